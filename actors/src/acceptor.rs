@@ -1,0 +1,283 @@
+//! Acceptor: the actor on one listener. Accepts, and hands each connection to the least loaded worker.
+//!
+//! A connection is never registered with the acceptor's own reactor: a raw socket goes to the worker that keeps it. No
+//! error of one connection, and no shortage, ends the acceptor.
+//! Not here: what may be admitted (`admission`), what becomes of the connection (`context`).
+
+use std::{
+    future::Future,
+    io,
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsFd, OwnedFd},
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context as TaskContext, Poll, ready},
+    time::Duration,
+};
+
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, fut::ActorFuture};
+use rustix::{io::Errno, net::SocketFlags};
+use tokio::{
+    io::Interest,
+    sync::mpsc,
+    time::{Instant, Sleep},
+};
+
+use crate::{
+    Connection, ListenerId, SessionId, Supervisor,
+    admission::Admission,
+    worker::{Admitted, Order},
+};
+
+/// Connections accepted before the sessions of the same arbiter get a turn.
+const ACCEPTS_PER_TURN: usize = 64;
+/// How long no accept is tried after one failed for want of descriptors or memory; doubled up to the most.
+const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
+
+/// The way to one worker.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerHandle {
+    pub(crate) orders: mpsc::UnboundedSender<Order>,
+    pub(crate) load: Arc<AtomicUsize>,
+}
+
+/// Starts a session on the arbiter that it is called on.
+pub(crate) type StartHere = Rc<dyn Fn(Admitted)>;
+
+/// Stop accepting: the listener is closed when it returns.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct CloseListener;
+
+pub(crate) struct Acceptor {
+    pub(crate) socket: Option<TcpListener>,
+    pub(crate) id: ListenerId,
+    pub(crate) address: SocketAddr,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) supervisor: Arc<Addr<Supervisor>>,
+    pub(crate) workers: Vec<WorkerHandle>,
+    /// Set where the only worker shares our arbiter: then no message and no thread is in between.
+    pub(crate) start_here: Option<StartHere>,
+    pub(crate) listener: Option<Listener>,
+    pub(crate) shortage: Shortage,
+}
+
+/// What a listener does without descriptors or memory.
+#[derive(Debug, Default)]
+pub(crate) struct Shortage {
+    /// Given up for a moment, it is the descriptor with which a connection that cannot be served is at least closed.
+    reserve: Option<OwnedFd>,
+    back_off: Option<Pin<Box<Sleep>>>,
+    /// Since when, and how many connections were closed unserved.
+    since: Option<(Instant, u64)>,
+    delay: Duration,
+}
+
+impl Actor for Acceptor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let Some(socket) = self.socket.take() else { return };
+        self.shortage.reserve = socket.as_fd().try_clone_to_owned().ok();
+        match Listener::new(socket) {
+            Ok(listener) => {
+                self.listener = Some(listener);
+                log::info!("listening on {}", self.address);
+                ctx.spawn(AcceptLoop);
+            }
+            Err(error) => {
+                log::error!("cannot accept on {}: {error}", self.address);
+                ctx.stop();
+            }
+        }
+    }
+}
+
+impl Handler<CloseListener> for Acceptor {
+    type Result = ();
+
+    fn handle(&mut self, _: CloseListener, ctx: &mut Self::Context) {
+        self.listener = None;
+        ctx.stop();
+    }
+}
+
+/// The acceptor's only future. All its state is in the actor.
+struct AcceptLoop;
+
+impl ActorFuture<Acceptor> for AcceptLoop {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        acceptor: &mut Acceptor,
+        _: &mut Context<Acceptor>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<()> {
+        for _ in 0..ACCEPTS_PER_TURN {
+            ready!(acceptor.poll_accept(cx));
+        }
+        // Deferred behind the driver, so that the sessions' sockets are looked at first.
+        let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+        Poll::Pending
+    }
+}
+
+impl Acceptor {
+    /// One accept, well or badly ended.
+    fn poll_accept(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        if let Some(back_off) = &mut self.shortage.back_off {
+            ready!(back_off.as_mut().poll(cx));
+            self.shortage.back_off = None;
+        }
+        let Some(listener) = &self.listener else { return Poll::Pending };
+        // Reserved before the accept: a connection that cannot become a session stays in the backlog.
+        let Some(place) = self.admission.reserve(cx.waker()) else { return Poll::Pending };
+        if let Err(error) = ready!(listener.poll_ready(cx)) {
+            log::error!("listener {}: {error}: it is closed", self.address);
+            self.listener = None;
+            return Poll::Pending;
+        }
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                self.shortage.is_over(self.address);
+                place.admit();
+                let local =
+                    if self.address.ip().is_unspecified() { stream.local_addr().ok() } else { Some(self.address) };
+                let connection = Connection { id: SessionId::next(), peer, local, listener: Some(self.id) };
+                self.hand_over(Admitted {
+                    stream: Some(stream),
+                    connection,
+                    place: Some(place),
+                    supervisor: Arc::clone(&self.supervisor),
+                    worker: 0,
+                });
+            }
+            // The readiness was old; asking for it again waits for the next connection.
+            Err(Errno::AGAIN) => {}
+            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                self.shortage.begin(self.address, error);
+                if matches!(error, Errno::MFILE | Errno::NFILE) {
+                    self.shortage.shed(listener);
+                }
+            }
+            // What accept(2) lists as an error of the connection, not of the listener: the next one may be fine.
+            Err(
+                Errno::INTR
+                | Errno::CONNABORTED
+                | Errno::PROTO
+                | Errno::PERM
+                | Errno::NETDOWN
+                | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+                | Errno::NETUNREACH
+                | Errno::TIMEDOUT,
+            ) => {}
+            Err(error) => {
+                log::error!("listener {}: accept failed: {error}: trying again in {LONGEST_BACK_OFF:?}", self.address);
+                self.shortage.back_off = Some(Box::pin(tokio::time::sleep(LONGEST_BACK_OFF)));
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn hand_over(&mut self, mut admitted: Admitted) {
+        if let (Some(start), [worker]) = (&self.start_here, &self.workers[..]) {
+            worker.load.fetch_add(1, Relaxed);
+            return start(admitted);
+        }
+        loop {
+            let least = self.workers.iter().enumerate().min_by_key(|(_, worker)| worker.load.load(Relaxed));
+            let Some((index, worker)) = least else {
+                log::error!(
+                    "listener {}: every worker has stopped; {} is closed",
+                    self.address,
+                    admitted.connection.id
+                );
+                return;
+            };
+            admitted.worker = index;
+            worker.load.fetch_add(1, Relaxed);
+            match worker.orders.send(Order::Start(admitted)) {
+                Ok(()) => return,
+                Err(mpsc::error::SendError(Order::Start(refused))) => {
+                    admitted = refused;
+                    self.workers.swap_remove(index);
+                }
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Shortage {
+    fn begin(&mut self, address: SocketAddr, error: Errno) {
+        if self.since.is_none() {
+            self.since = Some((Instant::now(), 0));
+            self.delay = FIRST_BACK_OFF;
+            log::warn!(
+                "listener {address}: cannot accept: {error}; new connections are not served until some end. \
+                 Raise the descriptor limit (ulimit -n) or lower max sessions"
+            );
+        } else {
+            self.delay = (self.delay * 2).min(LONGEST_BACK_OFF);
+        }
+        self.back_off = Some(Box::pin(tokio::time::sleep(self.delay)));
+    }
+
+    /// Closes connections that cannot be served: better than to leave their peers waiting for an answer.
+    fn shed(&mut self, listener: &Listener) {
+        self.reserve = None;
+        let mut shed = 0;
+        while shed < ACCEPTS_PER_TURN as u64 && listener.accept().is_ok() {
+            shed += 1;
+        }
+        self.reserve = listener.0.as_fd().try_clone_to_owned().ok();
+        if let Some((_, count)) = &mut self.since {
+            *count += shed;
+        }
+    }
+
+    fn is_over(&mut self, address: SocketAddr) {
+        if let Some((since, shed)) = self.since.take() {
+            log::info!("listener {address}: accepts again after {:?}; {shed} connections were closed", since.elapsed());
+        }
+    }
+}
+
+/// A listening socket whose readiness the reactor knows.
+///
+/// tokio's own listener would register each connection with this reactor; its `AsyncFd` cannot be made of a descriptor
+/// without `unsafe`. Its `TcpStream` can, and asks no more of it than to be a socket.
+#[derive(Debug)]
+pub(crate) struct Listener(tokio::net::TcpStream);
+
+impl Listener {
+    fn new(socket: TcpListener) -> io::Result<Self> {
+        tokio::net::TcpStream::from_std(TcpStream::from(OwnedFd::from(socket))).map(Self)
+    }
+
+    fn poll_ready(&self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_read_ready(cx)
+    }
+
+    /// One system call: the socket comes non-blocking, and with the listener's TCP_NODELAY.
+    fn accept(&self) -> Result<(TcpStream, Option<SocketAddr>), Errno> {
+        let accepted = self.0.try_io(Interest::READABLE, || {
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            Ok(rustix::net::acceptfrom_with(&self.0, flags)?)
+        });
+        match accepted {
+            Ok((socket, peer)) => Ok((TcpStream::from(socket), peer.and_then(|peer| SocketAddr::try_from(peer).ok()))),
+            // Not yet ready is said without a number.
+            Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::AGAIN)),
+        }
+    }
+}

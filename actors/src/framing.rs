@@ -1,0 +1,463 @@
+//! Bytes → lines: delimiter, longest line, what to do with a longer one.
+//!
+//! Pure: it looks at bytes and says what may be delivered. It never looks at a byte twice to find a delimiter, except
+//! from the end of a block that was delivered in part.
+//! Not here: reading, keeping what is incomplete, calling the handler (`context`).
+
+use std::ops::{Deref, DerefMut};
+
+use crate::{ConfigError, LineContext, LineHandler};
+
+/// The longest line that may be asked for: 1 GiB.
+pub const MAX_LINE_LIMIT: usize = 1 << 30;
+
+/// The longest line by default: 16,384 bytes, the `MAX_LINE` of libevent's introductory servers.
+pub const DEFAULT_MAX_LINE: usize = 16_384;
+
+/// Where a line ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delimiter {
+    /// LF. A CR before it belongs to the terminator, unless [`Framing::keep_cr`] says otherwise.
+    Lf,
+    /// CR and LF together; either alone is data.
+    CrLf,
+    /// NUL.
+    Nul,
+    /// Any single byte.
+    Byte(u8),
+}
+
+/// What happens to a line that is longer than [`Framing::max_line`]. In each case the handler's
+/// [`line_too_long`](crate::LineHandler::line_too_long) is called first, once for each such line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overlong {
+    /// Deliver it in pieces of the longest line, each not [terminated](Line::is_terminated) but the last: not a byte is
+    /// lost or added.
+    #[default]
+    Pieces,
+    /// End a line after every max-line bytes without one, as libevent's bufferevent server does. A line of exactly
+    /// max-line bytes is already too long for it.
+    Split,
+    /// Keep the first max-line bytes and the terminator, drop what is between; what is dropped is counted.
+    Truncate,
+    /// Answer the lines before it, then close.
+    Close,
+}
+
+/// How a session's bytes are cut into lines. Small and `Copy`; always valid.
+///
+/// ```
+/// use actix_lines::{Framing, Overlong};
+///
+/// let framing = Framing::lf().max_line(1024)?.overlong(Overlong::Close);
+/// assert!(Framing::nul().max_line(0).is_err());
+/// # let _ = framing;
+/// # Ok::<(), actix_lines::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Framing {
+    max_line: u32,
+    /// The last byte of the delimiter.
+    last: u8,
+    cr: Cr,
+    overlong: Overlong,
+}
+
+/// What a CR before the delimiter's last byte is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cr {
+    /// A byte like any other.
+    Data,
+    /// Part of the terminator where it stands.
+    Optional,
+    /// Without it there is no delimiter.
+    Required,
+}
+
+impl Default for Framing {
+    fn default() -> Self {
+        Self::lf()
+    }
+}
+
+impl Framing {
+    /// Lines end with LF; a CR before it belongs to the terminator. The default.
+    #[must_use]
+    pub const fn lf() -> Self {
+        Self::new(Delimiter::Lf)
+    }
+
+    /// Lines end with CR LF; either alone is data.
+    #[must_use]
+    pub const fn crlf() -> Self {
+        Self::new(Delimiter::CrLf)
+    }
+
+    /// Lines end with NUL.
+    #[must_use]
+    pub const fn nul() -> Self {
+        Self::new(Delimiter::Nul)
+    }
+
+    /// Lines end with `delimiter`, are at most [`DEFAULT_MAX_LINE`] long, and pass in pieces if longer.
+    #[must_use]
+    pub const fn new(delimiter: Delimiter) -> Self {
+        let (last, cr) = match delimiter {
+            Delimiter::Lf => (b'\n', Cr::Optional),
+            Delimiter::CrLf => (b'\n', Cr::Required),
+            Delimiter::Nul => (0, Cr::Data),
+            Delimiter::Byte(byte) => (byte, Cr::Data),
+        };
+        Self { max_line: DEFAULT_MAX_LINE as u32, last, cr, overlong: Overlong::Pieces }
+    }
+
+    /// Makes a CR before an LF part of the text instead of the terminator. Of no effect with other delimiters.
+    ///
+    /// Only [`Line::text`] differs: a [`Line`] as a whole always has all its bytes.
+    #[must_use]
+    pub const fn keep_cr(mut self) -> Self {
+        if let Cr::Optional = self.cr {
+            self.cr = Cr::Data;
+        }
+        self
+    }
+
+    /// Sets the longest line. Unit: bytes without the terminator. Default: [`DEFAULT_MAX_LINE`].
+    ///
+    /// A session's incomplete line may need that much memory.
+    ///
+    /// # Errors
+    /// [`ConfigError::MaxLine`] unless it is 1 to [`MAX_LINE_LIMIT`].
+    pub const fn max_line(mut self, bytes: usize) -> Result<Self, ConfigError> {
+        if bytes == 0 || bytes > MAX_LINE_LIMIT {
+            return Err(ConfigError::MaxLine { bytes });
+        }
+        self.max_line = bytes as u32;
+        Ok(self)
+    }
+
+    /// Sets what happens to a longer line. Default: [`Overlong::Pieces`].
+    #[must_use]
+    pub const fn overlong(mut self, policy: Overlong) -> Self {
+        self.overlong = policy;
+        self
+    }
+
+    /// The longest line, in bytes without the terminator.
+    pub(crate) fn max(&self) -> usize {
+        self.max_line as usize
+    }
+
+    /// Length of the delimiter.
+    fn delimiter_len(&self) -> usize {
+        if self.cr == Cr::Required { 2 } else { 1 }
+    }
+
+    /// The most bytes that a line which is not overlong takes, delimiter included.
+    fn window(&self) -> usize {
+        // `Split` ends a line when its buffer is full, before it could see that a delimiter comes next.
+        self.max() + self.delimiter_len() - usize::from(self.overlong == Overlong::Split)
+    }
+
+    /// End of the first delimiter in `bytes` that ends after `from`.
+    fn find(&self, bytes: &[u8], from: usize) -> Option<usize> {
+        if self.cr != Cr::Required {
+            return memchr::memchr(self.last, &bytes[from..]).map(|at| from + at + 1);
+        }
+        memchr::memchr_iter(self.last, &bytes[from..])
+            .map(|at| from + at)
+            .find(|&at| at > 0 && bytes[at - 1] == b'\r')
+            .map(|at| at + 1)
+    }
+
+    /// End of the last delimiter in `bytes` that ends after `from`.
+    fn rfind(&self, bytes: &[u8], from: usize) -> Option<usize> {
+        if self.cr != Cr::Required {
+            return memchr::memrchr(self.last, &bytes[from..]).map(|at| from + at + 1);
+        }
+        memchr::memrchr_iter(self.last, &bytes[from..])
+            .map(|at| from + at)
+            .find(|&at| at > 0 && bytes[at - 1] == b'\r')
+            .map(|at| at + 1)
+    }
+
+    /// How many delimiters `bytes` holds.
+    fn count(&self, bytes: &[u8]) -> u64 {
+        if self.cr != Cr::Required {
+            return memchr::memchr_iter(self.last, bytes).count() as u64;
+        }
+        memchr::memchr_iter(self.last, bytes).filter(|&at| at > 0 && bytes[at - 1] == b'\r').count() as u64
+    }
+
+    /// Length of the terminator that `line` ends with; 0 if it has none.
+    fn terminator_len(&self, line: &[u8]) -> usize {
+        match (line, self.cr) {
+            ([.., b'\r', last], Cr::Optional | Cr::Required) if *last == self.last => 2,
+            ([.., last], Cr::Optional | Cr::Data) if *last == self.last => 1,
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn is_terminated(&self, block: &[u8]) -> bool {
+        self.terminator_len(block) > 0
+    }
+
+    pub(crate) fn closes_at_overlong(&self) -> bool {
+        self.overlong == Overlong::Close
+    }
+
+    /// Bytes read that a made line does not show: what was truncated. A split adds a delimiter and drops nothing.
+    pub(crate) fn dropped_in_made(&self, keep: usize, resume: usize) -> usize {
+        (resume - keep).saturating_sub(self.delimiter_len())
+    }
+
+    /// Content bytes in `bytes`, which hold no delimiter: a trailing CR may be half of one.
+    fn content_len(&self, bytes: &[u8]) -> usize {
+        bytes.len() - usize::from(self.cr == Cr::Required && bytes.last() == Some(&b'\r'))
+    }
+
+    /// Writes a delimiter at `at` and returns its end. The buffer has room for it.
+    fn put_delimiter(&self, buffer: &mut [u8], at: usize) -> usize {
+        if self.cr == Cr::Required {
+            buffer[at] = b'\r';
+            buffer[at + 1] = self.last;
+        } else {
+            buffer[at] = self.last;
+        }
+        at + self.delimiter_len()
+    }
+}
+
+/// Room that a buffer given to [`Framer::step`] has behind its bytes, for a delimiter that has to be made up.
+pub(crate) const SLACK_BYTES: usize = 2;
+
+/// Where in an overlong line we are. All else about framing is in the bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Overrun {
+    /// Not in one.
+    #[default]
+    None,
+    /// The hook was called; what follows up to the delimiter belongs to the overlong line.
+    Inside,
+}
+
+/// What to do with the undelivered bytes in front of us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Bytes `..end` are whole lines, or pieces of one overlong line.
+    Block { end: usize },
+    /// A line turned out overlong: call the hook, then go on with `Overrun::Inside`.
+    Overlong,
+    /// Bytes `..keep` and a delimiter behind them are a line to deliver; then go on at `resume`.
+    Made { keep: usize, resume: usize },
+    /// Bytes `keep..` are dropped but for the last, which may be half of the delimiter that is waited for.
+    Drop { keep: usize },
+    /// Nothing to deliver before more bytes come.
+    Incomplete,
+}
+
+/// Says what may be delivered of `bytes`, of which the first `scanned` are known to hold no delimiter.
+pub(crate) fn step(framing: &Framing, overrun: Overrun, bytes: &[u8], scanned: usize) -> Step {
+    if overrun == Overrun::Inside {
+        return step_inside(framing, bytes, scanned);
+    }
+    let window = framing.window();
+    let Some(end) = framing.rfind(bytes, scanned) else {
+        let limit = if framing.overlong == Overlong::Split { framing.max() - 1 } else { framing.max() };
+        return if framing.content_len(bytes) > limit { Step::Overlong } else { Step::Incomplete };
+    };
+    // Every line of `..end` is short enough if each hop of at most a window meets a delimiter. Few hops: a window is
+    // thousands of bytes, and the search runs from its end.
+    let mut start = 0;
+    while end - start > window {
+        match framing.rfind(&bytes[start..start + window], 0) {
+            Some(hop) => start += hop,
+            None if start == 0 => return Step::Overlong,
+            None => return Step::Block { end: start },
+        }
+    }
+    Step::Block { end }
+}
+
+/// The same within an overlong line, its hook called.
+fn step_inside(framing: &Framing, bytes: &[u8], scanned: usize) -> Step {
+    let max = framing.max();
+    match framing.overlong {
+        // Pieces are always `max` long whatever the chunking, because one more byte has to be there before one goes.
+        Overlong::Pieces => match framing.find(bytes, scanned) {
+            Some(end) => Step::Block { end },
+            None => match framing.content_len(bytes).saturating_sub(1) / max * max {
+                0 => Step::Incomplete,
+                end => Step::Block { end },
+            },
+        },
+        Overlong::Split => Step::Made { keep: max, resume: max },
+        // Byte `max` is not the delimiter's last, or the line would not be overlong.
+        Overlong::Truncate => match framing.find(bytes, scanned.max(max + 1)) {
+            Some(resume) => Step::Made { keep: max, resume },
+            None if bytes.len() > max + 1 => Step::Drop { keep: max },
+            None => Step::Incomplete,
+        },
+        // The context ends the session instead of asking again.
+        Overlong::Close => Step::Incomplete,
+    }
+}
+
+/// One line, in the buffer that it was read into: its bytes may be changed in place.
+///
+/// It derefs to all its bytes, the terminator included, so that `ctx.write(&line)` is an echo.
+#[derive(Debug)]
+pub struct Line<'a> {
+    bytes: &'a mut [u8],
+    terminator_len: usize,
+}
+
+impl<'a> Line<'a> {
+    pub(crate) fn tail(bytes: &'a mut [u8]) -> Self {
+        Self { bytes, terminator_len: 0 }
+    }
+
+    /// The line without its terminator.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        &self.bytes[..self.bytes.len() - self.terminator_len]
+    }
+
+    /// The terminator as it came; empty if there is none.
+    #[must_use]
+    pub fn terminator(&self) -> &[u8] {
+        &self.bytes[self.bytes.len() - self.terminator_len..]
+    }
+
+    /// False for a piece of an overlong line that is not its last, and for the tail.
+    #[must_use]
+    pub fn is_terminated(&self) -> bool {
+        self.terminator_len > 0
+    }
+}
+
+impl Deref for Line<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl DerefMut for Line<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.bytes
+    }
+}
+
+impl AsRef<[u8]> for Line<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+/// The whole lines of one read, for a service that works on blocks: [`LineHandler::batch`](crate::LineHandler::batch).
+///
+/// What is not taken is kept and offered again.
+#[derive(Debug)]
+pub struct Lines<'a> {
+    block: &'a mut [u8],
+    framing: Framing,
+    /// The most bytes that one line takes here.
+    window: usize,
+    taken: usize,
+    lines: u64,
+    in_place: Option<usize>,
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) fn new(block: &'a mut [u8], framing: Framing) -> Self {
+        let window = framing.window();
+        Self { block, framing, window, taken: 0, lines: 0, in_place: None }
+    }
+
+    /// One line with a made-up end: its place is known, it is not looked for.
+    pub(crate) fn made(block: &'a mut [u8], framing: Framing) -> Self {
+        let window = block.len();
+        Self { block, framing, window, taken: 0, lines: 0, in_place: None }
+    }
+
+    /// Takes the next line. `None` at the end of the block, and also while `ctx` wants no line: once it waits, stops,
+    /// pauses, changes framing, or has more in its outbox than the high watermark.
+    #[inline]
+    pub fn next<A>(&mut self, ctx: &mut LineContext<A>) -> Option<Line<'_>>
+    where
+        A: LineHandler,
+    {
+        if self.taken == self.block.len() || !ctx.accepts_lines() {
+            return None;
+        }
+        let rest = &mut self.block[self.taken..];
+        // Only a piece of an overlong line is longer than the window, and only `Pieces` lets one into a block.
+        let window = rest.len().min(self.window);
+        let (len, terminator_len) = match self.framing.find(&rest[..window], 0) {
+            Some(end) => (end, self.framing.terminator_len(&rest[..end])),
+            None => (window.min(self.framing.max()), 0),
+        };
+        self.taken += len;
+        self.lines += u64::from(terminator_len > 0);
+        Some(Line { bytes: &mut rest[..len], terminator_len })
+    }
+
+    /// Takes all that is left and makes it the reply: `answer` changes the bytes where they are, and they are sent from
+    /// there. The fastest reply there is, for a service whose answer is as long as the question.
+    ///
+    /// It keeps its place among other writes. It takes nothing while `ctx` wants no line, as [`next`](Self::next).
+    pub fn answer_in_place<A>(&mut self, ctx: &mut LineContext<A>, answer: impl FnOnce(&mut [u8]))
+    where
+        A: LineHandler,
+    {
+        if self.taken == self.block.len() || !ctx.accepts_lines() {
+            return;
+        }
+        let start = self.taken;
+        let rest = &mut self.block[start..];
+        self.taken += rest.len();
+        self.lines += self.framing.count(rest);
+        answer(rest);
+        if ctx.outbox_len() == 0 {
+            // Sent from here by the context, when the batch returns.
+            self.in_place = Some(start);
+        } else {
+            ctx.write(rest);
+        }
+    }
+
+    /// What is left, as it came.
+    #[must_use]
+    pub fn rest(&self) -> &[u8] {
+        &self.block[self.taken..]
+    }
+
+    pub(crate) fn taken(&self) -> usize {
+        self.taken
+    }
+
+    pub(crate) fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// The block's bytes that were answered in place.
+    pub(crate) fn into_in_place(self) -> Option<&'a [u8]> {
+        let start = self.in_place?;
+        Some(&self.block[start..self.taken])
+    }
+}
+
+/// Delivers a made line: `buffer[..keep]`, and a delimiter put behind it for as long as `deliver` looks at it.
+pub(crate) fn with_made_line<R>(
+    framing: &Framing,
+    buffer: &mut [u8],
+    keep: usize,
+    deliver: impl FnOnce(&mut [u8]) -> R,
+) -> R {
+    let saved = [buffer[keep], buffer[keep + 1]];
+    let end = framing.put_delimiter(buffer, keep);
+    let result = deliver(&mut buffer[..end]);
+    buffer[keep..keep + 2].copy_from_slice(&saved);
+    result
+}

@@ -1,0 +1,68 @@
+//! Line-oriented TCP sessions as actix actors.
+//!
+//! You write an actor, say what happens for one line, and its context owns the socket, the line buffer, the outbox, the
+//! clock and the close. The session actor is your own: it handles any message, spawns, waits, has an address.
+//!
+//! ```no_run
+//! use actix::Actor;
+//! use actix_lines::{Line, LineContext, LineHandler, LineServer};
+//!
+//! #[derive(Default)]
+//! struct Shout;
+//!
+//! impl Actor for Shout {
+//!     type Context = LineContext<Self>;
+//! }
+//!
+//! impl LineHandler for Shout {
+//!     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+//!         ctx.write(&line.to_ascii_uppercase());
+//!     }
+//! }
+//!
+//! #[actix::main]
+//! async fn main() -> std::io::Result<()> {
+//!     LineServer::new(|_connection| Shout).bind("127.0.0.1:0")?.run().await
+//! }
+//! ```
+//!
+//! ```text
+//!                   control path:  Supervisor ── stats, sessions, drain
+//!                                    │    ▲
+//! listener ─▶ Acceptor ──admitted────┤    │ closed(report), batched per worker
+//!             (one actor a listener) ▼    │
+//!             worker 0..N (arbiters): session actor ◀── messages from the rest of your system
+//!                                       LineContext:  socket ─▶ framing ─▶ LineHandler ─▶ outbox ─▶ socket
+//!                   data path:        accept → session → lines → handler → writer, never leaving the session's worker
+//! ```
+//! Unix only: the acceptor takes raw sockets.
+
+mod acceptor;
+mod context;
+mod framing;
+mod handler;
+mod outbox;
+
+mod admission;
+mod supervisor;
+mod worker;
+
+mod error;
+mod limits;
+mod report;
+mod rot13;
+mod server;
+mod transport;
+
+pub use crate::{
+    context::LineContext,
+    error::{BindError, ConfigError, ServerEnded},
+    framing::{DEFAULT_MAX_LINE, Delimiter, Framing, Line, Lines, MAX_LINE_LIMIT, Overlong},
+    handler::LineHandler,
+    limits::{Limits, LimitsBuilder, Watermarks},
+    report::{CloseReason, CloseReport, Connection, Half, ListenerId, SessionId},
+    rot13::{Rot13, rot13},
+    server::{DEFAULT_BACKLOG, LineServer, MAX_WORKERS, ServerHandle},
+    supervisor::{Drain, DrainReport, GetStats, ListSessions, SessionEvent, SessionInfo, Stats, Subscribe, Supervisor},
+    transport::{ByteStream, Transport},
+};

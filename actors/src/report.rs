@@ -1,0 +1,223 @@
+//! What a session leaves behind: exactly one close report each.
+//!
+//! Not here: who sends it and when (`worker`), who counts it (`supervisor`).
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+/// A session's number: unique in the process, counted up from 1 in the order of admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(u64);
+
+impl SessionId {
+    pub(crate) fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The number itself.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// A listener's number: its place in the order of [`LineServer::bind`](crate::LineServer::bind), from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerId(pub(crate) u16);
+
+impl ListenerId {
+    /// The number itself.
+    #[must_use]
+    pub fn get(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// Who a session is: what the server knows of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    pub(crate) id: SessionId,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) listener: Option<ListenerId>,
+}
+
+impl Connection {
+    /// The session's number.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The peer's address; `None` for a transport without one.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// Our end's address; `None` for a transport without one.
+    #[must_use]
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
+    /// The listener that it came in by; `None` for a session started without one.
+    #[must_use]
+    pub fn listener(&self) -> Option<ListenerId> {
+        self.listener
+    }
+}
+
+/// One half of a socket, as seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Half {
+    /// Bytes from the peer.
+    Read,
+    /// Bytes to the peer.
+    Write,
+}
+
+impl fmt::Display for Half {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Half::Read => "read",
+            Half::Write => "write",
+        })
+    }
+}
+
+/// Why a session ended: the first cause, not the last step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The peer's bytes ended and every reply owed was sent.
+    PeerEof,
+    /// The peer reset the connection.
+    PeerReset,
+    /// A line outgrew the limit under [`Overlong::Close`](crate::Overlong::Close). Every line before it was answered.
+    LineTooLong,
+    /// The handler called `ctx.stop()` or `ctx.drain()`.
+    ClosedByHandler,
+    /// The server drained.
+    Drained,
+    /// `ctx.terminate()`, `ctx.abort()`, or the server's abort: unsent bytes were dropped.
+    Aborted,
+    /// User code panicked: a handler, a hook, a future, or a destructor.
+    HandlerPanicked,
+    /// [`LineHandler::batch`](crate::LineHandler::batch) took nothing, though nothing kept it from doing so: to go on
+    /// would be to ask for ever.
+    HandlerStalled,
+    /// A `ctx.wait` future did not end in time.
+    WaitTimeout,
+    /// The session's arbiter stopped under it.
+    WorkerStopped,
+    /// One half of the socket failed in another way.
+    Io(Half, io::ErrorKind),
+}
+
+impl CloseReason {
+    /// A short name for logs and counters, without data: `"peer-eof"`, `"io-read"`.
+    ///
+    /// ```
+    /// assert_eq!(actix_lines::CloseReason::PeerEof.name(), "peer-eof");
+    /// ```
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PeerEof => "peer-eof",
+            Self::PeerReset => "peer-reset",
+            Self::LineTooLong => "line-too-long",
+            Self::ClosedByHandler => "closed-by-handler",
+            Self::Drained => "drained",
+            Self::Aborted => "aborted",
+            Self::HandlerPanicked => "handler-panicked",
+            Self::HandlerStalled => "handler-stalled",
+            Self::WaitTimeout => "wait-timeout",
+            Self::WorkerStopped => "worker-stopped",
+            Self::Io(Half::Read, _) => "io-read",
+            Self::Io(Half::Write, _) => "io-write",
+        }
+    }
+
+    pub(crate) fn from_io(half: Half, error: &io::Error) -> Self {
+        match error.kind() {
+            // A write to a peer that is gone: it was the peer who ended it.
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::PeerReset,
+            kind => Self::Io(half, kind),
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(half, kind) => write!(f, "{half} failed: {kind}"),
+            other => f.write_str(other.name()),
+        }
+    }
+}
+
+/// What a session leaves behind. Every byte read is either in a line, in the tail, or in `undelivered_bytes`; every
+/// byte written is either in `bytes_out` or in `unsent_bytes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CloseReport {
+    /// The session's number.
+    pub id: SessionId,
+    /// The peer's address; `None` for a transport without one.
+    pub peer: Option<SocketAddr>,
+    /// The listener that it came in by; `None` for a session started without one.
+    pub listener: Option<ListenerId>,
+    /// The first cause of the end.
+    pub reason: CloseReason,
+    /// Lines given to the handler; a tail given as a line counts, the pieces of one overlong line count once.
+    pub lines_in: u64,
+    /// Bytes read from the peer, those discarded while lingering included.
+    pub bytes_in: u64,
+    /// Bytes that the kernel took.
+    pub bytes_out: u64,
+    /// Bytes written by the handler that the kernel never took, those written after our FIN included.
+    pub unsent_bytes: u64,
+    /// Length of the unterminated last line, whether it was delivered as a tail or dropped.
+    pub tail_bytes: u64,
+    /// Bytes read but never given to the handler: lines held at a stop, an incomplete line at a drain, what truncation
+    /// cut off, what was discarded while lingering.
+    pub undelivered_bytes: u64,
+    /// From admission to the end.
+    pub duration: Duration,
+    /// We closed before the peer did, by an abort or at the end of the linger time: it may have lost bytes in flight.
+    pub cut: bool,
+}
+
+impl fmt::Display for CloseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session {}", self.id)?;
+        if let Some(peer) = self.peer {
+            write!(f, " from {peer}")?;
+        }
+        write!(
+            f,
+            " closed: {}, {} lines and {} bytes in, {} bytes out, {} unsent, {} undelivered, tail {}, {:.3} s{}",
+            self.reason,
+            self.lines_in,
+            self.bytes_in,
+            self.bytes_out,
+            self.unsent_bytes,
+            self.undelivered_bytes,
+            self.tail_bytes,
+            self.duration.as_secs_f64(),
+            if self.cut { ", cut" } else { "" }
+        )
+    }
+}

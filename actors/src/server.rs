@@ -1,0 +1,523 @@
+//! `LineServer`: the builder, and the handle to what it starts.
+//!
+//! Everything is checked once, before anything runs.
+//! Not here: accepting (`acceptor`), counting and draining (`supervisor`), flags and exit codes (the server binary).
+
+use std::{
+    fmt, io,
+    marker::PhantomData,
+    net::{SocketAddr, TcpListener, ToSocketAddrs},
+    rc::Rc,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
+
+use actix::{
+    Addr, Context,
+    dev::channel::{AddressReceiver, channel},
+};
+use actix_rt::{Arbiter, ArbiterHandle};
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, watch},
+};
+
+use crate::{
+    BindError, ConfigError, Connection, Drain, DrainReport, Framing, GetStats, Limits, LineHandler, ListSessions,
+    ListenerId, ServerEnded, SessionInfo, Stats, Supervisor,
+    acceptor::{Acceptor, Shortage, StartHere, WorkerHandle},
+    admission::Admission,
+    context::Session,
+    supervisor::Finished,
+    worker::{self, Admitted, Order, Upstream, Worker},
+};
+
+/// The most workers that may be asked for. More threads than this serve no machine.
+pub const MAX_WORKERS: usize = 1024;
+
+/// Connections that the kernel holds for us before they are accepted, by default. It caps this at
+/// `net.core.somaxconn`.
+pub const DEFAULT_BACKLOG: u32 = 4096;
+
+/// Messages that an acceptor's or the supervisor's mailbox is made for: actix's own default.
+const MAILBOX_CAPACITY: usize = 16;
+
+/// A server of line sessions: listeners, workers, limits, and what makes a session's actor.
+///
+/// ```
+/// use actix::Actor;
+/// use actix_lines::{Line, LineContext, LineHandler, LineServer};
+///
+/// #[derive(Default)]
+/// struct Shout;
+///
+/// impl Actor for Shout {
+///     type Context = LineContext<Self>;
+/// }
+///
+/// impl LineHandler for Shout {
+///     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+///         ctx.write(&line.to_ascii_uppercase());
+///     }
+/// }
+///
+/// # #[actix::main]
+/// # async fn main() -> std::io::Result<()> {
+/// let server = LineServer::new(|_connection| Shout).bind("127.0.0.1:0")?.start()?;
+/// assert_ne!(server.addresses()[0].port(), 0);
+/// server.drain(std::time::Duration::from_secs(1)).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a server does nothing until it is started or run"]
+pub struct LineServer<A, F> {
+    factory: F,
+    listeners: Vec<(TcpListener, SocketAddr)>,
+    framing: Framing,
+    limits: Limits,
+    placement: Placement,
+    backlog: u32,
+    drain_on_signals: Option<Duration>,
+    actor: PhantomData<fn() -> A>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Placement {
+    Arbiters(usize),
+    Current,
+}
+
+impl<A, F> fmt::Debug for LineServer<A, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LineServer")
+            .field("listeners", &self.listeners)
+            .field("framing", &self.framing)
+            .field("limits", &self.limits)
+            .field("placement", &self.placement)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<A, F> LineServer<A, F>
+where
+    A: LineHandler,
+    F: Fn(&Connection) -> A + Clone + Send + 'static,
+{
+    /// Starts from the defaults: no listener, a worker for each core, [`Framing::lf`], [`Limits::default`].
+    ///
+    /// `factory` makes the actor of each connection, on the worker that will run it. If it panics, that connection is
+    /// closed and reported like a session whose handler panicked.
+    pub fn new(factory: F) -> Self {
+        Self {
+            factory,
+            listeners: Vec::new(),
+            framing: Framing::default(),
+            limits: Limits::default(),
+            placement: Placement::Arbiters(std::thread::available_parallelism().map_or(1, usize::from)),
+            backlog: DEFAULT_BACKLOG,
+            drain_on_signals: None,
+            actor: PhantomData,
+        }
+    }
+
+    /// Adds a listener. Port 0 asks for a free one: see [`addresses`](Self::addresses). Of a name with several addresses
+    /// the first that can be bound is used.
+    ///
+    /// # Errors
+    /// [`BindError`], which says what could not be looked up or bound, and why.
+    pub fn bind(mut self, address: impl ToSocketAddrs + fmt::Debug) -> Result<Self, BindError> {
+        let unresolved = |source| BindError::Resolve { address: format!("{address:?}"), source };
+        let mut last = unresolved(io::ErrorKind::NotFound.into());
+        for address in address.to_socket_addrs().map_err(unresolved)? {
+            match listen_on(address, self.backlog) {
+                Ok(listener) => return self.listen(listener),
+                Err(source) => last = BindError::Listen { address, source },
+            }
+        }
+        self.listeners.clear();
+        Err(last)
+    }
+
+    /// Adds a listener that exists already, as one handed over by a service manager. It is made non-blocking.
+    ///
+    /// # Errors
+    /// [`BindError::Listen`] if it is no listening socket that we can use.
+    pub fn listen(mut self, listener: TcpListener) -> Result<Self, BindError> {
+        if self.listeners.len() > usize::from(u16::MAX) - 1 {
+            return Err(BindError::TooMany);
+        }
+        let unusable = |address| move |source| BindError::Listen { address, source };
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let address = listener.local_addr().map_err(unusable(nowhere))?;
+        listener.set_nonblocking(true).map_err(unusable(address))?;
+        // Inherited by every connection: one system call less for each.
+        socket2::SockRef::from(&listener).set_tcp_nodelay(true).map_err(unusable(address))?;
+        self.listeners.push((listener, address));
+        Ok(self)
+    }
+
+    /// The listeners' real addresses, in the order they were added.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|(_, address)| *address).collect()
+    }
+
+    /// Sets how bytes are cut into lines. Default: [`Framing::lf`].
+    pub fn framing(mut self, framing: Framing) -> Self {
+        self.framing = framing;
+        self
+    }
+
+    /// Sets the limits. Default: [`Limits::default`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets how many workers, each an arbiter with a thread of its own, run the sessions. Default: one for each core.
+    ///
+    /// # Errors
+    /// [`start`](Self::start) returns [`ConfigError::Workers`] unless it is 1 to [`MAX_WORKERS`].
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.placement = Placement::Arbiters(workers);
+        self
+    }
+
+    /// Runs the sessions on the arbiter that the server is started on, beside whatever else it runs.
+    pub fn on_current_arbiter(mut self) -> Self {
+        self.placement = Placement::Current;
+        self
+    }
+
+    /// Sets how many connections the kernel holds before they are accepted. Default: [`DEFAULT_BACKLOG`].
+    ///
+    /// # Errors
+    /// [`start`](Self::start) returns [`ConfigError::Backlog`] for 0 and above `i32::MAX`.
+    pub fn backlog(mut self, backlog: u32) -> Self {
+        self.backlog = backlog;
+        self
+    }
+
+    /// Has SIGINT and SIGTERM drain the server, with `deadline` for its sessions; a second signal aborts the rest.
+    /// Default: signals are the process's own business.
+    pub fn drain_on_signals(mut self, deadline: Duration) -> Self {
+        self.drain_on_signals = Some(deadline);
+        self
+    }
+
+    /// Runs the server until it is drained or aborted.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), and an error if every worker has stopped by itself.
+    pub async fn run(self) -> io::Result<()> {
+        let server = self.start()?;
+        server.finished().await
+    }
+
+    /// Starts the server in the current actix system and returns at once.
+    ///
+    /// It lives until it is drained, whether anybody keeps the handle or not.
+    ///
+    /// # Errors
+    /// [`ConfigError`], before anything has been started.
+    ///
+    /// # Panics
+    /// Outside of an actix system, as [`Arbiter::new`] does.
+    pub fn start(self) -> Result<ServerHandle, ConfigError> {
+        let count = match self.placement {
+            Placement::Current => 1,
+            Placement::Arbiters(workers @ 1..=MAX_WORKERS) => workers,
+            Placement::Arbiters(workers) => return Err(ConfigError::Workers { workers }),
+        };
+        let backlog = i32::try_from(self.backlog).ok().filter(|backlog| *backlog > 0);
+        let backlog = backlog.ok_or(ConfigError::Backlog { backlog: self.backlog })?;
+        if self.listeners.is_empty() {
+            return Err(ConfigError::NoListener);
+        }
+
+        let admission = Admission::new(self.limits.max_sessions);
+        let (supervisor, supervisor_mailbox) = channel(MAILBOX_CAPACITY);
+        let supervisor = Addr::new(supervisor);
+        let addresses = self.addresses();
+        let mut acceptors = Vec::new();
+        let mut acceptor_parts = Vec::new();
+        for (index, (listener, address)) in self.listeners.into_iter().enumerate() {
+            // It listens already; this sets the backlog asked for since.
+            if let Err(error) = socket2::SockRef::from(&listener).listen(backlog) {
+                log::warn!("listener {address}: backlog not changed to {backlog}: {error}");
+            }
+            let (acceptor, mailbox) = channel(MAILBOX_CAPACITY);
+            acceptors.push(Addr::new(acceptor));
+            acceptor_parts.push(AcceptorParts {
+                listener,
+                address,
+                id: ListenerId(index as u16),
+                mailbox,
+                admission: Arc::clone(&admission),
+                supervisor: Arc::new(supervisor.clone()),
+            });
+        }
+
+        let mut arbiters = Vec::new();
+        let mut handles = Vec::new();
+        let mut orders = Vec::new();
+        for _ in 0..count {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            handles.push(WorkerHandle { orders: sender, load: Arc::new(AtomicUsize::new(0)) });
+            orders.push(receiver);
+            if let Placement::Arbiters(_) = self.placement {
+                arbiters.push(Arbiter::new());
+            }
+        }
+        let places = match self.placement {
+            Placement::Arbiters(_) => arbiters.iter().map(Arbiter::handle).collect(),
+            Placement::Current => vec![Arbiter::current()],
+        };
+        for (index, (orders, place)) in orders.into_iter().zip(&places).enumerate() {
+            let parts = WorkerParts {
+                index,
+                orders,
+                limits: self.limits,
+                framing: self.framing,
+                supervisor: supervisor.clone(),
+                load: Arc::clone(&handles[index].load),
+                factory: self.factory.clone(),
+            };
+            // With one worker its arbiter accepts too, or each connection would pay for a change of threads.
+            let acceptors = if count == 1 { std::mem::take(&mut acceptor_parts) } else { Vec::new() };
+            let handles = handles.clone();
+            let launch = move || {
+                let start_here = parts.launch();
+                for acceptor in acceptors {
+                    acceptor.launch(handles.clone(), Some(Rc::clone(&start_here)));
+                }
+            };
+            match self.placement {
+                Placement::Current => launch(),
+                Placement::Arbiters(_) => drop(place.spawn_fn(launch)),
+            }
+        }
+        for acceptor in acceptor_parts {
+            acceptor.launch(handles.clone(), None);
+        }
+
+        let (finished, when_finished) = watch::channel(None);
+        Context::with_receiver(supervisor_mailbox)
+            .run(Supervisor::new(admission, acceptors, handles, arbiters, finished));
+        let server = ServerHandle { supervisor, addresses, arbiters: places, finished: when_finished };
+        if let Some(deadline) = self.drain_on_signals {
+            actix_rt::spawn(drain_on_signals(server.clone(), deadline));
+        }
+        Ok(server)
+    }
+}
+
+/// Socket options as std's own listener, and a backlog of our own.
+fn listen_on(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX).max(1))?;
+    Ok(socket.into())
+}
+
+/// What becomes a worker, on the way to its thread.
+struct WorkerParts<F> {
+    index: usize,
+    orders: mpsc::UnboundedReceiver<Order>,
+    limits: Limits,
+    framing: Framing,
+    supervisor: Addr<Supervisor>,
+    load: Arc<AtomicUsize>,
+    factory: F,
+}
+
+impl<F> WorkerParts<F> {
+    fn launch<A>(self) -> StartHere
+    where
+        A: LineHandler,
+        F: Fn(&Connection) -> A + 'static,
+    {
+        let upstream = Upstream { supervisor: self.supervisor, load: self.load };
+        let worker = Worker::new(self.index, self.limits, Some(upstream));
+        let (framing, factory) = (self.framing, self.factory);
+        let start: StartHere = {
+            let worker = Rc::downgrade(&worker);
+            Rc::new(move |admitted| {
+                if let Some(worker) = worker.upgrade() {
+                    start_session(&worker, admitted, framing, &factory);
+                }
+            })
+        };
+        let start_ordered = Rc::clone(&start);
+        actix_rt::spawn(worker::look_after(worker, self.orders, move |admitted| start_ordered(admitted)));
+        start
+    }
+}
+
+/// Makes a session of a connection that has arrived at its worker.
+fn start_session<A: LineHandler>(
+    worker: &Rc<Worker>,
+    mut admitted: Admitted,
+    framing: Framing,
+    factory: &impl Fn(&Connection) -> A,
+) {
+    let connection = admitted.connection;
+    let Some(stream) = admitted.stream.take() else { return };
+    let place = admitted.place.take();
+    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| factory(&connection)));
+    match (TcpStream::from_std(stream), made) {
+        (Ok(stream), Ok(actor)) => Session::start(worker, stream.into(), &connection, place, framing, actor),
+        (stream, made) => {
+            let reason = match (&made, &stream) {
+                (Err(_), _) => {
+                    log::error!("session {}: the factory of its actor panicked", connection.id);
+                    crate::CloseReason::HandlerPanicked
+                }
+                (Ok(_), Err(error)) => crate::CloseReason::Io(crate::Half::Read, error.kind()),
+                (Ok(_), Ok(_)) => crate::CloseReason::WorkerStopped,
+            };
+            let slot = worker.open(&connection, place);
+            worker.slot(slot, |slot| slot.blame(reason));
+            drop(stream);
+            worker.close(slot, true);
+        }
+    }
+}
+
+/// What becomes an acceptor, on the way to its thread.
+struct AcceptorParts {
+    listener: TcpListener,
+    address: SocketAddr,
+    id: ListenerId,
+    mailbox: AddressReceiver<Acceptor>,
+    admission: Arc<Admission>,
+    supervisor: Arc<Addr<Supervisor>>,
+}
+
+impl AcceptorParts {
+    fn launch(self, workers: Vec<WorkerHandle>, start_here: Option<StartHere>) {
+        Context::with_receiver(self.mailbox).run(Acceptor {
+            socket: Some(self.listener),
+            id: self.id,
+            address: self.address,
+            admission: self.admission,
+            supervisor: self.supervisor,
+            workers,
+            start_here,
+            listener: None,
+            shortage: Shortage::default(),
+        });
+    }
+}
+
+async fn drain_on_signals(server: ServerHandle, deadline: Duration) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+        (Err(error), _) | (_, Err(error)) => {
+            log::error!("signals cannot be handled, they end the process at once: {error}");
+            return;
+        }
+    };
+    let mut patience = Some(deadline);
+    loop {
+        let name = tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        };
+        let Some(deadline) = patience.take() else {
+            log::warn!("{name} again: aborting what is left");
+            // Whether it had ended already does not matter any more.
+            let _ = server.abort().await;
+            return;
+        };
+        log::info!("{name}: draining, for at most {deadline:?}; a second signal aborts");
+        let draining = server.clone();
+        actix_rt::spawn(async move {
+            if let Ok(report) = draining.drain(deadline).await {
+                log::info!("drained: {} sessions ended, {} cut, in {:?}", report.ended, report.cut, report.duration);
+            }
+        });
+    }
+}
+
+/// A running server. Cheap to clone; dropping it changes nothing.
+#[derive(Clone, Debug)]
+pub struct ServerHandle {
+    supervisor: Addr<Supervisor>,
+    addresses: Vec<SocketAddr>,
+    arbiters: Vec<ArbiterHandle>,
+    finished: watch::Receiver<Option<Finished>>,
+}
+
+impl ServerHandle {
+    /// The listeners' real addresses, in the order they were added.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The supervisor, for those who send messages: [`GetStats`], [`ListSessions`], [`Drain`],
+    /// [`Subscribe`](crate::Subscribe).
+    #[must_use]
+    pub fn supervisor(&self) -> Addr<Supervisor> {
+        self.supervisor.clone()
+    }
+
+    /// The workers' arbiters, in the order of their numbers.
+    #[must_use]
+    pub fn arbiters(&self) -> &[ArbiterHandle] {
+        &self.arbiters
+    }
+
+    /// The counters now.
+    ///
+    /// # Errors
+    /// [`ServerEnded`] once the system has stopped.
+    pub async fn stats(&self) -> Result<Stats, ServerEnded> {
+        self.supervisor.send(GetStats).await.map_err(|_| ServerEnded)
+    }
+
+    /// The live sessions now, in the order of their numbers.
+    ///
+    /// # Errors
+    /// [`ServerEnded`] once the system has stopped.
+    pub async fn sessions(&self) -> Result<Vec<SessionInfo>, ServerEnded> {
+        self.supervisor.send(ListSessions).await.map_err(|_| ServerEnded)
+    }
+
+    /// Ends the server: accepts no more, lets every session answer what it has read, flush and close; aborts what is left
+    /// after `deadline`.
+    ///
+    /// # Errors
+    /// [`ServerEnded`] once the system has stopped.
+    pub async fn drain(&self, deadline: Duration) -> Result<DrainReport, ServerEnded> {
+        self.supervisor.send(Drain { deadline }).await.map_err(|_| ServerEnded)
+    }
+
+    /// Ends the server now: unsent bytes are dropped and counted.
+    ///
+    /// # Errors
+    /// [`ServerEnded`] once the system has stopped.
+    pub async fn abort(&self) -> Result<DrainReport, ServerEnded> {
+        self.drain(Duration::ZERO).await
+    }
+
+    /// Waits until the server has ended and its workers' threads are gone.
+    ///
+    /// # Errors
+    /// If every worker stopped without having been asked to, or the system stopped under the server.
+    pub async fn finished(&self) -> io::Result<()> {
+        let mut finished = self.finished.clone();
+        match finished.wait_for(Option::is_some).await.map(|how| *how) {
+            Ok(Some(Finished { lost_workers: false })) => Ok(()),
+            Ok(_) => Err(io::Error::other("every worker has stopped: look above for the panic that ended it")),
+            Err(_) => Err(ServerEnded.into()),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What a session talks through: TCP now, anything that reads and writes bytes besides.
+//!
+//! TCP is a variant of its own, so that the common case costs no indirect call and no allocation.
+//! Not here: what is read or written, and when (`context`).
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+/// Any two-way byte stream: a unix socket, a TLS stream, a pipe, an in-memory pair.
+///
+/// `poll_shutdown` has to tell the peer that our bytes end, and leave the other direction open.
+pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + 'static> ByteStream for T {}
+
+/// A connection's two byte streams.
+pub struct Transport(Kind);
+
+enum Kind {
+    Tcp(TcpStream),
+    Other(Box<dyn ByteStream>),
+}
+
+impl Transport {
+    /// Makes a transport of any two-way byte stream.
+    pub fn new(stream: impl ByteStream) -> Self {
+        Self(Kind::Other(Box::new(stream)))
+    }
+
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Kind::Other(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
+        }
+    }
+
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Kind::Other(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+        }
+    }
+
+    /// Says that everything written so far should leave buffers of the transport's own. TCP has none.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Kind::Tcp(_) => Poll::Ready(Ok(())),
+            Kind::Other(stream) => Pin::new(&mut **stream).poll_flush(cx),
+        }
+    }
+
+    /// Sends the FIN.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Kind::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Kind::Other(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+        }
+    }
+
+    /// Whether dropping it says all that a shutdown would, once the peer's EOF was read.
+    pub(crate) fn closes_when_dropped(&self) -> bool {
+        matches!(self.0, Kind::Tcp(_))
+    }
+
+    /// Writes what the kernel takes at this moment, outside of a task's turn: the last chance before the socket goes.
+    pub(crate) fn write_now(&mut self, bytes: &[u8]) -> usize {
+        match &mut self.0 {
+            Kind::Tcp(stream) => stream.try_write(bytes).unwrap_or(0),
+            Kind::Other(_) => 0,
+        }
+    }
+
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Kind::Tcp(stream) => stream.peer_addr().ok(),
+            Kind::Other(_) => None,
+        }
+    }
+
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Kind::Tcp(stream) => stream.local_addr().ok(),
+            Kind::Other(_) => None,
+        }
+    }
+}
+
+impl From<TcpStream> for Transport {
+    fn from(stream: TcpStream) -> Self {
+        Self(Kind::Tcp(stream))
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Tcp(stream) => f.debug_tuple("Transport").field(stream).finish(),
+            Kind::Other(_) => f.debug_tuple("Transport").field(&"..").finish(),
+        }
+    }
+}
