@@ -57,7 +57,6 @@ impl Limits {
     /// );
     /// # Ok::<(), ConfigError>(())
     /// ```
-    #[must_use]
     pub fn builder() -> LimitsBuilder {
         LimitsBuilder { limits: Limits::default() }
     }

@@ -1,0 +1,766 @@
+//! A session: one future, one task, one socket.
+//!
+//! A turn hears commands, polls what the actor waits for, its messages and its futures, then writes, delivers and reads.
+//! Whole lines are answered in the worker's scratch; only a partial line, held lines, and what the kernel refused are the
+//! session's own. Every call into user code is caught if it panics, and none happens while something shared is borrowed.
+//! Not here: what an actor may ask for (`context`), where lines end (`framing`), the clock and the slots (`worker`).
+
+use std::{
+    any::Any,
+    cell::{Cell, OnceCell},
+    future::Future,
+    io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use actix::{ActorContext, Running, dev::EnvelopeProxy};
+use futures::Stream;
+use tokio::io::ReadBuf;
+
+use super::{Extra, LineContext, Phase, flag};
+use crate::{
+    CloseReason, Connection, Framing, Half, Line, LineHandler, Lines,
+    admission::Place,
+    framing::{self, Overrun, SLACK_BYTES, Step},
+    limits::{CARRY_BYTES, MESSAGES_PER_TURN, SCRATCH_BYTES},
+    outbox::Outbox,
+    transport::Transport,
+    worker::{Command, Commands, Counts, Worker},
+};
+
+/// Reads of a lingering session that one turn discards.
+const DISCARDS_PER_TURN: usize = 4;
+
+/// How the work on the socket failed.
+type Failure = (Half, io::Error);
+
+/// The one future of a session.
+pub(crate) struct Session<A: LineHandler> {
+    ctx: LineContext<A>,
+    /// Gone after a panic, and at the end: it is dropped under a catch, not with the future.
+    actor: Option<A>,
+}
+
+/// What is counted and remembered within one turn only.
+#[derive(Default)]
+struct Turn {
+    counts: Counts,
+    /// The read buffer came back full: there may be more, but others come first.
+    has_read_enough: bool,
+    /// Something is left for another turn, which nobody else will wake us for.
+    give_way: bool,
+}
+
+impl<A: LineHandler> Session<A> {
+    /// Spawns a session on the current arbiter.
+    pub(crate) fn start(
+        worker: &Rc<Worker>,
+        transport: Transport,
+        connection: &Connection,
+        place: Option<Place>,
+        framing: Framing,
+        actor: A,
+    ) {
+        let session = Self {
+            ctx: LineContext {
+                transport,
+                worker: Rc::clone(worker),
+                mailbox: OnceCell::new(),
+                extra: None,
+                outbox: None,
+                input: Vec::new(),
+                start: 0,
+                scanned: 0,
+                slot: worker.open(connection, place),
+                flags: Cell::new(0),
+                framing,
+                phase: Phase::Open,
+                overrun: Overrun::None,
+            },
+            actor: Some(actor),
+        };
+        actix_rt::spawn(session);
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut turn = Turn::default();
+        let mut messages = MESSAGES_PER_TURN;
+        let commands = self.ctx.worker.slot(self.ctx.slot, |slot| slot.listen(cx.waker()));
+        if !commands.is_empty() {
+            self.obey(commands);
+        }
+        if !self.ctx.has(flag::STARTED) {
+            self.ctx.set(flag::STARTED);
+            if self.ctx.worker.is_draining() {
+                self.ctx.drain_because(CloseReason::Drained);
+            }
+            if self.guarded(|actor, ctx| actor.started(ctx)).is_some() && !self.ctx.has(flag::ABORT) {
+                self.guarded(|actor, ctx| actor.opened(ctx));
+            }
+        }
+        loop {
+            self.ctx.clear(flag::AGAIN);
+            if self.ctx.has(flag::ABORT) {
+                return self.finish(true, turn);
+            }
+            if self.ctx.phase < Phase::Closing {
+                self.poll_waits(cx);
+                self.poll_messages(cx, &mut messages, &mut turn);
+                self.poll_items(cx);
+                self.consider_stop();
+            }
+            if self.ctx.has(flag::ABORT) {
+                continue;
+            }
+            let result = match self.ctx.phase {
+                Phase::Open | Phase::Draining => self.exchange(cx, &mut turn),
+                Phase::Closing => self.flush(cx, &mut turn),
+                Phase::Lingering | Phase::Closed => Ok(()),
+            };
+            if let Err((half, error)) = result {
+                self.ctx.blame(CloseReason::from_io(half, &error));
+                return self.finish(false, turn);
+            }
+            if self.ctx.has(flag::AGAIN) {
+                continue;
+            }
+            if self.ctx.phase == Phase::Draining && !self.ctx.has(flag::HELD | flag::WAITING) {
+                self.begin_close();
+                continue;
+            }
+            if self.ctx.phase == Phase::Closing && self.ctx.outbox_len() == 0 && !self.ctx.has(flag::UNFLUSHED) {
+                // The peer's EOF was read, so nothing of its bytes is left that could turn our close into a reset.
+                if self.ctx.has(flag::PEER_EOF) && self.ctx.transport.closes_when_dropped() {
+                    return self.finish(false, turn);
+                }
+                match self.ctx.transport.poll_shutdown(cx) {
+                    Poll::Pending => {}
+                    Poll::Ready(Err(_)) => return self.finish(false, turn),
+                    Poll::Ready(Ok(())) => {
+                        self.ctx.phase = Phase::Lingering;
+                        self.ctx.worker.set_deadline(self.ctx.slot, self.ctx.worker.limits.linger_timeout);
+                    }
+                }
+            }
+            if self.ctx.phase == Phase::Lingering && self.discard(cx, &mut turn).is_ready() {
+                return self.finish(false, turn);
+            }
+            break;
+        }
+        if turn.give_way {
+            // Waking ourselves would let this task run again before the driver is asked; this defers it behind that.
+            let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+        }
+        self.end_turn(&turn);
+        Poll::Pending
+    }
+
+    /// Hands back what was on loan and adds up what the turn counted.
+    fn end_turn(&mut self, turn: &Turn) {
+        let ctx = &mut self.ctx;
+        let outbox_len = ctx.outbox_len();
+        if ctx.has(flag::LOAN) {
+            if let Some(mut loan) = ctx.outbox.take() {
+                ctx.clear(flag::LOAN);
+                if outbox_len > 0 {
+                    ctx.outbox = Some(loan.take_fitted());
+                }
+                ctx.worker.return_outbox(loan);
+            }
+        } else if outbox_len == 0 {
+            ctx.outbox = None;
+        }
+        ctx.worker.slot(ctx.slot, |slot| slot.add(&turn.counts, outbox_len));
+    }
+
+    fn obey(&mut self, commands: Commands) {
+        if commands.has(Command::Drain) {
+            self.ctx.drain_because(CloseReason::Drained);
+        }
+        if commands.has(Command::Abort) {
+            self.ctx.terminate();
+        }
+        if commands.has(Command::Deadline) {
+            if self.ctx.phase == Phase::Lingering {
+                self.ctx.terminate();
+            } else if self.ctx.has(flag::WAITING) {
+                self.ctx.blame(CloseReason::WaitTimeout);
+                self.ctx.set(flag::CLOSE);
+            }
+        }
+    }
+
+    /// Calls into user code. `None` once it has panicked: then no code of this actor runs again.
+    fn guarded<R>(&mut self, call: impl FnOnce(&mut A, &mut LineContext<A>) -> R) -> Option<R> {
+        let actor = self.actor.as_mut()?;
+        let ctx = &mut self.ctx;
+        match catch_unwind(AssertUnwindSafe(|| call(actor, ctx))) {
+            Ok(result) => Some(result),
+            Err(payload) => {
+                self.panicked(&*payload);
+                dispose(payload);
+                None
+            }
+        }
+    }
+
+    /// Drops user state.
+    fn discard_state<T>(&mut self, state: T) {
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(state))) {
+            self.panicked(&*payload);
+            dispose(payload);
+        }
+    }
+
+    #[cold]
+    fn panicked(&mut self, payload: &(dyn Any + Send)) {
+        let text = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("a value that is no text");
+        let first = !self.ctx.has(flag::PANICKED);
+        self.ctx.set(flag::PANICKED | flag::CLOSE | flag::AGAIN);
+        let (id, peer) = self.ctx.worker.slot(self.ctx.slot, |slot| {
+            // It was not what ended the session, perhaps, but it is what somebody has to look into.
+            slot.reason = Some(CloseReason::HandlerPanicked);
+            (slot.id, slot.peer)
+        });
+        if first {
+            match peer {
+                Some(peer) => log::error!("session {id} from {peer}: its handler panicked: {text}"),
+                None => log::error!("session {id}: its handler panicked: {text}"),
+            }
+        }
+    }
+
+    fn poll_waits(&mut self, cx: &mut Context<'_>) {
+        while self.ctx.has(flag::WAITING) && !self.ctx.has(flag::STOP | flag::ABORT | flag::CLOSE) {
+            let waits = &mut self.ctx.extra().waits;
+            let Some(mut newest) = waits.pop() else {
+                self.ctx.clear(flag::WAITING);
+                self.ctx.worker.slot(self.ctx.slot, |slot| slot.clear_deadline());
+                break;
+            };
+            // Its place, should others be pushed above it meanwhile. The flag stays: it counts as waiting.
+            let place = waits.len();
+            match self.guarded(|actor, ctx| newest.as_mut().poll(actor, ctx, cx)) {
+                Some(Poll::Pending) => {
+                    let waits = &mut self.ctx.extra().waits;
+                    waits.insert(place, newest);
+                    if waits.len() == place + 1 {
+                        break;
+                    }
+                }
+                Some(Poll::Ready(())) | None => self.discard_state(newest),
+            }
+        }
+    }
+
+    fn poll_messages(&mut self, cx: &mut Context<'_>, budget: &mut u32, turn: &mut Turn) {
+        while !self.ctx.has(flag::WAITING | flag::STOP | flag::ABORT | flag::CLOSE) {
+            let Some(mailbox) = self.ctx.mailbox.get_mut() else { return };
+            if *budget == 0 {
+                turn.give_way = true;
+                return;
+            }
+            let Poll::Ready(Some(mut message)) = Pin::new(mailbox).poll_next(cx) else { return };
+            *budget -= 1;
+            self.guarded(|actor, ctx| message.handle(actor, ctx));
+            self.discard_state(message);
+        }
+    }
+
+    fn poll_items(&mut self, cx: &mut Context<'_>) {
+        const NOT_NOW: u32 = flag::WAITING | flag::STOP | flag::ABORT | flag::CLOSE;
+        let Some(extra) = &mut self.ctx.extra else { return };
+        if extra.items.is_empty() || self.ctx.has(NOT_NOW) {
+            return;
+        }
+        let extra = self.ctx.extra();
+        extra.items_are_out = true;
+        let mut items = mem::take(&mut extra.items);
+        let mut at = 0;
+        while at < items.len() && !self.ctx.has(NOT_NOW) {
+            let handle = items[at].0;
+            let done = self.ctx.extra().cancelled.contains(&handle)
+                || self
+                    .guarded(|actor, ctx| items[at].1.as_mut().poll(actor, ctx, cx))
+                    .is_none_or(|poll| poll.is_ready());
+            if done {
+                let item = items.remove(at);
+                self.discard_state(item);
+            } else {
+                at += 1;
+            }
+        }
+        if at < items.len() {
+            // Whoever made us wait goes last next time, or it could keep the others from ever being polled.
+            items.rotate_left(at);
+        }
+        let extra = self.ctx.extra();
+        extra.items_are_out = false;
+        items.append(&mut extra.items);
+        let cancelled = mem::take(&mut extra.cancelled);
+        let dropped: Vec<_> = items.extract_if(.., |(handle, _)| cancelled.contains(handle)).collect();
+        self.ctx.extra().items = items;
+        for item in dropped {
+            self.discard_state(item);
+        }
+    }
+
+    /// Does what `stop()` or a reason to close asked for.
+    fn consider_stop(&mut self) {
+        if self.ctx.has(flag::CLOSE) {
+            self.begin_close();
+        } else if self.ctx.has(flag::STOP) {
+            let vetoed = self.guarded(|actor, ctx| actor.stopping(ctx)) == Some(Running::Continue);
+            self.ctx.clear(flag::STOP);
+            if vetoed {
+                self.ctx.set(flag::AGAIN);
+            } else {
+                self.ctx.set(flag::STOPPING_SAID);
+                self.ctx.blame(self.ctx.own_reason());
+                self.begin_close();
+            }
+        }
+    }
+
+    /// The actor has nothing more to say: from here on only its bytes leave.
+    fn begin_close(&mut self) {
+        if self.ctx.phase >= Phase::Closing {
+            return;
+        }
+        self.say_stopping();
+        let ctx = &mut self.ctx;
+        ctx.phase = Phase::Closing;
+        ctx.clear(flag::WAITING | flag::CLOSE | flag::STOP | flag::PAUSED);
+        ctx.set(flag::AGAIN);
+        let input = mem::take(&mut ctx.input);
+        let rest = input.len() - ctx.start as usize;
+        let held = ctx.has(flag::HELD);
+        ctx.clear(flag::HELD);
+        ctx.worker.slot(ctx.slot, |slot| {
+            slot.clear_deadline();
+            slot.set_closing();
+            slot.add_undelivered(rest);
+            if !held {
+                slot.add_tail(rest);
+            }
+        });
+        let extra = ctx.extra.take();
+        let mailbox = ctx.mailbox.take();
+        if let Some(extra) = extra {
+            let Extra { waits, items, .. } = *extra;
+            for wait in waits {
+                self.discard_state(wait);
+            }
+            for item in items {
+                self.discard_state(item);
+            }
+        }
+        self.discard_state(mailbox);
+        if self.ctx.has(flag::PANICKED) {
+            let actor = self.actor.take();
+            self.discard_state(actor);
+        }
+    }
+
+    /// `stopping()`, where its answer does not count.
+    fn say_stopping(&mut self) {
+        if self.ctx.has(flag::STARTED) && !self.ctx.has(flag::STOPPING_SAID | flag::PANICKED) {
+            self.ctx.set(flag::STOPPING_SAID);
+            self.guarded(|actor, ctx| actor.stopping(ctx));
+        }
+    }
+
+    /// Writes, delivers and reads, until the peer, the handler or fairness says stop.
+    fn exchange(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<(), Failure> {
+        loop {
+            self.flush(cx, turn)?;
+            self.reframe();
+            if self.ctx.has(flag::INTERRUPT) {
+                return Ok(());
+            }
+            if self.ctx.has(flag::HELD) {
+                if !self.ctx.accepts_lines() {
+                    return Ok(());
+                }
+                self.deliver_own(cx, turn)?;
+                continue;
+            }
+            if self.ctx.phase != Phase::Open || !self.ctx.accepts_lines() || self.ctx.has(flag::EOF_SAID) {
+                return Ok(());
+            }
+            if self.ctx.has(flag::PEER_EOF) {
+                self.say_eof(turn);
+                continue;
+            }
+            if turn.has_read_enough {
+                turn.give_way = true;
+                return Ok(());
+            }
+            if !self.read(cx, turn)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A new framing begins with what was not delivered under the old one.
+    fn reframe(&mut self) {
+        if self.ctx.has(flag::REFRAMED) {
+            self.ctx.clear(flag::REFRAMED);
+            self.ctx.overrun = Overrun::None;
+            if !self.ctx.input.is_empty() {
+                self.ctx.set(flag::HELD);
+            }
+        }
+    }
+
+    /// One read, and what can be delivered of it. False if there was nothing to read.
+    fn read(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<bool, Failure> {
+        let carried = self.ctx.input.len();
+        let at = if carried > CARRY_BYTES { 0 } else { carried };
+        let mut scratch = self.ctx.worker.take_scratch();
+        let mut buffer = ReadBuf::new(&mut scratch[at..at + SCRATCH_BYTES]);
+        let poll = self.ctx.transport.poll_read(cx, &mut buffer);
+        let count = buffer.filled().len();
+        let result = match poll {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Err(error)) => Err((Half::Read, error)),
+            Poll::Ready(Ok(())) if count == 0 => {
+                self.ctx.set(flag::PEER_EOF);
+                Ok(true)
+            }
+            Poll::Ready(Ok(())) => {
+                turn.counts.bytes_in += count as u64;
+                turn.has_read_enough |= count == SCRATCH_BYTES;
+                if carried > CARRY_BYTES {
+                    self.ctx.input.extend_from_slice(&scratch[..count]);
+                    self.deliver_own(cx, turn)
+                } else {
+                    self.deliver_scratch(&mut scratch, carried, count, cx, turn)
+                }
+                .map(|()| true)
+            }
+        };
+        self.ctx.worker.put_scratch(scratch);
+        result
+    }
+
+    /// Delivers what was read behind room for the carried bytes; keeps what remains.
+    fn deliver_scratch(
+        &mut self,
+        scratch: &mut [u8],
+        carried: usize,
+        count: usize,
+        cx: &mut Context<'_>,
+        turn: &mut Turn,
+    ) -> Result<(), Failure> {
+        let scanned = self.ctx.scanned as usize;
+        if carried > 0 {
+            scratch[..carried].copy_from_slice(&self.ctx.input);
+            self.ctx.input.clear();
+        }
+        let mut filled = carried + count;
+        let result = self.deliver(scratch, &mut filled, scanned, cx, turn);
+        let rest = &scratch[result.as_ref().map_or(0, |start| *start)..filled];
+        if !rest.is_empty() {
+            self.ctx.input.extend_from_slice(rest);
+        } else if carried > 0 {
+            self.ctx.input = Vec::new();
+        }
+        result.map(drop)
+    }
+
+    /// Delivers from the session's own buffer; keeps what remains there.
+    fn deliver_own(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<(), Failure> {
+        let mut input = mem::take(&mut self.ctx.input);
+        let start = self.ctx.start as usize;
+        let scanned = if self.ctx.has(flag::HELD) { 0 } else { self.ctx.scanned as usize };
+        let mut filled = input.len() - start;
+        input.resize(input.len() + SLACK_BYTES, 0);
+        let result = self.deliver(&mut input[start..], &mut filled, scanned, cx, turn);
+        input.truncate(start + filled);
+        let start = start + result.as_ref().map_or(0, |taken| *taken);
+        let rest = input.len() - start;
+        if rest <= CARRY_BYTES {
+            // No more memory than it needs; most often that is none.
+            input = input[start..].to_vec();
+            self.ctx.start = 0;
+        } else if start > rest {
+            input.drain(..start);
+            self.ctx.start = 0;
+        } else if self.ctx.has(flag::HELD) {
+            self.ctx.start = start as u32;
+        } else {
+            input.drain(..start);
+            self.ctx.start = 0;
+        }
+        self.ctx.input = input;
+        result.map(drop)
+    }
+
+    /// Delivers lines from `buffer[..filled]`, of which the first `scanned` hold no delimiter, for as long as the handler
+    /// wants them. Returns how many bytes are done with, and leaves the flag `HELD` if whole lines may remain.
+    fn deliver(
+        &mut self,
+        buffer: &mut [u8],
+        filled: &mut usize,
+        mut scanned: usize,
+        cx: &mut Context<'_>,
+        turn: &mut Turn,
+    ) -> Result<usize, Failure> {
+        self.ctx.clear(flag::HELD);
+        self.ctx.scanned = 0;
+        let mut done = 0;
+        while done < *filled {
+            if self.ctx.has(flag::REFRAMED) {
+                self.reframe();
+                scanned = 0;
+            }
+            if !self.ctx.accepts_lines() {
+                self.ctx.set(flag::HELD);
+                break;
+            }
+            let framing = self.ctx.framing;
+            match framing::step(&framing, self.ctx.overrun, &buffer[done..*filled], scanned) {
+                Step::Incomplete => {
+                    self.ctx.scanned = (*filled - done) as u32;
+                    break;
+                }
+                Step::Overlong => {
+                    self.ctx.overrun = Overrun::Inside;
+                    self.guarded(|actor, ctx| actor.line_too_long(ctx));
+                    if framing.closes_at_overlong() {
+                        self.ctx.blame(CloseReason::LineTooLong);
+                        self.ctx.set(flag::CLOSE | flag::AGAIN);
+                    }
+                }
+                Step::Block { end } => {
+                    let block = &mut buffer[done..done + end];
+                    let ends_overlong = self.ctx.overrun == Overrun::Inside && framing.is_terminated(block);
+                    let taken = self.offer(Lines::new(block, framing), cx, turn)?;
+                    if taken == end && ends_overlong {
+                        self.ctx.overrun = Overrun::None;
+                    }
+                    self.check_stall(taken);
+                    done += taken;
+                    scanned = 0;
+                }
+                Step::Made { keep, resume } => {
+                    let taken = framing::with_made_line(&framing, &mut buffer[done..], keep, |line| {
+                        self.offer(Lines::made(line, framing), cx, turn)
+                    })?;
+                    if taken > 0 {
+                        self.ctx.overrun = Overrun::None;
+                        let dropped = framing.dropped_in_made(keep, resume);
+                        self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_undelivered(dropped));
+                        done += resume;
+                        scanned = 0;
+                    }
+                    self.check_stall(taken);
+                }
+                Step::Drop { keep } => {
+                    let last = *filled - 1;
+                    let keep = done + keep;
+                    buffer[keep] = buffer[last];
+                    self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_undelivered(last - keep));
+                    *filled = keep + 1;
+                    self.ctx.scanned = (*filled - done) as u32;
+                    break;
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// Offers lines to the handler. Returns how many bytes it took.
+    fn offer(&mut self, mut lines: Lines<'_>, cx: &mut Context<'_>, turn: &mut Turn) -> Result<usize, Failure> {
+        self.guarded(|actor, ctx| actor.batch(&mut lines, ctx));
+        let taken = lines.taken();
+        turn.counts.lines_in += lines.lines();
+        if let Some(answer) = lines.into_in_place() {
+            self.write_through(answer, cx, turn)?;
+        }
+        Ok(taken)
+    }
+
+    /// A handler that takes nothing though nothing keeps it from doing so would be asked for ever.
+    fn check_stall(&mut self, taken: usize) {
+        if taken == 0 && self.ctx.accepts_lines() {
+            self.ctx.blame(CloseReason::HandlerStalled);
+            self.ctx.set(flag::CLOSE | flag::AGAIN);
+        }
+    }
+
+    /// Sends an answer from where it is, before whatever was written after it.
+    fn write_through(&mut self, mut answer: &[u8], cx: &mut Context<'_>, turn: &mut Turn) -> Result<(), Failure> {
+        while !answer.is_empty() {
+            match self.ctx.transport.poll_write(cx, answer) {
+                Poll::Ready(Ok(0)) => return Err((Half::Write, io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => {
+                    turn.counts.bytes_out += count as u64;
+                    self.ctx.set(flag::UNFLUSHED);
+                    answer = &answer[count..];
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Poll::Ready(Err(error)) => {
+                    self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_unsent(answer.len()));
+                    return Err((Half::Write, error));
+                }
+                Poll::Pending => {
+                    let outbox = match &mut self.ctx.outbox {
+                        Some(outbox) => outbox,
+                        None => self.ctx.borrow_outbox(),
+                    };
+                    outbox.push_front(answer);
+                    if outbox.len() > self.ctx.worker.limits.outbox.high {
+                        self.ctx.set(flag::ABOVE);
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what the kernel takes of the outbox.
+    fn flush(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<(), Failure> {
+        if let Some(outbox) = &mut self.ctx.outbox {
+            while outbox.len() > 0 {
+                match self.ctx.transport.poll_write(cx, outbox.front()) {
+                    Poll::Ready(Ok(0)) => return Err((Half::Write, io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(count)) => {
+                        turn.counts.bytes_out += count as u64;
+                        outbox.advance(count);
+                        self.ctx.flags.set(self.ctx.flags.get() | flag::UNFLUSHED);
+                    }
+                    Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Poll::Ready(Err(error)) => return Err((Half::Write, error)),
+                    Poll::Pending => break,
+                }
+            }
+            if outbox.len() <= self.ctx.worker.limits.outbox.low {
+                self.ctx.clear(flag::ABOVE);
+            }
+        }
+        if self.ctx.has(flag::UNFLUSHED)
+            && let Poll::Ready(result) = self.ctx.transport.poll_flush(cx)
+        {
+            result.map_err(|error| (Half::Write, error))?;
+            self.ctx.clear(flag::UNFLUSHED);
+        }
+        Ok(())
+    }
+
+    /// The peer's bytes have ended: the tail, if there is one, and the hook.
+    fn say_eof(&mut self, turn: &mut Turn) {
+        if !self.ctx.input.is_empty() {
+            let mut tail = mem::take(&mut self.ctx.input);
+            turn.counts.lines_in += 1;
+            self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_tail(tail.len()));
+            self.guarded(|actor, ctx| actor.tail(Line::tail(&mut tail), ctx));
+            // Its answer may have to be waited for.
+            return;
+        }
+        self.ctx.set(flag::EOF_SAID);
+        self.guarded(|actor, ctx| actor.eof(ctx));
+    }
+
+    /// Lingering: reads and discards. Ready when the peer has closed too.
+    fn discard(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
+        let mut scratch = self.ctx.worker.take_scratch();
+        let mut reads = 0;
+        let poll = loop {
+            if reads == DISCARDS_PER_TURN {
+                turn.give_way = true;
+                break Poll::Pending;
+            }
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match self.ctx.transport.poll_read(cx, &mut buffer) {
+                Poll::Pending => break Poll::Pending,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    let count = buffer.filled().len();
+                    turn.counts.bytes_in += count as u64;
+                    self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_undelivered(count));
+                    reads += 1;
+                }
+                Poll::Ready(_) => break Poll::Ready(()),
+            }
+        };
+        self.ctx.worker.put_scratch(scratch);
+        poll
+    }
+
+    /// The end: last hooks, then the slot with its report.
+    fn finish(&mut self, cut: bool, turn: Turn) -> Poll<()> {
+        let cut = cut || self.ctx.has(flag::ABORT);
+        // `terminate()` skips `stopping()`; a dead socket does not, but has it know that there is no way back.
+        if self.ctx.has(flag::ABORT) {
+            self.ctx.set(flag::STOPPING_SAID);
+        }
+        self.begin_close();
+        let unsent = self.ctx.outbox_len();
+        self.end_turn(&turn);
+        self.ctx.outbox = None;
+        if unsent > 0 {
+            self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_unsent(unsent));
+        }
+        if self.actor.is_some() && self.ctx.has(flag::STARTED) {
+            let report = self.ctx.worker.slot(self.ctx.slot, |slot| slot.report(cut));
+            if self.guarded(|actor, _| actor.closed(&report)).is_some() {
+                // `state()` says so from here on, as in `actix::Context`.
+                self.ctx.phase = Phase::Closed;
+                self.guarded(|actor, ctx| actor.stopped(ctx));
+            }
+        }
+        let actor = self.actor.take();
+        self.discard_state(actor);
+        self.ctx.phase = Phase::Closed;
+        self.ctx.set(flag::DONE);
+        self.ctx.worker.close(self.ctx.slot, cut);
+        Poll::Ready(())
+    }
+}
+
+/// Drops what a panic carried; that may panic as well, and then nothing more can be done about it.
+fn dispose(payload: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        mem::forget(second);
+    }
+}
+
+impl<A: LineHandler> Future for Session<A> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.get_mut().turn(cx)
+    }
+}
+
+/// The arbiter stops under the session, or its task is aborted: a last attempt to send, and the report.
+impl<A: LineHandler> Drop for Session<A> {
+    fn drop(&mut self) {
+        if self.ctx.has(flag::DONE) {
+            return;
+        }
+        self.ctx.blame(CloseReason::WorkerStopped);
+        let mut turn = Turn::default();
+        self.begin_close();
+        if let Some(outbox) = &mut self.ctx.outbox {
+            while outbox.len() > 0 {
+                let count = self.ctx.transport.write_now(outbox.front());
+                if count == 0 {
+                    break;
+                }
+                turn.counts.bytes_out += count as u64;
+                outbox.advance(count);
+            }
+        }
+        let _ = self.finish(true, turn);
+    }
+}
