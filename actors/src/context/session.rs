@@ -26,7 +26,6 @@ use crate::{
     admission::Place,
     framing::{self, Overrun, SLACK_BYTES, Step},
     limits::{CARRY_BYTES, MESSAGES_PER_TURN, SCRATCH_BYTES},
-    outbox::Outbox,
     transport::Transport,
     worker::{Command, Commands, Counts, Worker},
 };
