@@ -763,3 +763,28 @@ impl<A: LineHandler> Drop for Session<A> {
         let _ = self.finish(true, turn);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix::Actor;
+
+    /// As large as an actor may be for its session to fit the smallest task cell: a `Vec`'s worth of state.
+    struct Small {
+        _state: [u64; 3],
+    }
+
+    impl Actor for Small {
+        type Context = LineContext<Self>;
+    }
+
+    impl LineHandler for Small {
+        fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {}
+    }
+
+    #[test]
+    fn a_session_with_a_small_actor_fits_a_task_cell_of_256_bytes() {
+        // tokio puts 96 bytes around a future and rounds up to 128: up to 160 bytes make a cell of 256.
+        assert!(size_of::<Session<Small>>() <= 160, "{} bytes", size_of::<Session<Small>>());
+    }
+}
