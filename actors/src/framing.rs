@@ -6,6 +6,8 @@
 
 use std::ops::{Deref, DerefMut};
 
+use multiversion::multiversion;
+
 use crate::{ConfigError, LineContext, LineHandler};
 
 /// The longest line that may be asked for: 1 GiB.
@@ -184,7 +186,7 @@ impl Framing {
     /// How many delimiters `bytes` holds.
     fn count(&self, bytes: &[u8]) -> u64 {
         if self.cr != Cr::Required {
-            return memchr::memchr_iter(self.last, bytes).count() as u64;
+            return count_byte(bytes, self.last);
         }
         memchr::memchr_iter(self.last, bytes).filter(|&at| at > 0 && bytes[at - 1] == b'\r').count() as u64
     }
@@ -226,6 +228,27 @@ impl Framing {
         }
         at + self.delimiter_len()
     }
+}
+
+/// How many of `bytes` are `wanted`. A pass over a block that is about to be answered in place, so it has to be nearly free.
+// `memchr` counts with AVX2 at most; the wider one takes half of the time on 16 KiB.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2"))]
+fn count_byte(bytes: &[u8], wanted: u8) -> u64 {
+    const LANES: usize = 256;
+    let blocks = bytes.chunks_exact(LANES);
+    let rest = blocks.remainder().iter().map(|byte| u8::from(*byte == wanted)).sum::<u8>();
+    let mut total = u64::from(rest);
+    // A lane counts to 255 before it would wrap; so does the remainder, which is shorter than that.
+    for part in bytes[..bytes.len() - blocks.remainder().len()].chunks(255 * LANES) {
+        let mut lanes = [0_u8; LANES];
+        for block in part.chunks_exact(LANES) {
+            for (lane, byte) in lanes.iter_mut().zip(block) {
+                *lane += u8::from(*byte == wanted);
+            }
+        }
+        total += lanes.iter().map(|lane| u64::from(*lane)).sum::<u64>();
+    }
+    total
 }
 
 /// Room that a buffer given to [`Framer::step`] has behind its bytes, for a delimiter that has to be made up.

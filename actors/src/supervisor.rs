@@ -289,6 +289,7 @@ impl Supervisor {
 
     fn finish(&mut self, lost_workers: bool) {
         let arbiters = std::mem::take(&mut self.arbiters);
+        let no_threads = arbiters.is_empty();
         let finished = self.finished.clone();
         // An arbiter that is not joined may be cut off in the middle of a destructor at the end of the process.
         let join = move || {
@@ -299,7 +300,11 @@ impl Supervisor {
             }
             finished.send_replace(Some(Finished { lost_workers }));
         };
-        drop(tokio::task::spawn_blocking(join));
+        if no_threads {
+            join();
+        } else {
+            drop(tokio::task::spawn_blocking(join));
+        }
     }
 }
 

@@ -148,6 +148,8 @@ pub(crate) struct Worker {
     loan: Cell<Option<Box<Outbox>>>,
     slots: RefCell<Slots>,
     live: Cell<usize>,
+    /// Sessions that have not yet heard what they were told: while there is none, a turn need not look.
+    told: Cell<usize>,
     draining: Cell<bool>,
     /// Its task runs: without it no deadline is met.
     is_looked_after: Cell<bool>,
@@ -167,6 +169,7 @@ impl Worker {
             loan: Cell::default(),
             slots: RefCell::default(),
             live: Cell::new(0),
+            told: Cell::new(0),
             draining: Cell::new(false),
             is_looked_after: Cell::new(false),
             reports: RefCell::default(),
@@ -236,6 +239,20 @@ impl Worker {
         look(self.slots.borrow_mut().at(index).as_mut().expect("a session has its slot until it closes it"))
     }
 
+    /// What a session was told since it last asked.
+    #[inline]
+    pub(crate) fn hear(&self, index: u32) -> Commands {
+        if self.told.get() == 0 {
+            return Commands::default();
+        }
+        self.slot(index, |slot| {
+            if !slot.commands.is_empty() {
+                self.told.set(self.told.get() - 1);
+            }
+            std::mem::take(&mut slot.commands)
+        })
+    }
+
     pub(crate) fn set_deadline(&self, index: u32, after: Duration) {
         let after = u32::try_from(after.as_millis()).unwrap_or(u32::MAX / 2).min(u32::MAX / 2);
         let deadline = self.now().wrapping_add(after).max(1);
@@ -251,6 +268,9 @@ impl Worker {
             slot
         };
         let Some(slot) = slot else { return };
+        if !slot.commands.is_empty() {
+            self.told.set(self.told.get() - 1);
+        }
         self.live.set(self.live.get() - 1);
         if let Some(upstream) = &self.upstream {
             upstream.load.fetch_sub(1, Relaxed);
@@ -287,7 +307,7 @@ impl Worker {
     fn command(&self, command: Command, mut whom: impl FnMut(&Slot) -> bool) {
         for slot in self.slots.borrow_mut().iter_mut() {
             if whom(slot) {
-                slot.tell(command);
+                slot.tell(command, &self.told);
             }
         }
     }
@@ -324,7 +344,7 @@ impl Worker {
             // The difference is small and positive when the deadline is past, whether the clock wrapped or not.
             if slot.deadline != 0 && now.wrapping_sub(slot.deadline) < u32::MAX / 2 {
                 slot.deadline = 0;
-                slot.tell(Command::Deadline);
+                slot.tell(Command::Deadline, &self.told);
             }
         }
         (slice + 1) * chunks < slots.chunks.len()
@@ -333,18 +353,19 @@ impl Worker {
 
 impl Slot {
     /// Says it and wakes the session; it listens at the start of its turn, whatever else it waits for.
-    fn tell(&mut self, command: Command) {
+    fn tell(&mut self, command: Command, told: &Cell<usize>) {
+        if self.commands.is_empty() {
+            told.set(told.get() + 1);
+        }
         self.commands.0 |= command as u8;
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
     }
 
-    pub(crate) fn listen(&mut self, waker: &Waker) -> Commands {
-        if self.waker.as_ref().is_none_or(|known| !known.will_wake(waker)) {
-            self.waker = Some(waker.clone());
-        }
-        std::mem::take(&mut self.commands)
+    /// Has commands wake the session's task from here on.
+    pub(crate) fn set_waker(&mut self, waker: &Waker) {
+        self.waker = Some(waker.clone());
     }
 
     pub(crate) fn add(&mut self, counts: &Counts, outbox_len: usize) {

@@ -87,12 +87,14 @@ impl<A: LineHandler> Session<A> {
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut turn = Turn::default();
         let mut messages = MESSAGES_PER_TURN;
-        let commands = self.ctx.worker.slot(self.ctx.slot, |slot| slot.listen(cx.waker()));
+        let commands = self.ctx.worker.hear(self.ctx.slot);
         if !commands.is_empty() {
             self.obey(commands);
         }
         if !self.ctx.has(flag::STARTED) {
             self.ctx.set(flag::STARTED);
+            // A task's waker is the same in each of its turns.
+            self.ctx.worker.slot(self.ctx.slot, |slot| slot.set_waker(cx.waker()));
             if self.ctx.worker.is_draining() {
                 self.ctx.drain_because(CloseReason::Drained);
             }
