@@ -208,6 +208,12 @@ impl Framing {
         self.overlong == Overlong::Close
     }
 
+    /// The most bytes that a tail may have: of a line that is being truncated one more is kept, for its delimiter's sake.
+    pub(crate) fn longest_tail(&self, overrun: Overrun) -> usize {
+        let truncating = overrun == Overrun::Inside && self.overlong == Overlong::Truncate;
+        if truncating { self.max() } else { usize::MAX }
+    }
+
     /// Bytes read that a made line does not show: what was truncated. A split adds a delimiter and drops nothing.
     pub(crate) fn dropped_in_made(&self, keep: usize, resume: usize) -> usize {
         (resume - keep).saturating_sub(self.delimiter_len())

@@ -161,6 +161,8 @@ struct Question {
 struct Draining {
     since: Instant,
     listeners_closed: bool,
+    /// The deadline is past.
+    aborting: bool,
     report: DrainReport,
     waiting: Vec<oneshot::Sender<DrainReport>>,
 }
@@ -267,6 +269,14 @@ impl Supervisor {
             }
             subscriber.connected()
         });
+    }
+
+    /// Aborts what has not ended yet.
+    fn abort(&mut self) {
+        if let Some(draining) = &mut self.draining {
+            draining.aborting = true;
+        }
+        self.order(|| Order::Abort);
     }
 
     /// Ends the server, if nothing of it is left to wait for.
@@ -386,6 +396,7 @@ impl Handler<Drain> for Supervisor {
         let draining = self.draining.get_or_insert_with(|| Draining {
             since: Instant::now(),
             listeners_closed: false,
+            aborting: false,
             report: DrainReport::default(),
             waiting: Vec::new(),
         });
@@ -396,17 +407,19 @@ impl Handler<Drain> for Supervisor {
                 supervisor.order(|| Order::Drain);
                 if let Some(draining) = &mut supervisor.draining {
                     draining.listeners_closed = true;
+                    if draining.aborting {
+                        // For what was accepted meanwhile.
+                        supervisor.order(|| Order::Abort);
+                    }
                 }
                 supervisor.consider_end();
             });
             ctx.spawn(closed);
         }
         if deadline.is_zero() {
-            self.order(|| Order::Abort);
+            self.abort();
         } else {
-            ctx.run_later(deadline, |supervisor, _| {
-                supervisor.order(|| Order::Abort);
-            });
+            ctx.run_later(deadline, |supervisor, _| supervisor.abort());
         }
         let already = self.finished.borrow().is_some();
         self.consider_end();

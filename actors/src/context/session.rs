@@ -178,11 +178,11 @@ impl<A: LineHandler> Session<A> {
     }
 
     fn obey(&mut self, commands: Commands) {
-        if commands.has(Command::Drain) {
-            self.ctx.drain_because(CloseReason::Drained);
-        }
         if commands.has(Command::Abort) {
             self.ctx.terminate();
+        }
+        if commands.has(Command::Drain) {
+            self.ctx.drain_because(CloseReason::Drained);
         }
         if commands.has(Command::Deadline) {
             if self.ctx.phase == Phase::Lingering {
@@ -662,7 +662,10 @@ impl<A: LineHandler> Session<A> {
     fn say_eof(&mut self, turn: &mut Turn) {
         if !self.ctx.input.is_empty() {
             let mut tail = mem::take(&mut self.ctx.input);
+            let dropped = tail.len().saturating_sub(self.ctx.framing.longest_tail(self.ctx.overrun));
+            tail.truncate(tail.len() - dropped);
             turn.counts.lines_in += 1;
+            self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_undelivered(dropped));
             self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_tail(tail.len()));
             self.guarded(|actor, ctx| actor.tail(Line::tail(&mut tail), ctx));
             // Its answer may have to be waited for.

@@ -1,0 +1,120 @@
+//! D4: whenever we close first the peer gets every byte written before, then FIN, and never a reset over unread input.
+
+mod support;
+
+use std::time::Duration;
+
+use actix::{Actor, ActorContext};
+use actix_lines::{CloseReason, Framing, Line, LineContext, LineHandler, LineServer, Lines, Overlong};
+use support::{Server, eventually, within};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// A reply larger than any socket buffer will take at once.
+const LONG_REPLY: usize = 6 << 20;
+
+/// Answers the first line at length, and ends in the way it names.
+struct Ending;
+
+impl Actor for Ending {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Ending {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        ctx.write(&vec![b'x'; LONG_REPLY]);
+        match line.text() {
+            b"stop" => ctx.stop(),
+            b"drain" => ctx.drain(),
+            _ => {}
+        }
+    }
+
+    fn batch(&mut self, lines: &mut Lines<'_>, ctx: &mut Self::Context) {
+        if let Some(line) = lines.next(ctx) {
+            self.line(line, ctx);
+        }
+    }
+
+    fn line_too_long(&mut self, ctx: &mut Self::Context) {
+        ctx.write(b"too long\n");
+    }
+}
+
+/// Keeps sending while it reads the reply slowly; returns what it read, which has to end in a clean EOF.
+async fn reply_under_fire(server: &Server, first: &[u8]) -> Vec<u8> {
+    let peer = server.connect().await;
+    let (mut read, mut write) = peer.stream.into_split();
+    write.write_all(first).await.unwrap();
+    let fire = actix_rt::spawn(async move {
+        // Unread input of the server's; it may stop being read at any time.
+        let _ = write.write_all(&vec![b'y'; 4 << 20]).await;
+        let _ = write.shutdown().await;
+        write
+    });
+    let mut got = Vec::new();
+    within("the reply and a clean EOF", read.read_to_end(&mut got)).await.expect("no reset");
+    drop(within("the sender", fire).await);
+    got
+}
+
+#[actix::test]
+async fn every_byte_arrives_when_the_handler_stops_or_drains() {
+    let mut server = Server::start(LineServer::new(|_| Ending)).await;
+    for how in ["stop\n", "drain\n"] {
+        let got = reply_under_fire(&server, how.as_bytes()).await;
+        assert_eq!(got.len(), LONG_REPLY, "{how}");
+        let report = server.report().await;
+        assert_eq!((report.reason, report.cut), (CloseReason::ClosedByHandler, false), "{how}");
+        assert_eq!((report.bytes_out, report.unsent_bytes), (LONG_REPLY as u64, 0), "{how}");
+    }
+    server.end().await;
+}
+
+#[actix::test]
+async fn every_byte_arrives_when_a_line_is_too_long() {
+    let framing = Framing::lf().max_line(1000).unwrap().overlong(Overlong::Close);
+    let mut server = Server::start(LineServer::new(|_| Ending).framing(framing)).await;
+    let got = reply_under_fire(&server, b"answer this\n").await;
+    assert_eq!(got.len(), LONG_REPLY + "too long\n".len());
+    assert!(got.ends_with(b"xtoo long\n"));
+    assert_eq!(server.report().await.reason, CloseReason::LineTooLong);
+    server.end().await;
+}
+
+#[actix::test]
+async fn every_byte_arrives_when_the_server_drains() {
+    let mut server = Server::start(LineServer::new(|_| Ending)).await;
+    let mut peer = server.connect().await;
+    peer.send(b"answer this\nincomplete").await;
+    eventually("the line to be answered", async || {
+        server.handle.sessions().await.unwrap().iter().any(|session| session.lines_in == 1)
+    })
+    .await;
+    let handle = server.handle.clone();
+    let draining = actix_rt::spawn(async move { handle.drain(Duration::from_secs(10)).await });
+    let got = peer.rest().await;
+    assert_eq!(got.len(), LONG_REPLY);
+    drop(peer);
+    let drained = within("the drain", draining).await.unwrap().unwrap();
+    assert_eq!((drained.ended, drained.cut), (1, 0));
+    let report = server.report().await;
+    assert_eq!((report.reason, report.tail_bytes, report.undelivered_bytes), (CloseReason::Drained, 10, 10));
+    server.end().await;
+}
+
+#[actix::test]
+async fn an_abort_is_not_polite_and_says_so() {
+    let mut server = Server::start(LineServer::new(|_| Ending)).await;
+    let mut peer = server.connect().await;
+    peer.send(b"answer this\n").await;
+    eventually("the reply to be stuck", async || {
+        server.handle.sessions().await.unwrap().iter().any(|session| session.outbox_bytes > 0)
+    })
+    .await;
+    within("the abort", server.handle.abort()).await.unwrap();
+    let report = server.report().await;
+    assert_eq!((report.reason, report.cut), (CloseReason::Aborted, true));
+    assert_eq!(report.bytes_out + report.unsent_bytes, LONG_REPLY as u64);
+    assert!(report.unsent_bytes > 0);
+    server.end().await;
+}

@@ -1,0 +1,200 @@
+//! What the tests of promises share: a server whose reports can be awaited, and a peer who says what it expects.
+//!
+//! Every wait is bounded and says what it waited for.
+// Each test file is a program of its own and uses a part of this.
+#![allow(dead_code, unreachable_pub)]
+
+use std::{cell::RefCell, future::Future, net::SocketAddr, rc::Rc, time::Duration};
+
+use actix::{Actor, Context, Handler};
+use actix_lines::{
+    CloseReport, Connection, Framing, Line, LineContext, LineHandler, LineServer, ServerHandle, SessionEvent,
+    Subscribe, Transport,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+};
+
+/// Longer than anything here takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for `event`, but not for ever.
+pub async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, event).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
+    }
+}
+
+/// Waits until `condition` holds, letting everything else run meanwhile.
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(2));
+    within(what, async {
+        while !condition().await {
+            ticks.tick().await;
+        }
+    })
+    .await;
+}
+
+/// A server on a free port, and every close report that it makes.
+pub struct Server {
+    pub handle: ServerHandle,
+    reports: mpsc::UnboundedReceiver<CloseReport>,
+}
+
+struct Reporter(mpsc::UnboundedSender<CloseReport>);
+
+impl Actor for Reporter {
+    type Context = Context<Self>;
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(100_000);
+    }
+}
+
+impl Handler<SessionEvent> for Reporter {
+    type Result = ();
+    fn handle(&mut self, event: SessionEvent, _: &mut Self::Context) {
+        if let SessionEvent::Closed(report) = event {
+            let _ = self.0.send(report);
+        }
+    }
+}
+
+impl Server {
+    /// Starts `server` on a free port of the loopback address.
+    pub async fn start<A, F>(server: LineServer<A, F>) -> Self
+    where
+        A: LineHandler,
+        F: Fn(&Connection) -> A + Clone + Send + 'static,
+    {
+        let handle = server.bind("127.0.0.1:0").unwrap().start().unwrap();
+        let (sender, reports) = mpsc::unbounded_channel();
+        handle.supervisor().send(Subscribe(Reporter(sender).start().recipient())).await.unwrap();
+        Self { handle, reports }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.handle.addresses()[0]
+    }
+
+    pub async fn connect(&self) -> Peer {
+        Peer::connect(self.address()).await
+    }
+
+    /// The next close report.
+    pub async fn report(&mut self) -> CloseReport {
+        within("a close report", self.reports.recv()).await.expect("the supervisor reports as long as it lives")
+    }
+
+    /// Ends the server; no session may have left a report that nobody asked for.
+    pub async fn end(mut self) {
+        within("the end of the server", self.handle.abort()).await.unwrap();
+        within("the end of the workers", self.handle.finished()).await.unwrap();
+        assert_eq!(self.reports.try_recv().ok(), None, "a report that was not expected");
+    }
+}
+
+/// The other end of a session, over TCP.
+pub struct Peer {
+    pub stream: TcpStream,
+}
+
+impl Peer {
+    pub async fn connect(address: SocketAddr) -> Self {
+        Self { stream: within("a connection", TcpStream::connect(address)).await.unwrap() }
+    }
+
+    pub async fn send(&mut self, bytes: &[u8]) {
+        within("the server to read", self.stream.write_all(bytes)).await.unwrap();
+    }
+
+    pub async fn shutdown_write(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
+    /// Reads exactly as many bytes and compares them.
+    #[track_caller]
+    pub fn expect(&mut self, expected: &[u8]) -> impl Future<Output = ()> + use<'_> {
+        let expected = expected.to_vec();
+        let caller = std::panic::Location::caller();
+        async move {
+            let mut got = vec![0; expected.len()];
+            let what = format!("{:?} at {caller}", String::from_utf8_lossy(&expected));
+            within(&what, self.stream.read_exact(&mut got)).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(&expected), "at {caller}");
+        }
+    }
+
+    /// Reads to the EOF, which has to come without an error.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        within("EOF", self.stream.read_to_end(&mut rest)).await.expect("a clean EOF, no reset");
+        rest
+    }
+
+    pub async fn expect_eof(&mut self) {
+        let rest = self.rest().await;
+        assert_eq!(String::from_utf8_lossy(&rest), "", "bytes where the EOF should be");
+    }
+
+    /// Closes with a reset instead of a FIN.
+    pub fn reset(self) {
+        self.stream.set_zero_linger().unwrap();
+    }
+}
+
+/// Runs one session over an in-memory pair: sends the chunks, one read each as far as it can be done from outside, then
+/// EOF; returns all that came back.
+pub async fn converse<A: LineHandler>(framing: Framing, actor: A, chunks: &[&[u8]]) -> Vec<u8> {
+    let (ours, theirs) = tokio::io::duplex(128 * 1024);
+    LineContext::start(Transport::new(ours), framing, actor);
+    let (mut read, mut write) = tokio::io::split(theirs);
+    let answer = tokio::task::spawn_local(async move {
+        let mut answer = Vec::new();
+        read.read_to_end(&mut answer).await.unwrap();
+        answer
+    });
+    for chunk in chunks {
+        // A session that closed early reads no more.
+        if write.write_all(chunk).await.is_err() {
+            break;
+        }
+        // The session's turn.
+        tokio::task::yield_now().await;
+    }
+    let _ = write.shutdown().await;
+    within("the answer", answer).await.unwrap()
+}
+
+/// Cuts `bytes` into chunks whose sizes come from `sizes`, over and over.
+pub fn cut<'a>(bytes: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
+    let mut chunks = Vec::new();
+    let mut rest = bytes;
+    let mut sizes = sizes.iter().copied().cycle();
+    while !rest.is_empty() {
+        let (chunk, later) = rest.split_at(sizes.next().unwrap_or(1).clamp(1, rest.len()));
+        chunks.push(chunk);
+        rest = later;
+    }
+    chunks
+}
+
+/// What a session did, for whoever asks afterwards.
+pub type Log<T> = Rc<RefCell<Vec<T>>>;
+
+/// Answers each line with itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Echo;
+
+impl Actor for Echo {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Echo {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        ctx.write(&line);
+    }
+}
