@@ -1,0 +1,236 @@
+//! C1: exactly one report for each admitted session, in every end; and counters that balance.
+
+mod support;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use actix::{Actor, ActorContext, AsyncContext, fut::wrap_future};
+use actix_lines::{CloseReason, CloseReport, Line, LineContext, LineHandler, LineServer};
+use support::{Echo, PATIENCE, Server, eventually, within};
+
+/// Ends its session in the way that a line names.
+struct Obedient;
+
+impl Actor for Obedient {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Obedient {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        match line.text() {
+            b"stop" => ctx.stop(),
+            b"drain" => ctx.drain(),
+            b"abort" => ctx.abort(),
+            b"terminate" => ctx.terminate(),
+            b"panic" => panic!("a fault on purpose"),
+            b"spawn a panic" => {
+                ctx.spawn(wrap_future(async { panic!("a fault on purpose") }));
+            }
+            _ => ctx.write(&line),
+        }
+    }
+}
+
+#[actix::test]
+async fn each_way_to_end_has_its_reason_and_one_report() {
+    let mut server = Server::start(LineServer::new(|_| Obedient)).await;
+    let ways: [(&[u8], CloseReason); 6] = [
+        (b"stop\n", CloseReason::ClosedByHandler),
+        (b"drain\n", CloseReason::ClosedByHandler),
+        (b"abort\n", CloseReason::Aborted),
+        (b"terminate\n", CloseReason::Aborted),
+        (b"panic\n", CloseReason::HandlerPanicked),
+        (b"spawn a panic\n", CloseReason::HandlerPanicked),
+    ];
+    for (line, reason) in ways {
+        let mut peer = server.connect().await;
+        peer.send(line).await;
+        let id = {
+            peer.expect_eof().await;
+            drop(peer);
+            let report = server.report().await;
+            assert_eq!(report.reason, reason, "{}", String::from_utf8_lossy(line));
+            report.id
+        };
+        assert!(id.get() > 0);
+    }
+    let stats = server.handle.stats().await.unwrap();
+    assert_eq!((stats.opened, stats.live), (6, 0));
+    assert_eq!(stats.closed, BTreeMap::from([("aborted", 2), ("closed-by-handler", 2), ("handler-panicked", 2)]));
+    server.end().await;
+}
+
+#[actix::test]
+async fn a_peer_that_closes_and_one_that_resets_are_told_apart() {
+    let mut server = Server::start(LineServer::new(|_| Echo)).await;
+    let mut peer = server.connect().await;
+    peer.send(b"hello\n").await;
+    peer.expect(b"hello\n").await;
+    drop(peer);
+    assert_eq!(server.report().await.reason, CloseReason::PeerEof);
+    let mut peer = server.connect().await;
+    peer.send(b"hello\n").await;
+    peer.expect(b"hello\n").await;
+    peer.reset();
+    let report = server.report().await;
+    assert_eq!((report.reason, report.cut), (CloseReason::PeerReset, false));
+    server.end().await;
+}
+
+#[actix::test]
+async fn a_reset_while_the_outbox_is_stuck_is_noticed() {
+    let mut server = Server::start(LineServer::new(|_| Echo)).await;
+    let mut peer = server.connect().await;
+    let line = [vec![b'x'; 999], vec![b'\n']].concat();
+    // Sent until the server stops reading.
+    let stuck = async {
+        while tokio::time::timeout(
+            Duration::from_millis(100),
+            tokio::io::AsyncWriteExt::write_all(&mut peer.stream, &line),
+        )
+        .await
+        .is_ok()
+        {}
+    };
+    within("the server to stop reading", stuck).await;
+    peer.reset();
+    let report = server.report().await;
+    assert_eq!(report.reason, CloseReason::PeerReset);
+    assert!(report.unsent_bytes > 0, "{report:?}");
+    server.end().await;
+}
+
+#[actix::test]
+async fn a_drained_and_an_aborted_server_report_each_session() {
+    for (deadline, reason) in [(PATIENCE, CloseReason::Drained), (Duration::ZERO, CloseReason::Aborted)] {
+        let mut server = Server::start(LineServer::new(|_| Echo).workers(2)).await;
+        let mut peers = Vec::new();
+        for _ in 0..20 {
+            let mut peer = server.connect().await;
+            peer.send(b"hello\n").await;
+            peer.expect(b"hello\n").await;
+            peers.push(peer);
+        }
+        let handle = server.handle.clone();
+        let draining = actix_rt::spawn(async move { handle.drain(deadline).await.unwrap() });
+        for peer in &mut peers {
+            peer.expect_eof().await;
+        }
+        drop(peers);
+        let drained = within("the drain", draining).await.unwrap();
+        assert_eq!(drained.ended + drained.cut, 20);
+        assert_eq!(drained.cut, if deadline.is_zero() { 20 } else { 0 });
+        let mut ids = Vec::new();
+        for _ in 0..20 {
+            let report = server.report().await;
+            assert_eq!(report.reason, reason);
+            ids.push(report.id);
+        }
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 20, "each session once");
+        server.end().await;
+    }
+}
+
+#[actix::test]
+async fn an_arbiter_that_stops_under_its_sessions_leaves_their_reports() {
+    let mut server = Server::start(LineServer::new(|_| Echo).workers(2)).await;
+    let mut peers = Vec::new();
+    for _ in 0..10 {
+        let mut peer = server.connect().await;
+        peer.send(b"hello\n").await;
+        peer.expect(b"hello\n").await;
+        peers.push(peer);
+    }
+    server.handle.arbiters()[0].stop();
+    for _ in 0..5 {
+        assert_eq!(server.report().await.reason, CloseReason::WorkerStopped);
+    }
+    let stats = server.handle.stats().await.unwrap();
+    assert_eq!((stats.opened, stats.live, stats.closed["worker-stopped"]), (10, 5, 5));
+    // New connections go to the worker that is left.
+    let mut late = server.connect().await;
+    late.send(b"hello\n").await;
+    late.expect(b"hello\n").await;
+    drop((late, peers));
+    for _ in 0..6 {
+        assert_eq!(server.report().await.reason, CloseReason::PeerEof);
+    }
+    server.end().await;
+}
+
+#[actix::test]
+async fn when_every_worker_stops_the_server_ends_and_says_so() {
+    let mut server = Server::start(LineServer::new(|_| Echo).workers(1)).await;
+    let mut peer = server.connect().await;
+    peer.send(b"hello\n").await;
+    peer.expect(b"hello\n").await;
+    server.handle.arbiters()[0].stop();
+    assert_eq!(server.report().await.reason, CloseReason::WorkerStopped);
+    let error = within("the end of the server", server.handle.finished()).await.unwrap_err();
+    assert!(error.to_string().contains("every worker has stopped"), "{error}");
+}
+
+/// Writes more than the kernel takes when its hooks are called at the end.
+struct Farewell;
+
+impl Actor for Farewell {
+    type Context = LineContext<Self>;
+
+    fn stopping(&mut self, ctx: &mut Self::Context) -> actix::Running {
+        ctx.write(b"goodbye\n");
+        actix::Running::Stop
+    }
+}
+
+impl LineHandler for Farewell {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        ctx.write(&line);
+    }
+
+    fn closed(&mut self, report: &CloseReport) {
+        assert_eq!(report.reason, CloseReason::WorkerStopped);
+    }
+}
+
+#[actix::test]
+async fn what_the_kernel_takes_is_sent_even_when_the_arbiter_stops() {
+    let mut server = Server::start(LineServer::new(|_| Farewell).workers(1)).await;
+    let mut peer = server.connect().await;
+    peer.send(b"hello\n").await;
+    peer.expect(b"hello\n").await;
+    server.handle.arbiters()[0].stop();
+    assert_eq!(peer.rest().await, b"goodbye\n");
+    let report = server.report().await;
+    assert_eq!((report.bytes_out, report.unsent_bytes), (14, 0));
+}
+
+#[actix::test]
+async fn a_thousand_sessions_that_end_in_all_ways_balance() {
+    let mut server = Server::start(LineServer::new(|_| Obedient).workers(2)).await;
+    let lines: [&[u8]; 5] = [b"stop\n", b"abort\n", b"panic\n", b"drain\n", b"hello\n"];
+    let mut peers = Vec::new();
+    for at in 0..1000 {
+        let mut peer = server.connect().await;
+        peer.send(lines[at % lines.len()]).await;
+        peers.push(peer);
+        if peers.len() == 100 {
+            peers.clear();
+        }
+    }
+    drop(peers);
+    let mut reports = 0;
+    eventually("all ends to be counted", async || {
+        let stats = server.handle.stats().await.unwrap();
+        assert_eq!(stats.opened, stats.live + stats.closed.values().sum::<u64>());
+        stats.opened == 1000 && stats.live == 0
+    })
+    .await;
+    for _ in 0..1000 {
+        server.report().await;
+        reports += 1;
+    }
+    assert_eq!(reports, 1000);
+    server.end().await;
+}
