@@ -53,7 +53,7 @@ impl From<ConfigError> for io::Error {
 #[non_exhaustive]
 pub enum BindError {
     /// The address could not be understood or looked up.
-    #[error("cannot look up {address:?}: {source}")]
+    #[error("cannot look up {address}: {source}")]
     Resolve {
         /// As it was given.
         address: String,

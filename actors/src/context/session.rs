@@ -373,7 +373,8 @@ impl<A: LineHandler> Session<A> {
     /// `stopping()`, where its answer does not count.
     fn say_stopping(&mut self) {
         if self.ctx.has(flag::STARTED) && !self.ctx.has(flag::STOPPING_SAID | flag::PANICKED) {
-            self.ctx.set(flag::STOPPING_SAID);
+            // `state()` says so meanwhile.
+            self.ctx.set(flag::STOPPING_SAID | flag::STOP);
             self.guarded(|actor, ctx| actor.stopping(ctx));
         }
     }
@@ -381,6 +382,9 @@ impl<A: LineHandler> Session<A> {
     /// Writes, delivers and reads, until the peer, the handler or fairness says stop.
     fn exchange(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<(), Failure> {
         loop {
+            if self.ctx.has(flag::ABORT) {
+                return Ok(());
+            }
             self.flush(cx, turn)?;
             self.reframe();
             if self.ctx.has(flag::INTERRUPT) {

@@ -1,0 +1,165 @@
+//! The builder and what it starts: listeners, errors before the start, C3's limit, where sessions run.
+
+mod support;
+
+use std::{collections::BTreeSet, net::TcpListener, time::Duration};
+
+use actix_lines::{ConfigError, Framing, Limits, LineServer, MAX_LINE_LIMIT, Rot13, Watermarks};
+use support::{Echo, Peer, Server, eventually, within};
+
+#[actix::test]
+async fn several_listeners_serve_and_know_their_number() {
+    let server = LineServer::new(|connection| {
+        assert!(connection.listener().is_some());
+        Echo
+    });
+    let given = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = given.local_addr().unwrap();
+    let server = server.bind("127.0.0.1:0").unwrap().listen(given).unwrap().start().unwrap();
+    assert_eq!(server.addresses().len(), 2);
+    assert_eq!(server.addresses()[1], address);
+    let mut peers = Vec::new();
+    for address in server.addresses() {
+        let mut peer = Peer::connect(*address).await;
+        peer.send(b"hello\n").await;
+        peer.expect(b"hello\n").await;
+        peers.push(peer);
+    }
+    let listeners: Vec<_> =
+        server.sessions().await.unwrap().iter().map(|session| session.listener.unwrap().get()).collect();
+    assert_eq!(listeners, [0, 1]);
+    within("the abort", server.abort()).await.unwrap();
+}
+
+#[actix::test]
+async fn a_port_in_use_is_refused_in_words() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let error = LineServer::new(|_| Rot13).bind(address).unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot listen on {address}: address already in use"));
+    let error = LineServer::new(|_| Rot13).bind("no such host.invalid:1").unwrap_err();
+    assert!(error.to_string().starts_with("cannot look up \"no such host.invalid:1\": "), "{error}");
+}
+
+#[actix::test]
+async fn what_cannot_be_meant_is_said_before_anything_runs() {
+    let server = || LineServer::new(|_| Rot13);
+    assert_eq!(server().start().unwrap_err(), ConfigError::NoListener);
+    let bound = || server().bind("127.0.0.1:0").unwrap();
+    assert_eq!(bound().workers(0).start().unwrap_err(), ConfigError::Workers { workers: 0 });
+    assert_eq!(bound().workers(5000).start().unwrap_err(), ConfigError::Workers { workers: 5000 });
+    assert_eq!(bound().backlog(0).start().unwrap_err(), ConfigError::Backlog { backlog: 0 });
+    assert_eq!(Limits::builder().max_sessions(0).build(), Err(ConfigError::MaxSessions));
+    let even = Watermarks { low: 5, high: 5 };
+    assert_eq!(Limits::builder().outbox(even).build(), Err(ConfigError::Watermarks { low: 5, high: 5 }));
+    for bytes in [0, MAX_LINE_LIMIT + 1] {
+        assert_eq!(Framing::lf().max_line(bytes), Err(ConfigError::MaxLine { bytes }));
+    }
+    assert_eq!(ConfigError::MaxLine { bytes: 0 }.to_string(), "max line is 0 bytes: use 1 to 1073741824");
+}
+
+#[actix::test]
+async fn sessions_over_the_limit_wait_in_the_backlog_and_are_served_later() {
+    let limits = Limits::builder().max_sessions(3).build().unwrap();
+    let mut server = Server::start(LineServer::new(|_| Echo).limits(limits).workers(2)).await;
+    let mut peers = Vec::new();
+    for _ in 0..10 {
+        let mut peer = server.connect().await;
+        peer.send(b"hello\n").await;
+        peers.push(peer);
+    }
+    // Served in the order of arrival: the next one only when one of three has ended.
+    for (at, mut peer) in peers.into_iter().enumerate() {
+        peer.expect(b"hello\n").await;
+        let stats = server.handle.stats().await.unwrap();
+        assert!(stats.live <= 3, "{stats:?}");
+        assert!(stats.opened <= at as u64 + 3, "{stats:?}");
+        drop(peer);
+        server.report().await;
+    }
+    let stats = server.handle.stats().await.unwrap();
+    assert_eq!((stats.opened, stats.live, stats.lines_in), (10, 0, 10));
+    server.end().await;
+}
+
+#[actix::test]
+async fn a_lingering_session_counts_against_the_limit() {
+    struct Stop;
+    impl actix::Actor for Stop {
+        type Context = actix_lines::LineContext<Self>;
+    }
+    impl actix_lines::LineHandler for Stop {
+        fn line(&mut self, line: actix_lines::Line<'_>, ctx: &mut Self::Context) {
+            ctx.write(&line);
+            actix::ActorContext::stop(ctx);
+        }
+    }
+    let limits = Limits::builder().max_sessions(1).linger_timeout(Duration::from_secs(600)).build().unwrap();
+    let mut server = Server::start(LineServer::new(|_| Stop).limits(limits)).await;
+    let mut first = server.connect().await;
+    first.send(b"one\n").await;
+    assert_eq!(first.rest().await, b"one\n");
+    let mut second = server.connect().await;
+    second.send(b"two\n").await;
+    let stats = server.handle.stats().await.unwrap();
+    assert_eq!((stats.opened, stats.live), (1, 1), "the first still lingers");
+    assert!(server.handle.sessions().await.unwrap()[0].closing);
+    drop(first);
+    assert_eq!(second.rest().await, b"two\n");
+    drop(second);
+    server.report().await;
+    server.report().await;
+    server.end().await;
+}
+
+#[actix::test]
+async fn connections_go_to_the_least_loaded_worker() {
+    let server = Server::start(LineServer::new(|_| Echo).workers(3)).await;
+    let mut peers = Vec::new();
+    for _ in 0..30 {
+        let mut peer = server.connect().await;
+        peer.send(b"hello\n").await;
+        peer.expect(b"hello\n").await;
+        peers.push(peer);
+    }
+    let sessions = server.handle.sessions().await.unwrap();
+    for worker in 0..3 {
+        assert_eq!(sessions.iter().filter(|session| session.worker == worker).count(), 10);
+    }
+    let ids: BTreeSet<_> = sessions.iter().map(|session| session.id).collect();
+    assert_eq!(ids.len(), 30);
+    drop(peers);
+    eventually("all to end", async || server.handle.stats().await.unwrap().live == 0).await;
+}
+
+#[actix::test]
+async fn sessions_may_run_on_the_current_arbiter() {
+    let here = std::thread::current().id();
+    let factory = move |_: &_| {
+        assert_eq!(std::thread::current().id(), here);
+        Echo
+    };
+    let mut server = Server::start(LineServer::new(factory).on_current_arbiter()).await;
+    let mut peer = server.connect().await;
+    peer.send(b"hello\n").await;
+    peer.expect(b"hello\n").await;
+    drop(peer);
+    server.report().await;
+    server.end().await;
+}
+
+#[actix::test]
+async fn an_ended_server_still_answers_what_it_knows() {
+    let server = Server::start(LineServer::new(|_| Echo)).await;
+    let mut peer = server.connect().await;
+    peer.send(b"hello\n").await;
+    peer.expect(b"hello\n").await;
+    drop(peer);
+    let report = within("the drain", server.handle.drain(Duration::from_secs(10))).await.unwrap();
+    assert_eq!(report.cut, 0);
+    within("the end", server.handle.finished()).await.unwrap();
+    let stats = within("the counters", server.handle.stats()).await.unwrap();
+    assert_eq!((stats.opened, stats.live, stats.lines_in), (1, 0, 1));
+    within("a second drain", server.handle.drain(Duration::from_secs(10))).await.unwrap();
+    assert!(tokio::net::TcpStream::connect(server.address()).await.is_err(), "the listener is closed");
+}
