@@ -1,0 +1,43 @@
+//! Real peers: `telnet` in a pseudo-terminal, `nc` with a file.
+
+mod support;
+
+use std::{fs, fs::File, process::Command};
+
+use support::{Server, tr};
+
+#[test]
+#[ignore = "needs telnet: run tests/run"]
+fn a_person_at_a_telnet_gets_answers_and_quits() {
+    let server = Server::start(&["-v"]);
+    let mut command = Command::new("telnet");
+    command.args(["127.0.0.1", &server.address.port().to_string()]);
+    let patience = Some(support::PATIENCE.as_millis() as u64);
+    let mut telnet = rexpect::session::spawn_command(command, patience).unwrap();
+    telnet.exp_string("Escape character is '^]'.").unwrap();
+    telnet.send_line("Why did the chicken cross the road?").unwrap();
+    telnet.exp_string("Jul qvq gur puvpxra pebff gur ebnq?").unwrap();
+    telnet.send_line("To get to the other side.").unwrap();
+    telnet.exp_string("Gb trg gb gur bgure fvqr.").unwrap();
+    telnet.send_control(']').unwrap();
+    telnet.exp_string("telnet>").unwrap();
+    telnet.send_line("quit").unwrap();
+    telnet.exp_eof().unwrap();
+    let line = server.log_line(" closed: ");
+    // telnet ends lines with CR LF.
+    assert!(line.contains("peer-eof, 2 lines and 64 bytes in, 64 bytes out"), "{line}");
+}
+
+#[test]
+#[ignore = "needs netcat-openbsd: run tests/run"]
+fn a_file_sent_by_nc_comes_back_as_tr_prints_it() {
+    let server = Server::start(&[]);
+    let file = env!("CARGO_BIN_EXE_rot13d");
+    let output = Command::new("nc")
+        .args(["-N", "127.0.0.1", &server.address.port().to_string()])
+        .stdin(File::open(file).unwrap())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert!(output.stdout == tr(&fs::read(file).unwrap()), "{} bytes came back", output.stdout.len());
+}
