@@ -1,1 +1,2 @@
+//! The server benchmark.
 fn main() {}

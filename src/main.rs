@@ -1,6 +1,8 @@
 //! rot13d: the ROT13 line server. Reads its arguments, starts the library's server, turns its end into an exit code.
 //!
 //! No protocol here: lines are `actix-lines`' business.
+// Whatever a peer, a file or the system decides is an error to handle, not a panic.
+#![warn(clippy::unwrap_used)]
 
 mod args;
 mod descriptors;

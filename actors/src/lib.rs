@@ -36,6 +36,9 @@
 //!                   data path:        accept → session → lines → handler → writer, never leaving the session's worker
 //! ```
 //! Unix only: the acceptor takes raw sockets.
+// Whatever a peer, a file or the system decides is an error to handle, not a panic.
+#![warn(clippy::unwrap_used)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod acceptor;
 mod context;

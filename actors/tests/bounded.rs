@@ -122,7 +122,7 @@ async fn a_broadcast_to_slow_readers_arrives_in_order_and_is_shared() {
     eventually("the members to start", async || members.borrow().len() == 3).await;
     let long = Bytes::from(vec![b'L'; 2000]);
     let messages = [Bytes::from_static(b"short one\n"), long.clone(), Bytes::from_static(b"short two\n"), long.clone()];
-    for member in members.borrow().iter() {
+    for member in members.take() {
         for message in &messages {
             member.send(Push(message.clone())).await.unwrap();
         }

@@ -88,7 +88,7 @@ impl LineHandler for Mixed {
     }
 
     fn batch(&mut self, lines: &mut Lines<'_>, ctx: &mut Self::Context) {
-        if lines.rest().len() % 3 == 0
+        if lines.rest().len().is_multiple_of(3)
             && let Some(line) = lines.next(ctx)
         {
             ByLine::answer(line, ctx);
