@@ -156,7 +156,7 @@ impl Framing {
         if self.cr == Cr::Required { 2 } else { 1 }
     }
 
-    /// The most bytes that a line which is not overlong takes, delimiter included.
+    /// The most bytes that a line which is not overlong takes, delimiter included, an optional CR not.
     fn window(&self) -> usize {
         // `Split` ends a line when its buffer is full, before it could see that a delimiter comes next.
         self.max() + self.delimiter_len() - usize::from(self.overlong == Overlong::Split)
@@ -222,7 +222,25 @@ impl Framing {
 
     /// Content bytes in `bytes`, which hold no delimiter: a trailing CR may be half of one.
     fn content_len(&self, bytes: &[u8]) -> usize {
-        bytes.len() - usize::from(self.cr == Cr::Required && bytes.last() == Some(&b'\r'))
+        let may_be_half = self.cr == Cr::Required || self.allows_cr_above_max();
+        bytes.len() - usize::from(may_be_half && bytes.last() == Some(&b'\r'))
+    }
+
+    /// Whether a CR before the LF is counted as part of the terminator: `Split` ends a line when its buffer is full,
+    /// whatever it is full of.
+    fn allows_cr_above_max(&self) -> bool {
+        self.cr == Cr::Optional && self.overlong != Overlong::Split
+    }
+
+    /// Whether `bytes` begin with a line of exactly the longest length and a terminator with CR, which takes one byte
+    /// more than the window.
+    fn is_longest_with_cr(&self, bytes: &[u8]) -> bool {
+        self.allows_cr_above_max() && bytes.get(self.max()..self.max() + 2) == Some(&[b'\r', self.last])
+    }
+
+    /// How many of `bytes` are behind the last delimiter.
+    pub(crate) fn tail_len(&self, bytes: &[u8]) -> usize {
+        bytes.len() - self.rfind(bytes, 0).unwrap_or(0)
     }
 
     /// Writes a delimiter at `at` and returns its end. The buffer has room for it.
@@ -324,6 +342,7 @@ pub(crate) fn step(framing: &Framing, overrun: Overrun, bytes: &[u8], scanned: u
     while end - start > window {
         match framing.rfind(&bytes[start..start + window], 0) {
             Some(hop) => start += hop,
+            None if framing.is_longest_with_cr(&bytes[start..]) => start += window + 1,
             None if start == 0 => return Step::Overlong,
             None => return Step::Block { end: start },
         }
@@ -472,7 +491,7 @@ impl<'a> Lines<'a> {
         let start = self.taken;
         // Only a piece of an overlong line is longer than the window, and only `Pieces` lets one into a block.
         let end = match self.find_next() {
-            Some(end) if end - start <= self.window => {
+            Some(end) if end - start <= self.window || self.framing.is_longest_with_cr(&self.block[start..]) => {
                 self.marks &= self.marks - 1;
                 self.lines += 1;
                 self.taken = end;

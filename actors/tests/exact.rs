@@ -20,43 +20,32 @@ fn model_rot13(byte: u8) -> u8 {
 fn model(policy: Overlong, max: usize, input: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut run = 0;
-    let mut line_start = 0;
-    for (at, &byte) in input.iter().enumerate() {
+    for line in input.split_inclusive(|byte| *byte == b'\n') {
+        // A CR at the end is the LF's, also when the LF never came.
+        let text = line.strip_suffix(b"\n").unwrap_or(line);
+        let is_overlong = text.strip_suffix(b"\r").unwrap_or(text).len() > max;
         match policy {
-            Overlong::Pieces => out.push(model_rot13(byte)),
+            Overlong::Pieces => out.extend_from_slice(line),
+            // A buffer of `max` bytes that is emptied with a newline when it is full: CR is a byte like any other.
             Overlong::Split => {
-                out.push(model_rot13(byte));
-                run = if byte == b'\n' { 0 } else { run + 1 };
-                if run == max {
-                    out.push(b'\n');
-                    run = 0;
-                }
-            }
-            Overlong::Truncate => {
-                if byte == b'\n' {
-                    run = 0;
+                for &byte in line {
                     out.push(byte);
-                } else {
-                    run += 1;
-                    if run <= max {
-                        out.push(model_rot13(byte));
+                    run = if byte == b'\n' { 0 } else { run + 1 };
+                    if run == max {
+                        out.push(b'\n');
+                        run = 0;
                     }
                 }
             }
-            Overlong::Close => {
-                if byte == b'\n' {
-                    out.extend(input[line_start..=at].iter().map(|byte| model_rot13(*byte)));
-                    line_start = at + 1;
-                } else if at - line_start == max {
-                    return out;
-                }
+            Overlong::Truncate if is_overlong => {
+                out.extend_from_slice(&line[..max]);
+                out.extend_from_slice(&line[text.len()..]);
             }
+            Overlong::Close if is_overlong => break,
+            Overlong::Truncate | Overlong::Close => out.extend_from_slice(line),
         }
     }
-    if policy == Overlong::Close {
-        out.extend(input[line_start..].iter().map(|byte| model_rot13(*byte)));
-    }
-    out
+    out.iter().map(|byte| model_rot13(*byte)).collect()
 }
 
 /// ROT13 line by line, through `line` and the outbox instead of in place.
@@ -257,6 +246,27 @@ fn lines_of_every_awkward_length_come_back_under_each_policy() {
             }
         }
     }
+}
+
+#[test]
+fn a_line_of_the_longest_length_is_not_overlong_whether_it_ends_with_lf_or_cr_lf() {
+    let line = |text: &[u8], terminated| (text.to_vec(), terminated);
+    for policy in [Overlong::Pieces, Overlong::Truncate, Overlong::Close] {
+        let input: &[u8] = b"aaaa\r\nbbbb\ncccc\r\n";
+        let expected = [line(b"aaaa", true), line(b"bbbb", true), line(b"cccc", true)];
+        for framing in [Framing::lf(), Framing::lf().max_line(4).unwrap().overlong(policy)] {
+            for size in [1, 2, 3, 5, 100] {
+                assert_eq!(lines_of(framing, false, &cut(input, &[size])), expected, "{framing:?}, chunks of {size}");
+            }
+        }
+    }
+    // Not so where the CR is text.
+    let framing = Framing::lf().keep_cr().max_line(4).unwrap();
+    assert_eq!(lines_of(framing, false, &[b"aaaa\r\n"]), [line(b"aaaa", false), line(b"\r", true)]);
+    assert_eq!(
+        lines_of(Framing::lf().max_line(4).unwrap(), false, &[b"aaaabbbb\r\ncccc\rd"]),
+        [line(b"aaaa", false), line(b"bbbb", true), line(b"cccc", false), line(b"\rd", false)]
+    );
 }
 
 #[test]
