@@ -270,14 +270,20 @@ where
 
     /// Undoes [`pause`](Self::pause).
     pub fn resume(&mut self) {
-        self.clear(flag::PAUSED);
-        self.set(flag::AGAIN);
+        // A future may say it whenever it is polled: that alone is no reason to be polled again.
+        if self.has(flag::PAUSED) {
+            self.clear(flag::PAUSED);
+            self.set(flag::AGAIN);
+        }
     }
 
-    /// Cuts lines in another way, from the end of the line that is being handled on. Nothing read is lost.
+    /// Cuts lines in another way, from the end of the line that is being handled on. Nothing read is lost. To set the
+    /// framing that is in use changes nothing.
     pub fn set_framing(&mut self, framing: Framing) {
-        self.framing = framing;
-        self.set(flag::REFRAMED | flag::AGAIN);
+        if self.framing != framing {
+            self.framing = framing;
+            self.set(flag::REFRAMED | flag::AGAIN);
+        }
     }
 
     /// Who this session is.

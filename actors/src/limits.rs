@@ -18,6 +18,10 @@ pub(crate) const CARRY_BYTES: usize = 4 * 1024;
 /// Actor messages handled in one turn before the socket gets its share of it.
 pub(crate) const MESSAGES_PER_TURN: u32 = 32;
 
+/// How often a turn starts over because user code asked for something, before others get theirs. An actor that notifies
+/// itself in each message, or spawns in each future, would keep its worker for ever.
+pub(crate) const ROUNDS_PER_TURN: u32 = 64;
+
 /// When a session stops reading because its peer does. Unit: bytes not yet taken by the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {

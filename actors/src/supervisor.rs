@@ -298,6 +298,8 @@ impl Supervisor {
     }
 
     fn finish(&mut self, lost_workers: bool) {
+        // A worker ends when nobody can give it an order: on an arbiter that lives on, it would stay otherwise.
+        self.workers.fill_with(|| None);
         let arbiters = std::mem::take(&mut self.arbiters);
         let no_threads = arbiters.is_empty();
         let finished = self.finished.clone();

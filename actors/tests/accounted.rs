@@ -2,12 +2,21 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use actix::{Actor, ActorContext, AsyncContext};
-use actix_lines::{CloseReason, CloseReport, Framing, Line, LineContext, LineHandler, LineServer, Lines, Overlong};
+use actix_lines::{
+    CloseReason, CloseReport, Framing, Line, LineContext, LineHandler, LineServer, Lines, Overlong, Transport,
+};
 use proptest::prelude::*;
-use support::{Log, Server, converse, cut};
+use support::{Log, Server, converse, cut, eventually};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Takes what it is told to and counts what it saw and wrote.
 struct Counting {
@@ -62,7 +71,7 @@ proptest! {
         end_at in prop::option::of((1_usize..6, prop::sample::select(vec![End::Stop, End::Drain, End::Abort]))),
     ) {
         let seen = Log::default();
-        let actor = Counting { end_at, lines: 0, delivered: 0, written: 0, seen: std::rc::Rc::clone(&seen) };
+        let actor = Counting { end_at, lines: 0, delivered: 0, written: 0, seen: Rc::clone(&seen) };
         let framing = Framing::lf().max_line(max).unwrap().overlong(policy);
         let got = actix_rt::System::new().block_on(converse(framing, actor, &cut(&input, &sizes)));
         let reports = seen.take();
@@ -108,7 +117,98 @@ async fn lines_that_a_stop_left_undelivered_are_counted() {
     assert_eq!(report.reason, CloseReason::ClosedByHandler);
     assert_eq!((report.lines_in, report.bytes_in, report.bytes_out), (1, 22, 4));
     assert_eq!((report.undelivered_bytes, report.unsent_bytes, report.cut), (18, 0, false));
+    assert_eq!(report.tail_bytes, 4, "the incomplete line, without what was discarded later");
     server.end().await;
+}
+
+/// A peer that has sent `input`, takes so many bytes, and then is gone.
+struct Vanishing {
+    input: Vec<u8>,
+    takes: usize,
+}
+
+impl AsyncRead for Vanishing {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.input.is_empty() {
+            return Poll::Pending;
+        }
+        let input = std::mem::take(&mut self.input);
+        buffer.put_slice(&input);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Vanishing {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.takes == 0 {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let count = bytes.len().min(self.takes);
+        self.takes -= count;
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Answers two lines: in place, or through the outbox; and aborts then if told to.
+struct TwoLines {
+    in_place: bool,
+    aborts: bool,
+    seen: Log<CloseReport>,
+}
+
+impl Actor for TwoLines {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for TwoLines {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        ctx.write(&line);
+    }
+
+    fn batch(&mut self, lines: &mut Lines<'_>, ctx: &mut Self::Context) {
+        if self.in_place {
+            lines.answer_in_place(ctx, |_| {});
+            ctx.write(b"more\n");
+        } else {
+            while let Some(line) = lines.next(ctx) {
+                self.line(line, ctx);
+            }
+            ctx.write(b"more\n");
+        }
+        if self.aborts {
+            ctx.abort();
+        }
+    }
+
+    fn closed(&mut self, report: &CloseReport) {
+        self.seen.borrow_mut().push(report.clone());
+    }
+}
+
+#[actix::test]
+async fn a_write_that_fails_or_is_aborted_in_mid_answer_leaves_the_lines_delivered_and_the_rest_unsent() {
+    for in_place in [false, true] {
+        for (aborts, takes) in [(false, 0), (false, 3), (false, 8), (true, 100)] {
+            let seen = Log::default();
+            let transport = Transport::new(Vanishing { input: b"one\ntwo\npart".to_vec(), takes });
+            LineContext::start(transport, Framing::lf(), TwoLines { in_place, aborts, seen: Rc::clone(&seen) });
+            eventually("the report", async || !seen.borrow().is_empty()).await;
+            let report = seen.borrow_mut().remove(0);
+            let (reason, sent) =
+                if aborts { (CloseReason::Aborted, 0) } else { (CloseReason::PeerReset, takes as u64) };
+            assert_eq!((report.reason, report.bytes_out, report.unsent_bytes), (reason, sent, 13 - sent), "{report}");
+            assert_eq!((report.lines_in, report.bytes_in), (2, 12), "{report}");
+            assert_eq!((report.undelivered_bytes, report.tail_bytes), (4, 4), "{report}");
+        }
+    }
 }
 
 /// Writes after its end.

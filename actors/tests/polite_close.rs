@@ -59,7 +59,9 @@ async fn reply_under_fire(server: &Server, first: &[u8]) -> Vec<u8> {
 
 #[actix::test]
 async fn every_byte_arrives_when_the_handler_stops_or_drains() {
-    let mut server = Server::start(LineServer::new(|_| Ending)).await;
+    // Room for all that comes under fire: a piece of it would be a line that was read, and a drain delivers those.
+    let framing = Framing::lf().max_line(16 << 20).unwrap();
+    let mut server = Server::start(LineServer::new(|_| Ending).framing(framing)).await;
     for how in ["stop\n", "drain\n"] {
         let got = reply_under_fire(&server, how.as_bytes()).await;
         assert_eq!(got.len(), LONG_REPLY, "{how}");

@@ -2,9 +2,20 @@
 
 mod support;
 
-use std::{collections::BTreeSet, net::TcpListener, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
-use actix_lines::{ConfigError, Framing, Limits, LineServer, MAX_LINE_LIMIT, Rot13, Watermarks};
+use actix::Actor;
+use actix_lines::{
+    ConfigError, Framing, Limits, Line, LineContext, LineHandler, LineServer, MAX_LINE_LIMIT, Rot13, Watermarks,
+};
 use support::{Echo, Peer, Server, eventually, within};
 
 #[actix::test]
@@ -85,11 +96,11 @@ async fn sessions_over_the_limit_wait_in_the_backlog_and_are_served_later() {
 #[actix::test]
 async fn a_lingering_session_counts_against_the_limit() {
     struct Stop;
-    impl actix::Actor for Stop {
-        type Context = actix_lines::LineContext<Self>;
+    impl Actor for Stop {
+        type Context = LineContext<Self>;
     }
-    impl actix_lines::LineHandler for Stop {
-        fn line(&mut self, line: actix_lines::Line<'_>, ctx: &mut Self::Context) {
+    impl LineHandler for Stop {
+        fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
             ctx.write(&line);
             actix::ActorContext::stop(ctx);
         }
@@ -162,4 +173,85 @@ async fn an_ended_server_still_answers_what_it_knows() {
     assert_eq!((stats.opened, stats.live, stats.lines_in), (1, 0, 1));
     within("a second drain", server.handle.drain(Duration::from_secs(10))).await.unwrap();
     assert!(tokio::net::TcpStream::connect(server.address()).await.is_err(), "the listener is closed");
+}
+
+#[actix::test]
+async fn a_server_that_has_ended_leaves_nothing_behind() {
+    for on_current_arbiter in [true, false] {
+        let token = Arc::new(());
+        let held = Arc::clone(&token);
+        let server = LineServer::new(move |_| {
+            let _ = &held;
+            Echo
+        });
+        let server = if on_current_arbiter { server.on_current_arbiter() } else { server.workers(2) };
+        let server = server.bind("127.0.0.1:0").unwrap().start().unwrap();
+        within("the drain", server.drain(Duration::from_secs(10))).await.unwrap();
+        within("the end", server.finished()).await.unwrap();
+        // Nobody else can make a session any more.
+        eventually("the factory to be dropped", async || Arc::strong_count(&token) == 1).await;
+    }
+}
+
+/// Counts itself for as long as it lives.
+struct Counted(Arc<AtomicUsize>);
+
+impl Actor for Counted {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Counted {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        ctx.write(&line);
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+#[actix::test]
+async fn the_limit_is_one_for_all_workers_and_listeners_and_is_used_up() {
+    const LIMIT: usize = 5;
+    const PEERS: usize = 200;
+    let live = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let factory = {
+        let (live, most) = (Arc::clone(&live), Arc::clone(&most));
+        move |_: &_| {
+            most.fetch_max(live.fetch_add(1, SeqCst) + 1, SeqCst);
+            Counted(Arc::clone(&live))
+        }
+    };
+    let limits = Limits::builder().max_sessions(LIMIT).build().unwrap();
+    let server = LineServer::new(factory).limits(limits).workers(3).bind("127.0.0.1:0").unwrap();
+    let mut server = Server::start(server).await;
+    let mut held = Vec::new();
+    for at in 0..LIMIT {
+        let mut peer = Peer::connect(server.handle.addresses()[at % 2]).await;
+        peer.send(b"hello\n").await;
+        peer.expect(b"hello\n").await;
+        held.push(peer);
+    }
+    let mut peers = Vec::new();
+    for at in LIMIT..PEERS {
+        let address = server.handle.addresses()[at % 2];
+        peers.push(actix_rt::spawn(async move {
+            let mut peer = Peer::connect(address).await;
+            peer.send(b"hello\n").await;
+            peer.expect(b"hello\n").await;
+        }));
+    }
+    drop(held);
+    for peer in peers {
+        within("a peer to be served", peer).await.unwrap();
+    }
+    for _ in 0..PEERS {
+        server.report().await;
+    }
+    assert_eq!(most.load(SeqCst), LIMIT, "the most sessions at once");
+    assert_eq!(live.load(SeqCst), 0);
+    server.end().await;
 }

@@ -25,7 +25,7 @@ use crate::{
     CloseReason, Connection, Framing, Half, Line, LineHandler, Lines,
     admission::Place,
     framing::{self, Overrun, SLACK_BYTES, Step},
-    limits::{CARRY_BYTES, MESSAGES_PER_TURN, SCRATCH_BYTES},
+    limits::{CARRY_BYTES, MESSAGES_PER_TURN, ROUNDS_PER_TURN, SCRATCH_BYTES},
     transport::Transport,
     worker::{Command, Commands, Counts, Worker},
 };
@@ -51,6 +51,8 @@ struct Turn {
     has_read_enough: bool,
     /// Something is left for another turn, which nobody else will wake us for.
     give_way: bool,
+    /// The socket failed in the middle of a delivery, which has to say first how far it came.
+    failure: Option<Failure>,
 }
 
 impl<A: LineHandler> Session<A> {
@@ -87,6 +89,7 @@ impl<A: LineHandler> Session<A> {
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut turn = Turn::default();
         let mut messages = MESSAGES_PER_TURN;
+        let mut rounds = ROUNDS_PER_TURN;
         let commands = self.ctx.worker.hear(self.ctx.slot);
         if !commands.is_empty() {
             self.obey(commands);
@@ -116,6 +119,11 @@ impl<A: LineHandler> Session<A> {
             if self.ctx.has(flag::ABORT) {
                 continue;
             }
+            if rounds == 0 && self.ctx.has(flag::AGAIN) {
+                // The socket gets its share of this turn, and a session that has to close closes.
+                self.ctx.clear(flag::AGAIN);
+                turn.give_way = true;
+            }
             let result = match self.ctx.phase {
                 Phase::Open | Phase::Draining => self.exchange(cx, &mut turn),
                 Phase::Closing => self.flush(cx, &mut turn),
@@ -126,7 +134,11 @@ impl<A: LineHandler> Session<A> {
                 return self.finish(false, turn);
             }
             if self.ctx.has(flag::AGAIN) {
-                continue;
+                if rounds > 0 || self.ctx.has(flag::ABORT) {
+                    rounds = rounds.saturating_sub(1);
+                    continue;
+                }
+                turn.give_way = true;
             }
             if self.ctx.phase == Phase::Draining && !self.ctx.has(flag::HELD | flag::WAITING) {
                 self.begin_close();
@@ -342,15 +354,13 @@ impl<A: LineHandler> Session<A> {
         ctx.set(flag::AGAIN);
         let input = mem::take(&mut ctx.input);
         let rest = input.len() - ctx.start as usize;
-        let held = ctx.has(flag::HELD);
+        let tail = ctx.framing.tail_len(&input[ctx.start as usize..]);
         ctx.clear(flag::HELD);
         ctx.worker.slot(ctx.slot, |slot| {
             slot.clear_deadline();
             slot.set_closing();
             slot.add_undelivered(rest);
-            if !held {
-                slot.add_tail(rest);
-            }
+            slot.add_tail(tail);
         });
         let extra = ctx.extra.take();
         let mailbox = ctx.mailbox.take();
@@ -394,7 +404,8 @@ impl<A: LineHandler> Session<A> {
                 if !self.ctx.accepts_lines() {
                     return Ok(());
                 }
-                self.deliver_own(cx, turn)?;
+                self.deliver_own(cx, turn);
+                turn.failure.take().map_or(Ok(()), Err)?;
                 continue;
             }
             if self.ctx.phase != Phase::Open || !self.ctx.accepts_lines() || self.ctx.has(flag::EOF_SAID) {
@@ -445,11 +456,11 @@ impl<A: LineHandler> Session<A> {
                 turn.has_read_enough |= count == SCRATCH_BYTES;
                 if carried > CARRY_BYTES {
                     self.ctx.input.extend_from_slice(&scratch[..count]);
-                    self.deliver_own(cx, turn)
+                    self.deliver_own(cx, turn);
                 } else {
-                    self.deliver_scratch(&mut scratch, carried, count, cx, turn)
+                    self.deliver_scratch(&mut scratch, carried, count, cx, turn);
                 }
-                .map(|()| true)
+                turn.failure.take().map_or(Ok(true), Err)
             }
         };
         self.ctx.worker.put_scratch(scratch);
@@ -464,33 +475,32 @@ impl<A: LineHandler> Session<A> {
         count: usize,
         cx: &mut Context<'_>,
         turn: &mut Turn,
-    ) -> Result<(), Failure> {
+    ) {
         let scanned = self.ctx.scanned as usize;
         if carried > 0 {
             scratch[..carried].copy_from_slice(&self.ctx.input);
             self.ctx.input.clear();
         }
         let mut filled = carried + count;
-        let result = self.deliver(scratch, &mut filled, scanned, cx, turn);
-        let rest = &scratch[result.as_ref().map_or(0, |start| *start)..filled];
+        let done = self.deliver(scratch, &mut filled, scanned, cx, turn);
+        let rest = &scratch[done..filled];
         if !rest.is_empty() {
             self.ctx.input.extend_from_slice(rest);
         } else if carried > 0 {
             self.ctx.input = Vec::new();
         }
-        result.map(drop)
     }
 
     /// Delivers from the session's own buffer; keeps what remains there.
-    fn deliver_own(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<(), Failure> {
+    fn deliver_own(&mut self, cx: &mut Context<'_>, turn: &mut Turn) {
         let mut input = mem::take(&mut self.ctx.input);
         let start = self.ctx.start as usize;
         let scanned = if self.ctx.has(flag::HELD) { 0 } else { self.ctx.scanned as usize };
         let mut filled = input.len() - start;
         input.resize(input.len() + SLACK_BYTES, 0);
-        let result = self.deliver(&mut input[start..], &mut filled, scanned, cx, turn);
+        let done = self.deliver(&mut input[start..], &mut filled, scanned, cx, turn);
         input.truncate(start + filled);
-        let start = start + result.as_ref().map_or(0, |taken| *taken);
+        let start = start + done;
         let rest = input.len() - start;
         if rest <= CARRY_BYTES {
             // No more memory than it needs; most often that is none.
@@ -506,7 +516,6 @@ impl<A: LineHandler> Session<A> {
             self.ctx.start = 0;
         }
         self.ctx.input = input;
-        result.map(drop)
     }
 
     /// Delivers lines from `buffer[..filled]`, of which the first `scanned` hold no delimiter, for as long as the handler
@@ -518,16 +527,12 @@ impl<A: LineHandler> Session<A> {
         mut scanned: usize,
         cx: &mut Context<'_>,
         turn: &mut Turn,
-    ) -> Result<usize, Failure> {
+    ) -> usize {
         self.ctx.clear(flag::HELD);
         self.ctx.scanned = 0;
         let mut done = 0;
         while done < *filled {
-            if self.ctx.has(flag::REFRAMED) {
-                self.reframe();
-                scanned = 0;
-            }
-            if !self.ctx.accepts_lines() {
+            if !self.ctx.accepts_lines() || turn.failure.is_some() {
                 self.ctx.set(flag::HELD);
                 break;
             }
@@ -548,7 +553,7 @@ impl<A: LineHandler> Session<A> {
                 Step::Block { end } => {
                     let block = &mut buffer[done..done + end];
                     let ends_overlong = self.ctx.overrun == Overrun::Inside && framing.is_terminated(block);
-                    let taken = self.offer(Lines::new(block, framing), cx, turn)?;
+                    let taken = self.offer(Lines::new(block, framing), cx, turn);
                     if taken == end && ends_overlong {
                         self.ctx.overrun = Overrun::None;
                     }
@@ -559,7 +564,7 @@ impl<A: LineHandler> Session<A> {
                 Step::Made { keep, resume } => {
                     let taken = framing::with_made_line(&framing, &mut buffer[done..], keep, |line| {
                         self.offer(Lines::made(line, framing), cx, turn)
-                    })?;
+                    });
                     if taken > 0 {
                         self.ctx.overrun = Overrun::None;
                         let dropped = framing.dropped_in_made(keep, resume);
@@ -580,18 +585,18 @@ impl<A: LineHandler> Session<A> {
                 }
             }
         }
-        Ok(done)
+        done
     }
 
     /// Offers lines to the handler. Returns how many bytes it took.
-    fn offer(&mut self, mut lines: Lines<'_>, cx: &mut Context<'_>, turn: &mut Turn) -> Result<usize, Failure> {
+    fn offer(&mut self, mut lines: Lines<'_>, cx: &mut Context<'_>, turn: &mut Turn) -> usize {
         self.guarded(|actor, ctx| actor.batch(&mut lines, ctx));
         let taken = lines.taken();
         turn.counts.lines_in += lines.lines();
         if let Some(answer) = lines.into_in_place() {
-            self.write_through(answer, cx, turn)?;
+            self.write_through(answer, cx, turn);
         }
-        Ok(taken)
+        taken
     }
 
     /// A handler that takes nothing though nothing keeps it from doing so would be asked for ever.
@@ -603,10 +608,14 @@ impl<A: LineHandler> Session<A> {
     }
 
     /// Sends an answer from where it is, before whatever was written after it.
-    fn write_through(&mut self, mut answer: &[u8], cx: &mut Context<'_>, turn: &mut Turn) -> Result<(), Failure> {
-        while !answer.is_empty() {
+    fn write_through(&mut self, mut answer: &[u8], cx: &mut Context<'_>, turn: &mut Turn) {
+        // After an abort nothing more is sent.
+        while !answer.is_empty() && !self.ctx.has(flag::ABORT) {
             match self.ctx.transport.poll_write(cx, answer) {
-                Poll::Ready(Ok(0)) => return Err((Half::Write, io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(0)) => {
+                    turn.failure = Some((Half::Write, io::ErrorKind::WriteZero.into()));
+                    break;
+                }
                 Poll::Ready(Ok(count)) => {
                     turn.counts.bytes_out += count as u64;
                     self.ctx.set(flag::UNFLUSHED);
@@ -614,23 +623,23 @@ impl<A: LineHandler> Session<A> {
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => {
-                    self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_unsent(answer.len()));
-                    return Err((Half::Write, error));
-                }
-                Poll::Pending => {
-                    let outbox = match &mut self.ctx.outbox {
-                        Some(outbox) => outbox,
-                        None => self.ctx.borrow_outbox(),
-                    };
-                    outbox.push_front(answer);
-                    if outbox.len() > self.ctx.worker.limits.outbox.high {
-                        self.ctx.set(flag::ABOVE);
-                    }
+                    turn.failure = Some((Half::Write, error));
                     break;
                 }
+                Poll::Pending => break,
             }
         }
-        Ok(())
+        if !answer.is_empty() {
+            // To be sent later, or to be counted as unsent.
+            let outbox = match &mut self.ctx.outbox {
+                Some(outbox) => outbox,
+                None => self.ctx.borrow_outbox(),
+            };
+            outbox.push_front(answer);
+            if outbox.len() > self.ctx.worker.limits.outbox.high {
+                self.ctx.set(flag::ABOVE);
+            }
+        }
     }
 
     /// Sends what the kernel takes of the outbox.
