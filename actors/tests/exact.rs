@@ -4,7 +4,7 @@ mod support;
 
 use std::rc::Rc;
 
-use actix::{Actor, AsyncContext, fut::wrap_future};
+use actix::{Actor, AsyncContext, Handler, Message, fut::wrap_future};
 use actix_lines::{Delimiter, Framing, Line, LineContext, LineHandler, Lines, Overlong, Rot13, rot13};
 use proptest::prelude::*;
 use support::{Log, converse, cut};
@@ -93,10 +93,24 @@ impl ByLine {
     }
 }
 
-/// Records each line, and waits for a moment after it if asked to.
+/// How lines are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taking {
+    AsTheyCome,
+    /// One of each batch: the rest is offered again.
+    One,
+    /// With a wait after each.
+    Waiting,
+    /// With a pause after each, until a message comes.
+    Pausing,
+}
+
+const TAKINGS: [Taking; 4] = [Taking::AsTheyCome, Taking::One, Taking::Waiting, Taking::Pausing];
+
+/// Records each line.
 struct Recorder {
     seen: Log<(Vec<u8>, bool)>,
-    wait: bool,
+    taking: Taking,
 }
 
 impl Actor for Recorder {
@@ -107,9 +121,34 @@ impl LineHandler for Recorder {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         self.seen.borrow_mut().push((line.text().to_vec(), line.is_terminated()));
         assert_eq!([line.text(), line.terminator()].concat(), line.to_vec());
-        if self.wait {
-            ctx.wait(wrap_future::<_, Self>(tokio::task::yield_now()));
+        match self.taking {
+            Taking::AsTheyCome | Taking::One => {}
+            Taking::Waiting => ctx.wait(wrap_future::<_, Self>(tokio::task::yield_now())),
+            Taking::Pausing => {
+                ctx.pause();
+                ctx.notify(Resume);
+            }
         }
+    }
+
+    fn batch(&mut self, lines: &mut Lines<'_>, ctx: &mut Self::Context) {
+        while let Some(line) = lines.next(ctx) {
+            self.line(line, ctx);
+            if self.taking == Taking::One {
+                break;
+            }
+        }
+    }
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Resume;
+
+impl Handler<Resume> for Recorder {
+    type Result = ();
+    fn handle(&mut self, _: Resume, ctx: &mut Self::Context) {
+        ctx.resume();
     }
 }
 
@@ -117,9 +156,9 @@ fn run<T>(test: impl Future<Output = T>) -> T {
     actix_rt::System::new().block_on(test)
 }
 
-fn lines_of(framing: Framing, wait: bool, chunks: &[&[u8]]) -> Vec<(Vec<u8>, bool)> {
+fn lines_of(framing: Framing, taking: Taking, chunks: &[&[u8]]) -> Vec<(Vec<u8>, bool)> {
     let seen = Log::default();
-    run(converse(framing, Recorder { seen: Rc::clone(&seen), wait }, chunks));
+    run(converse(framing, Recorder { seen: Rc::clone(&seen), taking }, chunks));
     seen.take()
 }
 
@@ -137,21 +176,106 @@ fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(byte, 0..most)
 }
 
-fn framing() -> impl Strategy<Value = Framing> {
-    (0..5, 1_usize..9, prop::sample::select(POLICIES.to_vec())).prop_map(|(kind, max, policy)| {
-        let framing = match kind {
-            0 => Framing::lf(),
-            1 => Framing::lf().keep_cr(),
-            2 => Framing::crlf(),
-            3 => Framing::nul(),
-            _ => Framing::new(Delimiter::Byte(b'a')),
+/// What a delimiter may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// LF, and a CR before it.
+    Lf,
+    LfKeepingCr,
+    CrLf,
+    Nul,
+    A,
+}
+
+const ENDINGS: [Ending; 5] = [Ending::Lf, Ending::LfKeepingCr, Ending::CrLf, Ending::Nul, Ending::A];
+
+impl Ending {
+    fn framing(self, max: usize, policy: Overlong) -> Framing {
+        let framing = match self {
+            Self::Lf => Framing::lf(),
+            Self::LfKeepingCr => Framing::lf().keep_cr(),
+            Self::CrLf => Framing::crlf(),
+            Self::Nul => Framing::nul(),
+            Self::A => Framing::new(Delimiter::Byte(b'a')),
         };
         framing.max_line(max).unwrap().overlong(policy)
-    })
+    }
+
+    /// The text of `line`, if it ends with the delimiter.
+    fn text(self, line: &[u8]) -> Option<&[u8]> {
+        match self {
+            Self::Lf => line.strip_suffix(b"\n").map(|text| text.strip_suffix(b"\r").unwrap_or(text)),
+            Self::LfKeepingCr => line.strip_suffix(b"\n"),
+            Self::CrLf => line.strip_suffix(b"\r\n"),
+            Self::Nul => line.strip_suffix(b"\0"),
+            Self::A => line.strip_suffix(b"a"),
+        }
+    }
+
+    /// `bytes` without a CR that may be the first half of a delimiter.
+    fn without_half(self, bytes: &[u8]) -> &[u8] {
+        let without = if matches!(self, Self::Lf | Self::CrLf) { bytes.strip_suffix(b"\r") } else { None };
+        without.unwrap_or(bytes)
+    }
+}
+
+/// The lines that a handler is given, in their order: the text, and whether there is a terminator. Made byte by byte.
+fn model_lines(ending: Ending, max: usize, policy: Overlong, input: &[u8]) -> Vec<(Vec<u8>, bool)> {
+    let mut lines: Vec<(Vec<u8>, bool)> = Vec::new();
+    let mut line = Vec::new();
+    for (at, &byte) in input.iter().enumerate() {
+        line.push(byte);
+        let is_last = at + 1 == input.len();
+        let (text, terminated) = match ending.text(&line) {
+            Some(text) => (text, true),
+            None if policy == Overlong::Split => {
+                // A full buffer is emptied as if a delimiter came.
+                loop {
+                    let filled = if ending == Ending::Lf { &line } else { ending.without_half(&line) };
+                    if filled.len() < max {
+                        break;
+                    }
+                    let text = if ending == Ending::Lf { ending.without_half(&line[..max]) } else { &line[..max] };
+                    lines.push((text.to_vec(), true));
+                    line.drain(..max);
+                }
+                (&line[..], false)
+            }
+            None => (&line[..], false),
+        };
+        if !terminated && !is_last {
+            continue;
+        }
+        if text.is_empty() && !terminated {
+            break;
+        }
+        let mut text = text.to_vec();
+        let length = |text: &[u8]| if terminated { text.len() } else { ending.without_half(text).len() };
+        let is_overlong = length(&text) > max;
+        match policy {
+            Overlong::Pieces => {
+                while length(&text) > max {
+                    lines.push((text.drain(..max).collect(), false));
+                }
+            }
+            Overlong::Truncate if is_overlong => {
+                text = line[..max].to_vec();
+                if terminated && ending == Ending::Lf {
+                    // With an LF put behind it, a CR at the cut is part of a terminator.
+                    text = ending.without_half(&text).to_vec();
+                }
+            }
+            Overlong::Close if is_overlong => return lines,
+            Overlong::Split | Overlong::Truncate | Overlong::Close => {}
+        }
+        lines.push((text, terminated));
+        line.clear();
+    }
+    lines
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_answer_is_the_models_for_every_chunking_and_policy(
@@ -172,47 +296,43 @@ proptest! {
     }
 
     #[test]
-    fn lines_do_not_depend_on_the_chunking_nor_on_waiting(
+    fn lines_are_the_models_however_they_come_and_however_they_are_taken(
         input in bytes(120),
         sizes in prop::collection::vec(1_usize..12, 1..6),
-        framing in framing(),
+        ending in prop::sample::select(ENDINGS.to_vec()),
+        max in prop_oneof![4 => 1_usize..9, 1 => Just(1000_usize)],
+        policy in prop::sample::select(POLICIES.to_vec()),
     ) {
-        let whole = lines_of(framing, false, &[&input]);
+        let framing = ending.framing(max, policy);
+        let expected = model_lines(ending, max, policy, &input);
         let bytewise: Vec<&[u8]> = input.chunks(1).collect();
-        prop_assert_eq!(&lines_of(framing, false, &bytewise), &whole);
-        prop_assert_eq!(&lines_of(framing, false, &cut(&input, &sizes)), &whole);
-        prop_assert_eq!(&lines_of(framing, true, &cut(&input, &sizes)), &whole);
-        prop_assert_eq!(&lines_of(framing, true, &[&input]), &whole);
-    }
-
-    #[test]
-    fn lines_are_what_splitting_at_the_delimiter_gives(input in bytes(200), sizes in prop::collection::vec(1_usize..40, 1..6)) {
-        let chunks = cut(&input, &sizes);
-        let mut expected: Vec<(Vec<u8>, bool)> = input.split(|byte| *byte == 0).map(|line| (line.to_vec(), true)).collect();
-        // What follows the last delimiter is the tail, if there is anything.
-        let tail = expected.pop().unwrap().0;
-        if !tail.is_empty() {
-            expected.push((tail, false));
-        }
-        prop_assert_eq!(lines_of(Framing::nul(), false, &chunks), expected);
-    }
-
-    #[test]
-    fn crlf_lines_are_what_splitting_at_both_gives(input in bytes(200), sizes in prop::collection::vec(1_usize..40, 1..6)) {
-        let chunks = cut(&input, &sizes);
-        let mut expected = Vec::new();
-        let mut line = Vec::new();
-        for &byte in &input {
-            line.push(byte);
-            if line.ends_with(b"\r\n") {
-                line.truncate(line.len() - 2);
-                expected.push((std::mem::take(&mut line), true));
+        for chunks in [&[&input[..]][..], &bytewise, &cut(&input, &sizes)] {
+            for taking in TAKINGS {
+                prop_assert_eq!(&lines_of(framing, taking, chunks), &expected, "{:?}, {} chunks", taking, chunks.len());
             }
         }
-        if !line.is_empty() {
-            expected.push((line, false));
+    }
+}
+
+#[test]
+fn lines_longer_than_the_buffers_are_the_models_too() {
+    let mut input = Vec::new();
+    for len in [3, 4094, 4095, 4096, 4097, 0, 9000, 20_000, 65_534, 65_535, 65_536, 65_537, 1, 140_000] {
+        input.extend((0..len).map(|at| b"bcd\r\x00\xff "[at % 7]));
+        input.extend_from_slice(b"\r\n");
+    }
+    input.extend_from_slice(&[b'e'; 6000]);
+    for (ending, max) in [(Ending::Lf, 5000), (Ending::CrLf, 65_536), (Ending::CrLf, 16_384), (Ending::Lf, 1 << 20)] {
+        for policy in POLICIES {
+            let framing = ending.framing(max, policy);
+            let expected = model_lines(ending, max, policy, &input);
+            for size in [1000, 4096, 4097, 65_536, 1 << 20] {
+                for taking in TAKINGS {
+                    let same = lines_of(framing, taking, &cut(&input, &[size])) == expected;
+                    assert!(same, "{ending:?}, max {max}, {policy:?}, chunks of {size}, {taking:?}");
+                }
+            }
         }
-        prop_assert_eq!(lines_of(Framing::crlf(), false, &chunks), expected);
     }
 }
 
@@ -256,15 +376,19 @@ fn a_line_of_the_longest_length_is_not_overlong_whether_it_ends_with_lf_or_cr_lf
         let expected = [line(b"aaaa", true), line(b"bbbb", true), line(b"cccc", true)];
         for framing in [Framing::lf(), Framing::lf().max_line(4).unwrap().overlong(policy)] {
             for size in [1, 2, 3, 5, 100] {
-                assert_eq!(lines_of(framing, false, &cut(input, &[size])), expected, "{framing:?}, chunks of {size}");
+                assert_eq!(
+                    lines_of(framing, Taking::AsTheyCome, &cut(input, &[size])),
+                    expected,
+                    "{framing:?}, chunks of {size}"
+                );
             }
         }
     }
     // Not so where the CR is text.
     let framing = Framing::lf().keep_cr().max_line(4).unwrap();
-    assert_eq!(lines_of(framing, false, &[b"aaaa\r\n"]), [line(b"aaaa", false), line(b"\r", true)]);
+    assert_eq!(lines_of(framing, Taking::AsTheyCome, &[b"aaaa\r\n"]), [line(b"aaaa", false), line(b"\r", true)]);
     assert_eq!(
-        lines_of(Framing::lf().max_line(4).unwrap(), false, &[b"aaaabbbb\r\ncccc\rd"]),
+        lines_of(Framing::lf().max_line(4).unwrap(), Taking::AsTheyCome, &[b"aaaabbbb\r\ncccc\rd"]),
         [line(b"aaaa", false), line(b"bbbb", true), line(b"cccc", false), line(b"\rd", false)]
     );
 }
@@ -286,11 +410,11 @@ fn cr_before_lf_is_the_terminators_unless_it_is_kept() {
     let line = |text: &[u8], terminated| (text.to_vec(), terminated);
     let tail = line(b"th\rree\r", false);
     assert_eq!(
-        lines_of(Framing::lf(), false, &[input]),
+        lines_of(Framing::lf(), Taking::AsTheyCome, &[input]),
         [line(b"one", true), line(b"two", true), line(b"", true), tail.clone()]
     );
     assert_eq!(
-        lines_of(Framing::lf().keep_cr(), false, &[input]),
+        lines_of(Framing::lf().keep_cr(), Taking::AsTheyCome, &[input]),
         [line(b"one\r", true), line(b"two", true), line(b"\r", true), tail]
     );
 }
