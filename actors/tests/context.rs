@@ -124,8 +124,9 @@ fn echo(_: &mut Scripted, line: Line<'_>, ctx: Ctx) {
     ctx.write(&line);
 }
 
-/// Starts a session over an in-memory pair.
+/// Starts a session over an in-memory pair, on a clock that jumps to the next timer whenever nobody has anything to do.
 fn start(actor: Scripted) -> DuplexStream {
+    tokio::time::pause();
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     LineContext::start(Transport::new(ours), Framing::lf(), actor);
     theirs
@@ -251,6 +252,7 @@ async fn a_future_may_cancel_itself_and_others_while_they_are_polled() {
 
 #[actix::test]
 async fn while_one_waits_nothing_else_happens_and_the_newest_wait_comes_first() {
+    tokio::time::pause();
     let (actor, calls) = Scripted::new(
         |_, ctx| {
             ctx.spawn(wrap_future(async {}).map_call("future"));
@@ -377,6 +379,7 @@ async fn streams_and_timers_are_those_of_actix() {
 
 #[actix::test]
 async fn pause_stops_the_delivery_and_resume_goes_on_where_it_was() {
+    tokio::time::pause();
     let (actor, calls) = Scripted::new(nothing, |_, line, ctx| {
         ctx.write(&line);
         if line.text() == b"pause" {
@@ -430,7 +433,109 @@ async fn the_framing_may_change_from_a_message_while_bytes_are_held() {
     eventually("the end", async || calls.borrow().last().is_some_and(|call| call == "drop")).await;
 }
 
-/// Says from a message that the session should end, and how.
+#[actix::test]
+async fn a_stop_may_come_from_a_wait_a_future_and_a_timer_and_each_may_be_vetoed() {
+    let from: [fn(&mut Scripted, Ctx); 3] = [
+        |_, ctx| {
+            ctx.wait(actix::ActorFutureExt::map(wrap_future(async {}), |(), _: &mut Scripted, ctx: Ctx| ctx.stop()))
+        },
+        |_, ctx| {
+            ctx.spawn(actix::ActorFutureExt::map(wrap_future(async {}), |(), _: &mut Scripted, ctx: Ctx| ctx.stop()));
+        },
+        |_, ctx| {
+            ctx.run_later(Duration::from_millis(1), |_, ctx| ctx.stop());
+        },
+    ];
+    tokio::time::pause();
+    for (at, opened) in from.into_iter().enumerate() {
+        for veto in [0, 1] {
+            let (actor, calls) = Scripted::new(opened, echo);
+            actor.veto.set(veto);
+            let (ours, mut peer) = tokio::io::duplex(1024);
+            LineContext::start(Transport::new(ours), Framing::lf(), actor);
+            eventually("the question", async || calls.borrow().iter().any(|call| call == "stopping")).await;
+            // After a veto the session is as before, and stops for the peer's EOF.
+            if veto > 0 {
+                peer.write_all(b"still here\n").await.unwrap();
+                expect(&mut peer, b"still here\n").await;
+                peer.shutdown().await.unwrap();
+            }
+            expect_end(peer, b"", &calls).await;
+            let asked = calls.borrow().iter().filter(|call| *call == "stopping").count();
+            assert_eq!(asked, veto as usize + 1, "way {at}: {:?}", calls.borrow());
+        }
+    }
+}
+
+/// Calls everything there is at its end.
+struct Unruly {
+    calls: Log<&'static str>,
+    address: Rc<Cell<Option<Addr<Unruly>>>>,
+}
+
+impl Unruly {
+    fn call_everything(ctx: &mut LineContext<Self>) {
+        ctx.spawn(wrap_future(std::future::pending()));
+        ctx.wait(wrap_future(std::future::pending()));
+        ctx.run_interval(Duration::from_millis(1), |_, _| panic!("the session has ended"));
+        ctx.set_framing(Framing::nul());
+        ctx.pause();
+        ctx.drain();
+        ctx.stop();
+        ctx.resume();
+        ctx.cancel_future(SpawnHandle::default());
+        assert!(ctx.connection().id().get() > 0);
+    }
+}
+
+impl Actor for Unruly {
+    type Context = LineContext<Self>;
+
+    fn stopping(&mut self, ctx: &mut Self::Context) -> Running {
+        self.calls.borrow_mut().push("stopping");
+        Self::call_everything(ctx);
+        ctx.write(b"bye\n");
+        Running::Stop
+    }
+
+    fn stopped(&mut self, ctx: &mut Self::Context) {
+        self.calls.borrow_mut().push("stopped");
+        Self::call_everything(ctx);
+        self.address.set(Some(ctx.address()));
+        ctx.terminate();
+        assert_eq!(ctx.outbox_len(), 0);
+    }
+}
+
+impl LineHandler for Unruly {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        ctx.write(&line);
+        if line.text() == b"stop" {
+            ctx.stop();
+        }
+    }
+
+    fn closed(&mut self, _: &CloseReport) {
+        self.calls.borrow_mut().push("closed");
+    }
+}
+
+#[actix::test]
+async fn whatever_is_called_at_the_end_changes_nothing() {
+    for input in [&b"stop\n"[..], b"end\n"] {
+        let calls = Log::default();
+        let address = Rc::default();
+        let actor = Unruly { calls: Rc::clone(&calls), address: Rc::clone(&address) };
+        let got = converse(Framing::lf(), actor, &[input]).await;
+        assert_eq!(got, [input, b"bye\n"].concat());
+        eventually("the end", async || calls.borrow().len() == 3).await;
+        assert_eq!(calls.take(), ["stopping", "closed", "stopped"]);
+        let late = address.take().unwrap();
+        eventually("the late address to know", async || !late.connected()).await;
+    }
+}
+
+/// Ends its session from a timer.
 struct Ending;
 
 impl Actor for Ending {

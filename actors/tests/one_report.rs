@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use actix::{Actor, ActorContext, AsyncContext, fut::wrap_future};
 use actix_lines::{CloseReason, CloseReport, Line, LineContext, LineHandler, LineServer};
 use support::{Echo, PATIENCE, Server, eventually, within};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 /// Ends its session in the way that a line names.
 struct Obedient;
@@ -45,14 +46,9 @@ async fn each_way_to_end_has_its_reason_and_one_report() {
     for (line, reason) in ways {
         let mut peer = server.connect().await;
         peer.send(line).await;
-        let id = {
-            peer.expect_eof().await;
-            drop(peer);
-            let report = server.report().await;
-            assert_eq!(report.reason, reason, "{}", String::from_utf8_lossy(line));
-            report.id
-        };
-        assert!(id.get() > 0);
+        peer.expect_eof().await;
+        drop(peer);
+        assert_eq!(server.report().await.reason, reason, "{}", String::from_utf8_lossy(line));
     }
     let stats = server.handle.stats().await.unwrap();
     assert_eq!((stats.opened, stats.live), (6, 0));
@@ -82,17 +78,7 @@ async fn a_reset_while_the_outbox_is_stuck_is_noticed() {
     let mut server = Server::start(LineServer::new(|_| Echo)).await;
     let mut peer = server.connect().await;
     let line = [vec![b'x'; 999], vec![b'\n']].concat();
-    // Sent until the server stops reading.
-    let stuck = async {
-        while tokio::time::timeout(
-            Duration::from_millis(100),
-            tokio::io::AsyncWriteExt::write_all(&mut peer.stream, &line),
-        )
-        .await
-        .is_ok()
-        {}
-    };
-    within("the server to stop reading", stuck).await;
+    peer.send_until_stuck(&server, &line, 64 * 1024).await;
     peer.reset();
     let report = server.report().await;
     assert_eq!(report.reason, CloseReason::PeerReset);
@@ -220,7 +206,6 @@ async fn a_thousand_sessions_that_end_in_all_ways_balance() {
         }
     }
     drop(peers);
-    let mut reports = 0;
     eventually("all ends to be counted", async || {
         let stats = server.handle.stats().await.unwrap();
         assert_eq!(stats.opened, stats.live + stats.closed.values().sum::<u64>());
@@ -229,8 +214,91 @@ async fn a_thousand_sessions_that_end_in_all_ways_balance() {
     .await;
     for _ in 0..1000 {
         server.report().await;
-        reports += 1;
     }
-    assert_eq!(reports, 1000);
+    server.end().await;
+}
+
+/// Says when it is dropped, and so does each of its futures.
+struct Laden(UnboundedSender<&'static str>);
+
+/// Sends its text when it is dropped.
+struct Parting(UnboundedSender<&'static str>, &'static str);
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        let _ = self.0.send(self.1);
+    }
+}
+
+impl Actor for Laden {
+    type Context = LineContext<Self>;
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        let _ = self.0.send("stopped");
+    }
+}
+
+impl LineHandler for Laden {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        ctx.write(&line);
+        for wait in [false, true] {
+            let parting = Parting(self.0.clone(), if wait { "wait" } else { "future" });
+            let endless = wrap_future(async move {
+                let _parting = parting;
+                std::future::pending().await
+            });
+            if wait {
+                ctx.wait(endless);
+            } else {
+                ctx.spawn(endless);
+            }
+        }
+    }
+}
+
+#[actix::test]
+async fn a_session_that_waits_is_reached_by_an_abort_and_by_the_end_of_its_arbiter() {
+    for (how, reason) in [("abort", CloseReason::Aborted), ("arbiter", CloseReason::WorkerStopped)] {
+        let (said, mut hear) = unbounded_channel();
+        let mut server = Server::start(LineServer::new(move |_| Laden(said.clone())).workers(1)).await;
+        let mut peer = server.connect().await;
+        peer.send(b"wait for ever\nnever delivered\n").await;
+        peer.expect(b"wait for ever\n").await;
+        match how {
+            "abort" => drop(within("the abort", server.handle.abort()).await.unwrap()),
+            _ => drop(server.handle.arbiters()[0].stop()),
+        }
+        let report = server.report().await;
+        assert_eq!((report.reason, report.lines_in, report.undelivered_bytes), (reason, 1, 16), "{how}");
+        let mut heard = Vec::new();
+        while heard.len() < 3 {
+            heard.push(within("the state to be dropped", hear.recv()).await.unwrap());
+        }
+        heard.sort_unstable();
+        assert_eq!(heard, ["future", "stopped", "wait"], "{how}");
+    }
+}
+
+#[actix::test]
+async fn a_server_on_the_current_arbiter_reports_as_any_other() {
+    let mut server = Server::start(LineServer::new(|_| Obedient).on_current_arbiter()).await;
+    for (line, reason) in [(b"stop\n", CloseReason::ClosedByHandler), (b"exit\n", CloseReason::PeerEof)] {
+        let mut peer = server.connect().await;
+        peer.send(line).await;
+        peer.shutdown_write().await;
+        peer.rest().await;
+        drop(peer);
+        assert_eq!(server.report().await.reason, reason);
+    }
+    let mut peer = server.connect().await;
+    peer.send(b"hello\n").await;
+    peer.expect(b"hello\n").await;
+    let handle = server.handle.clone();
+    let draining = actix_rt::spawn(async move { handle.drain(PATIENCE).await.unwrap() });
+    peer.expect_eof().await;
+    drop(peer);
+    let drained = within("the drain", draining).await.unwrap();
+    assert_eq!((drained.ended, drained.cut), (1, 0));
+    assert_eq!(server.report().await.reason, CloseReason::Drained);
     server.end().await;
 }

@@ -2,13 +2,20 @@
 
 mod support;
 
-use std::time::Duration;
+use std::rc::Rc;
 
 use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, AtomicResponse, Context, Handler, Message, ResponseFuture, WrapFuture,
 };
-use actix_lines::{Line, LineContext, LineHandler, LineServer, Lines, rot13};
-use support::{Server, within};
+use actix_lines::{Framing, Line, LineContext, LineHandler, LineServer, Lines, Overlong, rot13};
+use support::{Log, Server, converse, cut, within};
+
+/// Gives way as often, so that whatever is ready happens meanwhile.
+async fn some_turns(turns: usize) {
+    for _ in 0..turns {
+        tokio::task::yield_now().await;
+    }
+}
 
 /// An actor elsewhere that takes its time.
 struct Oracle;
@@ -28,9 +35,7 @@ impl Handler<Question> for Oracle {
         // Longer questions are answered sooner: an order that is not kept shows.
         let turns = 20 - text.len().min(20);
         Box::pin(async move {
-            for _ in 0..turns {
-                tokio::task::yield_now().await;
-            }
+            some_turns(turns).await;
             [b"answer to ", text.as_slice()].concat()
         })
     }
@@ -73,7 +78,7 @@ impl Actor for Mixed {
 impl LineHandler for Mixed {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         if line.text() == b"wait" {
-            let pause = tokio::time::sleep(Duration::from_millis(5)).into_actor(self);
+            let pause = some_turns(20).into_actor(self);
             ctx.wait(pause.map(|(), _, ctx| ctx.write(b"waited\n")));
         } else {
             ctx.write(&line);
@@ -131,7 +136,7 @@ impl Handler<Say> for Atomic {
 
     fn handle(&mut self, Say(text): Say, ctx: &mut Self::Context) -> Self::Result {
         ctx.write(format!("{text} begins\n").as_bytes());
-        let pause = tokio::time::sleep(Duration::from_millis(5)).into_actor(self);
+        let pause = some_turns(20).into_actor(self);
         AtomicResponse::new(Box::pin(
             pause.map(move |(), _, ctx: &mut LineContext<Self>| ctx.write(format!("{text} ends\n").as_bytes())),
         ))
@@ -149,4 +154,59 @@ async fn an_atomic_response_lets_nothing_in_between() {
     let without_line = all.replace("line\n", "");
     assert_eq!(without_line, "first begins\nfirst ends\nsecond begins\nsecond ends\n");
     assert!(!all.contains("begins\nline"), "a line was delivered in between: {all}");
+}
+
+/// Waits in each hook, and says when a wait is over.
+struct Hesitant(Log<String>);
+
+impl Hesitant {
+    fn hesitate(&mut self, hook: &'static str, ctx: &mut LineContext<Self>) {
+        self.0.borrow_mut().push(hook.to_owned());
+        let wait = some_turns(20).into_actor(self);
+        ctx.wait(wait.map(move |(), actor, ctx| {
+            actor.0.borrow_mut().push(format!("{hook} over"));
+            ctx.write(format!("{hook}\n").as_bytes());
+        }));
+    }
+}
+
+impl Actor for Hesitant {
+    type Context = LineContext<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.hesitate("started", ctx);
+    }
+}
+
+impl LineHandler for Hesitant {
+    fn line(&mut self, _: Line<'_>, ctx: &mut Self::Context) {
+        self.hesitate("line", ctx);
+    }
+
+    fn tail(&mut self, _: Line<'_>, ctx: &mut Self::Context) {
+        self.hesitate("tail", ctx);
+    }
+
+    fn line_too_long(&mut self, ctx: &mut Self::Context) {
+        self.hesitate("line_too_long", ctx);
+    }
+
+    fn eof(&mut self, ctx: &mut Self::Context) {
+        self.hesitate("eof", ctx);
+        ctx.drain();
+    }
+}
+
+#[actix::test]
+async fn a_wait_in_any_hook_holds_what_comes_after_it_and_its_answer_is_owed() {
+    let framing = Framing::lf().max_line(4).unwrap().overlong(Overlong::Truncate);
+    let input = b"one\noverlong\ntwo\ntail";
+    for size in [1, 5, 100] {
+        let calls = Log::default();
+        let got = converse(framing, Hesitant(Rc::clone(&calls)), &cut(input, &[size])).await;
+        let hooks = ["started", "line", "line_too_long", "line", "line", "tail", "eof"];
+        let expected: Vec<_> = hooks.iter().flat_map(|hook| [(*hook).to_owned(), format!("{hook} over")]).collect();
+        assert_eq!(calls.take(), expected, "chunks of {size}");
+        assert_eq!(String::from_utf8(got).unwrap(), hooks.map(|hook| format!("{hook}\n")).concat());
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::{
 
 use actix::{Actor, ActorContext, AsyncContext, Handler, Message, Running, fut::wrap_future};
 use actix_lines::{CloseReason, CloseReport, Framing, Line, LineContext, LineHandler, LineServer, Lines, Overlong};
-use support::{Echo, Server};
+use support::{Echo, Server, within};
 
 /// The calls that an actor got, in order.
 type Calls = Arc<Mutex<Vec<&'static str>>>;
@@ -92,6 +92,12 @@ impl LineHandler for Faulty {
                 let grenade = Grenade;
                 ctx.spawn(wrap_future(async move { drop(grenade) }));
             }
+            "message's drop" => ctx.address().do_send(Live(Grenade)),
+            "message never handled" => {
+                ctx.address().do_send(Live(Grenade));
+                ctx.stop();
+            }
+            "payload's drop" => ctx.notify(Live(Grenade)),
             "two grenades" => {
                 for _ in 0..2 {
                     ctx.spawn(wrap_future(async {
@@ -143,6 +149,20 @@ impl Handler<Poke> for Faulty {
     type Result = ();
     fn handle(&mut self, _: Poke, _: &mut Self::Context) {
         self.at(if self.place == "notify" { "notify" } else { "message" });
+    }
+}
+
+/// A message that panics when it is dropped.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Live(Grenade);
+
+impl Handler<Live> for Faulty {
+    type Result = ();
+    fn handle(&mut self, live: Live, _: &mut Self::Context) {
+        if self.place == "payload's drop" {
+            std::panic::panic_any(live.0);
+        }
     }
 }
 
@@ -202,7 +222,17 @@ async fn a_panic_in_any_hook_ends_the_session_and_no_hook_runs_after_it() {
 
 #[actix::test]
 async fn a_panic_in_a_future_or_a_destructor_ends_the_session_only() {
-    for place in ["future", "wait", "future's drop", "finished future's drop", "two grenades", "drop"] {
+    for place in [
+        "future",
+        "wait",
+        "future's drop",
+        "finished future's drop",
+        "message's drop",
+        "message never handled",
+        "payload's drop",
+        "two grenades",
+        "drop",
+    ] {
         let (got, calls) = fault(place).await;
         assert!(got.starts_with(b"hello\n"), "{place}");
         assert_eq!(calls.last(), Some(&"drop"), "{place}");
@@ -264,4 +294,28 @@ async fn a_factory_that_panics_costs_its_connection_only() {
     drop(second);
     server.report().await;
     server.end().await;
+}
+
+#[actix::test]
+async fn a_panic_while_the_arbiter_ends_costs_no_report() {
+    for place in ["stopping", "closed", "stopped", "future's drop", "drop"] {
+        let calls = Calls::default();
+        let known = Arc::clone(&calls);
+        let factory = move |_: &_| Faulty { place, calls: Arc::clone(&known), drops: Arc::default() };
+        let mut server = Server::start(LineServer::new(factory).workers(1)).await;
+        let mut peers = Vec::new();
+        for _ in 0..3 {
+            let mut peer = server.connect().await;
+            peer.send(b"first\n").await;
+            peer.expect(b"hello\nfirst\n").await;
+            peers.push(peer);
+        }
+        server.handle.arbiters()[0].stop();
+        for _ in 0..3 {
+            assert_eq!(server.report().await.reason, CloseReason::HandlerPanicked, "{place}");
+        }
+        within("the end", server.handle.finished()).await.unwrap_err();
+        let calls = calls.lock().unwrap();
+        assert_eq!(calls.iter().filter(|call| **call == "drop").count(), 3, "{place}: {calls:?}");
+    }
 }

@@ -2,12 +2,15 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
-use actix::{Actor, ActorContext};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, WrapFuture};
 use actix_lines::{CloseReason, Framing, Line, LineContext, LineHandler, LineServer, Lines, Overlong};
-use support::{Server, eventually, within};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use support::{PATIENCE, Server, eventually, within};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Semaphore,
+};
 
 /// A reply larger than any socket buffer will take at once.
 const LONG_REPLY: usize = 6 << 20;
@@ -118,5 +121,82 @@ async fn an_abort_is_not_polite_and_says_so() {
     assert_eq!((report.reason, report.cut), (CloseReason::Aborted, true));
     assert_eq!(report.bytes_out + report.unsent_bytes, LONG_REPLY as u64);
     assert!(report.unsent_bytes > 0);
+    server.end().await;
+}
+
+/// Holds its answers back: it waits for a sign at each line, or pauses at the first and never goes on.
+struct Held {
+    sign: Arc<Semaphore>,
+    pauses: bool,
+}
+
+impl Actor for Held {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Held {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        if self.pauses {
+            ctx.write(&line);
+            return ctx.pause();
+        }
+        let (line, sign) = (line.to_vec(), Arc::clone(&self.sign));
+        let wait = async move { sign.acquire().await.unwrap().forget() }.into_actor(self);
+        ctx.wait(wait.map(move |(), _, ctx| ctx.write(&line)));
+    }
+}
+
+#[actix::test]
+async fn a_drain_answers_what_was_read_also_where_a_session_waits_or_has_paused() {
+    for pauses in [false, true] {
+        let sign = Arc::new(Semaphore::new(0));
+        let given = Arc::clone(&sign);
+        let factory = move |_: &_| Held { sign: Arc::clone(&given), pauses };
+        let mut server = Server::start(LineServer::new(factory)).await;
+        let mut peer = server.connect().await;
+        peer.send(b"one\ntwo\nthree\npart").await;
+        eventually("the lines to be read", async || {
+            server.handle.sessions().await.unwrap().iter().any(|session| session.bytes_in == 18)
+        })
+        .await;
+        let handle = server.handle.clone();
+        let draining = actix_rt::spawn(async move { handle.drain(PATIENCE).await });
+        // The listener closes first, so once another can have its place the drain has begun.
+        eventually("the listener to close", async || TcpListener::bind(server.address()).is_ok()).await;
+        sign.add_permits(3);
+        assert_eq!(peer.rest().await, b"one\ntwo\nthree\n", "pauses: {pauses}");
+        drop(peer);
+        let drained = within("the drain", draining).await.unwrap().unwrap();
+        assert_eq!((drained.ended, drained.cut), (1, 0));
+        let report = server.report().await;
+        assert_eq!((report.reason, report.lines_in, report.undelivered_bytes), (CloseReason::Drained, 3, 4));
+        server.end().await;
+    }
+}
+
+#[actix::test]
+async fn a_peer_that_talks_on_and_on_gets_its_answer_too() {
+    let mut server = Server::start(LineServer::new(|_| Ending)).await;
+    let peer = server.connect().await;
+    let (mut read, mut write) = peer.stream.into_split();
+    write.write_all(b"stop\n").await.unwrap();
+    // Never stops by itself: only our FIN, and the end of the reply, make it stop.
+    let (done, mut when_done) = tokio::sync::oneshot::channel::<()>();
+    let talker = actix_rt::spawn(async move {
+        let block = vec![b'y'; 10_000];
+        while when_done.try_recv().is_err() {
+            if write.write_all(&block).await.is_err() {
+                return false;
+            }
+        }
+        write.shutdown().await.is_ok()
+    });
+    let mut got = Vec::new();
+    within("the reply and a clean EOF", read.read_to_end(&mut got)).await.expect("no reset");
+    assert_eq!(got.len(), LONG_REPLY);
+    done.send(()).unwrap();
+    assert!(within("the talker", talker).await.unwrap(), "it was read until it closed");
+    let report = server.report().await;
+    assert!(!report.cut && report.undelivered_bytes > 0, "{report}");
     server.end().await;
 }

@@ -111,6 +111,22 @@ impl Peer {
         within("the server to read", self.stream.write_all(bytes)).await.unwrap();
     }
 
+    /// Sends `line` over and over, until the server takes no more because over `high` bytes of answers wait to be read
+    /// here. Returns how many bytes it took.
+    pub async fn send_until_stuck(&mut self, server: &Server, line: &[u8], high: usize) -> usize {
+        let mut taken = 0;
+        eventually("the server to stop reading", async || {
+            let before = taken;
+            while let Ok(count) = self.stream.try_write(&line[taken % line.len()..]) {
+                taken += count;
+            }
+            let sessions = server.handle.sessions().await.unwrap();
+            taken == before && sessions.iter().any(|session| session.outbox_bytes > high)
+        })
+        .await;
+        taken
+    }
+
     pub async fn shutdown_write(&mut self) {
         self.stream.shutdown().await.unwrap();
     }
