@@ -16,7 +16,7 @@ async fn the_outbox_stays_under_the_high_watermark_and_one_answer() {
         let mut server = Server::start(LineServer::new(|_| Echo).limits(limits)).await;
         let mut peer = server.connect().await;
         let line = [vec![b'x'; line_len - 1], vec![b'\n']].concat();
-        let taken = peer.send_until_stuck(&server, &line, marks.high).await;
+        let taken = peer.send_until_stuck(&server, &line, marks.low).await;
         let session = server.handle.sessions().await.unwrap().remove(0);
         assert!(session.outbox_bytes <= marks.high + line_len, "{line_len}: {session:?}");
         // What it read and did not answer is at most one read.
@@ -32,7 +32,7 @@ async fn a_block_answered_in_place_is_bounded_by_one_read_above_the_mark() {
     let limits = Limits::builder().outbox(Watermarks { low: 1000, high: 4000 }).build().unwrap();
     let mut server = Server::start(LineServer::new(|_| Rot13).limits(limits)).await;
     let mut peer = server.connect().await;
-    peer.send_until_stuck(&server, &[b'a'; 5000], 4000).await;
+    peer.send_until_stuck(&server, &[b'a'; 5000], 1000).await;
     let session = server.handle.sessions().await.unwrap().remove(0);
     assert!((1001..=4000 + 64 * 1024 + 4096).contains(&session.outbox_bytes), "{session:?}");
     drop(peer);

@@ -78,7 +78,7 @@ async fn a_reset_while_the_outbox_is_stuck_is_noticed() {
     let mut server = Server::start(LineServer::new(|_| Echo)).await;
     let mut peer = server.connect().await;
     let line = [vec![b'x'; 999], vec![b'\n']].concat();
-    peer.send_until_stuck(&server, &line, 64 * 1024).await;
+    peer.send_until_stuck(&server, &line, 16 * 1024).await;
     peer.reset();
     let report = server.report().await;
     assert_eq!(report.reason, CloseReason::PeerReset);

@@ -111,17 +111,22 @@ impl Peer {
         within("the server to read", self.stream.write_all(bytes)).await.unwrap();
     }
 
-    /// Sends `line` over and over, until the server takes no more because over `high` bytes of answers wait to be read
+    /// Sends `line` over and over, until the server takes no more because over `low` bytes of answers wait to be read
     /// here. Returns how many bytes it took.
-    pub async fn send_until_stuck(&mut self, server: &Server, line: &[u8], high: usize) -> usize {
+    pub async fn send_until_stuck(&mut self, server: &Server, line: &[u8], low: usize) -> usize {
         let mut taken = 0;
+        let mut same = 0;
+        let mut last = None;
         eventually("the server to stop reading", async || {
-            let before = taken;
             while let Ok(count) = self.stream.try_write(&line[taken % line.len()..]) {
                 taken += count;
             }
+            // The worker answers this between two turns of its session.
             let sessions = server.handle.sessions().await.unwrap();
-            taken == before && sessions.iter().any(|session| session.outbox_bytes > high)
+            let state = sessions.first().map(|session| (taken, session.bytes_in, session.outbox_bytes));
+            same = if state == last { same + 1 } else { 0 };
+            last = state;
+            same >= 5 && state.is_some_and(|(_, _, outbox)| outbox > low)
         })
         .await;
         taken
