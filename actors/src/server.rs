@@ -19,6 +19,7 @@ use actix::{
 use actix_rt::{Arbiter, ArbiterHandle};
 use tokio::{
     net::TcpStream,
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
 };
 
@@ -240,6 +241,8 @@ where
             return Err(ConfigError::NoListener);
         }
 
+        // Before any listener says that it listens: whoever reads that may send a signal at once.
+        let signals = self.drain_on_signals.and_then(|deadline| Some((EndSignals::new()?, deadline)));
         let admission = Admission::new(self.limits.max_sessions);
         let (supervisor, supervisor_mailbox) = channel(MAILBOX_CAPACITY);
         let supervisor = Addr::new(supervisor);
@@ -310,8 +313,8 @@ where
         Context::with_receiver(supervisor_mailbox)
             .run(Supervisor::new(admission, acceptors, handles, arbiters, finished));
         let server = ServerHandle { supervisor, addresses, arbiters: places, finished: when_finished };
-        if let Some(deadline) = self.drain_on_signals {
-            actix_rt::spawn(drain_on_signals(server.clone(), deadline));
+        if let Some((signals, deadline)) = signals {
+            actix_rt::spawn(drain_on_signals(server.clone(), signals, deadline));
         }
         Ok(server)
     }
@@ -420,20 +423,30 @@ impl AcceptorParts {
     }
 }
 
-async fn drain_on_signals(server: ServerHandle, deadline: Duration) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
-        (Err(error), _) | (_, Err(error)) => {
-            log::error!("signals cannot be handled, they end the process at once: {error}");
-            return;
+/// SIGINT and SIGTERM, ours from when this is made.
+struct EndSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl EndSignals {
+    fn new() -> Option<Self> {
+        match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+            (Ok(interrupt), Ok(terminate)) => Some(Self { interrupt, terminate }),
+            (Err(error), _) | (_, Err(error)) => {
+                log::error!("signals cannot be handled, they end the process at once: {error}");
+                None
+            }
         }
-    };
+    }
+}
+
+async fn drain_on_signals(server: ServerHandle, mut signals: EndSignals, deadline: Duration) {
     let mut patience = Some(deadline);
     loop {
         let name = tokio::select! {
-            _ = interrupt.recv() => "SIGINT",
-            _ = terminate.recv() => "SIGTERM",
+            _ = signals.interrupt.recv() => "SIGINT",
+            _ = signals.terminate.recv() => "SIGTERM",
         };
         let Some(deadline) = patience.take() else {
             log::warn!("{name} again: aborting what is left");
