@@ -3,19 +3,40 @@
 mod support;
 
 use std::{
-    io::Write,
-    net::TcpListener,
-    process::{Output, Stdio},
+    io::{ErrorKind, Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Command, Output},
     time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
-use support::{Server, connect, converse, eventually, expect, rest, rot13d};
+use support::{Server, address_in, converse, expect, finish, greet, offer, rest, rot13d, tr};
 
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = rot13d().args(arguments).output().unwrap();
+    let mut command = rot13d();
+    command.args(arguments);
+    let Output { status, stdout, stderr } = finish(command, b"");
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code(), text(stdout), text(stderr))
+}
+
+fn with_rust_log(filter: &str, arguments: &[&str]) -> Command {
+    let mut command = rot13d();
+    command.args(["--listen", "127.0.0.1:0"]).args(arguments).env("RUST_LOG", filter);
+    command
+}
+
+/// Ends the server; returns all that it has logged.
+#[track_caller]
+fn drained(mut server: Server) -> Vec<String> {
+    server.signal(Signal::TERM);
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0), "{log:#?}");
+    log
+}
+
+fn count(log: &[String], part: &str) -> usize {
+    log.iter().filter(|line| line.contains(part)).count()
 }
 
 #[test]
@@ -56,13 +77,16 @@ fn bad_usage_is_answered_in_words_with_code_2() {
         (&["--no-such-flag"][..], "--no-such-flag"),
         (&["--overlong", "shrink"], "pieces, split, truncate, close"),
         (&["--workers", "0"], "0 is not in 1..=1024"),
+        (&["--workers", "1025"], "1025 is not in 1..=1024"),
         (&["--max-line", "0"], "use 1 to 1073741824 bytes"),
+        (&["--max-line", "1073741825"], "use 1 to 1073741824 bytes"),
         (&["--max-line", "many"], "use 1 to 1073741824 bytes"),
         (&["--max-sessions", "0"], "0 is not in 1.."),
         (&["--backlog", "0"], "0 is not in 1.."),
         (&["--drain-timeout", "soon"], "--drain-timeout"),
         (&["--listen", "localhost"], "the port is missing"),
         (&["--listen", "localhost:http"], "no port"),
+        (&["--listen", "localhost:65536"], "no port"),
         (&["--listen", ":40713"], "the address is missing"),
         (&["--listen", "::1:40713"], "[::1]:40713"),
         (&["-v", "-q"], "cannot be used with"),
@@ -96,70 +120,80 @@ fn a_name_that_does_not_resolve_is_said_with_code_1() {
 #[test]
 fn several_listeners_are_served_at_once() {
     let server = Server::start(&["--listen", "127.0.0.1:0", "--workers", "2"]);
-    let lines = eventually("two listeners", || {
-        let lines: Vec<_> = server.log().into_iter().filter(|line| line.contains("listening on")).collect();
-        (lines.len() == 2).then_some(lines)
-    });
-    for line in lines {
-        let address = line.rsplit(' ').next().unwrap().parse().unwrap();
-        assert_eq!(converse(address, b"Hello\n"), b"Uryyb\n");
+    for line in server.log_lines("listening on ", 2) {
+        assert_eq!(converse(address_in(&line), b"Hello\n"), b"Uryyb\n");
     }
 }
 
 #[test]
-fn the_log_says_what_its_level_is_for() {
-    let server = Server::start(&[]);
-    converse(server.address, b"Hello\n");
-    assert!(!server.log().iter().any(|line| line.contains("closed")), "closed sessions are for -v");
+fn a_closed_session_is_one_line_of_the_verbose_log_and_none_of_the_usual() {
+    for (level, lines) in [(&[][..], 0), (&["-v"], 2), (&["-vv"], 2)] {
+        let server = Server::start(level);
+        let mut stream = server.connect();
+        let peer = stream.local_addr().unwrap();
+        stream.write_all(b"Secret\nmore").unwrap();
+        expect(&mut stream, "Frperg\n");
+        drop(stream);
+        converse(server.address, b"Hello\n");
+        let log = drained(server);
+        assert_eq!(count(&log, " closed: "), lines, "{level:?}: {log:#?}");
+        let numbers = format!(" from {peer} closed: peer-eof, 2 lines and 11 bytes in, ");
+        assert_eq!(count(&log, &numbers), lines / 2, "{level:?}: {log:#?}");
+        let text = log.concat();
+        assert!(!text.contains("Secret") && !text.contains("Frperg"), "a peer's data is not for the log: {text}");
+    }
+}
 
-    let server = Server::start(&["-v"]);
-    let mut stream = connect(server.address);
-    let own = stream.local_addr().unwrap();
-    stream.write_all(b"Secret\nmore").unwrap();
-    expect(&mut stream, "Frperg\n");
-    drop(stream);
-    let line = server.log_line(" closed: ");
-    assert!(line.contains(&format!("from {own} closed: peer-eof, 2 lines and 11 bytes in")), "{line}");
-    assert!(!server.log().concat().contains("Secret"), "a peer's data is not for the log");
-
-    let mut command = rot13d();
-    command.args(["--listen", "127.0.0.1:0"]).env("RUST_LOG", "actix_lines=debug");
-    let server = Server::spawn(command);
+#[test]
+fn rust_log_chooses_what_is_logged_and_flags_overrule_it() {
+    let server = Server::spawn(with_rust_log("actix_lines=debug", &[]));
     converse(server.address, b"Hello\n");
-    server.log_line(" closed: ");
+    assert_eq!(count(&drained(server), " closed: "), 1);
+
+    let server = Server::spawn_silent(with_rust_log("off", &[]));
+    converse(server.address, b"Hello\n");
+    assert_eq!(drained(server), [""; 0]);
+
+    let server = Server::spawn(with_rust_log("off", &["-v"]));
+    converse(server.address, b"Hello\n");
+    assert_eq!(count(&drained(server), " closed: "), 1);
+
+    let server = Server::spawn_silent(with_rust_log("trace", &["-q"]));
+    converse(server.address, b"Hello\n");
+    assert_eq!(drained(server), [""; 0]);
 }
 
 #[test]
 fn quiet_says_nothing_of_what_goes_well() {
-    // Nothing is logged, so the port has to be known from elsewhere.
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut child = rot13d()
-        .args(["-q", "--listen", &free.to_string()])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stream = eventually("the server to listen", || std::net::TcpStream::connect(free).ok());
-    stream.write_all(b"Hello\n").unwrap();
-    expect(&mut stream, "Uryyb\n");
-    drop(stream);
-    let id = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(id, Signal::TERM).unwrap();
-    eventually("the server to exit", || child.try_wait().unwrap());
-    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-    assert_eq!((status.code(), stdout, String::from_utf8(stderr).unwrap()), (Some(0), vec![], String::new()));
+    for level in ["-q", "-qq"] {
+        // Nothing is logged, so the port has to be known from elsewhere.
+        let mut command = rot13d();
+        command.args(["--listen", "127.0.0.1:0", level]);
+        let server = Server::spawn_silent(command);
+        greet(&mut server.connect());
+        assert_eq!(drained(server), [""; 0]);
+    }
 }
 
 #[test]
 fn an_idle_server_ends_at_once_with_code_0() {
     for signal in [Signal::TERM, Signal::INT] {
         for workers in ["1", "2"] {
-            let mut server = Server::start(&["--workers", workers]);
-            let begin = Instant::now();
+            let mut server = Server::start(&["--workers", workers, "--drain-timeout", "1h"]);
             server.signal(signal);
-            assert_eq!(server.wait().code(), Some(0), "{signal:?}");
-            assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-            server.log_line("drained: 0 sessions ended, 0 cut");
+            let (code, log) = server.wait();
+            assert_eq!(code, Some(0), "{signal:?}");
+            assert_eq!(count(&log, "drained: 0 sessions ended, 0 cut"), 1, "{log:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_says_it_listens_has_its_signals_in_hand() {
+    for workers in ["1", "2"] {
+        for _ in 0..20 {
+            let log = drained(Server::start(&["--workers", workers]));
+            assert_eq!(count(&log, "SIGTERM: draining"), 1, "{log:#?}");
         }
     }
 }
@@ -173,72 +207,106 @@ fn a_drain_answers_what_was_read_then_closes() {
         expect(stream, "Uryyb\n");
     }
     server.signal(Signal::TERM);
-    server.log_line("draining");
     for mut stream in streams {
         assert_eq!(rest(&mut stream), b"");
     }
-    assert_eq!(server.wait().code(), Some(0));
-    server.log_line("drained: 10 sessions ended, 0 cut");
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0));
+    assert_eq!(count(&log, "drained: 10 sessions ended, 0 cut"), 1, "{log:#?}");
+}
+
+#[test]
+fn a_drain_delivers_megabytes_to_a_peer_that_had_not_read_yet() {
+    for workers in ["1", "2"] {
+        let mut server = Server::start(&["-v", "--workers", workers, "--drain-timeout", "1h"]);
+        let mut stream = server.connect();
+        let lines: Vec<u8> = (0..100_000).flat_map(|number| format!("Line {number} of many\n").into_bytes()).collect();
+        let input = lines.repeat(20);
+        let sent = offer(&mut stream, &input, input.len());
+        assert!(sent < input.len(), "nothing is owed: the server has read it all");
+        server.signal(Signal::TERM);
+        server.log_line("SIGTERM: draining");
+        let got = rest(&mut stream);
+        drop(stream);
+        assert!(got.len() > 1 << 20 && got.len() <= sent, "{} bytes came back of {sent}", got.len());
+        support::assert_same("what was answered", &got, &tr(&input[..got.len()]));
+        assert_eq!(got.last(), Some(&b'\n'), "an incomplete line is not answered");
+        let answered = got.iter().filter(|byte| **byte == b'\n').count();
+        let (code, log) = server.wait();
+        assert_eq!(code, Some(0));
+        assert_eq!(count(&log, &format!("closed: drained, {answered} lines and ")), 1, "{log:#?}");
+        assert_eq!(count(&log, &format!(" {} bytes out, 0 unsent", got.len())), 1, "{log:#?}");
+        assert_eq!(count(&log, "drained: 1 sessions ended, 0 cut"), 1, "{log:#?}");
+    }
 }
 
 #[test]
 fn nobody_is_accepted_while_a_drain_goes_on() {
     let mut server = Server::start(&["--drain-timeout", "20s"]);
     let mut stream = server.connect();
-    stream.write_all(b"Hello\n").unwrap();
-    expect(&mut stream, "Uryyb\n");
+    greet(&mut stream);
     server.signal(Signal::TERM);
     assert_eq!(rest(&mut stream), b"");
     // It lingers for us; the listener is gone.
-    let refused = std::net::TcpStream::connect(server.address).unwrap_err();
-    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    let refused = TcpStream::connect(server.address).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     drop(stream);
-    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(server.wait().0, Some(0));
 }
 
 /// A connection that sends until nothing more is taken, and does not read.
-fn stuck_peer(server: &Server) -> std::net::TcpStream {
+fn stuck_peer(server: &Server) -> TcpStream {
     let mut stream = server.connect();
-    stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
-    let line = [vec![b'x'; 999], vec![b'\n']].concat();
-    while stream.write_all(&line).is_ok() {}
+    let line = [vec![b'x'; 999], vec![b'\n']].concat().repeat(64);
+    offer(&mut stream, &line, usize::MAX);
     stream
 }
 
 #[test]
 fn a_session_that_does_not_end_is_cut_at_the_drains_deadline() {
-    let mut server = Server::start(&["--drain-timeout", "700ms"]);
-    let _stuck = stuck_peer(&server);
-    let begin = Instant::now();
-    server.signal(Signal::TERM);
-    assert_eq!(server.wait().code(), Some(0));
-    assert!(begin.elapsed() >= Duration::from_millis(700), "{:?}", begin.elapsed());
-    server.log_line("drained: 0 sessions ended, 1 cut");
+    for workers in ["1", "2"] {
+        let mut server = Server::start(&["--drain-timeout", "700ms", "--workers", workers]);
+        let _stuck = stuck_peer(&server);
+        let begin = Instant::now();
+        server.signal(Signal::TERM);
+        let (code, log) = server.wait();
+        assert_eq!(code, Some(0));
+        assert!(begin.elapsed() >= Duration::from_millis(700), "{:?}", begin.elapsed());
+        assert_eq!(count(&log, "drained: 0 sessions ended, 1 cut"), 1, "{log:#?}");
+    }
 }
 
 #[test]
-fn a_second_signal_aborts() {
-    let mut server = Server::start(&["--drain-timeout", "1h"]);
-    let _stuck = stuck_peer(&server);
-    server.signal(Signal::TERM);
-    server.log_line("draining");
-    server.signal(Signal::INT);
-    assert_eq!(server.wait().code(), Some(0));
-    server.log_line("aborting");
+fn a_second_signal_aborts_at_once() {
+    for (first, second) in [(Signal::TERM, Signal::INT), (Signal::INT, Signal::INT)] {
+        let mut server = Server::start(&["--drain-timeout", "1h"]);
+        let _stuck = stuck_peer(&server);
+        server.signal(first);
+        server.log_line("draining");
+        server.signal(second);
+        let (code, log) = server.wait();
+        assert_eq!(code, Some(0));
+        assert_eq!(count(&log, "SIGINT again: aborting"), 1, "{log:#?}");
+        assert_eq!(count(&log, "drained: 0 sessions ended, 1 cut"), 1, "{log:#?}");
+    }
 }
 
 #[test]
 fn a_peer_that_vanishes_in_the_middle_of_an_answer_harms_nobody() {
     let server = Server::start(&["-v"]);
     for _ in 0..5 {
-        let stuck = stuck_peer(&server);
         // With unread bytes there, this is a reset: the server's next write fails, where SIGPIPE lurks.
-        drop(stuck);
+        drop(stuck_peer(&server));
     }
     assert_eq!(converse(server.address, b"Hello\n"), b"Uryyb\n");
-    eventually("five ends", || {
-        (server.log().iter().filter(|line| line.contains(" closed: peer-reset")).count() == 5).then_some(())
-    });
+    server.log_lines(" closed: peer-reset", 5);
+}
+
+#[test]
+fn a_sigpipe_does_nothing() {
+    let server = Server::start(&[]);
+    server.signal(Signal::PIPE);
+    assert_eq!(converse(server.address, b"Hello\n"), b"Uryyb\n");
 }
 
 #[test]
@@ -246,15 +314,17 @@ fn a_connection_over_the_limit_is_served_when_another_ends() {
     let server = Server::start(&["--max-sessions", "2", "--workers", "2"]);
     let mut served: Vec<_> = (0..2).map(|_| server.connect()).collect();
     for stream in &mut served {
-        stream.write_all(b"Hello\n").unwrap();
-        expect(stream, "Uryyb\n");
+        greet(stream);
     }
     let mut waiting = server.connect();
     waiting.write_all(b"Me too\n").unwrap();
     waiting.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    let mut byte = [0];
-    assert!(std::io::Read::read(&mut waiting, &mut byte).is_err(), "it should wait");
+    let answer = waiting.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(answer, Err(ErrorKind::WouldBlock), "it should wait");
     waiting.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    for stream in &mut served {
+        greet(stream);
+    }
     drop(served.pop());
     expect(&mut waiting, "Zr gbb\n");
 }
@@ -262,13 +332,13 @@ fn a_connection_over_the_limit_is_served_when_another_ends() {
 #[test]
 fn overlong_lines_are_treated_as_the_flag_says() {
     for (policy, expected) in [
-        ("pieces", "nopqrstuvw\nbx\nnop\n"),
-        ("split", "nopq\nrstu\nvw\nbx\nnop\n"),
-        ("truncate", "nopq\nbx\nnop\n"),
-        ("close", ""),
+        ("pieces", "uv\nnopqrstuvw\nbx\nnopq\n"),
+        ("split", "uv\nnopq\nrstu\nvw\nbx\nnopq\n\n"),
+        ("truncate", "uv\nnopq\nbx\nnopq\n"),
+        ("close", "uv\n"),
     ] {
         let server = Server::start(&["--max-line", "4", "--overlong", policy]);
-        let got = converse(server.address, b"abcdefghij\nok\nabc\n");
+        let got = converse(server.address, b"hi\nabcdefghij\nok\nabcd\n");
         assert_eq!(String::from_utf8_lossy(&got), expected, "{policy}");
     }
 }

@@ -2,9 +2,9 @@
 
 mod support;
 
-use std::{fs, fs::File, process::Command};
+use std::{fs, process::Command};
 
-use support::{Server, tr};
+use support::{Server, assert_same, finish, tr};
 
 #[test]
 #[ignore = "needs telnet: run tests/run"]
@@ -32,12 +32,10 @@ fn a_person_at_a_telnet_gets_answers_and_quits() {
 #[ignore = "needs netcat-openbsd: run tests/run"]
 fn a_file_sent_by_nc_comes_back_as_tr_prints_it() {
     let server = Server::start(&[]);
-    let file = env!("CARGO_BIN_EXE_rot13d");
-    let output = Command::new("nc")
-        .args(["-N", "127.0.0.1", &server.address.port().to_string()])
-        .stdin(File::open(file).unwrap())
-        .output()
-        .unwrap();
-    assert!(output.status.success());
-    assert!(output.stdout == tr(&fs::read(file).unwrap()), "{} bytes came back", output.stdout.len());
+    let input = fs::read(env!("CARGO_BIN_EXE_rot13d")).unwrap();
+    let mut nc = Command::new("nc");
+    nc.args(["-N", "127.0.0.1", &server.address.port().to_string()]);
+    let output = finish(nc, &input);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_same("what nc printed", &output.stdout, &tr(&input));
 }

@@ -4,9 +4,9 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
-    process::{Child, Command, ExitStatus, Stdio},
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread,
     time::{Duration, Instant},
@@ -17,24 +17,34 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// `rot13d` as a process. Killed when dropped.
+/// `rot13d` as a process. When dropped it is killed, and none of its threads may have panicked.
 pub struct Server {
-    child: Child,
+    process: Process,
     log: Arc<Log>,
     pub address: SocketAddr,
 }
 
-/// Lines of standard error, and a way to wait for one.
+/// A child process that does not outlive its test.
+struct Process(Child);
+
+/// Lines of standard error, and a way to wait for them.
 #[derive(Default)]
 struct Log {
-    lines: Mutex<Vec<String>>,
+    so_far: Mutex<Lines>,
     changed: Condvar,
 }
 
-/// The binary under test.
+#[derive(Default)]
+struct Lines {
+    lines: Vec<String>,
+    /// No more will come: the process has ended.
+    complete: bool,
+}
+
+/// The binary under test, with nothing inherited that would change its log.
 pub fn rot13d() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rot13d"));
-    command.env_remove("RUST_LOG").env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+    command.env_remove("RUST_LOG").env_remove("RUST_LOG_STYLE").env_remove("RUST_BACKTRACE");
     command
 }
 
@@ -46,42 +56,62 @@ impl Server {
         Self::spawn(command)
     }
 
-    /// Starts any command that logs as `rot13d` does.
-    pub fn spawn(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    /// Starts any command that logs as `rot13d` does; waits until it listens.
+    pub fn spawn(command: Command) -> Self {
+        let mut server = Self::launch(command);
+        server.address = address_in(&server.log_line("listening on "));
+        server
+    }
+
+    /// Starts a server that does not log where it listens: the kernel says so.
+    pub fn spawn_silent(command: Command) -> Self {
+        let mut server = Self::launch(command);
+        server.address = eventually("the server to listen", || listening_address(server.id()));
+        server
+    }
+
+    fn launch(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
         let log = Arc::new(Log::default());
         let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
         let writer = Arc::clone(&log);
         thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                writer.lines.lock().unwrap().push(line);
+            for line in stderr.split(b'\n').map_while(Result::ok) {
+                writer.so_far.lock().unwrap().lines.push(String::from_utf8_lossy(&line).into_owned());
                 writer.changed.notify_all();
             }
+            writer.so_far.lock().unwrap().complete = true;
+            writer.changed.notify_all();
         });
-        let mut server = Self { child, log, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        let line = server.log_line("listening on ");
-        let address = line.rsplit(' ').next().unwrap_or_default();
-        server.address = address.parse().unwrap_or_else(|_| panic!("no address in {line:?}"));
-        server
+        Self { process: Process(child), log, address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) }
     }
 
     /// All that was logged so far.
     pub fn log(&self) -> Vec<String> {
-        self.log.lines.lock().unwrap().clone()
+        self.log.so_far.lock().unwrap().lines.clone()
     }
 
     /// Waits for a logged line that contains `part`.
+    #[track_caller]
     pub fn log_line(&self, part: &str) -> String {
-        let end = Instant::now() + PATIENCE;
-        let mut lines = self.log.lines.lock().unwrap();
-        loop {
-            if let Some(line) = lines.iter().find(|line| line.contains(part)) {
-                return line.clone();
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "waited in vain for a line with {part:?} in the log: {lines:#?}");
-            lines = self.log.changed.wait_timeout(lines, left).unwrap().0;
-        }
+        self.log_lines(part, 1).remove(0)
+    }
+
+    /// Waits for so many logged lines that contain `part`.
+    #[track_caller]
+    pub fn log_lines(&self, part: &str, count: usize) -> Vec<String> {
+        let mut found = Vec::new();
+        let come = self.log.wait(|log| {
+            found = log.lines.iter().filter(|line| line.contains(part)).cloned().collect();
+            found.len() >= count || log.complete
+        });
+        assert!(
+            come && found.len() >= count,
+            "waited in vain for {count} lines with {part:?} in the log: {:#?}",
+            self.log()
+        );
+        found
     }
 
     pub fn connect(&self) -> TcpStream {
@@ -89,17 +119,19 @@ impl Server {
     }
 
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.process.0.id()
     }
 
     pub fn signal(&self, signal: Signal) {
-        let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(id, signal).unwrap();
+        kill_process(Pid::from_child(&self.process.0), signal).unwrap();
     }
 
-    /// Waits for the process to end.
-    pub fn wait(&mut self) -> ExitStatus {
-        eventually("the server to exit", || self.child.try_wait().unwrap())
+    /// Waits for the process to end; returns its exit code and all that it has logged.
+    #[track_caller]
+    pub fn wait(&mut self) -> (Option<i32>, Vec<String>) {
+        let status = self.process.wait().expect("waited in vain for the server to exit");
+        assert!(self.log.wait(|log| log.complete), "waited in vain for the end of the log");
+        (status.code(), self.log())
     }
 
     /// Resident memory, in bytes.
@@ -122,12 +154,100 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.kill();
+        let ended = self.log.wait(|log| log.complete);
+        let log = self.log();
         if thread::panicking() {
-            eprintln!("the server's log: {:#?}", self.log());
+            eprintln!("the server's log: {log:#?}");
+        } else {
+            assert!(ended && !log.iter().any(|line| line.contains("panicked")), "the server panicked: {log:#?}");
         }
     }
+}
+
+impl Process {
+    /// `None` if it takes too long.
+    fn wait(&mut self) -> Option<ExitStatus> {
+        poll(|| self.0.try_wait().unwrap())
+    }
+
+    fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Log {
+    /// Waits until `done`; false if it takes too long.
+    fn wait(&self, mut done: impl FnMut(&Lines) -> bool) -> bool {
+        let so_far = self.so_far.lock().unwrap();
+        !self.changed.wait_timeout_while(so_far, PATIENCE, |log| !done(log)).unwrap().1.timed_out()
+    }
+}
+
+/// Where a `listening on` line says that the server listens.
+pub fn address_in(line: &str) -> SocketAddr {
+    let address = line.rsplit(' ').next().unwrap_or_default();
+    address.parse().unwrap_or_else(|_| panic!("no address in {line:?}"))
+}
+
+/// Where a process listens on IPv4, according to the kernel.
+fn listening_address(id: u32) -> Option<SocketAddr> {
+    let descriptors = fs::read_dir(format!("/proc/{id}/fd")).ok()?;
+    let targets: Vec<_> = descriptors.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
+    let table = fs::read_to_string(format!("/proc/{id}/net/tcp")).ok()?;
+    table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+        let socket = format!("socket:[{inode}]");
+        if *state != "0A" || !targets.iter().any(|target| target.as_os_str() == socket.as_str()) {
+            return None;
+        }
+        let (ip, port) = local.split_once(':')?;
+        // The address is printed as a number of this machine's order, the port is not.
+        let ip = Ipv4Addr::from(u32::from_str_radix(ip, 16).ok()?.to_ne_bytes());
+        Some(SocketAddr::from((ip, u16::from_str_radix(port, 16).ok()?)))
+    })
+}
+
+/// Runs a command to its end, with `input` on its standard input; kills it if that takes too long.
+#[track_caller]
+pub fn finish(mut command: Command, input: &[u8]) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = Process(command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}")));
+    let mut stdin = process.0.stdin.take().expect("it is piped");
+    let mut stdout = process.0.stdout.take().expect("it is piped");
+    let mut stderr = process.0.stderr.take().expect("it is piped");
+    let (status, stdout, stderr) = thread::scope(|scope| {
+        scope.spawn(move || match stdin.write_all(input) {
+            // Who knows enough need not read on.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            written => written.unwrap(),
+        });
+        let stdout = scope.spawn(move || read_all(&mut stdout));
+        let stderr = scope.spawn(move || read_all(&mut stderr));
+        let status = process.wait();
+        // Or the threads would wait for it.
+        process.kill();
+        (status, stdout.join().unwrap(), stderr.join().unwrap())
+    });
+    let status = status.unwrap_or_else(|| {
+        panic!("waited {PATIENCE:?} in vain for {command:?} to end; it says {}", String::from_utf8_lossy(&stderr))
+    });
+    Output { status, stdout, stderr }
+}
+
+fn read_all(source: &mut impl Read) -> Vec<u8> {
+    let mut all = Vec::new();
+    source.read_to_end(&mut all).unwrap();
+    all
 }
 
 /// A connection whose reads and writes are bounded.
@@ -146,6 +266,13 @@ pub fn expect(stream: &mut TcpStream, expected: &str) {
     assert_eq!(String::from_utf8_lossy(&got), expected);
 }
 
+/// Sends a line and waits for its answer.
+#[track_caller]
+pub fn greet(stream: &mut TcpStream) {
+    stream.write_all(b"Hello\n").expect("the server reads");
+    expect(stream, "Uryyb\n");
+}
+
 /// Reads to the EOF, which has to come without an error.
 #[track_caller]
 pub fn rest(stream: &mut TcpStream) -> Vec<u8> {
@@ -155,50 +282,80 @@ pub fn rest(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 /// Sends everything and half-closes, while it reads everything that comes back.
+#[track_caller]
 pub fn converse(address: SocketAddr, input: &[u8]) -> Vec<u8> {
-    let mut stream = connect(address);
+    converse_over(&mut connect(address), input)
+}
+
+/// [`converse`], over a connection that is there.
+#[track_caller]
+pub fn converse_over(stream: &mut TcpStream, input: &[u8]) -> Vec<u8> {
     let mut writer = stream.try_clone().unwrap();
     thread::scope(|scope| {
         scope.spawn(move || {
             writer.write_all(input).expect("the server reads");
             writer.shutdown(Shutdown::Write).unwrap();
         });
-        rest(&mut stream)
+        rest(stream)
     })
 }
 
+/// Sends lines and reads nothing, until no more is taken for a while; returns what was.
+#[track_caller]
+pub fn offer(stream: &mut TcpStream, line: &[u8], most: usize) -> usize {
+    stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut taken = 0;
+    while taken < most {
+        match stream.write(&line[taken % line.len()..]) {
+            Ok(count) => taken += count,
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "after {taken} bytes: {error}");
+                break;
+            }
+        }
+    }
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    taken
+}
+
+/// Compares, and says where the first difference is instead of showing megabytes.
+#[track_caller]
+pub fn assert_same(what: &str, got: &[u8], expected: &[u8]) {
+    let differ = got.iter().zip(expected).position(|(got, expected)| got != expected);
+    assert_eq!(differ, None, "{what}: the offset of the first difference");
+    assert_eq!(got.len(), expected.len(), "{what}: the length");
+}
+
 /// Asks for a value until it is there.
-pub fn eventually<T>(what: &str, mut value: impl FnMut() -> Option<T>) -> T {
+#[track_caller]
+pub fn eventually<T>(what: &str, value: impl FnMut() -> Option<T>) -> T {
+    poll(value).unwrap_or_else(|| panic!("waited {PATIENCE:?} in vain for {what}"))
+}
+
+fn poll<T>(mut value: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(value) = value() {
-            return value;
+            return Some(value);
         }
-        assert!(Instant::now() < end, "waited {PATIENCE:?} in vain for {what}");
-        thread::park_timeout(Duration::from_millis(2));
+        if Instant::now() >= end {
+            return None;
+        }
+        measure_for(Duration::from_millis(2));
     }
 }
 
 /// Lets some time go by: not to wait for anything, but because a rate is measured over it.
 pub fn measure_for(window: Duration) {
-    let end = Instant::now() + window;
-    while let Some(left) = end.checked_duration_since(Instant::now()) {
-        thread::park_timeout(left);
-    }
+    let nobody = (Mutex::new(()), Condvar::new());
+    drop(nobody.1.wait_timeout_while(nobody.0.lock().unwrap(), window, |()| true).unwrap());
 }
 
 /// What `tr` makes of `input`: the model that the server is measured by.
 pub fn tr(input: &[u8]) -> Vec<u8> {
-    let mut tr = Command::new("tr")
-        .args(["A-Za-z", "N-ZA-Mn-za-m"])
-        .env("LC_ALL", "C")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("tr is there, as on any Unix");
-    let mut stdin = tr.stdin.take().unwrap();
-    thread::scope(|scope| {
-        scope.spawn(move || stdin.write_all(input).unwrap());
-        tr.wait_with_output().unwrap().stdout
-    })
+    let mut tr = Command::new("tr");
+    tr.args(["A-Za-z", "N-ZA-Mn-za-m"]).env("LC_ALL", "C");
+    let Output { status, stdout, stderr } = finish(tr, input);
+    assert!(status.success(), "tr: {}", String::from_utf8_lossy(&stderr));
+    stdout
 }
