@@ -45,6 +45,8 @@ const FIXED_PORT: u16 = 40713;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Connections under way at once in `connect`.
 const CONNECTING: usize = 16;
+/// Source addresses tried for one connection.
+const SOURCE_TRIES: usize = 10_000;
 /// How far the control may be off.
 const CONTROL_PERCENT: f64 = 2.0;
 
@@ -263,10 +265,10 @@ struct Client {
 }
 
 /// A source address that no connection of this run had before: one address has too few ports for all of them, and the
-/// kernel's own choice may be a port that a server wants to listen on.
+/// kernel's own choice may be a port that a server wants to listen on. An earlier run's may still be in TIME_WAIT.
 fn fresh_source() -> SocketAddrV4 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(std::process::id().wrapping_mul(100_003)) % 5_000_000;
     let (host, port) = (next % 250 + 1, 10_000 + next / 250 % 20_000);
     SocketAddrV4::new(Ipv4Addr::new(127, 0, 1, host as u8), port as u16)
 }
@@ -282,11 +284,16 @@ impl Client {
     }
 
     fn connect(&self, number: usize) -> Result<Peer, String> {
-        let from = fresh_source();
         let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port);
         let connect = || {
             let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-            rustix::net::bind(&socket, &from)?;
+            let mut tries = 0;
+            while let Err(error) = rustix::net::bind(&socket, &fresh_source()) {
+                tries += 1;
+                if error != rustix::io::Errno::ADDRINUSE || tries == SOURCE_TRIES {
+                    return Err(error);
+                }
+            }
             rustix::net::connect(&socket, &to)?;
             sockopt::set_tcp_nodelay(&socket, true)?;
             rustix::io::ioctl_fionbio(&socket, true)?;
