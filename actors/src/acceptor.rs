@@ -22,14 +22,14 @@ use std::{
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, fut::ActorFuture};
 use rustix::{io::Errno, net::SocketFlags};
 use tokio::{
-    io::Interest,
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     sync::mpsc,
     time::{Instant, Sleep},
 };
 
 use crate::{
     Connection, ListenerId, SessionId, Supervisor,
-    admission::Admission,
+    admission::{Admission, Place, Refusal, RefuseReason, Ticket},
     worker::{Admitted, Order},
 };
 
@@ -38,6 +38,11 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// How long no accept is tried after one failed for want of descriptors or memory; doubled up to the most.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
+
+/// How long a refused connection has to take its line and close.
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
+/// The least time between two warnings that connections are refused.
+const REFUSAL_WARNINGS: Duration = Duration::from_secs(10);
 
 /// The way to one worker.
 #[derive(Clone, Debug)]
@@ -65,6 +70,17 @@ pub(crate) struct Acceptor {
     pub(crate) start_here: Option<StartHere>,
     pub(crate) listener: Option<Listener>,
     pub(crate) shortage: Shortage,
+    pub(crate) is_paused: bool,
+    /// The accept rate was charged for a connection that did not come.
+    pub(crate) has_paid: bool,
+    pub(crate) refusals: Refusals,
+}
+
+/// Connections refused since the last warning.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    count: u64,
+    warned: Option<Instant>,
 }
 
 /// What a listener does without descriptors or memory.
@@ -107,6 +123,21 @@ impl Handler<CloseListener> for Acceptor {
     }
 }
 
+/// Accept nothing until told otherwise: the backlog holds what comes.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct SetPaused(pub(crate) bool);
+
+impl Handler<SetPaused> for Acceptor {
+    type Result = ();
+
+    fn handle(&mut self, SetPaused(is_paused): SetPaused, _: &mut Self::Context) {
+        if std::mem::replace(&mut self.is_paused, is_paused) != is_paused {
+            log::info!("listener {}: {}", self.address, if is_paused { "paused" } else { "resumed" });
+        }
+    }
+}
+
 /// The acceptor's only future. All its state is in the actor.
 struct AcceptLoop;
 
@@ -135,28 +166,32 @@ impl Acceptor {
             ready!(back_off.as_mut().poll(cx));
             self.shortage.back_off = None;
         }
-        let Some(listener) = &self.listener else { return Poll::Pending };
-        // Reserved before the accept: a connection that cannot become a session stays in the backlog.
-        let Some(place) = self.admission.reserve(cx.waker()) else { return Poll::Pending };
+        let Some(listener) = self.listener.as_ref().filter(|_| !self.is_paused) else { return Poll::Pending };
         if let Err(error) = ready!(listener.poll_ready(cx)) {
             log::error!("listener {}: {error}: it is closed", self.address);
             self.listener = None;
             return Poll::Pending;
         }
+        // Known before the accept: a connection that has to wait stays in the backlog.
+        let ticket = match self.admission.ticket(&mut self.has_paid, cx.waker()) {
+            Ticket::Wait(Some(until)) => {
+                self.shortage.back_off = Some(Box::pin(tokio::time::sleep_until(until)));
+                return Poll::Ready(());
+            }
+            Ticket::Wait(None) => return Poll::Pending,
+            ticket => ticket,
+        };
         match listener.accept() {
             Ok((stream, peer)) => {
                 self.shortage.is_over(self.address);
-                place.admit();
-                let local =
-                    if self.address.ip().is_unspecified() { stream.local_addr().ok() } else { Some(self.address) };
-                let connection = Connection { id: SessionId::next(), peer, local, listener: Some(self.id) };
-                self.hand_over(Admitted {
-                    stream: Some(stream),
-                    connection,
-                    place: Some(place),
-                    supervisor: Arc::clone(&self.supervisor),
-                    worker: 0,
-                });
+                match ticket {
+                    Ticket::Place(place) => {
+                        self.has_paid = false;
+                        self.admit(stream, peer, place);
+                    }
+                    Ticket::Refusal(refusal, reason) => self.refuse(stream, peer, Some(refusal), reason),
+                    Ticket::Wait(_) => {}
+                }
             }
             // The readiness was old; asking for it again waits for the next connection.
             Err(Errno::AGAIN) => {}
@@ -188,6 +223,41 @@ impl Acceptor {
         Poll::Ready(())
     }
 
+    /// Makes a session of a connection that has a place, unless its source may not have one more.
+    fn admit(&mut self, stream: TcpStream, peer: Option<SocketAddr>, mut place: Place) {
+        if let Err(reason) = place.admit(peer.map(|peer| peer.ip())) {
+            drop(place);
+            return self.refuse(stream, peer, self.admission.try_refusal(), reason);
+        }
+        let local = if self.address.ip().is_unspecified() { stream.local_addr().ok() } else { Some(self.address) };
+        let connection = Connection { id: SessionId::next(), peer, local, listener: Some(self.id) };
+        self.hand_over(Admitted {
+            stream: Some(stream),
+            connection,
+            place: Some(place),
+            supervisor: Arc::clone(&self.supervisor),
+            worker: 0,
+        });
+    }
+
+    /// Tells a connection that it is refused, in the time of a task of its own; without room for that it is closed.
+    fn refuse(&mut self, stream: TcpStream, peer: Option<SocketAddr>, room: Option<Refusal>, reason: RefuseReason) {
+        self.admission.count_refused(reason);
+        if let Some(peer) = peer {
+            log::debug!("listener {}: {peer} is refused: {}", self.address, reason.name());
+        }
+        self.refusals.note(self.address, reason);
+        let line = self.admission.refuse_line();
+        // Whoever is denied is not worth a word.
+        if let Some(room) = room.filter(|_| reason != RefuseReason::Denied && !line.is_empty()) {
+            actix_rt::spawn(async move {
+                // Whether the peer hears it or is gone is its own business.
+                let _ = tokio::time::timeout(REFUSAL_TIME, say_and_close(stream, &line)).await;
+                drop(room);
+            });
+        }
+    }
+
     fn hand_over(&mut self, mut admitted: Admitted) {
         if let (Some(start), [worker]) = (&self.start_here, &self.workers[..]) {
             worker.load.fetch_add(1, Relaxed);
@@ -213,6 +283,28 @@ impl Acceptor {
                 }
                 Err(_) => return,
             }
+        }
+    }
+}
+
+/// Writes `line`, sends a FIN, and reads until the peer closes too: closing at once could destroy the line on its way.
+async fn say_and_close(stream: TcpStream, line: &[u8]) -> io::Result<()> {
+    let mut stream = tokio::net::TcpStream::from_std(stream)?;
+    stream.write_all(line).await?;
+    stream.shutdown().await?;
+    let mut discarded = [0; 256];
+    while stream.read(&mut discarded).await? > 0 {}
+    Ok(())
+}
+
+impl Refusals {
+    /// One warning for many: they may come by the thousand.
+    fn note(&mut self, address: SocketAddr, reason: RefuseReason) {
+        self.count += 1;
+        let now = Instant::now();
+        if self.warned.is_none_or(|warned| now - warned >= REFUSAL_WARNINGS) {
+            log::warn!("listener {address}: {} connections refused, the last for {}", self.count, reason.name());
+            *self = Self { count: 0, warned: Some(now) };
         }
     }
 }

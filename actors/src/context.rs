@@ -200,7 +200,7 @@ where
             None => self.borrow_outbox(),
         };
         outbox.push(bytes);
-        if outbox.len() > self.worker.limits.outbox.high {
+        if outbox.len() > self.worker.high() {
             self.set(flag::ABOVE);
         }
     }
@@ -216,7 +216,7 @@ where
             None => self.borrow_outbox(),
         };
         outbox.push_shared(bytes);
-        if outbox.len() > self.worker.limits.outbox.high {
+        if outbox.len() > self.worker.high() {
             self.set(flag::ABOVE);
         }
     }
@@ -350,7 +350,7 @@ where
         F: ActorFuture<A, Output = ()> + 'static,
     {
         if !self.has(flag::WAITING) {
-            self.worker.set_deadline(self.slot, self.worker.limits.wait_timeout);
+            self.worker.set_deadline(self.slot, self.worker.limits().wait_timeout);
         }
         self.set(flag::WAITING | flag::AGAIN);
         self.extra().waits.push(Box::pin(future));

@@ -2,10 +2,10 @@
 //!
 //! Not here: why one session ended ([`CloseReason`](crate::CloseReason)).
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 /// A setting that cannot be meant. Nothing has been started when it is returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// The longest line allowed is zero, or longer than [`MAX_LINE_LIMIT`](crate::MAX_LINE_LIMIT).
@@ -25,6 +25,43 @@ pub enum ConfigError {
     /// No session at all would be admitted.
     #[error("max sessions is 0: use 1 or more, or leave it out for no limit")]
     MaxSessions,
+    /// No session of any source would be admitted.
+    #[error("max sessions per source is 0: use 1 or more, or leave it out for no limit")]
+    MaxSessionsPerSource,
+    /// More bits than an address has.
+    #[error("source prefix is {v4},{v6}: use at most 32 bits for IPv4 and 128 for IPv6")]
+    SourcePrefix {
+        /// Bits of an IPv4 address.
+        v4: u8,
+        /// Bits of an IPv6 address.
+        v6: u8,
+    },
+    /// A rate at which nothing would ever happen.
+    #[error("{limit} is 0: use 1 or more a second, or leave it out for no limit")]
+    Rate {
+        /// Which one.
+        limit: &'static str,
+    },
+    /// More than fits any empty socket.
+    #[error("the refuse line has {bytes} bytes: use at most 1024")]
+    RefuseLine {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Shorter than the clock can tell, or longer.
+    #[error("{limit} is {timeout:?}: use 1 s to 24 days, or none")]
+    Timeout {
+        /// Which one.
+        limit: &'static str,
+        /// What was asked for.
+        timeout: Duration,
+    },
+    /// No address, or no network of addresses.
+    #[error("{text:?} is no address or network: write it as 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32")]
+    Prefix {
+        /// As it was given.
+        text: String,
+    },
     /// No worker at all, or more than [`MAX_WORKERS`](crate::MAX_WORKERS).
     #[error("{workers} workers: use 1 to {}, or leave it out for one a core", crate::MAX_WORKERS)]
     Workers {

@@ -47,6 +47,8 @@ mod handler;
 mod outbox;
 
 mod admission;
+mod query;
+mod source;
 mod supervisor;
 mod worker;
 
@@ -58,14 +60,20 @@ mod server;
 mod transport;
 
 pub use crate::{
+    admission::RefuseReason,
     context::LineContext,
     error::{BindError, ConfigError, ServerEnded},
     framing::{DEFAULT_MAX_LINE, Delimiter, Framing, Line, Lines, MAX_LINE_LIMIT, Overlong},
     handler::LineHandler,
-    limits::{Limits, LimitsBuilder, Watermarks},
+    limits::{Limits, LimitsBuilder, OverLimit, Rate, Watermarks},
+    query::{MAX_PAGE, SessionFilter, SessionInfo, SessionOrder, SessionPage, SessionQuery, SessionState},
     report::{CloseReason, CloseReport, Connection, Half, ListenerId, SessionId},
     rot13::{Rot13, rot13},
     server::{DEFAULT_BACKLOG, LineServer, MAX_WORKERS, ServerHandle},
-    supervisor::{Drain, DrainReport, GetStats, ListSessions, SessionEvent, SessionInfo, Stats, Subscribe, Supervisor},
+    source::{Prefix, SourcePrefix},
+    supervisor::{
+        Drain, DrainProgress, DrainReport, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push,
+        Pushed, SessionEvent, SetLimits, Stats, Subscribe, Supervisor,
+    },
     transport::{ByteStream, Transport},
 };

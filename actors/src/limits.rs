@@ -5,7 +5,12 @@
 
 use std::time::Duration;
 
-use crate::ConfigError;
+use bytes::Bytes;
+
+use crate::{
+    ConfigError,
+    source::{Prefix, SourcePrefix},
+};
 
 /// Bytes that one read may bring, and the size of the buffer that a worker's sessions read through. It is what the
 /// kernel hands over at once on loopback, and what fits a core's second-level cache several times.
@@ -22,6 +27,13 @@ pub(crate) const MESSAGES_PER_TURN: u32 = 32;
 /// itself in each message, or spawns in each future, would keep its worker for ever.
 pub(crate) const ROUNDS_PER_TURN: u32 = 64;
 
+/// The longest line that a refused connection may be sent: it has to fit an empty socket.
+const MAX_REFUSE_LINE: usize = 1024;
+
+/// A deadline is met within a second, so a shorter one could not be kept; and a worker's clock wraps after 49 days.
+pub(crate) const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 24 * 3600);
+
 /// When a session stops reading because its peer does. Unit: bytes not yet taken by the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {
@@ -37,13 +49,70 @@ impl Default for Watermarks {
     }
 }
 
-/// The limits of a server and its sessions. Made by [`Limits::builder`].
+/// How often something may happen: a bucket that holds `burst` and is filled with `per_second`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many a second in the long run.
+    pub per_second: u32,
+    /// How many at once after a rest.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// So many a second, and as many at once after a rest.
+    #[must_use]
+    pub const fn per_second(per_second: u32) -> Self {
+        Self { per_second, burst: per_second }
+    }
+}
+
+/// What becomes of a connection over a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OverLimit {
+    /// It waits: nothing is accepted, the backlog holds it. The default.
+    ///
+    /// The limits of one source cannot make others wait, and who has connected is known only after the accept: over
+    /// these a connection is refused all the same.
+    #[default]
+    Wait,
+    /// It is accepted, sent [`LimitsBuilder::refuse_line`], and closed politely.
+    Refuse,
+}
+
+/// The limits of a server and its sessions. Made by [`Limits::builder`]; all may be changed while the server runs, by
+/// [`ServerHandle::set_limits`](crate::ServerHandle::set_limits).
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
+    pub(crate) admission: AdmissionLimits,
+    pub(crate) session: SessionLimits,
+}
+
+/// What decides whether a connection becomes a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AdmissionLimits {
     pub(crate) max_sessions: usize,
+    pub(crate) max_sessions_per_source: usize,
+    pub(crate) source_prefix: SourcePrefix,
+    pub(crate) accept_rate: Option<Rate>,
+    pub(crate) accept_rate_per_source: Option<Rate>,
+    pub(crate) over_limit: OverLimit,
+    pub(crate) refuse_line: Bytes,
+    pub(crate) allow: Vec<Prefix>,
+    pub(crate) deny: Vec<Prefix>,
+    pub(crate) exempt: Vec<Prefix>,
+}
+
+/// What a session has to keep to. Small and `Copy`: each worker has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SessionLimits {
     pub(crate) outbox: Watermarks,
+    pub(crate) push_limit: usize,
     pub(crate) linger_timeout: Duration,
     pub(crate) wait_timeout: Duration,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) line_timeout: Option<Duration>,
+    pub(crate) write_timeout: Option<Duration>,
+    pub(crate) max_age: Option<Duration>,
 }
 
 impl Limits {
@@ -64,36 +133,137 @@ impl Limits {
     pub fn builder() -> LimitsBuilder {
         LimitsBuilder { limits: Limits::default() }
     }
+
+    /// Starts from these limits, to change some of them.
+    pub fn to_builder(&self) -> LimitsBuilder {
+        LimitsBuilder { limits: self.clone() }
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            max_sessions: usize::MAX,
-            outbox: Watermarks::default(),
-            linger_timeout: Duration::from_secs(5),
-            wait_timeout: Duration::from_secs(30),
+            admission: AdmissionLimits {
+                max_sessions: usize::MAX,
+                max_sessions_per_source: usize::MAX,
+                source_prefix: SourcePrefix::default(),
+                accept_rate: None,
+                accept_rate_per_source: None,
+                over_limit: OverLimit::default(),
+                refuse_line: Bytes::from_static(b"too many connections, try again later\r\n"),
+                allow: Vec::new(),
+                deny: Vec::new(),
+                exempt: Vec::new(),
+            },
+            session: SessionLimits {
+                outbox: Watermarks::default(),
+                push_limit: 1024 * 1024,
+                linger_timeout: Duration::from_secs(5),
+                wait_timeout: Duration::from_secs(30),
+                idle_timeout: Some(Duration::from_secs(600)),
+                line_timeout: Some(Duration::from_secs(60)),
+                write_timeout: Some(Duration::from_secs(60)),
+                max_age: None,
+            },
         }
     }
 }
 
 /// Collects limits; [`build`](Self::build) checks them once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct LimitsBuilder {
     limits: Limits,
 }
 
 impl LimitsBuilder {
-    /// Sets how many sessions may live at once, over all workers and listeners. The others wait in the backlog.
-    /// Default: no limit.
+    /// Sets how many sessions may live at once, over all workers and listeners. Default: no limit, `usize::MAX`.
     ///
-    /// A session counts until its socket is closed, so one that lingers counts.
+    /// A session counts until its socket is closed, so one that lingers counts. Lowered below what lives, it ends nobody:
+    /// none is admitted until enough have ended.
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`ConfigError::MaxSessions`] for 0.
     pub fn max_sessions(mut self, sessions: usize) -> Self {
-        self.limits.max_sessions = sessions;
+        self.limits.admission.max_sessions = sessions;
+        self
+    }
+
+    /// Sets how many sessions of one source may live at once, over all workers and listeners. Default: no limit,
+    /// `usize::MAX`. What a source is, [`source_prefix`](Self::source_prefix) says.
+    ///
+    /// A connection over it is refused, whatever [`over_limit`](Self::over_limit) says.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ConfigError::MaxSessionsPerSource`] for 0.
+    pub fn max_sessions_per_source(mut self, sessions: usize) -> Self {
+        self.limits.admission.max_sessions_per_source = sessions;
+        self
+    }
+
+    /// Sets which addresses are one source. Default: each IPv4 address, each IPv6 network of 64 bits.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ConfigError::SourcePrefix`] above 32 and 128 bits.
+    pub fn source_prefix(mut self, prefix: SourcePrefix) -> Self {
+        self.limits.admission.source_prefix = prefix;
+        self
+    }
+
+    /// Sets how many connections are accepted each second, over all listeners. Default: no limit.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ConfigError::Rate`] for a rate or burst of 0.
+    pub fn accept_rate(mut self, rate: Option<Rate>) -> Self {
+        self.limits.admission.accept_rate = rate;
+        self
+    }
+
+    /// Sets how many connections of one source are admitted each second. Default: no limit.
+    ///
+    /// A connection over it is refused, whatever [`over_limit`](Self::over_limit) says.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ConfigError::Rate`] for a rate or burst of 0.
+    pub fn accept_rate_per_source(mut self, rate: Option<Rate>) -> Self {
+        self.limits.admission.accept_rate_per_source = rate;
+        self
+    }
+
+    /// Sets what becomes of a connection over [`max_sessions`](Self::max_sessions) or
+    /// [`accept_rate`](Self::accept_rate). Default: it waits.
+    pub fn over_limit(mut self, policy: OverLimit) -> Self {
+        self.limits.admission.over_limit = policy;
+        self
+    }
+
+    /// Sets what a refused connection is sent, the newline included; nothing if it is empty. Default: `too many
+    /// connections, try again later`, CR LF.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ConfigError::RefuseLine`] above 1024 bytes.
+    pub fn refuse_line(mut self, line: impl Into<Bytes>) -> Self {
+        self.limits.admission.refuse_line = line.into();
+        self
+    }
+
+    /// Sets who may connect; empty, the default, is everybody. Whoever else connects is closed without a word.
+    pub fn allow(mut self, prefixes: impl IntoIterator<Item = Prefix>) -> Self {
+        self.limits.admission.allow = prefixes.into_iter().collect();
+        self
+    }
+
+    /// Sets who may not connect, whatever [`allow`](Self::allow) says. Default: nobody. Set while a server runs, it ends
+    /// their sessions, too.
+    pub fn deny(mut self, prefixes: impl IntoIterator<Item = Prefix>) -> Self {
+        self.limits.admission.deny = prefixes.into_iter().collect();
+        self
+    }
+
+    /// Sets whom the limits of a source do not hold for, as the one address of many users, or a health check. Default:
+    /// nobody.
+    pub fn exempt(mut self, prefixes: impl IntoIterator<Item = Prefix>) -> Self {
+        self.limits.admission.exempt = prefixes.into_iter().collect();
         self
     }
 
@@ -105,7 +275,16 @@ impl LimitsBuilder {
     /// # Source
     /// Terms: libevent's `bufferevent_setwatermark`.
     pub fn outbox(mut self, marks: Watermarks) -> Self {
-        self.limits.outbox = marks;
+        self.limits.session.outbox = marks;
+        self
+    }
+
+    /// Sets how many bytes a session's outbox may hold before a [`Push`](crate::Push) to it is dropped. Unit: bytes.
+    /// Default: 1 MiB.
+    ///
+    /// What its own handler writes is not held to it: the session is not given lines while its peer does not read.
+    pub fn push_limit(mut self, bytes: usize) -> Self {
+        self.limits.session.push_limit = bytes;
         self
     }
 
@@ -113,7 +292,7 @@ impl LimitsBuilder {
     ///
     /// Without it the kernel answers a peer's unread bytes with a reset, and a reset destroys replies on their way.
     pub fn linger_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.linger_timeout = timeout;
+        self.limits.session.linger_timeout = timeout;
         self
     }
 
@@ -121,7 +300,55 @@ impl LimitsBuilder {
     ///
     /// A session that waits hears neither its peer nor its mailbox, so a wait that never ends would hold it for ever.
     pub fn wait_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.wait_timeout = timeout;
+        self.limits.session.wait_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a session may go without a line, while none is begun. Default: 10 min; `None` is for ever.
+    ///
+    /// What its own handler or others write to it does not count. The clock stands still while the session waits, is
+    /// paused, has more in its outbox than its peer takes, or once the peer's bytes have ended. The session drains:
+    /// [`CloseReason::IdleTimeout`](crate::CloseReason::IdleTimeout).
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ConfigError::Timeout`] for less than a second: deadlines are met within one.
+    pub fn idle_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.limits.session.idle_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a line may take from its first byte to its delimiter, however its bytes trickle. Default: 60 s;
+    /// `None` is for ever, and then any byte counts as activity for [`idle_timeout`](Self::idle_timeout).
+    ///
+    /// The clock stands still when that of the idle timeout does. What was begun is dropped and counted:
+    /// [`CloseReason::LineTimeout`](crate::CloseReason::LineTimeout).
+    ///
+    /// # Errors
+    /// As [`idle_timeout`](Self::idle_timeout).
+    pub fn line_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.limits.session.line_timeout = timeout;
+        self
+    }
+
+    /// Sets how long an outbox may hold bytes of which the kernel takes none. Default: 60 s; `None` is for ever.
+    ///
+    /// A peer that reads ever so slowly is not ended by it. The session is cut, what is unsent is counted:
+    /// [`CloseReason::WriteStalled`](crate::CloseReason::WriteStalled).
+    ///
+    /// # Errors
+    /// As [`idle_timeout`](Self::idle_timeout).
+    pub fn write_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.limits.session.write_timeout = timeout;
+        self
+    }
+
+    /// Sets how old a session may grow; then it drains: [`CloseReason::MaxAge`](crate::CloseReason::MaxAge). Default:
+    /// `None`, as old as it likes.
+    ///
+    /// # Errors
+    /// As [`idle_timeout`](Self::idle_timeout).
+    pub fn max_age(mut self, age: Option<Duration>) -> Self {
+        self.limits.session.max_age = age;
         self
     }
 
@@ -130,12 +357,46 @@ impl LimitsBuilder {
     /// # Errors
     /// A [`ConfigError`] that names the first limit which cannot be meant.
     pub fn build(self) -> Result<Limits, ConfigError> {
-        let Watermarks { low, high } = self.limits.outbox;
+        let Limits { admission, session } = &self.limits;
+        let Watermarks { low, high } = session.outbox;
         if low >= high {
             return Err(ConfigError::Watermarks { low, high });
         }
-        if self.limits.max_sessions == 0 {
+        if admission.max_sessions == 0 {
             return Err(ConfigError::MaxSessions);
+        }
+        if admission.max_sessions_per_source == 0 {
+            return Err(ConfigError::MaxSessionsPerSource);
+        }
+        let SourcePrefix { v4, v6 } = admission.source_prefix;
+        if v4 > 32 || v6 > 128 {
+            return Err(ConfigError::SourcePrefix { v4, v6 });
+        }
+        let rates =
+            [("accept rate", admission.accept_rate), ("accept rate per source", admission.accept_rate_per_source)];
+        for (limit, rate) in rates {
+            if let Some(Rate { per_second, burst }) = rate
+                && (per_second == 0 || burst == 0)
+            {
+                return Err(ConfigError::Rate { limit });
+            }
+        }
+        let bytes = admission.refuse_line.len();
+        if bytes > MAX_REFUSE_LINE {
+            return Err(ConfigError::RefuseLine { bytes });
+        }
+        let timeouts = [
+            ("idle timeout", session.idle_timeout),
+            ("line timeout", session.line_timeout),
+            ("write timeout", session.write_timeout),
+            ("max age", session.max_age),
+        ];
+        for (limit, timeout) in timeouts {
+            if let Some(timeout) = timeout
+                && !(SHORTEST_TIMEOUT..=LONGEST_TIMEOUT).contains(&timeout)
+            {
+                return Err(ConfigError::Timeout { limit, timeout });
+            }
         }
         Ok(self.limits)
     }

@@ -120,6 +120,16 @@ pub enum CloseReason {
     HandlerStalled,
     /// A `ctx.wait` future did not end in time.
     WaitTimeout,
+    /// No line came for [`idle_timeout`](crate::LimitsBuilder::idle_timeout).
+    IdleTimeout,
+    /// A line took longer than [`line_timeout`](crate::LimitsBuilder::line_timeout).
+    LineTimeout,
+    /// The kernel took nothing of the outbox for [`write_timeout`](crate::LimitsBuilder::write_timeout).
+    WriteStalled,
+    /// It grew as old as [`max_age`](crate::LimitsBuilder::max_age).
+    MaxAge,
+    /// An operator ended it: [`Kick`](crate::Kick), or a list of denied sources.
+    Kicked,
     /// The session's arbiter stopped under it.
     WorkerStopped,
     /// One half of the socket failed in another way.
@@ -144,6 +154,11 @@ impl CloseReason {
             Self::HandlerPanicked => "handler-panicked",
             Self::HandlerStalled => "handler-stalled",
             Self::WaitTimeout => "wait-timeout",
+            Self::IdleTimeout => "idle-timeout",
+            Self::LineTimeout => "line-timeout",
+            Self::WriteStalled => "write-stalled",
+            Self::MaxAge => "max-age",
+            Self::Kicked => "kicked",
             Self::WorkerStopped => "worker-stopped",
             Self::Io(Half::Read, _) => "io-read",
             Self::Io(Half::Write, _) => "io-write",

@@ -17,6 +17,7 @@ use actix::{
     dev::channel::{AddressReceiver, channel},
 };
 use actix_rt::{Arbiter, ArbiterHandle};
+use bytes::Bytes;
 use tokio::{
     net::TcpStream,
     signal::unix::{Signal, SignalKind, signal},
@@ -24,11 +25,13 @@ use tokio::{
 };
 
 use crate::{
-    BindError, ConfigError, Connection, Drain, DrainReport, Framing, GetStats, Limits, LineHandler, ListSessions,
-    ListenerId, ServerEnded, SessionInfo, Stats, Supervisor,
-    acceptor::{Acceptor, Shortage, StartHere, WorkerHandle},
+    BindError, ConfigError, Connection, Drain, DrainReport, Framing, GetLimits, GetStats, Kick, Limits, LimitsChange,
+    LineHandler, ListSessions, ListenerId, PauseListener, Push, Pushed, ServerEnded, SessionFilter, SessionId,
+    SessionInfo, SessionPage, SessionQuery, SetLimits, Stats, Supervisor,
+    acceptor::{Acceptor, Refusals, Shortage, StartHere, WorkerHandle},
     admission::Admission,
     context::Session,
+    limits::SessionLimits,
     supervisor::Finished,
     worker::{self, Admitted, Order, Upstream, Worker},
 };
@@ -243,7 +246,7 @@ where
 
         // Before any listener says that it listens: whoever reads that may send a signal at once.
         let signals = self.drain_on_signals.and_then(|deadline| Some((EndSignals::new()?, deadline)));
-        let admission = Admission::new(self.limits.max_sessions);
+        let admission = Admission::new(self.limits.admission.clone());
         let (supervisor, supervisor_mailbox) = channel(MAILBOX_CAPACITY);
         let supervisor = Addr::new(supervisor);
         let addresses = self.addresses();
@@ -285,7 +288,7 @@ where
             let parts = WorkerParts {
                 index,
                 orders,
-                limits: self.limits,
+                limits: self.limits.session,
                 framing: self.framing,
                 supervisor: supervisor.clone(),
                 load: Arc::clone(&handles[index].load),
@@ -310,8 +313,14 @@ where
         }
 
         let (finished, when_finished) = watch::channel(None);
-        Context::with_receiver(supervisor_mailbox)
-            .run(Supervisor::new(admission, acceptors, handles, arbiters, finished));
+        Context::with_receiver(supervisor_mailbox).run(Supervisor::new(
+            self.limits,
+            admission,
+            acceptors,
+            handles,
+            arbiters,
+            finished,
+        ));
         let server = ServerHandle { supervisor, addresses, arbiters: places, finished: when_finished };
         if let Some((signals, deadline)) = signals {
             actix_rt::spawn(drain_on_signals(server.clone(), signals, deadline));
@@ -337,7 +346,7 @@ fn listen_on(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
 struct WorkerParts<F> {
     index: usize,
     orders: mpsc::UnboundedReceiver<Order>,
-    limits: Limits,
+    limits: SessionLimits,
     framing: Framing,
     supervisor: Addr<Supervisor>,
     load: Arc<AtomicUsize>,
@@ -419,6 +428,9 @@ impl AcceptorParts {
             start_here,
             listener: None,
             shortage: Shortage::default(),
+            is_paused: false,
+            has_paid: false,
+            refusals: Refusals::default(),
         });
     }
 }
@@ -501,21 +513,114 @@ impl ServerHandle {
         self.supervisor.send(GetStats).await.map_err(|_| ServerEnded)
     }
 
-    /// The live sessions now, in the order of their numbers.
+    /// A page of the live sessions; [`SessionQuery::default`] is the first thousand.
     ///
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
-    pub async fn sessions(&self) -> Result<Vec<SessionInfo>, ServerEnded> {
-        self.supervisor.send(ListSessions).await.map_err(|_| ServerEnded)
+    pub async fn sessions(&self, query: SessionQuery) -> Result<SessionPage, ServerEnded> {
+        self.supervisor.send(ListSessions(query)).await.map_err(|_| ServerEnded)
+    }
+
+    /// One session, if it lives.
+    ///
+    /// # Errors
+    /// [`ServerEnded`] once the system has stopped.
+    pub async fn session(&self, id: SessionId) -> Result<Option<SessionInfo>, ServerEnded> {
+        let query = SessionQuery { filter: SessionFilter::id(id), ..SessionQuery::default() };
+        Ok(self.sessions(query).await?.sessions.pop())
+    }
+
+    /// Writes bytes to the sessions that `whom` says: to one, to those of a network, or to all, which share them.
+    ///
+    /// ```
+    /// # use actix_lines::{LineServer, Rot13, SessionFilter};
+    /// # #[actix::main]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let server = LineServer::new(|_| Rot13).bind("127.0.0.1:0")?.start()?;
+    /// let pushed = server.push(SessionFilter::default(), "the server restarts at noon\n").await?;
+    /// println!("{} sessions were told, {} do not read", pushed.sessions, pushed.dropped);
+    /// # server.abort().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ServerEnded`] once the system has stopped.
+    pub async fn push(&self, whom: SessionFilter, bytes: impl Into<Bytes>) -> Result<Pushed, ServerEnded> {
+        self.supervisor.send(Push { whom, bytes: bytes.into() }).await.map_err(|_| ServerEnded)
+    }
+
+    /// Ends the sessions that `whom` says, politely, each with `goodbye` if that is not empty; returns how many.
+    ///
+    /// # Errors
+    /// [`ServerEnded`] once the system has stopped.
+    pub async fn kick(&self, whom: SessionFilter, goodbye: impl Into<Bytes>) -> Result<u64, ServerEnded> {
+        self.supervisor.send(Kick { whom, goodbye: goodbye.into() }).await.map_err(|_| ServerEnded)
+    }
+
+    /// Stops accepting on a listener: the backlog holds what comes. False if there is none with this number.
+    ///
+    /// # Errors
+    /// [`ServerEnded`] once the system has stopped.
+    pub async fn pause(&self, listener: ListenerId) -> Result<bool, ServerEnded> {
+        self.supervisor.send(PauseListener { listener, paused: true }).await.map_err(|_| ServerEnded)
+    }
+
+    /// Undoes [`pause`](Self::pause).
+    ///
+    /// # Errors
+    /// [`ServerEnded`] once the system has stopped.
+    pub async fn resume(&self, listener: ListenerId) -> Result<bool, ServerEnded> {
+        self.supervisor.send(PauseListener { listener, paused: false }).await.map_err(|_| ServerEnded)
+    }
+
+    /// The limits in force.
+    ///
+    /// # Errors
+    /// [`ServerEnded`] once the system has stopped.
+    pub async fn limits(&self) -> Result<Limits, ServerEnded> {
+        self.supervisor.send(GetLimits).await.map_err(|_| ServerEnded)
+    }
+
+    /// Changes the limits, for the sessions that live as well, and says which of those it ends.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use actix_lines::{LineServer, Rot13};
+    /// # #[actix::main]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let server = LineServer::new(|_| Rot13).bind("127.0.0.1:0")?.start()?;
+    /// let shorter = server.limits().await?.to_builder().idle_timeout(Some(Duration::from_secs(60))).build()?;
+    /// let would_end = server.try_limits(shorter.clone()).await?.ends.len();
+    /// if would_end < 100 {
+    ///     server.set_limits(shorter).await?;
+    /// }
+    /// # server.abort().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ServerEnded`] once the system has stopped.
+    pub async fn set_limits(&self, limits: Limits) -> Result<LimitsChange, ServerEnded> {
+        self.supervisor.send(SetLimits { limits, dry_run: false }).await.map_err(|_| ServerEnded)
+    }
+
+    /// Says which sessions [`set_limits`](Self::set_limits) would end, and changes nothing.
+    ///
+    /// # Errors
+    /// [`ServerEnded`] once the system has stopped.
+    pub async fn try_limits(&self, limits: Limits) -> Result<LimitsChange, ServerEnded> {
+        self.supervisor.send(SetLimits { limits, dry_run: true }).await.map_err(|_| ServerEnded)
     }
 
     /// Ends the server: accepts no more, lets every session answer what it has read, flush and close; aborts what is left
-    /// after `deadline`.
+    /// after `deadline`. With a goodbye, or spread over time: send the supervisor a [`Drain`].
     ///
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
     pub async fn drain(&self, deadline: Duration) -> Result<DrainReport, ServerEnded> {
-        self.supervisor.send(Drain { deadline }).await.map_err(|_| ServerEnded)
+        self.supervisor.send(Drain::within(deadline)).await.map_err(|_| ServerEnded)
     }
 
     /// Ends the server now: unsent bytes are dropped and counted.

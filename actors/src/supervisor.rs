@@ -6,25 +6,31 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
 
 use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture, WrapFuture,
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, Recipient, ResponseActFuture,
+    ResponseFuture, WrapFuture,
 };
+use bytes::Bytes;
+use futures::future::OptionFuture;
 use tokio::{
     sync::{oneshot, watch},
     time::Instant,
 };
 
 use crate::{
-    CloseReport, ListenerId, SessionId,
-    acceptor::{Acceptor, CloseListener, WorkerHandle},
+    CloseReport, Limits, ListenerId,
+    acceptor::{Acceptor, CloseListener, SetPaused, WorkerHandle},
     admission::Admission,
-    worker::Order,
+    query::{SessionFilter, SessionInfo, SessionPage, SessionQuery},
+    worker::{Order, Question},
 };
+
+/// How often a drain says how far it is.
+const PROGRESS: Duration = Duration::from_secs(1);
 
 /// The server's counters. Consistent in themselves: `opened` is `live` and all of `closed`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,34 +52,12 @@ pub struct Stats {
     pub unsent_bytes: u64,
     /// Bytes read that no handler saw, by the ended.
     pub undelivered_bytes: u64,
+    /// Bytes that the kernel has yet to take, of the live.
+    pub outbox_bytes: u64,
+    /// Connections that did not become sessions, by [`RefuseReason::name`](crate::RefuseReason::name).
+    pub refused: BTreeMap<&'static str, u64>,
     /// Events that a subscriber was too slow for.
     pub events_lost: u64,
-}
-
-/// What is known of a live session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SessionInfo {
-    /// The session's number.
-    pub id: SessionId,
-    /// The peer's address; `None` for a transport without one.
-    pub peer: Option<SocketAddr>,
-    /// The listener that it came in by.
-    pub listener: Option<ListenerId>,
-    /// The worker that runs it, from 0.
-    pub worker: usize,
-    /// Since its admission.
-    pub age: Duration,
-    /// Lines given to its handler.
-    pub lines_in: u64,
-    /// Bytes read.
-    pub bytes_in: u64,
-    /// Bytes that the kernel took.
-    pub bytes_out: u64,
-    /// Bytes that the kernel has yet to take.
-    pub outbox_bytes: usize,
-    /// Its handler has nothing more to say: it flushes or lingers.
-    pub closing: bool,
 }
 
 /// What became of the sessions in a drain.
@@ -95,6 +79,22 @@ pub struct DrainReport {
 pub enum SessionEvent {
     /// A session has ended.
     Closed(CloseReport),
+    /// A drain goes on: said once a second, and once at its end.
+    Draining(DrainProgress),
+}
+
+/// How far a drain is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DrainProgress {
+    /// Sessions that have ended by themselves so far.
+    pub ended: u64,
+    /// Sessions that were cut so far.
+    pub cut: u64,
+    /// Sessions that are left.
+    pub left: u64,
+    /// Since the request.
+    pub duration: Duration,
 }
 
 /// Asks for the counters.
@@ -102,10 +102,77 @@ pub enum SessionEvent {
 #[rtype(result = "Stats")]
 pub struct GetStats;
 
-/// Asks for all live sessions, in the order of their numbers.
+/// Asks for a page of live sessions.
+#[derive(Clone, Copy, Debug, Default, Message)]
+#[rtype(result = "SessionPage")]
+pub struct ListSessions(pub SessionQuery);
+
+/// Ends sessions politely; answers how many. A session that waits for a future ends as soon as that has ended, or at
+/// its deadline.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "u64")]
+pub struct Kick {
+    /// Which.
+    pub whom: SessionFilter,
+    /// Written to each before; nothing if empty. The newline is yours.
+    pub goodbye: Bytes,
+}
+
+/// Writes bytes to sessions, behind what their handlers have written so far. All sessions share the bytes. It reaches a
+/// session that waits or is paused, too.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Pushed")]
+pub struct Push {
+    /// Which.
+    pub whom: SessionFilter,
+    /// What. The newline is yours.
+    pub bytes: Bytes,
+}
+
+/// What became of a [`Push`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pushed {
+    /// Sessions that will write it.
+    pub sessions: u64,
+    /// Sessions whose outbox had no room for it under [`push_limit`](crate::LimitsBuilder::push_limit).
+    pub dropped: u64,
+}
+
+/// Stops or resumes accepting on one listener; while it is paused the backlog holds what comes. False if there is none
+/// with this number.
 #[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "Vec<SessionInfo>")]
-pub struct ListSessions;
+#[rtype(result = "bool")]
+pub struct PauseListener {
+    /// Which.
+    pub listener: ListenerId,
+    /// Whether it is to be paused.
+    pub paused: bool,
+}
+
+/// Asks for the limits in force.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Limits")]
+pub struct GetLimits;
+
+/// Changes the limits, for the sessions that live as well. Lists may end sessions, and so may times; numbers of sessions
+/// and rates are for those to come.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "LimitsChange")]
+pub struct SetLimits {
+    /// All limits as they are to be: start from [`GetLimits`] to change some.
+    pub limits: Limits,
+    /// Change nothing, only say whom it would end.
+    pub dry_run: bool,
+}
+
+/// What a change of limits does, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitsChange {
+    /// The sessions that it ends, those whose time would have been up anyway included.
+    pub ends: Vec<SessionInfo>,
+}
 
 /// Sends every [`SessionEvent`] from now on. What does not fit the subscriber's mailbox is lost, and counted in
 /// [`Stats::events_lost`].
@@ -115,11 +182,24 @@ pub struct Subscribe(pub Recipient<SessionEvent>);
 
 /// Accept no more, answer what was read, flush, close; after `deadline` abort the rest. The server ends with it. Sending
 /// it twice shortens the time if the second deadline comes first, and changes nothing else.
-#[derive(Clone, Copy, Debug, Message)]
+#[derive(Clone, Debug, Message)]
 #[rtype(result = "DrainReport")]
 pub struct Drain {
     /// How long sessions have.
     pub deadline: Duration,
+    /// Written to each session before; nothing if empty. The newline is yours.
+    pub goodbye: Bytes,
+    /// Sessions are told to end one after the other over this time, so that their peers do not all come back at once
+    /// elsewhere. Zero tells all at once; longer than the deadline is as long as that.
+    pub spread: Duration,
+}
+
+impl Drain {
+    /// All at once, without a goodbye.
+    #[must_use]
+    pub fn within(deadline: Duration) -> Self {
+        Self { deadline, goodbye: Bytes::new(), spread: Duration::ZERO }
+    }
 }
 
 /// From a worker: sessions that ended, and the answer to a question if one was asked.
@@ -148,14 +228,23 @@ pub(crate) struct Totals {
     pub(crate) lines_in: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+    pub(crate) outbox_bytes: u64,
+    /// Sessions that had no room for what was pushed.
+    pub(crate) dropped: u64,
 }
 
 /// A question that some workers have yet to answer.
-struct Question {
+struct Asked {
     missing: Vec<usize>,
+    so_far: Answered,
+    done: oneshot::Sender<Answered>,
+}
+
+/// The workers' answers, added up.
+#[derive(Default)]
+struct Answered {
     totals: Totals,
     sessions: Vec<SessionInfo>,
-    done: oneshot::Sender<(Stats, Vec<SessionInfo>)>,
 }
 
 struct Draining {
@@ -170,6 +259,7 @@ struct Draining {
 /// The control-path actor of one server. Reached through [`ServerHandle::supervisor`](crate::ServerHandle::supervisor).
 pub struct Supervisor {
     admission: Arc<Admission>,
+    /// In the order of the listeners' numbers.
     acceptors: Vec<Addr<Acceptor>>,
     /// `None` for a worker that is no more.
     workers: Vec<Option<WorkerHandle>>,
@@ -177,7 +267,8 @@ pub struct Supervisor {
     ended: u64,
     stats: Stats,
     subscribers: Vec<Recipient<SessionEvent>>,
-    questions: HashMap<u64, Question>,
+    limits: Limits,
+    questions: HashMap<u64, Asked>,
     next_token: u64,
     draining: Option<Draining>,
     finished: watch::Sender<Option<Finished>>,
@@ -192,6 +283,7 @@ pub(crate) struct Finished {
 
 impl Supervisor {
     pub(crate) fn new(
+        limits: Limits,
         admission: Arc<Admission>,
         acceptors: Vec<Addr<Acceptor>>,
         workers: Vec<WorkerHandle>,
@@ -199,6 +291,7 @@ impl Supervisor {
         finished: watch::Sender<Option<Finished>>,
     ) -> Self {
         Self {
+            limits,
             admission,
             acceptors,
             workers: workers.into_iter().map(Some).collect(),
@@ -224,31 +317,59 @@ impl Supervisor {
         reached
     }
 
-    fn ask(&mut self, list: bool) -> oneshot::Receiver<(Stats, Vec<SessionInfo>)> {
+    fn ask(&mut self, question: Question) -> impl Future<Output = Answered> + use<> {
         let token = self.next_token;
         self.next_token += 1;
-        let missing = self.order(|| Order::Answer { token, list });
+        let missing = self.order(|| Order::Answer { token, question: question.clone() });
         let (done, answer) = oneshot::channel();
-        self.questions.insert(token, Question { missing, totals: Totals::default(), sessions: Vec::new(), done });
+        self.questions.insert(token, Asked { missing, so_far: Answered::default(), done });
         self.settle(token);
-        answer
+        // Without an answer the supervisor is gone, and with it whoever could be told so.
+        async { answer.await.unwrap_or_default() }
     }
 
     /// Answers a question that no worker is missing from.
     fn settle(&mut self, token: u64) {
-        if self.questions.get(&token).is_some_and(|question| question.missing.is_empty())
-            && let Some(mut question) = self.questions.remove(&token)
+        if self.questions.get(&token).is_some_and(|asked| asked.missing.is_empty())
+            && let Some(asked) = self.questions.remove(&token)
         {
-            let mut stats = self.stats.clone();
-            stats.live = question.totals.sessions;
-            stats.opened = self.ended + stats.live;
-            stats.lines_in += question.totals.lines_in;
-            stats.bytes_in += question.totals.bytes_in;
-            stats.bytes_out += question.totals.bytes_out;
-            question.sessions.sort_unstable_by_key(|session| session.id);
             // Whoever asked may have lost interest.
-            let _ = question.done.send((stats, question.sessions));
+            let _ = asked.done.send(asked.so_far);
         }
+    }
+
+    /// The counters, with what the workers say of the living.
+    fn stats(&self, live: &Totals) -> Stats {
+        let mut stats = self.stats.clone();
+        stats.live = live.sessions;
+        stats.opened = self.ended + stats.live;
+        stats.lines_in += live.lines_in;
+        stats.bytes_in += live.bytes_in;
+        stats.bytes_out += live.bytes_out;
+        stats.outbox_bytes = live.outbox_bytes;
+        stats.refused = self.admission.refused();
+        stats
+    }
+
+    fn tell(&mut self, event: &SessionEvent) {
+        let lost = &mut self.stats.events_lost;
+        self.subscribers.retain(|subscriber| {
+            if subscriber.try_send(event.clone()).is_err() {
+                *lost += 1;
+            }
+            subscriber.connected()
+        });
+    }
+
+    fn tell_progress(&mut self) {
+        let Some(draining) = &self.draining else { return };
+        let DrainReport { ended, cut, .. } = draining.report;
+        let left = self.admission.admitted().saturating_sub(self.ended);
+        let progress = DrainProgress { ended, cut, left, duration: draining.since.elapsed() };
+        if left > 0 {
+            log::info!("draining: {ended} sessions ended, {cut} cut, {left} left");
+        }
+        self.tell(&SessionEvent::Draining(progress));
     }
 
     fn count(&mut self, report: CloseReport) {
@@ -262,13 +383,7 @@ impl Supervisor {
         if let Some(draining) = &mut self.draining {
             *if report.cut { &mut draining.report.cut } else { &mut draining.report.ended } += 1;
         }
-        let lost = &mut self.stats.events_lost;
-        self.subscribers.retain(|subscriber| {
-            if subscriber.try_send(SessionEvent::Closed(report.clone())).is_err() {
-                *lost += 1;
-            }
-            subscriber.connected()
-        });
+        self.tell(&SessionEvent::Closed(report));
     }
 
     /// Aborts what has not ended yet.
@@ -288,7 +403,9 @@ impl Supervisor {
         }
         draining.report.duration = draining.since.elapsed();
         let report = draining.report;
-        for waiting in draining.waiting.drain(..) {
+        let waiting = std::mem::take(&mut draining.waiting);
+        self.tell_progress();
+        for waiting in waiting {
             let _ = waiting.send(report);
         }
         for arbiter in &self.arbiters {
@@ -328,26 +445,25 @@ impl Handler<Batch> for Supervisor {
     type Result = ();
 
     fn handle(&mut self, batch: Batch, _: &mut Self::Context) {
+        let token = batch.answer.as_ref().map(|answer| answer.token);
         for report in batch.reports {
             self.count(report);
         }
         if let Some(answer) = batch.answer
-            && let Some(question) = self.questions.get_mut(&answer.token)
+            && let Some(asked) = self.questions.get_mut(&answer.token)
         {
-            question.missing.retain(|worker| *worker != batch.worker);
-            question.totals.sessions += answer.totals.sessions;
-            question.totals.lines_in += answer.totals.lines_in;
-            question.totals.bytes_in += answer.totals.bytes_in;
-            question.totals.bytes_out += answer.totals.bytes_out;
-            question.sessions.extend(answer.sessions);
-            self.settle(answer.token);
+            asked.missing.retain(|worker| *worker != batch.worker);
+            asked.so_far.add(answer);
+        }
+        if let Some(token) = token {
+            self.settle(token);
         }
         if batch.last {
             self.workers[batch.worker] = None;
             let tokens: Vec<_> = self.questions.keys().copied().collect();
             for token in tokens {
-                if let Some(question) = self.questions.get_mut(&token) {
-                    question.missing.retain(|worker| *worker != batch.worker);
+                if let Some(asked) = self.questions.get_mut(&token) {
+                    asked.missing.retain(|worker| *worker != batch.worker);
                 }
                 self.settle(token);
             }
@@ -363,21 +479,95 @@ impl Handler<Batch> for Supervisor {
     }
 }
 
+impl Answered {
+    fn add(&mut self, answer: Answer) {
+        let Totals { sessions, lines_in, bytes_in, bytes_out, outbox_bytes, dropped } = answer.totals;
+        self.totals.sessions += sessions;
+        self.totals.lines_in += lines_in;
+        self.totals.bytes_in += bytes_in;
+        self.totals.bytes_out += bytes_out;
+        self.totals.outbox_bytes += outbox_bytes;
+        self.totals.dropped += dropped;
+        self.sessions.extend(answer.sessions);
+    }
+}
+
 impl Handler<GetStats> for Supervisor {
-    type Result = ResponseFuture<Stats>;
+    type Result = ResponseActFuture<Self, Stats>;
 
     fn handle(&mut self, _: GetStats, _: &mut Self::Context) -> Self::Result {
-        let answer = self.ask(false);
-        Box::pin(async { answer.await.map(|(stats, _)| stats).unwrap_or_default() })
+        let answer = self.ask(Question::Totals).into_actor(self);
+        // An end that was counted meanwhile came before its worker's answer, and is not in that.
+        Box::pin(answer.map(|answered, supervisor, _| supervisor.stats(&answered.totals)))
     }
 }
 
 impl Handler<ListSessions> for Supervisor {
-    type Result = ResponseFuture<Vec<SessionInfo>>;
+    type Result = ResponseFuture<SessionPage>;
 
-    fn handle(&mut self, _: ListSessions, _: &mut Self::Context) -> Self::Result {
-        let answer = self.ask(true);
-        Box::pin(async { answer.await.map(|(_, sessions)| sessions).unwrap_or_default() })
+    fn handle(&mut self, ListSessions(query): ListSessions, _: &mut Self::Context) -> Self::Result {
+        let answer = self.ask(Question::List(Arc::new(query)));
+        Box::pin(async move {
+            let mut answered = answer.await;
+            query.cut_to_page(&mut answered.sessions, query.offset);
+            SessionPage { sessions: answered.sessions, total: answered.totals.sessions }
+        })
+    }
+}
+
+impl Handler<Kick> for Supervisor {
+    type Result = ResponseFuture<u64>;
+
+    fn handle(&mut self, Kick { whom, goodbye }: Kick, _: &mut Self::Context) -> Self::Result {
+        let answer = self.ask(Question::Kick { whom, goodbye });
+        Box::pin(async { answer.await.totals.sessions })
+    }
+}
+
+impl Handler<Push> for Supervisor {
+    type Result = ResponseFuture<Pushed>;
+
+    fn handle(&mut self, Push { whom, bytes }: Push, _: &mut Self::Context) -> Self::Result {
+        let answer = self.ask(Question::Push { whom, bytes });
+        Box::pin(async {
+            let Totals { sessions, dropped, .. } = answer.await.totals;
+            Pushed { sessions, dropped }
+        })
+    }
+}
+
+impl Handler<PauseListener> for Supervisor {
+    type Result = ResponseFuture<bool>;
+
+    fn handle(&mut self, PauseListener { listener, paused }: PauseListener, _: &mut Self::Context) -> Self::Result {
+        let told = self.acceptors.get(listener.get()).map(|acceptor| acceptor.send(SetPaused(paused)));
+        Box::pin(async { matches!(OptionFuture::from(told).await, Some(Ok(()))) })
+    }
+}
+
+impl Handler<GetLimits> for Supervisor {
+    type Result = MessageResult<GetLimits>;
+
+    fn handle(&mut self, _: GetLimits, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.limits.clone())
+    }
+}
+
+impl Handler<SetLimits> for Supervisor {
+    type Result = ResponseFuture<LimitsChange>;
+
+    fn handle(&mut self, SetLimits { limits, dry_run }: SetLimits, _: &mut Self::Context) -> Self::Result {
+        if !dry_run {
+            // Before the workers look at the living, so that nobody comes in between by the old lists.
+            self.admission.set(limits.admission.clone());
+            self.limits = limits.clone();
+        }
+        let answer = self.ask(Question::Limits { limits: Arc::new(limits), dry_run });
+        Box::pin(async {
+            let mut ends = answer.await.sessions;
+            ends.sort_unstable_by_key(|session| session.id);
+            LimitsChange { ends }
+        })
     }
 }
 
@@ -392,7 +582,7 @@ impl Handler<Subscribe> for Supervisor {
 impl Handler<Drain> for Supervisor {
     type Result = ResponseFuture<DrainReport>;
 
-    fn handle(&mut self, Drain { deadline }: Drain, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Drain { deadline, goodbye, spread }: Drain, ctx: &mut Self::Context) -> Self::Result {
         let (done, report) = oneshot::channel();
         let first = self.draining.is_none();
         let draining = self.draining.get_or_insert_with(|| Draining {
@@ -405,8 +595,9 @@ impl Handler<Drain> for Supervisor {
         draining.waiting.push(done);
         if first {
             let closing: Vec<_> = self.acceptors.drain(..).map(|acceptor| acceptor.send(CloseListener)).collect();
-            let closed = futures::future::join_all(closing).into_actor(self).map(|_, supervisor, _| {
-                supervisor.order(|| Order::Drain);
+            ctx.run_interval(PROGRESS, |supervisor, _| supervisor.tell_progress());
+            let closed = futures::future::join_all(closing).into_actor(self).map(move |_, supervisor: &mut Self, _| {
+                supervisor.order(|| Order::Drain { over: spread.min(deadline), goodbye: goodbye.clone() });
                 if let Some(draining) = &mut supervisor.draining {
                     draining.listeners_closed = true;
                     if draining.aborting {

@@ -17,6 +17,7 @@ use std::{
 };
 
 use actix::Addr;
+use bytes::Bytes;
 use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, MissedTickBehavior},
@@ -26,13 +27,16 @@ use crate::{
     CloseReason, CloseReport, Connection, Limits, ListenerId, SessionId, Supervisor,
     admission::Place,
     framing::SLACK_BYTES,
-    limits::{CARRY_BYTES, SCRATCH_BYTES},
+    limits::{CARRY_BYTES, SCRATCH_BYTES, SessionLimits},
     outbox::Outbox,
-    supervisor::{Answer, Batch, SessionInfo, Totals},
+    query::{SessionFilter, SessionInfo, SessionQuery, SessionState},
+    supervisor::{Answer, Batch, Totals},
 };
 
 /// How often deadlines are looked at; they are met within twice that.
 const SWEEP: Duration = Duration::from_millis(250);
+/// How often a drain that is spread over time tells more sessions.
+const SPREAD_TICK: Duration = Duration::from_millis(50);
 /// Slots looked at before the sessions get a turn again.
 const SWEEP_SLICE: usize = 4096;
 /// How long an end may wait for others before the supervisor hears of it, and how many at most.
@@ -45,21 +49,94 @@ const CHUNK: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Drain = 1,
-    Abort = 2,
-    Deadline = 4,
+    Abort = 1 << 1,
+    /// The end of a linger or of a wait.
+    Deadline = 1 << 2,
+    /// No line for too long.
+    Idle = 1 << 3,
+    /// A line that takes too long.
+    Line = 1 << 4,
+    /// The outbox makes no progress.
+    Stall = 1 << 5,
+    Age = 1 << 6,
+    Kick = 1 << 7,
+    /// Bytes to write are in the slot.
+    Push = 1 << 8,
 }
 
 /// What was said to a session since its last turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Commands(u8);
+pub(crate) struct Commands(u16);
 
 impl Commands {
     pub(crate) fn has(self, command: Command) -> bool {
-        self.0 & command as u8 != 0
+        self.0 & command as u16 != 0
     }
 
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
+    }
+}
+
+/// What a turn leaves a session in, as the sweep has to know it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing(u8);
+
+impl Standing {
+    /// It reads on as far as its actor is concerned: not draining, not closing.
+    pub(crate) const OPEN: Self = Self(1);
+    /// A line has begun.
+    pub(crate) const PARTIAL: Self = Self(1 << 1);
+    /// Bytes, or the FIN, have yet to leave.
+    pub(crate) const WRITING: Self = Self(1 << 2);
+    /// It is not its peer who keeps lines from coming.
+    pub(crate) const STILL: Self = Self(1 << 3);
+
+    pub(crate) fn with(self, other: Self, holds: bool) -> Self {
+        Self(self.0 | if holds { other.0 } else { 0 })
+    }
+
+    fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// How long what may last, in milliseconds; longer than any time where it may last for ever.
+#[derive(Clone, Copy, Debug)]
+struct Timeouts {
+    idle: u32,
+    line: u32,
+    write: u32,
+    age: Duration,
+}
+
+impl Timeouts {
+    fn new(limits: &SessionLimits) -> Self {
+        let milliseconds = |timeout: Option<Duration>| {
+            timeout.map_or(u32::MAX, |timeout| timeout.as_millis().try_into().unwrap_or(u32::MAX))
+        };
+        Self {
+            idle: milliseconds(limits.idle_timeout),
+            line: milliseconds(limits.line_timeout),
+            write: milliseconds(limits.write_timeout),
+            age: limits.max_age.unwrap_or(Duration::MAX),
+        }
+    }
+}
+
+/// One moment, on both clocks that slots have stamps of.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    /// In milliseconds of the worker's clock.
+    stamp: u32,
+    instant: Instant,
+}
+
+impl Moment {
+    /// Milliseconds since `stamp`; 0 if that is still to come. It may wrap: no timeout is longer than half of the clock.
+    fn since(self, stamp: u32) -> u32 {
+        let elapsed = self.stamp.wrapping_sub(stamp);
+        if elapsed > u32::MAX / 2 { 0 } else { elapsed }
     }
 }
 
@@ -72,30 +149,40 @@ pub(crate) struct Slot {
     pub(crate) reason: Option<CloseReason>,
     commands: Commands,
     closing: bool,
+    standing: Standing,
     opened: Instant,
     /// In milliseconds of the worker's clock; 0 is none.
     deadline: u32,
+    /// When the last line was delivered or the next one began, and when the kernel last took something; in milliseconds of
+    /// the worker's clock, never too early.
+    heard: u32,
+    wrote: u32,
     outbox_len: u32,
     waker: Option<Waker>,
     lines_in: u64,
     bytes_in: u64,
     bytes_out: u64,
-    /// Rare, so it is not here.
-    losses: Option<Box<Losses>>,
+    /// Seldom there, so it is not here.
+    rare: Option<Box<Rare>>,
     /// Given back with the slot.
     _place: Option<Place>,
 }
 
 #[derive(Debug, Default)]
-struct Losses {
+struct Rare {
     unsent: u64,
     undelivered: u64,
     tail: u64,
+    /// Pushed by others, to be written in the next turn.
+    pushed: Vec<Bytes>,
+    pushed_len: usize,
 }
 
 /// What one turn adds to a session's counters.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
+    /// A line, or a piece of one, was delivered.
+    pub(crate) delivered: bool,
     pub(crate) lines_in: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
@@ -140,10 +227,27 @@ pub(crate) struct Upstream {
     pub(crate) load: Arc<AtomicUsize>,
 }
 
+/// A drain that tells sessions one after the other.
+#[derive(Clone, Copy, Debug)]
+struct Spread {
+    since: Instant,
+    over: Duration,
+    /// Slots told so far.
+    told: usize,
+}
+
 pub(crate) struct Worker {
     index: usize,
-    pub(crate) limits: Limits,
+    limits: Cell<SessionLimits>,
+    /// The outbox's watermarks again, where each write finds them.
+    high: Cell<usize>,
+    low: Cell<usize>,
     epoch: Instant,
+    /// The clock as it was at the last sweep; what a turn stamps.
+    clock: Cell<u32>,
+    /// Without a line timeout a byte counts as activity.
+    bytes_count: Cell<bool>,
+    spread: Cell<Option<Spread>>,
     scratch: Cell<Vec<u8>>,
     loan: Cell<Option<Box<Outbox>>>,
     slots: RefCell<Slots>,
@@ -159,10 +263,15 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(index: usize, limits: Limits, upstream: Option<Upstream>) -> Rc<Self> {
+    pub(crate) fn new(index: usize, limits: SessionLimits, upstream: Option<Upstream>) -> Rc<Self> {
         Rc::new(Self {
             index,
-            limits,
+            limits: Cell::new(limits),
+            high: Cell::new(limits.outbox.high),
+            low: Cell::new(limits.outbox.low),
+            clock: Cell::new(0),
+            bytes_count: Cell::new(limits.line_timeout.is_none()),
+            spread: Cell::new(None),
             // A clock that never shows 0, which stands for 'no deadline'.
             epoch: Instant::now() - Duration::from_millis(1),
             scratch: Cell::default(),
@@ -204,6 +313,34 @@ impl Worker {
         self.epoch.elapsed().as_millis() as u32
     }
 
+    /// The high watermark, in bytes.
+    #[inline]
+    pub(crate) fn high(&self) -> usize {
+        self.high.get()
+    }
+
+    /// The low watermark, in bytes.
+    #[inline]
+    pub(crate) fn low(&self) -> usize {
+        self.low.get()
+    }
+
+    pub(crate) fn limits(&self) -> SessionLimits {
+        self.limits.get()
+    }
+
+    fn set_limits(&self, limits: SessionLimits) {
+        self.limits.set(limits);
+        self.high.set(limits.outbox.high);
+        self.low.set(limits.outbox.low);
+        self.bytes_count.set(limits.line_timeout.is_none());
+    }
+
+    /// A stamp that is not too early: the clock may be a sweep old.
+    fn stamp(&self) -> u32 {
+        self.clock.get().wrapping_add(SWEEP.as_millis() as u32)
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
     }
@@ -213,6 +350,7 @@ impl Worker {
         if self.live.get() == 1 {
             // The clock stands still while nobody needs it.
             self.reports_ready.notify_one();
+            self.clock.set(self.now());
         }
         self.slots.borrow_mut().insert(Slot {
             id: connection.id,
@@ -222,13 +360,16 @@ impl Worker {
             commands: Commands::default(),
             closing: false,
             opened: Instant::now(),
+            standing: Standing::OPEN,
             deadline: 0,
+            heard: self.stamp(),
+            wrote: 0,
             outbox_len: 0,
             waker: None,
             lines_in: 0,
             bytes_in: 0,
             bytes_out: 0,
-            losses: None,
+            rare: None,
             _place: place,
         })
     }
@@ -304,47 +445,141 @@ impl Worker {
         }
     }
 
-    fn command(&self, command: Command, mut whom: impl FnMut(&Slot) -> bool) {
-        for slot in self.slots.borrow_mut().iter_mut() {
-            if whom(slot) {
-                slot.tell(command, &self.told);
+    /// Books what a turn counted and how it leaves the session.
+    #[inline]
+    pub(crate) fn end_turn(&self, index: u32, counts: &Counts, outbox_len: usize, standing: Standing) {
+        let stamp = self.stamp();
+        let bytes_count = self.bytes_count.get();
+        self.slot(index, |slot| {
+            slot.lines_in += counts.lines_in;
+            slot.bytes_in += counts.bytes_in;
+            slot.bytes_out += counts.bytes_out;
+            slot.outbox_len = u32::try_from(outbox_len).unwrap_or(u32::MAX);
+            let has_changed = Standing(slot.standing.0 ^ standing.0);
+            if counts.delivered || has_changed.has(Standing::PARTIAL) || (bytes_count && counts.bytes_in > 0) {
+                slot.heard = stamp;
             }
+            if standing.has(Standing::WRITING) && (counts.bytes_out > 0 || has_changed.has(Standing::WRITING)) {
+                slot.wrote = stamp;
+            }
+            slot.standing = standing;
+        });
+    }
+
+    fn abort_all(&self) {
+        for slot in self.slots.borrow_mut().iter_mut() {
+            slot.tell(Command::Abort, &self.told);
         }
     }
 
-    pub(crate) fn drain_all(&self) {
+    /// Has the sessions drain, all now or one after the other.
+    fn drain(&self, over: Duration, goodbye: &Bytes) {
         self.draining.set(true);
-        self.command(Command::Drain, |_| true);
+        if !goodbye.is_empty() {
+            self.slots.borrow_mut().iter_mut().for_each(|slot| slot.push(goodbye, &self.told));
+        }
+        self.spread.set(Some(Spread { since: Instant::now(), over, told: 0 }));
+        self.drain_on();
     }
 
-    pub(crate) fn abort_all(&self) {
-        self.command(Command::Abort, |_| true);
+    /// Tells those whose time has come in a drain that is spread; false when all are told.
+    fn drain_on(&self) -> bool {
+        let Some(spread) = self.spread.get() else { return false };
+        let mut slots = self.slots.borrow_mut();
+        let all: usize = slots.chunks.iter().map(Vec::len).sum();
+        let part = spread.since.elapsed().as_secs_f64() / spread.over.as_secs_f64().max(f64::MIN_POSITIVE);
+        let due = if part < 1.0 { (all as f64 * part) as usize } else { all };
+        for slot in slots.chunks.iter_mut().flatten().take(due).skip(spread.told).flatten() {
+            slot.tell(Command::Drain, &self.told);
+        }
+        self.spread.set((due < all).then_some(Spread { told: due.max(spread.told), ..spread }));
+        due < all
     }
 
-    fn answer(&self, token: u64, list: bool) -> Answer {
+    fn answer(&self, token: u64, question: Question) -> Answer {
         let mut answer = Answer { token, totals: Totals::default(), sessions: Vec::new() };
-        for slot in self.slots.borrow_mut().iter_mut() {
-            answer.totals.sessions += 1;
-            answer.totals.lines_in += slot.lines_in;
-            answer.totals.bytes_in += slot.bytes_in;
-            answer.totals.bytes_out += slot.bytes_out;
-            if list {
-                answer.sessions.push(slot.info(self.index));
+        let moment = self.moment();
+        let limits = self.limits.get();
+        let mut slots = self.slots.borrow_mut();
+        let sessions = slots.iter_mut();
+        match question {
+            Question::Totals => {
+                for slot in sessions {
+                    answer.totals.sessions += 1;
+                    answer.totals.lines_in += slot.lines_in;
+                    answer.totals.bytes_in += slot.bytes_in;
+                    answer.totals.bytes_out += slot.bytes_out;
+                    answer.totals.outbox_bytes += u64::from(slot.outbox_len);
+                }
+            }
+            Question::List(query) => {
+                let infos = sessions.map(|slot| slot.info(self.index, moment)).filter(|info| query.filter.has(info));
+                answer.sessions.extend(infos);
+                answer.totals.sessions = answer.sessions.len() as u64;
+                query.cut_to_page(&mut answer.sessions, 0);
+            }
+            Question::Kick { whom, goodbye } => {
+                for slot in sessions.filter(|slot| !slot.closing && whom.has(&slot.info(self.index, moment))) {
+                    if !goodbye.is_empty() {
+                        slot.push(&goodbye, &self.told);
+                    }
+                    slot.tell(Command::Kick, &self.told);
+                    answer.totals.sessions += 1;
+                }
+            }
+            Question::Push { whom, bytes } => {
+                for slot in sessions.filter(|slot| !slot.closing && whom.has(&slot.info(self.index, moment))) {
+                    if slot.is_full(bytes.len(), limits.push_limit) {
+                        answer.totals.dropped += 1;
+                    } else {
+                        slot.push(&bytes, &self.told);
+                        answer.totals.sessions += 1;
+                    }
+                }
+            }
+            Question::Limits { limits, dry_run } => {
+                let timeouts = Timeouts::new(&limits.session);
+                for slot in sessions {
+                    let denied = slot.peer.is_some_and(|peer| limits.admission.denies(peer.ip())) && !slot.closing;
+                    if denied || slot.overdue(&timeouts, moment).is_some() {
+                        answer.totals.sessions += 1;
+                        answer.sessions.push(slot.info(self.index, moment));
+                    }
+                    if denied && !dry_run {
+                        slot.tell(Command::Kick, &self.told);
+                    }
+                }
+                if !dry_run {
+                    self.set_limits(limits.session);
+                }
             }
         }
         answer
     }
 
-    /// Tells the sessions of one slice whose time is up; false behind the last slice.
-    fn sweep(&self, slice: usize) -> bool {
-        let now = self.now();
+    fn moment(&self) -> Moment {
+        Moment { stamp: self.now(), instant: Instant::now() }
+    }
+
+    /// Tells the sessions of one slice whose time is up; false behind the last slice. `last` is when the sweep before
+    /// this began.
+    fn sweep(&self, slice: usize, last: u32) -> bool {
+        let moment = self.moment();
+        let timeouts = Timeouts::new(&self.limits.get());
         let mut slots = self.slots.borrow_mut();
         let chunks = SWEEP_SLICE / CHUNK;
         for slot in slots.chunks.iter_mut().skip(slice * chunks).take(chunks).flatten().flatten() {
-            // The difference is small and positive when the deadline is past, whether the clock wrapped or not.
-            if slot.deadline != 0 && now.wrapping_sub(slot.deadline) < u32::MAX / 2 {
+            if slot.deadline != 0 && moment.stamp.wrapping_sub(slot.deadline) < u32::MAX / 2 {
                 slot.deadline = 0;
                 slot.tell(Command::Deadline, &self.told);
+            }
+            if slot.standing.has(Standing::STILL) {
+                // The clock stands still: what has gone by since the last sweep does not count.
+                let gone = moment.since(last);
+                slot.heard = slot.heard.wrapping_add(gone.min(moment.since(slot.heard)));
+            }
+            if let Some(command) = slot.overdue(&timeouts, moment) {
+                slot.tell(command, &self.told);
             }
         }
         (slice + 1) * chunks < slots.chunks.len()
@@ -357,7 +592,7 @@ impl Slot {
         if self.commands.is_empty() {
             told.set(told.get() + 1);
         }
-        self.commands.0 |= command as u8;
+        self.commands.0 |= command as u16;
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
@@ -368,27 +603,63 @@ impl Slot {
         self.waker = Some(waker.clone());
     }
 
-    pub(crate) fn add(&mut self, counts: &Counts, outbox_len: usize) {
-        self.lines_in += counts.lines_in;
-        self.bytes_in += counts.bytes_in;
-        self.bytes_out += counts.bytes_out;
-        self.outbox_len = u32::try_from(outbox_len).unwrap_or(u32::MAX);
+    /// Which of its times is up, if one is.
+    fn overdue(&self, timeouts: &Timeouts, moment: Moment) -> Option<Command> {
+        if self.standing.has(Standing::WRITING) && moment.since(self.wrote) >= timeouts.write {
+            return Some(Command::Stall);
+        }
+        if !self.standing.has(Standing::OPEN) {
+            return None;
+        }
+        if moment.instant - self.opened >= timeouts.age {
+            return Some(Command::Age);
+        }
+        let (command, timeout) = match self.standing.has(Standing::PARTIAL) {
+            true if timeouts.line != u32::MAX => (Command::Line, timeouts.line),
+            _ => (Command::Idle, timeouts.idle),
+        };
+        (!self.standing.has(Standing::STILL) && moment.since(self.heard) >= timeout).then_some(command)
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 
     pub(crate) fn add_unsent(&mut self, bytes: usize) {
-        self.losses.get_or_insert_default().unsent += bytes as u64;
+        self.rare().unsent += bytes as u64;
     }
 
     pub(crate) fn add_undelivered(&mut self, bytes: usize) {
         if bytes > 0 {
-            self.losses.get_or_insert_default().undelivered += bytes as u64;
+            self.rare().undelivered += bytes as u64;
         }
     }
 
     pub(crate) fn add_tail(&mut self, bytes: usize) {
         if bytes > 0 {
-            self.losses.get_or_insert_default().tail += bytes as u64;
+            self.rare().tail += bytes as u64;
         }
+    }
+
+    /// Whether `more` bytes would be more than others may have waiting in this session.
+    fn is_full(&self, more: usize, limit: usize) -> bool {
+        let pushed = self.rare.as_ref().map_or(0, |rare| rare.pushed_len);
+        self.outbox_len as usize + pushed + more > limit
+    }
+
+    /// Has the session write `bytes` in its next turn.
+    fn push(&mut self, bytes: &Bytes, told: &Cell<usize>) {
+        let rare = self.rare();
+        rare.pushed.push(bytes.clone());
+        rare.pushed_len += bytes.len();
+        self.tell(Command::Push, told);
+    }
+
+    /// What others had pushed since it was last taken.
+    pub(crate) fn take_pushed(&mut self) -> Vec<Bytes> {
+        let Some(rare) = &mut self.rare else { return Vec::new() };
+        rare.pushed_len = 0;
+        std::mem::take(&mut rare.pushed)
     }
 
     /// The first cause counts.
@@ -405,7 +676,7 @@ impl Slot {
     }
 
     pub(crate) fn report(&self, cut: bool) -> CloseReport {
-        let losses = self.losses.as_deref();
+        let rare = self.rare.as_deref();
         CloseReport {
             id: self.id,
             peer: self.peer,
@@ -414,26 +685,33 @@ impl Slot {
             lines_in: self.lines_in,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
-            unsent_bytes: losses.map_or(0, |losses| losses.unsent),
-            tail_bytes: losses.map_or(0, |losses| losses.tail),
-            undelivered_bytes: losses.map_or(0, |losses| losses.undelivered),
+            // What was pushed and never written is unsent as well.
+            unsent_bytes: rare.map_or(0, |rare| rare.unsent + rare.pushed_len as u64),
+            tail_bytes: rare.map_or(0, |rare| rare.tail),
+            undelivered_bytes: rare.map_or(0, |rare| rare.undelivered),
             duration: self.opened.elapsed(),
             cut,
         }
     }
 
-    fn info(&self, worker: usize) -> SessionInfo {
+    fn info(&self, worker: usize, moment: Moment) -> SessionInfo {
         SessionInfo {
             id: self.id,
             peer: self.peer,
             listener: self.listener,
             worker,
-            age: self.opened.elapsed(),
+            age: moment.instant.saturating_duration_since(self.opened),
+            idle: Duration::from_millis(moment.since(self.heard).into()),
             lines_in: self.lines_in,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             outbox_bytes: self.outbox_len as usize,
-            closing: self.closing,
+            state: match (self.closing, self.standing.has(Standing::OPEN)) {
+                (true, _) => SessionState::Closing,
+                (false, false) => SessionState::Draining,
+                (false, true) if self.standing.has(Standing::STILL) => SessionState::Held,
+                (false, true) => SessionState::Open,
+            },
         }
     }
 }
@@ -487,9 +765,19 @@ impl Drop for Admitted {
 #[derive(Debug)]
 pub(crate) enum Order {
     Start(Admitted),
-    Drain,
+    Drain { over: Duration, goodbye: Bytes },
     Abort,
-    Answer { token: u64, list: bool },
+    Answer { token: u64, question: Question },
+}
+
+/// What a worker is asked, and what it does about it before it answers.
+#[derive(Clone, Debug)]
+pub(crate) enum Question {
+    Totals,
+    List(Arc<SessionQuery>),
+    Kick { whom: SessionFilter, goodbye: Bytes },
+    Push { whom: SessionFilter, bytes: Bytes },
+    Limits { limits: Arc<Limits>, dry_run: bool },
 }
 
 /// The worker's own task: starts sessions, runs the clock, sends the reports. Ends with its arbiter, or when nobody can
@@ -501,6 +789,8 @@ pub(crate) async fn look_after(
 ) {
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut spread = tokio::time::interval(SPREAD_TICK);
+    spread.set_missed_tick_behavior(MissedTickBehavior::Delay);
     worker.is_looked_after.set(true);
     let mut open = true;
     let mut send_at = None;
@@ -508,9 +798,9 @@ pub(crate) async fn look_after(
         tokio::select! {
             order = orders.recv(), if open => match order {
                 Some(Order::Start(admitted)) => start(admitted),
-                Some(Order::Drain) => worker.drain_all(),
+                Some(Order::Drain { over, goodbye }) => worker.drain(over, &goodbye),
                 Some(Order::Abort) => worker.abort_all(),
-                Some(Order::Answer { token, list }) => worker.send_reports(Some(worker.answer(token, list))),
+                Some(Order::Answer { token, question }) => worker.send_reports(Some(worker.answer(token, question))),
                 None => open = false,
             },
             () = worker.reports_ready.notified() => {
@@ -522,9 +812,13 @@ pub(crate) async fn look_after(
                 send_at = None;
                 worker.send_reports(None);
             }
+            _ = spread.tick(), if worker.spread.get().is_some() => {
+                worker.drain_on();
+            }
             _ = sweep.tick(), if worker.live.get() > 0 => {
+                let last = worker.clock.replace(worker.now());
                 let mut slice = 0;
-                while worker.sweep(slice) {
+                while worker.sweep(slice, last) {
                     slice += 1;
                     tokio::task::yield_now().await;
                 }
@@ -545,7 +839,7 @@ pub(crate) fn standalone() -> Rc<Worker> {
         if let Some(worker) = known.borrow().upgrade().filter(|worker| worker.is_looked_after.get()) {
             return worker;
         }
-        let worker = Worker::new(0, Limits::default(), None);
+        let worker = Worker::new(0, Limits::default().session, None);
         worker.is_looked_after.set(true);
         *known.borrow_mut() = Rc::downgrade(&worker);
         let (_, orders) = mpsc::unbounded_channel();

@@ -247,7 +247,7 @@ async fn the_report_says_who_and_how_long() {
     let own = peer.stream.local_addr().unwrap();
     peer.send(b"hello\n").await;
     peer.expect(b"hello\n").await;
-    let listed = server.handle.sessions().await.unwrap();
+    let listed = server.sessions().await;
     assert_eq!(listed.len(), 1);
     assert_eq!((listed[0].peer, listed[0].lines_in, listed[0].bytes_out), (Some(own), 1, 6));
     drop(peer);

@@ -91,10 +91,8 @@ async fn every_byte_arrives_when_the_server_drains() {
     let mut server = Server::start(LineServer::new(|_| Ending)).await;
     let mut peer = server.connect().await;
     peer.send(b"answer this\nincomplete").await;
-    eventually("the line to be answered", async || {
-        server.handle.sessions().await.unwrap().iter().any(|session| session.lines_in == 1)
-    })
-    .await;
+    eventually("the line to be answered", async || server.sessions().await.iter().any(|session| session.lines_in == 1))
+        .await;
     let handle = server.handle.clone();
     let draining = actix_rt::spawn(async move { handle.drain(Duration::from_secs(10)).await });
     let got = peer.rest().await;
@@ -113,7 +111,7 @@ async fn an_abort_is_not_polite_and_says_so() {
     let mut peer = server.connect().await;
     peer.send(b"answer this\n").await;
     eventually("the reply to be stuck", async || {
-        server.handle.sessions().await.unwrap().iter().any(|session| session.outbox_bytes > 0)
+        server.sessions().await.iter().any(|session| session.outbox_bytes > 0)
     })
     .await;
     within("the abort", server.handle.abort()).await.unwrap();
@@ -156,7 +154,7 @@ async fn a_drain_answers_what_was_read_also_where_a_session_waits_or_has_paused(
         let mut peer = server.connect().await;
         peer.send(b"one\ntwo\nthree\npart").await;
         eventually("the lines to be read", async || {
-            server.handle.sessions().await.unwrap().iter().any(|session| session.bytes_in == 18)
+            server.sessions().await.iter().any(|session| session.bytes_in == 18)
         })
         .await;
         let handle = server.handle.clone();

@@ -14,7 +14,8 @@ use std::{
 
 use actix::Actor;
 use actix_lines::{
-    ConfigError, Framing, Limits, Line, LineContext, LineHandler, LineServer, MAX_LINE_LIMIT, Rot13, Watermarks,
+    ConfigError, Framing, Limits, Line, LineContext, LineHandler, LineServer, MAX_LINE_LIMIT, Rot13, SessionQuery,
+    SessionState, Watermarks,
 };
 use support::{Echo, Peer, Server, eventually, within};
 
@@ -36,8 +37,14 @@ async fn several_listeners_serve_and_know_their_number() {
         peer.expect(b"hello\n").await;
         peers.push(peer);
     }
-    let listeners: Vec<_> =
-        server.sessions().await.unwrap().iter().map(|session| session.listener.unwrap().get()).collect();
+    let listeners: Vec<_> = server
+        .sessions(SessionQuery::default())
+        .await
+        .unwrap()
+        .sessions
+        .iter()
+        .map(|session| session.listener.unwrap().get())
+        .collect();
     assert_eq!(listeners, [0, 1]);
     within("the abort", server.abort()).await.unwrap();
 }
@@ -114,7 +121,7 @@ async fn a_lingering_session_counts_against_the_limit() {
     second.send(b"two\n").await;
     let stats = server.handle.stats().await.unwrap();
     assert_eq!((stats.opened, stats.live), (1, 1), "the first still lingers");
-    assert!(server.handle.sessions().await.unwrap()[0].closing);
+    assert_eq!(server.sessions().await[0].state, SessionState::Closing);
     drop(first);
     assert_eq!(second.rest().await, b"two\n");
     drop(second);
@@ -133,7 +140,7 @@ async fn connections_go_to_the_least_loaded_worker() {
         peer.expect(b"hello\n").await;
         peers.push(peer);
     }
-    let sessions = server.handle.sessions().await.unwrap();
+    let sessions = server.sessions().await;
     for worker in 0..3 {
         assert_eq!(sessions.iter().filter(|session| session.worker == worker).count(), 10);
     }

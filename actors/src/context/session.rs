@@ -27,7 +27,7 @@ use crate::{
     framing::{self, Overrun, SLACK_BYTES, Step},
     limits::{CARRY_BYTES, MESSAGES_PER_TURN, ROUNDS_PER_TURN, SCRATCH_BYTES},
     transport::Transport,
-    worker::{Command, Commands, Counts, Worker},
+    worker::{Command, Commands, Counts, Standing, Worker},
 };
 
 /// Reads of a lingering session that one turn discards.
@@ -154,7 +154,7 @@ impl<A: LineHandler> Session<A> {
                     Poll::Ready(Err(_)) => return self.finish(false, turn),
                     Poll::Ready(Ok(())) => {
                         self.ctx.phase = Phase::Lingering;
-                        self.ctx.worker.set_deadline(self.ctx.slot, self.ctx.worker.limits.linger_timeout);
+                        self.ctx.worker.set_deadline(self.ctx.slot, self.ctx.worker.limits().linger_timeout);
                     }
                 }
             }
@@ -186,15 +186,39 @@ impl<A: LineHandler> Session<A> {
         } else if outbox_len == 0 {
             ctx.outbox = None;
         }
-        ctx.worker.slot(ctx.slot, |slot| slot.add(&turn.counts, outbox_len));
+        let held = flag::WAITING | flag::PAUSED | flag::ABOVE | flag::HELD | flag::EOF_SAID;
+        let standing = Standing::default()
+            .with(Standing::OPEN, ctx.phase == Phase::Open)
+            .with(Standing::PARTIAL, !ctx.input.is_empty())
+            .with(Standing::WRITING, outbox_len > 0 || ctx.has(flag::UNFLUSHED) || ctx.phase == Phase::Closing)
+            .with(Standing::STILL, ctx.has(held));
+        ctx.worker.end_turn(ctx.slot, &turn.counts, outbox_len, standing);
     }
 
     fn obey(&mut self, commands: Commands) {
         if commands.has(Command::Abort) {
             self.ctx.terminate();
         }
-        if commands.has(Command::Drain) {
-            self.ctx.drain_because(CloseReason::Drained);
+        if commands.has(Command::Push) {
+            // Before any end that came with it: a goodbye is written by a session that may then close.
+            for bytes in self.ctx.worker.slot(self.ctx.slot, |slot| slot.take_pushed()) {
+                self.ctx.write_bytes(bytes);
+            }
+        }
+        if commands.has(Command::Stall) {
+            self.ctx.blame(CloseReason::WriteStalled);
+            self.ctx.set(flag::ABORT);
+        }
+        for (command, reason) in [
+            (Command::Kick, CloseReason::Kicked),
+            (Command::Drain, CloseReason::Drained),
+            (Command::Age, CloseReason::MaxAge),
+            (Command::Line, CloseReason::LineTimeout),
+            (Command::Idle, CloseReason::IdleTimeout),
+        ] {
+            if commands.has(command) {
+                self.ctx.drain_because(reason);
+            }
         }
         if commands.has(Command::Deadline) {
             if self.ctx.phase == Phase::Lingering {
@@ -592,6 +616,7 @@ impl<A: LineHandler> Session<A> {
     fn offer(&mut self, mut lines: Lines<'_>, cx: &mut Context<'_>, turn: &mut Turn) -> usize {
         self.guarded(|actor, ctx| actor.batch(&mut lines, ctx));
         let taken = lines.taken();
+        turn.counts.delivered |= taken > 0;
         turn.counts.lines_in += lines.lines();
         if let Some(answer) = lines.into_in_place() {
             self.write_through(answer, cx, turn);
@@ -636,7 +661,7 @@ impl<A: LineHandler> Session<A> {
                 None => self.ctx.borrow_outbox(),
             };
             outbox.push_front(answer);
-            if outbox.len() > self.ctx.worker.limits.outbox.high {
+            if outbox.len() > self.ctx.worker.high() {
                 self.ctx.set(flag::ABOVE);
             }
         }
@@ -658,7 +683,7 @@ impl<A: LineHandler> Session<A> {
                     Poll::Pending => break,
                 }
             }
-            if outbox.len() <= self.ctx.worker.limits.outbox.low {
+            if outbox.len() <= self.ctx.worker.low() {
                 self.ctx.clear(flag::ABOVE);
             }
         }

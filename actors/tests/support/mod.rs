@@ -9,7 +9,7 @@ use std::{cell::RefCell, future::Future, net::SocketAddr, rc::Rc, time::Duration
 use actix::{Actor, Context, Handler};
 use actix_lines::{
     CloseReport, Connection, Framing, Line, LineContext, LineHandler, LineServer, ServerHandle, SessionEvent,
-    Subscribe, Transport,
+    SessionInfo, SessionQuery, Subscribe, Transport,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -80,6 +80,11 @@ impl Server {
         self.handle.addresses()[0]
     }
 
+    /// The first thousand live sessions, in the order of their numbers.
+    pub async fn sessions(&self) -> Vec<SessionInfo> {
+        within("the list of sessions", self.handle.sessions(SessionQuery::default())).await.unwrap().sessions
+    }
+
     pub async fn connect(&self) -> Peer {
         Peer::connect(self.address()).await
     }
@@ -122,7 +127,7 @@ impl Peer {
                 taken += count;
             }
             // The worker answers this between two turns of its session.
-            let sessions = server.handle.sessions().await.unwrap();
+            let sessions = server.sessions().await;
             let state = sessions.first().map(|session| (taken, session.bytes_in, session.outbox_bytes));
             same = if state == last { same + 1 } else { 0 };
             last = state;
