@@ -190,7 +190,7 @@ pub struct Drain {
     /// Written to each session before; nothing if empty. The newline is yours.
     pub goodbye: Bytes,
     /// Sessions are told to end one after the other over this time, so that their peers do not all come back at once
-    /// elsewhere. Zero tells all at once; longer than the deadline is as long as that.
+    /// elsewhere. Zero tells all at once; half of the deadline is the most, so that the last has time, too.
     pub spread: Duration,
 }
 
@@ -597,7 +597,7 @@ impl Handler<Drain> for Supervisor {
             let closing: Vec<_> = self.acceptors.drain(..).map(|acceptor| acceptor.send(CloseListener)).collect();
             ctx.run_interval(PROGRESS, |supervisor, _| supervisor.tell_progress());
             let closed = futures::future::join_all(closing).into_actor(self).map(move |_, supervisor: &mut Self, _| {
-                supervisor.order(|| Order::Drain { over: spread.min(deadline), goodbye: goodbye.clone() });
+                supervisor.order(|| Order::Drain { over: spread.min(deadline / 2), goodbye: goodbye.clone() });
                 if let Some(draining) = &mut supervisor.draining {
                     draining.listeners_closed = true;
                     if draining.aborting {

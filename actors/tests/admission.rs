@@ -1,0 +1,315 @@
+//! C3: limits are exact and global; over them a connection waits or is refused with a line. Sources, rates, lists.
+
+mod support;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use actix::Actor;
+use actix_lines::{
+    CloseReason, Limits, LimitsBuilder, Line, LineContext, LineHandler, LineServer, OverLimit, Rate, SourcePrefix,
+};
+use support::{Echo, Peer, Server, eventually, within};
+use tokio::{net::TcpSocket, task::JoinSet, time::Instant};
+
+const REFUSED: &[u8] = b"too many connections, try again later\r\n";
+
+async fn start(limits: LimitsBuilder) -> Server {
+    Server::start(LineServer::new(|_| Echo).limits(limits.build().unwrap()).workers(2)).await
+}
+
+/// A connection from one of the loopback network's many addresses.
+async fn connect_from(source: &str, to: SocketAddr) -> Peer {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
+    Peer { stream: within("a connection", socket.connect(to)).await.unwrap() }
+}
+
+/// Whether a connection is served; if not it has to be told so, and closed.
+async fn is_served(peer: &mut Peer, refusal: &[u8]) -> bool {
+    // In flight before the refusal: closing over it at once would reset the connection.
+    peer.send(b"hello\n").await;
+    let mut first = [0];
+    if within("an answer", peer.stream.peek(&mut first)).await.unwrap() == 1 && first[0] == b'h' {
+        peer.expect(b"hello\n").await;
+        return true;
+    }
+    assert_eq!(String::from_utf8_lossy(&peer.rest().await), String::from_utf8_lossy(refusal));
+    false
+}
+
+#[actix::test]
+async fn a_source_has_no_more_sessions_than_it_may() {
+    let mut server = start(Limits::builder().max_sessions_per_source(2)).await;
+    let mut first = connect_from("127.0.0.1", server.address()).await;
+    let mut second = connect_from("127.0.0.1", server.address()).await;
+    assert!(is_served(&mut first, REFUSED).await && is_served(&mut second, REFUSED).await);
+    let mut third = connect_from("127.0.0.1", server.address()).await;
+    assert!(!is_served(&mut third, REFUSED).await);
+    let mut elsewhere = connect_from("127.0.0.2", server.address()).await;
+    assert!(is_served(&mut elsewhere, REFUSED).await, "another source");
+    drop(first);
+    server.report().await;
+    let mut fourth = connect_from("127.0.0.1", server.address()).await;
+    assert!(is_served(&mut fourth, REFUSED).await, "a place was given back");
+    let stats = server.handle.stats().await.unwrap();
+    assert_eq!((stats.opened, stats.live, stats.refused["max-sessions-per-source"]), (4, 3, 1));
+    drop((second, third, fourth, elsewhere));
+    for _ in 0..3 {
+        server.report().await;
+    }
+    server.end().await;
+}
+
+#[actix::test]
+async fn addresses_that_share_the_prefix_share_the_limit_unless_they_are_exempt() {
+    let limits = Limits::builder()
+        .max_sessions_per_source(1)
+        .source_prefix(SourcePrefix { v4: 24, v6: 64 })
+        .exempt(["127.0.0.64/26".parse().unwrap()]);
+    let server = start(limits).await;
+    let mut served = Vec::new();
+    for (source, expected) in [
+        ("127.0.0.1", true),
+        ("127.0.0.2", false),
+        ("127.0.1.2", true),
+        ("127.0.0.65", true),
+        ("127.0.0.66", true),
+        ("127.0.0.65", true),
+    ] {
+        let mut peer = connect_from(source, server.address()).await;
+        assert_eq!(is_served(&mut peer, REFUSED).await, expected, "{source}");
+        served.push(peer);
+    }
+}
+
+#[actix::test]
+async fn over_the_limit_a_connection_is_refused_with_the_line_where_that_is_the_policy() {
+    let limits = Limits::builder().max_sessions(2).over_limit(OverLimit::Refuse).refuse_line("come back later\n");
+    let mut server = start(limits).await;
+    let mut served = Vec::new();
+    for _ in 0..2 {
+        let mut peer = server.connect().await;
+        assert!(is_served(&mut peer, b"").await);
+        served.push(peer);
+    }
+    for _ in 0..20 {
+        assert!(!is_served(&mut server.connect().await, b"come back later\n").await);
+    }
+    served.pop();
+    server.report().await;
+    assert!(is_served(&mut server.connect().await, b"").await);
+    server.report().await;
+    let stats = server.handle.stats().await.unwrap();
+    assert_eq!((stats.opened, stats.live, stats.refused["max-sessions"]), (3, 1, 20));
+    drop(served);
+    server.report().await;
+    server.end().await;
+}
+
+#[actix::test]
+async fn of_5000_connections_at_once_never_more_than_1000_are_sessions() {
+    const LIMIT: usize = 1000;
+    const PEERS: usize = 5000;
+
+    /// Counts itself for as long as it lives.
+    struct Counted(Arc<AtomicUsize>);
+    impl Actor for Counted {
+        type Context = LineContext<Self>;
+    }
+    impl LineHandler for Counted {
+        fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+            ctx.write(&line);
+        }
+    }
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, SeqCst);
+        }
+    }
+
+    for policy in [OverLimit::Wait, OverLimit::Refuse] {
+        let (live, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let factory = {
+            let (live, most) = (Arc::clone(&live), Arc::clone(&most));
+            move |_: &_| {
+                most.fetch_max(live.fetch_add(1, SeqCst) + 1, SeqCst);
+                Counted(Arc::clone(&live))
+            }
+        };
+        let limits = Limits::builder().max_sessions(LIMIT).over_limit(policy).build().unwrap();
+        let server = Server::start(LineServer::new(factory).limits(limits).workers(2)).await;
+        let address = server.address();
+        let mut peers = JoinSet::new();
+        for _ in 0..PEERS {
+            peers.spawn_local(async move {
+                let mut peer = Peer::connect(address).await;
+                peer.send(b"hello\n").await;
+                let mut first = [0];
+                within("an answer", peer.stream.peek(&mut first)).await.unwrap();
+                (first[0] == b'h', peer)
+            });
+        }
+        let mut refused = 0;
+        // Where others are refused nobody makes room; where they wait, all do once the limit is reached.
+        let mut held = Vec::new();
+        while let Some(peer) = within("each to be served or refused", peers.join_next()).await {
+            let (is_served, mut peer) = peer.unwrap();
+            if is_served {
+                held.push(peer);
+            } else {
+                assert_eq!(peer.rest().await, REFUSED);
+                refused += 1;
+            }
+            if policy == OverLimit::Wait && held.len() == LIMIT {
+                held.clear();
+            }
+        }
+        drop(held);
+        eventually("all counters to balance", async || {
+            let stats = server.handle.stats().await.unwrap();
+            assert_eq!(stats.opened, stats.live + stats.closed.values().sum::<u64>());
+            stats.live == 0
+        })
+        .await;
+        let stats = server.handle.stats().await.unwrap();
+        let expected = if policy == OverLimit::Wait { (PEERS, 0) } else { (LIMIT, PEERS - LIMIT) };
+        assert_eq!((stats.opened as usize, refused), expected, "{policy:?}");
+        assert_eq!(stats.refused.values().sum::<u64>() as usize, refused);
+        assert_eq!(most.load(SeqCst), LIMIT, "the most sessions at once");
+        assert_eq!(live.load(SeqCst), 0);
+        within("the end", server.handle.abort()).await.unwrap();
+    }
+}
+
+#[actix::test]
+async fn at_the_accept_rate_connections_wait() {
+    tokio::time::pause();
+    let limits = Limits::builder().accept_rate(Some(Rate { per_second: 2, burst: 3 })).build().unwrap();
+    let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
+    // So long that the bucket is full, however often the listener turned out to have nothing.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let begin = Instant::now();
+    let mut peers = Vec::new();
+    let mut times = Vec::new();
+    for _ in 0..9 {
+        let mut peer = server.connect().await;
+        peer.send(b"hello\n").await;
+        peer.expect(b"hello\n").await;
+        times.push(begin.elapsed().as_millis() / 100);
+        peers.push(peer);
+    }
+    assert_eq!(times, [0, 0, 0, 5, 10, 15, 20, 25, 30], "in tenths of a second");
+    assert!(server.handle.stats().await.unwrap().refused.is_empty());
+}
+
+#[actix::test]
+async fn over_the_accept_rate_connections_are_refused_where_that_is_the_policy() {
+    tokio::time::pause();
+    let rate = Some(Rate { per_second: 1, burst: 2 });
+    let limits = Limits::builder().accept_rate(rate).over_limit(OverLimit::Refuse).build().unwrap();
+    let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
+    let mut served = Vec::new();
+    for expected in [true, true, false, false] {
+        let mut peer = server.connect().await;
+        assert_eq!(is_served(&mut peer, REFUSED).await, expected);
+        served.push(peer);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(is_served(&mut server.connect().await, REFUSED).await, "the bucket fills again");
+    assert_eq!(server.handle.stats().await.unwrap().refused["accept-rate"], 2);
+}
+
+#[actix::test]
+async fn a_source_over_its_accept_rate_is_refused_and_others_are_not() {
+    tokio::time::pause();
+    let limits = Limits::builder().accept_rate_per_source(Some(Rate { per_second: 1, burst: 2 })).build().unwrap();
+    let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
+    for (source, expected) in
+        [("127.0.0.1", true), ("127.0.0.1", true), ("127.0.0.1", false), ("127.0.0.2", true), ("127.0.0.1", false)]
+    {
+        let mut peer = connect_from(source, server.address()).await;
+        assert_eq!(is_served(&mut peer, REFUSED).await, expected, "{source}");
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(is_served(&mut connect_from("127.0.0.1", server.address()).await, REFUSED).await);
+    assert_eq!(server.handle.stats().await.unwrap().refused["accept-rate-per-source"], 2);
+}
+
+#[actix::test]
+async fn lists_say_who_may_connect_and_may_change_while_the_server_runs() {
+    let mut server = start(Limits::builder().deny(["127.0.0.3".parse().unwrap()])).await;
+    let mut peer = connect_from("127.0.0.3", server.address()).await;
+    peer.expect_eof().await;
+    let mut early = connect_from("127.0.0.2", server.address()).await;
+    assert!(is_served(&mut early, b"").await);
+    let mut other = connect_from("127.0.0.1", server.address()).await;
+    assert!(is_served(&mut other, b"").await);
+
+    let none = Limits::builder().allow(["127.0.0.0/30".parse().unwrap()]).deny(["127.0.0.2".parse().unwrap()]);
+    let none = none.build().unwrap();
+    let early_id = server.sessions().await[0].id;
+    let would = within("a dry run", server.handle.try_limits(none.clone())).await.unwrap();
+    assert_eq!(would.ends.iter().map(|session| session.id).collect::<Vec<_>>(), [early_id]);
+    assert!(is_served(&mut early, b"").await, "a dry run changes nothing");
+    assert_ne!(server.handle.limits().await.unwrap(), none);
+
+    let does = within("the change", server.handle.set_limits(none.clone())).await.unwrap();
+    assert_eq!(does.ends.len(), 1);
+    early.expect_eof().await;
+    drop(early);
+    let report = server.report().await;
+    assert_eq!((report.id, report.reason), (early_id, CloseReason::Kicked));
+    assert_eq!(server.handle.limits().await.unwrap(), none);
+    for (source, expected) in [("127.0.0.1", true), ("127.0.0.2", false), ("127.0.0.3", true), ("127.0.0.4", false)] {
+        let mut peer = connect_from(source, server.address()).await;
+        if expected {
+            assert!(is_served(&mut peer, b"").await, "{source}");
+            drop(peer);
+            server.report().await;
+        } else {
+            peer.expect_eof().await;
+        }
+    }
+    assert_eq!(server.handle.stats().await.unwrap().refused["denied"], 3);
+    drop(other);
+    server.report().await;
+    server.end().await;
+}
+
+#[actix::test]
+async fn many_that_are_refused_and_do_not_close_are_all_told() {
+    tokio::time::pause();
+    let limits = Limits::builder().max_sessions(1).over_limit(OverLimit::Refuse).build().unwrap();
+    let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
+    let mut served = server.connect().await;
+    assert!(is_served(&mut served, b"").await);
+    // More than there is room for at once: the others wait until these were given their second.
+    let mut peers = Vec::new();
+    for _ in 0..700 {
+        peers.push(server.connect().await);
+    }
+    for peer in &mut peers {
+        assert_eq!(peer.rest().await, REFUSED);
+    }
+    assert!(is_served(&mut served, b"").await, "meanwhile sessions go on");
+    assert_eq!(server.handle.stats().await.unwrap().refused["max-sessions"], 700);
+}
+
+#[actix::test]
+async fn a_limit_that_is_raised_lets_in_those_who_wait() {
+    let server = start(Limits::builder().max_sessions(1)).await;
+    let mut first = server.connect().await;
+    assert!(is_served(&mut first, b"").await);
+    let mut second = server.connect().await;
+    second.send(b"hello\n").await;
+    let limits = server.handle.limits().await.unwrap().to_builder().max_sessions(2).build().unwrap();
+    assert!(within("the change", server.handle.set_limits(limits)).await.unwrap().ends.is_empty());
+    second.expect(b"hello\n").await;
+}

@@ -1,0 +1,114 @@
+//! C5: a drain ends by its deadline, says how far it is and what became of each session.
+
+mod support;
+
+use std::time::Duration;
+
+use actix::{Actor, Context, Handler};
+use actix_lines::{CloseReason, Drain, DrainProgress, Limits, LineServer, SessionEvent, Subscribe};
+use support::{Echo, Peer, Server, within};
+use tokio::{sync::mpsc, time::Instant};
+
+/// Passes on how far a drain is.
+struct Watcher(mpsc::UnboundedSender<DrainProgress>);
+
+impl Actor for Watcher {
+    type Context = Context<Self>;
+}
+
+impl Handler<SessionEvent> for Watcher {
+    type Result = ();
+    fn handle(&mut self, event: SessionEvent, _: &mut Self::Context) {
+        if let SessionEvent::Draining(progress) = event {
+            let _ = self.0.send(progress);
+        }
+    }
+}
+
+async fn with_peers(
+    server: LineServer<Echo, impl Fn(&actix_lines::Connection) -> Echo + Clone + Send + 'static>,
+    count: usize,
+) -> (Server, Vec<Peer>) {
+    let server = Server::start(server).await;
+    let mut peers = Vec::new();
+    for _ in 0..count {
+        let mut peer = server.connect().await;
+        peer.send(b"hello\n").await;
+        peer.expect(b"hello\n").await;
+        peers.push(peer);
+    }
+    (server, peers)
+}
+
+#[actix::test]
+async fn every_session_hears_the_goodbye_behind_its_answers() {
+    let (server, mut peers) = with_peers(LineServer::new(|_| Echo).workers(2), 10).await;
+    let drain = Drain { goodbye: "goodbye\n".into(), ..Drain::within(Duration::from_secs(10)) };
+    let report = server.handle.supervisor().send(drain);
+    let report = actix_rt::spawn(report);
+    for peer in &mut peers {
+        assert_eq!(peer.rest().await, b"goodbye\n");
+    }
+    drop(peers);
+    let report = within("the drain", report).await.unwrap().unwrap();
+    assert_eq!((report.ended, report.cut), (10, 0));
+}
+
+#[actix::test]
+async fn a_drain_that_is_spread_ends_sessions_one_after_the_other_and_tells_how_far_it_is() {
+    tokio::time::pause();
+    let (mut server, mut peers) = with_peers(LineServer::new(|_| Echo).on_current_arbiter(), 100).await;
+    let (sender, mut progress) = mpsc::unbounded_channel();
+    server.handle.supervisor().send(Subscribe(Watcher(sender).start().recipient())).await.unwrap();
+    let begin = Instant::now();
+    let spread = Duration::from_secs(10);
+    let drain = Drain { spread, ..Drain::within(Duration::from_secs(60)) };
+    let report = actix_rt::spawn(server.handle.supervisor().send(drain));
+    // Whoever was not told yet is served as ever.
+    peers[99].send(b"hello\n").await;
+    peers[99].expect(b"hello\n").await;
+    let mut ends = Vec::new();
+    for mut peer in peers {
+        peer.expect_eof().await;
+        ends.push(begin.elapsed());
+    }
+    let report = within("the drain", report).await.unwrap().unwrap();
+    assert_eq!((report.ended, report.cut), (100, 0));
+    for (at, end) in ends.iter().enumerate() {
+        let due = spread * at as u32 / 100;
+        assert!((due..due + Duration::from_millis(400)).contains(end), "session {at} ended after {end:?}");
+    }
+    let mut said = Vec::new();
+    while let Ok(progress) = progress.try_recv() {
+        assert_eq!(progress.ended + progress.cut + progress.left, 100);
+        said.push(progress.left);
+    }
+    assert!(said.len() >= 9 && said.is_sorted_by(|a, b| a >= b), "{said:?}");
+    assert_eq!(said.last(), Some(&0));
+    for _ in 0..100 {
+        assert_eq!(server.report().await.reason, CloseReason::Drained);
+    }
+}
+
+#[actix::test]
+async fn sessions_that_do_not_end_are_cut_at_the_deadline() {
+    tokio::time::pause();
+    let limits = Limits::builder().linger_timeout(Duration::from_secs(600)).build().unwrap();
+    let (mut server, mut peers) = with_peers(LineServer::new(|_| Echo).limits(limits).on_current_arbiter(), 10).await;
+    let begin = Instant::now();
+    let spread = Duration::from_secs(600);
+    let report =
+        actix_rt::spawn(server.handle.supervisor().send(Drain { spread, ..Drain::within(Duration::from_secs(20)) }));
+    for peer in &mut peers[..4] {
+        peer.expect_eof().await;
+    }
+    // Four close in time; the others read, but do not close.
+    peers.drain(..4);
+    let report = within("the drain", report).await.unwrap().unwrap();
+    assert_eq!((report.ended, report.cut), (4, 6));
+    let took = begin.elapsed();
+    assert!((Duration::from_secs(20)..Duration::from_millis(20_500)).contains(&took), "{took:?}");
+    for _ in 0..10 {
+        assert_eq!(server.report().await.reason, CloseReason::Drained);
+    }
+}
