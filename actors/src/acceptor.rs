@@ -19,17 +19,23 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, fut::ActorFuture};
+use actix::{
+    Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message,
+    dev::channel::{AddressReceiver, channel},
+    fut::ActorFuture,
+};
 use rustix::{io::Errno, net::SocketFlags};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Instant, Sleep},
 };
 
 use crate::{
-    Connection, ListenerId, SessionId, Supervisor,
-    admission::{Admission, Place, Refusal, RefuseReason, Ticket},
+    Connection, ListenerId, SessionId,
+    admission::{Place, Refusal, RefuseReason, Ticket},
+    control::{Control, Finished},
+    server::MAILBOX_CAPACITY,
     worker::{Admitted, Order},
 };
 
@@ -39,6 +45,9 @@ const ACCEPTS_PER_TURN: usize = 64;
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
 
+/// Within this time an acceptor may fail so often; once more, and the server ends: its service manager knows better.
+const FAILURES_WITHIN: Duration = Duration::from_secs(60);
+const MOST_FAILURES: usize = 5;
 /// How long a refused connection has to take its line and close.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// The least time between two warnings that connections are refused.
@@ -63,8 +72,7 @@ pub(crate) struct Acceptor {
     pub(crate) socket: Option<TcpListener>,
     pub(crate) id: ListenerId,
     pub(crate) address: SocketAddr,
-    pub(crate) admission: Arc<Admission>,
-    pub(crate) supervisor: Arc<Addr<Supervisor>>,
+    pub(crate) control: Arc<Control>,
     pub(crate) workers: Vec<WorkerHandle>,
     /// Set where the only worker shares our arbiter: then no message and no thread is in between.
     pub(crate) start_here: Option<StartHere>,
@@ -74,6 +82,8 @@ pub(crate) struct Acceptor {
     /// The accept rate was charged for a connection that did not come.
     pub(crate) has_paid: bool,
     pub(crate) refusals: Refusals,
+    /// Sent when it ends as it was told to; dropped when it fails.
+    pub(crate) ended: Option<oneshot::Sender<()>>,
 }
 
 /// Connections refused since the last warning.
@@ -98,7 +108,10 @@ impl Actor for Acceptor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let Some(socket) = self.socket.take() else { return };
+        let Some(socket) = self.socket.take() else {
+            log::error!("listener {}: cannot accept: no descriptor for it", self.address);
+            return ctx.stop();
+        };
         self.shortage.reserve = socket.as_fd().try_clone_to_owned().ok();
         match Listener::new(socket) {
             Ok(listener) => {
@@ -107,7 +120,7 @@ impl Actor for Acceptor {
                 ctx.spawn(AcceptLoop);
             }
             Err(error) => {
-                log::error!("cannot accept on {}: {error}", self.address);
+                log::error!("listener {}: cannot accept: {error}", self.address);
                 ctx.stop();
             }
         }
@@ -119,6 +132,7 @@ impl Handler<CloseListener> for Acceptor {
 
     fn handle(&mut self, _: CloseListener, ctx: &mut Self::Context) {
         self.listener = None;
+        self.ended.take().map(|ended| ended.send(()));
         ctx.stop();
     }
 }
@@ -138,6 +152,72 @@ impl Handler<SetPaused> for Acceptor {
     }
 }
 
+/// What makes an acceptor, again if need be.
+pub(crate) struct Parts {
+    /// Each acceptor gets a duplicate: the listener outlives them.
+    pub(crate) socket: TcpListener,
+    pub(crate) backlog: i32,
+    pub(crate) address: SocketAddr,
+    pub(crate) id: ListenerId,
+    pub(crate) mailbox: AddressReceiver<Acceptor>,
+}
+
+/// Keeps an acceptor on a listener until it ends as it was told to, or has failed too often. Runs on the acceptor's own
+/// arbiter.
+pub(crate) async fn keep(
+    parts: Parts,
+    control: Arc<Control>,
+    workers: Vec<WorkerHandle>,
+    start_here: Option<StartHere>,
+) {
+    let Parts { socket, backlog, address, id, mailbox } = parts;
+    let mut mailbox = Some(mailbox);
+    let mut failures = Vec::new();
+    loop {
+        let mailbox = mailbox.take().unwrap_or_else(|| {
+            let (sender, mailbox) = channel(MAILBOX_CAPACITY);
+            control.set_acceptor(id, Addr::new(sender));
+            mailbox
+        });
+        let (ended, when_ended) = oneshot::channel();
+        Context::with_receiver(mailbox).run(Acceptor {
+            socket: socket.try_clone().ok(),
+            id,
+            address,
+            control: Arc::clone(&control),
+            workers: workers.clone(),
+            start_here: start_here.clone(),
+            listener: None,
+            shortage: Shortage::default(),
+            is_paused: false,
+            has_paid: false,
+            refusals: Refusals::default(),
+            ended: Some(ended),
+        });
+        if when_ended.await.is_ok() || control.state().draining.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        failures.retain(|failed| now - *failed < FAILURES_WITHIN);
+        failures.push(now);
+        if failures.len() > MOST_FAILURES {
+            log::error!(
+                "listener {address}: its acceptor has failed {} times within {FAILURES_WITHIN:?}: the server ends",
+                failures.len()
+            );
+            control.finish(Finished::LostListener(address));
+            return;
+        }
+        let delay = FIRST_BACK_OFF * 2_u32.pow(failures.len() as u32);
+        log::error!("listener {address}: its acceptor has failed; another takes over in {delay:?}");
+        tokio::time::sleep(delay).await;
+        // Whatever has become of it: an open socket that no longer listens may do so again.
+        if let Err(error) = socket2::SockRef::from(&socket).listen(backlog) {
+            log::error!("listener {address}: cannot listen again: {error}");
+        }
+    }
+}
+
 /// The acceptor's only future. All its state is in the actor.
 struct AcceptLoop;
 
@@ -147,11 +227,16 @@ impl ActorFuture<Acceptor> for AcceptLoop {
     fn poll(
         self: Pin<&mut Self>,
         acceptor: &mut Acceptor,
-        _: &mut Context<Acceptor>,
+        ctx: &mut Context<Acceptor>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
         for _ in 0..ACCEPTS_PER_TURN {
-            ready!(acceptor.poll_accept(cx));
+            if let Err(error) = ready!(acceptor.poll_accept(cx)) {
+                log::error!("listener {}: {error}", acceptor.address);
+                acceptor.listener = None;
+                ctx.stop();
+                return Poll::Ready(());
+            }
         }
         // Deferred behind the driver, so that the sessions' sockets are looked at first.
         let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
@@ -160,23 +245,19 @@ impl ActorFuture<Acceptor> for AcceptLoop {
 }
 
 impl Acceptor {
-    /// One accept, well or badly ended.
-    fn poll_accept(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+    /// One accept, well or badly ended. An error is one of the listener: there is no use in another try.
+    fn poll_accept(&mut self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
         if let Some(back_off) = &mut self.shortage.back_off {
             ready!(back_off.as_mut().poll(cx));
             self.shortage.back_off = None;
         }
         let Some(listener) = self.listener.as_ref().filter(|_| !self.is_paused) else { return Poll::Pending };
-        if let Err(error) = ready!(listener.poll_ready(cx)) {
-            log::error!("listener {}: {error}: it is closed", self.address);
-            self.listener = None;
-            return Poll::Pending;
-        }
+        ready!(listener.poll_ready(cx))?;
         // Known before the accept: a connection that has to wait stays in the backlog.
-        let ticket = match self.admission.ticket(&mut self.has_paid, cx.waker()) {
+        let ticket = match self.control.admission.ticket(&mut self.has_paid, cx.waker()) {
             Ticket::Wait(Some(until)) => {
                 self.shortage.back_off = Some(Box::pin(tokio::time::sleep_until(until)));
-                return Poll::Ready(());
+                return Poll::Ready(Ok(()));
             }
             Ticket::Wait(None) => return Poll::Pending,
             ticket => ticket,
@@ -215,19 +296,16 @@ impl Acceptor {
                 | Errno::NETUNREACH
                 | Errno::TIMEDOUT,
             ) => {}
-            Err(error) => {
-                log::error!("listener {}: accept failed: {error}: trying again in {LONGEST_BACK_OFF:?}", self.address);
-                self.shortage.back_off = Some(Box::pin(tokio::time::sleep(LONGEST_BACK_OFF)));
-            }
+            Err(error) => return Poll::Ready(Err(error.into())),
         }
-        Poll::Ready(())
+        Poll::Ready(Ok(()))
     }
 
     /// Makes a session of a connection that has a place, unless its source may not have one more.
     fn admit(&mut self, stream: TcpStream, peer: Option<SocketAddr>, mut place: Place) {
         if let Err(reason) = place.admit(peer.map(|peer| peer.ip())) {
             drop(place);
-            return self.refuse(stream, peer, self.admission.try_refusal(), reason);
+            return self.refuse(stream, peer, self.control.admission.try_refusal(), reason);
         }
         let local = if self.address.ip().is_unspecified() { stream.local_addr().ok() } else { Some(self.address) };
         let connection = Connection { id: SessionId::next(), peer, local, listener: Some(self.id) };
@@ -235,19 +313,19 @@ impl Acceptor {
             stream: Some(stream),
             connection,
             place: Some(place),
-            supervisor: Arc::clone(&self.supervisor),
+            control: Arc::clone(&self.control),
             worker: 0,
         });
     }
 
     /// Tells a connection that it is refused, in the time of a task of its own; without room for that it is closed.
     fn refuse(&mut self, stream: TcpStream, peer: Option<SocketAddr>, room: Option<Refusal>, reason: RefuseReason) {
-        self.admission.count_refused(reason);
+        self.control.admission.count_refused(reason);
         if let Some(peer) = peer {
             log::debug!("listener {}: {peer} is refused: {}", self.address, reason.name());
         }
         self.refusals.note(self.address, reason);
-        let line = self.admission.refuse_line();
+        let line = self.control.admission.refuse_line();
         // Whoever is denied is not worth a word.
         if let Some(room) = room.filter(|_| reason != RefuseReason::Denied && !line.is_empty()) {
             actix_rt::spawn(async move {

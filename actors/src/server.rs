@@ -12,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{
-    Addr, Context,
-    dev::channel::{AddressReceiver, channel},
-};
+use actix::{Addr, Handler, Message, dev::channel::channel};
 use actix_rt::{Arbiter, ArbiterHandle};
 use bytes::Bytes;
 use tokio::{
@@ -28,11 +25,10 @@ use crate::{
     BindError, ConfigError, Connection, Drain, DrainReport, Framing, GetLimits, GetStats, Kick, Limits, LimitsChange,
     LineHandler, ListSessions, ListenerId, PauseListener, Push, Pushed, ServerEnded, SessionFilter, SessionId,
     SessionInfo, SessionPage, SessionQuery, SetLimits, Stats, Supervisor,
-    acceptor::{Acceptor, Refusals, Shortage, StartHere, WorkerHandle},
-    admission::Admission,
+    acceptor::{self, StartHere, WorkerHandle},
     context::Session,
+    control::{Control, Finished},
     limits::SessionLimits,
-    supervisor::Finished,
     worker::{self, Admitted, Order, Upstream, Worker},
 };
 
@@ -44,7 +40,10 @@ pub const MAX_WORKERS: usize = 1024;
 pub const DEFAULT_BACKLOG: u32 = 4096;
 
 /// Messages that an acceptor's or the supervisor's mailbox is made for: actix's own default.
-const MAILBOX_CAPACITY: usize = 16;
+pub(crate) const MAILBOX_CAPACITY: usize = 16;
+
+/// How long a question waits for a new supervisor when its own has ended: until then the system has.
+const TAKE_OVER: Duration = Duration::from_secs(1);
 
 /// A server of line sessions: listeners, workers, limits, and what makes a session's actor.
 ///
@@ -246,27 +245,18 @@ where
 
         // Before any listener says that it listens: whoever reads that may send a signal at once.
         let signals = self.drain_on_signals.and_then(|deadline| Some((EndSignals::new()?, deadline)));
-        let admission = Admission::new(self.limits.admission.clone());
         let (supervisor, supervisor_mailbox) = channel(MAILBOX_CAPACITY);
-        let supervisor = Addr::new(supervisor);
         let addresses = self.addresses();
         let mut acceptors = Vec::new();
         let mut acceptor_parts = Vec::new();
-        for (index, (listener, address)) in self.listeners.into_iter().enumerate() {
+        for (index, (socket, address)) in self.listeners.into_iter().enumerate() {
             // It listens already; this sets the backlog asked for since.
-            if let Err(error) = socket2::SockRef::from(&listener).listen(backlog) {
+            if let Err(error) = socket2::SockRef::from(&socket).listen(backlog) {
                 log::warn!("listener {address}: backlog not changed to {backlog}: {error}");
             }
             let (acceptor, mailbox) = channel(MAILBOX_CAPACITY);
             acceptors.push(Addr::new(acceptor));
-            acceptor_parts.push(AcceptorParts {
-                listener,
-                address,
-                id: ListenerId(index as u16),
-                mailbox,
-                admission: Arc::clone(&admission),
-                supervisor: Arc::new(supervisor.clone()),
-            });
+            acceptor_parts.push(acceptor::Parts { socket, backlog, address, id: ListenerId(index as u16), mailbox });
         }
 
         let mut arbiters = Vec::new();
@@ -284,23 +274,28 @@ where
             Placement::Arbiters(_) => arbiters.iter().map(Arbiter::handle).collect(),
             Placement::Current => vec![Arbiter::current()],
         };
+        let session_limits = self.limits.session;
+        let control =
+            Control::new(self.limits, acceptors, handles.clone(), arbiters, Arbiter::current(), Addr::new(supervisor));
         for (index, (orders, place)) in orders.into_iter().zip(&places).enumerate() {
             let parts = WorkerParts {
                 index,
                 orders,
-                limits: self.limits.session,
+                limits: session_limits,
                 framing: self.framing,
-                supervisor: supervisor.clone(),
+                control: Arc::clone(&control),
                 load: Arc::clone(&handles[index].load),
                 factory: self.factory.clone(),
             };
             // With one worker its arbiter accepts too, or each connection would pay for a change of threads.
             let acceptors = if count == 1 { std::mem::take(&mut acceptor_parts) } else { Vec::new() };
             let handles = handles.clone();
+            let control = Arc::clone(&control);
             let launch = move || {
                 let start_here = parts.launch();
-                for acceptor in acceptors {
-                    acceptor.launch(handles.clone(), Some(Rc::clone(&start_here)));
+                for parts in acceptors {
+                    let start_here = Some(Rc::clone(&start_here));
+                    actix_rt::spawn(acceptor::keep(parts, Arc::clone(&control), handles.clone(), start_here));
                 }
             };
             match self.placement {
@@ -308,20 +303,12 @@ where
                 Placement::Arbiters(_) => drop(place.spawn_fn(launch)),
             }
         }
-        for acceptor in acceptor_parts {
-            acceptor.launch(handles.clone(), None);
+        for parts in acceptor_parts {
+            actix_rt::spawn(acceptor::keep(parts, Arc::clone(&control), handles.clone(), None));
         }
-
-        let (finished, when_finished) = watch::channel(None);
-        Context::with_receiver(supervisor_mailbox).run(Supervisor::new(
-            self.limits,
-            admission,
-            acceptors,
-            handles,
-            arbiters,
-            finished,
-        ));
-        let server = ServerHandle { supervisor, addresses, arbiters: places, finished: when_finished };
+        Supervisor::launch_with(&control, supervisor_mailbox);
+        let finished = control.when_finished();
+        let server = ServerHandle { control, addresses, arbiters: places, finished };
         if let Some((signals, deadline)) = signals {
             actix_rt::spawn(drain_on_signals(server.clone(), signals, deadline));
         }
@@ -348,7 +335,7 @@ struct WorkerParts<F> {
     orders: mpsc::UnboundedReceiver<Order>,
     limits: SessionLimits,
     framing: Framing,
-    supervisor: Addr<Supervisor>,
+    control: Arc<Control>,
     load: Arc<AtomicUsize>,
     factory: F,
 }
@@ -359,7 +346,7 @@ impl<F> WorkerParts<F> {
         A: LineHandler,
         F: Fn(&Connection) -> A + 'static,
     {
-        let upstream = Upstream { supervisor: self.supervisor, load: self.load };
+        let upstream = Upstream { control: self.control, load: self.load };
         let worker = Worker::new(self.index, self.limits, Some(upstream));
         let (framing, factory) = (self.framing, self.factory);
         let start: StartHere = {
@@ -403,35 +390,6 @@ fn start_session<A: LineHandler>(
             drop(stream);
             worker.close(slot, true);
         }
-    }
-}
-
-/// What becomes an acceptor, on the way to its thread.
-struct AcceptorParts {
-    listener: TcpListener,
-    address: SocketAddr,
-    id: ListenerId,
-    mailbox: AddressReceiver<Acceptor>,
-    admission: Arc<Admission>,
-    supervisor: Arc<Addr<Supervisor>>,
-}
-
-impl AcceptorParts {
-    fn launch(self, workers: Vec<WorkerHandle>, start_here: Option<StartHere>) {
-        Context::with_receiver(self.mailbox).run(Acceptor {
-            socket: Some(self.listener),
-            id: self.id,
-            address: self.address,
-            admission: self.admission,
-            supervisor: self.supervisor,
-            workers,
-            start_here,
-            listener: None,
-            shortage: Shortage::default(),
-            is_paused: false,
-            has_paid: false,
-            refusals: Refusals::default(),
-        });
     }
 }
 
@@ -479,7 +437,7 @@ async fn drain_on_signals(server: ServerHandle, mut signals: EndSignals, deadlin
 /// A running server. Cheap to clone; dropping it changes nothing.
 #[derive(Clone, Debug)]
 pub struct ServerHandle {
-    supervisor: Addr<Supervisor>,
+    control: Arc<Control>,
     addresses: Vec<SocketAddr>,
     arbiters: Vec<ArbiterHandle>,
     finished: watch::Receiver<Option<Finished>>,
@@ -496,7 +454,31 @@ impl ServerHandle {
     /// [`Subscribe`](crate::Subscribe).
     #[must_use]
     pub fn supervisor(&self) -> Addr<Supervisor> {
-        self.supervisor.clone()
+        self.control.supervisor()
+    }
+
+    /// Asks the supervisor; should that have ended unasked, its successor.
+    async fn ask<M>(&self, message: M) -> Result<M::Result, ServerEnded>
+    where
+        M: Message + Clone + Send + 'static,
+        M::Result: Send,
+        Supervisor: Handler<M>,
+    {
+        let mut supervisors = self.control.supervisors();
+        loop {
+            let supervisor = supervisors.borrow_and_update().clone();
+            if let Ok(answer) = supervisor.send(message.clone()).await {
+                return Ok(answer);
+            }
+            if !matches!(tokio::time::timeout(TAKE_OVER, supervisors.changed()).await, Ok(Ok(()))) {
+                return Err(ServerEnded);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
     }
 
     /// The workers' arbiters, in the order of their numbers.
@@ -510,7 +492,7 @@ impl ServerHandle {
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
     pub async fn stats(&self) -> Result<Stats, ServerEnded> {
-        self.supervisor.send(GetStats).await.map_err(|_| ServerEnded)
+        self.ask(GetStats).await
     }
 
     /// A page of the live sessions; [`SessionQuery::default`] is the first thousand.
@@ -518,7 +500,7 @@ impl ServerHandle {
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
     pub async fn sessions(&self, query: SessionQuery) -> Result<SessionPage, ServerEnded> {
-        self.supervisor.send(ListSessions(query)).await.map_err(|_| ServerEnded)
+        self.ask(ListSessions(query)).await
     }
 
     /// One session, if it lives.
@@ -547,7 +529,7 @@ impl ServerHandle {
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
     pub async fn push(&self, whom: SessionFilter, bytes: impl Into<Bytes>) -> Result<Pushed, ServerEnded> {
-        self.supervisor.send(Push { whom, bytes: bytes.into() }).await.map_err(|_| ServerEnded)
+        self.ask(Push { whom, bytes: bytes.into() }).await
     }
 
     /// Ends the sessions that `whom` says, politely, each with `goodbye` if that is not empty; returns how many.
@@ -555,7 +537,7 @@ impl ServerHandle {
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
     pub async fn kick(&self, whom: SessionFilter, goodbye: impl Into<Bytes>) -> Result<u64, ServerEnded> {
-        self.supervisor.send(Kick { whom, goodbye: goodbye.into() }).await.map_err(|_| ServerEnded)
+        self.ask(Kick { whom, goodbye: goodbye.into() }).await
     }
 
     /// Stops accepting on a listener: the backlog holds what comes. False if there is none with this number.
@@ -563,7 +545,7 @@ impl ServerHandle {
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
     pub async fn pause(&self, listener: ListenerId) -> Result<bool, ServerEnded> {
-        self.supervisor.send(PauseListener { listener, paused: true }).await.map_err(|_| ServerEnded)
+        self.ask(PauseListener { listener, paused: true }).await
     }
 
     /// Undoes [`pause`](Self::pause).
@@ -571,7 +553,7 @@ impl ServerHandle {
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
     pub async fn resume(&self, listener: ListenerId) -> Result<bool, ServerEnded> {
-        self.supervisor.send(PauseListener { listener, paused: false }).await.map_err(|_| ServerEnded)
+        self.ask(PauseListener { listener, paused: false }).await
     }
 
     /// The limits in force.
@@ -579,7 +561,7 @@ impl ServerHandle {
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
     pub async fn limits(&self) -> Result<Limits, ServerEnded> {
-        self.supervisor.send(GetLimits).await.map_err(|_| ServerEnded)
+        self.ask(GetLimits).await
     }
 
     /// Changes the limits, for the sessions that live as well, and says which of those it ends.
@@ -603,7 +585,7 @@ impl ServerHandle {
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
     pub async fn set_limits(&self, limits: Limits) -> Result<LimitsChange, ServerEnded> {
-        self.supervisor.send(SetLimits { limits, dry_run: false }).await.map_err(|_| ServerEnded)
+        self.ask(SetLimits { limits, dry_run: false }).await
     }
 
     /// Says which sessions [`set_limits`](Self::set_limits) would end, and changes nothing.
@@ -611,7 +593,7 @@ impl ServerHandle {
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
     pub async fn try_limits(&self, limits: Limits) -> Result<LimitsChange, ServerEnded> {
-        self.supervisor.send(SetLimits { limits, dry_run: true }).await.map_err(|_| ServerEnded)
+        self.ask(SetLimits { limits, dry_run: true }).await
     }
 
     /// Ends the server: accepts no more, lets every session answer what it has read, flush and close; aborts what is left
@@ -620,7 +602,7 @@ impl ServerHandle {
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
     pub async fn drain(&self, deadline: Duration) -> Result<DrainReport, ServerEnded> {
-        self.supervisor.send(Drain::within(deadline)).await.map_err(|_| ServerEnded)
+        self.ask(Drain::within(deadline)).await
     }
 
     /// Ends the server now: unsent bytes are dropped and counted.
@@ -634,11 +616,15 @@ impl ServerHandle {
     /// Waits until the server has ended and its workers' threads are gone.
     ///
     /// # Errors
-    /// If every worker stopped without having been asked to, or the system stopped under the server.
+    /// If every worker stopped without having been asked to, a listener's acceptor failed again and again, or the system
+    /// stopped under the server.
     pub async fn finished(&self) -> io::Result<()> {
         let mut finished = self.finished.clone();
         match finished.wait_for(Option::is_some).await.map(|how| *how) {
-            Ok(Some(Finished { lost_workers: false })) => Ok(()),
+            Ok(Some(Finished::AsAsked)) => Ok(()),
+            Ok(Some(Finished::LostListener(address))) => {
+                Err(io::Error::other(format!("cannot go on accepting on {address}: look above for what failed")))
+            }
             Ok(_) => Err(io::Error::other("every worker has stopped: look above for the panic that ended it")),
             Err(_) => Err(ServerEnded.into()),
         }

@@ -1,31 +1,32 @@
 //! Supervisor: the control path. Counts sessions, answers questions about them, drains them.
 //!
-//! No line passes through here: losing this actor costs the answers and the drain, never data. It holds no session's
-//! address; what it knows of an end it hears in batches, from the worker that kept the session's slot.
-//! Not here: admission (`admission`), and what a drain means to one connection (`context`).
+//! No line passes through here, and nothing is kept here that would be missed: a supervisor that ends is replaced. It holds
+//! no session's address; whoever asks about sessions asks their workers.
+//! Not here: admission (`admission`), the state that outlives it (`control`), what a drain means to one connection
+//! (`context`).
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, Recipient, ResponseActFuture,
     ResponseFuture, WrapFuture,
+    dev::channel::{AddressReceiver, channel},
 };
 use bytes::Bytes;
 use futures::future::OptionFuture;
-use tokio::{
-    sync::{oneshot, watch},
-    time::Instant,
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     CloseReport, Limits, ListenerId,
-    acceptor::{Acceptor, CloseListener, SetPaused, WorkerHandle},
-    admission::Admission,
+    acceptor::{CloseListener, SetPaused},
+    control::{Control, Draining, Finished},
+    limits::LONGEST_TIMEOUT,
     query::{SessionFilter, SessionInfo, SessionPage, SessionQuery},
+    server::MAILBOX_CAPACITY,
     worker::{Order, Question},
 };
 
@@ -54,6 +55,8 @@ pub struct Stats {
     pub undelivered_bytes: u64,
     /// Bytes that the kernel has yet to take, of the live.
     pub outbox_bytes: u64,
+    /// Turns of sessions that ended with work left, because the other sessions of the worker come first.
+    pub turns_cut: u64,
     /// Connections that did not become sessions, by [`RefuseReason::name`](crate::RefuseReason::name).
     pub refused: BTreeMap<&'static str, u64>,
     /// Events that a subscriber was too slow for.
@@ -202,12 +205,11 @@ impl Drain {
     }
 }
 
-/// From a worker: sessions that ended, and the answer to a question if one was asked.
+/// From a worker: sessions have ended and are booked, or a question is answered.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Batch {
     pub(crate) worker: usize,
-    pub(crate) reports: Vec<CloseReport>,
     pub(crate) answer: Option<Answer>,
     /// The worker is no more.
     pub(crate) last: bool,
@@ -217,18 +219,16 @@ pub(crate) struct Batch {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) token: u64,
-    pub(crate) totals: Totals,
-    pub(crate) sessions: Vec<SessionInfo>,
+    pub(crate) answered: Answered,
 }
 
-/// Sums over sessions.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Totals {
-    pub(crate) sessions: u64,
-    pub(crate) lines_in: u64,
-    pub(crate) bytes_in: u64,
-    pub(crate) bytes_out: u64,
-    pub(crate) outbox_bytes: u64,
+/// What workers answer; those of several are added up.
+#[derive(Debug, Default)]
+pub(crate) struct Answered {
+    pub(crate) stats: Stats,
+    pub(crate) sessions: Vec<SessionInfo>,
+    /// Sessions that the question was about.
+    pub(crate) count: u64,
     /// Sessions that had no room for what was pushed.
     pub(crate) dropped: u64,
 }
@@ -240,90 +240,37 @@ struct Asked {
     done: oneshot::Sender<Answered>,
 }
 
-/// The workers' answers, added up.
-#[derive(Default)]
-struct Answered {
-    totals: Totals,
-    sessions: Vec<SessionInfo>,
-}
-
-struct Draining {
-    since: Instant,
-    listeners_closed: bool,
-    /// The deadline is past.
-    aborting: bool,
-    report: DrainReport,
-    waiting: Vec<oneshot::Sender<DrainReport>>,
-}
-
 /// The control-path actor of one server. Reached through [`ServerHandle::supervisor`](crate::ServerHandle::supervisor).
+///
+/// If it ends without having been asked, by a panic of its own, sessions and acceptors go on, and a new one takes over,
+/// with the same counters and subscribers, and with the drain if one was under way.
 pub struct Supervisor {
-    admission: Arc<Admission>,
-    /// In the order of the listeners' numbers.
-    acceptors: Vec<Addr<Acceptor>>,
-    /// `None` for a worker that is no more.
-    workers: Vec<Option<WorkerHandle>>,
-    arbiters: Vec<actix_rt::Arbiter>,
-    ended: u64,
-    stats: Stats,
-    subscribers: Vec<Recipient<SessionEvent>>,
-    limits: Limits,
+    /// Kept by the workers, the acceptors and the handles: once they are gone there is nothing to supervise.
+    control: Weak<Control>,
     questions: HashMap<u64, Asked>,
-    next_token: u64,
-    draining: Option<Draining>,
-    finished: watch::Sender<Option<Finished>>,
-}
-
-/// How the server ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Finished {
-    /// Every worker stopped without having been asked.
-    pub(crate) lost_workers: bool,
 }
 
 impl Supervisor {
-    pub(crate) fn new(
-        limits: Limits,
-        admission: Arc<Admission>,
-        acceptors: Vec<Addr<Acceptor>>,
-        workers: Vec<WorkerHandle>,
-        arbiters: Vec<actix_rt::Arbiter>,
-        finished: watch::Sender<Option<Finished>>,
-    ) -> Self {
-        Self {
-            limits,
-            admission,
-            acceptors,
-            workers: workers.into_iter().map(Some).collect(),
-            arbiters,
-            ended: 0,
-            stats: Stats::default(),
-            subscribers: Vec::new(),
-            questions: HashMap::new(),
-            next_token: 0,
-            draining: None,
-            finished,
-        }
+    /// Starts one on the current arbiter.
+    pub(crate) fn launch(control: &Arc<Control>) -> Addr<Self> {
+        let (sender, mailbox) = channel(MAILBOX_CAPACITY);
+        Self::launch_with(control, mailbox);
+        Addr::new(sender)
     }
 
-    /// Sends an order to every worker; returns those that got it.
-    fn order(&mut self, order: impl Fn() -> Order) -> Vec<usize> {
-        let mut reached = Vec::new();
-        for (index, worker) in self.workers.iter().enumerate() {
-            if worker.as_ref().is_some_and(|worker| worker.orders.send(order()).is_ok()) {
-                reached.push(index);
-            }
-        }
-        reached
+    /// The same, for a mailbox that others know already.
+    pub(crate) fn launch_with(control: &Arc<Control>, mailbox: AddressReceiver<Self>) {
+        Context::with_receiver(mailbox).run(Self { control: Arc::downgrade(control), questions: HashMap::new() });
     }
 
-    fn ask(&mut self, question: Question) -> impl Future<Output = Answered> + use<> {
-        let token = self.next_token;
-        self.next_token += 1;
-        let missing = self.order(|| Order::Answer { token, question: question.clone() });
+    fn ask(&mut self, question: &Question) -> impl Future<Output = Answered> + use<> {
         let (done, answer) = oneshot::channel();
-        self.questions.insert(token, Asked { missing, so_far: Answered::default(), done });
-        self.settle(token);
+        if let Some(control) = self.control.upgrade() {
+            let token = control.next_token();
+            let missing = control.state().order(|| Order::Answer { token, question: question.clone() });
+            self.questions.insert(token, Asked { missing, so_far: Answered::default(), done });
+            self.settle(token);
+        }
         // Without an answer the supervisor is gone, and with it whoever could be told so.
         async { answer.await.unwrap_or_default() }
     }
@@ -338,157 +285,185 @@ impl Supervisor {
         }
     }
 
-    /// The counters, with what the workers say of the living.
-    fn stats(&self, live: &Totals) -> Stats {
-        let mut stats = self.stats.clone();
-        stats.live = live.sessions;
-        stats.opened = self.ended + stats.live;
-        stats.lines_in += live.lines_in;
-        stats.bytes_in += live.bytes_in;
-        stats.bytes_out += live.bytes_out;
-        stats.outbox_bytes = live.outbox_bytes;
-        stats.refused = self.admission.refused();
-        stats
+    /// Has a drain that is in the state go on: from its beginning, or from where another supervisor left it.
+    fn drain_on(&mut self, ctx: &mut Context<Self>) {
+        let Some(control) = self.control.upgrade() else { return };
+        let acceptors = {
+            let state = control.state();
+            let Some(draining) = &state.draining else { return };
+            let left = draining.until.saturating_duration_since(Instant::now());
+            ctx.run_later(left, |supervisor, _| supervisor.abort_if_late());
+            state.acceptors.clone()
+        };
+        ctx.run_interval(PROGRESS, |supervisor, _| supervisor.tell_progress());
+        let closing: Vec<_> = acceptors.iter().map(|acceptor| acceptor.send(CloseListener)).collect();
+        let closed = futures::future::join_all(closing).into_actor(self);
+        ctx.spawn(closed.map(|_, supervisor, _| supervisor.order_drain()));
     }
 
-    fn tell(&mut self, event: &SessionEvent) {
-        let lost = &mut self.stats.events_lost;
-        self.subscribers.retain(|subscriber| {
-            if subscriber.try_send(event.clone()).is_err() {
-                *lost += 1;
-            }
-            subscriber.connected()
-        });
+    /// The listeners are closed: now all sessions that there will be are there, or on their way to a worker.
+    fn order_drain(&mut self) {
+        let Some(control) = self.control.upgrade() else { return };
+        let mut state = control.state();
+        if let Some(draining) = state.draining.as_mut().filter(|draining| !draining.is_ordered) {
+            draining.is_ordered = true;
+            let over = draining.spread.min((draining.until - draining.since) / 2);
+            let goodbye = draining.goodbye.clone();
+            state.order(|| Order::Drain { over, goodbye: goodbye.clone() });
+        }
+        drop(state);
+        self.abort_if_late();
+        self.consider_end();
+    }
+
+    /// Aborts what has not ended by the deadline.
+    fn abort_if_late(&mut self) {
+        let Some(control) = self.control.upgrade() else { return };
+        let state = control.state();
+        if state.draining.as_ref().is_some_and(|draining| Instant::now() >= draining.until) {
+            state.order(|| Order::Abort);
+        }
     }
 
     fn tell_progress(&mut self) {
-        let Some(draining) = &self.draining else { return };
-        let DrainReport { ended, cut, .. } = draining.report;
-        let left = self.admission.admitted().saturating_sub(self.ended);
-        let progress = DrainProgress { ended, cut, left, duration: draining.since.elapsed() };
+        let Some(control) = self.control.upgrade() else { return };
+        if control.has_finished() {
+            return;
+        }
+        let mut state = control.state();
+        let Some(Draining { report: DrainReport { ended, cut, .. }, since, .. }) = state.draining else { return };
+        let left = control.admission.admitted().saturating_sub(state.ended);
         if left > 0 {
             log::info!("draining: {ended} sessions ended, {cut} cut, {left} left");
         }
-        self.tell(&SessionEvent::Draining(progress));
+        state.tell(&SessionEvent::Draining(DrainProgress { ended, cut, left, duration: since.elapsed() }));
     }
 
-    fn count(&mut self, report: CloseReport) {
-        self.ended += 1;
-        *self.stats.closed.entry(report.reason.name()).or_default() += 1;
-        self.stats.lines_in += report.lines_in;
-        self.stats.bytes_in += report.bytes_in;
-        self.stats.bytes_out += report.bytes_out;
-        self.stats.unsent_bytes += report.unsent_bytes;
-        self.stats.undelivered_bytes += report.undelivered_bytes;
-        if let Some(draining) = &mut self.draining {
-            *if report.cut { &mut draining.report.cut } else { &mut draining.report.ended } += 1;
+    /// Says that a worker is gone which nobody has stopped; without any the server ends.
+    fn miss_workers(&self, lost: Option<usize>) {
+        let Some(control) = self.control.upgrade() else { return };
+        if control.has_finished() {
+            return;
         }
-        self.tell(&SessionEvent::Closed(report));
-    }
-
-    /// Aborts what has not ended yet.
-    fn abort(&mut self) {
-        if let Some(draining) = &mut self.draining {
-            draining.aborting = true;
+        let all_are_lost = {
+            let state = control.state();
+            if state.draining.is_some() {
+                return;
+            }
+            state.workers.iter().all(Option::is_none)
+        };
+        if let Some(worker) = lost {
+            log::error!("worker {worker} has stopped; its sessions are gone");
         }
-        self.order(|| Order::Abort);
+        if all_are_lost {
+            log::error!("every worker has stopped: the server ends");
+            control.finish(Finished::LostWorkers);
+        }
     }
 
     /// Ends the server, if nothing of it is left to wait for.
     fn consider_end(&mut self) {
-        let all_ended = self.ended == self.admission.admitted();
-        let Some(draining) = &mut self.draining else { return };
-        if !draining.listeners_closed || !all_ended || self.finished.borrow().is_some() {
+        let Some(control) = self.control.upgrade() else { return };
+        if control.has_finished() {
             return;
         }
-        draining.report.duration = draining.since.elapsed();
-        let report = draining.report;
-        let waiting = std::mem::take(&mut draining.waiting);
+        let (report, waiting) = {
+            let mut state = control.state();
+            let all_ended = state.ended == control.admission.admitted();
+            let Some(draining) = state.draining.as_mut().filter(|draining| draining.is_ordered && all_ended) else {
+                return;
+            };
+            draining.report.duration = draining.since.elapsed();
+            (draining.report, std::mem::take(&mut draining.waiting))
+        };
         self.tell_progress();
         for waiting in waiting {
             let _ = waiting.send(report);
         }
-        for arbiter in &self.arbiters {
-            arbiter.stop();
+        control.finish(Finished::AsAsked);
+    }
+}
+
+/// Its state is in the control, so whoever takes over goes on.
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        if let Some(control) = self.control.upgrade()
+            && !control.has_finished()
+        {
+            control.replace_supervisor();
         }
-        self.finish(false);
+    }
+}
+
+impl Stats {
+    /// Counts a session that has ended.
+    pub(crate) fn count(&mut self, report: &CloseReport) {
+        self.opened += 1;
+        *self.closed.entry(report.reason.name()).or_default() += 1;
+        self.lines_in += report.lines_in;
+        self.bytes_in += report.bytes_in;
+        self.bytes_out += report.bytes_out;
+        self.unsent_bytes += report.unsent_bytes;
+        self.undelivered_bytes += report.undelivered_bytes;
     }
 
-    fn finish(&mut self, lost_workers: bool) {
-        // A worker ends when nobody can give it an order: on an arbiter that lives on, it would stay otherwise.
-        self.workers.fill_with(|| None);
-        let arbiters = std::mem::take(&mut self.arbiters);
-        let no_threads = arbiters.is_empty();
-        let finished = self.finished.clone();
-        // An arbiter that is not joined may be cut off in the middle of a destructor at the end of the process.
-        let join = move || {
-            for arbiter in arbiters {
-                if arbiter.join().is_err() {
-                    log::error!("a worker's thread panicked");
-                }
-            }
-            finished.send_replace(Some(Finished { lost_workers }));
+    pub(crate) fn add(&mut self, other: &Self) {
+        let sum = |into: &mut BTreeMap<&'static str, u64>, from: &BTreeMap<&'static str, u64>| {
+            from.iter().for_each(|(name, count)| *into.entry(name).or_default() += count);
         };
-        if no_threads {
-            join();
-        } else {
-            drop(tokio::task::spawn_blocking(join));
-        }
+        self.opened += other.opened;
+        self.live += other.live;
+        sum(&mut self.closed, &other.closed);
+        self.lines_in += other.lines_in;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+        self.unsent_bytes += other.unsent_bytes;
+        self.undelivered_bytes += other.undelivered_bytes;
+        self.outbox_bytes += other.outbox_bytes;
+        self.turns_cut += other.turns_cut;
+        sum(&mut self.refused, &other.refused);
+        self.events_lost += other.events_lost;
+    }
+}
+
+impl Answered {
+    fn add(&mut self, other: Self) {
+        self.stats.add(&other.stats);
+        self.sessions.extend(other.sessions);
+        self.count += other.count;
+        self.dropped += other.dropped;
     }
 }
 
 impl Actor for Supervisor {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.drain_on(ctx);
+        self.miss_workers(None);
+    }
 }
 
 impl Handler<Batch> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, batch: Batch, _: &mut Self::Context) {
-        let token = batch.answer.as_ref().map(|answer| answer.token);
-        for report in batch.reports {
-            self.count(report);
-        }
-        if let Some(answer) = batch.answer
-            && let Some(asked) = self.questions.get_mut(&answer.token)
+    fn handle(&mut self, Batch { worker, answer, last }: Batch, _: &mut Self::Context) {
+        if let Some(Answer { token, answered }) = answer
+            && let Some(asked) = self.questions.get_mut(&token)
         {
-            asked.missing.retain(|worker| *worker != batch.worker);
-            asked.so_far.add(answer);
-        }
-        if let Some(token) = token {
+            asked.missing.retain(|missing| *missing != worker);
+            asked.so_far.add(answered);
             self.settle(token);
         }
-        if batch.last {
-            self.workers[batch.worker] = None;
+        if last {
+            for asked in self.questions.values_mut() {
+                asked.missing.retain(|missing| *missing != worker);
+            }
             let tokens: Vec<_> = self.questions.keys().copied().collect();
-            for token in tokens {
-                if let Some(asked) = self.questions.get_mut(&token) {
-                    asked.missing.retain(|worker| *worker != batch.worker);
-                }
-                self.settle(token);
-            }
-            if self.draining.is_none() {
-                log::error!("worker {} has stopped; its sessions are gone", batch.worker);
-                if self.workers.iter().all(Option::is_none) {
-                    log::error!("every worker has stopped: the server ends");
-                    self.finish(true);
-                }
-            }
+            tokens.into_iter().for_each(|token| self.settle(token));
+            self.miss_workers(Some(worker));
         }
         self.consider_end();
-    }
-}
-
-impl Answered {
-    fn add(&mut self, answer: Answer) {
-        let Totals { sessions, lines_in, bytes_in, bytes_out, outbox_bytes, dropped } = answer.totals;
-        self.totals.sessions += sessions;
-        self.totals.lines_in += lines_in;
-        self.totals.bytes_in += bytes_in;
-        self.totals.bytes_out += bytes_out;
-        self.totals.outbox_bytes += outbox_bytes;
-        self.totals.dropped += dropped;
-        self.sessions.extend(answer.sessions);
     }
 }
 
@@ -496,9 +471,17 @@ impl Handler<GetStats> for Supervisor {
     type Result = ResponseActFuture<Self, Stats>;
 
     fn handle(&mut self, _: GetStats, _: &mut Self::Context) -> Self::Result {
-        let answer = self.ask(Question::Totals).into_actor(self);
-        // An end that was counted meanwhile came before its worker's answer, and is not in that.
-        Box::pin(answer.map(|answered, supervisor, _| supervisor.stats(&answered.totals)))
+        let answer = self.ask(&Question::Totals).into_actor(self);
+        Box::pin(answer.map(|answered, supervisor, _| {
+            let mut stats = answered.stats;
+            if let Some(control) = supervisor.control.upgrade() {
+                let state = control.state();
+                stats.add(&state.gone);
+                stats.events_lost = state.events_lost;
+                stats.refused = control.admission.refused();
+            }
+            stats
+        }))
     }
 }
 
@@ -506,11 +489,11 @@ impl Handler<ListSessions> for Supervisor {
     type Result = ResponseFuture<SessionPage>;
 
     fn handle(&mut self, ListSessions(query): ListSessions, _: &mut Self::Context) -> Self::Result {
-        let answer = self.ask(Question::List(Arc::new(query)));
+        let answer = self.ask(&Question::List(query));
         Box::pin(async move {
             let mut answered = answer.await;
             query.cut_to_page(&mut answered.sessions, query.offset);
-            SessionPage { sessions: answered.sessions, total: answered.totals.sessions }
+            SessionPage { sessions: answered.sessions, total: answered.count }
         })
     }
 }
@@ -519,8 +502,8 @@ impl Handler<Kick> for Supervisor {
     type Result = ResponseFuture<u64>;
 
     fn handle(&mut self, Kick { whom, goodbye }: Kick, _: &mut Self::Context) -> Self::Result {
-        let answer = self.ask(Question::Kick { whom, goodbye });
-        Box::pin(async { answer.await.totals.sessions })
+        let answer = self.ask(&Question::Kick { whom, goodbye });
+        Box::pin(async { answer.await.count })
     }
 }
 
@@ -528,10 +511,10 @@ impl Handler<Push> for Supervisor {
     type Result = ResponseFuture<Pushed>;
 
     fn handle(&mut self, Push { whom, bytes }: Push, _: &mut Self::Context) -> Self::Result {
-        let answer = self.ask(Question::Push { whom, bytes });
+        let answer = self.ask(&Question::Push { whom, bytes });
         Box::pin(async {
-            let Totals { sessions, dropped, .. } = answer.await.totals;
-            Pushed { sessions, dropped }
+            let Answered { count, dropped, .. } = answer.await;
+            Pushed { sessions: count, dropped }
         })
     }
 }
@@ -540,7 +523,9 @@ impl Handler<PauseListener> for Supervisor {
     type Result = ResponseFuture<bool>;
 
     fn handle(&mut self, PauseListener { listener, paused }: PauseListener, _: &mut Self::Context) -> Self::Result {
-        let told = self.acceptors.get(listener.get()).map(|acceptor| acceptor.send(SetPaused(paused)));
+        let control = self.control.upgrade();
+        let acceptor = control.and_then(|control| control.state().acceptors.get(listener.get()).cloned());
+        let told = acceptor.map(|acceptor| acceptor.send(SetPaused(paused)));
         Box::pin(async { matches!(OptionFuture::from(told).await, Some(Ok(()))) })
     }
 }
@@ -549,7 +534,7 @@ impl Handler<GetLimits> for Supervisor {
     type Result = MessageResult<GetLimits>;
 
     fn handle(&mut self, _: GetLimits, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.limits.clone())
+        MessageResult(self.control.upgrade().map(|control| control.state().limits.clone()).unwrap_or_default())
     }
 }
 
@@ -557,12 +542,12 @@ impl Handler<SetLimits> for Supervisor {
     type Result = ResponseFuture<LimitsChange>;
 
     fn handle(&mut self, SetLimits { limits, dry_run }: SetLimits, _: &mut Self::Context) -> Self::Result {
-        if !dry_run {
+        if let Some(control) = self.control.upgrade().filter(|_| !dry_run) {
             // Before the workers look at the living, so that nobody comes in between by the old lists.
-            self.admission.set(limits.admission.clone());
-            self.limits = limits.clone();
+            control.admission.set(limits.admission.clone());
+            control.state().limits = limits.clone();
         }
-        let answer = self.ask(Question::Limits { limits: Arc::new(limits), dry_run });
+        let answer = self.ask(&Question::Limits { limits: Arc::new(limits), dry_run });
         Box::pin(async {
             let mut ends = answer.await.sessions;
             ends.sort_unstable_by_key(|session| session.id);
@@ -575,7 +560,9 @@ impl Handler<Subscribe> for Supervisor {
     type Result = ();
 
     fn handle(&mut self, Subscribe(recipient): Subscribe, _: &mut Self::Context) {
-        self.subscribers.push(recipient);
+        if let Some(control) = self.control.upgrade() {
+            control.state().subscribers.push(recipient);
+        }
     }
 }
 
@@ -583,40 +570,119 @@ impl Handler<Drain> for Supervisor {
     type Result = ResponseFuture<DrainReport>;
 
     fn handle(&mut self, Drain { deadline, goodbye, spread }: Drain, ctx: &mut Self::Context) -> Self::Result {
+        let Some(control) = self.control.upgrade() else {
+            return Box::pin(async { DrainReport::default() });
+        };
         let (done, report) = oneshot::channel();
-        let first = self.draining.is_none();
-        let draining = self.draining.get_or_insert_with(|| Draining {
-            since: Instant::now(),
-            listeners_closed: false,
-            aborting: false,
-            report: DrainReport::default(),
-            waiting: Vec::new(),
-        });
-        draining.waiting.push(done);
-        if first {
-            let closing: Vec<_> = self.acceptors.drain(..).map(|acceptor| acceptor.send(CloseListener)).collect();
-            ctx.run_interval(PROGRESS, |supervisor, _| supervisor.tell_progress());
-            let closed = futures::future::join_all(closing).into_actor(self).map(move |_, supervisor: &mut Self, _| {
-                supervisor.order(|| Order::Drain { over: spread.min(deadline / 2), goodbye: goodbye.clone() });
-                if let Some(draining) = &mut supervisor.draining {
-                    draining.listeners_closed = true;
-                    if draining.aborting {
-                        // For what was accepted meanwhile.
-                        supervisor.order(|| Order::Abort);
-                    }
-                }
-                supervisor.consider_end();
+        let now = Instant::now();
+        let until = now + deadline.min(LONGEST_TIMEOUT);
+        let (is_first, so_far) = {
+            let mut state = control.state();
+            let is_first = state.draining.is_none();
+            let draining = state.draining.get_or_insert_with(|| Draining {
+                since: now,
+                until,
+                goodbye,
+                spread,
+                is_ordered: false,
+                report: DrainReport::default(),
+                waiting: Vec::new(),
             });
-            ctx.spawn(closed);
+            draining.until = draining.until.min(until);
+            draining.waiting.push(done);
+            (is_first, draining.report)
+        };
+        if is_first {
+            self.drain_on(ctx);
+        } else {
+            ctx.run_later(until - now, |supervisor, _| supervisor.abort_if_late());
         }
         if deadline.is_zero() {
-            self.abort();
-        } else {
-            ctx.run_later(deadline, |supervisor, _| supervisor.abort());
+            self.abort_if_late();
         }
-        let already = self.finished.borrow().is_some();
+        let already = control.has_finished();
         self.consider_end();
-        let so_far = self.draining.as_ref().map(|draining| draining.report).unwrap_or_default();
         Box::pin(async move { if already { so_far } else { report.await.unwrap_or(so_far) } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LineServer, Rot13};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A fault on purpose.
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct Panic;
+
+    impl Handler<Panic> for Supervisor {
+        type Result = ();
+        fn handle(&mut self, _: Panic, _: &mut Self::Context) {
+            panic!("a fault on purpose, in the supervisor");
+        }
+    }
+
+    async fn greet(peer: &mut TcpStream) {
+        let mut answer = [0; 6];
+        peer.write_all(b"hello\n").await.unwrap();
+        let whole = peer.read_exact(&mut answer);
+        tokio::time::timeout(PATIENCE, whole).await.expect("an answer").unwrap();
+        assert_eq!(&answer, b"uryyb\n");
+    }
+
+    #[actix::test]
+    async fn sessions_go_on_without_their_supervisor_and_the_next_one_has_true_counts() {
+        let server = LineServer::new(|_| Rot13).workers(2).bind("127.0.0.1:0").unwrap().start().unwrap();
+        let address = server.addresses()[0];
+        let mut peers = Vec::new();
+        for _ in 0..10 {
+            let mut peer = TcpStream::connect(address).await.unwrap();
+            greet(&mut peer).await;
+            peers.push(peer);
+        }
+        peers.truncate(7);
+        for _ in 0..3 {
+            server.supervisor().do_send(Panic);
+            for peer in &mut peers {
+                greet(peer).await;
+            }
+            greet(&mut TcpStream::connect(address).await.unwrap()).await;
+        }
+        let everybody = async {
+            loop {
+                let stats = server.stats().await.unwrap();
+                assert_eq!(stats.opened, 13);
+                if stats.live == 7 {
+                    break stats;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let stats = tokio::time::timeout(PATIENCE, everybody).await.expect("the ends to be counted");
+        assert_eq!((stats.closed["peer-eof"], stats.lines_in), (6, 10 + 3 * 7 + 3));
+        assert_eq!(server.sessions(SessionQuery::default()).await.unwrap().total, 7);
+        // A drain that its supervisor does not live to see.
+        let draining = actix_rt::spawn({
+            let server = server.clone();
+            async move { server.drain(PATIENCE).await }
+        });
+        let until_ordered = async {
+            while !server.control().state().draining.as_ref().is_some_and(|draining| draining.is_ordered) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, until_ordered).await.expect("the drain to begin");
+        server.supervisor().do_send(Panic);
+        drop(peers);
+        let report = tokio::time::timeout(PATIENCE, draining).await.expect("the drain to end");
+        assert_eq!(report.unwrap().map(|report| report.ended + report.cut), Ok(7));
+        server.finished().await.unwrap();
     }
 }

@@ -16,7 +16,6 @@ use std::{
     time::Duration,
 };
 
-use actix::Addr;
 use bytes::Bytes;
 use tokio::{
     sync::{Notify, mpsc},
@@ -24,13 +23,14 @@ use tokio::{
 };
 
 use crate::{
-    CloseReason, CloseReport, Connection, Limits, ListenerId, SessionId, Supervisor,
+    CloseReason, CloseReport, Connection, Limits, ListenerId, SessionId, Stats,
     admission::Place,
+    control::Control,
     framing::SLACK_BYTES,
     limits::{CARRY_BYTES, SCRATCH_BYTES, SessionLimits},
     outbox::Outbox,
     query::{SessionFilter, SessionInfo, SessionQuery, SessionState},
-    supervisor::{Answer, Batch, Totals},
+    supervisor::{Answer, Answered, Batch},
 };
 
 /// How often deadlines are looked at; they are met within twice that.
@@ -222,7 +222,7 @@ impl Slots {
 /// The way from a worker to the rest of its server.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    pub(crate) supervisor: Addr<Supervisor>,
+    pub(crate) control: Arc<Control>,
     /// Sessions here and on their way here: the acceptor picks the least loaded worker.
     pub(crate) load: Arc<AtomicUsize>,
 }
@@ -258,6 +258,9 @@ pub(crate) struct Worker {
     /// Its task runs: without it no deadline is met.
     is_looked_after: Cell<bool>,
     reports: RefCell<Vec<CloseReport>>,
+    /// Of the sessions that have ended here.
+    counters: RefCell<Stats>,
+    turns_cut: Cell<u64>,
     reports_ready: Notify,
     upstream: Option<Upstream>,
 }
@@ -282,6 +285,8 @@ impl Worker {
             draining: Cell::new(false),
             is_looked_after: Cell::new(false),
             reports: RefCell::default(),
+            counters: RefCell::default(),
+            turns_cut: Cell::new(0),
             reports_ready: Notify::new(),
             upstream,
         })
@@ -418,6 +423,7 @@ impl Worker {
         }
         let report = slot.report(cut);
         log::debug!("{report}");
+        self.counters.borrow_mut().count(&report);
         // The place is given back before anybody hears of the end.
         drop(slot);
         if self.upstream.is_none() {
@@ -441,8 +447,29 @@ impl Worker {
             return;
         }
         if let Some(upstream) = &self.upstream {
-            upstream.supervisor.do_send(Batch { worker: self.index, reports, answer, last: false });
+            upstream.control.book(reports);
+            upstream.control.notify(Batch { worker: self.index, answer, last: false });
         }
+    }
+
+    /// A turn ended because others come first.
+    pub(crate) fn count_cut(&self) {
+        self.turns_cut.set(self.turns_cut.get() + 1);
+    }
+
+    /// The counters of this worker, its living sessions included.
+    fn stats(&self) -> Stats {
+        let mut stats = self.counters.borrow().clone();
+        stats.turns_cut = self.turns_cut.get();
+        for slot in self.slots.borrow_mut().iter_mut() {
+            stats.opened += 1;
+            stats.live += 1;
+            stats.lines_in += slot.lines_in;
+            stats.bytes_in += slot.bytes_in;
+            stats.bytes_out += slot.bytes_out;
+            stats.outbox_bytes += u64::from(slot.outbox_len);
+        }
+        stats
     }
 
     /// Books what a turn counted and how it leaves the session.
@@ -497,25 +524,20 @@ impl Worker {
     }
 
     fn answer(&self, token: u64, question: Question) -> Answer {
-        let mut answer = Answer { token, totals: Totals::default(), sessions: Vec::new() };
+        let mut answer = Answered::default();
+        if let Question::Totals = question {
+            answer.stats = self.stats();
+        }
         let moment = self.moment();
         let limits = self.limits.get();
         let mut slots = self.slots.borrow_mut();
         let sessions = slots.iter_mut();
         match question {
-            Question::Totals => {
-                for slot in sessions {
-                    answer.totals.sessions += 1;
-                    answer.totals.lines_in += slot.lines_in;
-                    answer.totals.bytes_in += slot.bytes_in;
-                    answer.totals.bytes_out += slot.bytes_out;
-                    answer.totals.outbox_bytes += u64::from(slot.outbox_len);
-                }
-            }
+            Question::Totals => {}
             Question::List(query) => {
                 let infos = sessions.map(|slot| slot.info(self.index, moment)).filter(|info| query.filter.has(info));
                 answer.sessions.extend(infos);
-                answer.totals.sessions = answer.sessions.len() as u64;
+                answer.count = answer.sessions.len() as u64;
                 query.cut_to_page(&mut answer.sessions, 0);
             }
             Question::Kick { whom, goodbye } => {
@@ -524,16 +546,16 @@ impl Worker {
                         slot.push(&goodbye, &self.told);
                     }
                     slot.tell(Command::Kick, &self.told);
-                    answer.totals.sessions += 1;
+                    answer.count += 1;
                 }
             }
             Question::Push { whom, bytes } => {
                 for slot in sessions.filter(|slot| !slot.closing && whom.has(&slot.info(self.index, moment))) {
                     if slot.is_full(bytes.len(), limits.push_limit) {
-                        answer.totals.dropped += 1;
+                        answer.dropped += 1;
                     } else {
                         slot.push(&bytes, &self.told);
-                        answer.totals.sessions += 1;
+                        answer.count += 1;
                     }
                 }
             }
@@ -542,7 +564,7 @@ impl Worker {
                 for slot in sessions {
                     let denied = slot.peer.is_some_and(|peer| limits.admission.denies(peer.ip())) && !slot.closing;
                     if denied || slot.overdue(&timeouts, moment).is_some() {
-                        answer.totals.sessions += 1;
+                        answer.count += 1;
                         answer.sessions.push(slot.info(self.index, moment));
                     }
                     if denied && !dry_run {
@@ -554,7 +576,7 @@ impl Worker {
                 }
             }
         }
-        answer
+        Answer { token, answered: answer }
     }
 
     fn moment(&self) -> Moment {
@@ -721,8 +743,10 @@ impl Slot {
 impl Drop for Worker {
     fn drop(&mut self) {
         if let Some(upstream) = &self.upstream {
-            let reports = std::mem::take(self.reports.get_mut());
-            upstream.supervisor.do_send(Batch { worker: self.index, reports, answer: None, last: true });
+            upstream.control.book(std::mem::take(self.reports.get_mut()));
+            self.counters.get_mut().turns_cut = self.turns_cut.get();
+            upstream.control.lose_worker(self.index, self.counters.get_mut());
+            upstream.control.notify(Batch { worker: self.index, answer: None, last: true });
         }
     }
 }
@@ -733,7 +757,7 @@ pub(crate) struct Admitted {
     pub(crate) stream: Option<TcpStream>,
     pub(crate) connection: Connection,
     pub(crate) place: Option<Place>,
-    pub(crate) supervisor: Arc<Addr<Supervisor>>,
+    pub(crate) control: Arc<Control>,
     pub(crate) worker: usize,
 }
 
@@ -756,7 +780,9 @@ impl Drop for Admitted {
                 duration: Duration::ZERO,
                 cut: true,
             };
-            self.supervisor.do_send(Batch { worker: self.worker, reports: vec![report], answer: None, last: false });
+            self.control.state().gone.count(&report);
+            self.control.book(vec![report]);
+            self.control.notify(Batch { worker: self.worker, answer: None, last: false });
         }
     }
 }
@@ -774,7 +800,7 @@ pub(crate) enum Order {
 #[derive(Clone, Debug)]
 pub(crate) enum Question {
     Totals,
-    List(Arc<SessionQuery>),
+    List(SessionQuery),
     Kick { whom: SessionFilter, goodbye: Bytes },
     Push { whom: SessionFilter, bytes: Bytes },
     Limits { limits: Arc<Limits>, dry_run: bool },

@@ -262,3 +262,73 @@ async fn the_limit_is_one_for_all_workers_and_listeners_and_is_used_up() {
     assert_eq!(live.load(SeqCst), 0);
     server.end().await;
 }
+
+/// Makes a listening socket one that no longer listens, behind the back of whoever accepts on it.
+fn break_listener(socket: &TcpListener) {
+    socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Both).unwrap();
+}
+
+/// A listener on a port that was asked for by number: the kernel takes any other away when the socket stops listening.
+fn listener_with_its_own_port() -> TcpListener {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    TcpListener::bind(address).unwrap()
+}
+
+#[actix::test]
+async fn an_acceptor_that_fails_is_replaced_and_sessions_go_on() {
+    for workers in [1, 2] {
+        let socket = listener_with_its_own_port();
+        let again = socket.try_clone().unwrap();
+        let server = LineServer::new(|_| Echo).workers(workers).listen(socket).unwrap().start().unwrap();
+        let mut early = Peer::connect(server.addresses()[0]).await;
+        early.send(b"hello\n").await;
+        early.expect(b"hello\n").await;
+        break_listener(&again);
+        let mut late = None;
+        eventually("the listener to listen again", async || {
+            early.send(b"hello\n").await;
+            early.expect(b"hello\n").await;
+            late = tokio::net::TcpStream::connect(server.addresses()[0]).await.ok();
+            late.is_some()
+        })
+        .await;
+        let mut late = Peer { stream: late.unwrap() };
+        late.send(b"hello\n").await;
+        late.expect(b"hello\n").await;
+        assert!(
+            server
+                .pause(server.sessions(SessionQuery::default()).await.unwrap().sessions[0].listener.unwrap())
+                .await
+                .unwrap()
+        );
+        let drained = within("the drain", server.drain(Duration::ZERO)).await.unwrap();
+        assert_eq!(drained.cut, 2);
+        within("the end", server.finished()).await.unwrap();
+    }
+}
+
+#[actix::test]
+async fn an_acceptor_that_fails_again_and_again_ends_the_server_with_an_error() {
+    let socket = listener_with_its_own_port();
+    let again = socket.try_clone().unwrap();
+    let server = LineServer::new(|_| Echo).workers(2).listen(socket).unwrap().start().unwrap();
+    let address = server.addresses()[0];
+    let mut failures = 0;
+    let ended = within("the end", async {
+        loop {
+            tokio::select! {
+                ended = server.finished() => break ended,
+                connection = tokio::net::TcpStream::connect(address) => if connection.is_ok() {
+                    // It listens: one more failure.
+                    break_listener(&again);
+                    failures += 1;
+                } else {
+                    tokio::task::yield_now().await;
+                },
+            }
+        }
+    });
+    let error = ended.await.unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot go on accepting on {address}: look above for what failed"));
+    assert!(failures >= 6, "{failures}");
+}

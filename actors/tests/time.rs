@@ -42,7 +42,6 @@ impl LineHandler for Waiting {
 }
 
 fn start() -> (DuplexStream, Log<(Instant, CloseReport)>) {
-    tokio::time::pause();
     let reports = Log::default();
     let (ours, theirs) = tokio::io::duplex(1024);
     LineContext::start(Transport::new(ours), Framing::lf(), Waiting(Rc::clone(&reports)));
@@ -62,6 +61,7 @@ fn assert_between(what: &str, waited: Duration, least: u64, most: u64) {
 
 #[actix::test]
 async fn a_peer_that_does_not_close_is_lingered_for_five_seconds() {
+    tokio::time::pause();
     let (mut peer, reports) = start();
     let begin = Instant::now();
     peer.write_all(b"stop\n").await.unwrap();
@@ -78,6 +78,7 @@ async fn a_peer_that_does_not_close_is_lingered_for_five_seconds() {
 
 #[actix::test]
 async fn a_peer_that_closes_ends_the_linger_at_once() {
+    tokio::time::pause();
     let (mut peer, reports) = start();
     let begin = Instant::now();
     peer.write_all(b"stop\n").await.unwrap();
@@ -91,6 +92,7 @@ async fn a_peer_that_closes_ends_the_linger_at_once() {
 
 #[actix::test]
 async fn a_wait_that_never_ends_ends_the_session_after_thirty_seconds() {
+    tokio::time::pause();
     let (mut peer, reports) = start();
     let begin = Instant::now();
     peer.write_all(b"wait\nnever delivered\n").await.unwrap();
@@ -106,6 +108,7 @@ async fn a_wait_that_never_ends_ends_the_session_after_thirty_seconds() {
 
 #[actix::test]
 async fn each_wait_has_its_own_deadline() {
+    tokio::time::pause();
     let (mut peer, reports) = start();
     let begin = Instant::now();
     peer.write_all(b"wait a little\nwait a little\nwait a little\n").await.unwrap();
@@ -145,7 +148,6 @@ impl LineHandler for Timed {
 
 /// A server on the paused clock, none of whose times runs but those that `limits` sets.
 async fn timed(limits: impl FnOnce(LimitsBuilder) -> LimitsBuilder) -> Server {
-    tokio::time::pause();
     let none = Limits::builder().idle_timeout(None).line_timeout(None).write_timeout(None);
     let server = LineServer::new(|_| Timed).limits(limits(none).build().unwrap()).on_current_arbiter();
     Server::start(server).await
@@ -155,8 +157,17 @@ fn seconds(seconds: u64) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
+/// Reads to the EOF. Without a bound of its own, which the clock would jump to: the times that are tested are longer.
+async fn eof(peer: &mut Peer) {
+    let mut got = Vec::new();
+    peer.stream.read_to_end(&mut got).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&got), "");
+}
+
 /// Sends one byte a second, until the server closes or `most` are sent.
 async fn trickle(peer: &mut Peer, most: usize) {
+    // Or the kernel would hold each byte back until the one before is acknowledged, in a time that no clock of ours pauses.
+    peer.stream.set_nodelay(true).unwrap();
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     for _ in 0..most {
         ticks.tick().await;
@@ -168,6 +179,7 @@ async fn trickle(peer: &mut Peer, most: usize) {
 
 #[actix::test]
 async fn a_session_without_a_line_ends_at_the_idle_timeout_and_no_sooner() {
+    tokio::time::pause();
     let mut server = timed(|limits| limits.idle_timeout(seconds(10))).await;
     let mut peer = server.connect().await;
     for _ in 0..5 {
@@ -177,9 +189,9 @@ async fn a_session_without_a_line_ends_at_the_idle_timeout_and_no_sooner() {
         tokio::time::sleep_until(begin + Duration::from_secs(9)).await;
     }
     let begin = Instant::now();
-    peer.send(b"the last\n").await;
-    peer.expect(b"the last\n").await;
-    peer.expect_eof().await;
+    peer.send(b"last\n").await;
+    peer.expect(b"last\n").await;
+    eof(&mut peer).await;
     assert_between("the end", begin.elapsed(), 10, 11);
     drop(peer);
     let report = server.report().await;
@@ -187,7 +199,7 @@ async fn a_session_without_a_line_ends_at_the_idle_timeout_and_no_sooner() {
     // One that never said anything.
     let begin = Instant::now();
     let mut peer = server.connect().await;
-    peer.expect_eof().await;
+    eof(&mut peer).await;
     assert_between("the end", begin.elapsed(), 10, 11);
     drop(peer);
     assert_eq!(server.report().await.reason, CloseReason::IdleTimeout);
@@ -196,6 +208,7 @@ async fn a_session_without_a_line_ends_at_the_idle_timeout_and_no_sooner() {
 
 #[actix::test]
 async fn what_is_written_to_a_session_does_not_make_it_less_idle() {
+    tokio::time::pause();
     let mut server = timed(|limits| limits.idle_timeout(seconds(10))).await;
     let mut peer = server.connect().await;
     let begin = Instant::now();
@@ -214,13 +227,14 @@ async fn what_is_written_to_a_session_does_not_make_it_less_idle() {
 
 #[actix::test]
 async fn a_line_that_trickles_ends_its_session_at_the_line_timeout() {
+    tokio::time::pause();
     let mut server = timed(|limits| limits.line_timeout(seconds(5)).idle_timeout(seconds(3))).await;
     let mut peer = server.connect().await;
     peer.send(b"hello\n").await;
     peer.expect(b"hello\n").await;
     let begin = Instant::now();
     trickle(&mut peer, 5).await;
-    peer.expect_eof().await;
+    eof(&mut peer).await;
     assert_between("the end", begin.elapsed(), 5, 6);
     drop(peer);
     let report = server.report().await;
@@ -230,6 +244,7 @@ async fn a_line_that_trickles_ends_its_session_at_the_line_timeout() {
 
 #[actix::test]
 async fn a_line_that_takes_its_time_within_the_timeout_is_answered() {
+    tokio::time::pause();
     let server = timed(|limits| limits.line_timeout(seconds(20)).idle_timeout(seconds(3))).await;
     let mut peer = server.connect().await;
     for _ in 0..5 {
@@ -242,11 +257,12 @@ async fn a_line_that_takes_its_time_within_the_timeout_is_answered() {
 
 #[actix::test]
 async fn without_a_line_timeout_a_byte_counts_as_activity() {
+    tokio::time::pause();
     let mut server = timed(|limits| limits.idle_timeout(seconds(3))).await;
     let mut peer = server.connect().await;
     trickle(&mut peer, 60).await;
     let begin = Instant::now();
-    peer.expect_eof().await;
+    eof(&mut peer).await;
     assert_between("the end", begin.elapsed(), 2, 4);
     drop(peer);
     let report = server.report().await;
@@ -256,6 +272,7 @@ async fn without_a_line_timeout_a_byte_counts_as_activity() {
 
 #[actix::test]
 async fn idle_and_line_clocks_stand_still_while_a_session_waits_or_is_paused() {
+    tokio::time::pause();
     for line in ["wait 25\n", "pause 100\n"] {
         for begun in ["", "x"] {
             let mut server = timed(|limits| limits.idle_timeout(seconds(5)).line_timeout(seconds(5))).await;
@@ -263,7 +280,7 @@ async fn idle_and_line_clocks_stand_still_while_a_session_waits_or_is_paused() {
             let begin = Instant::now();
             peer.send(format!("{line}{begun}").as_bytes()).await;
             peer.expect(line.as_bytes()).await;
-            peer.expect_eof().await;
+            eof(&mut peer).await;
             let still = if line.starts_with("wait") { 25 } else { 100 };
             assert_between(&format!("{line:?} {begun:?}"), begin.elapsed(), still + 4, still + 6);
             drop(peer);
@@ -276,6 +293,7 @@ async fn idle_and_line_clocks_stand_still_while_a_session_waits_or_is_paused() {
 
 #[actix::test]
 async fn the_oldest_session_there_may_be_drains() {
+    tokio::time::pause();
     let mut server = timed(|limits| limits.max_age(seconds(30))).await;
     let begin = Instant::now();
     let mut peer = server.connect().await;
@@ -285,7 +303,7 @@ async fn the_oldest_session_there_may_be_drains() {
         peer.send(b"hello\n").await;
         peer.expect(b"hello\n").await;
     }
-    peer.expect_eof().await;
+    eof(&mut peer).await;
     assert_between("the end", begin.elapsed(), 30, 31);
     drop(peer);
     let report = server.report().await;
@@ -295,6 +313,7 @@ async fn the_oldest_session_there_may_be_drains() {
 
 #[actix::test]
 async fn a_peer_that_reads_nothing_is_cut_at_the_write_timeout() {
+    tokio::time::pause();
     for half_closes in [false, true] {
         let (mut peer, reports) = start();
         let begin = Instant::now();
@@ -303,6 +322,7 @@ async fn a_peer_that_reads_nothing_is_cut_at_the_write_timeout() {
         if half_closes {
             peer.shutdown().await.unwrap();
         }
+        tokio::time::sleep(Duration::from_secs(62)).await;
         let (end, report) = the_report(&reports).await;
         assert_between("the end", end - begin, 60, 61);
         assert_eq!((report.reason, report.cut, report.bytes_out), (CloseReason::WriteStalled, true, 1024));
@@ -313,6 +333,7 @@ async fn a_peer_that_reads_nothing_is_cut_at_the_write_timeout() {
 
 #[actix::test]
 async fn a_peer_that_reads_a_byte_now_and_then_gets_everything() {
+    tokio::time::pause();
     let (mut peer, reports) = start();
     let begin = Instant::now();
     let input = b"a line of sixteen\n".repeat(60);
@@ -334,11 +355,13 @@ async fn a_peer_that_reads_a_byte_now_and_then_gets_everything() {
 
 #[actix::test]
 async fn a_session_whose_fin_cannot_leave_does_not_stay_for_ever() {
+    tokio::time::pause();
     let (mut peer, reports) = start();
     let begin = Instant::now();
     // The answers fill the pair, so what `stop` owes never leaves.
     peer.write_all(&b"a line of sixteen\n".repeat(70)).await.unwrap();
     peer.write_all(b"stop\n").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(62)).await;
     let (end, report) = the_report(&reports).await;
     assert_between("the end", end - begin, 60, 61);
     assert!(report.cut && report.unsent_bytes > 0, "{report:?}");

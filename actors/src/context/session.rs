@@ -164,6 +164,7 @@ impl<A: LineHandler> Session<A> {
             break;
         }
         if turn.give_way {
+            self.ctx.worker.count_cut();
             // Waking ourselves would let this task run again before the driver is asked; this defers it behind that.
             let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
         }
@@ -206,7 +207,11 @@ impl<A: LineHandler> Session<A> {
             }
         }
         if commands.has(Command::Stall) {
-            self.ctx.blame(CloseReason::WriteStalled);
+            self.ctx.worker.slot(self.ctx.slot, |slot| {
+                // A peer's EOF is the reason only where every reply owed was sent.
+                slot.reason = slot.reason.filter(|reason| *reason != CloseReason::PeerEof);
+                slot.blame(CloseReason::WriteStalled);
+            });
             self.ctx.set(flag::ABORT);
         }
         for (command, reason) in [
