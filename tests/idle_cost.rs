@@ -1,9 +1,15 @@
 //! R1: an idle session costs under 700 bytes of heap, everything on.
 
-use std::{net::TcpStream, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
+    time::Duration,
+};
 
-use actix_lines::{LineServer, Rot13};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use actix_lines::{Limits, LimitsBuilder, LineServer, Rate, Rot13};
+use rustix::{
+    net::{AddressFamily, SocketType, bind, connect, socket},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use tikv_jemalloc_ctl::{epoch, stats};
 
 #[global_allocator]
@@ -23,6 +29,32 @@ fn room() -> usize {
     (descriptors.min(20_000) as usize - 100) / 2
 }
 
+/// A connection from an address that no other has: the most that counting by source can cost.
+fn connect_from_its_own_address(number: usize, to: SocketAddr) -> TcpStream {
+    let [_, _, high, low] = (number as u32 + 256).to_be_bytes();
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::new(127, 9, high, low), 0)).unwrap();
+    connect(&socket, &to).unwrap();
+    TcpStream::from(socket)
+}
+
+/// Every limit and every time, none of which is reached.
+fn everything_on() -> LimitsBuilder {
+    let rate = Some(Rate::per_second(1_000_000));
+    let day = Some(Duration::from_secs(24 * 3600));
+    Limits::builder()
+        .max_sessions(100_000)
+        .max_sessions_per_source(1000)
+        .accept_rate(rate)
+        // A source is forgotten when its rate has recovered, which here is at once.
+        .accept_rate_per_source(Some(Rate { per_second: 1_000_000, burst: 1 }))
+        .deny(["192.0.2.0/24".parse().unwrap()])
+        .idle_timeout(day)
+        .line_timeout(day)
+        .write_timeout(day)
+        .max_age(day)
+}
+
 #[test]
 fn an_idle_session_costs_under_700_bytes_of_heap() {
     use std::io::{Read, Write};
@@ -30,7 +62,8 @@ fn an_idle_session_costs_under_700_bytes_of_heap() {
     let sessions = room();
     let patience = Duration::from_secs(60);
     let used = actix_rt::System::new().block_on(async {
-        let server = LineServer::new(|_| Rot13).on_current_arbiter().bind("127.0.0.1:0").unwrap().start().unwrap();
+        let server = LineServer::new(|_| Rot13).limits(everything_on().build().unwrap());
+        let server = server.on_current_arbiter().bind("127.0.0.1:0").unwrap().start().unwrap();
         let address = server.addresses()[0];
         let live = async |count: u64| {
             let mut ticks = tokio::time::interval(Duration::from_millis(5));
@@ -48,7 +81,7 @@ fn an_idle_session_costs_under_700_bytes_of_heap() {
         let before = allocated();
         for batch in 0..sessions.div_ceil(1000) {
             for _ in batch * 1000..sessions.min((batch + 1) * 1000) {
-                let mut peer = TcpStream::connect(address).unwrap();
+                let mut peer = connect_from_its_own_address(peers.len(), address);
                 peer.write_all(b"a line, and the beginning of another\nwhich then").unwrap();
                 peers.push(peer);
             }

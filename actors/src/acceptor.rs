@@ -303,7 +303,7 @@ impl Acceptor {
 
     /// Makes a session of a connection that has a place, unless its source may not have one more.
     fn admit(&mut self, stream: TcpStream, peer: Option<SocketAddr>, mut place: Place) {
-        if let Err(reason) = place.admit(peer.map(|peer| peer.ip())) {
+        if let Err(reason) = place.admit(peer) {
             drop(place);
             return self.refuse(stream, peer, self.control.admission.try_refusal(), reason);
         }

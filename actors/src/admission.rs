@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     num::NonZeroU32,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -32,7 +32,7 @@ use crate::{
 
 /// Refused connections that still hear why, at most: each has a descriptor.
 const MAX_REFUSALS: usize = 256;
-/// New sources after which those are forgotten whose accept rate has recovered.
+/// Sources that may be remembered whose accept rate has recovered, before the first of them are forgotten.
 const FORGET_AFTER: usize = 1024;
 
 /// Why a connection did not become a session.
@@ -109,7 +109,8 @@ struct Rules {
     limits: AdmissionLimits,
     bucket: Option<Bucket>,
     buckets: Option<Buckets>,
-    new_sources: usize,
+    /// With more sources than this in `buckets` it is time to forget some.
+    forget_at: usize,
     by_address: HashMap<Address, u32>,
     /// The same, added up by source; empty where each address is a source by itself.
     by_source: HashMap<Address, u32>,
@@ -132,7 +133,7 @@ impl Rules {
             bucket: limits.accept_rate.map(|rate| RateLimiter::direct_with_clock(quota(rate), TokioClock)),
             buckets: limits.accept_rate_per_source.map(|rate| RateLimiter::hashmap_with_clock(quota(rate), TokioClock)),
             limits,
-            new_sources: 0,
+            forget_at: FORGET_AFTER,
             by_address: HashMap::new(),
             by_source: HashMap::new(),
         }
@@ -185,8 +186,17 @@ impl Rules {
         }
     }
 
+    /// Forgets the sources whose accept rate has recovered.
+    fn forget(&mut self) {
+        if let Some(buckets) = &self.buckets {
+            buckets.retain_recent();
+            buckets.shrink_to_fit();
+            self.forget_at = FORGET_AFTER.max(2 * buckets.len());
+        }
+    }
+
     /// May a session of this peer be admitted? If so it is counted.
-    fn admit(&mut self, peer: IpAddr) -> Result<Address, RefuseReason> {
+    fn admit(&mut self, peer: IpAddr) -> Result<(), RefuseReason> {
         if self.limits.denies(peer) {
             return Err(RefuseReason::Denied);
         }
@@ -196,19 +206,16 @@ impl Rules {
                 return Err(RefuseReason::MaxSessionsPerSource);
             }
             if let Some(buckets) = &self.buckets {
-                self.new_sources += 1;
-                if self.new_sources > FORGET_AFTER.max(buckets.len()) {
-                    self.new_sources = 0;
-                    buckets.retain_recent();
-                    buckets.shrink_to_fit();
-                }
                 if buckets.check_key(&self.limits.source_prefix.source(address)).is_err() {
                     return Err(RefuseReason::AcceptRatePerSource);
+                }
+                if buckets.len() > self.forget_at {
+                    self.forget();
                 }
             }
         }
         self.add(address);
-        Ok(address)
+        Ok(())
     }
 }
 
@@ -307,7 +314,7 @@ impl Admission {
         self.taken
             .fetch_update(SeqCst, SeqCst, |taken| (taken < most).then_some(taken + 1))
             .ok()
-            .map(|_| Place { admission: Arc::clone(self), address: None })
+            .map(|_| Place { admission: Some(Arc::clone(self)), peer: None })
     }
 
     /// Room to tell one more connection that it is refused.
@@ -332,6 +339,11 @@ impl Admission {
         self.rules().limits.refuse_line.clone()
     }
 
+    /// Forgets what is not worth to be remembered. To be called now and then.
+    pub(crate) fn tidy(&self) {
+        self.rules().forget();
+    }
+
     /// Sessions admitted since the start.
     pub(crate) fn admitted(&self) -> u64 {
         self.admitted.load(SeqCst)
@@ -345,32 +357,48 @@ impl Admission {
     }
 }
 
-/// A reserved place under `max_sessions`. Dropping it gives it back.
+/// A reserved place under `max_sessions`, and whose it is. Dropping it gives it back.
+///
+/// One thing and not two, because every session has it: it is where a session keeps its peer's address.
 #[derive(Debug)]
 pub(crate) struct Place {
-    admission: Arc<Admission>,
+    /// `None` for a session without a server.
+    admission: Option<Arc<Admission>>,
     /// Counted for this peer, once it is known.
-    address: Option<Address>,
+    peer: Option<SocketAddr>,
 }
 
 impl Place {
     /// The connection came: if its source may have one more, it is a session from here on, and owes a close report.
-    pub(crate) fn admit(&mut self, peer: Option<IpAddr>) -> Result<(), RefuseReason> {
-        if let Some(peer) = peer {
-            self.address = Some(self.admission.rules().admit(peer)?);
+    pub(crate) fn admit(&mut self, peer: Option<SocketAddr>) -> Result<(), RefuseReason> {
+        if let Some(admission) = &self.admission {
+            if let Some(peer) = peer {
+                admission.rules().admit(peer.ip())?;
+            }
+            admission.admitted.fetch_add(1, SeqCst);
         }
-        self.admission.admitted.fetch_add(1, SeqCst);
+        self.peer = peer;
         Ok(())
+    }
+
+    /// The place of a session that nobody admits.
+    pub(crate) fn outside(peer: Option<SocketAddr>) -> Self {
+        Self { admission: None, peer }
+    }
+
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.peer
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(address) = self.address {
-            self.admission.rules().remove(address);
+        let Some(admission) = &self.admission else { return };
+        if let Some(peer) = self.peer {
+            admission.rules().remove(peer.ip().into());
         }
-        self.admission.taken.fetch_sub(1, SeqCst);
-        self.admission.wake();
+        admission.taken.fetch_sub(1, SeqCst);
+        admission.wake();
     }
 }
 
@@ -426,7 +454,7 @@ mod tests {
     fn counts_of_sources_stay_true_when_sources_are_drawn_anew() {
         let limits = Limits::builder().max_sessions_per_source(2).build().unwrap();
         let admission = admission(limits.clone());
-        let peer = |text: &str| Some(text.parse().unwrap());
+        let peer = |text: &str| Some(SocketAddr::new(text.parse().unwrap(), 1));
         let admit = |text: &str| {
             let mut place = reserve(&admission).unwrap();
             place.admit(peer(text)).map(|()| place)
@@ -449,5 +477,18 @@ mod tests {
         drop((second, third, fourth, fifth, sixth));
         assert!(admission.rules().by_address.is_empty() && admission.rules().by_source.is_empty());
         assert_eq!(admission.taken.load(SeqCst), 0);
+    }
+
+    #[test]
+    fn a_flood_of_sources_whose_rate_has_recovered_is_not_remembered() {
+        let rate = Some(Rate { per_second: u32::MAX, burst: 1 });
+        let admission = admission(Limits::builder().accept_rate_per_source(rate).build().unwrap());
+        for number in 0..100_000_u32 {
+            let mut place = reserve(&admission).unwrap();
+            place.admit(Some(SocketAddr::new(std::net::Ipv4Addr::from_bits(number).into(), 1))).unwrap();
+            let remembered = admission.rules().buckets.as_ref().unwrap().len();
+            assert!(remembered <= FORGET_AFTER + 1, "{remembered} after {number}");
+        }
+        assert!(admission.rules().by_address.is_empty());
     }
 }

@@ -290,7 +290,12 @@ where
     #[must_use]
     pub fn connection(&self) -> Connection {
         let local = self.transport.local();
-        self.worker.slot(self.slot, |slot| Connection { id: slot.id, peer: slot.peer, local, listener: slot.listener })
+        self.worker.slot(self.slot, |slot| Connection {
+            id: slot.id,
+            peer: slot.peer(),
+            local,
+            listener: slot.listener,
+        })
     }
 
     fn extra(&mut self) -> &mut Extra<A> {

@@ -30,6 +30,8 @@ use crate::{
     worker::{Order, Question},
 };
 
+/// How often sources are forgotten that need not be remembered.
+const TIDY: Duration = Duration::from_secs(10);
 /// How often a drain says how far it is.
 const PROGRESS: Duration = Duration::from_secs(1);
 
@@ -439,6 +441,11 @@ impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(TIDY, |supervisor, _| {
+            if let Some(control) = supervisor.control.upgrade() {
+                control.admission.tidy();
+            }
+        });
         self.drain_on(ctx);
         self.miss_workers(None);
     }

@@ -144,7 +144,6 @@ impl Moment {
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) id: SessionId,
-    pub(crate) peer: Option<SocketAddr>,
     pub(crate) listener: Option<ListenerId>,
     pub(crate) reason: Option<CloseReason>,
     commands: Commands,
@@ -165,7 +164,7 @@ pub(crate) struct Slot {
     /// Seldom there, so it is not here.
     rare: Option<Box<Rare>>,
     /// Given back with the slot.
-    _place: Option<Place>,
+    place: Place,
 }
 
 #[derive(Debug, Default)]
@@ -359,7 +358,6 @@ impl Worker {
         }
         self.slots.borrow_mut().insert(Slot {
             id: connection.id,
-            peer: connection.peer,
             listener: connection.listener,
             reason: None,
             commands: Commands::default(),
@@ -375,7 +373,7 @@ impl Worker {
             bytes_in: 0,
             bytes_out: 0,
             rare: None,
-            _place: place,
+            place: place.unwrap_or_else(|| Place::outside(connection.peer)),
         })
     }
 
@@ -562,7 +560,7 @@ impl Worker {
             Question::Limits { limits, dry_run } => {
                 let timeouts = Timeouts::new(&limits.session);
                 for slot in sessions {
-                    let denied = slot.peer.is_some_and(|peer| limits.admission.denies(peer.ip())) && !slot.closing;
+                    let denied = slot.peer().is_some_and(|peer| limits.admission.denies(peer.ip())) && !slot.closing;
                     if denied || slot.overdue(&timeouts, moment).is_some() {
                         answer.count += 1;
                         answer.sessions.push(slot.info(self.index, moment));
@@ -643,6 +641,11 @@ impl Slot {
         (!self.standing.has(Standing::STILL) && moment.since(self.heard) >= timeout).then_some(command)
     }
 
+    /// The peer's address; `None` for a transport without one.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.place.peer()
+    }
+
     fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }
@@ -701,7 +704,7 @@ impl Slot {
         let rare = self.rare.as_deref();
         CloseReport {
             id: self.id,
-            peer: self.peer,
+            peer: self.peer(),
             listener: self.listener,
             reason: self.reason.unwrap_or(CloseReason::WorkerStopped),
             lines_in: self.lines_in,
@@ -719,7 +722,7 @@ impl Slot {
     fn info(&self, worker: usize, moment: Moment) -> SessionInfo {
         SessionInfo {
             id: self.id,
-            peer: self.peer,
+            peer: self.peer(),
             listener: self.listener,
             worker,
             age: moment.instant.saturating_duration_since(self.opened),

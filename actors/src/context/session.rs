@@ -269,7 +269,7 @@ impl<A: LineHandler> Session<A> {
         let (id, peer) = self.ctx.worker.slot(self.ctx.slot, |slot| {
             // It was not what ended the session, perhaps, but it is what somebody has to look into.
             slot.reason = Some(CloseReason::HandlerPanicked);
-            (slot.id, slot.peer)
+            (slot.id, slot.peer())
         });
         if first {
             match peer {
