@@ -32,8 +32,8 @@ use bytes::Bytes;
 
 pub(crate) use self::session::Session;
 use crate::{
-    CloseReason, Connection, Framing, LineHandler, SessionId, framing::Overrun, outbox::Outbox, transport::Transport,
-    worker::Worker,
+    CloseReason, Connection, Framing, LineHandler, Pressure, SessionId, framing::Overrun, outbox::Outbox,
+    transport::Transport, worker::Worker,
 };
 
 /// Capacity that a session's mailbox asks for: actix's own default.
@@ -283,6 +283,15 @@ where
         if self.framing != framing {
             self.framing = framing;
             self.set(flag::REFRAMED | flag::AGAIN);
+        }
+    }
+
+    /// Sets what becomes of bytes that its peer does not read, for this session instead of
+    /// [`LimitsBuilder::pressure`](crate::LimitsBuilder::pressure): best from
+    /// [`opened`](LineHandler::opened).
+    pub fn set_pressure(&mut self, pressure: Pressure) {
+        if !self.has(flag::DONE) {
+            self.worker.slot(self.slot, |slot| slot.set_pressure(pressure));
         }
     }
 

@@ -66,7 +66,7 @@ pub use crate::{
     error::{BindError, ConfigError, ServerEnded},
     framing::{DEFAULT_MAX_LINE, Delimiter, Framing, Line, Lines, MAX_LINE_LIMIT, Overlong},
     handler::LineHandler,
-    limits::{Limits, LimitsBuilder, OverLimit, Rate, Watermarks},
+    limits::{Limits, LimitsBuilder, OverLimit, Pressure, PressurePolicy, Rate, SoftLimit, Watermarks},
     query::{MAX_PAGE, SessionFilter, SessionInfo, SessionOrder, SessionPage, SessionQuery, SessionState},
     report::{CloseReason, CloseReport, Connection, Half, ListenerId, SessionId},
     rot13::{Rot13, rot13},

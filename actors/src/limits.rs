@@ -49,6 +49,49 @@ impl Default for Watermarks {
     }
 }
 
+/// What becomes of bytes for a peer that does not read them.
+///
+/// The limits of one server serve sessions of many kinds; a handler may set others for its own,
+/// with [`LineContext::set_pressure`](crate::LineContext::set_pressure).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pressure {
+    /// What happens at the hard limit. Default: [`PressurePolicy::DropNewest`].
+    pub policy: PressurePolicy,
+    /// How many bytes an outbox may hold with what is pushed to it. Unit: bytes. Default: 1 MiB.
+    pub hard: usize,
+    /// With more than this for so long the session is cut, whatever the policy. Default: none.
+    pub soft: Option<SoftLimit>,
+}
+
+/// An amount that is too much only if it lasts, as in Redis's `client-output-buffer-limit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SoftLimit {
+    /// Bytes in the outbox.
+    pub bytes: usize,
+    /// How long it may hold more than these; looked at within half a second.
+    pub time: Duration,
+}
+
+/// What happens when a session's outbox would hold more than the hard limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PressurePolicy {
+    /// The session is cut: [`CloseReason::OutboxFull`](crate::CloseReason::OutboxFull). So it is when its own handler
+    /// leaves more than the limit in the outbox, because it writes without having been given a line.
+    Disconnect,
+    /// What is pushed is dropped, and counted in [`Pushed::dropped`](crate::Pushed::dropped). What the session's own
+    /// handler writes is not. The default.
+    #[default]
+    DropNewest,
+    /// It is taken all the same; the session reads nothing from its peer meanwhile. For pushes that something else bounds.
+    PauseReader,
+}
+
+impl Default for Pressure {
+    fn default() -> Self {
+        Self { policy: PressurePolicy::default(), hard: 1024 * 1024, soft: None }
+    }
+}
+
 /// How often something may happen: a bucket that holds `burst` and is filled with `per_second`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -106,7 +149,7 @@ pub(crate) struct AdmissionLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SessionLimits {
     pub(crate) outbox: Watermarks,
-    pub(crate) push_limit: usize,
+    pub(crate) pressure: Pressure,
     pub(crate) linger_timeout: Duration,
     pub(crate) wait_timeout: Duration,
     pub(crate) idle_timeout: Option<Duration>,
@@ -157,7 +200,7 @@ impl Default for Limits {
             },
             session: SessionLimits {
                 outbox: Watermarks::default(),
-                push_limit: 1024 * 1024,
+                pressure: Pressure::default(),
                 linger_timeout: Duration::from_secs(5),
                 wait_timeout: Duration::from_secs(30),
                 idle_timeout: Some(Duration::from_secs(600)),
@@ -279,12 +322,12 @@ impl LimitsBuilder {
         self
     }
 
-    /// Sets how many bytes a session's outbox may hold before a [`Push`](crate::Push) to it is dropped. Unit: bytes.
-    /// Default: 1 MiB.
+    /// Sets what becomes of bytes that others [`Push`](crate::Push) into a session whose peer does not read them.
+    /// Default: [`Pressure::default`].
     ///
-    /// What its own handler writes is not held to it: the session is not given lines while its peer does not read.
-    pub fn push_limit(mut self, bytes: usize) -> Self {
-        self.limits.session.push_limit = bytes;
+    /// Answers to lines are not held to it: a session is given no lines while its outbox is above the high watermark.
+    pub fn pressure(mut self, pressure: Pressure) -> Self {
+        self.limits.session.pressure = pressure;
         self
     }
 

@@ -126,6 +126,8 @@ pub enum CloseReason {
     LineTimeout,
     /// The kernel took nothing of the outbox for [`write_timeout`](crate::LimitsBuilder::write_timeout).
     WriteStalled,
+    /// Its outbox held more than its [`Pressure`](crate::Pressure) allows; it was cut.
+    OutboxFull,
     /// It grew as old as [`max_age`](crate::LimitsBuilder::max_age).
     MaxAge,
     /// An operator ended it: [`Kick`](crate::Kick), or a list of denied sources.
@@ -157,6 +159,7 @@ impl CloseReason {
             Self::IdleTimeout => "idle-timeout",
             Self::LineTimeout => "line-timeout",
             Self::WriteStalled => "write-stalled",
+            Self::OutboxFull => "outbox-full",
             Self::MaxAge => "max-age",
             Self::Kicked => "kicked",
             Self::WorkerStopped => "worker-stopped",

@@ -140,7 +140,7 @@ pub struct Push {
 pub struct Pushed {
     /// Sessions that will write it.
     pub sessions: u64,
-    /// Sessions whose outbox had no room for it under [`push_limit`](crate::LimitsBuilder::push_limit).
+    /// Sessions whose outbox had no room for it under their [`Pressure`](crate::Pressure), those that were cut for it included.
     pub dropped: u64,
 }
 

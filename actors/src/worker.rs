@@ -27,7 +27,7 @@ use crate::{
     admission::Place,
     control::Control,
     framing::SLACK_BYTES,
-    limits::{CARRY_BYTES, SCRATCH_BYTES, SessionLimits},
+    limits::{CARRY_BYTES, Pressure, PressurePolicy, SCRATCH_BYTES, SessionLimits},
     outbox::Outbox,
     query::{SessionFilter, SessionInfo, SessionQuery, SessionState},
     supervisor::{Answer, Answered, Batch},
@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Kick = 1 << 7,
     /// Bytes to write are in the slot.
     Push = 1 << 8,
+    /// The outbox holds more than it may.
+    Overflow = 1 << 9,
 }
 
 /// What was said to a session since its last turn.
@@ -156,6 +158,8 @@ pub(crate) struct Slot {
     /// the worker's clock, never too early.
     heard: u32,
     wrote: u32,
+    /// Since when the outbox holds more than its soft limit; 0 if it does not.
+    above: u32,
     outbox_len: u32,
     waker: Option<Waker>,
     lines_in: u64,
@@ -175,6 +179,8 @@ struct Rare {
     /// Pushed by others, to be written in the next turn.
     pushed: Vec<Bytes>,
     pushed_len: usize,
+    /// Its handler's own choice.
+    pressure: Option<Pressure>,
 }
 
 /// What one turn adds to a session's counters.
@@ -367,6 +373,7 @@ impl Worker {
             deadline: 0,
             heard: self.stamp(),
             wrote: 0,
+            above: 0,
             outbox_len: 0,
             waker: None,
             lines_in: 0,
@@ -549,11 +556,15 @@ impl Worker {
             }
             Question::Push { whom, bytes } => {
                 for slot in sessions.filter(|slot| !slot.closing && whom.has(&slot.info(self.index, moment))) {
-                    if slot.is_full(bytes.len(), limits.push_limit) {
-                        answer.dropped += 1;
-                    } else {
+                    let Pressure { policy, hard, .. } = slot.pressure(limits.pressure);
+                    if policy == PressurePolicy::PauseReader || !slot.is_full(bytes.len(), hard) {
                         slot.push(&bytes, &self.told);
                         answer.count += 1;
+                        continue;
+                    }
+                    answer.dropped += 1;
+                    if policy == PressurePolicy::Disconnect {
+                        slot.tell(Command::Overflow, &self.told);
                     }
                 }
             }
@@ -585,7 +596,8 @@ impl Worker {
     /// this began.
     fn sweep(&self, slice: usize, last: u32) -> bool {
         let moment = self.moment();
-        let timeouts = Timeouts::new(&self.limits.get());
+        let limits = self.limits.get();
+        let timeouts = Timeouts::new(&limits);
         let mut slots = self.slots.borrow_mut();
         let chunks = SWEEP_SLICE / CHUNK;
         for slot in slots.chunks.iter_mut().skip(slice * chunks).take(chunks).flatten().flatten() {
@@ -600,6 +612,9 @@ impl Worker {
             }
             if let Some(command) = slot.overdue(&timeouts, moment) {
                 slot.tell(command, &self.told);
+            }
+            if slot.is_above_soft_limit(limits.pressure, moment) {
+                slot.tell(Command::Overflow, &self.told);
             }
         }
         (slice + 1) * chunks < slots.chunks.len()
@@ -664,6 +679,26 @@ impl Slot {
         if bytes > 0 {
             self.rare().tail += bytes as u64;
         }
+    }
+
+    pub(crate) fn pressure(&self, default: Pressure) -> Pressure {
+        self.rare.as_ref().and_then(|rare| rare.pressure).unwrap_or(default)
+    }
+
+    pub(crate) fn set_pressure(&mut self, pressure: Pressure) {
+        self.rare().pressure = Some(pressure);
+    }
+
+    /// Whether its outbox has been above the soft limit for too long. To be asked at each sweep.
+    fn is_above_soft_limit(&mut self, default: Pressure, moment: Moment) -> bool {
+        let Some(soft) = self.pressure(default).soft.filter(|soft| self.outbox_len as usize > soft.bytes) else {
+            self.above = 0;
+            return false;
+        };
+        if self.above == 0 {
+            self.above = moment.stamp.max(1);
+        }
+        u128::from(moment.since(self.above)) >= soft.time.as_millis()
     }
 
     /// Whether `more` bytes would be more than others may have waiting in this session.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, fut::wrap_future};
 use actix_lines::{
-    CloseReason, Limits, Line, LineContext, LineHandler, LineServer, SessionFilter, SessionOrder, SessionQuery,
-    SessionState,
+    CloseReason, Limits, Line, LineContext, LineHandler, LineServer, Pressure, SessionFilter, SessionOrder,
+    SessionQuery, SessionState,
 };
 use support::{Echo, Peer, Server, eventually, within};
 
@@ -101,7 +101,7 @@ async fn a_push_reaches_those_it_is_for_in_whatever_they_do() {
 #[actix::test]
 async fn a_session_that_does_not_read_is_pushed_no_more_than_the_limit() {
     const LIMIT: usize = 200_000;
-    let limits = Limits::builder().push_limit(LIMIT).build().unwrap();
+    let limits = Limits::builder().pressure(Pressure { hard: LIMIT, ..Pressure::default() }).build().unwrap();
     let mut server = Server::start(LineServer::new(|_| Echo).limits(limits).workers(1)).await;
     let mut deaf = greeted(&server, 1).await;
     let mut reads = greeted(&server, 1).await;

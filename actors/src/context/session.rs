@@ -25,7 +25,7 @@ use crate::{
     CloseReason, Connection, Framing, Half, Line, LineHandler, Lines,
     admission::Place,
     framing::{self, Overrun, SLACK_BYTES, Step},
-    limits::{CARRY_BYTES, MESSAGES_PER_TURN, ROUNDS_PER_TURN, SCRATCH_BYTES},
+    limits::{CARRY_BYTES, MESSAGES_PER_TURN, Pressure, PressurePolicy, ROUNDS_PER_TURN, SCRATCH_BYTES},
     transport::Transport,
     worker::{Command, Commands, Counts, Standing, Worker},
 };
@@ -163,6 +163,10 @@ impl<A: LineHandler> Session<A> {
             }
             break;
         }
+        if self.ctx.has(flag::ABOVE) && self.is_overfull() {
+            self.overflow();
+            return self.finish(true, turn);
+        }
         if turn.give_way {
             self.ctx.worker.count_cut();
             // Waking ourselves would let this task run again before the driver is asked; this defers it behind that.
@@ -196,6 +200,19 @@ impl<A: LineHandler> Session<A> {
         ctx.worker.end_turn(ctx.slot, &turn.counts, outbox_len, standing);
     }
 
+    /// Whether more is left in the outbox than a session with this policy may leave there. The kernel had its chance.
+    #[cold]
+    fn is_overfull(&self) -> bool {
+        let default = self.ctx.worker.limits().pressure;
+        let Pressure { policy, hard, .. } = self.ctx.worker.slot(self.ctx.slot, |slot| slot.pressure(default));
+        policy == PressurePolicy::Disconnect && self.ctx.outbox_len() > hard
+    }
+
+    fn overflow(&mut self) {
+        self.ctx.blame(CloseReason::OutboxFull);
+        self.ctx.set(flag::ABORT);
+    }
+
     fn obey(&mut self, commands: Commands) {
         if commands.has(Command::Abort) {
             self.ctx.terminate();
@@ -205,6 +222,9 @@ impl<A: LineHandler> Session<A> {
             for bytes in self.ctx.worker.slot(self.ctx.slot, |slot| slot.take_pushed()) {
                 self.ctx.write_bytes(bytes);
             }
+        }
+        if commands.has(Command::Overflow) {
+            self.overflow();
         }
         if commands.has(Command::Stall) {
             self.ctx.worker.slot(self.ctx.slot, |slot| {

@@ -1,0 +1,128 @@
+//! Pressure: what becomes of bytes for a peer that does not read, by the session's own policy or the server's.
+
+mod support;
+
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext};
+use actix_lines::{
+    CloseReason, Limits, Line, LineContext, LineHandler, LineServer, Pressure, PressurePolicy, SessionFilter, SoftLimit,
+};
+use support::{Peer, Server, eventually, within};
+
+const HARD: usize = 200_000;
+const CHUNK: usize = 10_000;
+
+/// Answers each line with itself; chooses its own pressure policy, or begins to write without end, when a line says so.
+struct Choosy;
+
+impl Actor for Choosy {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Choosy {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        ctx.write(&line);
+        let of = |policy| Pressure { policy, hard: HARD, soft: None };
+        match line.text() {
+            b"disconnect" => ctx.set_pressure(of(PressurePolicy::Disconnect)),
+            b"drop" => ctx.set_pressure(of(PressurePolicy::DropNewest)),
+            b"take" => ctx.set_pressure(of(PressurePolicy::PauseReader)),
+            b"pour" => drop(ctx.run_interval(Duration::from_millis(1), |_, ctx| ctx.write(&[b'x'; CHUNK]))),
+            _ => {}
+        }
+    }
+}
+
+async fn choosy(server: &Server, line: &str) -> Peer {
+    let mut peer = server.connect().await;
+    peer.send(format!("{line}\n").as_bytes()).await;
+    peer.expect(format!("{line}\n").as_bytes()).await;
+    peer
+}
+
+#[actix::test]
+async fn each_policy_does_what_it_says_to_a_session_that_does_not_read() {
+    let mut server = Server::start(LineServer::new(|_| Choosy).workers(1)).await;
+    let disconnected = choosy(&server, "disconnect").await;
+    let mut dropped = choosy(&server, "drop").await;
+    let mut taken = choosy(&server, "take").await;
+    let ids: Vec<_> = server.sessions().await.iter().map(|session| session.id).collect();
+    let chunk = bytes::Bytes::from(vec![b'x'; CHUNK]);
+    let mut got = [0, 0, 0];
+    // What the kernel takes is not in the outbox, so it takes some to fill one.
+    eventually("the outboxes to fill", async || {
+        for (got, id) in got.iter_mut().zip(&ids) {
+            *got += server.handle.push(SessionFilter::id(*id), chunk.clone()).await.unwrap().sessions as usize;
+        }
+        let sessions = server.sessions().await;
+        sessions.iter().any(|session| session.id == ids[2] && session.outbox_bytes > 3 * HARD)
+    })
+    .await;
+    let report = server.report().await;
+    assert_eq!((report.id, report.reason, report.cut), (ids[0], CloseReason::OutboxFull, true));
+    assert!((1..=HARD as u64).contains(&report.unsent_bytes), "{report:?}");
+    assert_eq!(report.bytes_out + report.unsent_bytes, (got[0] * CHUNK) as u64 + "disconnect\n".len() as u64);
+    drop(disconnected);
+    let sessions = server.sessions().await;
+    assert!(sessions[0].id == ids[1] && sessions[0].outbox_bytes <= HARD, "{sessions:?}");
+    assert!(got[1] < got[2], "{got:?}");
+    // Those that live get what they were promised.
+    for (peer, count) in [(&mut dropped, got[1]), (&mut taken, got[2])] {
+        peer.shutdown_write().await;
+        assert_eq!(peer.rest().await.len(), count * CHUNK);
+    }
+    drop((dropped, taken));
+    for _ in 0..2 {
+        assert_eq!(server.report().await.unsent_bytes, 0);
+    }
+    server.end().await;
+}
+
+#[actix::test]
+async fn a_handler_that_pours_into_a_deaf_peer_is_disconnected_where_that_is_the_policy() {
+    let pressure = Pressure { policy: PressurePolicy::Disconnect, hard: HARD, soft: None };
+    let limits = Limits::builder().pressure(pressure).build().unwrap();
+    let mut server = Server::start(LineServer::new(|_| Choosy).limits(limits).workers(1)).await;
+    let peer = choosy(&server, "pour").await;
+    let report = server.report().await;
+    assert_eq!(report.reason, CloseReason::OutboxFull);
+    assert!((HARD as u64..(HARD + 2 * CHUNK) as u64).contains(&report.unsent_bytes), "{report:?}");
+    drop(peer);
+    server.end().await;
+}
+
+#[actix::test]
+async fn an_outbox_above_the_soft_limit_is_forgiven_for_a_time_only() {
+    tokio::time::pause();
+    let soft = Some(SoftLimit { bytes: 50_000, time: Duration::from_secs(10) });
+    let limits = Limits::builder().pressure(Pressure { soft, hard: usize::MAX, ..Pressure::default() });
+    let server = LineServer::new(|_| Choosy).limits(limits.build().unwrap()).on_current_arbiter();
+    let mut server = Server::start(server).await;
+    let mut peer = choosy(&server, "hello").await;
+    let all = SessionFilter::default();
+    let chunk = bytes::Bytes::from(vec![b'x'; CHUNK]);
+    let mut got = 0;
+    for above in [false, true] {
+        eventually("the outbox to fill", async || {
+            got += server.handle.push(all, chunk.clone()).await.unwrap().sessions as usize;
+            server.sessions().await[0].outbox_bytes > 200_000
+        })
+        .await;
+        if above {
+            break;
+        }
+        // In time it reads: nothing happens.
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        peer.expect(&vec![b'x'; got * CHUNK]).await;
+        got = 0;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(server.sessions().await[0].outbox_bytes, 0);
+    }
+    let begin = tokio::time::Instant::now();
+    let report = within("the end", server.report()).await;
+    let took = begin.elapsed();
+    assert!((Duration::from_secs(9)..Duration::from_secs(11)).contains(&took), "{took:?}");
+    assert_eq!(report.reason, CloseReason::OutboxFull);
+    server.end().await;
+}
