@@ -25,6 +25,7 @@ use crate::{
     CloseReport, DrainReport, Limits, ListenerId, SessionEvent, Stats, Supervisor,
     acceptor::{Acceptor, WorkerHandle},
     admission::Admission,
+    budget::Budget,
     supervisor::Batch,
     worker::Order,
 };
@@ -41,6 +42,7 @@ pub(crate) enum Finished {
 
 pub(crate) struct Control {
     pub(crate) admission: Arc<Admission>,
+    pub(crate) budget: Budget,
     state: Mutex<State>,
     supervisor: watch::Sender<Addr<Supervisor>>,
     finished: watch::Sender<Option<Finished>>,
@@ -98,6 +100,7 @@ impl Control {
     ) -> Arc<Self> {
         Arc::new(Self {
             admission: Admission::new(limits.admission.clone()),
+            budget: Budget::new(limits.memory_budget, workers.len()),
             state: Mutex::new(State {
                 limits,
                 acceptors,

@@ -48,6 +48,12 @@ pub enum ConfigError {
         /// Its length.
         bytes: usize,
     },
+    /// Less than a few sessions need.
+    #[error("memory budget is {bytes} bytes: use 1 MiB or more, or leave it out for no limit")]
+    MemoryBudget {
+        /// What was asked for.
+        bytes: usize,
+    },
     /// Shorter than the clock can tell, or longer.
     #[error("{limit} is {timeout:?}: use 1 s to 24 days, or none")]
     Timeout {

@@ -47,6 +47,7 @@ mod handler;
 mod outbox;
 
 mod admission;
+mod budget;
 mod control;
 mod query;
 mod source;

@@ -30,6 +30,9 @@ pub(crate) const ROUNDS_PER_TURN: u32 = 64;
 /// The longest line that a refused connection may be sent: it has to fit an empty socket.
 const MAX_REFUSE_LINE: usize = 1024;
 
+/// With less, a few sessions that do what they should would end each other.
+const SMALLEST_BUDGET: usize = 1024 * 1024;
+
 /// A deadline is met within a second, so a shorter one could not be kept; and a worker's clock wraps after 49 days.
 pub(crate) const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 24 * 3600);
@@ -128,6 +131,7 @@ pub enum OverLimit {
 pub struct Limits {
     pub(crate) admission: AdmissionLimits,
     pub(crate) session: SessionLimits,
+    pub(crate) memory_budget: Option<usize>,
 }
 
 /// What decides whether a connection becomes a session.
@@ -208,6 +212,7 @@ impl Default for Limits {
                 write_timeout: Some(Duration::from_secs(60)),
                 max_age: None,
             },
+            memory_budget: None,
         }
     }
 }
@@ -310,6 +315,20 @@ impl LimitsBuilder {
         self
     }
 
+    /// Sets how many bytes the buffers of all sessions may hold together: outboxes, incomplete lines, lines that are held.
+    /// Unit: bytes. Default: no limit.
+    ///
+    /// When they hold more, the session that holds the most is cut, and the next, until they do not:
+    /// [`CloseReason::Evicted`](crate::CloseReason::Evicted). It may be exceeded by 64 KiB for each worker, and by what
+    /// one session adds in one turn.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ConfigError::MemoryBudget`] for less than 1 MiB.
+    pub fn memory_budget(mut self, bytes: Option<usize>) -> Self {
+        self.limits.memory_budget = bytes;
+        self
+    }
+
     /// Sets when a session stops reading because its peer does. Default: 16 KiB and 64 KiB.
     ///
     /// # Errors
@@ -400,7 +419,7 @@ impl LimitsBuilder {
     /// # Errors
     /// A [`ConfigError`] that names the first limit which cannot be meant.
     pub fn build(self) -> Result<Limits, ConfigError> {
-        let Limits { admission, session } = &self.limits;
+        let Limits { admission, session, memory_budget } = &self.limits;
         let Watermarks { low, high } = session.outbox;
         if low >= high {
             return Err(ConfigError::Watermarks { low, high });
@@ -427,6 +446,9 @@ impl LimitsBuilder {
         let bytes = admission.refuse_line.len();
         if bytes > MAX_REFUSE_LINE {
             return Err(ConfigError::RefuseLine { bytes });
+        }
+        if let Some(bytes) = memory_budget.filter(|bytes| *bytes < SMALLEST_BUDGET) {
+            return Err(ConfigError::MemoryBudget { bytes });
         }
         let timeouts = [
             ("idle timeout", session.idle_timeout),

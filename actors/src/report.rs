@@ -128,6 +128,9 @@ pub enum CloseReason {
     WriteStalled,
     /// Its outbox held more than its [`Pressure`](crate::Pressure) allows; it was cut.
     OutboxFull,
+    /// It held the most when all sessions together held more than the
+    /// [memory budget](crate::LimitsBuilder::memory_budget); it was cut.
+    Evicted,
     /// It grew as old as [`max_age`](crate::LimitsBuilder::max_age).
     MaxAge,
     /// An operator ended it: [`Kick`](crate::Kick), or a list of denied sources.
@@ -160,6 +163,7 @@ impl CloseReason {
             Self::LineTimeout => "line-timeout",
             Self::WriteStalled => "write-stalled",
             Self::OutboxFull => "outbox-full",
+            Self::Evicted => "evicted",
             Self::MaxAge => "max-age",
             Self::Kicked => "kicked",
             Self::WorkerStopped => "worker-stopped",

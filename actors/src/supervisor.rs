@@ -552,6 +552,7 @@ impl Handler<SetLimits> for Supervisor {
         if let Some(control) = self.control.upgrade().filter(|_| !dry_run) {
             // Before the workers look at the living, so that nobody comes in between by the old lists.
             control.admission.set(limits.admission.clone());
+            control.budget.set_limit(limits.memory_budget);
             control.state().limits = limits.clone();
         }
         let answer = self.ask(&Question::Limits { limits: Arc::new(limits), dry_run });

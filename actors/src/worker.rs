@@ -25,6 +25,7 @@ use tokio::{
 use crate::{
     CloseReason, CloseReport, Connection, Limits, ListenerId, SessionId, Stats,
     admission::Place,
+    budget,
     control::Control,
     framing::SLACK_BYTES,
     limits::{CARRY_BYTES, Pressure, PressurePolicy, SCRATCH_BYTES, SessionLimits},
@@ -64,6 +65,8 @@ pub(crate) enum Command {
     Push = 1 << 8,
     /// The outbox holds more than it may.
     Overflow = 1 << 9,
+    /// It holds the most, and all together hold too much.
+    Evict = 1 << 10,
 }
 
 /// What was said to a session since its last turn.
@@ -161,6 +164,7 @@ pub(crate) struct Slot {
     /// Since when the outbox holds more than its soft limit; 0 if it does not.
     above: u32,
     outbox_len: u32,
+    input_len: u32,
     waker: Option<Waker>,
     lines_in: u64,
     bytes_in: u64,
@@ -266,6 +270,9 @@ pub(crate) struct Worker {
     /// Of the sessions that have ended here.
     counters: RefCell<Stats>,
     turns_cut: Cell<u64>,
+    /// Bytes in the buffers of all sessions here, and what of it the budget knows.
+    held: Cell<usize>,
+    published: Cell<usize>,
     reports_ready: Notify,
     upstream: Option<Upstream>,
 }
@@ -292,6 +299,8 @@ impl Worker {
             reports: RefCell::default(),
             counters: RefCell::default(),
             turns_cut: Cell::new(0),
+            held: Cell::new(0),
+            published: Cell::new(0),
             reports_ready: Notify::new(),
             upstream,
         })
@@ -375,6 +384,7 @@ impl Worker {
             wrote: 0,
             above: 0,
             outbox_len: 0,
+            input_len: 0,
             waker: None,
             lines_in: 0,
             bytes_in: 0,
@@ -422,6 +432,7 @@ impl Worker {
         if !slot.commands.is_empty() {
             self.told.set(self.told.get() - 1);
         }
+        self.hold(slot.held(), 0);
         self.live.set(self.live.get() - 1);
         if let Some(upstream) = &self.upstream {
             upstream.load.fetch_sub(1, Relaxed);
@@ -479,14 +490,23 @@ impl Worker {
 
     /// Books what a turn counted and how it leaves the session.
     #[inline]
-    pub(crate) fn end_turn(&self, index: u32, counts: &Counts, outbox_len: usize, standing: Standing) {
+    pub(crate) fn end_turn(
+        &self,
+        index: u32,
+        counts: &Counts,
+        outbox_len: usize,
+        input_len: usize,
+        standing: Standing,
+    ) {
         let stamp = self.stamp();
         let bytes_count = self.bytes_count.get();
-        self.slot(index, |slot| {
+        let (before, after) = self.slot(index, |slot| {
+            let before = slot.held();
             slot.lines_in += counts.lines_in;
             slot.bytes_in += counts.bytes_in;
             slot.bytes_out += counts.bytes_out;
             slot.outbox_len = u32::try_from(outbox_len).unwrap_or(u32::MAX);
+            slot.input_len = u32::try_from(input_len).unwrap_or(u32::MAX);
             let has_changed = Standing(slot.standing.0 ^ standing.0);
             if counts.delivered || has_changed.has(Standing::PARTIAL) || (bytes_count && counts.bytes_in > 0) {
                 slot.heard = stamp;
@@ -495,7 +515,74 @@ impl Worker {
                 slot.wrote = stamp;
             }
             slot.standing = standing;
+            (before, slot.held())
         });
+        if before != after {
+            self.hold(before, after);
+        }
+    }
+
+    /// One session holds `after` bytes where it held `before`.
+    fn hold(&self, before: usize, after: usize) {
+        let held = self.held.get() + after - before;
+        self.held.set(held);
+        let published = self.published.get();
+        if held.abs_diff(published) < budget::STEP {
+            return;
+        }
+        if let Some(upstream) = &self.upstream {
+            self.published.set(held);
+            upstream.control.budget.publish(published, held);
+            if held > published && upstream.control.budget.excess() > 0 {
+                self.reports_ready.notify_one();
+            }
+        }
+    }
+
+    /// What every other worker has to know to find the largest session, and what comes of it.
+    fn evict_if_needed(&self) {
+        let has_limit = |upstream: &Upstream| upstream.control.budget.has_limit();
+        if self.upstream.as_ref().is_some_and(has_limit) {
+            self.evict();
+        }
+    }
+
+    /// Cuts the largest sessions until all are within the budget again; those of another worker, if they are larger.
+    fn evict(&self) {
+        let Some(Upstream { control, .. }) = &self.upstream else { return };
+        let mut slots = self.slots.borrow_mut();
+        // Those that were told already are about to give back what they hold.
+        let going: usize = slots.iter_mut().filter(|slot| slot.is_evicted()).map(|slot| slot.held()).sum();
+        let mut excess = control.budget.excess().saturating_sub(going);
+        let mut told = None;
+        loop {
+            let largest = slots.iter_mut().filter(|slot| !slot.is_evicted()).max_by_key(|slot| slot.held());
+            control.budget.set_largest(self.index, largest.as_ref().map_or(0, |slot| slot.held()));
+            if excess == 0 {
+                break;
+            }
+            let worker = control.budget.worker_with_largest();
+            if worker != self.index {
+                told = Some(worker);
+                break;
+            }
+            let Some(slot) = largest.filter(|slot| slot.held() > 0) else { break };
+            log::warn!(
+                "session {}: cut, because it holds the most ({} bytes) and all together hold {excess} bytes more than the \
+                 memory budget",
+                slot.id,
+                slot.held()
+            );
+            excess = excess.saturating_sub(slot.held());
+            slot.tell(Command::Evict, &self.told);
+        }
+        drop(slots);
+        if let Some(worker) = told
+            && let Some(Some(worker)) = control.state().workers.get(worker)
+        {
+            // One that is no more holds nothing.
+            let _ = worker.orders.send(Order::Evict);
+        }
     }
 
     fn abort_all(&self) {
@@ -701,6 +788,15 @@ impl Slot {
         u128::from(moment.since(self.above)) >= soft.time.as_millis()
     }
 
+    /// Bytes in its buffers.
+    fn held(&self) -> usize {
+        self.outbox_len as usize + self.input_len as usize
+    }
+
+    fn is_evicted(&self) -> bool {
+        self.commands.has(Command::Evict)
+    }
+
     /// Whether `more` bytes would be more than others may have waiting in this session.
     fn is_full(&self, more: usize, limit: usize) -> bool {
         let pushed = self.rare.as_ref().map_or(0, |rare| rare.pushed_len);
@@ -831,6 +927,7 @@ pub(crate) enum Order {
     Start(Admitted),
     Drain { over: Duration, goodbye: Bytes },
     Abort,
+    Evict,
     Answer { token: u64, question: Question },
 }
 
@@ -864,10 +961,12 @@ pub(crate) async fn look_after(
                 Some(Order::Start(admitted)) => start(admitted),
                 Some(Order::Drain { over, goodbye }) => worker.drain(over, &goodbye),
                 Some(Order::Abort) => worker.abort_all(),
+                Some(Order::Evict) => worker.evict(),
                 Some(Order::Answer { token, question }) => worker.send_reports(Some(worker.answer(token, question))),
                 None => open = false,
             },
             () = worker.reports_ready.notified() => {
+                worker.evict_if_needed();
                 if !worker.reports.borrow().is_empty() {
                     send_at.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
                 }
@@ -886,6 +985,7 @@ pub(crate) async fn look_after(
                     slice += 1;
                     tokio::task::yield_now().await;
                 }
+                worker.evict_if_needed();
             }
         }
     }

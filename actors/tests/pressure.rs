@@ -126,3 +126,50 @@ async fn an_outbox_above_the_soft_limit_is_forgiven_for_a_time_only() {
     assert_eq!(report.reason, CloseReason::OutboxFull);
     server.end().await;
 }
+
+#[actix::test]
+async fn all_sessions_together_hold_no_more_than_the_budget_and_the_largest_goes_first() {
+    const BUDGET: usize = 4 << 20;
+    const ROUND: usize = 24 * CHUNK;
+    let limits = Limits::builder()
+        .pressure(Pressure { policy: PressurePolicy::PauseReader, ..Pressure::default() })
+        .memory_budget(Some(BUDGET))
+        .build()
+        .unwrap();
+    let mut server = Server::start(LineServer::new(|_| Choosy).limits(limits).workers(2)).await;
+    let mut peers = Vec::new();
+    for _ in 0..20 {
+        peers.push(choosy(&server, "hello").await);
+    }
+    let ids: Vec<_> = server.sessions().await.iter().map(|session| session.id).collect();
+    let chunk = bytes::Bytes::from(vec![b'x'; CHUNK]);
+    let mut most = 0;
+    let mut ends = Vec::new();
+    let mut rounds = 0;
+    while ends.len() < 10 {
+        // Session 7 is pushed five times as much as the others, of which none reads.
+        for (whom, times) in [(SessionFilter::default(), 1), (SessionFilter::id(ids[7]), 4)] {
+            for _ in 0..times {
+                within("a push", server.handle.push(whom, chunk.clone())).await.unwrap();
+            }
+        }
+        most = most.max(server.handle.stats().await.unwrap().outbox_bytes);
+        while let Some(report) = server.report_if_any() {
+            ends.push(report);
+        }
+        rounds += 1;
+        assert!(rounds < 20_000, "nobody is evicted");
+    }
+    for end in &ends {
+        assert_eq!((end.reason, end.cut), (CloseReason::Evicted, true), "{end:?}");
+    }
+    assert_eq!(ends[0].id, ids[7], "the largest goes first");
+    // What two workers had not said yet, and what was pushed while the largest was looked for.
+    let bound = BUDGET + 2 * 64 * 1024 + 2 * ROUND;
+    assert!((BUDGET / 2..bound).contains(&(most as usize)), "at most {most} bytes of {BUDGET}");
+    drop(peers);
+    for _ in ends.len()..20 {
+        server.report().await;
+    }
+    server.end().await;
+}

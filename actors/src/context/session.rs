@@ -197,7 +197,7 @@ impl<A: LineHandler> Session<A> {
             .with(Standing::PARTIAL, !ctx.input.is_empty())
             .with(Standing::WRITING, outbox_len > 0 || ctx.has(flag::UNFLUSHED) || ctx.phase == Phase::Closing)
             .with(Standing::STILL, ctx.has(held));
-        ctx.worker.end_turn(ctx.slot, &turn.counts, outbox_len, standing);
+        ctx.worker.end_turn(ctx.slot, &turn.counts, outbox_len, ctx.input.len(), standing);
     }
 
     /// Whether more is left in the outbox than a session with this policy may leave there. The kernel had its chance.
@@ -225,6 +225,10 @@ impl<A: LineHandler> Session<A> {
         }
         if commands.has(Command::Overflow) {
             self.overflow();
+        }
+        if commands.has(Command::Evict) {
+            self.ctx.blame(CloseReason::Evicted);
+            self.ctx.set(flag::ABORT);
         }
         if commands.has(Command::Stall) {
             self.ctx.worker.slot(self.ctx.slot, |slot| {

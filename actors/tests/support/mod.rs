@@ -94,6 +94,11 @@ impl Server {
         within("a close report", self.reports.recv()).await.expect("the supervisor reports as long as it lives")
     }
 
+    /// A close report that has come already.
+    pub fn report_if_any(&mut self) -> Option<CloseReport> {
+        self.reports.try_recv().ok()
+    }
+
     /// Ends the server; no session may have left a report that nobody asked for.
     pub async fn end(mut self) {
         within("the end of the server", self.handle.abort()).await.unwrap();
