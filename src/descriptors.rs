@@ -11,8 +11,8 @@ const PER_WORKER: u64 = 8;
 /// What a listener needs: itself and its reserve.
 const PER_LISTENER: u64 = 2;
 
-/// Raises the soft limit to the hard one; returns what it is then. `None` is no limit.
-pub(crate) fn raise_limit() -> Option<u64> {
+/// Raises the soft limit to the hard one.
+pub(crate) fn raise_limit() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -20,6 +20,10 @@ pub(crate) fn raise_limit() -> Option<u64> {
             log::warn!("the descriptor limit stays at {:?}: {error}", limit.current);
         }
     }
+}
+
+/// The soft limit; `None` is no limit.
+pub(crate) fn limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 

@@ -5,58 +5,71 @@
 #![warn(clippy::unwrap_used)]
 
 mod args;
+mod config;
 mod descriptors;
+mod settings;
+mod signals;
 
 use std::{io, process::ExitCode};
 
-use actix_lines::{Limits, LineServer, Rot13};
+use actix_lines::{Framing, Limits, LineServer, Rot13};
 use clap::Parser;
 use log::LevelFilter;
 
-use crate::args::Args;
+use crate::{args::Args, settings::Settings, signals::Signals};
 
 /// glibc's allocator wastes some 190 bytes on each task cell, which is aligned to 128.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// Exit code of bad usage, as of clap.
+const BAD_USAGE: u8 = 2;
+
 fn main() -> ExitCode {
     let args = Args::parse();
     start_log(args.level());
     log_panics();
-    match actix_rt::System::new().block_on(serve(&args)) {
+    descriptors::raise_limit();
+    let meant =
+        config::load(&args).and_then(|settings| Ok((settings.framing()?, config::limits(&settings)?, settings)));
+    // Said to whoever started us, whatever the log leaves out.
+    let (framing, limits, settings) = match meant {
+        Ok(meant) => meant,
+        Err(problem) => {
+            eprintln!("rot13d: {problem}");
+            return ExitCode::from(BAD_USAGE);
+        }
+    };
+    if args.check_config {
+        return ExitCode::SUCCESS;
+    }
+    match actix_rt::System::new().block_on(serve(args, settings, framing, limits)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Said to whoever started us, whatever the log leaves out.
             eprintln!("rot13d: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn serve(args: &Args) -> io::Result<()> {
-    let workers =
-        args.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64));
-    let mut limits = Limits::builder();
-    let room = descriptors::raise_limit()
-        .map(|limit| descriptors::room_for_sessions(limit, workers, args.listen.len() as u64));
-    if let (Some(asked), Some(room)) = (args.max_sessions, room)
-        && asked > room
-    {
-        log::warn!("--max-sessions {asked} is more than the descriptor limit has room for ({room}): raise ulimit -n");
+async fn serve(args: Args, settings: Settings, framing: Framing, limits: Limits) -> io::Result<()> {
+    // Before any listener says that it listens: whoever reads that may send a signal at once.
+    let signals = Signals::new()?;
+    let mut server = LineServer::new(|_connection| Rot13).framing(framing).limits(limits);
+    server = match settings.workers() {
+        // This thread has nothing else to do; see `LineServer::run`.
+        1 => server.on_current_arbiter(),
+        workers => server.workers(workers),
+    };
+    if let Some(backlog) = settings.backlog {
+        server = server.backlog(backlog.0);
     }
-    if let Some(sessions) = args.max_sessions.or(room) {
-        limits = limits.max_sessions(usize::try_from(sessions).unwrap_or(usize::MAX));
+    for address in settings.listen() {
+        server = server.bind(address)?;
     }
-    let mut server = LineServer::new(|_connection| Rot13)
-        .framing(args.framing()?)
-        .limits(limits.build()?)
-        .workers(usize::try_from(workers).unwrap_or(usize::MAX))
-        .backlog(args.backlog)
-        .drain_on_signals(args.drain_timeout);
-    for address in &args.listen {
-        server = server.bind(address.as_str())?;
-    }
-    server.run().await
+    let server = server.start()?;
+    actix_rt::spawn(signals.obey(server.clone(), args, settings));
+    server.finished().await
 }
 
 fn start_log(level: Option<LevelFilter>) {

@@ -28,6 +28,8 @@ pub struct Transport(Kind);
 enum Kind {
     Tcp(TcpStream),
     Other(Box<dyn ByteStream>),
+    /// Given up: its descriptor is closed.
+    Closed,
 }
 
 impl Transport {
@@ -36,10 +38,16 @@ impl Transport {
         Self(Kind::Other(Box::new(stream)))
     }
 
+    /// Gives up the stream; what is returned closes it when it is dropped.
+    pub(crate) fn take(&mut self) -> Self {
+        Self(std::mem::replace(&mut self.0, Kind::Closed))
+    }
+
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Kind::Other(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
+            Kind::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -47,13 +55,14 @@ impl Transport {
         match &mut self.0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Kind::Other(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+            Kind::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
     /// Says that everything written so far should leave buffers of the transport's own. TCP has none.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Tcp(_) => Poll::Ready(Ok(())),
+            Kind::Tcp(_) | Kind::Closed => Poll::Ready(Ok(())),
             Kind::Other(stream) => Pin::new(&mut **stream).poll_flush(cx),
         }
     }
@@ -63,6 +72,7 @@ impl Transport {
         match &mut self.0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Kind::Other(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Kind::Closed => Poll::Ready(Ok(())),
         }
     }
 
@@ -75,21 +85,21 @@ impl Transport {
     pub(crate) fn write_now(&mut self, bytes: &[u8]) -> usize {
         match &mut self.0 {
             Kind::Tcp(stream) => stream.try_write(bytes).unwrap_or(0),
-            Kind::Other(_) => 0,
+            Kind::Other(_) | Kind::Closed => 0,
         }
     }
 
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
         match &self.0 {
             Kind::Tcp(stream) => stream.peer_addr().ok(),
-            Kind::Other(_) => None,
+            Kind::Other(_) | Kind::Closed => None,
         }
     }
 
     pub(crate) fn local(&self) -> Option<SocketAddr> {
         match &self.0 {
             Kind::Tcp(stream) => stream.local_addr().ok(),
-            Kind::Other(_) => None,
+            Kind::Other(_) | Kind::Closed => None,
         }
     }
 }
@@ -105,6 +115,7 @@ impl fmt::Debug for Transport {
         match &self.0 {
             Kind::Tcp(stream) => f.debug_tuple("Transport").field(stream).finish(),
             Kind::Other(_) => f.debug_tuple("Transport").field(&"..").finish(),
+            Kind::Closed => f.debug_tuple("Transport").field(&"closed").finish(),
         }
     }
 }

@@ -792,6 +792,9 @@ impl<A: LineHandler> Session<A> {
         let actor = self.actor.take();
         self.discard_state(actor);
         self.ctx.phase = Phase::Closed;
+        // Before its place is given back: there are never more sockets than places.
+        let transport = self.ctx.transport.take();
+        self.discard_state(transport);
         self.ctx.set(flag::DONE);
         self.ctx.worker.close(self.ctx.slot, cut);
         Poll::Ready(())

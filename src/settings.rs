@@ -1,0 +1,564 @@
+//! Settings: what flags and the configuration file have in common. Each has one name, one way to write its value, and one
+//! place that says what it means.
+//!
+//! What is typed overrules the file; what neither says is the library's default.
+//! Not here: reading the file (`config`), what a limit does (`actix-lines`).
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use actix_lines::{
+    ConfigError, Framing, Limits, LimitsBuilder, MAX_LINE_LIMIT, MAX_WORKERS, OverLimit, Overlong, Prefix, Rate,
+    SourcePrefix, Watermarks,
+};
+use clap::{Args, ValueEnum};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, SeqAccess, Visitor, value::SeqAccessDeserializer},
+};
+
+/// How long a drain may take by default.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Settings {
+    /// Address to listen on; again for more. A port of 0 asks for a free one, which the log then names
+    /// [default: 127.0.0.1:40713].
+    #[arg(long, value_name = "ADDR:PORT")]
+    #[serde(deserialize_with = "many")]
+    pub(crate) listen: Vec<Listen>,
+
+    /// Threads that run sessions [default: one for each core].
+    #[arg(long, value_name = "N")]
+    #[serde(deserialize_with = "one")]
+    pub(crate) workers: Option<Workers>,
+
+    /// Connections that the kernel holds before they are accepted; it caps this at net.core.somaxconn [default: 4096].
+    #[arg(long, value_name = "N")]
+    #[serde(deserialize_with = "one")]
+    pub(crate) backlog: Option<Backlog>,
+
+    /// Longest line, in bytes without its newline, as 16384 or 16KiB. An incomplete line may need that much memory
+    /// [default: 16384].
+    #[arg(long, value_name = "SIZE")]
+    #[serde(deserialize_with = "one")]
+    pub(crate) max_line: Option<MaxLine>,
+
+    /// What to do with a longer line [default: pieces].
+    #[arg(long, value_name = "POLICY", value_enum)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) overlong: Option<OverlongArg>,
+
+    /// Most sessions at once [default: what the descriptor limit allows].
+    #[arg(long, value_name = "N", help_heading = ADMISSION)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) max_sessions: Option<Count>,
+
+    /// Most sessions of one source at once; a connection over it is refused [default: no limit].
+    #[arg(long, value_name = "N", help_heading = ADMISSION)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) max_sessions_per_source: Option<Switch<Count>>,
+
+    /// How many leading bits of an IPv4 and of an IPv6 address make a source [default: 32,64].
+    #[arg(long, value_name = "V4,V6", help_heading = ADMISSION)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) source_prefix: Option<SourcePrefixArg>,
+
+    /// Most connections a second, and how many at once after a rest [default: off].
+    #[arg(long, value_name = "N[/BURST]", help_heading = ADMISSION)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) accept_rate: Option<Switch<RateArg>>,
+
+    /// The same for one source; a connection over it is refused [default: off].
+    #[arg(long, value_name = "N[/BURST]", help_heading = ADMISSION)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) accept_rate_per_source: Option<Switch<RateArg>>,
+
+    /// What becomes of connections over --max-sessions or --accept-rate [default: wait].
+    #[arg(long, value_name = "POLICY", value_enum, help_heading = ADMISSION)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) over_limit: Option<OverLimitArg>,
+
+    /// What a refused connection is told; a newline follows [default: too many connections, try again later].
+    #[arg(long, value_name = "TEXT", help_heading = ADMISSION)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) refuse_line: Option<String>,
+
+    /// Who may connect, as 192.0.2.0/24; again for more [default: everybody].
+    #[arg(long, value_name = "PREFIX", help_heading = ADMISSION)]
+    #[serde(deserialize_with = "many")]
+    pub(crate) allow: Vec<Prefix>,
+
+    /// Who may not connect, whatever --allow says; again for more.
+    #[arg(long, value_name = "PREFIX", help_heading = ADMISSION)]
+    #[serde(deserialize_with = "many")]
+    pub(crate) deny: Vec<Prefix>,
+
+    /// Whom the limits of a source do not hold for; again for more.
+    #[arg(long, value_name = "PREFIX", help_heading = ADMISSION)]
+    #[serde(deserialize_with = "many")]
+    pub(crate) exempt: Vec<Prefix>,
+
+    /// How long a session may go without a line [default: 10m].
+    #[arg(long, value_name = "TIME", help_heading = TIME)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) idle_timeout: Option<Switch<Time>>,
+
+    /// How long a line may take from its first byte to its newline [default: 1m].
+    #[arg(long, value_name = "TIME", help_heading = TIME)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) line_timeout: Option<Switch<Time>>,
+
+    /// How long a session may have bytes to send of which its peer takes none [default: 1m].
+    #[arg(long, value_name = "TIME", help_heading = TIME)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) write_timeout: Option<Switch<Time>>,
+
+    /// How old a session may grow [default: off].
+    #[arg(long, value_name = "TIME", help_heading = TIME)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) max_age: Option<Switch<Time>>,
+
+    /// How long we wait for the peer to close after we did [default: 5s].
+    #[arg(long, value_name = "TIME", help_heading = TIME)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) linger_timeout: Option<Time>,
+
+    /// How long sessions have to end by themselves after SIGINT or SIGTERM [default: 10s].
+    #[arg(long, value_name = "TIME", help_heading = DRAIN)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) drain_timeout: Option<Time>,
+
+    /// Sessions are told to end one after the other over this time, at most half of --drain-timeout [default: 0s].
+    #[arg(long, value_name = "TIME", help_heading = DRAIN)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) drain_spread: Option<Time>,
+
+    /// What each session is told before it ends in a drain; a newline follows [default: nothing].
+    #[arg(long, value_name = "TEXT", help_heading = DRAIN)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) drain_goodbye: Option<String>,
+
+    /// With more than this to send a session reads no more [default: 64KiB].
+    #[arg(long, value_name = "SIZE", help_heading = MEMORY)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) write_high: Option<Size>,
+
+    /// With this or less to send it reads again [default: 16KiB].
+    #[arg(long, value_name = "SIZE", help_heading = MEMORY)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) write_low: Option<Size>,
+
+    /// With more than this in the buffers of all sessions the one that holds the most is cut [default: off].
+    #[arg(long, value_name = "SIZE", help_heading = MEMORY)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) memory_budget: Option<Switch<Size>>,
+}
+
+const ADMISSION: &str = "Admission";
+const TIME: &str = "Times, as 500ms, 10s, 2h, or off";
+const DRAIN: &str = "Drain";
+const MEMORY: &str = "Memory, as 65536, 64KiB, 1MiB";
+
+impl Settings {
+    /// These, and where they say nothing, `others`.
+    pub(crate) fn or(self, others: Self) -> Self {
+        let first = |mine: Vec<Prefix>, other| if mine.is_empty() { other } else { mine };
+        Self {
+            listen: if self.listen.is_empty() { others.listen } else { self.listen },
+            workers: self.workers.or(others.workers),
+            backlog: self.backlog.or(others.backlog),
+            max_line: self.max_line.or(others.max_line),
+            overlong: self.overlong.or(others.overlong),
+            max_sessions: self.max_sessions.or(others.max_sessions),
+            max_sessions_per_source: self.max_sessions_per_source.or(others.max_sessions_per_source),
+            source_prefix: self.source_prefix.or(others.source_prefix),
+            accept_rate: self.accept_rate.or(others.accept_rate),
+            accept_rate_per_source: self.accept_rate_per_source.or(others.accept_rate_per_source),
+            over_limit: self.over_limit.or(others.over_limit),
+            refuse_line: self.refuse_line.or(others.refuse_line),
+            allow: first(self.allow, others.allow),
+            deny: first(self.deny, others.deny),
+            exempt: first(self.exempt, others.exempt),
+            idle_timeout: self.idle_timeout.or(others.idle_timeout),
+            line_timeout: self.line_timeout.or(others.line_timeout),
+            write_timeout: self.write_timeout.or(others.write_timeout),
+            max_age: self.max_age.or(others.max_age),
+            linger_timeout: self.linger_timeout.or(others.linger_timeout),
+            drain_timeout: self.drain_timeout.or(others.drain_timeout),
+            drain_spread: self.drain_spread.or(others.drain_spread),
+            drain_goodbye: self.drain_goodbye.or(others.drain_goodbye),
+            write_high: self.write_high.or(others.write_high),
+            write_low: self.write_low.or(others.write_low),
+            memory_budget: self.memory_budget.or(others.memory_budget),
+        }
+    }
+
+    /// The names of those among the settings that only a restart changes, of which `others` differ.
+    pub(crate) fn fixed_that_differ(&self, others: &Self) -> Vec<&'static str> {
+        [
+            ("listen", self.listen != others.listen),
+            ("workers", self.workers != others.workers),
+            ("backlog", self.backlog != others.backlog),
+            ("max-line", self.max_line != others.max_line),
+            ("overlong", self.overlong != others.overlong),
+        ]
+        .into_iter()
+        .filter_map(|(name, differs)| differs.then_some(name))
+        .collect()
+    }
+
+    pub(crate) fn listen(&self) -> Vec<&str> {
+        match &self.listen[..] {
+            [] => vec!["127.0.0.1:40713"],
+            some => some.iter().map(|address| address.0.as_str()).collect(),
+        }
+    }
+
+    pub(crate) fn workers(&self) -> usize {
+        self.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |workers| workers.0)
+    }
+
+    pub(crate) fn framing(&self) -> Result<Framing, ConfigError> {
+        let mut framing = Framing::lf();
+        if let Some(MaxLine(bytes)) = self.max_line {
+            framing = framing.max_line(bytes)?;
+        }
+        Ok(framing.overlong(self.overlong.map(Overlong::from).unwrap_or_default()))
+    }
+
+    /// The limits, for as many sessions as there is room for.
+    pub(crate) fn limits(&self, room: Option<usize>) -> Result<Limits, ConfigError> {
+        let mut limits = Limits::builder();
+        if let Some(sessions) = self.max_sessions.map(|sessions| sessions.0).or(room) {
+            limits = limits.max_sessions(sessions);
+        }
+        if let Some(sessions) = self.max_sessions_per_source {
+            limits = limits.max_sessions_per_source(sessions.on().map_or(usize::MAX, |sessions| sessions.0));
+        }
+        if let Some(SourcePrefixArg(prefix)) = self.source_prefix {
+            limits = limits.source_prefix(prefix);
+        }
+        if let Some(rate) = self.accept_rate {
+            limits = limits.accept_rate(rate.on().map(|rate| rate.0));
+        }
+        if let Some(rate) = self.accept_rate_per_source {
+            limits = limits.accept_rate_per_source(rate.on().map(|rate| rate.0));
+        }
+        if let Some(policy) = self.over_limit {
+            limits = limits.over_limit(policy.into());
+        }
+        if let Some(text) = &self.refuse_line {
+            limits = limits.refuse_line(line(text));
+        }
+        let time = |limits: LimitsBuilder, time: Option<Switch<Time>>, set: fn(_, _) -> LimitsBuilder| match time {
+            Some(time) => set(limits, time.on().map(|time| time.0)),
+            None => limits,
+        };
+        limits = time(limits, self.idle_timeout, LimitsBuilder::idle_timeout);
+        limits = time(limits, self.line_timeout, LimitsBuilder::line_timeout);
+        limits = time(limits, self.write_timeout, LimitsBuilder::write_timeout);
+        limits = time(limits, self.max_age, LimitsBuilder::max_age);
+        if let Some(Time(timeout)) = self.linger_timeout {
+            limits = limits.linger_timeout(timeout);
+        }
+        let default = Watermarks::default();
+        let marks = Watermarks {
+            low: self.write_low.map_or(default.low, |size| size.0),
+            high: self.write_high.map_or(default.high, |size| size.0),
+        };
+        if let Some(budget) = self.memory_budget {
+            limits = limits.memory_budget(budget.on().map(|size| size.0));
+        }
+        limits
+            .outbox(marks)
+            .allow(self.allow.iter().copied())
+            .deny(self.deny.iter().copied())
+            .exempt(self.exempt.iter().copied())
+            .build()
+    }
+
+    pub(crate) fn drain(&self) -> actix_lines::Drain {
+        actix_lines::Drain {
+            deadline: self.drain_timeout.map_or(DRAIN_TIMEOUT, |time| time.0),
+            goodbye: self.drain_goodbye.as_deref().map(line).unwrap_or_default().into(),
+            spread: self.drain_spread.map_or(Duration::ZERO, |time| time.0),
+        }
+    }
+}
+
+/// `text` as a line; nothing stays nothing.
+fn line(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("{text}\r\n") }
+}
+
+/// A value, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Switch<T> {
+    Off,
+    On(T),
+}
+
+impl<T> Switch<T> {
+    fn on(self) -> Option<T> {
+        match self {
+            Self::Off => None,
+            Self::On(value) => Some(value),
+        }
+    }
+}
+
+impl<T: FromStr<Err = String>> FromStr for Switch<T> {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        text.parse().map(Self::On).map_err(|error| format!("{error}, or off"))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Time(Duration);
+
+impl FromStr for Time {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|_| format!("{text:?} is no time: write it as 500ms, 10s or 2h"))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(usize);
+
+impl FromStr for Size {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = parse_size::parse_size(text).ok().and_then(|size| usize::try_from(size).ok());
+        size.map(Self).ok_or_else(|| format!("{text:?} is no size: write it as 65536, 64KiB or 1MiB"))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MaxLine(usize);
+
+impl FromStr for MaxLine {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = text.parse().ok().filter(|Size(bytes)| (1..=MAX_LINE_LIMIT).contains(bytes));
+        size.map(|Size(bytes)| Self(bytes)).ok_or_else(|| format!("use 1 to {MAX_LINE_LIMIT} bytes, as 16384 or 16KiB"))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Count(pub(crate) usize);
+
+impl FromStr for Count {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        number(text, 1..=usize::MAX).map(Self)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Workers(usize);
+
+impl FromStr for Workers {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        number(text, 1..=MAX_WORKERS).map(Self)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Backlog(pub(crate) u32);
+
+impl FromStr for Backlog {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        number(text, 1..=i32::MAX as u32).map(Self)
+    }
+}
+
+fn number<T: FromStr + PartialOrd + fmt::Display + Bounded>(
+    text: &str,
+    range: std::ops::RangeInclusive<T>,
+) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| match range.end().is_max() {
+        true => format!("{text} is not in {}..", range.start()),
+        false => format!("{text} is not in {}..={}", range.start(), range.end()),
+    })
+}
+
+/// Whether a number is the largest of its type: no bound that anybody has to be told of.
+trait Bounded {
+    fn is_max(&self) -> bool;
+}
+
+impl Bounded for usize {
+    fn is_max(&self) -> bool {
+        *self == Self::MAX
+    }
+}
+
+impl Bounded for u32 {
+    fn is_max(&self) -> bool {
+        *self == Self::MAX
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RateArg(Rate);
+
+impl FromStr for RateArg {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let at_least_one = |text: &str| text.trim().parse().ok().filter(|number| *number > 0);
+        let rate = match text.split_once('/') {
+            Some((rate, burst)) => at_least_one(rate).zip(at_least_one(burst)),
+            None => at_least_one(text).map(|rate| (rate, rate)),
+        };
+        rate.map(|(per_second, burst)| Self(Rate { per_second, burst }))
+            .ok_or_else(|| format!("{text:?} is no rate: write it as 100, or 100/500 with a burst"))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SourcePrefixArg(SourcePrefix);
+
+impl FromStr for SourcePrefixArg {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bits = |text: &str, most: u8| text.trim().parse().ok().filter(|bits| *bits <= most);
+        text.split_once(',')
+            .and_then(|(v4, v6)| Some(Self(SourcePrefix { v4: bits(v4, 32)?, v6: bits(v6, 128)? })))
+            .ok_or_else(|| format!("{text:?} are no prefix lengths: write them as 32,64, at most 32,128"))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listen(String);
+
+impl FromStr for Listen {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((host, port)) = text.rsplit_once(':') else {
+            return Err("the port is missing: write ADDR:PORT, as 127.0.0.1:40713 or [::1]:40713".to_owned());
+        };
+        if host.is_empty() {
+            return Err(format!(
+                "the address is missing: write 0.0.0.0:{port} for all of IPv4, [::]:{port} for all of IPv6"
+            ));
+        }
+        if host.contains(':') && !host.starts_with('[') {
+            return Err(format!("an IPv6 address goes in brackets: write [{host}]:{port}"));
+        }
+        port.parse::<u16>().map_err(|_| format!("{port:?} is no port: use 0 to 65535"))?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// [`Overlong`], as it is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OverlongArg {
+    /// Answer it in pieces: not a byte is lost or added.
+    Pieces,
+    /// Put a newline after every max-line bytes without one.
+    Split,
+    /// Answer its first max-line bytes and the newline, drop the rest.
+    Truncate,
+    /// Answer the lines before it, then close.
+    Close,
+}
+
+impl FromStr for OverlongArg {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        <Self as ValueEnum>::from_str(text, false)
+            .map_err(|_| format!("{text:?} is not pieces, split, truncate or close"))
+    }
+}
+
+impl From<OverlongArg> for Overlong {
+    fn from(policy: OverlongArg) -> Self {
+        match policy {
+            OverlongArg::Pieces => Self::Pieces,
+            OverlongArg::Split => Self::Split,
+            OverlongArg::Truncate => Self::Truncate,
+            OverlongArg::Close => Self::Close,
+        }
+    }
+}
+
+/// [`OverLimit`], as it is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OverLimitArg {
+    /// The backlog holds them.
+    Wait,
+    /// They are told so, and closed.
+    Refuse,
+}
+
+impl FromStr for OverLimitArg {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        <Self as ValueEnum>::from_str(text, false).map_err(|_| format!("{text:?} is not wait or refuse"))
+    }
+}
+
+impl From<OverLimitArg> for OverLimit {
+    fn from(policy: OverLimitArg) -> Self {
+        match policy {
+            OverLimitArg::Wait => Self::Wait,
+            OverLimitArg::Refuse => Self::Refuse,
+        }
+    }
+}
+
+/// A value of the file, understood as if it had been typed: a text or a number.
+struct Typed<T>(T);
+
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Typed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TypedVisitor<T>(std::marker::PhantomData<T>);
+        impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for TypedVisitor<T> {
+            type Value = Typed<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or a number, as for the flag of this name")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                text.parse().map(Typed).map_err(E::custom)
+            }
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Self::Value, E> {
+                self.visit_str(&number.to_string())
+            }
+        }
+        deserializer.deserialize_any(TypedVisitor(std::marker::PhantomData))
+    }
+}
+
+fn one<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Typed::deserialize(deserializer).map(|Typed(value)| Some(value))
+}
+
+/// A list, or one value.
+fn many<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct ManyVisitor<T>(std::marker::PhantomData<T>);
+    impl<'de, T: FromStr<Err: fmt::Display>> Visitor<'de> for ManyVisitor<T> {
+        type Value = Vec<T>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a text, or a list of texts")
+        }
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+            text.parse().map(|value| vec![value]).map_err(E::custom)
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Vec<T>, A::Error> {
+            let values = Vec::<Typed<T>>::deserialize(SeqAccessDeserializer::new(list)).map_err(A::Error::custom)?;
+            Ok(values.into_iter().map(|Typed(value)| value).collect())
+        }
+    }
+    deserializer.deserialize_any(ManyVisitor(std::marker::PhantomData))
+}

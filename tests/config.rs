@@ -1,0 +1,257 @@
+//! The configuration file, the signals that read it again, and what `--check-config` says.
+
+mod support;
+
+use std::{
+    fs,
+    io::Write,
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use rustix::process::Signal;
+use support::{Server, connect, expect, finish, greet, rest, rot13d};
+
+/// A file of this test alone, removed with it.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("rot13d-{}-{name}.toml", std::process::id()));
+        fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(&self.0, text).unwrap();
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn check(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = rot13d();
+    command.arg("--check-config").args(arguments);
+    let Output { status, stdout, stderr } = finish(command, b"");
+    assert_eq!(stdout, b"");
+    (status.code(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn the_example_file_is_good_as_it_is_and_with_each_default_spelled_out() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/rot13d.toml");
+    assert_eq!(check(&["--config", example]), (Some(0), String::new()));
+    let text = fs::read_to_string(example).unwrap();
+    let spelled_out: String = text
+        .lines()
+        .filter_map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let file = File::new("example", &spelled_out);
+    assert_eq!(check(&["--config", file.path()]), (Some(0), String::new()), "{spelled_out}");
+    // Every flag with a value has its key.
+    let mut help = rot13d();
+    help.arg("--help");
+    let help = String::from_utf8(finish(help, b"").stdout).unwrap();
+    let flags = help.lines().filter_map(|line| line.trim_start().strip_prefix("--")?.split_once(" <"));
+    let mut count = 0;
+    for (flag, _) in flags.filter(|(flag, _)| *flag != "config") {
+        assert!(spelled_out.contains(&format!("{flag} = ")), "{flag} is not in docs/rot13d.toml");
+        count += 1;
+    }
+    assert!(count >= 26, "{count} flags: is the help read as it should be?");
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_said_with_its_line_and_code_2() {
+    for (text, line, words) in [
+        ("max-sessions = 10\n\nmax-session = 3\n", 3, "unknown field `max-session`"),
+        ("idle-timeout = \"soon\"\n", 1, "\"soon\" is no time: write it as 500ms, 10s or 2h, or off"),
+        ("# nothing\nwrite-high = \"64KB of it\"\n", 2, "is no size: write it as 65536, 64KiB or 1MiB"),
+        ("max-sessions = 0\n", 1, "0 is not in 1.."),
+        ("accept-rate = \"0/5\"\n", 1, "is no rate"),
+        ("deny = [\"192.0.2.0/24\", \"localhost\"]\n", 1, "\"localhost\" is no address or network"),
+        ("source-prefix = \"33,64\"\n", 1, "at most 32,128"),
+        ("over-limit = \"shrug\"\n", 1, "is not wait or refuse"),
+        ("workers = [1]\n", 1, "a text or a number"),
+        ("listen = \"127.0.0.1\"\n", 1, "the port is missing"),
+        ("\nworkers 3\n", 2, ""),
+    ] {
+        let file = File::new("bad", text);
+        let (code, stderr) = check(&["--config", file.path()]);
+        assert_eq!(code, Some(2), "{text:?}: {stderr}");
+        let begin = format!("rot13d: {}:{line}: ", file.path());
+        assert!(stderr.starts_with(&begin) && stderr.contains(words), "{text:?}: {begin}...{words}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        // Without --check-config it is the same.
+        let mut command = rot13d();
+        command.args(["--config", file.path()]);
+        let output = finish(command, b"");
+        assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (code, stderr));
+    }
+}
+
+#[test]
+fn settings_that_cannot_be_meant_are_said_with_code_2_wherever_they_stand() {
+    for (arguments, words) in [
+        (&["--write-high", "1KiB"][..], "use a low one under the high one"),
+        (&["--idle-timeout", "100ms"], "idle timeout is 100ms: use 1 s to 24 days, or none"),
+        (&["--memory-budget", "1KiB"], "memory budget is 1024 bytes: use 1 MiB or more"),
+        (&["--config", "no-such-file.toml"], "cannot read no-such-file.toml: "),
+        (&["--refuse-line", &"x".repeat(2000)], "the refuse line has 2002 bytes: use at most 1024"),
+        (&["--deny", "everybody"], "is no address or network: write it as 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32"),
+    ] {
+        let (code, stderr) = check(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(words), "{arguments:?} should say {words:?}: {stderr}");
+    }
+    let good = ["--idle-timeout", "off", "--accept-rate", "100/500", "--max-line", "64KiB", "--source-prefix", "24,48"];
+    assert_eq!(check(&good), (Some(0), String::new()));
+}
+
+#[test]
+fn what_is_typed_overrules_the_file() {
+    let file = File::new("typed", "over-limit = \"refuse\"\nrefuse-line = \"from the file\"\nmax-sessions = 1\n");
+    let server = Server::start(&["--config", file.path(), "--refuse-line", "typed"]);
+    let mut served = server.connect();
+    greet(&mut served);
+    assert_eq!(rest(&mut server.connect()), b"typed\r\n");
+}
+
+#[test]
+fn a_hangup_reads_the_file_again_and_a_bad_one_changes_nothing() {
+    let file = File::new("hangup", "over-limit = \"refuse\"\nmax-sessions = 1\n");
+    let server = Server::start(&["--config", file.path(), "--workers", "2"]);
+    let mut served = server.connect();
+    greet(&mut served);
+    let refused = b"too many connections, try again later\r\n";
+    assert_eq!(rest(&mut server.connect()), refused);
+
+    file.write("over-limit = \"refuse\"\nmax-sessions = 2\nno-such-key = 1\n");
+    server.signal(Signal::HUP);
+    let line = server.log_line("SIGHUP: nothing is changed: ");
+    assert!(line.contains(&format!("{}:3: unknown field `no-such-key`", file.path())), "{line}");
+    assert_eq!(rest(&mut server.connect()), refused);
+
+    file.write("over-limit = \"refuse\"\nmax-sessions = 2\nworkers = 3\n");
+    server.signal(Signal::HUP);
+    server.log_line("is in force; 0 sessions end by it");
+    // What is typed overrules the file now as before, so nothing differs there.
+    assert_eq!(server.log().iter().filter(|line| line.contains("only a restart")).count(), 0, "{:#?}", server.log());
+    let mut second = server.connect();
+    greet(&mut second);
+    greet(&mut served);
+    assert_eq!(rest(&mut server.connect()), refused);
+
+    file.write("deny = \"127.0.0.0/8\"\nbacklog = 9\n");
+    server.signal(Signal::HUP);
+    server.log_line("is in force; 2 sessions end by it");
+    server.log_line("SIGHUP: backlog differs; only a restart changes it");
+    assert_eq!(rest(&mut served), b"");
+    assert_eq!(rest(&mut second), b"");
+}
+
+#[test]
+fn a_hangup_without_a_file_does_nothing_but_say_so() {
+    let server = Server::start(&[]);
+    server.signal(Signal::HUP);
+    server.log_line("SIGHUP: there is no file to read again: start with --config");
+    greet(&mut server.connect());
+}
+
+#[test]
+fn the_counters_are_logged_when_they_are_asked_for() {
+    let server = Server::start(&["--workers", "2", "--max-sessions-per-source", "2", "-v"]);
+    let mut streams: Vec<_> = (0..2).map(|_| server.connect()).collect();
+    streams.iter_mut().for_each(greet);
+    rest(&mut server.connect());
+    drop(streams.pop());
+    server.log_line(" closed: peer-eof");
+    server.signal(Signal::USR1);
+    let line = server.log_line("counters: ");
+    for part in [
+        "counters: 1 live, 2 opened, closed: peer-eof 1; refused: max-sessions-per-source 1; ",
+        "2 lines and 12 bytes in, 12 bytes out, 0 to be sent, 0 unsent, 0 undelivered; 0 turns cut, 0 events lost",
+    ] {
+        assert!(line.contains(part), "{line}");
+    }
+}
+
+#[test]
+fn a_drain_says_goodbye_and_is_spread_over_time() {
+    let goodbye = ["--drain-goodbye", "back in a minute", "--drain-spread", "1s", "--drain-timeout", "20s"];
+    let mut server = Server::start(&[&goodbye[..], &["--workers", "1"]].concat());
+    let mut streams: Vec<_> = (0..10).map(|_| server.connect()).collect();
+    streams.iter_mut().for_each(greet);
+    server.signal(Signal::TERM);
+    for stream in &mut streams {
+        expect(stream, "back in a minute\r\n");
+    }
+    let begin = std::time::Instant::now();
+    for mut stream in streams {
+        assert_eq!(rest(&mut stream), b"");
+    }
+    assert!(begin.elapsed() > std::time::Duration::from_millis(500), "all at once: {:?}", begin.elapsed());
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0));
+    assert!(log.iter().any(|line| line.contains("drained: 10 sessions ended, 0 cut")), "{log:#?}");
+}
+
+/// Sockets that a process holds, according to the kernel.
+fn sockets(id: u32) -> usize {
+    let descriptors = fs::read_dir(format!("/proc/{id}/fd")).unwrap();
+    let is_socket = |target: PathBuf| target.to_string_lossy().starts_with("socket:");
+    descriptors
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .filter(|target| is_socket(target.clone()))
+        .count()
+}
+
+#[test]
+fn the_kernel_never_sees_more_sessions_than_the_limit() {
+    const LIMIT: usize = 100;
+    let command = |policy| ["--max-sessions", "100", "--workers", "2", "--over-limit", policy];
+    for policy in ["wait", "refuse"] {
+        let server = Server::start(&command(policy));
+        // The listener, its duplicates, and what the runtime has of its own.
+        let before = sockets(server.id());
+        let mut streams: Vec<_> = (0..500).map(|_| connect(server.address)).collect();
+        let mut most = 0;
+        for stream in &mut streams {
+            // Those that are refused may be gone already.
+            let _ = stream.write_all(b"Hello\n");
+            most = most.max(sockets(server.id()) - before);
+        }
+        let mut served = 0;
+        for mut stream in streams {
+            let mut first = [0];
+            match std::io::Read::read(&mut stream, &mut first) {
+                Ok(1) if first == *b"U" => served += 1,
+                Ok(1) => assert_eq!(first, *b"t", "the refuse line"),
+                other => panic!("neither served nor refused: {other:?}"),
+            }
+            most = most.max(sockets(server.id()) - before);
+        }
+        // Refusals hold up to 256 more while they hear why.
+        let bound = if policy == "wait" { LIMIT } else { LIMIT + 256 };
+        assert!((LIMIT..=bound).contains(&most), "{policy}: {most} sockets");
+        assert_eq!(served, if policy == "wait" { 500 } else { LIMIT }, "{policy}");
+    }
+}
+
+#[test]
+fn a_command_line_that_is_checked_binds_nothing() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rot13d"));
+    // Nobody may listen there, so it would fail.
+    command.args(["--check-config", "--listen", "192.0.2.1:1"]);
+    assert_eq!(finish(command, b"").status.code(), Some(0));
+}
