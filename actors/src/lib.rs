@@ -27,7 +27,7 @@
 //! ```
 //!
 //! ```text
-//!                   control path:  Supervisor ── stats, sessions, drain
+//!                   control path:  Supervisor ── stats, sessions, push, kick, limits, drain
 //!                                    │    ▲
 //! listener ─▶ Acceptor ──admitted────┤    │ closed(report), batched per worker
 //!             (one actor a listener) ▼    │

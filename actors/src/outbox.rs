@@ -40,6 +40,11 @@ impl Outbox {
         self.len
     }
 
+    /// Memory that its bytes take, spare room included; shared bytes count as if they were its own.
+    pub(crate) fn memory(&self) -> usize {
+        self.tail.capacity() + (self.len - (self.tail.len() - self.sent))
+    }
+
     #[inline]
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         if self.sent > 0 {

@@ -164,7 +164,8 @@ pub(crate) struct Slot {
     /// Since when the outbox holds more than its soft limit; 0 if it does not.
     above: u32,
     outbox_len: u32,
-    input_len: u32,
+    /// Memory of its buffers, in bytes.
+    memory: u32,
     waker: Option<Waker>,
     lines_in: u64,
     bytes_in: u64,
@@ -384,7 +385,7 @@ impl Worker {
             wrote: 0,
             above: 0,
             outbox_len: 0,
-            input_len: 0,
+            memory: 0,
             waker: None,
             lines_in: 0,
             bytes_in: 0,
@@ -490,14 +491,7 @@ impl Worker {
 
     /// Books what a turn counted and how it leaves the session.
     #[inline]
-    pub(crate) fn end_turn(
-        &self,
-        index: u32,
-        counts: &Counts,
-        outbox_len: usize,
-        input_len: usize,
-        standing: Standing,
-    ) {
+    pub(crate) fn end_turn(&self, index: u32, counts: &Counts, outbox_len: usize, memory: usize, standing: Standing) {
         let stamp = self.stamp();
         let bytes_count = self.bytes_count.get();
         let (before, after) = self.slot(index, |slot| {
@@ -506,7 +500,7 @@ impl Worker {
             slot.bytes_in += counts.bytes_in;
             slot.bytes_out += counts.bytes_out;
             slot.outbox_len = u32::try_from(outbox_len).unwrap_or(u32::MAX);
-            slot.input_len = u32::try_from(input_len).unwrap_or(u32::MAX);
+            slot.memory = u32::try_from(memory).unwrap_or(u32::MAX);
             let has_changed = Standing(slot.standing.0 ^ standing.0);
             if counts.delivered || has_changed.has(Standing::PARTIAL) || (bytes_count && counts.bytes_in > 0) {
                 slot.heard = stamp;
@@ -788,9 +782,9 @@ impl Slot {
         u128::from(moment.since(self.above)) >= soft.time.as_millis()
     }
 
-    /// Bytes in its buffers.
+    /// Memory that its buffers hold, in bytes.
     fn held(&self) -> usize {
-        self.outbox_len as usize + self.input_len as usize
+        self.memory as usize
     }
 
     fn is_evicted(&self) -> bool {

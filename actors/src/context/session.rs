@@ -197,7 +197,8 @@ impl<A: LineHandler> Session<A> {
             .with(Standing::PARTIAL, !ctx.input.is_empty())
             .with(Standing::WRITING, outbox_len > 0 || ctx.has(flag::UNFLUSHED) || ctx.phase == Phase::Closing)
             .with(Standing::STILL, ctx.has(held));
-        ctx.worker.end_turn(ctx.slot, &turn.counts, outbox_len, ctx.input.len(), standing);
+        let memory = ctx.outbox.as_ref().map_or(0, |outbox| outbox.memory()) + ctx.input.capacity();
+        ctx.worker.end_turn(ctx.slot, &turn.counts, outbox_len, memory, standing);
     }
 
     /// Whether more is left in the outbox than a session with this policy may leave there. The kernel had its chance.
