@@ -61,9 +61,7 @@ async fn serve(args: Args, settings: Settings, framing: Framing, limits: Limits)
         1 => server.on_current_arbiter(),
         workers => server.workers(workers),
     };
-    if let Some(backlog) = settings.backlog {
-        server = server.backlog(backlog.0);
-    }
+    server = server.backlog(settings.backlog());
     for address in settings.listen() {
         server = server.bind(address)?;
     }

@@ -7,13 +7,13 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use actix_lines::{
-    ConfigError, Framing, Limits, LimitsBuilder, MAX_LINE_LIMIT, MAX_WORKERS, OverLimit, Overlong, Prefix, Rate,
-    SourcePrefix, Watermarks,
+    ConfigError, DEFAULT_BACKLOG, DEFAULT_MAX_LINE, Framing, Limits, LimitsBuilder, MAX_LINE_LIMIT, MAX_WORKERS,
+    OverLimit, Overlong, Prefix, Rate, SourcePrefix, Watermarks,
 };
-use clap::{Args, ValueEnum};
+use clap::{Args, Command, ValueEnum};
 use serde::{
     Deserialize, Deserializer,
-    de::{Error as _, SeqAccess, Visitor, value::SeqAccessDeserializer},
+    de::{SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 
 /// How long a drain may take by default.
@@ -194,18 +194,42 @@ impl Settings {
         }
     }
 
+    /// The names of all settings, which are flags and keys.
+    pub(crate) fn names() -> Vec<String> {
+        let flags = Self::augment_args(Command::new("settings"));
+        flags.get_arguments().filter_map(|flag| flag.get_long().map(str::to_owned)).collect()
+    }
+
+    /// Whether a server can be started with these.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        self.framing()?;
+        self.limits(None).map(drop)
+    }
+
     /// The names of those among the settings that only a restart changes, of which `others` differ.
     pub(crate) fn fixed_that_differ(&self, others: &Self) -> Vec<&'static str> {
         [
-            ("listen", self.listen != others.listen),
-            ("workers", self.workers != others.workers),
-            ("backlog", self.backlog != others.backlog),
-            ("max-line", self.max_line != others.max_line),
-            ("overlong", self.overlong != others.overlong),
+            ("listen", self.listen() != others.listen()),
+            ("workers", self.workers() != others.workers()),
+            ("backlog", self.backlog() != others.backlog()),
+            ("max-line", self.max_line() != others.max_line()),
+            ("overlong", self.overlong() != others.overlong()),
         ]
         .into_iter()
         .filter_map(|(name, differs)| differs.then_some(name))
         .collect()
+    }
+
+    /// These, except for what only a restart changes: that stays as it is in `running`.
+    pub(crate) fn with_fixed_of(self, running: &Self) -> Self {
+        Self {
+            listen: running.listen.clone(),
+            workers: running.workers,
+            backlog: running.backlog,
+            max_line: running.max_line,
+            overlong: running.overlong,
+            ..self
+        }
     }
 
     pub(crate) fn listen(&self) -> Vec<&str> {
@@ -219,12 +243,20 @@ impl Settings {
         self.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |workers| workers.0)
     }
 
+    pub(crate) fn backlog(&self) -> u32 {
+        self.backlog.map_or(DEFAULT_BACKLOG, |backlog| backlog.0)
+    }
+
+    fn max_line(&self) -> usize {
+        self.max_line.map_or(DEFAULT_MAX_LINE, |bytes| bytes.0)
+    }
+
+    fn overlong(&self) -> Overlong {
+        self.overlong.map(Overlong::from).unwrap_or_default()
+    }
+
     pub(crate) fn framing(&self) -> Result<Framing, ConfigError> {
-        let mut framing = Framing::lf();
-        if let Some(MaxLine(bytes)) = self.max_line {
-            framing = framing.max_line(bytes)?;
-        }
-        Ok(framing.overlong(self.overlong.map(Overlong::from).unwrap_or_default()))
+        Ok(Framing::lf().max_line(self.max_line())?.overlong(self.overlong()))
     }
 
     /// The limits, for as many sessions as there is room for.
@@ -556,9 +588,170 @@ fn many<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(deserializer: 
             text.parse().map(|value| vec![value]).map_err(E::custom)
         }
         fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Vec<T>, A::Error> {
-            let values = Vec::<Typed<T>>::deserialize(SeqAccessDeserializer::new(list)).map_err(A::Error::custom)?;
+            let values = Vec::<Typed<T>>::deserialize(SeqAccessDeserializer::new(list))?;
             Ok(values.into_iter().map(|Typed(value)| value).collect())
         }
     }
     deserializer.deserialize_any(ManyVisitor(std::marker::PhantomData))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    /// Each setting, a value that is neither its default nor another's, and one more.
+    const EACH: [(&str, &str, &str); 26] = [
+        ("listen", "[::1]:1", "127.0.0.1:2"),
+        ("workers", "3", "4"),
+        ("backlog", "5", "6"),
+        ("max-line", "7KiB", "8"),
+        ("overlong", "split", "close"),
+        ("max-sessions", "9", "10"),
+        ("max-sessions-per-source", "11", "off"),
+        ("source-prefix", "12,13", "14,15"),
+        ("accept-rate", "16/17", "off"),
+        ("accept-rate-per-source", "18", "19/20"),
+        ("over-limit", "refuse", "wait"),
+        ("refuse-line", "no room", ""),
+        ("allow", "192.0.2.0/24", "2001:db8::/32"),
+        ("deny", "192.0.2.21", "192.0.2.22"),
+        ("exempt", "192.0.2.23", "192.0.2.24"),
+        ("idle-timeout", "25s", "off"),
+        ("line-timeout", "26m", "27h"),
+        ("write-timeout", "28s", "off"),
+        ("max-age", "29s", "30s"),
+        ("linger-timeout", "31s", "32ms"),
+        ("drain-timeout", "33s", "34s"),
+        ("drain-spread", "35s", "36s"),
+        ("drain-goodbye", "bye", ""),
+        ("write-high", "37KiB", "38MiB"),
+        ("write-low", "39", "40"),
+        ("memory-budget", "41MiB", "off"),
+    ];
+
+    fn first() -> impl Iterator<Item = (&'static str, &'static str)> {
+        EACH.into_iter().map(|(name, value, _)| (name, value))
+    }
+
+    fn typed<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>) -> Settings {
+        let flags = settings.into_iter().map(|(name, value)| format!("--{name}={value}"));
+        Typed::try_parse_from(std::iter::once("rot13d".to_owned()).chain(flags)).unwrap().settings
+    }
+
+    fn in_file<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>) -> Settings {
+        let lines: String = settings.into_iter().map(|(name, value)| format!("{name} = {value:?}\n")).collect();
+        toml::from_str(&lines).unwrap()
+    }
+
+    /// All that settings come to.
+    fn meant(settings: &Settings) -> (Limits, Framing, String, Vec<&str>, usize, u32) {
+        let (limits, framing) = (settings.limits(None).unwrap(), settings.framing().unwrap());
+        let drain = format!("{:?}", settings.drain());
+        (limits, framing, drain, settings.listen(), settings.workers(), settings.backlog())
+    }
+
+    #[test]
+    fn a_setting_is_the_same_typed_and_in_the_file() {
+        let names: Vec<_> = first().map(|(name, _)| name).collect();
+        assert_eq!(names, Settings::names());
+        for (name, value, other) in EACH {
+            for setting in [(name, value), (name, other)] {
+                assert_eq!(typed([setting]), in_file([setting]), "{setting:?}");
+                assert_ne!(typed([setting]), Settings::default(), "{setting:?}");
+            }
+        }
+        let numbers = "workers = 3\nmax-line = 7168\naccept-rate = 16\ndeny = [\"192.0.2.1\", \"192.0.2.2\"]\n";
+        let same = [
+            ("workers", "3"),
+            ("max-line", "7KiB"),
+            ("accept-rate", "16/16"),
+            ("deny", "192.0.2.1"),
+            ("deny", "192.0.2.2"),
+        ];
+        assert_eq!(toml::from_str::<Settings>(numbers).unwrap(), typed(same));
+    }
+
+    #[test]
+    fn what_is_typed_overrules_the_file_setting_by_setting() {
+        let all = typed(first());
+        assert_eq!(all.clone().or(in_file(EACH.map(|(name, _, other)| (name, other)))), all);
+        for setting in first() {
+            assert_eq!(typed([setting]).or(Settings::default()), typed([setting]));
+            assert_eq!(Settings::default().or(in_file([setting])), in_file([setting]));
+        }
+    }
+
+    #[test]
+    fn each_setting_arrives_where_it_is_meant_to() {
+        let (seconds, minutes) = (Duration::from_secs, |minutes: u64| Duration::from_secs(60 * minutes));
+        let prefixes = |text: &str| [text.parse::<Prefix>().unwrap()];
+        let limits = Limits::builder()
+            .max_sessions(9)
+            .max_sessions_per_source(11)
+            .source_prefix(SourcePrefix { v4: 12, v6: 13 })
+            .accept_rate(Some(Rate { per_second: 16, burst: 17 }))
+            .accept_rate_per_source(Some(Rate::per_second(18)))
+            .over_limit(OverLimit::Refuse)
+            .refuse_line("no room\r\n")
+            .allow(prefixes("192.0.2.0/24"))
+            .deny(prefixes("192.0.2.21"))
+            .exempt(prefixes("192.0.2.23"))
+            .idle_timeout(Some(seconds(25)))
+            .line_timeout(Some(minutes(26)))
+            .write_timeout(Some(seconds(28)))
+            .max_age(Some(seconds(29)))
+            .linger_timeout(seconds(31))
+            .outbox(Watermarks { low: 39, high: 37 * 1024 })
+            .memory_budget(Some(41 * 1024 * 1024))
+            .build()
+            .unwrap();
+        let framing = Framing::lf().max_line(7 * 1024).unwrap().overlong(Overlong::Split);
+        let drain = actix_lines::Drain { deadline: seconds(33), goodbye: "bye\r\n".into(), spread: seconds(35) };
+        let all = typed(first());
+        assert_eq!(meant(&all), (limits, framing, format!("{drain:?}"), vec!["[::1]:1"], 3, 5));
+        let off = ["idle-timeout", "line-timeout", "write-timeout", "max-age"].map(|name| (name, "off"));
+        let limits = Limits::builder().idle_timeout(None).line_timeout(None).write_timeout(None).build().unwrap();
+        assert_eq!(typed(off).limits(None), Ok(limits));
+    }
+
+    #[test]
+    fn without_a_limit_of_sessions_there_are_as_many_as_there_is_room_for() {
+        let room = Limits::builder().max_sessions(42).build();
+        assert_eq!(Settings::default().limits(Some(42)), room);
+        assert_eq!(typed([("max-sessions", "42")]).limits(Some(7)), room, "who asks for more is warned");
+    }
+
+    #[test]
+    fn the_defaults_that_help_and_example_name_are_those_in_force() {
+        let of_the_machine = ["workers", "max-sessions"];
+        let flags = Settings::augment_args(Command::new("settings"));
+        let help: Vec<_> = flags
+            .get_arguments()
+            .filter_map(|flag| Some((flag.get_long()?.to_owned(), flag.get_help()?.to_string())))
+            .filter_map(|(name, help)| Some((name, help.split_once("[default: ")?.1.trim_end_matches(']').to_owned())))
+            .filter(|(name, default)| {
+                !of_the_machine.contains(&&**name) && !["no limit", "everybody", "nothing"].contains(&&**default)
+            })
+            .collect();
+        assert_eq!(help.len(), 19, "{help:#?}");
+        let help = typed(help.iter().map(|(name, value)| (&**name, &**value)));
+        assert_eq!(meant(&help), meant(&Settings::default()));
+
+        let example = include_str!("../docs/rot13d.toml").lines();
+        let keys: String = example
+            .filter_map(|line| line.strip_prefix('#').filter(|key| key.contains(" = ") && !key.starts_with(' ')))
+            .filter(|line| !of_the_machine.iter().any(|name| line.starts_with(&format!("{name} ="))))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert_eq!(keys.lines().count(), EACH.len() - of_the_machine.len());
+        assert_eq!(meant(&toml::from_str(&keys).unwrap()), meant(&Settings::default()));
+    }
 }

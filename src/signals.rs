@@ -19,11 +19,16 @@ pub(crate) struct Signals {
 
 impl Signals {
     pub(crate) fn new() -> io::Result<Self> {
+        let ours = |kind| {
+            signal(kind).map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot handle signals: {error}: is ulimit -n too low?"))
+            })
+        };
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            user1: signal(SignalKind::user_defined1())?,
+            interrupt: ours(SignalKind::interrupt())?,
+            terminate: ours(SignalKind::terminate())?,
+            hangup: ours(SignalKind::hangup())?,
+            user1: ours(SignalKind::user_defined1())?,
         })
     }
 
@@ -35,13 +40,11 @@ impl Signals {
                 _ = self.interrupt.recv() => "SIGINT",
                 _ = self.terminate.recv() => "SIGTERM",
                 _ = self.hangup.recv() => {
-                    reload(&server, &args, &mut settings).await;
+                    reload(&server, &args, &mut settings);
                     continue;
                 }
                 _ = self.user1.recv() => {
-                    if let Ok(stats) = server.stats().await {
-                        log::info!("{}", snapshot(&stats));
-                    }
+                    log_counters(&server);
                     continue;
                 }
             };
@@ -68,27 +71,45 @@ impl Signals {
     }
 }
 
+// What asks the server is a task of its own: a signal that ends it is heard however long the answer takes.
+
 /// Reads the file again. What is wrong with it changes nothing.
-async fn reload(server: &ServerHandle, args: &Args, settings: &mut Settings) {
+fn reload(server: &ServerHandle, args: &Args, settings: &mut Settings) {
     let Some(file) = &args.config else {
         log::warn!("SIGHUP: there is no file to read again: start with --config");
         return;
     };
-    let loaded = config::load(args).and_then(|loaded| Ok((config::limits(&loaded)?, loaded)));
-    let (limits, loaded) = match loaded {
+    let loaded = config::load(args).and_then(|loaded| {
+        let fixed = settings.fixed_that_differ(&loaded);
+        let loaded = loaded.with_fixed_of(settings);
+        Ok((config::limits(&loaded)?, loaded, fixed))
+    });
+    let (limits, loaded, fixed) = match loaded {
         Ok(loaded) => loaded,
         Err(problem) => {
             log::error!("SIGHUP: nothing is changed: {problem}");
             return;
         }
     };
-    for name in settings.fixed_that_differ(&loaded) {
+    for name in fixed {
         log::warn!("SIGHUP: {name} differs; only a restart changes it");
     }
-    if let Ok(change) = server.set_limits(limits).await {
-        log::info!("SIGHUP: {} is in force; {} sessions end by it", file.display(), change.ends.len());
-        *settings = loaded;
-    }
+    *settings = loaded;
+    let (server, file) = (server.clone(), file.clone());
+    actix_rt::spawn(async move {
+        if let Ok(change) = server.set_limits(limits).await {
+            log::info!("SIGHUP: {} is in force; {} sessions end by it", file.display(), change.ends.len());
+        }
+    });
+}
+
+fn log_counters(server: &ServerHandle) {
+    let server = server.clone();
+    actix_rt::spawn(async move {
+        if let Ok(stats) = server.stats().await {
+            log::info!("{}", snapshot(&stats));
+        }
+    });
 }
 
 /// The counters as one line.

@@ -34,7 +34,7 @@ fn served(server: &Server) -> Option<TcpStream> {
 #[test]
 fn a_server_without_descriptors_rests_serves_and_recovers() {
     let server = poor_server();
-    server.log_line("--max-sessions 1000 is more than the descriptor limit has room for");
+    server.log_line("max-sessions 1000 is more than the descriptor limit has room for");
     let mut sessions = Vec::new();
     while let Some(stream) = served(&server) {
         sessions.push(stream);
