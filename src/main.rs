@@ -3,6 +3,7 @@
 //! No protocol here: lines are `actix-lines`' business.
 // Whatever a peer, a file or the system decides is an error to handle, not a panic.
 #![warn(clippy::unwrap_used)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod args;
 mod config;
