@@ -11,11 +11,8 @@ use std::{
     time::Duration,
 };
 
-use actix::Actor;
-use actix_lines::{
-    CloseReason, Limits, LimitsBuilder, Line, LineContext, LineHandler, LineServer, OverLimit, Rate, SourcePrefix,
-};
-use support::{Echo, Peer, Server, eventually, within};
+use actix_lines::{CloseReason, Limits, LimitsBuilder, LineServer, OverLimit, Rate, SourcePrefix};
+use support::{Counted, Echo, Peer, Server, eventually, within};
 use tokio::{net::TcpSocket, task::JoinSet, time::Instant};
 
 const REFUSED: &[u8] = b"too many connections, try again later\r\n";
@@ -117,22 +114,6 @@ async fn over_the_limit_a_connection_is_refused_with_the_line_where_that_is_the_
 async fn of_5000_connections_at_once_never_more_than_1000_are_sessions() {
     const LIMIT: usize = 1000;
     const PEERS: usize = 5000;
-
-    /// Counts itself for as long as it lives.
-    struct Counted(Arc<AtomicUsize>);
-    impl Actor for Counted {
-        type Context = LineContext<Self>;
-    }
-    impl LineHandler for Counted {
-        fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-            ctx.write(&line);
-        }
-    }
-    impl Drop for Counted {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, SeqCst);
-        }
-    }
 
     for policy in [OverLimit::Wait, OverLimit::Refuse] {
         let (live, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));

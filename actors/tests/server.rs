@@ -17,7 +17,7 @@ use actix_lines::{
     ConfigError, Framing, Limits, Line, LineContext, LineHandler, LineServer, MAX_LINE_LIMIT, Rot13, SessionQuery,
     SessionState, Watermarks,
 };
-use support::{Echo, Peer, Server, eventually, within};
+use support::{Counted, Echo, Peer, Server, eventually, within};
 
 #[actix::test]
 async fn several_listeners_serve_and_know_their_number() {
@@ -197,25 +197,6 @@ async fn a_server_that_has_ended_leaves_nothing_behind() {
         within("the end", server.finished()).await.unwrap();
         // Nobody else can make a session any more.
         eventually("the factory to be dropped", async || Arc::strong_count(&token) == 1).await;
-    }
-}
-
-/// Counts itself for as long as it lives.
-struct Counted(Arc<AtomicUsize>);
-
-impl Actor for Counted {
-    type Context = LineContext<Self>;
-}
-
-impl LineHandler for Counted {
-    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-        ctx.write(&line);
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
     }
 }
 

@@ -4,7 +4,17 @@
 // Each test file is a program of its own and uses a part of this.
 #![allow(dead_code, unreachable_pub)]
 
-use std::{cell::RefCell, future::Future, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    future::Future,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use actix::{Actor, Context, Handler};
 use actix_lines::{
@@ -227,5 +237,24 @@ impl Actor for Echo {
 impl LineHandler for Echo {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         ctx.write(&line);
+    }
+}
+
+/// Answers each line with itself, and counts itself for as long as it lives.
+pub struct Counted(pub Arc<AtomicUsize>);
+
+impl Actor for Counted {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Counted {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        ctx.write(&line);
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
     }
 }
