@@ -57,7 +57,8 @@ fn the_example_file_is_good_as_it_is_and_with_each_default_spelled_out() {
         .collect();
     let file = File::new("example", &spelled_out);
     assert_eq!(check(&["--config", file.path()]), (Some(0), String::new()), "{spelled_out}");
-    // Every flag with a value has its key.
+    // Every flag with a value has its key, and its place in the manual.
+    let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operating.md")).unwrap();
     let mut help = rot13d();
     help.arg("--help");
     let help = String::from_utf8(finish(help, b"").stdout).unwrap();
@@ -65,6 +66,7 @@ fn the_example_file_is_good_as_it_is_and_with_each_default_spelled_out() {
     let mut count = 0;
     for (flag, _) in flags.filter(|(flag, _)| *flag != "config") {
         assert!(spelled_out.contains(&format!("{flag} = ")), "{flag} is not in docs/rot13d.toml");
+        assert!(manual.contains(&format!("`--{flag} ")), "{flag} is not in docs/operating.md");
         count += 1;
     }
     assert!(count >= 26, "{count} flags: is the help read as it should be?");
@@ -174,6 +176,11 @@ fn a_hangup_reads_the_file_again_and_a_bad_one_changes_nothing() {
     let mut second = server.connect();
     greet(&mut second);
     greet(&mut served);
+    assert_eq!(rest(&mut server.connect()), refused);
+
+    fs::remove_file(file.path()).unwrap();
+    server.signal(Signal::HUP);
+    server.log_line(&format!("SIGHUP: nothing is changed: cannot read {}: ", file.path()));
     assert_eq!(rest(&mut server.connect()), refused);
 
     file.write("deny = \"127.0.0.0/8\"\nbacklog = 9\n");
