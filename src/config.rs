@@ -95,7 +95,7 @@ impl<'a> File<'a> {
 fn unknown(key: &str) -> String {
     let alike = |name: &String| strsim::jaro(&key.replace('_', "-"), name);
     let nearest = Settings::names().into_iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
-    match nearest.filter(|name| alike(name) > 0.7) {
+    match nearest.filter(|name| alike(name) > 0.8) {
         Some(name) => format!("unknown key {key:?}: write {name}"),
         None => format!("unknown key {key:?}: use the flags of --help that take a value, without their dashes"),
     }
