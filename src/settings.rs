@@ -8,7 +8,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use actix_lines::{
     ConfigError, DEFAULT_BACKLOG, DEFAULT_MAX_LINE, Framing, Limits, LimitsBuilder, MAX_LINE_LIMIT, MAX_WORKERS,
-    OverLimit, Overlong, Prefix, Rate, SourcePrefix, Watermarks,
+    OverLimit, Overlong, Prefix, Rate, RateLimit, SourcePrefix, Watermarks,
 };
 use clap::{Args, Command, ValueEnum};
 use serde::{
@@ -124,6 +124,12 @@ pub(crate) struct Settings {
     #[serde(deserialize_with = "one")]
     pub(crate) linger_timeout: Option<Time>,
 
+    /// How fast each session may be read, as bytes=64KiB,lines=100, or one of both; each with a burst if it is not a
+    /// second's worth, as lines=100/500 [default: off].
+    #[arg(long, value_name = "RATES", help_heading = RATES)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) session_rate: Option<Switch<SessionRateArg>>,
+
     /// How long sessions have to end by themselves after SIGINT or SIGTERM [default: 10s].
     #[arg(long, value_name = "TIME", help_heading = DRAIN)]
     #[serde(deserialize_with = "one")]
@@ -157,6 +163,7 @@ pub(crate) struct Settings {
 
 const ADMISSION: &str = "Admission";
 const TIME: &str = "Times, as 500ms, 10s, 2h, or off";
+const RATES: &str = "Rates";
 const DRAIN: &str = "Drain";
 const MEMORY: &str = "Memory, as 65536, 64KiB, 1MiB";
 
@@ -185,6 +192,7 @@ impl Settings {
             write_timeout: self.write_timeout.or(others.write_timeout),
             max_age: self.max_age.or(others.max_age),
             linger_timeout: self.linger_timeout.or(others.linger_timeout),
+            session_rate: self.session_rate.or(others.session_rate),
             drain_timeout: self.drain_timeout.or(others.drain_timeout),
             drain_spread: self.drain_spread.or(others.drain_spread),
             drain_goodbye: self.drain_goodbye.or(others.drain_goodbye),
@@ -291,6 +299,9 @@ impl Settings {
         limits = time(limits, self.line_timeout, LimitsBuilder::line_timeout);
         limits = time(limits, self.write_timeout, LimitsBuilder::write_timeout);
         limits = time(limits, self.max_age, LimitsBuilder::max_age);
+        if let Some(rate) = self.session_rate {
+            limits = limits.session_rate(rate.on().map_or(RateLimit::default(), |rate| rate.0));
+        }
         if let Some(Time(timeout)) = self.linger_timeout {
             limits = limits.linger_timeout(timeout);
         }
@@ -459,6 +470,37 @@ impl FromStr for RateArg {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SessionRateArg(RateLimit);
+
+impl FromStr for SessionRateArg {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let at_least_one = |text: &str| {
+            let number = text.trim().parse().ok().and_then(|Size(number)| u32::try_from(number).ok());
+            number.filter(|number| *number > 0)
+        };
+        let rate = |text: &str| match text.split_once('/') {
+            Some((rate, burst)) => Some(Rate { per_second: at_least_one(rate)?, burst: at_least_one(burst)? }),
+            None => at_least_one(text).map(Rate::per_second),
+        };
+        let mut limit = RateLimit::default();
+        let understood = text.split(',').try_for_each(|part| {
+            let (unit, number) = part.split_once('=')?;
+            let place = match unit.trim() {
+                "bytes" => &mut limit.bytes,
+                "lines" => &mut limit.lines,
+                _ => return None,
+            };
+            // Said twice, it is not clear which is meant.
+            place.replace(rate(number)?).is_none().then_some(())
+        });
+        understood.map(|()| Self(limit)).ok_or_else(|| {
+            format!("{text:?} are no rates: write them as bytes=64KiB,lines=100, or lines=100/500 with a burst")
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SourcePrefixArg(SourcePrefix);
 
 impl FromStr for SourcePrefixArg {
@@ -608,7 +650,7 @@ mod tests {
     }
 
     /// Each setting, a value that is neither its default nor another's, and one more.
-    const EACH: [(&str, &str, &str); 26] = [
+    const EACH: [(&str, &str, &str); 27] = [
         ("listen", "[::1]:1", "127.0.0.1:2"),
         ("workers", "3", "4"),
         ("backlog", "5", "6"),
@@ -629,6 +671,7 @@ mod tests {
         ("write-timeout", "28s", "off"),
         ("max-age", "29s", "30s"),
         ("linger-timeout", "31s", "32ms"),
+        ("session-rate", "bytes=42KiB/43KiB,lines=44", "off"),
         ("drain-timeout", "33s", "34s"),
         ("drain-spread", "35s", "36s"),
         ("drain-goodbye", "bye", ""),
@@ -709,6 +752,10 @@ mod tests {
             .write_timeout(Some(seconds(28)))
             .max_age(Some(seconds(29)))
             .linger_timeout(seconds(31))
+            .session_rate(RateLimit {
+                bytes: Some(Rate { per_second: 42 * 1024, burst: 43 * 1024 }),
+                lines: Some(Rate::per_second(44)),
+            })
             .outbox(Watermarks { low: 39, high: 37 * 1024 })
             .memory_budget(Some(41 * 1024 * 1024))
             .build()
@@ -720,6 +767,18 @@ mod tests {
         let off = ["idle-timeout", "line-timeout", "write-timeout", "max-age"].map(|name| (name, "off"));
         let limits = Limits::builder().idle_timeout(None).line_timeout(None).write_timeout(None).build().unwrap();
         assert_eq!(typed(off).limits(None), Ok(limits));
+    }
+
+    #[test]
+    fn rates_of_a_session_say_what_they_count() {
+        let limit = |bytes, lines| Ok(SessionRateArg(RateLimit { bytes, lines }));
+        let burst = Some(Rate { per_second: 5, burst: 60 });
+        assert_eq!("lines=5/60".parse(), limit(None, burst));
+        assert_eq!("lines=5, bytes = 1KiB".parse(), limit(Some(Rate::per_second(1024)), Some(Rate::per_second(5))));
+        for text in ["", "5", "lines", "lines=0", "lines=5/0", "words=5", "lines=5,lines=6", "bytes=4GiB", "lines=5,"] {
+            let error = text.parse::<SessionRateArg>().unwrap_err();
+            assert!(error.contains("bytes=64KiB,lines=100"), "{text}: {error}");
+        }
     }
 
     #[test]
@@ -741,7 +800,7 @@ mod tests {
                 !of_the_machine.contains(&&**name) && !["no limit", "everybody", "nothing"].contains(&&**default)
             })
             .collect();
-        assert_eq!(help.len(), 19, "{help:#?}");
+        assert_eq!(help.len(), 20, "{help:#?}");
         let help = typed(help.iter().map(|(name, value)| (&**name, &**value)));
         assert_eq!(meant(&help), meant(&Settings::default()));
 

@@ -120,7 +120,8 @@ fn snapshot(stats: &Stats) -> String {
     };
     format!(
         "counters: {} live, {} opened, closed: {}; refused: {}; {} lines and {} bytes in, {} bytes out, {} to be sent, {} \
-         unsent, {} undelivered; {} turns cut, {} events lost",
+         unsent, {} undelivered; {} turns cut, {} times held back by a rate, {} \
+         events lost",
         stats.live,
         stats.opened,
         named(&stats.closed),
@@ -132,6 +133,7 @@ fn snapshot(stats: &Stats) -> String {
         stats.unsent_bytes,
         stats.undelivered_bytes,
         stats.turns_cut,
+        stats.throttled,
         stats.events_lost,
     )
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use actix_lines::{Limits, LimitsBuilder, LineServer, Rate, Rot13};
+use actix_lines::{Limits, LimitsBuilder, LineServer, Rate, RateLimit, Rot13};
 use rustix::{
     net::{AddressFamily, SocketType, bind, connect, socket},
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -53,6 +53,7 @@ fn everything_on() -> LimitsBuilder {
         .line_timeout(day)
         .write_timeout(day)
         .max_age(day)
+        .session_rate(RateLimit { bytes: rate, lines: rate })
 }
 
 #[test]

@@ -5,12 +5,16 @@ mod support;
 use std::{
     io::{ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
+    os::fd::OwnedFd,
     process::{Command, Output},
     time::{Duration, Instant},
 };
 
-use rustix::process::Signal;
-use support::{Server, address_in, converse, expect, finish, greet, offer, rest, rot13d, tr};
+use rustix::{
+    net::{Shutdown, shutdown, sockopt::socket_acceptconn},
+    process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open},
+};
+use support::{Server, address_in, converse, eventually, expect, finish, greet, offer, rest, rot13d, tr};
 
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = rot13d();
@@ -341,4 +345,47 @@ fn overlong_lines_are_treated_as_the_flag_says() {
         let got = converse(server.address, b"hi\nabcdefghij\nok\nabcd\n");
         assert_eq!(String::from_utf8_lossy(&got), expected, "{policy}");
     }
+}
+
+/// Another descriptor of the server's listening socket.
+fn listener_of(server: &Server) -> OwnedFd {
+    let process = pidfd_open(Pid::from_raw(server.id() as i32).unwrap(), PidfdFlags::empty()).unwrap();
+    let numbers = std::fs::read_dir(format!("/proc/{}/fd", server.id())).unwrap();
+    numbers
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .filter_map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok())
+        .find(|descriptor| socket_acceptconn(descriptor) == Ok(true))
+        .expect("a listening socket among the server's descriptors")
+}
+
+#[test]
+#[ignore = "takes a descriptor of another process, which sandboxes may forbid: run tests/run"]
+fn a_listener_that_fails_again_and_again_ends_the_process_with_1_and_a_clear_line() {
+    // A port that was asked for by number: the kernel takes any other away when the socket stops listening.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut command = rot13d();
+    command.args(["--listen", &address]);
+    let mut server = Server::spawn(command);
+    let mut session = server.connect();
+    greet(&mut session);
+    let listener = listener_of(&server);
+    for failures in 1..=6 {
+        shutdown(&listener, Shutdown::Both).unwrap();
+        if failures < 6 {
+            server.log_lines("another takes over", failures);
+            eventually("the listener to listen again", || TcpStream::connect(&address).ok());
+            greet(&mut session);
+        }
+    }
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(1), "{log:#?}");
+    assert!(
+        log.iter().any(|line| line.contains("its acceptor has failed 6 times within 60s: the server ends")),
+        "{log:#?}"
+    );
+    assert_eq!(
+        log.last().unwrap(),
+        &format!("rot13d: cannot go on accepting on {address}: look above for what failed"),
+        "{log:#?}"
+    );
 }

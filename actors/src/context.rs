@@ -32,8 +32,8 @@ use bytes::Bytes;
 
 pub(crate) use self::session::Session;
 use crate::{
-    CloseReason, Connection, Framing, LineHandler, Pressure, SessionId, framing::Overrun, outbox::Outbox,
-    transport::Transport, worker::Worker,
+    CloseReason, ConfigError, Connection, Framing, LineHandler, Pressure, RateGroup, RateLimit, SessionId,
+    framing::Overrun, outbox::Outbox, transport::Transport, worker::Worker,
 };
 
 /// Capacity that a session's mailbox asks for: actix's own default.
@@ -70,9 +70,11 @@ mod flag {
     pub(super) const STOPPING_SAID: u32 = 1 << 15;
     /// The slot is given back: nothing is left to be done.
     pub(super) const DONE: u32 = 1 << 16;
+    /// It has read as much as its rate allows for now.
+    pub(super) const THROTTLED: u32 = 1 << 17;
 
     /// While one of these holds, no line is delivered.
-    pub(super) const NO_LINES: u32 = WAITING | PAUSED | ABOVE | REFRAMED | STOP | ABORT | CLOSE;
+    pub(super) const NO_LINES: u32 = WAITING | PAUSED | ABOVE | REFRAMED | STOP | ABORT | CLOSE | THROTTLED;
     /// One of these ends the work on the socket for now.
     pub(super) const INTERRUPT: u32 = AGAIN | STOP | ABORT | CLOSE;
 }
@@ -251,7 +253,7 @@ where
         if self.phase == Phase::Open {
             self.blame(reason);
             self.phase = Phase::Draining;
-            self.clear(flag::PAUSED);
+            self.clear(flag::PAUSED | flag::THROTTLED);
             self.set(flag::AGAIN);
         }
     }
@@ -292,6 +294,42 @@ where
     pub fn set_pressure(&mut self, pressure: Pressure) {
         if !self.has(flag::DONE) {
             self.worker.slot(self.slot, |slot| slot.set_pressure(pressure));
+        }
+    }
+
+    /// Sets how fast this session may be read, instead of
+    /// [`LimitsBuilder::session_rate`](crate::LimitsBuilder::session_rate).
+    ///
+    /// # Errors
+    /// [`ConfigError::Rate`] for a rate or burst of 0; then nothing changes.
+    ///
+    /// ```
+    /// use actix_lines::{ConfigError, LineContext, Rate, RateLimit, Rot13};
+    ///
+    /// fn slow_down(ctx: &mut LineContext<Rot13>) -> Result<(), ConfigError> {
+    ///     ctx.set_rate(RateLimit { lines: Some(Rate::per_second(10)), bytes: None })
+    /// }
+    /// ```
+    pub fn set_rate(&mut self, limit: RateLimit) -> Result<(), ConfigError> {
+        limit.check("rate of a session")?;
+        if !self.has(flag::DONE) {
+            self.worker.set_rate(self.slot, limit);
+        }
+        Ok(())
+    }
+
+    /// Has this session share the rate of `group` with its other members, besides its own; it leaves the group that it
+    /// was in. It leaves this one when it ends.
+    pub fn join_rate_group(&mut self, group: &RateGroup) {
+        if !self.has(flag::DONE) {
+            self.worker.set_rate_group(self.slot, Some(group));
+        }
+    }
+
+    /// Leaves its rate group, if it is in one.
+    pub fn leave_rate_group(&mut self) {
+        if !self.has(flag::DONE) {
+            self.worker.set_rate_group(self.slot, None);
         }
     }
 

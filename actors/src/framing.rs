@@ -189,11 +189,16 @@ impl Framing {
     }
 
     /// How many delimiters `bytes` holds.
-    fn count(&self, bytes: &[u8]) -> u64 {
+    pub(crate) fn count(&self, bytes: &[u8]) -> u64 {
         if self.cr != Cr::Required {
             return count_byte(bytes, self.last);
         }
         memchr::memchr_iter(self.last, bytes).filter(|&at| at > 0 && bytes[at - 1] == b'\r').count() as u64
+    }
+
+    /// End of the first `lines` lines of `bytes`, which hold more.
+    pub(crate) fn end_of(&self, bytes: &[u8], lines: usize) -> usize {
+        (0..lines).fold(0, |end, _| self.find(bytes, end).unwrap_or(bytes.len()))
     }
 
     /// Length of the terminator that `line` ends with; 0 if it has none.

@@ -56,6 +56,7 @@ mod worker;
 
 mod error;
 mod limits;
+mod rate;
 mod report;
 mod rot13;
 mod server;
@@ -69,6 +70,7 @@ pub use crate::{
     handler::LineHandler,
     limits::{Limits, LimitsBuilder, OverLimit, Pressure, PressurePolicy, Rate, SoftLimit, Watermarks},
     query::{MAX_PAGE, SessionFilter, SessionInfo, SessionOrder, SessionPage, SessionQuery, SessionState},
+    rate::{RateGroup, RateLimit},
     report::{CloseReason, CloseReport, Connection, Half, ListenerId, SessionId},
     rot13::{Rot13, rot13},
     server::{DEFAULT_BACKLOG, LineServer, MAX_WORKERS, ServerHandle},

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     ConfigError,
+    rate::RateLimit,
     source::{Prefix, SourcePrefix},
 };
 
@@ -105,6 +106,14 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// Whether it can be meant; `limit` names it.
+    pub(crate) fn check(&self, limit: &'static str) -> Result<(), ConfigError> {
+        match self.per_second == 0 || self.burst == 0 {
+            true => Err(ConfigError::Rate { limit }),
+            false => Ok(()),
+        }
+    }
+
     /// So many a second, and as many at once after a rest.
     #[must_use]
     pub const fn per_second(per_second: u32) -> Self {
@@ -160,6 +169,7 @@ pub(crate) struct SessionLimits {
     pub(crate) line_timeout: Option<Duration>,
     pub(crate) write_timeout: Option<Duration>,
     pub(crate) max_age: Option<Duration>,
+    pub(crate) rate: RateLimit,
 }
 
 impl Limits {
@@ -211,6 +221,7 @@ impl Default for Limits {
                 line_timeout: Some(Duration::from_secs(60)),
                 write_timeout: Some(Duration::from_secs(60)),
                 max_age: None,
+                rate: RateLimit::default(),
             },
             memory_budget: None,
         }
@@ -414,6 +425,23 @@ impl LimitsBuilder {
         self
     }
 
+    /// Sets how fast each session may be read. Default: no limit.
+    ///
+    /// A session that has read as much reads nothing, and is delivered no line, until its bucket is filled again, which
+    /// happens every 250 ms; its idle and line clocks stand still meanwhile. What it has read is answered at once in a
+    /// drain. Changed while the server runs, it holds for living sessions but for those that have
+    /// [a rate of their own](crate::LineContext::set_rate).
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ConfigError::Rate`] for a rate or burst of 0.
+    ///
+    /// # Source
+    /// Terms: libevent's `bufferevent_set_rate_limit`, which also fills its buckets in ticks.
+    pub fn session_rate(mut self, rate: RateLimit) -> Self {
+        self.limits.session.rate = rate;
+        self
+    }
+
     /// Checks the limits.
     ///
     /// # Errors
@@ -437,12 +465,9 @@ impl LimitsBuilder {
         let rates =
             [("accept rate", admission.accept_rate), ("accept rate per source", admission.accept_rate_per_source)];
         for (limit, rate) in rates {
-            if let Some(Rate { per_second, burst }) = rate
-                && (per_second == 0 || burst == 0)
-            {
-                return Err(ConfigError::Rate { limit });
-            }
+            rate.map_or(Ok(()), |rate| rate.check(limit))?;
         }
+        session.rate.check("session rate")?;
         let bytes = admission.refuse_line.len();
         if bytes > MAX_REFUSE_LINE {
             return Err(ConfigError::RefuseLine { bytes });

@@ -59,6 +59,8 @@ pub struct Stats {
     pub outbox_bytes: u64,
     /// Turns of sessions that ended with work left, because the other sessions of the worker come first.
     pub turns_cut: u64,
+    /// How often a session had read as much as its rate allows and had to wait.
+    pub throttled: u64,
     /// Connections that did not become sessions, by [`RefuseReason::name`](crate::RefuseReason::name).
     pub refused: BTreeMap<&'static str, u64>,
     /// Events that a subscriber was too slow for.
@@ -423,6 +425,7 @@ impl Stats {
         self.undelivered_bytes += other.undelivered_bytes;
         self.outbox_bytes += other.outbox_bytes;
         self.turns_cut += other.turns_cut;
+        self.throttled += other.throttled;
         sum(&mut self.refused, &other.refused);
         self.events_lost += other.events_lost;
     }

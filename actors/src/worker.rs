@@ -31,6 +31,7 @@ use crate::{
     limits::{CARRY_BYTES, Pressure, PressurePolicy, SCRATCH_BYTES, SessionLimits},
     outbox::Outbox,
     query::{SessionFilter, SessionInfo, SessionQuery, SessionState},
+    rate::{Allowance, Member, RateGroup, RateLimit, Unit},
     supervisor::{Answer, Answered, Batch},
 };
 
@@ -67,6 +68,8 @@ pub(crate) enum Command {
     Overflow = 1 << 9,
     /// It holds the most, and all together hold too much.
     Evict = 1 << 10,
+    /// It may read again.
+    Refill = 1 << 11,
 }
 
 /// What was said to a session since its last turn.
@@ -153,6 +156,8 @@ pub(crate) struct Slot {
     pub(crate) reason: Option<CloseReason>,
     commands: Commands,
     closing: bool,
+    /// It has read as much as its rate allows, and has to be told when it may go on.
+    throttled: bool,
     standing: Standing,
     opened: Instant,
     /// In milliseconds of the worker's clock; 0 is none.
@@ -170,6 +175,8 @@ pub(crate) struct Slot {
     lines_in: u64,
     bytes_in: u64,
     bytes_out: u64,
+    /// What it may still read.
+    allowance: Allowance,
     /// Seldom there, so it is not here.
     rare: Option<Box<Rare>>,
     /// Given back with the slot.
@@ -186,6 +193,9 @@ struct Rare {
     pushed_len: usize,
     /// Its handler's own choice.
     pressure: Option<Pressure>,
+    /// The same, for how fast it is read.
+    rate: Option<RateLimit>,
+    member: Option<Member>,
 }
 
 /// What one turn adds to a session's counters.
@@ -271,6 +281,10 @@ pub(crate) struct Worker {
     /// Of the sessions that have ended here.
     counters: RefCell<Stats>,
     turns_cut: Cell<u64>,
+    throttled: Cell<u64>,
+    /// Sessions that have a rate of their own or are in a group, and one more if there is a rate for all: while it is 0
+    /// nobody's rate has to be looked up.
+    rated: Cell<usize>,
     /// Bytes in the buffers of all sessions here, and what of it the budget knows.
     held: Cell<usize>,
     published: Cell<usize>,
@@ -300,6 +314,8 @@ impl Worker {
             reports: RefCell::default(),
             counters: RefCell::default(),
             turns_cut: Cell::new(0),
+            throttled: Cell::new(0),
+            rated: Cell::new(usize::from(!limits.rate.is_none())),
             held: Cell::new(0),
             published: Cell::new(0),
             reports_ready: Notify::new(),
@@ -349,8 +365,12 @@ impl Worker {
         self.limits.get()
     }
 
-    fn set_limits(&self, limits: SessionLimits) {
-        self.limits.set(limits);
+    fn set_limits(&self, limits: SessionLimits, slots: &mut Slots) {
+        let before = self.limits.replace(limits).rate;
+        self.rated.set(self.rated.get() + usize::from(!limits.rate.is_none()) - usize::from(!before.is_none()));
+        for slot in slots.iter_mut().filter(|slot| slot.own_rate().is_none()) {
+            slot.allowance.change(&before, &limits.rate);
+        }
         self.high.set(limits.outbox.high);
         self.low.set(limits.outbox.low);
         self.bytes_count.set(limits.line_timeout.is_none());
@@ -378,6 +398,7 @@ impl Worker {
             reason: None,
             commands: Commands::default(),
             closing: false,
+            throttled: false,
             opened: Instant::now(),
             standing: Standing::OPEN,
             deadline: 0,
@@ -390,6 +411,7 @@ impl Worker {
             lines_in: 0,
             bytes_in: 0,
             bytes_out: 0,
+            allowance: Allowance::full(&self.limits.get().rate),
             rare: None,
             place: place.unwrap_or_else(|| Place::outside(connection.peer)),
         })
@@ -434,6 +456,7 @@ impl Worker {
             self.told.set(self.told.get() - 1);
         }
         self.hold(slot.held(), 0);
+        self.rated.set(self.rated.get() - usize::from(slot.has_rate()));
         self.live.set(self.live.get() - 1);
         if let Some(upstream) = &self.upstream {
             upstream.load.fetch_sub(1, Relaxed);
@@ -474,10 +497,60 @@ impl Worker {
         self.turns_cut.set(self.turns_cut.get() + 1);
     }
 
+    /// Whether any session here has a rate to keep to.
+    #[inline]
+    pub(crate) fn is_rated(&self) -> bool {
+        self.rated.get() > 0
+    }
+
+    /// How much of `wanted` a session may take in now. Whatever it does not use is to be [settled](Self::settle).
+    pub(crate) fn grant(&self, index: u32, unit: Unit, wanted: usize) -> usize {
+        let default = self.limits.get().rate;
+        let granted = self.slot(index, |slot| slot.grant(&default, unit, wanted));
+        if granted == 0 {
+            self.throttled.set(self.throttled.get() + 1);
+        }
+        granted
+    }
+
+    /// Gives back what was granted and not used.
+    pub(crate) fn settle(&self, index: u32, unit: Unit, unused: usize) {
+        let default = self.limits.get().rate;
+        self.slot(index, |slot| {
+            let limit = slot.own_rate().unwrap_or(default);
+            slot.allowance.give_back(&limit, unit, unused);
+            if let Some(member) = slot.rare.as_ref().and_then(|rare| rare.member.as_ref()) {
+                member.give_back(unit, unused);
+            }
+        });
+    }
+
+    pub(crate) fn set_rate(&self, index: u32, limit: RateLimit) {
+        let default = self.limits.get().rate;
+        self.change_rates(index, |slot| {
+            let before = slot.rare().rate.replace(limit).unwrap_or(default);
+            slot.allowance.change(&before, &limit);
+        });
+    }
+
+    pub(crate) fn set_rate_group(&self, index: u32, group: Option<&RateGroup>) {
+        self.change_rates(index, |slot| slot.rare().member = group.map(Member::new));
+    }
+
+    fn change_rates(&self, index: u32, change: impl FnOnce(&mut Slot)) {
+        let (had, has) = self.slot(index, |slot| {
+            let had = slot.has_rate();
+            change(slot);
+            (had, slot.has_rate())
+        });
+        self.rated.set(self.rated.get() + usize::from(has) - usize::from(had));
+    }
+
     /// The counters of this worker, its living sessions included.
     fn stats(&self) -> Stats {
         let mut stats = self.counters.borrow().clone();
         stats.turns_cut = self.turns_cut.get();
+        stats.throttled = self.throttled.get();
         for slot in self.slots.borrow_mut().iter_mut() {
             stats.opened += 1;
             stats.live += 1;
@@ -662,7 +735,7 @@ impl Worker {
                     }
                 }
                 if !dry_run {
-                    self.set_limits(limits.session);
+                    self.set_limits(limits.session, &mut slots);
                 }
             }
         }
@@ -693,6 +766,13 @@ impl Worker {
             }
             if let Some(command) = slot.overdue(&timeouts, moment) {
                 slot.tell(command, &self.told);
+            }
+            if self.is_rated() {
+                let limit = slot.own_rate().unwrap_or(limits.rate);
+                slot.allowance.refill(&limit, last, self.clock.get());
+                if std::mem::take(&mut slot.throttled) {
+                    slot.tell(Command::Refill, &self.told);
+                }
             }
             if slot.is_above_soft_limit(limits.pressure, moment) {
                 slot.tell(Command::Overflow, &self.told);
@@ -760,6 +840,30 @@ impl Slot {
         if bytes > 0 {
             self.rare().tail += bytes as u64;
         }
+    }
+
+    /// The rate that was set for it alone.
+    fn own_rate(&self) -> Option<RateLimit> {
+        self.rare.as_ref()?.rate
+    }
+
+    /// Whether it has a rate to keep to that the others have not.
+    fn has_rate(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.rate.is_some() || rare.member.is_some())
+    }
+
+    fn grant(&mut self, default: &RateLimit, unit: Unit, wanted: usize) -> usize {
+        let limit = self.own_rate().unwrap_or(*default);
+        let mut granted = self.allowance.take(&limit, unit, wanted);
+        if granted > 0
+            && let Some(member) = self.rare.as_mut().and_then(|rare| rare.member.as_mut())
+        {
+            let of_group = member.take(unit, granted);
+            self.allowance.give_back(&limit, unit, granted - of_group);
+            granted = of_group;
+        }
+        self.throttled = granted == 0;
+        granted
     }
 
     pub(crate) fn pressure(&self, default: Pressure) -> Pressure {
@@ -872,7 +976,9 @@ impl Drop for Worker {
     fn drop(&mut self) {
         if let Some(upstream) = &self.upstream {
             upstream.control.book(std::mem::take(self.reports.get_mut()));
-            self.counters.get_mut().turns_cut = self.turns_cut.get();
+            let counters = self.counters.get_mut();
+            counters.turns_cut = self.turns_cut.get();
+            counters.throttled = self.throttled.get();
             upstream.control.lose_worker(self.index, self.counters.get_mut());
             upstream.control.notify(Batch { worker: self.index, answer: None, last: true });
         }

@@ -26,6 +26,7 @@ use crate::{
     admission::Place,
     framing::{self, Overrun, SLACK_BYTES, Step},
     limits::{CARRY_BYTES, MESSAGES_PER_TURN, Pressure, PressurePolicy, ROUNDS_PER_TURN, SCRATCH_BYTES},
+    rate::Unit,
     transport::Transport,
     worker::{Command, Commands, Counts, Standing, Worker},
 };
@@ -191,7 +192,7 @@ impl<A: LineHandler> Session<A> {
         } else if outbox_len == 0 {
             ctx.outbox = None;
         }
-        let held = flag::WAITING | flag::PAUSED | flag::ABOVE | flag::HELD | flag::EOF_SAID;
+        let held = flag::WAITING | flag::PAUSED | flag::ABOVE | flag::HELD | flag::EOF_SAID | flag::THROTTLED;
         let standing = Standing::default()
             .with(Standing::OPEN, ctx.phase == Phase::Open)
             .with(Standing::PARTIAL, !ctx.input.is_empty())
@@ -223,6 +224,9 @@ impl<A: LineHandler> Session<A> {
             for bytes in self.ctx.worker.slot(self.ctx.slot, |slot| slot.take_pushed()) {
                 self.ctx.write_bytes(bytes);
             }
+        }
+        if commands.has(Command::Refill) {
+            self.ctx.clear(flag::THROTTLED);
         }
         if commands.has(Command::Overflow) {
             self.overflow();
@@ -492,12 +496,20 @@ impl<A: LineHandler> Session<A> {
 
     /// One read, and what can be delivered of it. False if there was nothing to read.
     fn read(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<bool, Failure> {
+        let rated = self.ctx.worker.is_rated();
+        let granted = if rated { self.grant(Unit::Bytes, SCRATCH_BYTES) } else { SCRATCH_BYTES };
+        if granted == 0 {
+            return Ok(false);
+        }
         let carried = self.ctx.input.len();
         let at = if carried > CARRY_BYTES { 0 } else { carried };
         let mut scratch = self.ctx.worker.take_scratch();
-        let mut buffer = ReadBuf::new(&mut scratch[at..at + SCRATCH_BYTES]);
+        let mut buffer = ReadBuf::new(&mut scratch[at..at + granted]);
         let poll = self.ctx.transport.poll_read(cx, &mut buffer);
         let count = buffer.filled().len();
+        if rated {
+            self.ctx.worker.settle(self.ctx.slot, Unit::Bytes, granted - count);
+        }
         let result = match poll {
             Poll::Pending => Ok(false),
             Poll::Ready(Err(error)) => Err((Half::Read, error)),
@@ -507,7 +519,7 @@ impl<A: LineHandler> Session<A> {
             }
             Poll::Ready(Ok(())) => {
                 turn.counts.bytes_in += count as u64;
-                turn.has_read_enough |= count == SCRATCH_BYTES;
+                turn.has_read_enough |= count == granted;
                 if carried > CARRY_BYTES {
                     self.ctx.input.extend_from_slice(&scratch[..count]);
                     self.deliver_own(cx, turn);
@@ -604,10 +616,27 @@ impl<A: LineHandler> Session<A> {
                         self.ctx.set(flag::CLOSE | flag::AGAIN);
                     }
                 }
-                Step::Block { end } => {
+                Step::Block { mut end } => {
+                    let mut granted = None;
+                    if self.is_line_rated() {
+                        let wanted = framing.count(&buffer[done..done + end]).max(1) as usize;
+                        let lines = self.grant(Unit::Lines, wanted);
+                        if lines == 0 {
+                            continue;
+                        }
+                        if lines < wanted {
+                            end = framing.end_of(&buffer[done..done + end], lines);
+                        }
+                        granted = Some(lines);
+                    }
                     let block = &mut buffer[done..done + end];
                     let ends_overlong = self.ctx.overrun == Overrun::Inside && framing.is_terminated(block);
+                    let before = turn.counts.lines_in;
                     let taken = self.offer(Lines::new(block, framing), cx, turn);
+                    if let Some(lines) = granted {
+                        let unused = lines - (turn.counts.lines_in - before) as usize;
+                        self.ctx.worker.settle(self.ctx.slot, Unit::Lines, unused);
+                    }
                     if taken == end && ends_overlong {
                         self.ctx.overrun = Overrun::None;
                     }
@@ -616,9 +645,16 @@ impl<A: LineHandler> Session<A> {
                     scanned = 0;
                 }
                 Step::Made { keep, resume } => {
+                    let granted = self.is_line_rated();
+                    if granted && self.grant(Unit::Lines, 1) == 0 {
+                        continue;
+                    }
                     let taken = framing::with_made_line(&framing, &mut buffer[done..], keep, |line| {
                         self.offer(Lines::made(line, framing), cx, turn)
                     });
+                    if granted && taken == 0 {
+                        self.ctx.worker.settle(self.ctx.slot, Unit::Lines, 1);
+                    }
                     if taken > 0 {
                         self.ctx.overrun = Overrun::None;
                         let dropped = framing.dropped_in_made(keep, resume);
@@ -640,6 +676,23 @@ impl<A: LineHandler> Session<A> {
             }
         }
         done
+    }
+
+    /// Whether lines have to be granted. What was read is not held back when the session ends.
+    #[inline]
+    fn is_line_rated(&self) -> bool {
+        self.ctx.worker.is_rated() && self.ctx.phase == Phase::Open
+    }
+
+    /// How much of `wanted` the session's rate allows now; what is not used has to be given back. With nothing left the
+    /// session is throttled, until a sweep has filled the bucket.
+    #[cold]
+    fn grant(&mut self, unit: Unit, wanted: usize) -> usize {
+        let granted = self.ctx.worker.grant(self.ctx.slot, unit, wanted);
+        if granted == 0 {
+            self.ctx.set(flag::THROTTLED);
+        }
+        granted
     }
 
     /// Offers lines to the handler. Returns how many bytes it took.

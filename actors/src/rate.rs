@@ -1,0 +1,389 @@
+//! Rates: how fast sessions may be read, each by itself or several together.
+//!
+//! A session's own bucket is two numbers in its slot, filled by its worker's sweep. A group's is shared by sessions of
+//! all workers, without a lock: a bucket is one moment, the one at which it will be full again.
+//! Not here: accept rates (`admission`), what a session does while it may not read (`context`).
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use tokio::time::Instant;
+
+use crate::{ConfigError, limits::Rate};
+
+/// The least that a member of a group is given at once, if there is as much: with less it would make a system call for
+/// a few bytes. The number is libevent's `bufferevent_rate_limit_group_set_min_share` default.
+const MIN_SHARE_BYTES: u64 = 64;
+
+const NANOS: u64 = 1_000_000_000;
+
+/// How fast something may be read: bytes, lines, both or neither. The default is neither.
+///
+/// ```
+/// use actix_lines::{Rate, RateLimit};
+///
+/// let typist = RateLimit { lines: Some(Rate { per_second: 10, burst: 50 }), bytes: None };
+/// # let _ = typist;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Bytes read from peers.
+    pub bytes: Option<Rate>,
+    /// Lines delivered. Pieces of an overlong line count as one line, a tail as none.
+    pub lines: Option<Rate>,
+}
+
+impl RateLimit {
+    pub(crate) fn is_none(&self) -> bool {
+        self.bytes.is_none() && self.lines.is_none()
+    }
+
+    /// Whether it can be meant; `what` names it.
+    pub(crate) fn check(&self, what: &'static str) -> Result<(), ConfigError> {
+        [self.bytes, self.lines].into_iter().flatten().try_for_each(|rate| rate.check(what))
+    }
+
+    fn of(&self, unit: Unit) -> Option<Rate> {
+        match unit {
+            Unit::Bytes => self.bytes,
+            Unit::Lines => self.lines,
+        }
+    }
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Bytes,
+    Lines,
+}
+
+/// What one session may still read before its bucket is filled again. Nothing is known of a unit without a rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Allowance {
+    bytes: u32,
+    lines: u32,
+}
+
+impl Allowance {
+    pub(crate) fn full(limit: &RateLimit) -> Self {
+        let burst = |rate: Option<Rate>| rate.map_or(0, |rate| rate.burst);
+        Self { bytes: burst(limit.bytes), lines: burst(limit.lines) }
+    }
+
+    fn of(&mut self, unit: Unit) -> &mut u32 {
+        match unit {
+            Unit::Bytes => &mut self.bytes,
+            Unit::Lines => &mut self.lines,
+        }
+    }
+
+    /// Takes up to `wanted`; all of it where nothing limits it.
+    pub(crate) fn take(&mut self, limit: &RateLimit, unit: Unit, wanted: usize) -> usize {
+        if limit.of(unit).is_none() {
+            return wanted;
+        }
+        let left = self.of(unit);
+        let granted = u32::try_from(wanted).unwrap_or(u32::MAX).min(*left);
+        *left -= granted;
+        granted as usize
+    }
+
+    /// Gives back what was taken and not used.
+    pub(crate) fn give_back(&mut self, limit: &RateLimit, unit: Unit, unused: usize) {
+        if let Some(Rate { burst, .. }) = limit.of(unit) {
+            let left = self.of(unit);
+            *left = left.saturating_add(u32::try_from(unused).unwrap_or(u32::MAX)).min(burst);
+        }
+    }
+
+    /// Adds what the time from `last` to `now` is worth, both in milliseconds of one clock. Over many calls no fraction
+    /// is lost, as each adds the difference of two sums.
+    pub(crate) fn refill(&mut self, limit: &RateLimit, last: u32, now: u32) {
+        let elapsed = now.wrapping_sub(last);
+        for unit in [Unit::Bytes, Unit::Lines] {
+            let Some(Rate { per_second, .. }) = limit.of(unit) else { continue };
+            let sum = |at: u64| at * u64::from(per_second) / 1000;
+            let earned = sum(u64::from(last) + u64::from(elapsed)) - sum(u64::from(last));
+            self.give_back(limit, unit, usize::try_from(earned).unwrap_or(usize::MAX));
+        }
+    }
+
+    /// Goes from one limit to another: what had none begins with a full bucket, what had one keeps what fits.
+    pub(crate) fn change(&mut self, from: &RateLimit, to: &RateLimit) {
+        let full = Self::full(to);
+        let changed = |had: Option<Rate>, left: u32, full: u32| if had.is_some() { left.min(full) } else { full };
+        self.bytes = changed(from.bytes, self.bytes, full.bytes);
+        self.lines = changed(from.lines, self.lines, full.lines);
+    }
+}
+
+/// Sessions that are read no faster together than one limit says, as libevent's `bufferevent_rate_limit_group`: all of a
+/// customer, all of a room. They may run on any workers. A clone is the same group.
+///
+/// Members that are held back share what there is evenly. Each also keeps to its own rate.
+///
+/// ```
+/// use actix::Actor;
+/// use actix_lines::{Line, LineContext, LineHandler, LineServer, Rate, RateGroup, RateLimit};
+///
+/// struct Customer(RateGroup);
+///
+/// impl Actor for Customer {
+///     type Context = LineContext<Self>;
+///
+///     fn started(&mut self, ctx: &mut Self::Context) {
+///         ctx.join_rate_group(&self.0);
+///     }
+/// }
+///
+/// impl LineHandler for Customer {
+///     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+///         ctx.write(&line);
+///     }
+/// }
+///
+/// let all = RateGroup::new(RateLimit { bytes: Some(Rate::per_second(1_000_000)), lines: None })?;
+/// let group = all.clone();
+/// let server = LineServer::new(move |_| Customer(group.clone()));
+/// // While they talk:
+/// all.set(RateLimit { bytes: Some(Rate::per_second(500_000)), lines: None })?;
+/// # drop(server);
+/// # Ok::<(), actix_lines::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct RateGroup(Arc<Shared>);
+
+struct Shared {
+    epoch: Instant,
+    bytes: Bucket,
+    lines: Bucket,
+    /// Members that were given nothing, and wait for more.
+    waiting: AtomicUsize,
+}
+
+impl RateGroup {
+    /// Makes a group without members.
+    ///
+    /// # Errors
+    /// [`ConfigError::Rate`] for a rate or burst of 0.
+    pub fn new(limit: RateLimit) -> Result<Self, ConfigError> {
+        let group = Self(Arc::new(Shared {
+            epoch: Instant::now(),
+            bytes: Bucket::default(),
+            lines: Bucket::default(),
+            waiting: AtomicUsize::new(0),
+        }));
+        group.set(limit)?;
+        Ok(group)
+    }
+
+    /// Changes the limit, from any thread. It holds within half a second; what was spent stays spent.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); then nothing changes.
+    pub fn set(&self, limit: RateLimit) -> Result<(), ConfigError> {
+        limit.check("rate of a group")?;
+        let now = self.now();
+        self.0.bytes.set(limit.bytes, now);
+        self.0.lines.set(limit.lines, now);
+        Ok(())
+    }
+
+    /// The limit in force.
+    #[must_use]
+    pub fn limit(&self) -> RateLimit {
+        RateLimit { bytes: self.0.bytes.rate(), lines: self.0.lines.rate() }
+    }
+
+    fn bucket(&self, unit: Unit) -> (&Bucket, u64) {
+        match unit {
+            Unit::Bytes => (&self.0.bytes, MIN_SHARE_BYTES),
+            Unit::Lines => (&self.0.lines, 1),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl fmt::Debug for RateGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateGroup").field("limit", &self.limit()).finish_non_exhaustive()
+    }
+}
+
+/// A session's place in a group; it leaves the group when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Member {
+    group: RateGroup,
+    is_waiting: bool,
+}
+
+impl Member {
+    pub(crate) fn new(group: &RateGroup) -> Self {
+        Self { group: group.clone(), is_waiting: false }
+    }
+
+    /// Takes up to `wanted` of what the group has; with nothing left the member waits.
+    pub(crate) fn take(&mut self, unit: Unit, wanted: usize) -> usize {
+        self.set_waiting(false);
+        let (bucket, least) = self.group.bucket(unit);
+        let sharers = self.group.0.waiting.load(Relaxed) as u64 + 1;
+        let granted = bucket.take(wanted as u64, sharers, least, self.group.now());
+        self.set_waiting(granted == 0);
+        usize::try_from(granted).unwrap_or(wanted)
+    }
+
+    pub(crate) fn give_back(&self, unit: Unit, unused: usize) {
+        self.group.bucket(unit).0.give_back(unused as u64);
+    }
+
+    /// Whether it is one of those that share what comes next.
+    pub(crate) fn set_waiting(&mut self, is_waiting: bool) {
+        match (self.is_waiting, is_waiting) {
+            (false, true) => self.group.0.waiting.fetch_add(1, Relaxed),
+            (true, false) => self.group.0.waiting.fetch_sub(1, Relaxed),
+            _ => return,
+        };
+        self.is_waiting = is_waiting;
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.set_waiting(false);
+    }
+}
+
+/// A bucket that several threads take from.
+#[derive(Debug, Default)]
+struct Bucket {
+    /// What fills it a second in the upper half, what it holds in the lower one; 0 is no limit.
+    rate: AtomicU64,
+    /// When it will be full, in nanoseconds since the group was made.
+    full_at: AtomicU64,
+}
+
+impl Bucket {
+    fn set(&self, rate: Option<Rate>, now: u64) {
+        self.rate.store(rate.map_or(0, |rate| u64::from(rate.per_second) << 32 | u64::from(rate.burst)), Relaxed);
+        if let Some(rate) = rate {
+            // At worst it is empty: what was spent at another rate may have been more than this bucket holds.
+            self.full_at.fetch_min(now + burst_time(rate), Relaxed);
+        }
+    }
+
+    fn rate(&self) -> Option<Rate> {
+        let rate = self.rate.load(Relaxed);
+        (rate != 0).then_some(Rate { per_second: (rate >> 32) as u32, burst: rate as u32 })
+    }
+
+    /// Takes up to `wanted`, no more than the share of one of `sharers`, but `least` if there is as much.
+    fn take(&self, wanted: u64, sharers: u64, least: u64, now: u64) -> u64 {
+        let Some(rate) = self.rate() else { return wanted };
+        let burst_time = burst_time(rate);
+        let per_second = u64::from(rate.per_second);
+        let mut granted = 0;
+        let took = self.full_at.fetch_update(Relaxed, Relaxed, |full_at| {
+            // Never fuller than full, nor emptier than empty.
+            let full_at = full_at.clamp(now, now + burst_time);
+            let left = u128::from(now + burst_time - full_at) * u128::from(per_second) / u128::from(NANOS);
+            let left = u64::try_from(left).unwrap_or(u64::MAX);
+            granted = wanted.min((left / sharers).max(least.min(left)));
+            (granted > 0).then(|| full_at + (granted * NANOS).div_ceil(per_second))
+        });
+        took.map_or(0, |_| granted)
+    }
+
+    fn give_back(&self, unused: u64) {
+        if let Some(Rate { per_second, .. }) = self.rate()
+            && unused > 0
+        {
+            let time = unused * NANOS / u64::from(per_second);
+            let _ = self.full_at.fetch_update(Relaxed, Relaxed, |full_at| Some(full_at.saturating_sub(time)));
+        }
+    }
+}
+
+/// How long it takes to fill a bucket, in nanoseconds. At most 2^32 seconds: it fits.
+fn burst_time(rate: Rate) -> u64 {
+    u64::from(rate.burst) * NANOS / u64::from(rate.per_second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(per_second: u32, burst: u32) -> RateLimit {
+        RateLimit { bytes: Some(Rate { per_second, burst }), lines: None }
+    }
+
+    #[test]
+    fn an_allowance_gains_what_the_rate_says_however_often_it_is_refilled() {
+        for (per_second, step) in [(1, 250), (3, 1), (7, 333), (1000, 7), (u32::MAX, 251)] {
+            let limit = limit(per_second, u32::MAX);
+            let (mut allowance, mut now, mut gained) = (Allowance::default(), u32::MAX - 500, 0_u64);
+            let mut elapsed = 0_u64;
+            while elapsed < 20_000 {
+                allowance.refill(&limit, now, now.wrapping_add(step));
+                now = now.wrapping_add(step);
+                elapsed += u64::from(step);
+                gained += allowance.take(&limit, Unit::Bytes, usize::MAX) as u64;
+            }
+            let due = (u64::from(per_second) * elapsed / 1000).min(u64::from(u32::MAX) * (elapsed / u64::from(step)));
+            // The wrap of the clock, once in 49 days, may cost a fraction.
+            assert!(gained.abs_diff(due) <= 1, "{per_second} each {step} ms: {gained} instead of {due}");
+        }
+    }
+
+    #[test]
+    fn an_allowance_holds_no_more_than_its_burst_and_survives_a_change() {
+        let (small, large) = (limit(10, 20), limit(1000, 2000));
+        let mut allowance = Allowance::full(&small);
+        allowance.refill(&small, 0, 10_000);
+        assert_eq!(allowance.take(&small, Unit::Bytes, 15), 15);
+        allowance.change(&small, &large);
+        assert_eq!(allowance.take(&large, Unit::Bytes, 100), 5, "what was spent stays spent");
+        allowance.refill(&large, 0, 10_000);
+        allowance.change(&large, &small);
+        assert_eq!(allowance.take(&small, Unit::Bytes, 100), 20, "a smaller bucket holds less");
+        allowance.change(&small, &RateLimit::default());
+        assert_eq!(allowance.take(&RateLimit::default(), Unit::Bytes, 100), 100);
+        allowance.change(&RateLimit::default(), &small);
+        assert_eq!(allowance.take(&small, Unit::Bytes, 100), 20, "what had no limit begins with a full bucket");
+        assert_eq!(allowance.take(&small, Unit::Lines, 100), 100);
+    }
+
+    #[test]
+    fn a_bucket_gives_its_burst_then_its_rate() {
+        let bucket = Bucket::default();
+        assert_eq!(bucket.take(1 << 40, 1, 1, 5), 1 << 40, "no limit");
+        bucket.set(Some(Rate { per_second: 1000, burst: 500 }), 0);
+        assert_eq!(bucket.take(10_000, 1, 1, 0), 500);
+        assert_eq!(bucket.take(10_000, 1, 1, 0), 0);
+        assert_eq!(bucket.take(10_000, 1, 1, NANOS / 10), 100);
+        assert_eq!(bucket.take(10, 1, 1, NANOS / 5), 10);
+        bucket.give_back(10);
+        assert_eq!(bucket.take(10_000, 1, 1, NANOS / 5), 100);
+        assert_eq!(bucket.take(10_000, 1, 1, 100 * NANOS), 500, "no more than the burst after a rest");
+        bucket.set(Some(Rate { per_second: 1_000_000, burst: 10 }), 100 * NANOS);
+        assert_eq!(bucket.take(10_000, 1, 1, 100 * NANOS + 10_000), 10, "what was spent at another rate is not owed");
+    }
+
+    #[test]
+    fn those_who_wait_for_a_bucket_share_it_evenly() {
+        let bucket = Bucket::default();
+        bucket.set(Some(Rate { per_second: 1000, burst: 1000 }), 0);
+        let shares: Vec<_> = (1..=10).rev().map(|sharers| bucket.take(u64::MAX >> 32, sharers, 64, 0)).collect();
+        assert_eq!(shares, [100; 10]);
+        assert_eq!(bucket.take(1000, 1000, 64, NANOS), 64, "no share is smaller than the least");
+        assert_eq!(bucket.take(1000, 1000, 2000, NANOS), 936, "unless no more is left");
+    }
+}
