@@ -29,7 +29,7 @@ usage: cargo bench --bench fairness -- --floor COMMAND [--server NAME=COMMAND]..
 
   --firehoses N       default 8
   --typists N         default 32
-  --think-ms N        what a typist does between two lines, half to one and a half times; default 1
+  --interval-ms N     from one line of a typist to the next, half to one and a half times; default 2
   --seconds S         of each server in each round, after a warm-up of a quarter of it; default 1
 ";
 
@@ -61,18 +61,18 @@ type Samples = support::Samples<&'static str, Round>;
 struct Own {
     firehoses: usize,
     typists: usize,
-    think: Duration,
+    interval: Duration,
 }
 
 fn main() -> ExitCode {
-    support::main(USAGE, TIME, Own { firehoses: 8, typists: 32, think: Duration::from_millis(1) }, own, run)
+    support::main(USAGE, TIME, Own { firehoses: 8, typists: 32, interval: Duration::from_millis(2) }, own, run)
 }
 
 fn own(own: &mut Own, flag: &str, value: &str) -> Result<bool, String> {
     match flag {
         "--firehoses" => own.firehoses = number(flag, value)?,
         "--typists" => own.typists = number(flag, value)?.max(1),
-        "--think-ms" => own.think = Duration::from_millis(number(flag, value)? as u64),
+        "--interval-ms" => own.interval = Duration::from_millis(number(flag, value)? as u64),
         _ => return Ok(false),
     }
     Ok(true)
@@ -88,10 +88,11 @@ struct Firehose {
     is_full: bool,
 }
 
-/// Sends a line, awaits its answer, thinks, and sends the next.
+/// Sends a line at times of its own, however fast the answers come, but none before the answer to the last: so no server
+/// is asked more because it answers sooner.
 struct Typist {
     socket: OwnedFd,
-    /// When it sent the line under way; after the answer, when it sends the next.
+    /// When it sent the line under way; after the answer, when the next is due.
     at: Instant,
     /// Bytes of the answer that have not come yet.
     missing: usize,
@@ -108,8 +109,8 @@ struct Client {
     question: Vec<u8>,
     answer: Vec<u8>,
     buffer: Vec<u8>,
-    think: Duration,
-    /// State of the generator of think times.
+    interval: Duration,
+    /// State of the generator of intervals.
     dice: u32,
     /// Lines are counted that are sent in between, bytes that come in between.
     from: Instant,
@@ -186,7 +187,7 @@ impl Client {
         let firehoses = (0..options.own.firehoses).map(firehose).collect::<Result<_, String>>()?;
         let now = Instant::now();
         // They do not begin all at once.
-        let first = |number| now + options.own.think * number as u32 / options.own.typists as u32;
+        let first = |number| now + options.own.interval * number as u32 / options.own.typists as u32;
         let typist = |number| Ok(Typist { socket: connect(&typist_events, number)?, at: first(number), missing: 0 });
         let typists = (0..options.own.typists).map(typist).collect::<Result<_, String>>()?;
         let now = Instant::now();
@@ -199,7 +200,7 @@ impl Client {
             question,
             answer,
             buffer: vec![0; BLOCK],
-            think: options.own.think,
+            interval: options.own.interval,
             dice: 0x2545_f491,
             from,
             until: from + options.time,
@@ -210,12 +211,12 @@ impl Client {
         })
     }
 
-    /// Half to one and a half think times, so that typists fall into no step with each other.
-    fn think_time(&mut self) -> Duration {
+    /// Half to one and a half times the interval, so that typists fall into no step with each other.
+    fn next_interval(&mut self) -> Duration {
         self.dice ^= self.dice << 13;
         self.dice ^= self.dice >> 17;
         self.dice ^= self.dice << 5;
-        self.think.mul_f64(0.5 + f64::from(self.dice) / f64::from(u32::MAX))
+        self.interval.mul_f64(0.5 + f64::from(self.dice) / f64::from(u32::MAX))
     }
 
     /// Hears the answers that have come, then sends the lines that are due. True if no answer is awaited.
@@ -233,7 +234,7 @@ impl Client {
                 self.waits.push(nanos(now - asked));
             }
             self.progress = now;
-            self.typists[event.data.u64() as usize].at = now + self.think_time();
+            self.typists[event.data.u64() as usize].at = asked + self.next_interval();
         }
         let now = Instant::now();
         let goes_on = now < self.until;
@@ -375,16 +376,16 @@ fn run(options: &Options) -> Result<String, String> {
     let _ = writeln!(
         report,
         "- {} rounds of {:?} for each server, after a warm-up of {:?}\n- {} firehoses, each with up to {} KiB of \
-         {LINE}-byte lines in flight\n- {} typists, each with one {LINE}-byte line in flight, then thinking for {:?} to \
-         {:?}; the time is from sending to the whole answer",
+         {LINE}-byte lines in flight\n- {} typists, each with one {LINE}-byte line each {:?} to {:?}, or when the last is \
+         answered if that is later; the time is from sending to the whole answer",
         options.rounds,
         options.time,
         options.time / 4,
         options.own.firehoses,
         FLIGHT >> 10,
         options.own.typists,
-        options.own.think / 2,
-        options.own.think * 3 / 2,
+        options.own.interval / 2,
+        options.own.interval * 3 / 2,
     );
     let _ = writeln!(
         report,

@@ -83,23 +83,17 @@ impl Allowance {
         }
     }
 
-    /// Takes up to `wanted`; all of it where nothing limits it.
-    pub(crate) fn take(&mut self, limit: &RateLimit, unit: Unit, wanted: usize) -> usize {
-        if limit.of(unit).is_none() {
-            return wanted;
+    /// What is left once `spent` is spent; no end of it where nothing limits it.
+    pub(crate) fn left(&mut self, limit: &RateLimit, unit: Unit, spent: u64) -> usize {
+        match limit.of(unit) {
+            Some(_) => u64::from(*self.of(unit)).saturating_sub(spent) as usize,
+            None => usize::MAX,
         }
-        let left = self.of(unit);
-        let granted = u32::try_from(wanted).unwrap_or(u32::MAX).min(*left);
-        *left -= granted;
-        granted as usize
     }
 
-    /// Gives back what was taken and not used.
-    pub(crate) fn give_back(&mut self, limit: &RateLimit, unit: Unit, unused: usize) {
-        if let Some(Rate { burst, .. }) = limit.of(unit) {
-            let left = self.of(unit);
-            *left = left.saturating_add(u32::try_from(unused).unwrap_or(u32::MAX)).min(burst);
-        }
+    pub(crate) fn spend(&mut self, unit: Unit, amount: u64) {
+        let left = self.of(unit);
+        *left = left.saturating_sub(u32::try_from(amount).unwrap_or(u32::MAX));
     }
 
     /// Adds what the time from `last` to `now` is worth, both in milliseconds of one clock. Over many calls no fraction
@@ -107,10 +101,11 @@ impl Allowance {
     pub(crate) fn refill(&mut self, limit: &RateLimit, last: u32, now: u32) {
         let elapsed = now.wrapping_sub(last);
         for unit in [Unit::Bytes, Unit::Lines] {
-            let Some(Rate { per_second, .. }) = limit.of(unit) else { continue };
+            let Some(Rate { per_second, burst }) = limit.of(unit) else { continue };
             let sum = |at: u64| at * u64::from(per_second) / 1000;
             let earned = sum(u64::from(last) + u64::from(elapsed)) - sum(u64::from(last));
-            self.give_back(limit, unit, usize::try_from(earned).unwrap_or(usize::MAX));
+            let left = self.of(unit);
+            *left = left.saturating_add(u32::try_from(earned).unwrap_or(u32::MAX)).min(burst);
         }
     }
 
@@ -121,6 +116,14 @@ impl Allowance {
         self.bytes = changed(from.bytes, self.bytes, full.bytes);
         self.lines = changed(from.lines, self.lines, full.lines);
     }
+}
+
+/// What may be taken in now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grant {
+    pub(crate) amount: usize,
+    /// It was taken from a group, which is to be given back what is not used.
+    pub(crate) of_group: bool,
 }
 
 /// Sessions that are read no faster together than one limit says, as libevent's `bufferevent_rate_limit_group`: all of a
@@ -335,7 +338,9 @@ mod tests {
                 allowance.refill(&limit, now, now.wrapping_add(step));
                 now = now.wrapping_add(step);
                 elapsed += u64::from(step);
-                gained += allowance.take(&limit, Unit::Bytes, usize::MAX) as u64;
+                let left = allowance.left(&limit, Unit::Bytes, 0) as u64;
+                allowance.spend(Unit::Bytes, left);
+                gained += left;
             }
             let due = (u64::from(per_second) * elapsed / 1000).min(u64::from(u32::MAX) * (elapsed / u64::from(step)));
             // The wrap of the clock, once in 49 days, may cost a fraction.
@@ -348,17 +353,21 @@ mod tests {
         let (small, large) = (limit(10, 20), limit(1000, 2000));
         let mut allowance = Allowance::full(&small);
         allowance.refill(&small, 0, 10_000);
-        assert_eq!(allowance.take(&small, Unit::Bytes, 15), 15);
+        assert_eq!(allowance.left(&small, Unit::Bytes, 0), 20);
+        assert_eq!(allowance.left(&small, Unit::Bytes, 21), 0);
+        allowance.spend(Unit::Bytes, 15);
         allowance.change(&small, &large);
-        assert_eq!(allowance.take(&large, Unit::Bytes, 100), 5, "what was spent stays spent");
+        assert_eq!(allowance.left(&large, Unit::Bytes, 2), 3, "what was spent stays spent");
         allowance.refill(&large, 0, 10_000);
         allowance.change(&large, &small);
-        assert_eq!(allowance.take(&small, Unit::Bytes, 100), 20, "a smaller bucket holds less");
-        allowance.change(&small, &RateLimit::default());
-        assert_eq!(allowance.take(&RateLimit::default(), Unit::Bytes, 100), 100);
-        allowance.change(&RateLimit::default(), &small);
-        assert_eq!(allowance.take(&small, Unit::Bytes, 100), 20, "what had no limit begins with a full bucket");
-        assert_eq!(allowance.take(&small, Unit::Lines, 100), 100);
+        assert_eq!(allowance.left(&small, Unit::Bytes, 0), 20, "a smaller bucket holds less");
+        allowance.spend(Unit::Bytes, 100);
+        let none = RateLimit::default();
+        allowance.change(&small, &none);
+        assert_eq!(allowance.left(&none, Unit::Bytes, 100), usize::MAX);
+        allowance.change(&none, &small);
+        assert_eq!(allowance.left(&small, Unit::Bytes, 0), 20, "what had no limit begins with a full bucket");
+        assert_eq!(allowance.left(&small, Unit::Lines, 100), usize::MAX);
     }
 
     #[test]

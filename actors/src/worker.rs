@@ -31,7 +31,7 @@ use crate::{
     limits::{CARRY_BYTES, Pressure, PressurePolicy, SCRATCH_BYTES, SessionLimits},
     outbox::Outbox,
     query::{SessionFilter, SessionInfo, SessionQuery, SessionState},
-    rate::{Allowance, Member, RateGroup, RateLimit, Unit},
+    rate::{Allowance, Grant, Member, RateGroup, RateLimit, Unit},
     supervisor::{Answer, Answered, Batch},
 };
 
@@ -503,22 +503,27 @@ impl Worker {
         self.rated.get() > 0
     }
 
-    /// How much of `wanted` a session may take in now. Whatever it does not use is to be [settled](Self::settle).
-    pub(crate) fn grant(&self, index: u32, unit: Unit, wanted: usize) -> usize {
+    /// How much a session may take in now: at most `most`, and no more than `wanted()` where it is limited. What it has
+    /// spent in this turn is known at the turn's end only.
+    pub(crate) fn grant(
+        &self,
+        index: u32,
+        unit: Unit,
+        spent: u64,
+        most: usize,
+        wanted: impl FnOnce() -> usize,
+    ) -> Grant {
         let default = self.limits.get().rate;
-        let granted = self.slot(index, |slot| slot.grant(&default, unit, wanted));
-        if granted == 0 {
+        let grant = self.slot(index, |slot| slot.grant(&default, unit, spent, most, wanted));
+        if grant.amount == 0 {
             self.throttled.set(self.throttled.get() + 1);
         }
-        granted
+        grant
     }
 
-    /// Gives back what was granted and not used.
-    pub(crate) fn settle(&self, index: u32, unit: Unit, unused: usize) {
-        let default = self.limits.get().rate;
+    /// Gives back what was granted by a group and not used.
+    pub(crate) fn give_back(&self, index: u32, unit: Unit, unused: usize) {
         self.slot(index, |slot| {
-            let limit = slot.own_rate().unwrap_or(default);
-            slot.allowance.give_back(&limit, unit, unused);
             if let Some(member) = slot.rare.as_ref().and_then(|rare| rare.member.as_ref()) {
                 member.give_back(unit, unused);
             }
@@ -567,11 +572,16 @@ impl Worker {
     pub(crate) fn end_turn(&self, index: u32, counts: &Counts, outbox_len: usize, memory: usize, standing: Standing) {
         let stamp = self.stamp();
         let bytes_count = self.bytes_count.get();
+        let is_rated = self.is_rated();
         let (before, after) = self.slot(index, |slot| {
             let before = slot.held();
             slot.lines_in += counts.lines_in;
             slot.bytes_in += counts.bytes_in;
             slot.bytes_out += counts.bytes_out;
+            if is_rated {
+                slot.allowance.spend(Unit::Bytes, counts.bytes_in);
+                slot.allowance.spend(Unit::Lines, counts.lines_in);
+            }
             slot.outbox_len = u32::try_from(outbox_len).unwrap_or(u32::MAX);
             slot.memory = u32::try_from(memory).unwrap_or(u32::MAX);
             let has_changed = Standing(slot.standing.0 ^ standing.0);
@@ -852,18 +862,28 @@ impl Slot {
         self.rare.as_ref().is_some_and(|rare| rare.rate.is_some() || rare.member.is_some())
     }
 
-    fn grant(&mut self, default: &RateLimit, unit: Unit, wanted: usize) -> usize {
+    fn grant(
+        &mut self,
+        default: &RateLimit,
+        unit: Unit,
+        spent: u64,
+        most: usize,
+        wanted: impl FnOnce() -> usize,
+    ) -> Grant {
         let limit = self.own_rate().unwrap_or(*default);
-        let mut granted = self.allowance.take(&limit, unit, wanted);
-        if granted > 0
-            && let Some(member) = self.rare.as_mut().and_then(|rare| rare.member.as_mut())
-        {
-            let of_group = member.take(unit, granted);
-            self.allowance.give_back(&limit, unit, granted - of_group);
-            granted = of_group;
+        let left = self.allowance.left(&limit, unit, spent);
+        let member = self.rare.as_mut().and_then(|rare| rare.member.as_mut());
+        if member.is_none() && left >= most {
+            return Grant { amount: most, of_group: false };
         }
-        self.throttled = granted == 0;
-        granted
+        let mut grant = Grant { amount: left.min(wanted()), of_group: false };
+        if grant.amount > 0
+            && let Some(member) = member
+        {
+            grant = Grant { amount: member.take(unit, grant.amount), of_group: true };
+        }
+        self.throttled = grant.amount == 0;
+        grant
     }
 
     pub(crate) fn pressure(&self, default: Pressure) -> Pressure {

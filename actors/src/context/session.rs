@@ -26,7 +26,7 @@ use crate::{
     admission::Place,
     framing::{self, Overrun, SLACK_BYTES, Step},
     limits::{CARRY_BYTES, MESSAGES_PER_TURN, Pressure, PressurePolicy, ROUNDS_PER_TURN, SCRATCH_BYTES},
-    rate::Unit,
+    rate::{Grant, Unit},
     transport::Transport,
     worker::{Command, Commands, Counts, Standing, Worker},
 };
@@ -496,19 +496,21 @@ impl<A: LineHandler> Session<A> {
 
     /// One read, and what can be delivered of it. False if there was nothing to read.
     fn read(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<bool, Failure> {
-        let rated = self.ctx.worker.is_rated();
-        let granted = if rated { self.grant(Unit::Bytes, SCRATCH_BYTES) } else { SCRATCH_BYTES };
-        if granted == 0 {
-            return Ok(false);
+        let mut grant = Grant { amount: SCRATCH_BYTES, of_group: false };
+        if self.ctx.worker.is_rated() {
+            grant = self.grant(Unit::Bytes, turn.counts.bytes_in, SCRATCH_BYTES, || SCRATCH_BYTES);
+            if grant.amount == 0 {
+                return Ok(false);
+            }
         }
         let carried = self.ctx.input.len();
         let at = if carried > CARRY_BYTES { 0 } else { carried };
         let mut scratch = self.ctx.worker.take_scratch();
-        let mut buffer = ReadBuf::new(&mut scratch[at..at + granted]);
+        let mut buffer = ReadBuf::new(&mut scratch[at..at + grant.amount]);
         let poll = self.ctx.transport.poll_read(cx, &mut buffer);
         let count = buffer.filled().len();
-        if rated {
-            self.ctx.worker.settle(self.ctx.slot, Unit::Bytes, granted - count);
+        if grant.of_group {
+            self.ctx.worker.give_back(self.ctx.slot, Unit::Bytes, grant.amount - count);
         }
         let result = match poll {
             Poll::Pending => Ok(false),
@@ -519,7 +521,7 @@ impl<A: LineHandler> Session<A> {
             }
             Poll::Ready(Ok(())) => {
                 turn.counts.bytes_in += count as u64;
-                turn.has_read_enough |= count == granted;
+                turn.has_read_enough |= count == grant.amount;
                 if carried > CARRY_BYTES {
                     self.ctx.input.extend_from_slice(&scratch[..count]);
                     self.deliver_own(cx, turn);
@@ -617,25 +619,27 @@ impl<A: LineHandler> Session<A> {
                     }
                 }
                 Step::Block { mut end } => {
-                    let mut granted = None;
+                    let mut grant = None;
                     if self.is_line_rated() {
-                        let wanted = framing.count(&buffer[done..done + end]).max(1) as usize;
-                        let lines = self.grant(Unit::Lines, wanted);
-                        if lines == 0 {
+                        let block = &buffer[done..done + end];
+                        // No more lines than bytes: where that many are granted, nobody has to count.
+                        let lines =
+                            self.grant(Unit::Lines, turn.counts.lines_in, end, || framing.count(block).max(1) as usize);
+                        if lines.amount == 0 {
                             continue;
                         }
-                        if lines < wanted {
-                            end = framing.end_of(&buffer[done..done + end], lines);
+                        if lines.amount < end {
+                            end = framing.end_of(block, lines.amount);
                         }
-                        granted = Some(lines);
+                        grant = Some(lines).filter(|lines| lines.of_group);
                     }
                     let block = &mut buffer[done..done + end];
                     let ends_overlong = self.ctx.overrun == Overrun::Inside && framing.is_terminated(block);
                     let before = turn.counts.lines_in;
                     let taken = self.offer(Lines::new(block, framing), cx, turn);
-                    if let Some(lines) = granted {
-                        let unused = lines - (turn.counts.lines_in - before) as usize;
-                        self.ctx.worker.settle(self.ctx.slot, Unit::Lines, unused);
+                    if let Some(lines) = grant {
+                        let unused = lines.amount - (turn.counts.lines_in - before) as usize;
+                        self.ctx.worker.give_back(self.ctx.slot, Unit::Lines, unused);
                     }
                     if taken == end && ends_overlong {
                         self.ctx.overrun = Overrun::None;
@@ -645,15 +649,18 @@ impl<A: LineHandler> Session<A> {
                     scanned = 0;
                 }
                 Step::Made { keep, resume } => {
-                    let granted = self.is_line_rated();
-                    if granted && self.grant(Unit::Lines, 1) == 0 {
-                        continue;
+                    let mut grant = Grant { amount: 1, of_group: false };
+                    if self.is_line_rated() {
+                        grant = self.grant(Unit::Lines, turn.counts.lines_in, 1, || 1);
+                        if grant.amount == 0 {
+                            continue;
+                        }
                     }
                     let taken = framing::with_made_line(&framing, &mut buffer[done..], keep, |line| {
                         self.offer(Lines::made(line, framing), cx, turn)
                     });
-                    if granted && taken == 0 {
-                        self.ctx.worker.settle(self.ctx.slot, Unit::Lines, 1);
+                    if grant.of_group && taken == 0 {
+                        self.ctx.worker.give_back(self.ctx.slot, Unit::Lines, 1);
                     }
                     if taken > 0 {
                         self.ctx.overrun = Overrun::None;
@@ -684,15 +691,13 @@ impl<A: LineHandler> Session<A> {
         self.ctx.worker.is_rated() && self.ctx.phase == Phase::Open
     }
 
-    /// How much of `wanted` the session's rate allows now; what is not used has to be given back. With nothing left the
-    /// session is throttled, until a sweep has filled the bucket.
-    #[cold]
-    fn grant(&mut self, unit: Unit, wanted: usize) -> usize {
-        let granted = self.ctx.worker.grant(self.ctx.slot, unit, wanted);
-        if granted == 0 {
+    /// What the session's rate allows now. With nothing left it is throttled, until a sweep has filled the bucket.
+    fn grant(&self, unit: Unit, spent: u64, most: usize, wanted: impl FnOnce() -> usize) -> Grant {
+        let grant = self.ctx.worker.grant(self.ctx.slot, unit, spent, most, wanted);
+        if grant.amount == 0 {
             self.ctx.set(flag::THROTTLED);
         }
-        granted
+        grant
     }
 
     /// Offers lines to the handler. Returns how many bytes it took.
