@@ -49,7 +49,7 @@ mod flag {
     pub(super) const PAUSED: u32 = 1 << 3;
     /// The outbox went above the high watermark and is not yet at the low one.
     pub(super) const ABOVE: u32 = 1 << 4;
-    /// The handler has to be offered its lines anew.
+    /// What was not delivered is no longer what it was taken for: the framing is another, or a payload begins or ends.
     pub(super) const REFRAMED: u32 = 1 << 5;
     /// `stop()` was called, `stopping()` not yet asked.
     pub(super) const STOP: u32 = 1 << 6;
@@ -72,9 +72,13 @@ mod flag {
     pub(super) const DONE: u32 = 1 << 16;
     /// It has read as much as its rate allows for now.
     pub(super) const THROTTLED: u32 = 1 << 17;
+    /// The next bytes are a payload: how many, the slot knows.
+    pub(super) const RAW: u32 = 1 << 18;
 
-    /// While one of these holds, no line is delivered.
-    pub(super) const NO_LINES: u32 = WAITING | PAUSED | ABOVE | REFRAMED | STOP | ABORT | CLOSE | THROTTLED;
+    /// While one of these holds, nothing is delivered.
+    pub(super) const NO_INPUT: u32 = WAITING | PAUSED | ABOVE | STOP | ABORT | CLOSE | THROTTLED;
+    /// While one of these holds, no line is delivered from the block at hand.
+    pub(super) const NO_LINES: u32 = NO_INPUT | REFRAMED | RAW;
     /// One of these ends the work on the socket for now.
     pub(super) const INTERRUPT: u32 = AGAIN | STOP | ABORT | CLOSE;
 }
@@ -180,7 +184,13 @@ where
         if self.has(flag::PEER_EOF) { CloseReason::PeerEof } else { CloseReason::ClosedByHandler }
     }
 
-    /// Whether a line may be delivered now.
+    /// Whether lines or a payload may be delivered now.
+    #[inline]
+    fn accepts_input(&self) -> bool {
+        !self.has(flag::NO_INPUT)
+    }
+
+    /// Whether the next line may be delivered now.
     #[inline]
     pub(crate) fn accepts_lines(&self) -> bool {
         !self.has(flag::NO_LINES)
@@ -284,8 +294,64 @@ where
     pub fn set_framing(&mut self, framing: Framing) {
         if self.framing != framing {
             self.framing = framing;
-            self.set(flag::REFRAMED | flag::AGAIN);
+            self.set(flag::REFRAMED);
         }
+    }
+
+    /// Has the next `bytes` bytes come as a payload, to [`LineHandler::data`]: those after the line, or the chunk of a
+    /// payload, that is being handled. Behind them lines go on. It replaces what is left of a payload that was asked for
+    /// before; 0 ends one early.
+    ///
+    /// A payload is delivered in the chunks that it comes in, and never gathered: it may be longer than memory. It waits
+    /// when lines would wait: for a `wait` future, `pause`, the high watermark, a rate in bytes. Between its chunks the
+    /// line timeout runs.
+    ///
+    /// ```
+    /// use actix::Actor;
+    /// use actix_lines::{Chunk, Line, LineContext, LineHandler};
+    ///
+    /// /// A line says how many bytes follow; they are answered with how many of them are spaces.
+    /// #[derive(Default)]
+    /// struct Spaces(usize);
+    ///
+    /// impl Actor for Spaces {
+    ///     type Context = LineContext<Self>;
+    /// }
+    ///
+    /// impl LineHandler for Spaces {
+    ///     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+    ///         match std::str::from_utf8(line.text()).ok().and_then(|text| text.parse().ok()) {
+    ///             Some(bytes) => ctx.raw(bytes),
+    ///             None => ctx.write(b"how many bytes follow?\n"),
+    ///         }
+    ///     }
+    ///
+    ///     fn data(&mut self, chunk: Chunk<'_>, ctx: &mut Self::Context) {
+    ///         self.0 += chunk.iter().filter(|byte| **byte == b' ').count();
+    ///         if chunk.is_last() {
+    ///             ctx.write(format!("{}\n", std::mem::take(&mut self.0)).as_bytes());
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn raw(&mut self, bytes: u64) {
+        if self.has(flag::DONE) || (bytes == 0 && !self.has(flag::RAW)) {
+            return;
+        }
+        self.worker.slot(self.slot, |slot| slot.set_payload(bytes));
+        if bytes == 0 {
+            self.clear(flag::RAW);
+        } else {
+            self.set(flag::RAW);
+        }
+        self.set(flag::REFRAMED);
+    }
+
+    /// How many bytes of a payload have yet to come, without the chunk that is being handled; 0 if none was asked for. In
+    /// [`LineHandler::eof`] anything else says that the payload is not whole.
+    #[must_use]
+    pub fn raw_left(&self) -> u64 {
+        if self.has(flag::RAW) { self.worker.slot(self.slot, |slot| slot.payload()) } else { 0 }
     }
 
     /// Sets what becomes of bytes that its peer does not read, for this session instead of

@@ -435,6 +435,52 @@ impl AsRef<[u8]> for Line<'_> {
     }
 }
 
+/// Some bytes of a payload, in the buffer that they were read into: [`LineContext::raw`].
+///
+/// How a payload is cut into chunks depends on how it came: never rely on it.
+#[derive(Debug)]
+pub struct Chunk<'a> {
+    bytes: &'a mut [u8],
+    left: u64,
+}
+
+impl<'a> Chunk<'a> {
+    pub(crate) fn new(bytes: &'a mut [u8], left: u64) -> Self {
+        Self { bytes, left }
+    }
+
+    /// How many bytes of the payload come after this chunk.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Whether the payload ends with this chunk.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.left == 0
+    }
+}
+
+impl Deref for Chunk<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl DerefMut for Chunk<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.bytes
+    }
+}
+
+impl AsRef<[u8]> for Chunk<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
 /// The whole lines of one read, for a service that works on blocks: [`LineHandler::batch`](crate::LineHandler::batch).
 ///
 /// What is not taken is kept and offered again.

@@ -4,13 +4,13 @@
 
 use actix::Actor;
 
-use crate::{CloseReport, Line, LineContext, Lines};
+use crate::{Chunk, CloseReport, Line, LineContext, Lines};
 
 /// A session's actor: what happens for one line, and, where the defaults do not fit, for everything else that a
 /// connection may do.
 ///
 /// The actor is an ordinary one: it may handle any message, spawn futures, set timers, wait. Hooks come in this order:
-/// [`Actor::started`], [`opened`](Self::opened), lines in between, [`tail`](Self::tail) and [`eof`](Self::eof) once the
+/// [`Actor::started`], [`opened`](Self::opened), lines and [`data`](Self::data) in between, [`tail`](Self::tail) and [`eof`](Self::eof) once the
 /// peer's bytes have ended, [`Actor::stopping`], [`closed`](Self::closed), [`Actor::stopped`]. After a panic in any of
 /// them none is called again.
 ///
@@ -49,6 +49,10 @@ pub trait LineHandler: Actor<Context = LineContext<Self>> {
             self.line(line, ctx);
         }
     }
+
+    /// Bytes of a payload have come, which [`LineContext::raw`] asked for. The default drops them: whoever asks for a
+    /// payload has this method.
+    fn data(&mut self, _chunk: Chunk<'_>, _ctx: &mut Self::Context) {}
 
     /// The session has begun: the place to greet.
     fn opened(&mut self, _ctx: &mut Self::Context) {}

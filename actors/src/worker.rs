@@ -196,6 +196,8 @@ struct Rare {
     /// The same, for how fast it is read.
     rate: Option<RateLimit>,
     member: Option<Member>,
+    /// Bytes of a payload that have yet to come.
+    payload: u64,
 }
 
 /// What one turn adds to a session's counters.
@@ -884,6 +886,14 @@ impl Slot {
         }
         self.throttled = grant.amount == 0;
         grant
+    }
+
+    pub(crate) fn payload(&self) -> u64 {
+        self.rare.as_ref().map_or(0, |rare| rare.payload)
+    }
+
+    pub(crate) fn set_payload(&mut self, bytes: u64) {
+        self.rare().payload = bytes;
     }
 
     pub(crate) fn pressure(&self, default: Pressure) -> Pressure {

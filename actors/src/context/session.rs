@@ -22,7 +22,7 @@ use tokio::io::ReadBuf;
 
 use super::{Extra, LineContext, Phase, flag};
 use crate::{
-    CloseReason, Connection, Framing, Half, Line, LineHandler, Lines,
+    Chunk, CloseReason, Connection, Framing, Half, Line, LineHandler, Lines,
     admission::Place,
     framing::{self, Overrun, SLACK_BYTES, Step},
     limits::{CARRY_BYTES, MESSAGES_PER_TURN, Pressure, PressurePolicy, ROUNDS_PER_TURN, SCRATCH_BYTES},
@@ -195,7 +195,7 @@ impl<A: LineHandler> Session<A> {
         let held = flag::WAITING | flag::PAUSED | flag::ABOVE | flag::HELD | flag::EOF_SAID | flag::THROTTLED;
         let standing = Standing::default()
             .with(Standing::OPEN, ctx.phase == Phase::Open)
-            .with(Standing::PARTIAL, !ctx.input.is_empty())
+            .with(Standing::PARTIAL, !ctx.input.is_empty() || ctx.has(flag::RAW))
             .with(Standing::WRITING, outbox_len > 0 || ctx.has(flag::UNFLUSHED) || ctx.phase == Phase::Closing)
             .with(Standing::STILL, ctx.has(held));
         let memory = ctx.outbox.as_ref().map_or(0, |outbox| outbox.memory()) + ctx.input.capacity();
@@ -412,8 +412,9 @@ impl<A: LineHandler> Session<A> {
         ctx.set(flag::AGAIN);
         let input = mem::take(&mut ctx.input);
         let rest = input.len() - ctx.start as usize;
-        let tail = ctx.framing.tail_len(&input[ctx.start as usize..]);
-        ctx.clear(flag::HELD);
+        let payload = rest.min(usize::try_from(ctx.raw_left()).unwrap_or(usize::MAX));
+        let tail = ctx.framing.tail_len(&input[ctx.start as usize + payload..]);
+        ctx.clear(flag::HELD | flag::RAW);
         ctx.worker.slot(ctx.slot, |slot| {
             slot.clear_deadline();
             slot.set_closing();
@@ -459,14 +460,14 @@ impl<A: LineHandler> Session<A> {
                 return Ok(());
             }
             if self.ctx.has(flag::HELD) {
-                if !self.ctx.accepts_lines() {
+                if !self.ctx.accepts_input() {
                     return Ok(());
                 }
                 self.deliver_own(cx, turn);
                 turn.failure.take().map_or(Ok(()), Err)?;
                 continue;
             }
-            if self.ctx.phase != Phase::Open || !self.ctx.accepts_lines() || self.ctx.has(flag::EOF_SAID) {
+            if self.ctx.phase != Phase::Open || !self.ctx.accepts_input() || self.ctx.has(flag::EOF_SAID) {
                 return Ok(());
             }
             if self.ctx.has(flag::PEER_EOF) {
@@ -483,7 +484,7 @@ impl<A: LineHandler> Session<A> {
         }
     }
 
-    /// A new framing begins with what was not delivered under the old one.
+    /// A new framing, or a payload, begins with what was not delivered before.
     fn reframe(&mut self) {
         if self.ctx.has(flag::REFRAMED) {
             self.ctx.clear(flag::REFRAMED);
@@ -599,10 +600,24 @@ impl<A: LineHandler> Session<A> {
         self.ctx.clear(flag::HELD);
         self.ctx.scanned = 0;
         let mut done = 0;
+        let mut reframed_at = 0;
         while done < *filled {
-            if !self.ctx.accepts_lines() || turn.failure.is_some() {
+            if !self.ctx.accepts_input() || turn.failure.is_some() {
                 self.ctx.set(flag::HELD);
                 break;
+            }
+            if self.ctx.has(flag::REFRAMED) {
+                if done == reframed_at {
+                    // It changes its mind and takes nothing: that may go on for ever, so others come in between.
+                    self.ctx.set(flag::HELD | flag::AGAIN);
+                    break;
+                }
+                self.reframe();
+                reframed_at = done;
+            }
+            if self.ctx.has(flag::RAW) {
+                done += self.offer_payload(&mut buffer[done..*filled], turn);
+                continue;
             }
             let framing = self.ctx.framing;
             match framing::step(&framing, self.ctx.overrun, &buffer[done..*filled], scanned) {
@@ -710,6 +725,21 @@ impl<A: LineHandler> Session<A> {
             self.write_through(answer, cx, turn);
         }
         taken
+    }
+
+    /// Gives the handler the part of its payload that is there. Returns how many bytes that was.
+    fn offer_payload(&mut self, bytes: &mut [u8], turn: &mut Turn) -> usize {
+        let wanted = self.ctx.raw_left();
+        let count = usize::try_from(wanted).unwrap_or(usize::MAX).min(bytes.len());
+        let left = wanted - count as u64;
+        // Before the handler sees it: it may ask for another.
+        self.ctx.worker.slot(self.ctx.slot, |slot| slot.set_payload(left));
+        if left == 0 {
+            self.ctx.clear(flag::RAW);
+        }
+        turn.counts.delivered = true;
+        self.guarded(|actor, ctx| actor.data(Chunk::new(&mut bytes[..count], left), ctx));
+        count
     }
 
     /// A handler that takes nothing though nothing keeps it from doing so would be asked for ever.
