@@ -32,7 +32,7 @@ use bytes::Bytes;
 
 pub(crate) use self::session::Session;
 use crate::{
-    CloseReason, Connection, Framing, LineHandler, Pressure, SessionId, framing::Overrun, outbox::Outbox,
+    CloseReason, Connection, Framing, LineHandler, LineSession, Pressure, SessionId, framing::Overrun, outbox::Outbox,
     transport::Transport, worker::Worker,
 };
 
@@ -412,8 +412,10 @@ impl<A> LineContext<A>
 where
     A: LineHandler,
 {
-    /// Starts a session without a listener, over any transport, on the current arbiter. It has no supervisor: its report
-    /// goes to its own [`closed`](LineHandler::closed) and to the log.
+    /// Starts a session without a listener, over any transport, on the current arbiter, with the default limits. It has no
+    /// supervisor: its report goes to its own [`closed`](LineHandler::closed) and to the log.
+    ///
+    /// [`LineSession`] starts one with other limits, or with its address at hand.
     ///
     /// # Panics
     /// Outside of an actix arbiter, as [`actix_rt::spawn`] does.
@@ -433,10 +435,6 @@ where
     /// # Ok::<(), std::io::Error>(()) }).unwrap();
     /// ```
     pub fn start(transport: impl Into<Transport>, framing: Framing, actor: A) -> SessionId {
-        let transport = transport.into();
-        let connection =
-            Connection { id: SessionId::next(), peer: transport.peer(), local: transport.local(), listener: None };
-        Session::start(&crate::worker::standalone(), transport, &connection, None, framing, actor);
-        connection.id
+        LineSession::new(transport).framing(framing).start(actor)
     }
 }

@@ -59,6 +59,7 @@ mod limits;
 mod report;
 mod rot13;
 mod server;
+mod standalone;
 mod transport;
 
 pub use crate::{
@@ -73,6 +74,7 @@ pub use crate::{
     rot13::{Rot13, rot13},
     server::{DEFAULT_BACKLOG, LineServer, MAX_WORKERS, ServerHandle},
     source::{Prefix, SourcePrefix},
+    standalone::LineSession,
     supervisor::{
         Drain, DrainProgress, DrainReport, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push,
         Pushed, SessionEvent, SetLimits, Stats, Subscribe, Supervisor,

@@ -65,7 +65,19 @@ impl<A: LineHandler> Session<A> {
         framing: Framing,
         actor: A,
     ) {
-        let session = Self {
+        Self::create(worker, transport, connection, place, framing, |_| (actor, ()));
+    }
+
+    /// Spawns a session whose actor is made with its context at hand; returns what is made besides.
+    pub(crate) fn create<R>(
+        worker: &Rc<Worker>,
+        transport: Transport,
+        connection: &Connection,
+        place: Option<Place>,
+        framing: Framing,
+        make: impl FnOnce(&mut LineContext<A>) -> (A, R),
+    ) -> R {
+        let mut session = Self {
             ctx: LineContext {
                 transport,
                 worker: Rc::clone(worker),
@@ -81,9 +93,12 @@ impl<A: LineHandler> Session<A> {
                 phase: Phase::Open,
                 overrun: Overrun::None,
             },
-            actor: Some(actor),
+            actor: None,
         };
+        let (actor, result) = make(&mut session.ctx);
+        session.actor = Some(actor);
         actix_rt::spawn(session);
+        result
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -817,13 +832,15 @@ impl<A: LineHandler> Future for Session<A> {
     }
 }
 
-/// The arbiter stops under the session, or its task is aborted: a last attempt to send, and the report.
+/// The arbiter stops under the session, its task is aborted, or its actor could not be made: a last attempt to send, and
+/// the report.
 impl<A: LineHandler> Drop for Session<A> {
     fn drop(&mut self) {
         if self.ctx.has(flag::DONE) {
             return;
         }
-        self.ctx.blame(CloseReason::WorkerStopped);
+        let is_unmade = self.actor.is_none() && std::thread::panicking();
+        self.ctx.blame(if is_unmade { CloseReason::HandlerPanicked } else { CloseReason::WorkerStopped });
         let mut turn = Turn::default();
         self.begin_close();
         if let Some(outbox) = &mut self.ctx.outbox {
