@@ -126,6 +126,8 @@ struct Extra<A: Actor> {
     cancelled: Vec<SpawnHandle>,
     items_are_out: bool,
     last_handle: SpawnHandle,
+    /// Of the item that is being polled.
+    current_handle: SpawnHandle,
 }
 
 impl<A: Actor> Default for Extra<A> {
@@ -136,6 +138,7 @@ impl<A: Actor> Default for Extra<A> {
             cancelled: Vec::new(),
             items_are_out: false,
             last_handle: SpawnHandle::default(),
+            current_handle: SpawnHandle::default(),
         }
     }
 }
@@ -307,6 +310,37 @@ where
         })
     }
 
+    /// The handle of the spawned future that is being polled; the default one elsewhere. As
+    /// [`actix::Context::handle`].
+    #[must_use]
+    pub fn handle(&self) -> SpawnHandle {
+        self.extra.as_ref().map_or_else(SpawnHandle::default, |extra| extra.current_handle)
+    }
+
+    /// Whether anybody holds an address of the actor. As [`actix::Context::connected`].
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.mailbox.get().is_some_and(AddressReceiver::connected)
+    }
+
+    /// Sets how many messages may wait before a sender has to; each sender may add one. Default: 16. As
+    /// [`actix::Context::set_mailbox_capacity`].
+    pub fn set_mailbox_capacity(&mut self, capacity: usize) {
+        self.receiver();
+        if let Some(mailbox) = self.mailbox.get_mut() {
+            mailbox.set_capacity(capacity);
+        }
+    }
+
+    /// The mailbox, made the first time that it is needed.
+    fn receiver(&self) -> &AddressReceiver<A> {
+        self.mailbox.get_or_init(|| {
+            // The new receiver has to be polled once, or nobody is woken for a message.
+            self.set(flag::AGAIN);
+            channel(MAILBOX_CAPACITY).1
+        })
+    }
+
     fn extra(&mut self) -> &mut Extra<A> {
         self.extra.get_or_insert_default()
     }
@@ -388,12 +422,7 @@ where
 
     /// Gives the actor an address. The mailbox is made the first time somebody asks.
     fn address(&self) -> Addr<A> {
-        let receiver = self.mailbox.get_or_init(|| {
-            // The new receiver has to be polled once, or nobody is woken for a message.
-            self.set(flag::AGAIN);
-            channel(MAILBOX_CAPACITY).1
-        });
-        Addr::new(receiver.sender())
+        Addr::new(self.receiver().sender())
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use actix::{ActorContext, Running, dev::EnvelopeProxy};
+use actix::{ActorContext, Running, SpawnHandle, dev::EnvelopeProxy};
 use futures::Stream;
 use tokio::io::ReadBuf;
 
@@ -368,6 +368,7 @@ impl<A: LineHandler> Session<A> {
         let mut at = 0;
         while at < items.len() && !self.ctx.has(NOT_NOW) {
             let handle = items[at].0;
+            self.ctx.extra().current_handle = handle;
             let done = self.ctx.extra().cancelled.contains(&handle)
                 || self
                     .guarded(|actor, ctx| items[at].1.as_mut().poll(actor, ctx, cx))
@@ -385,6 +386,7 @@ impl<A: LineHandler> Session<A> {
         }
         let extra = self.ctx.extra();
         extra.items_are_out = false;
+        extra.current_handle = SpawnHandle::default();
         items.append(&mut extra.items);
         let cancelled = mem::take(&mut extra.cancelled);
         let dropped: Vec<_> = items.extract_if(.., |(handle, _)| cancelled.contains(handle)).collect();
