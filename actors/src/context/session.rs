@@ -321,21 +321,17 @@ impl<A: LineHandler> Session<A> {
 
     fn poll_waits(&mut self, cx: &mut Context<'_>) {
         while self.ctx.has(flag::WAITING) && !self.ctx.has(flag::STOP | flag::ABORT | flag::CLOSE) {
-            let waits = &mut self.ctx.extra().waits;
-            let Some(mut newest) = waits.pop() else {
+            let Some(mut newest) = self.ctx.extra().waits.pop() else {
                 self.ctx.clear(flag::WAITING);
                 self.ctx.worker.slot(self.ctx.slot, |slot| slot.clear_deadline());
                 break;
             };
-            // Its place, should others be pushed above it meanwhile. The flag stays: it counts as waiting.
-            let place = waits.len();
+            // The flag stays meanwhile: it counts as waiting.
             match self.guarded(|actor, ctx| newest.as_mut().poll(actor, ctx, cx)) {
                 Some(Poll::Pending) => {
-                    let waits = &mut self.ctx.extra().waits;
-                    waits.insert(place, newest);
-                    if waits.len() == place + 1 {
-                        break;
-                    }
+                    // Above those that it asked for, which come when it has ended: it may be what they need.
+                    self.ctx.extra().waits.push(newest);
+                    break;
                 }
                 Some(Poll::Ready(())) | None => self.discard_state(newest),
             }
