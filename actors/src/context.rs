@@ -122,7 +122,7 @@ type BoxActorFuture<A> = Pin<Box<dyn ActorFuture<A, Output = ()>>>;
 struct Extra<A: Actor> {
     waits: Vec<BoxActorFuture<A>>,
     items: Vec<(SpawnHandle, BoxActorFuture<A>)>,
-    /// Cancelled while the items are out to be polled.
+    /// Still among the items, or perhaps so if they are out to be polled.
     cancelled: Vec<SpawnHandle>,
     items_are_out: bool,
     last_handle: SpawnHandle,
@@ -408,15 +408,18 @@ where
         self.has(flag::WAITING) || self.state() != ActorState::Running
     }
 
+    /// Cancels a spawned future: it is not polled again, and dropped when user code is no longer running. Always `true`, as
+    /// in [`actix::Context`].
     fn cancel_future(&mut self, handle: SpawnHandle) -> bool {
-        let extra = self.extra();
-        if extra.items_are_out {
+        let Some(extra) = &mut self.extra else { return true };
+        let is_known = extra.items_are_out || extra.items.iter().any(|(known, _)| *known == handle);
+        if is_known && !extra.cancelled.contains(&handle) {
             extra.cancelled.push(handle);
+            // A future may cancel another whenever it is polled: that alone is no reason to be polled again.
+            if !extra.items_are_out {
+                self.set(flag::AGAIN);
+            }
         }
-        let Some(at) = extra.items.iter().position(|(known, _)| *known == handle) else {
-            return extra.items_are_out;
-        };
-        drop(extra.items.remove(at));
         true
     }
 
