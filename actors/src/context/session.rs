@@ -513,6 +513,7 @@ impl<A: LineHandler> Session<A> {
         let count = buffer.filled().len();
         let result = match poll {
             Poll::Pending => Ok(false),
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
             Poll::Ready(Err(error)) => Err((Half::Read, error)),
             Poll::Ready(Ok(())) if count == 0 => {
                 self.ctx.set(flag::PEER_EOF);
