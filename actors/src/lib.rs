@@ -56,6 +56,7 @@ mod worker;
 
 mod error;
 mod limits;
+mod memory;
 mod report;
 mod rot13;
 mod server;
@@ -69,6 +70,7 @@ pub use crate::{
     framing::{DEFAULT_MAX_LINE, Delimiter, Framing, Line, Lines, MAX_LINE_LIMIT, Overlong},
     handler::LineHandler,
     limits::{Limits, LimitsBuilder, OverLimit, Pressure, PressurePolicy, Rate, SoftLimit, Watermarks},
+    memory::{Faults, FaultyStream, MemoryCapacity, MemoryStream, StreamCall, memory_pair},
     query::{MAX_PAGE, SessionFilter, SessionInfo, SessionOrder, SessionPage, SessionQuery, SessionState},
     report::{CloseReason, CloseReport, Connection, Half, ListenerId, SessionId},
     rot13::{Rot13, rot13},
