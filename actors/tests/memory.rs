@@ -168,6 +168,22 @@ async fn a_call_fails_once_at_its_byte() {
 }
 
 #[actix::test]
+async fn reads_and_writes_may_be_short() {
+    let (ours, mut peer) = memory_pair(MemoryCapacity::default());
+    let (mut ours, faults) = FaultyStream::new(ours);
+    let mut buffer = [0; 100];
+    peer.write_all(&[1; 100]).await.unwrap();
+    faults.limit(Half::Read, 3);
+    assert_eq!(ours.read(&mut buffer).await.unwrap(), 3);
+    assert_eq!(ours.read(&mut buffer[..2]).await.unwrap(), 2);
+    assert_eq!(ours.write(&[2; 100]).await.unwrap(), 100, "the other half is as it was");
+    faults.limit(Half::Write, 7);
+    assert_eq!(ours.write(&[2; 100]).await.unwrap(), 7);
+    faults.limit(Half::Read, 0);
+    assert_eq!(ours.read(&mut buffer).await.unwrap(), 95);
+}
+
+#[actix::test]
 async fn whoever_waits_is_woken_by_a_fault_and_by_the_end_of_a_stall() {
     tokio::time::pause();
     let (ours, mut peer) = memory_pair(MemoryCapacity::default());

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use actix::{
-    ActorContext, ActorFutureExt, Addr, AsyncContext, MailboxError, WeakAddr, WeakRecipient, dev::SendError,
-    fut::wrap_future,
+    ActorContext, ActorFutureExt, Addr, Arbiter, AsyncContext, MailboxError, System, WeakAddr, WeakRecipient,
+    dev::SendError, fut::wrap_future,
 };
 
 use crate::contexts::{
-    Actix, Atomic, Beside, Do, Ending, InActor, Kind, Lines, Note, Passing, Probe, Run, Tell, after, agree, run,
+    Actix, Atomic, Beside, Do, Ending, InActor, Kind, Lines, Log, Note, Passing, Probe, Run, Tell, after, agree, run,
     settle, sleep, soon,
 };
 
@@ -231,6 +231,33 @@ fn recipients_and_weak_addresses_are_addresses() {
             "true"
         ]
     );
+}
+
+#[test]
+fn an_address_works_from_another_thread() {
+    // Not on the paused clock: threads do not know of it.
+    fn asks<K: Kind>() -> Vec<String> {
+        let log = Log::default();
+        System::new().block_on(async {
+            let address = K::create(|_| Probe::<K>::new(&log));
+            let other = Arbiter::new();
+            let (done, answers) = tokio::sync::oneshot::channel();
+            other.spawn(async move {
+                address.do_send(Note("one way"));
+                let first = address.send(InActor(1)).await;
+                address.tell(|_, ctx| ctx.stop());
+                let _ = done.send((first, address.send(Note("never")).await));
+            });
+            let (first, last) = answers.await.unwrap();
+            log.say(format!("{first:?} {}", last == Err(MailboxError::Closed)));
+            other.stop();
+            other.join().unwrap();
+        });
+        log.take().into_iter().filter(|text| !text.starts_with("stop") && *text != "dropped").collect()
+    }
+    let expected = ["started Running", "one way", "asked 1", "answers 1", "Ok(1) true"];
+    assert_eq!(asks::<Actix>(), expected);
+    assert_eq!(asks::<Lines>(), expected);
 }
 
 #[test]

@@ -229,6 +229,8 @@ fn timers_fire_in_the_order_of_their_times() {
     async fn script<K: Kind>(run: Run<K>) {
         let address = run.started(|probe, ctx| {
             ctx.run_later(Duration::from_millis(30), |probe, _| probe.say("30 ms"));
+            let start = tokio::time::Instant::now() + Duration::from_millis(40);
+            ctx.run_interval_at(start, Duration::from_millis(600), |probe, _| probe.say("40 ms and each 600 ms"));
             ctx.notify_later(Note("20 ms"), Duration::from_millis(20));
             ctx.run_later(Duration::from_millis(10), |probe, _| probe.say("10 ms"));
             ctx.run_later(Duration::ZERO, |probe, _| probe.say("0 ms"));
@@ -239,7 +241,10 @@ fn timers_fire_in_the_order_of_their_times() {
         });
         settle().await;
     }
-    agree!(script, ["started Running", "0 ms", "10 ms", "20 ms", "30 ms"]);
+    agree!(
+        script,
+        ["started Running", "0 ms", "10 ms", "20 ms", "30 ms", "40 ms and each 600 ms", "40 ms and each 600 ms"]
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix::{ActorContext, ActorFutureExt, AsyncContext, Running, fut::wrap_future};
 
-use crate::contexts::{Kind, Note, Passing, Probe, Run, Tell, after, agree, settle, sleep, soon};
+use crate::contexts::{Do, Kind, Note, Passing, Probe, Run, Tell, after, agree, settle, sleep, soon};
 
 #[test]
 fn while_one_waits_nothing_else_happens() {
@@ -116,6 +116,19 @@ fn a_wait_asked_for_by_a_future_holds_the_others() {
         settle().await;
     }
     agree!(script, ["started Running", "first", "waited", "second"]);
+}
+
+#[test]
+fn a_future_that_asks_for_a_wait_again_and_again_lets_the_others_have_their_turn() {
+    async fn script<K: Kind>(run: Run<K>) {
+        let _address = run.started(|_, ctx| {
+            let waits = (0..3).map(|_| Do::<K>::new(|_, ctx| ctx.wait(soon::<K>(|probe, _| probe.say("waited")))));
+            ctx.add_message_stream(futures::stream::iter(waits));
+            ctx.spawn(soon::<K>(|probe, _| probe.say("other")));
+        });
+        settle().await;
+    }
+    agree!(script, ["started Running", "waited", "other", "waited", "waited"]);
 }
 
 #[test]
