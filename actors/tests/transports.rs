@@ -239,7 +239,7 @@ async fn closes_politely<L: Link>() {
     assert_eq!(answer.len(), 5 + MUCH, "{}", L::NAME);
     drop(peer);
     let report = within("the report", report).await.unwrap();
-    assert_eq!(report.reason, CloseReason::ClosedByHandler, "{}", L::NAME);
+    assert_eq!((report.reason, report.cut), (CloseReason::ClosedByHandler, false), "{}", L::NAME);
     assert_eq!((report.lines_in, report.bytes_out, report.unsent_bytes), (1, 5 + MUCH as u64, 0), "{}", L::NAME);
     assert_eq!(report.bytes_in, 5 + report.undelivered_bytes, "{}", L::NAME);
 }
