@@ -94,7 +94,8 @@ enum Phase {
 /// All of [`ActorContext`] and [`AsyncContext`] means what it means in [`actix::Context`], with these differences, all on
 /// purpose: messages have a budget each turn; a `wait` delays everything, lines already read included, and has a
 /// deadline; a panic ends the session only, and no hook runs after it; the actor lives as long as its socket, whether
-/// anybody holds its address or not.
+/// anybody holds its address or not, and `stopped` comes when the socket is closed; futures keep their order, and are
+/// dropped after `stopping`.
 pub struct LineContext<A>
 where
     A: Actor<Context = LineContext<A>>,
