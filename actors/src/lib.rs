@@ -26,6 +26,9 @@
 //! }
 //! ```
 //!
+//! A session needs no listener: [`LineSession`] starts one over any two-way byte stream. In tests that is a
+//! [`memory_pair`], with a [`FaultyStream`] where it has to stall or fail.
+//!
 //! ```text
 //!                   control path:  Supervisor ── stats, sessions, push, kick, limits, drain
 //!                                    │    ▲
