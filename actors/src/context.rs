@@ -32,7 +32,7 @@ use bytes::Bytes;
 
 pub(crate) use self::session::Session;
 use crate::{
-    CloseReason, ConfigError, Connection, Framing, LineHandler, Pressure, RateGroup, RateLimit, SessionId,
+    CloseReason, ConfigError, Connection, Framing, LineHandler, LineSession, Pressure, RateGroup, RateLimit, SessionId,
     framing::Overrun, outbox::Outbox, transport::Transport, worker::Worker,
 };
 
@@ -100,7 +100,8 @@ enum Phase {
 /// All of [`ActorContext`] and [`AsyncContext`] means what it means in [`actix::Context`], with these differences, all on
 /// purpose: messages have a budget each turn; a `wait` delays everything, lines already read included, and has a
 /// deadline; a panic ends the session only, and no hook runs after it; the actor lives as long as its socket, whether
-/// anybody holds its address or not.
+/// anybody holds its address or not, and `stopped` comes when the socket is closed; futures keep their order, and are
+/// dropped after `stopping`.
 pub struct LineContext<A>
 where
     A: Actor<Context = LineContext<A>>,
@@ -128,10 +129,12 @@ type BoxActorFuture<A> = Pin<Box<dyn ActorFuture<A, Output = ()>>>;
 struct Extra<A: Actor> {
     waits: Vec<BoxActorFuture<A>>,
     items: Vec<(SpawnHandle, BoxActorFuture<A>)>,
-    /// Cancelled while the items are out to be polled.
+    /// Still among the items, or perhaps so if they are out to be polled.
     cancelled: Vec<SpawnHandle>,
     items_are_out: bool,
     last_handle: SpawnHandle,
+    /// Of the item that is being polled.
+    current_handle: SpawnHandle,
 }
 
 impl<A: Actor> Default for Extra<A> {
@@ -142,6 +145,7 @@ impl<A: Actor> Default for Extra<A> {
             cancelled: Vec::new(),
             items_are_out: false,
             last_handle: SpawnHandle::default(),
+            current_handle: SpawnHandle::default(),
         }
     }
 }
@@ -411,6 +415,37 @@ where
         })
     }
 
+    /// The handle of the spawned future that is being polled; the default one elsewhere. As
+    /// [`actix::Context::handle`].
+    #[must_use]
+    pub fn handle(&self) -> SpawnHandle {
+        self.extra.as_ref().map_or_else(SpawnHandle::default, |extra| extra.current_handle)
+    }
+
+    /// Whether anybody holds an address of the actor. As [`actix::Context::connected`].
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.mailbox.get().is_some_and(AddressReceiver::connected)
+    }
+
+    /// Sets how many messages may wait before a sender has to; each sender may add one. Default: 16. As
+    /// [`actix::Context::set_mailbox_capacity`].
+    pub fn set_mailbox_capacity(&mut self, capacity: usize) {
+        self.receiver();
+        if let Some(mailbox) = self.mailbox.get_mut() {
+            mailbox.set_capacity(capacity);
+        }
+    }
+
+    /// The mailbox, made the first time that it is needed.
+    fn receiver(&self) -> &AddressReceiver<A> {
+        self.mailbox.get_or_init(|| {
+            // The new receiver has to be polled once, or nobody is woken for a message.
+            self.set(flag::AGAIN);
+            channel(MAILBOX_CAPACITY).1
+        })
+    }
+
     fn extra(&mut self) -> &mut Extra<A> {
         self.extra.get_or_insert_default()
     }
@@ -478,26 +513,24 @@ where
         self.has(flag::WAITING) || self.state() != ActorState::Running
     }
 
+    /// Cancels a spawned future: it is not polled again, and dropped when user code is no longer running. Always `true`, as
+    /// in [`actix::Context`].
     fn cancel_future(&mut self, handle: SpawnHandle) -> bool {
-        let extra = self.extra();
-        if extra.items_are_out {
+        let Some(extra) = &mut self.extra else { return true };
+        let is_known = extra.items_are_out || extra.items.iter().any(|(known, _)| *known == handle);
+        if is_known && !extra.cancelled.contains(&handle) {
             extra.cancelled.push(handle);
+            // A future may cancel another whenever it is polled: that alone is no reason to be polled again.
+            if !extra.items_are_out {
+                self.set(flag::AGAIN);
+            }
         }
-        let Some(at) = extra.items.iter().position(|(known, _)| *known == handle) else {
-            return extra.items_are_out;
-        };
-        drop(extra.items.remove(at));
         true
     }
 
     /// Gives the actor an address. The mailbox is made the first time somebody asks.
     fn address(&self) -> Addr<A> {
-        let receiver = self.mailbox.get_or_init(|| {
-            // The new receiver has to be polled once, or nobody is woken for a message.
-            self.set(flag::AGAIN);
-            channel(MAILBOX_CAPACITY).1
-        });
-        Addr::new(receiver.sender())
+        Addr::new(self.receiver().sender())
     }
 }
 
@@ -516,8 +549,10 @@ impl<A> LineContext<A>
 where
     A: LineHandler,
 {
-    /// Starts a session without a listener, over any transport, on the current arbiter. It has no supervisor: its report
-    /// goes to its own [`closed`](LineHandler::closed) and to the log.
+    /// Starts a session without a listener, over any transport, on the current arbiter, with the default limits. It has no
+    /// supervisor: its report goes to its own [`closed`](LineHandler::closed) and to the log.
+    ///
+    /// [`LineSession`] starts one with other limits, or with its address at hand.
     ///
     /// # Panics
     /// Outside of an actix arbiter, as [`actix_rt::spawn`] does.
@@ -537,10 +572,6 @@ where
     /// # Ok::<(), std::io::Error>(()) }).unwrap();
     /// ```
     pub fn start(transport: impl Into<Transport>, framing: Framing, actor: A) -> SessionId {
-        let transport = transport.into();
-        let connection =
-            Connection { id: SessionId::next(), peer: transport.peer(), local: transport.local(), listener: None };
-        Session::start(&crate::worker::standalone(), transport, &connection, None, framing, actor);
-        connection.id
+        LineSession::new(transport).framing(framing).start(actor)
     }
 }

@@ -26,6 +26,9 @@
 //! }
 //! ```
 //!
+//! A session needs no listener: [`LineSession`] starts one over any two-way byte stream. In tests that is a
+//! [`memory_pair`], with a [`FaultyStream`] where it has to stall or fail.
+//!
 //! ```text
 //!                   control path:  Supervisor ── stats, sessions, push, kick, limits, drain
 //!                                    │    ▲
@@ -56,10 +59,12 @@ mod worker;
 
 mod error;
 mod limits;
+mod memory;
 mod rate;
 mod report;
 mod rot13;
 mod server;
+mod standalone;
 mod transport;
 
 pub use crate::{
@@ -69,12 +74,14 @@ pub use crate::{
     framing::{Chunk, DEFAULT_MAX_LINE, Delimiter, Framing, Line, Lines, MAX_LINE_LIMIT, Overlong},
     handler::LineHandler,
     limits::{Limits, LimitsBuilder, OverLimit, Pressure, PressurePolicy, Rate, SoftLimit, Watermarks},
+    memory::{Faults, FaultyStream, MemoryCapacity, MemoryStream, StreamCall, memory_pair},
     query::{MAX_PAGE, SessionFilter, SessionInfo, SessionOrder, SessionPage, SessionQuery, SessionState},
     rate::{RateGroup, RateLimit},
     report::{CloseReason, CloseReport, Connection, Half, ListenerId, SessionId},
     rot13::{Rot13, rot13},
     server::{DEFAULT_BACKLOG, LineServer, MAX_WORKERS, ServerHandle},
     source::{Prefix, SourcePrefix},
+    standalone::LineSession,
     supervisor::{
         Drain, DrainProgress, DrainReport, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push,
         Pushed, SessionEvent, SetLimits, Stats, Subscribe, Supervisor,

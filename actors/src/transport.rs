@@ -17,7 +17,9 @@ use tokio::{
 
 /// Any two-way byte stream: a unix socket, a TLS stream, a pipe, an in-memory pair.
 ///
-/// `poll_shutdown` has to tell the peer that our bytes end, and leave the other direction open.
+/// `poll_shutdown` has to tell the peer that our bytes end, and leave the other direction open. Tokio's pipes do not: over
+/// these the peer hears of an end that is ours only when the session is dropped, once it has
+/// [lingered](crate::LimitsBuilder::linger_timeout). A wrapper whose shutdown drops the sending end mends that.
 pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + 'static> ByteStream for T {}

@@ -7,7 +7,7 @@
 use std::{
     cell::{Cell, RefCell},
     net::{SocketAddr, TcpStream},
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -1123,19 +1123,20 @@ pub(crate) async fn look_after(
 }
 
 thread_local! {
-    /// The worker of sessions that were started without a server.
-    static STANDALONE: RefCell<std::rc::Weak<Worker>> = RefCell::default();
+    /// The workers of sessions that were started without a server: one for each set of limits.
+    static STANDALONE: RefCell<Vec<Weak<Worker>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The current arbiter's worker for sessions without a server.
-pub(crate) fn standalone() -> Rc<Worker> {
-    STANDALONE.with(|known| {
-        if let Some(worker) = known.borrow().upgrade().filter(|worker| worker.is_looked_after.get()) {
+/// The current arbiter's worker for sessions without a server that have these limits.
+pub(crate) fn standalone(limits: SessionLimits) -> Rc<Worker> {
+    STANDALONE.with_borrow_mut(|known| {
+        known.retain(|worker| worker.upgrade().is_some_and(|worker| worker.is_looked_after.get()));
+        if let Some(worker) = known.iter().filter_map(Weak::upgrade).find(|worker| worker.limits() == limits) {
             return worker;
         }
-        let worker = Worker::new(0, Limits::default().session, None);
+        let worker = Worker::new(0, limits, None);
         worker.is_looked_after.set(true);
-        *known.borrow_mut() = Rc::downgrade(&worker);
+        known.push(Rc::downgrade(&worker));
         let (_, orders) = mpsc::unbounded_channel();
         actix_rt::spawn(look_after(Rc::clone(&worker), orders, |_| {}));
         worker

@@ -16,7 +16,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use actix::{ActorContext, Running, dev::EnvelopeProxy};
+use actix::{ActorContext, Running, SpawnHandle, dev::EnvelopeProxy};
 use futures::Stream;
 use tokio::io::ReadBuf;
 
@@ -66,7 +66,19 @@ impl<A: LineHandler> Session<A> {
         framing: Framing,
         actor: A,
     ) {
-        let session = Self {
+        Self::create(worker, transport, connection, place, framing, |_| (actor, ()));
+    }
+
+    /// Spawns a session whose actor is made with its context at hand; returns what is made besides.
+    pub(crate) fn create<R>(
+        worker: &Rc<Worker>,
+        transport: Transport,
+        connection: &Connection,
+        place: Option<Place>,
+        framing: Framing,
+        make: impl FnOnce(&mut LineContext<A>) -> (A, R),
+    ) -> R {
+        let mut session = Self {
             ctx: LineContext {
                 transport,
                 worker: Rc::clone(worker),
@@ -82,9 +94,12 @@ impl<A: LineHandler> Session<A> {
                 phase: Phase::Open,
                 overrun: Overrun::None,
             },
-            actor: Some(actor),
+            actor: None,
         };
+        let (actor, result) = make(&mut session.ctx);
+        session.actor = Some(actor);
         actix_rt::spawn(session);
+        result
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -310,21 +325,17 @@ impl<A: LineHandler> Session<A> {
 
     fn poll_waits(&mut self, cx: &mut Context<'_>) {
         while self.ctx.has(flag::WAITING) && !self.ctx.has(flag::STOP | flag::ABORT | flag::CLOSE) {
-            let waits = &mut self.ctx.extra().waits;
-            let Some(mut newest) = waits.pop() else {
+            let Some(mut newest) = self.ctx.extra().waits.pop() else {
                 self.ctx.clear(flag::WAITING);
                 self.ctx.worker.slot(self.ctx.slot, |slot| slot.clear_deadline());
                 break;
             };
-            // Its place, should others be pushed above it meanwhile. The flag stays: it counts as waiting.
-            let place = waits.len();
+            // The flag stays meanwhile: it counts as waiting.
             match self.guarded(|actor, ctx| newest.as_mut().poll(actor, ctx, cx)) {
                 Some(Poll::Pending) => {
-                    let waits = &mut self.ctx.extra().waits;
-                    waits.insert(place, newest);
-                    if waits.len() == place + 1 {
-                        break;
-                    }
+                    // Above those that it asked for, which come when it has ended: it may be what they need.
+                    self.ctx.extra().waits.push(newest);
+                    break;
                 }
                 Some(Poll::Ready(())) | None => self.discard_state(newest),
             }
@@ -357,6 +368,7 @@ impl<A: LineHandler> Session<A> {
         let mut at = 0;
         while at < items.len() && !self.ctx.has(NOT_NOW) {
             let handle = items[at].0;
+            self.ctx.extra().current_handle = handle;
             let done = self.ctx.extra().cancelled.contains(&handle)
                 || self
                     .guarded(|actor, ctx| items[at].1.as_mut().poll(actor, ctx, cx))
@@ -374,6 +386,7 @@ impl<A: LineHandler> Session<A> {
         }
         let extra = self.ctx.extra();
         extra.items_are_out = false;
+        extra.current_handle = SpawnHandle::default();
         items.append(&mut extra.items);
         let cancelled = mem::take(&mut extra.cancelled);
         let dropped: Vec<_> = items.extract_if(.., |(handle, _)| cancelled.contains(handle)).collect();
@@ -515,6 +528,7 @@ impl<A: LineHandler> Session<A> {
         }
         let result = match poll {
             Poll::Pending => Ok(false),
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
             Poll::Ready(Err(error)) => Err((Half::Read, error)),
             Poll::Ready(Ok(())) if count == 0 => {
                 self.ctx.set(flag::PEER_EOF);
@@ -905,13 +919,15 @@ impl<A: LineHandler> Future for Session<A> {
     }
 }
 
-/// The arbiter stops under the session, or its task is aborted: a last attempt to send, and the report.
+/// The arbiter stops under the session, its task is aborted, or its actor could not be made: a last attempt to send, and
+/// the report.
 impl<A: LineHandler> Drop for Session<A> {
     fn drop(&mut self) {
         if self.ctx.has(flag::DONE) {
             return;
         }
-        self.ctx.blame(CloseReason::WorkerStopped);
+        let is_unmade = self.actor.is_none() && std::thread::panicking();
+        self.ctx.blame(if is_unmade { CloseReason::HandlerPanicked } else { CloseReason::WorkerStopped });
         let mut turn = Turn::default();
         self.begin_close();
         if let Some(outbox) = &mut self.ctx.outbox {

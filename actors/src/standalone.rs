@@ -1,0 +1,112 @@
+//! A session without a listener: over any byte stream, on the current arbiter, part of whatever system runs there.
+//!
+//! Not here: what a session does (`context`), sessions that a server accepts (`server`).
+
+use actix::{Addr, AsyncContext};
+
+use crate::{
+    Connection, Framing, Limits, LineContext, LineHandler, SessionId, Transport, context::Session,
+    limits::SessionLimits, worker,
+};
+
+/// A session that is about to start without a listener.
+///
+/// It has no supervisor: its report goes to its own [`closed`](LineHandler::closed) and to the log, and a drain is
+/// its handler's to start. It costs what a session of a server does; sessions of one arbiter that have the same limits share
+/// their buffers and their clock.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use actix::{Actor, Handler, Message};
+/// use actix_lines::{Limits, Line, LineContext, LineHandler, LineSession, Transport};
+/// use tokio::io::AsyncReadExt;
+///
+/// struct Notifier;
+///
+/// impl Actor for Notifier {
+///     type Context = LineContext<Self>;
+/// }
+///
+/// impl LineHandler for Notifier {
+///     fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {}
+/// }
+///
+/// #[derive(Message)]
+/// #[rtype(result = "()")]
+/// struct News(&'static str);
+///
+/// impl Handler<News> for Notifier {
+///     type Result = ();
+///     fn handle(&mut self, News(text): News, ctx: &mut Self::Context) {
+///         ctx.write(text.as_bytes());
+///     }
+/// }
+///
+/// # actix_rt::System::new().block_on(async {
+/// let limits = Limits::builder().idle_timeout(Some(Duration::from_secs(5))).build()?;
+/// let (ours, mut theirs) = tokio::io::duplex(1024);
+/// let notifier = LineSession::new(Transport::new(ours)).limits(&limits).create(|_ctx| Notifier);
+/// notifier.send(News("it rains\n")).await?;
+/// let mut line = [0; 9];
+/// theirs.read_exact(&mut line).await?;
+/// assert_eq!(&line, b"it rains\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Debug)]
+#[must_use = "a session begins when it is started"]
+pub struct LineSession {
+    transport: Transport,
+    framing: Framing,
+    limits: SessionLimits,
+}
+
+impl LineSession {
+    /// Begins with the defaults: [`Framing::lf`], [`Limits::default`].
+    pub fn new(transport: impl Into<Transport>) -> Self {
+        Self { transport: transport.into(), framing: Framing::default(), limits: Limits::default().session }
+    }
+
+    /// Sets where its lines end.
+    pub fn framing(mut self, framing: Framing) -> Self {
+        self.framing = framing;
+        self
+    }
+
+    /// Sets its limits: the watermarks, the pressure, the times and the read rate of `limits`. Those of a server as a whole, as
+    /// the number of sessions, accept rates and the memory budget, mean nothing to it.
+    pub fn limits(mut self, limits: &Limits) -> Self {
+        self.limits = limits.session;
+        self
+    }
+
+    /// Starts it on the current arbiter.
+    ///
+    /// # Panics
+    /// Outside of an actix arbiter, as [`actix_rt::spawn`] does.
+    pub fn start<A: LineHandler>(self, actor: A) -> SessionId {
+        let connection = self.connection();
+        let worker = worker::standalone(self.limits);
+        Session::start(&worker, self.transport, &connection, None, self.framing, actor);
+        connection.id
+    }
+
+    /// Starts it on the current arbiter, as [`Actor::create`](actix::Actor::create) does: `make` is given the context, and
+    /// may write, spawn and the rest before the session begins. Returns its address; messages that are sent before
+    /// [`Actor::started`](actix::Actor::started) wait for it.
+    ///
+    /// # Panics
+    /// Outside of an actix arbiter, as [`actix_rt::spawn`] does; and if `make` panics.
+    pub fn create<A: LineHandler>(self, make: impl FnOnce(&mut LineContext<A>) -> A) -> Addr<A> {
+        let connection = self.connection();
+        let worker = worker::standalone(self.limits);
+        Session::create(&worker, self.transport, &connection, None, self.framing, |ctx| {
+            let address = ctx.address();
+            (make(ctx), address)
+        })
+    }
+
+    fn connection(&self) -> Connection {
+        Connection { id: SessionId::next(), peer: self.transport.peer(), local: self.transport.local(), listener: None }
+    }
+}
