@@ -32,8 +32,8 @@ use bytes::Bytes;
 
 pub(crate) use self::session::Session;
 use crate::{
-    CloseReason, ConfigError, Connection, Framing, LineHandler, LineSession, Pressure, RateGroup, RateLimit, SessionId,
-    framing::Overrun, outbox::Outbox, transport::Transport, worker::Worker,
+    CloseReason, ConfigError, Connection, Framing, LineHandler, LineSession, Pressure, RateGroup, RateLimit, Room,
+    SessionId, framing::Overrun, outbox::Outbox, transport::Transport, worker::Worker,
 };
 
 /// Capacity that a session's mailbox asks for: actix's own default.
@@ -74,9 +74,11 @@ mod flag {
     pub(super) const THROTTLED: u32 = 1 << 17;
     /// The next bytes are a payload: how many, the slot knows.
     pub(super) const RAW: u32 = 1 << 18;
+    /// It has said more in a room than the members' workers have delivered.
+    pub(super) const CROWDED: u32 = 1 << 19;
 
     /// While one of these holds, nothing is delivered.
-    pub(super) const NO_INPUT: u32 = WAITING | PAUSED | ABOVE | STOP | ABORT | CLOSE | THROTTLED;
+    pub(super) const NO_INPUT: u32 = WAITING | PAUSED | ABOVE | STOP | ABORT | CLOSE | THROTTLED | CROWDED;
     /// While one of these holds, no line is delivered from the block at hand.
     pub(super) const NO_LINES: u32 = NO_INPUT | REFRAMED | RAW;
     /// One of these ends the work on the socket for now.
@@ -267,7 +269,7 @@ where
         if self.phase == Phase::Open {
             self.blame(reason);
             self.phase = Phase::Draining;
-            self.clear(flag::PAUSED | flag::THROTTLED);
+            self.clear(flag::PAUSED | flag::THROTTLED | flag::CROWDED);
             self.set(flag::AGAIN);
         }
     }
@@ -400,6 +402,32 @@ where
     pub fn leave_rate_group(&mut self) {
         if !self.has(flag::DONE) {
             self.worker.set_rate_group(self.slot, None);
+        }
+    }
+
+    /// Enters a room: from here on this session writes what is said there. To enter it twice changes nothing. It leaves
+    /// when it ends.
+    pub fn join(&mut self, room: &Room) {
+        if self.phase < Phase::Closing {
+            self.worker.join(self.slot, room);
+        }
+    }
+
+    /// Leaves a room, if it is in it.
+    pub fn leave(&mut self, room: &Room) {
+        if self.phase < Phase::Closing {
+            self.worker.leave(self.slot, room);
+        }
+    }
+
+    /// Has all members of a room but this session write `bytes`, which they share. Whoever says something need not be a
+    /// member.
+    ///
+    /// When workers of members do not keep up, this session is given no more lines until they do. What is said all the same, by
+    /// a timer perhaps, is [lost](Room::lost) when a worker is owed more than 4 MiB.
+    pub fn say(&mut self, room: &Room, bytes: impl Into<Bytes>) {
+        if !self.has(flag::DONE) && self.worker.say(self.slot, room, bytes.into()) && self.phase == Phase::Open {
+            self.set(flag::CROWDED);
         }
     }
 

@@ -62,6 +62,7 @@ mod limits;
 mod memory;
 mod rate;
 mod report;
+mod room;
 mod rot13;
 mod server;
 mod standalone;
@@ -78,6 +79,7 @@ pub use crate::{
     query::{MAX_PAGE, SessionFilter, SessionInfo, SessionOrder, SessionPage, SessionQuery, SessionState},
     rate::{RateGroup, RateLimit},
     report::{CloseReason, CloseReport, Connection, Half, ListenerId, SessionId},
+    room::Room,
     rot13::{Rot13, rot13},
     server::{DEFAULT_BACKLOG, LineServer, MAX_WORKERS, ServerHandle},
     source::{Prefix, SourcePrefix},

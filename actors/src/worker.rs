@@ -32,6 +32,7 @@ use crate::{
     outbox::Outbox,
     query::{SessionFilter, SessionInfo, SessionQuery, SessionState},
     rate::{Allowance, Grant, Member, RateGroup, RateLimit, Unit},
+    room::{self, BYTES_PER_SLICE, DELIVERIES_PER_SLICE, Delivery, Hearing, Inbox, Members, Room},
     supervisor::{Answer, Answered, Batch},
 };
 
@@ -198,6 +199,9 @@ struct Rare {
     member: Option<Member>,
     /// Bytes of a payload that have yet to come.
     payload: u64,
+    /// The rooms that it is in, and whom it waits for before it says more in one.
+    rooms: Vec<room::Place>,
+    crowded: Option<Arc<Inbox>>,
 }
 
 /// What one turn adds to a session's counters.
@@ -291,11 +295,16 @@ pub(crate) struct Worker {
     held: Cell<usize>,
     published: Cell<usize>,
     reports_ready: Notify,
+    /// What is said in rooms that have members here.
+    inbox: Arc<Inbox>,
+    said: Cell<Option<Hearing>>,
+    members: RefCell<Members>,
     upstream: Option<Upstream>,
 }
 
 impl Worker {
     pub(crate) fn new(index: usize, limits: SessionLimits, upstream: Option<Upstream>) -> Rc<Self> {
+        let (inbox, said) = Inbox::new();
         Rc::new(Self {
             index,
             limits: Cell::new(limits),
@@ -321,6 +330,9 @@ impl Worker {
             held: Cell::new(0),
             published: Cell::new(0),
             reports_ready: Notify::new(),
+            inbox,
+            said: Cell::new(Some(said)),
+            members: RefCell::default(),
             upstream,
         })
     }
@@ -553,6 +565,73 @@ impl Worker {
         self.rated.set(self.rated.get() + usize::from(has) - usize::from(had));
     }
 
+    pub(crate) fn join(&self, index: u32, room: &Room) {
+        let mut members = self.members.borrow_mut();
+        self.slot(index, |slot| members.join(&mut slot.rare().rooms, index, room, &self.inbox));
+    }
+
+    pub(crate) fn leave(&self, index: u32, room: &Room) {
+        let mut members = self.members.borrow_mut();
+        self.slot(index, |slot| {
+            if let Some(rare) = &mut slot.rare {
+                members.leave(&mut rare.rooms, room, &self.inbox);
+            }
+        });
+    }
+
+    /// A session that ends leaves its rooms.
+    pub(crate) fn leave_rooms(&self, index: u32) {
+        let rooms = self.slot(index, |slot| slot.rare.as_mut().map(|rare| std::mem::take(&mut rare.rooms)));
+        let mut members = self.members.borrow_mut();
+        rooms.unwrap_or_default().into_iter().for_each(|place| members.give_up(place, &self.inbox));
+    }
+
+    /// Has the other members of a room write `bytes`. True if the session should say no more for now.
+    pub(crate) fn say(&self, index: u32, room: &Room, bytes: Bytes) -> bool {
+        let id = self.slot(index, |slot| slot.id);
+        let mut crowded = None;
+        room.send(bytes, Some(id), |inbox| crowded = Some(Arc::clone(inbox)));
+        let Some(inbox) = crowded else { return false };
+        self.slot(index, |slot| {
+            let waits = slot.waker.as_ref().is_some_and(|waker| inbox.wait(waker));
+            slot.rare().crowded = waits.then_some(inbox);
+            waits
+        })
+    }
+
+    /// Whether whom a session waits for before it says more still does not keep up.
+    pub(crate) fn is_crowded(&self, index: u32) -> bool {
+        self.slot(index, |slot| {
+            let Some(rare) = &mut slot.rare else { return false };
+            rare.crowded.take_if(|inbox| !inbox.is_crowded());
+            rare.crowded.is_some()
+        })
+    }
+
+    /// Delivers of what was said in rooms a slice; false when nothing is left of it.
+    fn deliver(&self, delivery: &mut Option<Delivery>, said: &mut Hearing) -> bool {
+        let default = self.limits.get().pressure;
+        let members = self.members.borrow();
+        let mut slots = self.slots.borrow_mut();
+        let (mut left, mut bytes_left) = (DELIVERIES_PER_SLICE, BYTES_PER_SLICE);
+        while let Some(mut current) = delivery.take().or_else(|| said.next_now().map(Delivery::new)) {
+            let done = current.go_on(&members, &self.inbox, left, |slot, said| {
+                let Some(slot) = slots.at(slot) else { return true };
+                Some(slot.id) == said.except || slot.closing || slot.offer(&said.bytes, default, &self.told)
+            });
+            // What had no members left took some time, too.
+            left = left.saturating_sub(done.unwrap_or(0).max(1));
+            bytes_left = bytes_left.saturating_sub(current.len());
+            if done.is_some() {
+                *delivery = Some(current);
+            }
+            if left == 0 || bytes_left == 0 {
+                return true;
+            }
+        }
+        false
+    }
+
     /// The counters of this worker, its living sessions included.
     fn stats(&self) -> Stats {
         let mut stats = self.counters.borrow().clone();
@@ -722,15 +801,9 @@ impl Worker {
             }
             Question::Push { whom, bytes } => {
                 for slot in sessions.filter(|slot| !slot.closing && whom.has(&slot.info(self.index, moment))) {
-                    let Pressure { policy, hard, .. } = slot.pressure(limits.pressure);
-                    if policy == PressurePolicy::PauseReader || !slot.is_full(bytes.len(), hard) {
-                        slot.push(&bytes, &self.told);
-                        answer.count += 1;
-                        continue;
-                    }
-                    answer.dropped += 1;
-                    if policy == PressurePolicy::Disconnect {
-                        slot.tell(Command::Overflow, &self.told);
+                    match slot.offer(&bytes, limits.pressure, &self.told) {
+                        true => answer.count += 1,
+                        false => answer.dropped += 1,
                     }
                 }
             }
@@ -931,6 +1004,19 @@ impl Slot {
         self.outbox_len as usize + pushed + more > limit
     }
 
+    /// Has the session write `bytes` in its next turn, unless its outbox holds too much: then its policy says what
+    /// becomes of it, and this is false.
+    fn offer(&mut self, bytes: &Bytes, default: Pressure, told: &Cell<usize>) -> bool {
+        let Pressure { policy, hard, .. } = self.pressure(default);
+        let takes = policy == PressurePolicy::PauseReader || !self.is_full(bytes.len(), hard);
+        if takes {
+            self.push(bytes, told);
+        } else if policy == PressurePolicy::Disconnect {
+            self.tell(Command::Overflow, told);
+        }
+        takes
+    }
+
     /// Has the session write `bytes` in its next turn.
     fn push(&mut self, bytes: &Bytes, told: &Cell<usize>) {
         let rare = self.rare();
@@ -1083,6 +1169,10 @@ pub(crate) async fn look_after(
     let mut spread = tokio::time::interval(SPREAD_TICK);
     spread.set_missed_tick_behavior(MissedTickBehavior::Delay);
     worker.is_looked_after.set(true);
+    // A worker has one such task, so they are there.
+    let mut said = worker.said.take().unwrap_or_else(|| Inbox::new().1);
+    let mut delivery = None;
+    let mut delivers = false;
     let mut open = true;
     let mut send_at = None;
     while open || worker.live.get() > 0 || send_at.is_some() {
@@ -1095,6 +1185,11 @@ pub(crate) async fn look_after(
                 Some(Order::Answer { token, question }) => worker.send_reports(Some(worker.answer(token, question))),
                 None => open = false,
             },
+            heard = said.next(), if !delivers => {
+                delivery = heard.map(Delivery::new);
+                delivers = worker.deliver(&mut delivery, &mut said);
+            }
+            () = tokio::task::yield_now(), if delivers => delivers = worker.deliver(&mut delivery, &mut said),
             () = worker.reports_ready.notified() => {
                 worker.evict_if_needed();
                 if !worker.reports.borrow().is_empty() {

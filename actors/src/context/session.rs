@@ -110,6 +110,9 @@ impl<A: LineHandler> Session<A> {
         if !commands.is_empty() {
             self.obey(commands);
         }
+        if self.ctx.has(flag::CROWDED) && !self.ctx.worker.is_crowded(self.ctx.slot) {
+            self.ctx.clear(flag::CROWDED);
+        }
         if !self.ctx.has(flag::STARTED) {
             self.ctx.set(flag::STARTED);
             // A task's waker is the same in each of its turns.
@@ -207,7 +210,8 @@ impl<A: LineHandler> Session<A> {
         } else if outbox_len == 0 {
             ctx.outbox = None;
         }
-        let held = flag::WAITING | flag::PAUSED | flag::ABOVE | flag::HELD | flag::EOF_SAID | flag::THROTTLED;
+        let held =
+            flag::WAITING | flag::PAUSED | flag::ABOVE | flag::HELD | flag::EOF_SAID | flag::THROTTLED | flag::CROWDED;
         let standing = Standing::default()
             .with(Standing::OPEN, ctx.phase == Phase::Open)
             .with(Standing::PARTIAL, !ctx.input.is_empty() || ctx.has(flag::RAW))
@@ -434,6 +438,7 @@ impl<A: LineHandler> Session<A> {
             slot.add_undelivered(rest);
             slot.add_tail(tail);
         });
+        ctx.worker.leave_rooms(ctx.slot);
         let extra = ctx.extra.take();
         let mailbox = ctx.mailbox.take();
         if let Some(extra) = extra {

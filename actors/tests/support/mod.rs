@@ -152,6 +152,25 @@ impl Peer {
         taken
     }
 
+    /// Sends of `bytes` what the server takes until it takes no more; it has nothing to answer. Returns how many that were.
+    pub async fn send_until_full(&mut self, bytes: &[u8]) -> usize {
+        let mut taken = 0;
+        let mut same = 0;
+        eventually("the server to stop reading", async || {
+            let before = taken;
+            while let Ok(count) = self.stream.try_write(&bytes[taken..])
+                && count > 0
+            {
+                taken += count;
+            }
+            // Half a second without progress, a tick of `eventually` after the other.
+            same = if taken == before { same + 1 } else { 0 };
+            taken == bytes.len() || same >= 250
+        })
+        .await;
+        taken
+    }
+
     pub async fn shutdown_write(&mut self) {
         self.stream.shutdown().await.unwrap();
     }

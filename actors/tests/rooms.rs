@@ -1,0 +1,378 @@
+//! Rooms: what one session says all others hear, in order, over all workers, at no more cost than their writes; who does
+//! not read loses it or is cut by his own policy, and nobody waits for him.
+
+mod support;
+
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use actix::{Actor, AsyncContext};
+use actix_lines::{
+    CloseReason, Line, LineContext, LineHandler, LineServer, LineSession, Pressure, PressurePolicy, Room,
+    SessionFilter, SessionState, Transport,
+};
+use bytes::Bytes;
+use support::{Peer, Server, eventually, within};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Says every line to the others of its room, but for a few that it does as it is told.
+struct Chatter {
+    room: Room,
+    /// Somebody has to say something for it to go on from `block`.
+    gate: Option<Arc<std::sync::Mutex<mpsc::Receiver<()>>>>,
+}
+
+impl Chatter {
+    fn new(room: &Room) -> Self {
+        Self { room: room.clone(), gate: None }
+    }
+}
+
+impl Actor for Chatter {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Chatter {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        let of = |policy| Pressure { policy, hard: 100_000, soft: None };
+        match line.text() {
+            b"join" => {
+                ctx.join(&self.room);
+                ctx.write(b"joined\n");
+            }
+            b"leave" => {
+                ctx.leave(&self.room);
+                ctx.write(b"left\n");
+            }
+            b"drop" => ctx.set_pressure(of(PressurePolicy::DropNewest)),
+            b"take" => ctx.set_pressure(of(PressurePolicy::PauseReader)),
+            b"disconnect" => ctx.set_pressure(of(PressurePolicy::Disconnect)),
+            b"block" => {
+                ctx.write(b"blocked\n");
+                // In another turn, when that has been sent. All of its worker is held up, and none of the others.
+                ctx.run_later(Duration::from_millis(1), |actor, _| {
+                    if let Some(gate) = &actor.gate {
+                        let _ = gate.lock().unwrap().recv();
+                    }
+                });
+            }
+            _ => ctx.say(&self.room, line.to_vec()),
+        }
+    }
+}
+
+async fn member(server: &Server) -> Peer {
+    let mut peer = server.connect().await;
+    peer.send(b"join\n").await;
+    peer.expect(b"joined\n").await;
+    peer
+}
+
+#[actix::test]
+async fn what_one_says_all_others_hear_once_and_in_its_order_over_all_workers() {
+    const MEMBERS: usize = 12;
+    const LINES: usize = 200;
+    let room = Room::new();
+    let of = room.clone();
+    let server = Server::start(LineServer::new(move |_| Chatter::new(&of)).workers(3)).await;
+    let mut peers = Vec::new();
+    for _ in 0..MEMBERS {
+        peers.push(member(&server).await);
+    }
+    assert_eq!(room.members(), MEMBERS);
+    let talk = |number: usize| (0..LINES).map(move |line| format!("{number} {line}\n")).collect::<String>();
+    for (number, peer) in peers.iter_mut().enumerate() {
+        peer.send(talk(number).as_bytes()).await;
+    }
+    for (number, peer) in peers.iter_mut().enumerate() {
+        let others = (0..MEMBERS).filter(|other| *other != number);
+        let mut heard = vec![0; others.clone().map(|other| talk(other).len()).sum()];
+        within("all that was said", peer.stream.read_exact(&mut heard)).await.unwrap();
+        let heard = String::from_utf8(heard).unwrap();
+        for other in others {
+            let prefix = format!("{other} ");
+            let lines: String = heard.split_inclusive('\n').filter(|line| line.starts_with(&prefix)).collect();
+            assert_eq!(lines, talk(other), "{number} heard of {other}");
+        }
+    }
+    assert_eq!(room.lost(), 0);
+    // To all, from somewhere else.
+    let outside = room.clone();
+    std::thread::spawn(move || outside.say("all of you\n")).join().unwrap();
+    for peer in &mut peers {
+        peer.expect(b"all of you\n").await;
+    }
+}
+
+#[actix::test]
+async fn members_come_once_and_leave_by_their_own_will_or_with_their_session() {
+    let room = Room::new();
+    let of = room.clone();
+    let mut server = Server::start(LineServer::new(move |_| Chatter::new(&of)).workers(2)).await;
+    let (mut one, mut two, mut three) = (member(&server).await, member(&server).await, member(&server).await);
+    two.send(b"join\n").await;
+    two.expect(b"joined\n").await;
+    assert_eq!(room.members(), 3);
+    one.send(b"hello\n").await;
+    two.expect(b"hello\n").await;
+    three.expect(b"hello\n").await;
+    two.send(b"leave\nleave\n").await;
+    two.expect(b"left\nleft\n").await;
+    assert_eq!(room.members(), 2);
+    // Who is not in the room may say something all the same.
+    two.send(b"from outside\n").await;
+    one.expect(b"from outside\n").await;
+    three.expect(b"from outside\n").await;
+    two.send(b"join\n").await;
+    two.expect(b"joined\n").await;
+    one.send(b"again\n").await;
+    two.expect(b"again\n").await;
+    drop(one);
+    server.report().await;
+    assert_eq!(room.members(), 2);
+    server.handle.kick(SessionFilter::default(), "").await.unwrap();
+    assert_eq!(two.rest().await, b"");
+    assert_eq!(three.rest().await, b"again\n");
+    // Not even while it lingers.
+    eventually("the room to be empty", async || room.members() == 0).await;
+    drop((two, three));
+    server.report().await;
+    server.report().await;
+    room.say("nobody\n");
+    assert_eq!(room.lost(), 0);
+    server.end().await;
+}
+
+#[actix::test]
+async fn a_member_that_does_not_read_loses_messages_or_is_cut_and_the_others_hear_all() {
+    let room = Room::new();
+    let of = room.clone();
+    let mut server = Server::start(LineServer::new(move |_| Chatter::new(&of)).workers(2)).await;
+    let (mut good, mut sayer) = (member(&server).await, server.connect().await);
+    let (mut dropping, mut cut) = (member(&server).await, member(&server).await);
+    dropping.send(b"drop\n").await;
+    cut.send(b"disconnect\n").await;
+    let mut line = vec![b'x'; 10_000];
+    line.push(b'\n');
+    let mut said = 0;
+    // Until what the kernel takes is full, and what the outbox may hold, too.
+    while room.lost() < 20 {
+        sayer.send(&line).await;
+        good.expect(&line).await;
+        said += 1;
+        assert!(said < 20_000, "nobody ever loses anything");
+    }
+    let report = server.report().await;
+    assert_eq!((report.reason, report.cut), (CloseReason::OutboxFull, true));
+    drop(cut);
+    let outbox = server.sessions().await.into_iter().map(|session| session.outbox_bytes).max().unwrap();
+    assert!(outbox <= 100_000, "{outbox}");
+    dropping.shutdown_write().await;
+    let got = dropping.rest().await;
+    // All but one message of those lost are its own.
+    assert_eq!(got.len() as u64, (said - (room.lost() - 1)) * line.len() as u64);
+    assert!(got.chunks(line.len()).all(|message| message == line));
+}
+
+#[actix::test]
+async fn all_members_share_one_message() {
+    let room = Room::new();
+    let mut ends = Vec::new();
+    let (ours, mut sayer) = tokio::io::duplex(1000);
+    LineSession::new(Transport::new(ours)).start(Chatter::new(&room));
+    for _ in 0..50 {
+        let (ours, mut theirs) = tokio::io::duplex(10);
+        LineSession::new(Transport::new(ours)).start(Chatter::new(&room));
+        theirs.write_all(b"join\n").await.unwrap();
+        theirs.read_exact(&mut [0; 7]).await.unwrap();
+        ends.push(theirs);
+    }
+    let message = Bytes::from(vec![b'm'; 100_000]);
+    room.say(message.clone());
+    eventually("all to have it", async || {
+        let mut begun = [0; 1];
+        for end in &mut ends {
+            if end.read(&mut begun).await.unwrap() == 0 || begun != *b"m" {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    // Each holds the rest of it, and none of them a copy: else they would let go of it at once.
+    assert!(!message.is_unique());
+    sayer.write_all(b"end\n").await.unwrap();
+    for end in &mut ends {
+        let mut rest = vec![0; 99_999 + 4];
+        within("the rest", end.read_exact(&mut rest)).await.unwrap();
+        assert!(rest.ends_with(b"mend\n"));
+    }
+    eventually("all to let go of it", async || message.is_unique()).await;
+}
+
+#[actix::test]
+async fn a_worker_that_does_not_keep_up_holds_back_who_says_something_and_nothing_is_lost() {
+    let (open, gate) = mpsc::channel();
+    let gate = Arc::new(std::sync::Mutex::new(gate));
+    let room = Room::new();
+    let of = room.clone();
+    let chatter = move |_: &_| Chatter { gate: Some(Arc::clone(&gate)), ..Chatter::new(&of) };
+    let server = Server::start(LineServer::new(chatter).workers(2)).await;
+    // The least loaded worker gets the next: one each.
+    let (mut blocked, mut sayer) = (member(&server).await, server.connect().await);
+    // What this member does with it is not the question.
+    blocked.send(b"take\nblock\n").await;
+    blocked.expect(b"blocked\n").await;
+    let line = [&b"y".repeat(9999)[..], b"\n"].concat();
+    let all = line.repeat(1000);
+    let taken = sayer.send_until_full(&all).await;
+    // What it has said, what it has read, and what the kernel holds.
+    assert!((1024 * 1024..9_000_000).contains(&taken), "{taken} bytes taken");
+    open.send(()).unwrap();
+    let mut heard = vec![0; all.len()];
+    let (sent, received) = tokio::join!(
+        within("the rest to be taken", sayer.stream.write_all(&all[taken..])),
+        within("all that was said", blocked.stream.read_exact(&mut heard)),
+    );
+    sent.unwrap();
+    received.unwrap();
+    assert!(heard == all);
+    assert_eq!(room.lost(), 0);
+    let held = server.sessions().await.into_iter().filter(|session| session.state != SessionState::Open).count();
+    assert_eq!(held, 0, "all go on");
+
+    // Whoever is no session cannot be held back: what is too much is lost and counted.
+    blocked.send(b"block\n").await;
+    blocked.expect(b"blocked\n").await;
+    for _ in 0..1000 {
+        room.say(line.clone());
+    }
+    let lost = room.lost();
+    assert!((500..700).contains(&lost), "of 10 MB, 4 MiB are kept: {lost}");
+    open.send(()).unwrap();
+    for _ in lost..1000 {
+        blocked.expect(&line).await;
+    }
+    // And what sessions say is heard again.
+    sayer.send(b"still here\n").await;
+    blocked.expect(b"still here\n").await;
+}
+
+#[actix::test]
+async fn a_large_room_lets_its_worker_do_other_things_meanwhile() {
+    const MEMBERS: usize = 5000;
+    let room = Room::new();
+    let mut ends = Vec::new();
+    for _ in 0..MEMBERS {
+        let (ours, mut theirs) = tokio::io::duplex(16);
+        LineSession::new(Transport::new(ours)).start(Chatter::new(&room));
+        theirs.write_all(b"join\n").await.unwrap();
+        ends.push(theirs);
+    }
+    for end in &mut ends {
+        end.read_exact(&mut [0; 7]).await.unwrap();
+    }
+    assert_eq!(room.members(), MEMBERS);
+    room.say("hello\n");
+    let mut steps = 0;
+    let mut heard = 0;
+    within("all to hear it", async {
+        while heard < MEMBERS {
+            tokio::task::yield_now().await;
+            let before = heard;
+            while heard < MEMBERS {
+                let mut message = [0; 6];
+                let read = futures::FutureExt::now_or_never(ends[heard].read_exact(&mut message));
+                let Some(read) = read else { break };
+                read.unwrap();
+                assert_eq!(&message, b"hello\n");
+                heard += 1;
+            }
+            steps += usize::from(heard > before);
+        }
+    })
+    .await;
+    assert!(steps >= 4, "{MEMBERS} members heard it in {steps} steps");
+    // The room is as good as new when half of it has left.
+    ends.truncate(MEMBERS / 2);
+    eventually("half of them to leave", async || room.members() == MEMBERS / 2).await;
+    room.say("half\n");
+    for end in &mut ends {
+        let mut message = [0; 5];
+        within("the half to hear it", end.read_exact(&mut message)).await.unwrap();
+    }
+    assert_eq!(room.lost(), 0);
+}
+
+#[actix::test]
+async fn sessions_with_and_without_a_server_share_a_room_and_one_that_ends_may_say_so() {
+    struct Leaving(Room);
+    impl Actor for Leaving {
+        type Context = LineContext<Self>;
+        fn stopping(&mut self, ctx: &mut Self::Context) -> actix::Running {
+            ctx.say(&self.0, "I am going\n");
+            actix::Running::Stop
+        }
+        fn stopped(&mut self, ctx: &mut Self::Context) {
+            ctx.say(&self.0, "I am gone\n");
+            ctx.join(&self.0);
+        }
+    }
+    impl LineHandler for Leaving {
+        fn line(&mut self, _: Line<'_>, ctx: &mut Self::Context) {
+            ctx.join(&self.0);
+            ctx.write(b"in\n");
+        }
+    }
+    let room = Room::new();
+    let of = room.clone();
+    let server = Server::start(LineServer::new(move |_| Chatter::new(&of)).workers(1)).await;
+    let mut listener = member(&server).await;
+    let (ours, mut leaving) = tokio::io::duplex(100);
+    LineSession::new(Transport::new(ours)).start(Leaving(room.clone()));
+    leaving.write_all(b"\n").await.unwrap();
+    leaving.read_exact(&mut [0; 3]).await.unwrap();
+    listener.send(b"hello\n").await;
+    let mut heard = [0; 6];
+    within("the greeting", leaving.read_exact(&mut heard)).await.unwrap();
+    assert_eq!(&heard, b"hello\n");
+    drop(leaving);
+    listener.expect(b"I am going\nI am gone\n").await;
+    assert_eq!(room.members(), 1);
+}
+
+#[actix::test]
+async fn whoever_waits_for_a_worker_that_ends_goes_on() {
+    // A room whose only member lives on an arbiter that never gets to deliver, and then stops.
+    let room = Room::new();
+    let arbiter = actix::Arbiter::new();
+    let (release, blocked) = mpsc::channel::<()>();
+    let (joined, has_joined) = tokio::sync::oneshot::channel();
+    let member = room.clone();
+    arbiter.spawn(async move {
+        let (ours, mut theirs) = tokio::io::duplex(1000);
+        LineSession::new(Transport::new(ours)).start(Chatter::new(&member));
+        theirs.write_all(b"join\n").await.unwrap();
+        theirs.read_exact(&mut [0; 7]).await.unwrap();
+        joined.send(()).unwrap();
+        let _ = blocked.recv();
+        actix::Arbiter::current().stop();
+        drop(theirs);
+    });
+    within("the member", has_joined).await.unwrap();
+    let of = room.clone();
+    let server = Server::start(LineServer::new(move |_| Chatter::new(&of)).workers(1)).await;
+    let mut sayer = server.connect().await;
+    let line = [&b"z".repeat(9999)[..], b"\n"].concat();
+    let all = line.repeat(1000);
+    let taken = sayer.send_until_full(&all).await;
+    assert!(taken < all.len());
+    release.send(()).unwrap();
+    within("the rest to be taken", sayer.stream.write_all(&all[taken..])).await.unwrap();
+    eventually("the room to be empty", async || room.members() == 0).await;
+    sayer.send(b"join\n").await;
+    sayer.expect(b"joined\n").await;
+    arbiter.join().unwrap();
+}
