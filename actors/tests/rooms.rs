@@ -275,26 +275,32 @@ async fn a_large_room_lets_its_worker_do_other_things_meanwhile() {
         end.read_exact(&mut [0; 7]).await.unwrap();
     }
     assert_eq!(room.members(), MEMBERS);
+    let (ours, mut typist) = tokio::io::duplex(16);
+    LineSession::new(Transport::new(ours)).start(Chatter::new(&room));
     room.say("hello\n");
-    let mut steps = 0;
-    let mut heard = 0;
-    within("all to hear it", async {
-        while heard < MEMBERS {
-            tokio::task::yield_now().await;
-            let before = heard;
-            while heard < MEMBERS {
-                let mut message = [0; 6];
-                let read = futures::FutureExt::now_or_never(ends[heard].read_exact(&mut message));
-                let Some(read) = read else { break };
-                read.unwrap();
-                assert_eq!(&message, b"hello\n");
-                heard += 1;
-            }
-            steps += usize::from(heard > before);
+    // Who types something when the worker has begun to tell them is not answered behind all of them.
+    let typing = tokio::task::spawn_local(async move {
+        tokio::task::yield_now().await;
+        typist.write_all(b"leave\n").await.unwrap();
+        typist.read_exact(&mut [0; 5]).await.unwrap();
+    });
+    within("an answer", typing).await.unwrap();
+    let has_heard = |end: &mut tokio::io::DuplexStream| {
+        let mut message = [0; 6];
+        // Or tokio would have nobody read more than 128 times at once.
+        let read = futures::FutureExt::now_or_never(tokio::task::unconstrained(end.read_exact(&mut message)));
+        read.is_some_and(|read| read.is_ok() && message == *b"hello\n")
+    };
+    let mut heard: Vec<_> = ends.iter_mut().map(has_heard).collect();
+    let count = heard.iter().filter(|heard| **heard).count();
+    assert!((1..MEMBERS * 4 / 5).contains(&count), "{count} of {MEMBERS} had heard it by then");
+    eventually("all to hear it", async || {
+        for (end, heard) in ends.iter_mut().zip(&mut heard) {
+            *heard = *heard || has_heard(end);
         }
+        heard.iter().all(|heard| *heard)
     })
     .await;
-    assert!(steps >= 4, "{MEMBERS} members heard it in {steps} steps");
     // The room is as good as new when half of it has left.
     ends.truncate(MEMBERS / 2);
     eventually("half of them to leave", async || room.members() == MEMBERS / 2).await;
