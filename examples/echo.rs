@@ -1,9 +1,17 @@
 //! The smallest line server: every line comes back as it came.
 //!
-//! `cargo run --release --example echo -- 127.0.0.1:40714`, then `nc 127.0.0.1 40714`.
+//! `cargo run --release --example echo`, then `nc 127.0.0.1 40714`.
 
 use actix::Actor;
 use actix_lines::{Line, LineContext, LineHandler, LineServer};
+use clap::Parser;
+
+#[derive(Parser)]
+struct Args {
+    /// Where to listen.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:40714")]
+    listen: String,
+}
 
 struct Echo;
 
@@ -19,8 +27,7 @@ impl LineHandler for Echo {
 
 #[actix::main]
 async fn main() -> std::io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:40714".to_owned());
-    let server = LineServer::new(|_connection| Echo).bind(address.as_str())?;
+    let server = LineServer::new(|_connection| Echo).bind(&*Args::parse().listen)?;
     eprintln!("listening on {}", server.addresses()[0]);
     server.run().await
 }

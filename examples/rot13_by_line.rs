@@ -1,13 +1,21 @@
 //! ROT13 line by line: what `rot13d` does for blocks, written as most services are written.
 //!
-//! `cargo run --release --example rot13_by_line -- 127.0.0.1:40715`, then `nc 127.0.0.1 40715`.
+//! `cargo run --release --example rot13_by_line`, then `nc 127.0.0.1 40715`.
 
 use actix::Actor;
 use actix_lines::{Line, LineContext, LineHandler, LineServer, rot13};
+use clap::Parser;
 
 /// As in `rot13d`: glibc's allocator wastes some 190 bytes on each session's task.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+#[derive(Parser)]
+struct Args {
+    /// Where to listen.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:40715")]
+    listen: String,
+}
 
 struct ByLine;
 
@@ -24,8 +32,7 @@ impl LineHandler for ByLine {
 
 #[actix::main]
 async fn main() -> std::io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:40715".to_owned());
-    let server = LineServer::new(|_connection| ByLine).workers(1).bind(address.as_str())?;
+    let server = LineServer::new(|_connection| ByLine).workers(1).bind(&*Args::parse().listen)?;
     eprintln!("listening on {}", server.addresses()[0]);
     server.run().await
 }

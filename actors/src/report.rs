@@ -5,11 +5,25 @@
 use std::{
     fmt, io,
     net::SocketAddr,
+    num::ParseIntError,
+    str::FromStr,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 /// A session's number: unique in the process, counted up from 1 in the order of admission.
+///
+/// It is written `#7`, and read with or without the `#`, as an operator types it.
+///
+/// ```
+/// use actix_lines::SessionId;
+///
+/// let id: SessionId = "#7".parse()?;
+/// assert_eq!(id, "7".parse()?);
+/// assert_eq!(id.to_string(), "#7");
+/// assert!("seven".parse::<SessionId>().is_err());
+/// # Ok::<(), std::num::ParseIntError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(u64);
 
@@ -29,6 +43,13 @@ impl SessionId {
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{}", self.0)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = ParseIntError;
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        text.strip_prefix('#').unwrap_or(text).parse().map(Self)
     }
 }
 
