@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use actix::{Actor, Running};
+use actix::{Actor, ActorContext, Running};
 use actix_lines::{Line, LineContext, LineHandler, LineServer, Room};
 use clap::Parser;
 
@@ -77,7 +77,7 @@ impl LineHandler for Chatter {
             (Some(_), "") => {}
             (Some(_), "/quit") => {
                 ctx.write(b"Goodbye.\r\n");
-                ctx.drain();
+                ctx.stop();
             }
             (Some(_), "/who") => {
                 let names = self.lobby.names().iter().map(String::as_str).collect::<Vec<_>>().join(", ");

@@ -132,7 +132,8 @@ async fn main() -> io::Result<()> {
     })
     .workers(1)
     .bind(&*args.http)?;
-    eprintln!("listening on {}, and for HTTP on {}", line_server.addresses()[0], http_server.addrs()[0]);
+    eprintln!("HTTP on {}", http_server.addrs()[0]);
+    eprintln!("listening on {}", line_server.addresses()[0]);
     http_server.run().await?;
     line_server.drain(Duration::from_secs(5)).await.map_err(io::Error::other)?;
     line_server.finished().await

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --example shout`, then `nc 127.0.0.1 40716`.
 
-use actix::Actor;
+use actix::{Actor, ActorContext};
 use actix_lines::{Line, LineContext, LineHandler, LineServer};
 use clap::Parser;
 
@@ -27,7 +27,7 @@ impl LineHandler for Shout {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         if line.text().is_empty() {
             ctx.write(b"BYE\r\n");
-            ctx.drain();
+            ctx.stop();
             return;
         }
         ctx.write(&line.text().to_ascii_uppercase());

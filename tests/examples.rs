@@ -1,0 +1,188 @@
+//! The examples as processes: each does what its header says, to the clients that it names.
+
+mod support;
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::SocketAddr,
+    process::Command,
+};
+
+use rustix::process::Signal;
+use support::{Server, address_in, connect, converse, example, expect, finish};
+
+fn start(name: &str) -> Server {
+    let mut command = example(name);
+    command.args(["--listen", "127.0.0.1:0"]);
+    Server::spawn(command)
+}
+
+/// What a peer is answered that sends all at once and half-closes.
+fn answer(server: &Server, question: &str) -> String {
+    String::from_utf8(converse(server.address, question.as_bytes())).unwrap()
+}
+
+#[test]
+fn echo_answers_each_line_with_itself() {
+    let server = start("echo");
+    assert_eq!(answer(&server, "hello\r\nhow are you?\ntail"), "hello\r\nhow are you?\ntail");
+}
+
+#[test]
+fn rot13_by_line_does_what_rot13d_does() {
+    let server = start("rot13_by_line");
+    assert_eq!(answer(&server, "Hello\ntail"), "Uryyb\ngnvy");
+}
+
+#[test]
+fn shout_shouts_until_an_empty_line() {
+    let server = start("shout");
+    let greeting = "Speak up! An empty line ends it.\r\n";
+    assert_eq!(answer(&server, "hello\r\ntail"), format!("{greeting}HELLO\r\nTAIL"));
+    assert_eq!(answer(&server, "one\n\ntwo\n"), format!("{greeting}ONE\nBYE\r\n"));
+}
+
+#[test]
+fn chat_has_names_and_hears_of_those_who_come_and_go() {
+    let server = start("chat");
+    let mut ann = server.connect();
+    expect(&mut ann, "Your name?\r\n");
+    ann.write_all(b"not a name\r\nann\r\n").unwrap();
+    expect(&mut ann, "1 to 20 letters and digits, please. Your name?\r\nWelcome, ann. There are 1 here.\r\n");
+    let mut bob = server.connect();
+    bob.write_all(b"ann\r\nbob\r\n").unwrap();
+    expect(&mut bob, "Your name?\r\nThat name is taken. Your name?\r\nWelcome, bob. There are 2 here.\r\n");
+    expect(&mut ann, "* bob is here\r\n");
+    ann.write_all(b"hello\r\n\r\n/who\r\n").unwrap();
+    expect(&mut bob, "ann: hello\r\n");
+    expect(&mut ann, "* ann, bob\r\n");
+    // One goes as he should, the other does not.
+    bob.write_all(b"/quit\r\n").unwrap();
+    expect(&mut bob, "Goodbye.\r\n");
+    assert_eq!(bob.read(&mut [0]).unwrap(), 0);
+    expect(&mut ann, "* bob has left\r\n");
+    let mut bob = server.connect();
+    bob.write_all(b"bob\r\n").unwrap();
+    expect(&mut bob, "Your name?\r\nWelcome, bob. There are 2 here.\r\n");
+    drop(ann);
+    expect(&mut bob, "* ann has left\r\n");
+}
+
+#[test]
+fn ask_another_actor_keeps_the_order_however_many_lines_come_together() {
+    let server = start("ask_another_actor");
+    let mut peer = server.connect();
+    peer.write_all(b"a\nb\n").unwrap();
+    expect(&mut peer, "0 times before\n0 times before\n");
+    let (mut question, mut expected) = (String::new(), String::new());
+    for number in 0..5000 {
+        question += if number % 5 == 0 { "a\n" } else { "b\n" };
+        let before = if number % 5 == 0 { number / 5 } else { number - number / 5 - 1 };
+        expected += &format!("{} times before\n", before + 1);
+    }
+    assert_eq!(answer(&server, &question), expected);
+    assert_eq!(answer(&server, "a"), "1001 times before\n", "the tail is asked, too");
+}
+
+/// A request as a browser makes it; returns the status and the body.
+fn http(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
+    let mut stream = connect(address);
+    let length = body.len();
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+fn with_http() -> (Server, SocketAddr) {
+    let mut command = example("embedded_in_actix_web");
+    command.args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+    let server = Server::spawn(command);
+    let address = address_in(&server.log_line("HTTP on "));
+    (server, address)
+}
+
+#[test]
+fn embedded_in_actix_web_shares_its_state_and_drains_when_it_is_told_to_end() {
+    let (mut server, api) = with_http();
+    let mut peer = server.connect();
+    let mut other = server.connect();
+    peer.write_all(b"from a line\n").unwrap();
+    expect(&mut other, "from a line\n");
+    assert_eq!(http(api, "GET", "/lines", ""), (200, "from a line\n".to_owned()));
+    assert_eq!(http(api, "POST", "/say", "from\nHTTP").0, 204);
+    expect(&mut peer, "from HTTP\n");
+    expect(&mut other, "from HTTP\n");
+    assert_eq!(http(api, "GET", "/lines", "").1, "from a line\nfrom HTTP\n");
+    let (status, list) = http(api, "GET", "/sessions", "");
+    assert_eq!((status, list.lines().count()), (200, 2), "{list}");
+    let mine = peer.local_addr().unwrap().to_string();
+    let line = list.lines().find(|line| line.contains(&mine)).unwrap();
+    assert!(line.ends_with("1 lines, 12 bytes in"), "{line}");
+    let id = line.split(' ').next().unwrap().trim_start_matches('#');
+    assert_eq!(http(api, "DELETE", &format!("/sessions/{id}"), "").0, 204);
+    expect(&mut peer, "ended by an administrator\n");
+    assert_eq!(peer.read(&mut [0]).unwrap(), 0);
+    assert_eq!(http(api, "DELETE", "/sessions/123456", "").0, 404);
+    assert_eq!(http(api, "DELETE", "/sessions/seven", "").0, 400);
+    server.signal(Signal::TERM);
+    assert_eq!(other.read(&mut [0]).unwrap(), 0, "a polite end");
+    drop((peer, other));
+    assert_eq!(server.wait().0, Some(0));
+}
+
+#[test]
+#[ignore = "needs curl and nc: run tests/run"]
+fn embedded_in_actix_web_talks_to_curl_and_nc() {
+    let (server, api) = with_http();
+    let curl = |arguments: &[&str], path: &str| {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "--fail", "--max-time", "20"]).args(arguments).arg(format!("{api}{path}"));
+        let output = finish(command, b"");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let mut nc = Command::new("nc");
+    nc.args(["-N", "127.0.0.1", &server.address.port().to_string()]);
+    assert!(finish(nc, b"what is said here\n").status.success());
+    assert_eq!(curl(&[], "/lines"), "what is said here\n");
+    let mut listening = BufReader::new(server.connect());
+    listening.get_mut().write_all(b"I am here\n").unwrap();
+    while !curl(&[], "/lines").contains("I am here") {}
+    curl(&["-d", "the kettle is on"], "/say");
+    let mut line = String::new();
+    listening.read_line(&mut line).unwrap();
+    assert_eq!(line, "the kettle is on\n");
+    let list = curl(&[], "/sessions");
+    let id = list.split(' ').next().unwrap().trim_start_matches('#');
+    curl(&["-X", "DELETE"], &format!("/sessions/{id}"));
+    line.clear();
+    listening.read_line(&mut line).unwrap();
+    assert_eq!(line, "ended by an administrator\n");
+}
+
+#[test]
+#[ignore = "needs telnet: run tests/run"]
+fn chat_talks_to_two_telnets() {
+    let server = start("chat");
+    let telnet = |name: &str| {
+        let mut command = Command::new("telnet");
+        command.args(["127.0.0.1", &server.address.port().to_string()]);
+        let patience = Some(support::PATIENCE.as_millis() as u64);
+        let mut telnet = rexpect::session::spawn_command(command, patience).unwrap();
+        telnet.exp_string("Your name?").unwrap();
+        telnet.send_line(name).unwrap();
+        telnet.exp_string(&format!("Welcome, {name}")).unwrap();
+        telnet
+    };
+    let mut ann = telnet("ann");
+    let mut bob = telnet("bob");
+    ann.exp_string("* bob is here").unwrap();
+    bob.send_line("good morning").unwrap();
+    ann.exp_string("bob: good morning").unwrap();
+    bob.send_line("/quit").unwrap();
+    bob.exp_string("Goodbye.").unwrap();
+    bob.exp_eof().unwrap();
+    ann.exp_string("* bob has left").unwrap();
+}
