@@ -90,3 +90,8 @@ pub use crate::{
     },
     transport::{ByteStream, Transport},
 };
+
+/// The guide, whose examples are tested as if they stood here.
+#[cfg(doctest)]
+#[doc = include_str!("../embedding.md")]
+struct Guide;
