@@ -3,9 +3,10 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::{
-    fs,
+    env, fs,
     io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
+    path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread,
@@ -48,6 +49,16 @@ pub fn rot13d() -> Command {
     command
 }
 
+/// An example of this package, as `cargo test` and `cargo build --examples` build it.
+#[track_caller]
+pub fn example(name: &str) -> Command {
+    // The test itself is in `deps`, beside `examples`.
+    let test = env::current_exe().expect("a program has a path");
+    let path = test.parent().and_then(Path::parent).expect("a target folder").join("examples").join(name);
+    assert!(path.exists(), "{path:?} is missing: run `cargo build --examples` first, in the same profile");
+    Command::new(path)
+}
+
 impl Server {
     /// Starts it on a free port, with more arguments; waits until it listens.
     pub fn start(arguments: &[&str]) -> Self {
@@ -70,7 +81,8 @@ impl Server {
         server
     }
 
-    fn launch(mut command: Command) -> Self {
+    /// Starts anything that logs to standard error, and waits for nothing.
+    pub fn launch(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let log = Arc::new(Log::default());
