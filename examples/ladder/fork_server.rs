@@ -5,8 +5,7 @@
 //! It teaches that waiting for many peers can be left to the scheduler. The session is a filter: it reads its standard
 //! input, writes its standard output, and does not know what a socket is. As under inetd, the server forks and executes
 //! itself with the connection in their place; plain `fork` has no safe form (see `docs/decisions/ladder.md`).
-//! It costs a process for each connection, busy or idle: memory, a start of about a millisecond, and a switch of processes
-//! for each line.
+//! It costs a process for each connection, busy or idle: its memory, its start, and a switch of processes for each line.
 //! What breaks it is the number of peers. A thousand idle ones are a thousand processes, and who connects without end is a
 //! fork bomb that only the system's limit on processes stops. Then the connection in hand waits until there is room, and
 //! those behind it in the backlog.
@@ -99,7 +98,7 @@ fn serve(listen: SocketAddr) -> io::Result<()> {
     let program = std::env::current_exe()?;
     let sessions = Arc::new(Sessions::default());
     let reaped = Arc::clone(&sessions);
-    thread::spawn(move || reaped.reap());
+    thread::Builder::new().spawn(move || reaped.reap())?;
     let mut is_short = false;
     // What cannot be had now may be had later; said once each time that it begins.
     let rest = |is_short: &mut bool, what: &str, error: io::Error| {

@@ -80,6 +80,10 @@ fn serve(listen: SocketAddr) -> io::Result<()> {
     let (signals, writer) = UnixStream::pair()?;
     pipe::register(SIGTERM, writer.try_clone()?)?;
     pipe::register(SIGINT, writer)?;
+    // Only a program started with many descriptors open gets there.
+    if [listener.as_raw_fd(), signals.as_raw_fd()].iter().any(|fd| *fd as usize >= FD_SETSIZE) {
+        return Err(io::Error::other("select has no place for its descriptors: start it with fewer open ones"));
+    }
     eprintln!("listening on {}", listener.local_addr()?);
     let mut acceptor = Some(Acceptor { listener, rest_until: None, is_short: false });
     let mut sessions: Vec<Session> = Vec::new();
@@ -161,7 +165,7 @@ impl Acceptor {
             self.is_short = false;
             // The kernel gives the lowest descriptor that is free, so one of the last means that the others are taken.
             let place = stream.as_raw_fd() as usize;
-            // Beyond the last there is no way to wait. Only a program started with many descriptors open gets there.
+            // Beyond the last there is no way to wait, not even for the end of a refusal.
             if place >= FD_SETSIZE || stream.set_nonblocking(true).is_err() || sessions.try_reserve(1).is_err() {
                 continue;
             }
