@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release --example buffered_event_server`, then `nc 127.0.0.1 40713`.
 //!
-//! It teaches to cut the state machine of the last rung in two. Below, `BufferedEvent` knows sockets, readiness, deadlines and how to
-//! close; above, `Rot13` knows lines, in thirty lines, and is called back: there is input, the output has gone,
+//! It teaches to cut the state machine of the last rung in two. Below, `BufferedEvent` knows sockets, readiness, deadlines
+//! and how to close; above, `Rot13` knows lines, in forty lines, and is called back: there is input, the output has gone,
 //! something has happened. Between them are two buffers and their watermarks.
 //! It costs two buffers while there is something in them, and the habit of thinking in callbacks.
 //! What breaks it is the callback that wants to wait, for another peer or a database: it has to return, and what it was
@@ -365,7 +365,7 @@ impl BufferedEvent {
     }
 
     fn write(&mut self, callbacks: &mut impl Callbacks, now: Instant) -> io::Result<()> {
-        while !self.output.bytes().is_empty() {
+        while self.phase != Phase::Over && !self.output.bytes().is_empty() {
             match self.stream.write(self.output.bytes()) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => {
