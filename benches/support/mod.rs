@@ -4,6 +4,8 @@
 // Each benchmark is a program of its own and uses a part of this.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod client;
+
 use std::{
     collections::BTreeMap,
     fmt::{Display, Write as _},
@@ -27,7 +29,9 @@ use rustix::{
 const USAGE: &str = "  --rounds N          default 15
   --server-core N, --client-core N   default 0 and 1
   --report FILE       write the tables there, too
-
+";
+/// And this, where servers are chosen on the command line.
+const SERVERS_USAGE: &str = "
 COMMAND is started as it is, with {port} replaced by a free port; without {port} it has to listen on 40713.
 Without --server, rot13d with one worker is measured.
 ";
@@ -41,7 +45,7 @@ const SOURCE_TRIES: usize = 10_000;
 
 /// What is asked for: of every benchmark, and of one in `own`.
 pub struct Options<Own> {
-    /// Name and command; the floor is the first and, as the control, the second.
+    /// Name and command; where there is a floor it is the first and, as the control, the second.
     pub servers: Vec<(String, String)>,
     pub rounds: usize,
     pub time: Duration,
@@ -57,7 +61,8 @@ pub struct Cores {
     pub client: usize,
 }
 
-/// The whole program. `own` is offered each option that is not everybody's and says whether it is one of its own.
+/// The whole program of a benchmark whose servers are chosen on the command line. `own` is offered each option that is
+/// not everybody's and says whether it is one of its own.
 pub fn main<Own>(
     usage: &str,
     time: Duration,
@@ -65,14 +70,34 @@ pub fn main<Own>(
     own: impl Fn(&mut Own, &str, &str) -> Result<bool, String>,
     run: impl FnOnce(&Options<Own>) -> Result<String, String>,
 ) -> ExitCode {
-    let options = match options(std::env::args().skip(1), time, defaults, own) {
+    program(&format!("{usage}{USAGE}{SERVERS_USAGE}"), options(time, None, defaults, own), run)
+}
+
+/// [`main`], of one that brings its servers, name and command each.
+pub fn main_of_these<Own>(
+    usage: &str,
+    time: Duration,
+    servers: Vec<(String, String)>,
+    defaults: Own,
+    own: impl Fn(&mut Own, &str, &str) -> Result<bool, String>,
+    run: impl FnOnce(&Options<Own>) -> Result<String, String>,
+) -> ExitCode {
+    program(&format!("{usage}{USAGE}"), options(time, Some(servers), defaults, own), run)
+}
+
+fn program<Own>(
+    usage: &str,
+    options: Result<Option<Options<Own>>, String>,
+    run: impl FnOnce(&Options<Own>) -> Result<String, String>,
+) -> ExitCode {
+    let options = match options {
         Ok(Some(options)) => options,
         Ok(None) => {
-            eprint!("{usage}{USAGE}");
+            eprint!("{usage}");
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            eprint!("{error}\n{usage}{USAGE}");
+            eprint!("{error}\n{usage}");
             return ExitCode::from(2);
         }
     };
@@ -98,13 +123,14 @@ pub fn main<Own>(
 
 /// As typed → as meant. `None` is a call that asks for nothing, as `cargo test` makes.
 fn options<Own>(
-    arguments: impl Iterator<Item = String>,
     time: Duration,
+    servers: Option<Vec<(String, String)>>,
     defaults: Own,
     own: impl Fn(&mut Own, &str, &str) -> Result<bool, String>,
 ) -> Result<Option<Options<Own>>, String> {
+    let has_floor = servers.is_none();
     let mut options = Options {
-        servers: Vec::new(),
+        servers: servers.unwrap_or_default(),
         rounds: 15,
         time,
         cores: Cores { server: 0, client: 1 },
@@ -112,15 +138,15 @@ fn options<Own>(
         own: defaults,
     };
     let mut floor = None;
-    let mut arguments = arguments.filter(|argument| argument != "--bench").peekable();
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench").peekable();
     if arguments.peek().is_none() {
         return Ok(None);
     }
     while let Some(flag) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{flag} needs a value"))?;
         match flag.as_str() {
-            "--floor" => floor = Some(value),
-            "--server" => {
+            "--floor" if has_floor => floor = Some(value),
+            "--server" if has_floor => {
                 let (name, command) = value.split_once('=').ok_or("--server needs NAME=COMMAND")?;
                 options.servers.push((name.to_owned(), command.to_owned()));
             }
@@ -135,6 +161,9 @@ fn options<Own>(
             _ if own(&mut options.own, &flag, &value)? => {}
             _ => return Err(format!("{flag} is not known")),
         }
+    }
+    if !has_floor {
+        return Ok(Some(options));
     }
     let floor = floor.ok_or("--floor is missing: without it there is no ratio")?;
     if options.servers.is_empty() {
@@ -204,14 +233,13 @@ impl Server {
         Ok(server)
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Since the start, of all threads that still live.
     pub fn scheduled(&self) -> Scheduled {
-        let Ok(tasks) = fs::read_dir(format!("/proc/{}/task", self.child.id())) else { return Scheduled::default() };
-        let times = tasks.flatten().map(|task| Scheduled::read(task.path()));
-        times.fold(Scheduled::default(), |sum, task| Scheduled {
-            ran: sum.ran + task.ran,
-            waited: sum.waited + task.waited,
-        })
+        Scheduled::of(self.id())
     }
 
     pub fn resident(&self) -> u64 {
@@ -234,6 +262,13 @@ impl Scheduled {
     /// Of the thread that calls.
     pub fn own() -> Self {
         Self::read("/proc/thread-self")
+    }
+
+    /// Of all threads of a process that still live.
+    pub fn of(process: u32) -> Self {
+        let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else { return Self::default() };
+        let times = tasks.flatten().map(|task| Self::read(task.path()));
+        times.fold(Self::default(), |sum, task| Self { ran: sum.ran + task.ran, waited: sum.waited + task.waited })
     }
 
     fn read(thread: impl AsRef<Path>) -> Self {

@@ -81,7 +81,8 @@ impl Server {
         server
     }
 
-    fn launch(mut command: Command) -> Self {
+    /// Starts anything that logs to standard error, and waits for nothing.
+    pub fn launch(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let log = Arc::new(Log::default());
