@@ -116,7 +116,7 @@ const LADDER: [Rung; 7] = [
     Rung {
         name: "rot13_by_line",
         example: Some("rot13_by_line"),
-        arguments: "127.0.0.1:{port}",
+        arguments: "--listen 127.0.0.1:{port}",
         code: &["examples/rot13_by_line.rs"],
         color: RGBColor(120, 113, 108),
     },

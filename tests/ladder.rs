@@ -43,7 +43,7 @@ impl Rung {
             Select => (example("select_server"), &["--listen", "127.0.0.1:0"][..]),
             Event => (example("event_server"), &["--listen", "127.0.0.1:0"][..]),
             BufferedEvent => (example("buffered_event_server"), &["--listen", "127.0.0.1:0"][..]),
-            ByLine => (example("rot13_by_line"), &["127.0.0.1:0"][..]),
+            ByLine => (example("rot13_by_line"), &["--listen", "127.0.0.1:0"][..]),
             Rot13d => (rot13d(), &["--listen", "127.0.0.1:0", "--workers", "1"][..]),
         };
         command.args(arguments);
