@@ -30,7 +30,7 @@ use actix::{
 };
 use bytes::Bytes;
 
-pub(crate) use self::session::Session;
+pub(crate) use self::session::{Session, dispose};
 use crate::{
     CloseReason, Connection, Framing, LineHandler, Pressure, SessionId, framing::Overrun, outbox::Outbox,
     transport::Transport, worker::Worker,
@@ -70,6 +70,10 @@ mod flag {
     pub(super) const STOPPING_SAID: u32 = 1 << 15;
     /// The slot is given back: nothing is left to be done.
     pub(super) const DONE: u32 = 1 << 16;
+    /// Nothing more will be written: the FIN follows what is in the outbox.
+    pub(super) const HALF_CLOSE: u32 = 1 << 17;
+    /// Our FIN has left while lines still come.
+    pub(super) const FIN_SENT: u32 = 1 << 18;
 
     /// While one of these holds, no line is delivered.
     pub(super) const NO_LINES: u32 = WAITING | PAUSED | ABOVE | REFRAMED | STOP | ABORT | CLOSE;
@@ -253,6 +257,17 @@ where
             self.phase = Phase::Draining;
             self.clear(flag::PAUSED);
             self.set(flag::AGAIN);
+        }
+    }
+
+    /// Says that nothing more will be written: what was written is flushed, then our FIN is sent, and lines come on until
+    /// the peer's bytes end. It is how a client says that it has asked everything, and still gets every answer.
+    ///
+    /// The FIN waits for messages that have come and for `wait` futures. What is written after it counts as unsent.
+    /// Calling it twice changes nothing.
+    pub fn half_close(&mut self) {
+        if self.phase == Phase::Open {
+            self.set(flag::HALF_CLOSE | flag::AGAIN);
         }
     }
 

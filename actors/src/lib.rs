@@ -54,6 +54,9 @@ mod source;
 mod supervisor;
 mod worker;
 
+mod connector;
+mod race;
+
 mod error;
 mod limits;
 mod report;
@@ -63,8 +66,9 @@ mod transport;
 
 pub use crate::{
     admission::RefuseReason,
+    connector::{Backoff, Connector, ConnectorBuilder, ConnectorEvent, Disconnect, GetSession},
     context::LineContext,
-    error::{BindError, ConfigError, ServerEnded},
+    error::{BindError, ConfigError, ConnectError, ServerEnded},
     framing::{DEFAULT_MAX_LINE, Delimiter, Framing, Line, Lines, MAX_LINE_LIMIT, Overlong},
     handler::LineHandler,
     limits::{Limits, LimitsBuilder, OverLimit, Pressure, PressurePolicy, Rate, SoftLimit, Watermarks},

@@ -18,7 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, oneshot},
     time::{Instant, MissedTickBehavior},
 };
 
@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Overflow = 1 << 9,
     /// It holds the most, and all together hold too much.
     Evict = 1 << 10,
+    /// Nothing more will be written; lines still come.
+    HalfClose = 1 << 11,
 }
 
 /// What was said to a session since its last turn.
@@ -186,6 +188,8 @@ struct Rare {
     pushed_len: usize,
     /// Its handler's own choice.
     pressure: Option<Pressure>,
+    /// Who waits for its report besides the supervisor.
+    report_to: Option<oneshot::Sender<CloseReport>>,
 }
 
 /// What one turn adds to a session's counters.
@@ -429,7 +433,7 @@ impl Worker {
             slots.free.push(index);
             slot
         };
-        let Some(slot) = slot else { return };
+        let Some(mut slot) = slot else { return };
         if !slot.commands.is_empty() {
             self.told.set(self.told.get() - 1);
         }
@@ -441,8 +445,13 @@ impl Worker {
         let report = slot.report(cut);
         log::debug!("{report}");
         self.counters.borrow_mut().count(&report);
+        let report_to = slot.rare.as_mut().and_then(|rare| rare.report_to.take());
         // The place is given back before anybody hears of the end.
         drop(slot);
+        if let Some(report_to) = report_to {
+            // Whoever waited may be gone.
+            let _ = report_to.send(report.clone());
+        }
         if self.upstream.is_none() {
             return;
         }
@@ -576,6 +585,13 @@ impl Worker {
         {
             // One that is no more holds nothing.
             let _ = worker.orders.send(Order::Evict);
+        }
+    }
+
+    /// Tells one session, if it still lives.
+    pub(crate) fn tell(&self, index: u32, id: SessionId, command: Command) {
+        if let Some(slot) = self.slots.borrow_mut().at(index).as_mut().filter(|slot| slot.id == id) {
+            slot.tell(command, &self.told);
         }
     }
 
@@ -768,6 +784,10 @@ impl Slot {
 
     pub(crate) fn set_pressure(&mut self, pressure: Pressure) {
         self.rare().pressure = Some(pressure);
+    }
+
+    pub(crate) fn set_report_to(&mut self, report_to: oneshot::Sender<CloseReport>) {
+        self.rare().report_to = Some(report_to);
     }
 
     /// Whether its outbox has been above the soft limit for too long. To be asked at each sweep.
@@ -997,11 +1017,17 @@ pub(crate) fn standalone() -> Rc<Worker> {
         if let Some(worker) = known.borrow().upgrade().filter(|worker| worker.is_looked_after.get()) {
             return worker;
         }
-        let worker = Worker::new(0, Limits::default().session, None);
-        worker.is_looked_after.set(true);
+        let worker = alone(Limits::default().session);
         *known.borrow_mut() = Rc::downgrade(&worker);
-        let (_, orders) = mpsc::unbounded_channel();
-        actix_rt::spawn(look_after(Rc::clone(&worker), orders, |_| {}));
         worker
     })
+}
+
+/// A worker without a server, for sessions that are started on it at once: it ends with the last of them.
+pub(crate) fn alone(limits: SessionLimits) -> Rc<Worker> {
+    let worker = Worker::new(0, limits, None);
+    worker.is_looked_after.set(true);
+    let (_, orders) = mpsc::unbounded_channel();
+    actix_rt::spawn(look_after(Rc::clone(&worker), orders, |_| {}));
+    worker
 }
