@@ -718,4 +718,23 @@ mod tests {
         }
         assert!(!is_address("127.0.0.1:0"));
     }
+
+    #[actix::test]
+    async fn a_worker_for_one_session_ends_with_it() {
+        let worker = worker::alone(Limits::default().session);
+        let (ours, theirs) = tokio::io::duplex(64);
+        let connection = Connection { id: SessionId::next(), peer: None, local: None, listener: None };
+        let (_, _, report) =
+            Session::start_watched(&worker, Transport::new(ours), &connection, Framing::lf(), crate::Rot13);
+        let left = Rc::downgrade(&worker);
+        drop(worker);
+        drop(theirs);
+        report.await.unwrap();
+        let end = async {
+            while left.strong_count() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), end).await.expect("its task ends");
+    }
 }
