@@ -3,9 +3,10 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::{
-    fs,
+    env, fs,
     io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
+    path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread,
@@ -46,6 +47,16 @@ pub fn rot13d() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rot13d"));
     command.env_remove("RUST_LOG").env_remove("RUST_LOG_STYLE").env_remove("RUST_BACKTRACE");
     command
+}
+
+/// An example of this package, as `cargo test` and `cargo build --examples` build it.
+#[track_caller]
+pub fn example(name: &str) -> Command {
+    // The test itself is in `deps`, beside `examples`.
+    let test = env::current_exe().expect("a program has a path");
+    let path = test.parent().and_then(Path::parent).expect("a target folder").join("examples").join(name);
+    assert!(path.exists(), "{path:?} is missing: run `cargo build --examples` first, in the same profile");
+    Command::new(path)
 }
 
 impl Server {
