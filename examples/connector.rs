@@ -16,20 +16,21 @@ impl Actor for Client {
 }
 
 impl LineHandler for Client {
-    fn line(&mut self, answer: Line<'_>, ctx: &mut Self::Context) {
+    fn line(&mut self, answer: Line<'_>, _: &mut Self::Context) {
         if std::io::stdout().lock().write_all(&answer).is_err() {
-            ctx.abort();
+            // Nobody reads the answers any more.
+            std::process::exit(1);
         }
     }
 }
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Send(String);
+struct Say(String);
 
-impl Handler<Send> for Client {
+impl Handler<Say> for Client {
     type Result = ();
-    fn handle(&mut self, Send(line): Send, ctx: &mut Self::Context) {
+    fn handle(&mut self, Say(line): Say, ctx: &mut Self::Context) {
         ctx.write(line.as_bytes());
     }
 }
@@ -71,7 +72,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     while let Some(line) = lines.recv().await {
         // The session may end between the two: then the line was not written, and the next session gets it.
         while let Some(session) = connector.send(GetSession::when_connected()).await? {
-            if session.send(Send(line.clone())).await.is_ok() {
+            if session.send(Say(line.clone())).await.is_ok() {
                 break;
             }
         }

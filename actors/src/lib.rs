@@ -35,6 +35,8 @@
 //!                                       LineContext:  socket ─▶ framing ─▶ LineHandler ─▶ outbox ─▶ socket
 //!                   data path:        accept → session → lines → handler → writer, never leaving the session's worker
 //! ```
+//! A [`Connector`] makes the same sessions of outgoing connections, and reconnects.
+//!
 //! Unix only: the acceptor takes raw sockets.
 // Whatever a peer, a file or the system decides is an error to handle, not a panic.
 #![warn(clippy::unwrap_used)]
