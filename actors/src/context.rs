@@ -30,7 +30,7 @@ use actix::{
 };
 use bytes::Bytes;
 
-pub(crate) use self::session::Session;
+pub(crate) use self::session::{Session, dispose};
 use crate::{
     CloseReason, ConfigError, Connection, Framing, LineHandler, LineSession, Pressure, RateGroup, RateLimit, Room,
     SessionId, framing::Overrun, outbox::Outbox, transport::Transport, worker::Worker,
@@ -76,6 +76,10 @@ mod flag {
     pub(super) const RAW: u32 = 1 << 18;
     /// It has said more in a room than the members' workers have delivered.
     pub(super) const CROWDED: u32 = 1 << 19;
+    /// Nothing more will be written: the FIN follows what is in the outbox.
+    pub(super) const HALF_CLOSE: u32 = 1 << 20;
+    /// Our FIN has left while lines still come.
+    pub(super) const FIN_SENT: u32 = 1 << 21;
 
     /// While one of these holds, nothing is delivered.
     pub(super) const NO_INPUT: u32 = WAITING | PAUSED | ABOVE | STOP | ABORT | CLOSE | THROTTLED | CROWDED;
@@ -271,6 +275,17 @@ where
             self.phase = Phase::Draining;
             self.clear(flag::PAUSED | flag::THROTTLED | flag::CROWDED);
             self.set(flag::AGAIN);
+        }
+    }
+
+    /// Says that nothing more will be written: what was written is flushed, then our FIN is sent, and lines come on until
+    /// the peer's bytes end. It is how a client says that it has asked everything, and still gets every answer.
+    ///
+    /// The FIN waits for messages that have come and for `wait` futures. What is written after it counts as unsent.
+    /// Calling it twice changes nothing.
+    pub fn half_close(&mut self) {
+        if self.phase == Phase::Open {
+            self.set(flag::HALF_CLOSE | flag::AGAIN);
         }
     }
 

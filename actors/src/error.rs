@@ -1,8 +1,8 @@
-//! What can go wrong before a server runs, each with what to do about it.
+//! What can go wrong before a server runs or a connector has its connection, each with what to do about it.
 //!
 //! Not here: why one session ended ([`CloseReason`](crate::CloseReason)).
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 /// A setting that cannot be meant. Nothing has been started when it is returned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +80,39 @@ pub enum ConfigError {
         /// What was asked for.
         backlog: u32,
     },
+    /// Nothing that could be looked up and connected to.
+    #[error("{target:?} is no address: write it as example.org:40713, 192.0.2.7:40713 or [2001:db8::7]:40713")]
+    Target {
+        /// As it was given.
+        target: String,
+    },
+    /// A connector would give up before it has tried.
+    #[error("max attempts is 0: use 1 or more, or leave it out to try for ever")]
+    MaxAttempts,
+    /// A connector would try without a pause, or wait longer than the clock can tell.
+    #[error(
+        "backoff is {initial:?} to {max:?}, times {factor}: use 1 ms or more, at most 24 days, and 1 or more times"
+    )]
+    Backoff {
+        /// The longest first wait.
+        initial: Duration,
+        /// The longest wait of all.
+        max: Duration,
+        /// By how much it grows.
+        factor: u32,
+    },
+    /// No connection would ever be made, or no attempt would ever end.
+    #[error("connect timeout is {timeout:?}: use 1 ms to 24 days")]
+    ConnectTimeout {
+        /// What was asked for.
+        timeout: Duration,
+    },
+    /// More often than the kernel can be asked for, or less.
+    #[error("keepalive is {after:?}: use 1 s to 9 hours, or none")]
+    Keepalive {
+        /// What was asked for.
+        after: Duration,
+    },
     /// There is nothing to accept on.
     #[error("no listener: call bind() or listen() before the start")]
     NoListener,
@@ -145,5 +178,80 @@ pub struct ServerEnded;
 impl From<ServerEnded> for io::Error {
     fn from(error: ServerEnded) -> Self {
         io::Error::new(io::ErrorKind::NotConnected, error)
+    }
+}
+
+/// Why an attempt to connect brought no session. Cheap to clone: subscribers share the causes.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The name could not be looked up.
+    #[error("cannot look up {target}: {}; check the name, and whether this machine's resolver answers", reason(source))]
+    Resolve {
+        /// What was to be connected to.
+        target: String,
+        /// What the resolver said; [`io::ErrorKind::TimedOut`] if it said nothing in time.
+        source: Arc<io::Error>,
+    },
+    /// The name was looked up, and has no address.
+    #[error("{target} has no address: check the name, or what the resolver of the connector returns for it")]
+    NoAddress {
+        /// What was to be connected to.
+        target: String,
+    },
+    /// Every address refused, or could not be reached.
+    #[error("cannot connect to {target}: {}; check that its server runs, and listens there", summary(failures))]
+    Refused {
+        /// What was to be connected to.
+        target: String,
+        /// What the kernel said of each address, in the order of their failures.
+        failures: Vec<(SocketAddr, Arc<io::Error>)>,
+    },
+    /// Some addresses did not answer in time; the others, if there were any, had refused.
+    #[error(
+        "no answer from {target} within {timeout:?}; check that no firewall drops it, or allow a longer connect timeout"
+    )]
+    TimedOut {
+        /// What was to be connected to.
+        target: String,
+        /// Its addresses, in the order in which they were tried.
+        addresses: Vec<SocketAddr>,
+        /// How long the attempt was allowed to take.
+        timeout: Duration,
+    },
+    /// The resolver that was given to the connector panicked, or the factory of its actors. It is asked again at the next
+    /// attempt.
+    #[error("the {what} of the connector to {target} panicked: look above for its message")]
+    Panicked {
+        /// What was to be connected to.
+        target: String,
+        /// Which of the two.
+        what: &'static str,
+    },
+}
+
+impl From<ConnectError> for io::Error {
+    fn from(error: ConnectError) -> Self {
+        let kind = match &error {
+            ConnectError::Resolve { source, .. } => source.kind(),
+            ConnectError::NoAddress { .. } => io::ErrorKind::NotFound,
+            ConnectError::Refused { failures, .. } => {
+                failures.first().map_or(io::ErrorKind::ConnectionRefused, |(_, error)| error.kind())
+            }
+            ConnectError::TimedOut { .. } => io::ErrorKind::TimedOut,
+            ConnectError::Panicked { .. } => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// The first failure, and how many others there are.
+fn summary(failures: &[(SocketAddr, Arc<io::Error>)]) -> String {
+    match failures {
+        [] => "no address was tried".to_owned(),
+        [(address, error)] => format!("{address}: {}", reason(error)),
+        [(address, error), others @ ..] => {
+            format!("{address}: {}, and {} other addresses failed", reason(error), others.len())
+        }
     }
 }

@@ -38,6 +38,8 @@
 //!                                       LineContext:  socket ─▶ framing ─▶ LineHandler ─▶ outbox ─▶ socket
 //!                   data path:        accept → session → lines → handler → writer, never leaving the session's worker
 //! ```
+//! A [`Connector`] makes the same sessions of outgoing connections, and reconnects.
+//!
 //! Unix only: the acceptor takes raw sockets.
 // Whatever a peer, a file or the system decides is an error to handle, not a panic.
 #![warn(clippy::unwrap_used)]
@@ -57,6 +59,9 @@ mod source;
 mod supervisor;
 mod worker;
 
+mod connector;
+mod race;
+
 mod error;
 mod limits;
 mod memory;
@@ -70,8 +75,9 @@ mod transport;
 
 pub use crate::{
     admission::RefuseReason,
+    connector::{Backoff, Connector, ConnectorBuilder, ConnectorEvent, Disconnect, GetSession},
     context::LineContext,
-    error::{BindError, ConfigError, ServerEnded},
+    error::{BindError, ConfigError, ConnectError, ServerEnded},
     framing::{Chunk, DEFAULT_MAX_LINE, Delimiter, Framing, Line, Lines, MAX_LINE_LIMIT, Overlong},
     handler::LineHandler,
     limits::{Limits, LimitsBuilder, OverLimit, Pressure, PressurePolicy, Rate, SoftLimit, Watermarks},

@@ -130,7 +130,7 @@ pub enum CloseReason {
     LineTooLong,
     /// The handler called `ctx.stop()` or `ctx.drain()`.
     ClosedByHandler,
-    /// The server drained.
+    /// The server drained, or the session's connector was told to [`Disconnect`](crate::Disconnect).
     Drained,
     /// `ctx.terminate()`, `ctx.abort()`, or the server's abort: unsent bytes were dropped.
     Aborted,

@@ -181,11 +181,15 @@ pub struct LimitsChange {
     pub ends: Vec<SessionInfo>,
 }
 
-/// Sends every [`SessionEvent`] from now on. What does not fit the subscriber's mailbox is lost, and counted in
-/// [`Stats::events_lost`].
+/// Sends every event from now on: a supervisor [`SessionEvent`]s, a connector
+/// [`ConnectorEvent`](crate::ConnectorEvent)s.
+///
+/// What of a supervisor's does not fit the subscriber's mailbox is lost, and counted in [`Stats::events_lost`].
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Subscribe(pub Recipient<SessionEvent>);
+pub struct Subscribe<E = SessionEvent>(pub Recipient<E>)
+where
+    E: Message<Result = ()> + Send;
 
 /// Accept no more, answer what was read, flush, close; after `deadline` abort the rest. The server ends with it. Sending
 /// it twice shortens the time if the second deadline comes first, and changes nothing else.

@@ -18,7 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, oneshot},
     time::{Instant, MissedTickBehavior},
 };
 
@@ -71,6 +71,8 @@ pub(crate) enum Command {
     Evict = 1 << 10,
     /// It may read again.
     Refill = 1 << 11,
+    /// Nothing more will be written; lines still come.
+    HalfClose = 1 << 12,
 }
 
 /// What was said to a session since its last turn.
@@ -202,6 +204,8 @@ struct Rare {
     /// The rooms that it is in, and whom it waits for before it says more in one.
     rooms: Vec<room::Place>,
     crowded: Option<Arc<Inbox>>,
+    /// Who waits for its report besides the supervisor.
+    report_to: Option<oneshot::Sender<CloseReport>>,
 }
 
 /// What one turn adds to a session's counters.
@@ -465,7 +469,7 @@ impl Worker {
             slots.free.push(index);
             slot
         };
-        let Some(slot) = slot else { return };
+        let Some(mut slot) = slot else { return };
         if !slot.commands.is_empty() {
             self.told.set(self.told.get() - 1);
         }
@@ -478,8 +482,13 @@ impl Worker {
         let report = slot.report(cut);
         log::debug!("{report}");
         self.counters.borrow_mut().count(&report);
+        let report_to = slot.rare.as_mut().and_then(|rare| rare.report_to.take());
         // The place is given back before anybody hears of the end.
         drop(slot);
+        if let Some(report_to) = report_to {
+            // Whoever waited may be gone.
+            let _ = report_to.send(report.clone());
+        }
         if self.upstream.is_none() {
             return;
         }
@@ -743,6 +752,13 @@ impl Worker {
         }
     }
 
+    /// Tells one session, if it still lives.
+    pub(crate) fn tell(&self, index: u32, id: SessionId, command: Command) {
+        if let Some(slot) = self.slots.borrow_mut().at(index).as_mut().filter(|slot| slot.id == id) {
+            slot.tell(command, &self.told);
+        }
+    }
+
     fn abort_all(&self) {
         for slot in self.slots.borrow_mut().iter_mut() {
             slot.tell(Command::Abort, &self.told);
@@ -975,6 +991,10 @@ impl Slot {
 
     pub(crate) fn set_pressure(&mut self, pressure: Pressure) {
         self.rare().pressure = Some(pressure);
+    }
+
+    pub(crate) fn set_report_to(&mut self, report_to: oneshot::Sender<CloseReport>) {
+        self.rare().report_to = Some(report_to);
     }
 
     /// Whether its outbox has been above the soft limit for too long. To be asked at each sweep.

@@ -1,12 +1,12 @@
-//! D3: a peer that shuts down its writing half is still owed every reply, then a clean EOF.
+//! D3: a peer that shuts down its writing half is still owed every reply, then a clean EOF. And so are we, when we do.
 
 mod support;
 
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, AsyncContext, fut::wrap_future};
-use actix_lines::{CloseReason, Line, LineContext, LineHandler, LineServer, Rot13};
-use support::{Echo, Server, within};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, fut::wrap_future};
+use actix_lines::{CloseReason, Line, LineContext, LineHandler, LineServer, Lines, Rot13};
+use support::{Echo, Server, eventually, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[actix::test]
@@ -121,4 +121,58 @@ async fn a_handler_may_keep_the_session_after_the_peers_eof() {
     assert_eq!(peer.rest().await, b"still here\ngoodbye\n");
     assert_eq!(server.report().await.reason, CloseReason::PeerEof);
     server.end().await;
+}
+
+/// Asks, says that it will say no more, and answers all the same what it is told: a line each, or a block in place.
+struct Asking {
+    in_place: bool,
+}
+
+impl Actor for Asking {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Asking {
+    fn opened(&mut self, ctx: &mut Self::Context) {
+        ctx.write(b"question\n");
+        ctx.half_close();
+        // Before our FIN, as it was asked for before.
+        ctx.wait(
+            wrap_future::<_, Self>(tokio::time::sleep(Duration::from_millis(5)))
+                .map(|(), _, ctx| ctx.write(b"and another\n")),
+        );
+    }
+
+    fn batch(&mut self, lines: &mut Lines<'_>, ctx: &mut Self::Context) {
+        if self.in_place {
+            return lines.answer_in_place(ctx, |_| {});
+        }
+        while let Some(line) = lines.next(ctx) {
+            self.line(line, ctx);
+        }
+    }
+
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        ctx.write(&line);
+    }
+}
+
+#[actix::test]
+async fn a_session_that_half_closes_gets_every_answer_and_counts_what_it_writes_then_as_unsent() {
+    for in_place in [false, true] {
+        let mut server = Server::start(LineServer::new(move |_| Asking { in_place })).await;
+        let mut peer = server.connect().await;
+        assert_eq!(peer.rest().await, b"question\nand another\n", "then our FIN");
+        for answer in [&b"one\n"[..], b"two\nthr", b"ee\n"] {
+            peer.send(answer).await;
+        }
+        eventually("the answers to be read", async || server.sessions().await[0].bytes_in == 14).await;
+        assert_eq!(server.sessions().await[0].lines_in, 3, "it still gets lines");
+        peer.shutdown_write().await;
+        let report = server.report().await;
+        assert_eq!((report.reason, report.cut), (CloseReason::PeerEof, false));
+        assert_eq!((report.lines_in, report.undelivered_bytes), (3, 0));
+        assert_eq!((report.bytes_out, report.unsent_bytes), (21, 14), "in place: {in_place}");
+        server.end().await;
+    }
 }

@@ -16,13 +16,13 @@ use std::{
     task::{Context, Poll},
 };
 
-use actix::{ActorContext, Running, SpawnHandle, dev::EnvelopeProxy};
+use actix::{ActorContext, Addr, AsyncContext, Running, SpawnHandle, dev::EnvelopeProxy};
 use futures::Stream;
-use tokio::io::ReadBuf;
+use tokio::{io::ReadBuf, sync::oneshot};
 
 use super::{Extra, LineContext, Phase, flag};
 use crate::{
-    Chunk, CloseReason, Connection, Framing, Half, Line, LineHandler, Lines,
+    Chunk, CloseReason, CloseReport, Connection, Framing, Half, Line, LineHandler, Lines,
     admission::Place,
     framing::{self, Overrun, SLACK_BYTES, Step},
     limits::{CARRY_BYTES, MESSAGES_PER_TURN, Pressure, PressurePolicy, ROUNDS_PER_TURN, SCRATCH_BYTES},
@@ -67,6 +67,23 @@ impl<A: LineHandler> Session<A> {
         actor: A,
     ) {
         Self::create(worker, transport, connection, place, framing, |_| (actor, ()));
+    }
+
+    /// Spawns a session whose end somebody waits for: returns its address, its slot, and what its report comes by.
+    pub(crate) fn start_watched(
+        worker: &Rc<Worker>,
+        transport: Transport,
+        connection: &Connection,
+        framing: Framing,
+        actor: A,
+    ) -> (Addr<A>, u32, oneshot::Receiver<CloseReport>) {
+        let (report_to, report) = oneshot::channel();
+        let (address, slot) = Self::create(worker, transport, connection, None, framing, |ctx| {
+            ctx.worker.slot(ctx.slot, |slot| slot.set_report_to(report_to));
+            let known = (ctx.address(), ctx.slot);
+            (actor, known)
+        });
+        (address, slot, report)
     }
 
     /// Spawns a session whose actor is made with its context at hand; returns what is made besides.
@@ -159,6 +176,9 @@ impl<A: LineHandler> Session<A> {
                 }
                 turn.give_way = true;
             }
+            if self.ctx.phase == Phase::Open && self.ctx.has(flag::HALF_CLOSE) && messages > 0 {
+                self.half_close(cx);
+            }
             if self.ctx.phase == Phase::Draining && !self.ctx.has(flag::HELD | flag::WAITING) {
                 self.begin_close();
                 continue;
@@ -193,6 +213,16 @@ impl<A: LineHandler> Session<A> {
         }
         self.end_turn(&turn);
         Poll::Pending
+    }
+
+    /// Sends the FIN of a session that goes on reading, once nothing is left to be written.
+    #[cold]
+    fn half_close(&mut self, cx: &mut Context<'_>) {
+        const NOT_YET: u32 = flag::WAITING | flag::AGAIN | flag::UNFLUSHED | flag::FIN_SENT;
+        // An error is that of the socket: the next read says it again.
+        if self.ctx.outbox_len() == 0 && !self.ctx.has(NOT_YET) && self.ctx.transport.poll_shutdown(cx).is_ready() {
+            self.ctx.set(flag::FIN_SENT);
+        }
     }
 
     /// Hands back what was on loan and adds up what the turn counted.
@@ -272,6 +302,10 @@ impl<A: LineHandler> Session<A> {
             if commands.has(command) {
                 self.ctx.drain_because(reason);
             }
+        }
+        if commands.has(Command::HalfClose) && self.ctx.phase == Phase::Open {
+            self.ctx.blame(CloseReason::Drained);
+            self.ctx.half_close();
         }
         if commands.has(Command::Deadline) {
             if self.ctx.phase == Phase::Lingering {
@@ -771,8 +805,8 @@ impl<A: LineHandler> Session<A> {
 
     /// Sends an answer from where it is, before whatever was written after it.
     fn write_through(&mut self, mut answer: &[u8], cx: &mut Context<'_>, turn: &mut Turn) {
-        // After an abort nothing more is sent.
-        while !answer.is_empty() && !self.ctx.has(flag::ABORT) {
+        // After an abort or our FIN nothing more is sent.
+        while !answer.is_empty() && !self.ctx.has(flag::ABORT | flag::FIN_SENT) {
             match self.ctx.transport.poll_write(cx, answer) {
                 Poll::Ready(Ok(0)) => {
                     turn.failure = Some((Half::Write, io::ErrorKind::WriteZero.into()));
@@ -806,6 +840,9 @@ impl<A: LineHandler> Session<A> {
 
     /// Sends what the kernel takes of the outbox.
     fn flush(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<(), Failure> {
+        if self.ctx.has(flag::FIN_SENT) {
+            self.discard_outbox();
+        }
         if let Some(outbox) = &mut self.ctx.outbox {
             while outbox.len() > 0 {
                 match self.ctx.transport.poll_write(cx, outbox.front()) {
@@ -831,6 +868,19 @@ impl<A: LineHandler> Session<A> {
             self.ctx.clear(flag::UNFLUSHED);
         }
         Ok(())
+    }
+
+    /// What was written after our FIN.
+    #[cold]
+    fn discard_outbox(&mut self) {
+        let unsent = self.ctx.outbox_len();
+        if let Some(outbox) = self.ctx.outbox.as_mut().filter(|_| unsent > 0) {
+            while outbox.len() > 0 {
+                let len = outbox.front().len();
+                outbox.advance(len);
+            }
+            self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_unsent(unsent));
+        }
     }
 
     /// The peer's bytes have ended: the tail, if there is one, and the hook.
@@ -910,7 +960,7 @@ impl<A: LineHandler> Session<A> {
 }
 
 /// Drops what a panic carried; that may panic as well, and then nothing more can be done about it.
-fn dispose(payload: Box<dyn Any + Send>) {
+pub(crate) fn dispose(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         mem::forget(second);
     }
