@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::process::Signal;
-use support::{Server, address_in, connect, converse, example, expect, finish};
+use support::{Server, address_in, connect, converse, eventually, example, expect, finish};
 
 fn start(name: &str) -> Server {
     let mut command = example(name);
@@ -106,15 +106,18 @@ fn with_http() -> (Server, SocketAddr) {
 #[test]
 fn embedded_in_actix_web_shares_its_state_and_drains_when_it_is_told_to_end() {
     let (mut server, api) = with_http();
-    let mut peer = server.connect();
     let mut other = server.connect();
+    other.write_all(b"I am here\n").unwrap();
+    // It hears the others from when its own line is there.
+    eventually("a line to be there", || http(api, "GET", "/lines", "").1.contains("I am here").then_some(()));
+    let mut peer = server.connect();
     peer.write_all(b"from a line\n").unwrap();
     expect(&mut other, "from a line\n");
-    assert_eq!(http(api, "GET", "/lines", ""), (200, "from a line\n".to_owned()));
+    assert_eq!(http(api, "GET", "/lines", ""), (200, "I am here\nfrom a line\n".to_owned()));
     assert_eq!(http(api, "POST", "/say", "from\nHTTP").0, 204);
     expect(&mut peer, "from HTTP\n");
     expect(&mut other, "from HTTP\n");
-    assert_eq!(http(api, "GET", "/lines", "").1, "from a line\nfrom HTTP\n");
+    assert_eq!(http(api, "GET", "/lines", "").1, "I am here\nfrom a line\nfrom HTTP\n");
     let (status, list) = http(api, "GET", "/sessions", "");
     assert_eq!((status, list.lines().count()), (200, 2), "{list}");
     let mine = peer.local_addr().unwrap().to_string();
@@ -149,7 +152,7 @@ fn embedded_in_actix_web_talks_to_curl_and_nc() {
     assert_eq!(curl(&[], "/lines"), "what is said here\n");
     let mut listening = BufReader::new(server.connect());
     listening.get_mut().write_all(b"I am here\n").unwrap();
-    while !curl(&[], "/lines").contains("I am here") {}
+    eventually("a line to be there", || curl(&[], "/lines").contains("I am here").then_some(()));
     curl(&["-d", "the kettle is on"], "/say");
     let mut line = String::new();
     listening.read_line(&mut line).unwrap();
