@@ -129,7 +129,9 @@ impl From<ConfigError> for io::Error {
 #[non_exhaustive]
 pub enum BindError {
     /// The address could not be understood or looked up.
-    #[error("cannot look up {address}: {source}")]
+    #[error(
+        "cannot look up {address}: {source}; write it as 192.0.2.7:40713, [2001:db8::7]:40713, or a name that this machine knows"
+    )]
     Resolve {
         /// As it was given.
         address: String,
@@ -137,7 +139,7 @@ pub enum BindError {
         source: io::Error,
     },
     /// The kernel refused the socket, the address, or the listen call.
-    #[error("cannot listen on {address}: {}", reason(source))]
+    #[error("cannot listen on {address}: {}; {}", reason(source), listen_advice(source))]
     Listen {
         /// The address that was refused.
         address: SocketAddr,
@@ -156,6 +158,18 @@ impl From<BindError> for io::Error {
             BindError::TooMany => io::ErrorKind::InvalidInput,
         };
         io::Error::new(kind, error)
+    }
+}
+
+/// What helps against a reason not to listen.
+fn listen_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "choose another port, or end whoever listens there",
+        io::ErrorKind::AddrNotAvailable => {
+            "choose an address that this machine has, or 0.0.0.0 or [::] for all of them"
+        }
+        io::ErrorKind::PermissionDenied => "choose a port above 1023, or allow it to this process",
+        _ => "choose another address",
     }
 }
 

@@ -54,7 +54,12 @@ async fn a_port_in_use_is_refused_in_words() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let error = LineServer::new(|_| Rot13).bind(address).unwrap_err();
-    assert_eq!(error.to_string(), format!("cannot listen on {address}: address already in use"));
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "cannot listen on {address}: address already in use; choose another port, or end whoever listens there"
+        )
+    );
     let error = LineServer::new(|_| Rot13).bind("no such host.invalid:1").unwrap_err();
     assert!(error.to_string().starts_with("cannot look up \"no such host.invalid:1\": "), "{error}");
 }
