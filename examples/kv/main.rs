@@ -34,7 +34,7 @@ use clap::Parser;
 
 use crate::{
     protocol::{Command, MAX_VALUE, Mode, Refusal, Request, Words},
-    store::{ArithmeticError, MIN_MEMORY, Store, Stored},
+    store::{ArithmeticError, MIN_MEMORY, Outcome, Store},
 };
 
 /// As in `rot13d`: glibc's allocator wastes some 190 bytes on each session's task.
@@ -163,10 +163,10 @@ impl LineHandler for Session {
         let Upload { mode, key, flags, expires, noreply, .. } = *upload;
         let answer: &[u8] = if block.ends_with(b"\r\n") {
             match self.store.store(mode, key, flags, expires, block) {
-                Stored::Stored => b"STORED\r\n",
-                Stored::NotStored => b"NOT_STORED\r\n",
-                Stored::Exists => b"EXISTS\r\n",
-                Stored::NotFound => b"NOT_FOUND\r\n",
+                Outcome::Stored => b"STORED\r\n",
+                Outcome::NotStored => b"NOT_STORED\r\n",
+                Outcome::Exists => b"EXISTS\r\n",
+                Outcome::NotFound => b"NOT_FOUND\r\n",
             }
         } else {
             // As many bytes as were announced are gone: what follows is taken for a command.

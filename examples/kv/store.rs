@@ -65,7 +65,7 @@ pub(crate) struct Item {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stored {
+pub(crate) enum Outcome {
     Stored,
     NotStored,
     Exists,
@@ -150,26 +150,26 @@ impl Store {
     }
 
     /// Stores `block`, which ends with CR LF.
-    pub(crate) fn store(&self, mode: Mode, key: Box<[u8]>, flags: u32, expires: u64, block: Bytes) -> Stored {
+    pub(crate) fn store(&self, mode: Mode, key: Box<[u8]>, flags: u32, expires: u64, block: Bytes) -> Outcome {
         let mut shard = self.shard(&key);
         let (flags, expires, block) = match (mode, shard.live(&key, self.now())) {
             (Mode::Set, _) | (Mode::Add, None) | (Mode::Replace, Some(_)) => (flags, expires, block),
             (Mode::Cas(unique), Some(old)) if old.unique == unique => (flags, expires, block),
-            (Mode::Cas(_), Some(_)) => return Stored::Exists,
-            (Mode::Cas(_), None) => return Stored::NotFound,
+            (Mode::Cas(_), Some(_)) => return Outcome::Exists,
+            (Mode::Cas(_), None) => return Outcome::NotFound,
             (Mode::Append | Mode::Prepend, Some(old)) => {
                 let (first, second) = if mode == Mode::Append { (&old.block, &block) } else { (&block, &old.block) };
                 let joined = [data(first), second].concat();
                 if data(&joined).len() > MAX_VALUE {
-                    return Stored::NotStored;
+                    return Outcome::NotStored;
                 }
                 (old.flags, old.expires, joined.into())
             }
-            (Mode::Add, Some(_)) | (Mode::Replace | Mode::Append | Mode::Prepend, None) => return Stored::NotStored,
+            (Mode::Add, Some(_)) | (Mode::Replace | Mode::Append | Mode::Prepend, None) => return Outcome::NotStored,
         };
         shard.put(key, flags, expires, block);
         shard.counts.stored += 1;
-        Stored::Stored
+        Outcome::Stored
     }
 
     /// Whether there was something to delete.
@@ -327,7 +327,7 @@ mod tests {
     fn set(store: &Store, key: &str, exptime: i64, value: &[u8]) {
         let block = [value, b"\r\n"].concat().into();
         let stored = store.store(Mode::Set, key.as_bytes().into(), 0, store.expiry(exptime), block);
-        assert_eq!(stored, Stored::Stored);
+        assert_eq!(stored, Outcome::Stored);
     }
 
     fn has(store: &Store, key: &str) -> bool {
