@@ -9,9 +9,10 @@
 //!
 //! All of `doc/protocol.txt` that concerns storage, retrieval and times is here. Different from memcached, on purpose:
 //! - keys with control characters are refused, as the text says; memcached takes them. Numbers are what their type holds;
-//!   memcached takes some that are too large modulo 2^32, signs, and white space around them;
+//!   memcached takes some that are too large, modulo 2^32, and white space around them;
 //! - a line longer than 64 KiB is answered with an error before the connection is closed; memcached closes at 2 KiB
 //!   without a word, but has no limit for `get`;
+//! - a `gat` with a key that is too long touches nothing; memcached touches those before it;
 //! - a value may have 1 MiB; with memcached some bytes of that are for the key and the rest of an item;
 //! - no meta commands, `stats` without arguments, and nothing that is about memcached's own insides (slabs, lru, watch …).
 //!
