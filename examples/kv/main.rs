@@ -1,0 +1,264 @@
+//! A cache that speaks memcached's text protocol: lines with payloads between them, and a store that all workers share.
+//!
+//! ```sh
+//! cargo run --release --example kv                # --listen ADDRESS --workers N --memory SIZE
+//! printf 'set a 0 0 5\r\nhello\r\nget a\r\n' | nc -N 127.0.0.1 11211
+//! ```
+//! Any memcached client that speaks the text protocol will do. What it shows: the value of a `set` is a payload inside the line protocol, `ctx.raw(n)`,
+//! so it may hold any bytes, and CR LF; small answers are copied to the outbox, long ones shared.
+//!
+//! All of `doc/protocol.txt` that concerns storage, retrieval and times is here. Different from memcached, on purpose:
+//! - keys with control characters are refused, as the text says; memcached takes them. Numbers are what their type holds;
+//!   memcached takes some that are too large, modulo 2^32, and white space around them;
+//! - a line longer than 64 KiB is answered with an error before the connection is closed; memcached closes at 2 KiB
+//!   without a word, but has no limit for `get`;
+//! - a `gat` with a key that is too long touches nothing; memcached touches those before it;
+//! - a value may have 1 MiB; with memcached some bytes of that are for the key and the rest of an item;
+//! - no meta commands, `stats` without arguments, and nothing that is about memcached's own insides (slabs, lru, watch …).
+//!
+//! Here: the session. Not here: what a line means (`protocol`), what is kept, for how long, and why behind which locks (`store`).
+
+mod protocol;
+mod store;
+
+use std::{
+    error::Error,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use actix::{Actor, ActorContext};
+use actix_lines::{Chunk, Framing, Limits, Line, LineContext, LineHandler, LineServer, Overlong};
+use bytes::Bytes;
+use clap::Parser;
+
+use crate::{
+    protocol::{Command, MAX_VALUE, Mode, Refusal, Request, Words},
+    store::{ArithmeticError, MIN_MEMORY, Outcome, Store},
+};
+
+/// As in `rot13d`: glibc's allocator wastes some 190 bytes on each session's task.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// The longest command line: a `get` of some 260 of the longest keys. Unit: bytes.
+const MAX_LINE: usize = 64 * 1024;
+
+/// A value up to this long is copied to the outbox: to send it from where it is would take a system call of its own.
+/// Unit: bytes.
+const COPY_BYTES: usize = 16 * 1024;
+
+/// With more than this to be sent nothing but short values is copied: a `get` of one key a thousand times asks for little
+/// and gets much. Unit: bytes.
+const COPIED_AT_ONCE: usize = 256 * 1024;
+
+/// How often the store's clock is set. It counts seconds.
+const TICK: Duration = Duration::from_millis(250);
+
+#[derive(Parser)]
+#[command(about = "A cache that speaks memcached's text protocol", version)]
+struct Args {
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:11211")]
+    listen: SocketAddr,
+    /// Worker threads [default: one for each core]
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    /// Most memory for items; those not used for the longest time make room for others
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = memory)]
+    memory: u64,
+}
+
+fn memory(text: &str) -> Result<u64, String> {
+    let bytes = parse_size::parse_size(text).map_err(|error| format!("{error}; try 64MiB"))?;
+    if bytes < MIN_MEMORY {
+        return Err(format!("it takes at least {}MiB", MIN_MEMORY >> 20));
+    }
+    Ok(bytes)
+}
+
+struct Session {
+    store: Arc<Store>,
+    /// What the data block that is coming belongs to. `None` if nobody wants it.
+    upload: Option<Box<Upload>>,
+}
+
+/// A storage command whose data block has not come yet.
+struct Upload {
+    mode: Mode,
+    key: Box<[u8]>,
+    flags: u32,
+    expires: u64,
+    noreply: bool,
+    /// What has come of the block. It grows with what comes: what is promised costs the peer nothing.
+    received: Vec<u8>,
+}
+
+impl Actor for Session {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Session {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        let Request { command, noreply } = protocol::parse(line.text());
+        let answer: &[u8] = match command {
+            Err(refusal) => {
+                if refusal == Refusal::Http {
+                    ctx.stop();
+                }
+                refusal.text()
+            }
+            Ok(Command::Get { keys, with_unique, exptime }) => return self.get(keys, with_unique, exptime, ctx),
+            Ok(Command::Store { mode, key, flags, exptime, bytes }) => {
+                // With the CR LF behind it.
+                ctx.raw(bytes as u64 + 2);
+                if bytes <= MAX_VALUE {
+                    let (key, expires) = (key.into(), self.store.expiry(exptime));
+                    let upload = Upload { mode, key, flags, expires, noreply, received: Vec::new() };
+                    self.upload = Some(Box::new(upload));
+                    return;
+                }
+                if mode == Mode::Set {
+                    // Or the key would go on having what it no longer should.
+                    self.store.delete(key);
+                }
+                b"SERVER_ERROR object too large for cache\r\n"
+            }
+            Ok(Command::Delete(key)) if self.store.delete(key) => b"DELETED\r\n",
+            Ok(Command::Touch { key, exptime }) if self.store.touch(key, self.store.expiry(exptime)) => b"TOUCHED\r\n",
+            Ok(Command::Delete(_) | Command::Touch { .. }) => b"NOT_FOUND\r\n",
+            Ok(Command::Arithmetic { key, delta }) => match self.store.arithmetic(key, delta) {
+                Ok(number) => &[itoa::Buffer::new().format(number).as_bytes(), b"\r\n"].concat(),
+                Err(ArithmeticError::NotFound) => b"NOT_FOUND\r\n",
+                Err(ArithmeticError::NonNumeric) => b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
+            },
+            Ok(Command::FlushAll { delay }) => {
+                self.store.flush_at(if delay > 0 { self.store.expiry(delay) } else { 0 });
+                b"OK\r\n"
+            }
+            Ok(Command::Verbosity) => b"OK\r\n",
+            Ok(Command::Version) => concat!("VERSION ", env!("CARGO_PKG_VERSION"), "\r\n").as_bytes(),
+            Ok(Command::Stats) => return self.stats(ctx),
+            Ok(Command::Quit) => return ctx.stop(),
+        };
+        if !noreply {
+            ctx.write(answer);
+        }
+    }
+
+    fn data(&mut self, chunk: Chunk<'_>, ctx: &mut Self::Context) {
+        let Some(upload) = &mut self.upload else { return };
+        if !chunk.is_last() {
+            upload.received.extend_from_slice(&chunk);
+            return;
+        }
+        // Most blocks come in one piece: then this is the only copy.
+        let block = if upload.received.is_empty() {
+            Bytes::copy_from_slice(&chunk)
+        } else {
+            upload.received.extend_from_slice(&chunk);
+            std::mem::take(&mut upload.received).into_boxed_slice().into()
+        };
+        let Some(upload) = self.upload.take() else { return };
+        let Upload { mode, key, flags, expires, noreply, .. } = *upload;
+        let answer: &[u8] = if block.ends_with(b"\r\n") {
+            match self.store.store(mode, key, flags, expires, block) {
+                Outcome::Stored => b"STORED\r\n",
+                Outcome::NotStored => b"NOT_STORED\r\n",
+                Outcome::Exists => b"EXISTS\r\n",
+                Outcome::NotFound => b"NOT_FOUND\r\n",
+            }
+        } else {
+            // As many bytes as were announced are gone: what follows is taken for a command.
+            b"CLIENT_ERROR bad data chunk\r\n"
+        };
+        if !noreply {
+            ctx.write(answer);
+        }
+    }
+
+    /// What has no end may have had more in it: half of a `delete` is no command.
+    fn tail(&mut self, _tail: Line<'_>, _ctx: &mut Self::Context) {}
+
+    fn line_too_long(&mut self, ctx: &mut Self::Context) {
+        ctx.write(b"CLIENT_ERROR line too long\r\n");
+    }
+}
+
+impl Session {
+    fn get(&self, keys: Words<'_>, with_unique: bool, exptime: Option<i64>, ctx: &mut LineContext<Self>) {
+        let expires = exptime.map(|exptime| self.store.expiry(exptime));
+        let mut number = itoa::Buffer::new();
+        for key in keys {
+            self.store.get(key, expires, |item| {
+                ctx.write(b"VALUE ");
+                ctx.write(key);
+                ctx.write(b" ");
+                ctx.write(number.format(item.flags).as_bytes());
+                ctx.write(b" ");
+                ctx.write(number.format(store::data(&item.block).len()).as_bytes());
+                if with_unique {
+                    ctx.write(b" ");
+                    ctx.write(number.format(item.unique).as_bytes());
+                }
+                ctx.write(b"\r\n");
+                if item.block.len() <= COPY_BYTES && ctx.outbox_len() <= COPIED_AT_ONCE {
+                    ctx.write(&item.block);
+                } else {
+                    ctx.write_bytes(item.block.clone());
+                }
+            });
+        }
+        ctx.write(b"END\r\n");
+    }
+
+    fn stats(&self, ctx: &mut LineContext<Self>) {
+        let counts = self.store.counts();
+        for (name, value) in [
+            ("pid", u64::from(std::process::id())),
+            ("time", self.store.now()),
+            ("curr_items", counts.items),
+            ("bytes", counts.bytes),
+            ("limit_maxbytes", self.store.max_bytes()),
+            ("cmd_set", counts.stored),
+            ("get_hits", counts.hits),
+            ("get_misses", counts.misses),
+            ("evictions", counts.evicted),
+            ("expired_unfetched", counts.expired),
+        ] {
+            ctx.write(format!("STAT {name} {value}\r\n").as_bytes());
+        }
+        ctx.write(b"END\r\n");
+    }
+}
+
+#[actix::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    // The date of the start and a clock that is never set: a corrected date expires nothing.
+    let (date, start) = (SystemTime::now().duration_since(UNIX_EPOCH)?, Instant::now());
+    let now = move || (date + start.elapsed()).as_secs();
+    let store = Arc::new(Store::new(args.memory, now()));
+    let ticked = Arc::clone(&store);
+    actix_rt::spawn(async move {
+        let mut ticks = tokio::time::interval(TICK);
+        loop {
+            ticks.tick().await;
+            ticked.tick(now());
+        }
+    });
+
+    // Connections to a cache are kept for as long as their client lives.
+    let limits = Limits::builder().idle_timeout(None).build()?;
+    let framing = Framing::lf().max_line(MAX_LINE)?.overlong(Overlong::Close);
+    let mut server = LineServer::new(move |_connection| Session { store: Arc::clone(&store), upload: None })
+        .framing(framing)
+        .limits(limits)
+        .bind(args.listen)?;
+    if let Some(workers) = args.workers {
+        server = server.workers(workers);
+    }
+    eprintln!("listening on {}", server.addresses()[0]);
+    Ok(server.run().await?)
+}
