@@ -80,6 +80,9 @@ pub enum ConfigError {
         /// What was asked for.
         backlog: u32,
     },
+    /// There is nothing to accept on.
+    #[error("no listener: call bind() or listen() before the start")]
+    NoListener,
     /// Nothing that could be looked up and connected to.
     #[error("{target:?} is no address: write it as example.org:40713, 192.0.2.7:40713 or [2001:db8::7]:40713")]
     Target {
@@ -113,9 +116,6 @@ pub enum ConfigError {
         /// What was asked for.
         after: Duration,
     },
-    /// There is nothing to accept on.
-    #[error("no listener: call bind() or listen() before the start")]
-    NoListener,
 }
 
 impl From<ConfigError> for io::Error {
