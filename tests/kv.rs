@@ -354,6 +354,10 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+fn runner() -> TestRunner {
+    TestRunner::new(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })
+}
+
 /// With the numbers behind values replaced by how often the server has shown another.
 fn normalised(answer: &[u8], uniques: &mut Vec<Vec<u8>>) -> Vec<u8> {
     let mut result = Vec::new();
@@ -408,7 +412,6 @@ impl Debug for Shown<'_> {
 #[ignore = "needs memcached: run tests/run"]
 fn random_conversations_are_those_that_memcached_has() {
     let (ours, theirs) = (start(), memcached());
-    let runner = || TestRunner::new(ProptestConfig { cases: 300, ..ProptestConfig::default() });
     let scripts = prop::collection::vec(command(), 1..30);
     let result = runner().run(&scripts, |script| {
         let mut clients = [&ours, &theirs].map(|server| (Client::new(server.address), Vec::new()));
@@ -443,7 +446,7 @@ fn random_pipelines_are_answered_as_memcached_does() {
         !of_length && !of_uniques && !of_keys
     };
     let scripts = prop::collection::vec(command().prop_filter("it depends on more", is_steady), 1..30);
-    let result = TestRunner::new(ProptestConfig { cases: 300, ..ProptestConfig::default() }).run(&scripts, |script| {
+    let result = runner().run(&scripts, |script| {
         let input = [b"flush_all\r\n".to_vec(), script.concat(), b"quit\r\n".to_vec()].concat();
         let [ours, theirs] = [&ours, &theirs].map(|server| converse(server.address, &input).escape_ascii().to_string());
         prop_assert_eq!(ours, theirs);
