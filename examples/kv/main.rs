@@ -8,7 +8,7 @@
 //! line protocol, `ctx.raw(n)`, so it may hold any bytes, CR LF included; small answers are copied to the outbox, long ones
 //! shared; the sessions of all workers share a store.
 //!
-//! All of memcached's `doc/protocol.txt` that is about storage, retrieval and times is here. Different from memcached, on purpose:
+//! All of memcached's `doc/protocol.txt` that is about storage, retrieval and times is here. Different, on purpose:
 //! - keys with control characters are refused, as the text says; memcached takes them. Numbers are what their type holds;
 //!   memcached takes some that are too large, modulo 2^32, and white space around them;
 //! - a line longer than 64 KiB is answered with an error before the connection is closed; memcached closes at 2 KiB
