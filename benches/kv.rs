@@ -256,7 +256,8 @@ fn run(options: &Options) -> Result<String, String> {
     let mut report = support::head("Processor time of kv and memcached", "kv");
     let _ = writeln!(
         report,
-        "- {} connections, {KEYS} keys; {} rounds of {:?} for each load and server, least and median of them; the floor is memcached",
+        "- {} connections, {KEYS} keys; {} rounds of {:?} for each load and server, least and median of them; \
+         the floor is memcached",
         options.own.connections, options.rounds, options.time
     );
     for load in loads {

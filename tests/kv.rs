@@ -329,6 +329,9 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
     let flags = || prop_oneof![6 => "[0-9]{1,9}", 1 => Just("x".to_owned())];
     let end = || prop_oneof![9 => Just("\r\n"), 1 => Just("\n\n"), 1 => Just("xy")];
     let block = |(head, value, end): (String, Vec<u8>, &str)| [head.as_bytes(), &value, end.as_bytes()].concat();
+    let unique = prop_oneof![4 => Just("UNIQUE"), 1 => Just("0"), 1 => Just("99999999"), 1 => Just("x")];
+    let whole = "flush_all|flush_all 0|flush_all -1|flush_all x|flush_all 0 1|flush_all 0 1 2|verbosity 1|verbosity x|verbosity";
+    let broken = "(set|add|cas|get|gets|gat|incr|decr|touch|delete|a|foo|)( [a-cx]){0,8} {0,2}\r?\n";
     let line = |(get, keys): (String, Vec<String>)| format!("{get} {}\r\n", keys.join(" ")).into_bytes();
     prop_oneof![
         6 => (mode, key(), flags(), exptime(), value(), noreply(), end()).prop_map(
@@ -336,7 +339,7 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
                 block((format!("{mode} {key} {flags} {exptime} {}{noreply}\r\n", value.len()), value, end))
             }
         ),
-        2 => (key(), exptime(), value(), prop_oneof![4 => Just("UNIQUE"), 1 => Just("0"), 1 => Just("99999999"), 1 => Just("x")], noreply(), end())
+        2 => (key(), exptime(), value(), unique, noreply(), end())
             .prop_map(move |(key, exptime, value, unique, noreply, end)| {
                 block((format!("cas {key} 1 {exptime} {} {unique}{noreply}\r\n", value.len()), value, end))
             }),
@@ -346,12 +349,17 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
         3 => ("incr|decr", key(), number(), noreply()).prop_map(|(name, key, number, noreply)| {
             format!("{name} {key} {number}{noreply}\r\n").into_bytes()
         }),
-        2 => (key(), "|| 0| 1", noreply()).prop_map(|(key, zero, noreply)| format!("delete {key}{zero}{noreply}\r\n").into_bytes()),
-        2 => (key(), exptime(), noreply()).prop_map(|(key, exptime, noreply)| format!("touch {key} {exptime}{noreply}\r\n").into_bytes()),
-        1 => ("flush_all|flush_all 0|flush_all -1|flush_all x|flush_all 0 1|flush_all 0 1 2|verbosity 1|verbosity x|verbosity", noreply())
-            .prop_map(|(line, noreply)| format!("{line}{noreply}\r\n").into_bytes()),
-        1 => "(set|add|cas|get|gets|gat|incr|decr|touch|delete|a|foo|)( [a-cx]){0,8} {0,2}\r?\n".prop_map(String::into_bytes),
+        2 => (key(), "|| 0| 1", noreply())
+            .prop_map(|(key, zero, noreply)| format!("delete {key}{zero}{noreply}\r\n").into_bytes()),
+        2 => (key(), exptime(), noreply())
+            .prop_map(|(key, exptime, noreply)| format!("touch {key} {exptime}{noreply}\r\n").into_bytes()),
+        1 => (whole, noreply()).prop_map(|(line, noreply)| format!("{line}{noreply}\r\n").into_bytes()),
+        1 => broken.prop_map(String::into_bytes),
     ]
+}
+
+fn runner() -> TestRunner {
+    TestRunner::new(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })
 }
 
 /// With the numbers behind values replaced by how often the server has shown another.
@@ -408,7 +416,6 @@ impl Debug for Shown<'_> {
 #[ignore = "needs memcached: run tests/run"]
 fn random_conversations_are_those_that_memcached_has() {
     let (ours, theirs) = (start(), memcached());
-    let runner = || TestRunner::new(ProptestConfig { cases: 300, ..ProptestConfig::default() });
     let scripts = prop::collection::vec(command(), 1..30);
     let result = runner().run(&scripts, |script| {
         let mut clients = [&ours, &theirs].map(|server| (Client::new(server.address), Vec::new()));
@@ -443,7 +450,7 @@ fn random_pipelines_are_answered_as_memcached_does() {
         !of_length && !of_uniques && !of_keys
     };
     let scripts = prop::collection::vec(command().prop_filter("it depends on more", is_steady), 1..30);
-    let result = TestRunner::new(ProptestConfig { cases: 300, ..ProptestConfig::default() }).run(&scripts, |script| {
+    let result = runner().run(&scripts, |script| {
         let input = [b"flush_all\r\n".to_vec(), script.concat(), b"quit\r\n".to_vec()].concat();
         let [ours, theirs] = [&ours, &theirs].map(|server| converse(server.address, &input).escape_ascii().to_string());
         prop_assert_eq!(ours, theirs);

@@ -1,13 +1,14 @@
-//! A cache that speaks memcached's text protocol: lines with payloads between them, and a store that all workers share.
+//! A cache that speaks memcached's text protocol: lines, with payloads between them.
 //!
 //! ```sh
 //! cargo run --release --example kv                # --listen ADDRESS --workers N --memory SIZE
 //! printf 'set a 0 0 5\r\nhello\r\nget a\r\n' | nc -N 127.0.0.1 11211
 //! ```
-//! Any memcached client that speaks the text protocol will do. What it shows: the value of a `set` is a payload inside the line protocol, `ctx.raw(n)`,
-//! so it may hold any bytes, and CR LF; small answers are copied to the outbox, long ones shared.
+//! Any memcached client that speaks the text protocol will do. What it shows: the value of a `set` is a payload inside the
+//! line protocol, `ctx.raw(n)`, so it may hold any bytes, CR LF included; small answers are copied to the outbox, long ones
+//! shared; the sessions of all workers share a store.
 //!
-//! All of `doc/protocol.txt` that concerns storage, retrieval and times is here. Different from memcached, on purpose:
+//! All of memcached's `doc/protocol.txt` that is about storage, retrieval and times is here. Different, on purpose:
 //! - keys with control characters are refused, as the text says; memcached takes them. Numbers are what their type holds;
 //!   memcached takes some that are too large, modulo 2^32, and white space around them;
 //! - a line longer than 64 KiB is answered with an error before the connection is closed; memcached closes at 2 KiB
@@ -16,7 +17,7 @@
 //! - a value may have 1 MiB; with memcached some bytes of that are for the key and the rest of an item;
 //! - no meta commands, `stats` without arguments, and nothing that is about memcached's own insides (slabs, lru, watch …).
 //!
-//! Here: the session. Not here: what a line means (`protocol`), what is kept, for how long, and why behind which locks (`store`).
+//! Here: the session. Not here: what a line means (`protocol`); what is kept, for how long, and behind which locks (`store`).
 
 mod protocol;
 mod store;

@@ -1,7 +1,7 @@
 //! A command line of memcached's text protocol → what it asks for.
 //!
-//! Pure: it looks at one line. What it borrows, it borrows from that line. memcached's `doc/protocol.txt` says what is valid;
-//! where it leaves something open (how many words are too many, what `noreply` silences), this does what memcached 1.6 does.
+//! Pure: it looks at one line, and borrows from it. memcached's `doc/protocol.txt` says what is valid; where it leaves
+//! something open (how many words are too many, what `noreply` silences), this does what memcached 1.6 does.
 //! Not here: the data block behind a storage command (`main`), what a command does (`store`).
 
 /// The longest key, in bytes.

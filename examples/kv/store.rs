@@ -1,9 +1,10 @@
 //! The items, shared by the sessions of all workers.
 //!
-//! Any session may ask for any key, so the store is the one thing that the workers share. It is split by the hash of the key
-//! into shards, each behind a lock of its own: a lock is held for one key's lookup and copy, never while anything waits, and two
-//! workers meet at one only if they want the same shard at the same moment. A store for each worker would need no lock,
-//! but a key would have to live with one of them, and most commands would pay a message to another thread and back.
+//! Any session may ask for any key, so the store is the one thing that the workers share. It is split by the hash of the
+//! key into shards, each behind a lock of its own: a lock is held for one key's lookup and copy, never while anything
+//! waits, and two workers meet at one only if they want the same shard at the same moment. A store for each worker would
+//! need no lock, but a key would have to live with one of them, and most commands would pay a message to another thread
+//! and back.
 //!
 //! Memory is bounded: each shard has its part of the bytes, and drops what was not used for the longest time to stay within
 //! it. Expired items are dropped when somebody asks for them, and by [`Store::tick`], one shard at a time.
