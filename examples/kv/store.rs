@@ -60,7 +60,7 @@ pub(crate) struct Item {
     pub(crate) flags: u32,
     /// With the CR LF behind it, as it comes and goes.
     pub(crate) block: Bytes,
-    /// Another one after each change of the data. A key's never repeats, which is all that `cas` needs.
+    /// Another one after each change of the data, and no other item's.
     pub(crate) unique: u64,
     expires: u64,
 }
@@ -95,10 +95,15 @@ impl Store {
     /// With room for `memory` bytes, at least [`MIN_MEMORY`]; `now` is Unix time in seconds.
     pub(crate) fn new(memory: u64, now: u64) -> Self {
         let max_bytes = usize::try_from(memory.max(MIN_MEMORY)).unwrap_or(usize::MAX) / SHARDS;
-        let shard =
-            || Shard { items: LruCache::unbounded(), bytes: 0, max_bytes, last_unique: 0, counts: Counts::default() };
+        let shard = |index: usize| Shard {
+            items: LruCache::unbounded(),
+            bytes: 0,
+            max_bytes,
+            last_unique: index as u64,
+            counts: Counts::default(),
+        };
         Self {
-            shards: std::array::from_fn(|_| Mutex::new(shard())),
+            shards: std::array::from_fn(|index| Mutex::new(shard(index))),
             hasher: lru::DefaultHasher::default(),
             clock: AtomicU64::new(now),
             flush_at: AtomicU64::new(NEVER),
@@ -258,7 +263,8 @@ impl Shard {
     }
 
     fn put(&mut self, key: Box<[u8]>, flags: u32, expires: u64, block: Bytes) {
-        self.last_unique += 1;
+        // Each shard has its own of each `SHARDS` numbers: to count together they would have to share a counter.
+        self.last_unique += SHARDS as u64;
         let item = Item { flags, block, unique: self.last_unique, expires };
         let key_len = key.len();
         self.bytes += size(key_len, &item);
@@ -305,12 +311,13 @@ pub(crate) fn data(block: &[u8]) -> &[u8] {
     &block[..block.len() - 2]
 }
 
-/// The decimal number that data begin with: spaces may be around it, and behind a space anything.
+/// The decimal number that data begin with: white space may be around it, and behind that, or a NUL, anything. So memcached
+/// reads it.
 fn leading_number(data: &[u8]) -> Option<u64> {
     let is_space = |byte: &u8| byte.is_ascii_whitespace() || *byte == b'\x0b';
     let start = data.iter().position(|byte| !is_space(byte))?;
     let rest = &data[start..];
-    let end = rest.iter().position(is_space).unwrap_or(rest.len());
+    let end = rest.iter().position(|byte| is_space(byte) || *byte == 0).unwrap_or(rest.len());
     let digits = std::str::from_utf8(&rest[..end]).ok()?;
     digits.parse().ok()
 }
