@@ -109,9 +109,9 @@ fn measure(server: &Server, load: Load, options: &Options) -> Result<f64, String
     Ok(spent as f64 / (answers as f64 * (flight / line) as f64))
 }
 
-/// Resident bytes of an idle session that has answered a line, and what a busy one's line costs beside and without them.
-fn measure_idle(server: &Server, options: &Options) -> Result<(f64, f64), String> {
-    let alone = measure(server, Load::Ping, options)?;
+/// Resident bytes of an idle session that has answered a line, and what a busy one's line costs beside them, over what it
+/// costs in a server of the same kind without them: in turns, the least of each.
+fn measure_idle(server: &Server, without: &Server, options: &Options) -> Result<(f64, f64), String> {
     let before = server.resident();
     let client = Client::new(server.port, Load::Ping.shape())?;
     let mut idle = Vec::with_capacity(options.own.idle_sessions);
@@ -128,7 +128,11 @@ fn measure_idle(server: &Server, options: &Options) -> Result<(f64, f64), String
         idle.push(peer);
     }
     let each = server.resident().saturating_sub(before) as f64 / options.own.idle_sessions as f64;
-    let beside = measure(server, Load::Ping, options)?;
+    let (mut alone, mut beside) = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..options.rounds {
+        alone = alone.min(measure(without, Load::Ping, options)?);
+        beside = beside.min(measure(server, Load::Ping, options)?);
+    }
     drop(idle);
     Ok((each, beside / alone))
 }
@@ -182,15 +186,16 @@ fn idle_table(report: &mut String, options: &Options) {
     let _ = write!(
         report,
         "\n## {}\n\n{} sessions, each of which has answered one line. The last column is the cost of a ping-pong line on \
-         {} further connections with them, over that without.\n\n| server | bytes each | busy ones beside them |\n|---|--:|--:|\n",
+         {} further connections with them, over that of a second server without: in turns, the least of each.\n\n| server | bytes each | busy ones beside them |\n|---|--:|--:|\n",
         Load::Idle.title(),
         options.own.idle_sessions,
         options.own.connections
     );
     for (name, command) in &options.servers {
         eprint!("\ridle sessions of {name}        ");
-        // A process of its own, whose memory nothing has used yet.
-        let measured = Server::start(command, options.cores).and_then(|server| measure_idle(&server, options));
+        // Processes of their own, whose memory nothing has used yet.
+        let start = || Server::start(command, options.cores);
+        let measured = start().and_then(|server| measure_idle(&server, &start()?, options));
         let _ = match measured {
             Ok((each, beside)) => writeln!(report, "| {name} | {each:.0} | {:+.1} % |", (beside - 1.0) * 100.0),
             Err(error) => writeln!(report, "| {name} | {error} | |"),
