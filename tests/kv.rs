@@ -14,7 +14,6 @@ use std::{
     fmt::Debug,
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpStream},
-    path::Path,
     process::Command,
     thread,
 };
@@ -23,13 +22,11 @@ use proptest::{
     prelude::*,
     test_runner::{TestError, TestRunner},
 };
-use support::{Server, assert_same, connect, converse, eventually, finish, rest};
+use support::{Server, assert_same, connect, converse, eventually, example, finish, rest};
 
 /// The example, as a process.
 fn kv(arguments: &[&str]) -> Command {
-    let binary = Path::new(env!("CARGO_BIN_EXE_rot13d")).with_file_name("examples").join("kv");
-    assert!(binary.exists(), "{} is missing: `cargo build --example kv` makes it", binary.display());
-    let mut command = Command::new(binary);
+    let mut command = example("kv");
     command.args(["--listen", "127.0.0.1:0"]).args(arguments);
     command
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use actix_lines::{CloseReason, Limits, LimitsBuilder, LineServer, OverLimit, Rate, SourcePrefix};
-use support::{Counted, Echo, Peer, Server, eventually, within};
+use support::{Counted, Echo, Peer, Server, eventually, pass, within};
 use tokio::{net::TcpSocket, task::JoinSet, time::Instant};
 
 const REFUSED: &[u8] = b"too many connections, try again later\r\n";
@@ -175,7 +175,7 @@ async fn at_the_accept_rate_connections_wait() {
     let limits = Limits::builder().accept_rate(Some(Rate { per_second: 2, burst: 3 })).build().unwrap();
     let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
     // So long that the bucket is full, however often the listener turned out to have nothing.
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    pass(Duration::from_secs(10)).await;
     let begin = Instant::now();
     let mut peers = Vec::new();
     let mut times = Vec::new();
@@ -202,7 +202,7 @@ async fn over_the_accept_rate_connections_are_refused_where_that_is_the_policy()
         assert_eq!(is_served(&mut peer, REFUSED).await, expected);
         served.push(peer);
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     assert!(is_served(&mut server.connect().await, REFUSED).await, "the bucket fills again");
     assert_eq!(server.handle.stats().await.unwrap().refused["accept-rate"], 2);
 }
@@ -218,7 +218,7 @@ async fn a_source_over_its_accept_rate_is_refused_and_others_are_not() {
         let mut peer = connect_from(source, server.address()).await;
         assert_eq!(is_served(&mut peer, REFUSED).await, expected, "{source}");
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     assert!(is_served(&mut connect_from("127.0.0.1", server.address()).await, REFUSED).await);
     assert_eq!(server.handle.stats().await.unwrap().refused["accept-rate-per-source"], 2);
 }

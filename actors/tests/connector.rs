@@ -25,7 +25,7 @@ use actix_lines::{
     Disconnect, GetSession, Limits, Line, LineContext, LineHandler, LineServer, ServerHandle, Subscribe,
 };
 use socket2::{Domain, Socket, Type};
-use support::{Counted, Echo, Server, eventually, within};
+use support::{Counted, Echo, Server, eventually, pass, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -386,7 +386,7 @@ fn hold(listener: TcpListener, line: &'static [u8], times: Vec<Duration>) -> Rc<
         for time in times {
             let (mut stream, _) = listener.accept().await.unwrap();
             stream.write_all(line).await.unwrap();
-            tokio::time::sleep(time).await;
+            pass(time).await;
             counted.set(counted.get() + 1);
         }
     });
@@ -587,7 +587,7 @@ async fn it_can_be_ended_while_it_waits_for_the_next_attempt() {
     assert_eq!(client.disconnect(20 * SECOND).await, None);
     assert!(matches!(client.event().await.1, ConnectorEvent::Disconnected));
     client.expect_gone().await;
-    tokio::time::sleep(60 * SECOND).await;
+    pass(60 * SECOND).await;
     assert!(asked.get() <= before + 1, "it goes on trying");
     assert_eq!(Rc::strong_count(&asked), 1, "its resolver is dropped with it");
 }

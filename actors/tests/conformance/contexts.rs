@@ -261,7 +261,7 @@ pub struct InActor(pub u32);
 pub struct Beside(pub u32);
 
 fn answer<K: Kind>(number: u32) -> ResponseActFuture<Probe<K>, u32> {
-    Box::pin(wrap_future::<_, Probe<K>>(sleep(10)).map(move |(), probe: &mut Probe<K>, _| {
+    Box::pin(wrap_future::<_, Probe<K>>(delay(10)).map(move |(), probe: &mut Probe<K>, _| {
         probe.say(format!("answers {number}"));
         number
     }))
@@ -289,7 +289,7 @@ impl<K: Kind> Handler<Beside> for Probe<K> {
         self.say(format!("asked {number}"));
         let log = self.log.clone();
         Box::pin(async move {
-            sleep(10).await;
+            delay(10).await;
             log.say(format!("answers {number}"));
             number
         })
@@ -357,7 +357,16 @@ pub fn run<K: Kind, F: Future<Output = ()>>(script: impl FnOnce(Run<K>) -> F) ->
     })
 }
 
+/// Lets time pass on the paused clock of [`run`], which costs none.
 pub async fn sleep(milliseconds: u64) {
+    // Panics unless it is paused.
+    tokio::time::resume();
+    tokio::time::pause();
+    delay(milliseconds).await;
+}
+
+/// What takes an actor some time, on whatever clock its arbiter has.
+pub async fn delay(milliseconds: u64) {
     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
 }
 
@@ -371,7 +380,7 @@ pub fn after<K: Kind>(
     milliseconds: u64,
     then: impl FnOnce(&mut Probe<K>, &mut Ctx<K>) + 'static,
 ) -> impl ActorFuture<Probe<K>, Output = ()> + 'static {
-    wrap_future::<_, Probe<K>>(sleep(milliseconds)).map(move |(), probe, ctx| then(probe, ctx))
+    wrap_future::<_, Probe<K>>(delay(milliseconds)).map(move |(), probe, ctx| then(probe, ctx))
 }
 
 /// A future of the actor: `then`, as soon as it is polled.

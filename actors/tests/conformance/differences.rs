@@ -74,7 +74,7 @@ fn a_wait_ends_by_its_deadline() {
             let request = ctx.address().send(Note("never"));
             ctx.wait(wrap_future::<_, Probe<K>>(request).map(|_, probe, _| probe.say("never")));
         });
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        sleep(60_000).await;
         run.say("a minute later");
     }
     differ!(
@@ -247,6 +247,7 @@ fn the_end_of_an_arbiter_cannot_be_vetoed() {
         let log = Log::default();
         let system = System::new();
         let _address = system.block_on(async {
+            tokio::time::pause();
             let address = K::create(|_| Probe::<K>::new(&log).on_stopping(|_, _| Running::Continue));
             sleep(1).await;
             address

@@ -38,6 +38,15 @@ pub async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
     }
 }
 
+/// Lets `time` pass on tokio's paused clock, which costs none: for tests whose subject is that time. Panics if the clock
+/// runs, so that it is never a wait for something that may have happened by then.
+pub async fn pass(time: Duration) {
+    // Panics unless it is paused.
+    tokio::time::resume();
+    tokio::time::pause();
+    tokio::time::sleep(time).await;
+}
+
 /// Waits until `condition` holds, letting everything else run meanwhile.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let mut ticks = tokio::time::interval(Duration::from_millis(2));
