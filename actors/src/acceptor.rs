@@ -35,6 +35,7 @@ use crate::{
     Connection, ListenerId, SessionId,
     admission::{Place, Refusal, RefuseReason, Ticket},
     control::{Control, Finished},
+    log_limit::{Events, LogLimit},
     server::MAILBOX_CAPACITY,
     worker::{Admitted, Order},
 };
@@ -50,8 +51,6 @@ const FAILURES_WITHIN: Duration = Duration::from_secs(60);
 const MOST_FAILURES: usize = 5;
 /// How long a refused connection has to take its line and close.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
-/// The least time between two warnings that connections are refused.
-const REFUSAL_WARNINGS: Duration = Duration::from_secs(10);
 
 /// The way to one worker.
 #[derive(Clone, Debug)]
@@ -81,16 +80,16 @@ pub(crate) struct Acceptor {
     pub(crate) is_paused: bool,
     /// The accept rate was charged for a connection that did not come.
     pub(crate) has_paid: bool,
-    pub(crate) refusals: Refusals,
+    pub(crate) logs: Rc<Logs>,
     /// Sent when it ends as it was told to; dropped when it fails.
     pub(crate) ended: Option<oneshot::Sender<()>>,
 }
 
-/// Connections refused since the last warning.
+/// Bounds on what peers can have an acceptor log. They outlive it.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals {
-    count: u64,
-    warned: Option<Instant>,
+pub(crate) struct Logs {
+    refused: LogLimit,
+    lost: LogLimit,
 }
 
 /// What a listener does without descriptors or memory.
@@ -173,6 +172,7 @@ pub(crate) async fn keep(
     let Parts { socket, backlog, address, id, mailbox } = parts;
     let mut mailbox = Some(mailbox);
     let mut failures = Vec::new();
+    let logs = Rc::<Logs>::default();
     loop {
         let mailbox = mailbox.take().unwrap_or_else(|| {
             let (sender, mailbox) = channel(MAILBOX_CAPACITY);
@@ -191,7 +191,7 @@ pub(crate) async fn keep(
             shortage: Shortage::default(),
             is_paused: false,
             has_paid: false,
-            refusals: Refusals::default(),
+            logs: Rc::clone(&logs),
             ended: Some(ended),
         });
         if when_ended.await.is_ok() || control.state().draining.is_some() {
@@ -324,7 +324,9 @@ impl Acceptor {
         if let Some(peer) = peer {
             log::debug!("listener {}: {peer} is refused: {}", self.address, reason.name());
         }
-        self.refusals.note(self.address, reason);
+        if let Some(Events(count)) = self.logs.refused.pass() {
+            log::warn!("listener {}: {count} connections refused, the last for {}", self.address, reason.name());
+        }
         let line = self.control.admission.refuse_line();
         // Whoever is denied is not worth a word.
         if let Some(room) = room.filter(|_| reason != RefuseReason::Denied && !line.is_empty()) {
@@ -344,11 +346,10 @@ impl Acceptor {
         loop {
             let least = self.workers.iter().enumerate().min_by_key(|(_, worker)| worker.load.load(Relaxed));
             let Some((index, worker)) = least else {
-                log::error!(
-                    "listener {}: every worker has stopped; {} is closed",
-                    self.address,
-                    admitted.connection.id
-                );
+                if let Some(events) = self.logs.lost.pass() {
+                    let (address, id) = (self.address, admitted.connection.id);
+                    log::error!("listener {address}: every worker has stopped; {id} is closed{events}");
+                }
                 return;
             };
             admitted.worker = index;
@@ -373,18 +374,6 @@ async fn say_and_close(stream: TcpStream, line: &[u8]) -> io::Result<()> {
     let mut discarded = [0; 256];
     while stream.read(&mut discarded).await? > 0 {}
     Ok(())
-}
-
-impl Refusals {
-    /// One warning for many: they may come by the thousand.
-    fn note(&mut self, address: SocketAddr, reason: RefuseReason) {
-        self.count += 1;
-        let now = Instant::now();
-        if self.warned.is_none_or(|warned| now - warned >= REFUSAL_WARNINGS) {
-            log::warn!("listener {address}: {} connections refused, the last for {}", self.count, reason.name());
-            *self = Self { count: 0, warned: Some(now) };
-        }
-    }
 }
 
 impl Shortage {

@@ -54,6 +54,7 @@ mod outbox;
 mod admission;
 mod budget;
 mod control;
+mod log_limit;
 mod query;
 mod source;
 mod supervisor;
