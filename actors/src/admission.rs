@@ -16,7 +16,6 @@ use std::{
     task::Waker,
 };
 
-use bytes::Bytes;
 use governor::{
     Quota, RateLimiter,
     clock::Clock,
@@ -27,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::{
     limits::{AdmissionLimits, OverLimit, Rate},
+    shared::SharedBytes,
     source::{Address, Prefix},
 };
 
@@ -167,7 +167,8 @@ impl Rules {
     }
 
     /// Takes over new limits. Counts stay true, also where sources are drawn in another way.
-    fn set(&mut self, limits: AdmissionLimits) {
+    #[must_use = "the old ones hold bytes of the user's: not to be dropped under the lock"]
+    fn set(&mut self, limits: AdmissionLimits) -> AdmissionLimits {
         let old = std::mem::replace(&mut self.limits, limits);
         if old.accept_rate != self.limits.accept_rate {
             self.bucket = self.limits.accept_rate.map(|rate| RateLimiter::direct_with_clock(quota(rate), TokioClock));
@@ -184,6 +185,7 @@ impl Rules {
                 self.add_to_source(address, count);
             }
         }
+        old
     }
 
     /// Forgets the sources whose accept rate has recovered.
@@ -264,7 +266,8 @@ impl Admission {
     /// Takes over new limits, for connections that come from now on.
     pub(crate) fn set(&self, limits: AdmissionLimits) {
         self.max_sessions.store(limits.max_sessions, SeqCst);
-        self.rules().set(limits);
+        let old = self.rules().set(limits);
+        drop(old);
         self.wake();
     }
 
@@ -335,7 +338,7 @@ impl Admission {
         counts.map(|(reason, count)| (reason.name(), count.load(SeqCst))).filter(|(_, count)| *count > 0).collect()
     }
 
-    pub(crate) fn refuse_line(&self) -> Bytes {
+    pub(crate) fn refuse_line(&self) -> SharedBytes {
         self.rules().limits.refuse_line.clone()
     }
 

@@ -30,10 +30,10 @@ use actix::{
 };
 use bytes::Bytes;
 
-pub(crate) use self::session::{Session, dispose};
+pub(crate) use self::session::{Session, dispose, panic_text};
 use crate::{
     CloseReason, ConfigError, Connection, Framing, LineHandler, LineSession, Pressure, RateGroup, RateLimit, Room,
-    SessionId, framing::Overrun, outbox::Outbox, transport::Transport, worker::Worker,
+    SessionId, framing::Overrun, outbox::Outbox, shared::SharedBytes, transport::Transport, worker::Worker,
 };
 
 /// Capacity that a session's mailbox asks for: actix's own default.
@@ -230,6 +230,10 @@ where
     /// Writes bytes that others write as well, as in a broadcast: all but short ones are shared, not copied. Otherwise
     /// as [`write`](Self::write).
     pub fn write_bytes(&mut self, bytes: Bytes) {
+        self.write_shared(bytes.into());
+    }
+
+    fn write_shared(&mut self, bytes: SharedBytes) {
         if self.phase > Phase::Draining {
             return self.write_too_late(bytes.len());
         }
@@ -441,7 +445,7 @@ where
     /// When workers of members do not keep up, this session is given no more lines until they do. What is said all the same, by
     /// a timer perhaps, is [lost](Room::lost) when a worker is owed more than 4 MiB.
     pub fn say(&mut self, room: &Room, bytes: impl Into<Bytes>) {
-        if !self.has(flag::DONE) && self.worker.say(self.slot, room, bytes.into()) && self.phase == Phase::Open {
+        if !self.has(flag::DONE) && self.worker.say(self.slot, room, bytes.into().into()) && self.phase == Phase::Open {
             self.set(flag::CROWDED);
         }
     }

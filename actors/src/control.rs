@@ -15,7 +15,6 @@ use std::{
 
 use actix::{Addr, Recipient};
 use actix_rt::{Arbiter, ArbiterHandle};
-use bytes::Bytes;
 use tokio::{
     sync::{oneshot, watch},
     time::Instant,
@@ -26,6 +25,7 @@ use crate::{
     acceptor::{Acceptor, WorkerHandle},
     admission::Admission,
     budget::Budget,
+    shared::SharedBytes,
     supervisor::Batch,
     worker::Order,
 };
@@ -75,7 +75,7 @@ pub(crate) struct Draining {
     pub(crate) since: Instant,
     /// When what is left is aborted.
     pub(crate) until: Instant,
-    pub(crate) goodbye: Bytes,
+    pub(crate) goodbye: SharedBytes,
     pub(crate) spread: Duration,
     /// The listeners are closed, the workers know.
     pub(crate) is_ordered: bool,

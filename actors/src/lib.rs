@@ -50,6 +50,7 @@ mod context;
 mod framing;
 mod handler;
 mod outbox;
+mod shared;
 
 mod admission;
 mod budget;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::{
     ConfigError,
     rate::RateLimit,
+    shared::SharedBytes,
     source::{Prefix, SourcePrefix},
 };
 
@@ -152,7 +153,7 @@ pub(crate) struct AdmissionLimits {
     pub(crate) accept_rate: Option<Rate>,
     pub(crate) accept_rate_per_source: Option<Rate>,
     pub(crate) over_limit: OverLimit,
-    pub(crate) refuse_line: Bytes,
+    pub(crate) refuse_line: SharedBytes,
     pub(crate) allow: Vec<Prefix>,
     pub(crate) deny: Vec<Prefix>,
     pub(crate) exempt: Vec<Prefix>,
@@ -207,7 +208,7 @@ impl Default for Limits {
                 accept_rate: None,
                 accept_rate_per_source: None,
                 over_limit: OverLimit::default(),
-                refuse_line: Bytes::from_static(b"too many connections, try again later\r\n"),
+                refuse_line: Bytes::from_static(b"too many connections, try again later\r\n").into(),
                 allow: Vec::new(),
                 deny: Vec::new(),
                 exempt: Vec::new(),
@@ -302,7 +303,7 @@ impl LimitsBuilder {
     /// # Errors
     /// [`build`](Self::build) returns [`ConfigError::RefuseLine`] above 1024 bytes.
     pub fn refuse_line(mut self, line: impl Into<Bytes>) -> Self {
-        self.limits.admission.refuse_line = line.into();
+        self.limits.admission.refuse_line = line.into().into();
         self
     }
 

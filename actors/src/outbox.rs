@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Buf, Bytes};
+use crate::shared::SharedBytes;
 
 /// Shared bytes up to this long are copied: a reference to them would cost as much.
 const COPY_BYTES: usize = 512;
@@ -18,7 +18,7 @@ const LOAN_MAX_BYTES: usize = 4 * LOAN_BYTES;
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     /// Older than `tail`.
-    queue: VecDeque<Bytes>,
+    queue: VecDeque<SharedBytes>,
     /// The newest bytes; those before `sent` are gone already.
     tail: Vec<u8>,
     sent: usize,
@@ -54,12 +54,12 @@ impl Outbox {
         self.len += bytes.len();
     }
 
-    pub(crate) fn push_shared(&mut self, bytes: Bytes) {
+    pub(crate) fn push_shared(&mut self, bytes: SharedBytes) {
         if bytes.len() <= COPY_BYTES {
             return self.push(&bytes);
         }
         if self.tail.len() > self.sent {
-            self.queue.push_back(Bytes::copy_from_slice(&self.tail[self.sent..]));
+            self.queue.push_back(SharedBytes::copy_from_slice(&self.tail[self.sent..]));
         }
         self.tail.clear();
         self.sent = 0;
@@ -70,7 +70,7 @@ impl Outbox {
     /// Puts `bytes` before everything else.
     pub(crate) fn push_front(&mut self, bytes: &[u8]) {
         self.len += bytes.len();
-        self.queue.push_front(Bytes::copy_from_slice(bytes));
+        self.queue.push_front(SharedBytes::copy_from_slice(bytes));
     }
 
     /// The oldest bytes, as many as lie together; empty only if there are none.
@@ -126,6 +126,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     fn drain(outbox: &mut Outbox, step: usize) -> Vec<u8> {
         let mut all = Vec::new();
@@ -141,12 +142,12 @@ mod tests {
 
     #[test]
     fn bytes_leave_in_the_order_they_came_however_they_came() {
-        let shared = Bytes::from(vec![b's'; COPY_BYTES + 1]);
+        let shared = SharedBytes::from(Bytes::from(vec![b's'; COPY_BYTES + 1]));
         for step in [1, 7, 1000] {
             let mut outbox = Outbox::default();
             outbox.push(b"one");
             outbox.push_shared(shared.clone());
-            outbox.push_shared(Bytes::from_static(b"two"));
+            outbox.push_shared(Bytes::from_static(b"two").into());
             outbox.push_front(b"zero");
             let expected = [b"zeroone".as_slice(), &shared, b"two"].concat();
             assert_eq!(outbox.len(), expected.len());

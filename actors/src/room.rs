@@ -19,7 +19,7 @@ use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::mpsc;
 
-use crate::SessionId;
+use crate::{SessionId, shared::SharedBytes};
 
 /// With more than this to deliver, a worker has those who say more read nothing until it has caught up to a quarter of it.
 /// Unit: bytes. It is a high watermark's worth for sixteen sessions.
@@ -99,7 +99,7 @@ impl Room {
     /// [`LineContext::say`](crate::LineContext::say), which also holds it back when the members' workers cannot keep up;
     /// whoever calls this has to bound himself, or bytes will be [lost](Self::lost).
     pub fn say(&self, bytes: impl Into<Bytes>) {
-        self.send(bytes.into(), None, |_| {});
+        self.send(bytes.into().into(), None, |_| {});
     }
 
     /// How many members there are.
@@ -116,7 +116,7 @@ impl Room {
     }
 
     /// Sends it to the workers that have members; `crowded` is told of those that do not keep up.
-    pub(crate) fn send(&self, bytes: Bytes, except: Option<SessionId>, mut crowded: impl FnMut(&Arc<Inbox>)) {
+    pub(crate) fn send(&self, bytes: SharedBytes, except: Option<SessionId>, mut crowded: impl FnMut(&Arc<Inbox>)) {
         for seat in self.seats().iter() {
             let said = Said { room: self.clone(), bytes: bytes.clone(), except };
             match seat.inbox.put(said) {
@@ -170,7 +170,7 @@ impl fmt::Debug for Room {
 /// Something said, on its way to the members of one worker.
 pub(crate) struct Said {
     pub(crate) room: Room,
-    pub(crate) bytes: Bytes,
+    pub(crate) bytes: SharedBytes,
     pub(crate) except: Option<SessionId>,
 }
 

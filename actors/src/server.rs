@@ -29,6 +29,7 @@ use crate::{
     context::Session,
     control::{Control, Finished},
     limits::SessionLimits,
+    shared::SharedBytes,
     worker::{self, Admitted, Order, Upstream, Worker},
 };
 
@@ -529,7 +530,7 @@ impl ServerHandle {
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
     pub async fn push(&self, whom: SessionFilter, bytes: impl Into<Bytes>) -> Result<Pushed, ServerEnded> {
-        self.ask(Push { whom, bytes: bytes.into() }).await
+        self.ask(Push { whom, bytes: SharedBytes::from(bytes.into()).into_bytes() }).await
     }
 
     /// Ends the sessions that `whom` says, politely, each with `goodbye` if that is not empty; returns how many.
@@ -537,7 +538,7 @@ impl ServerHandle {
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
     pub async fn kick(&self, whom: SessionFilter, goodbye: impl Into<Bytes>) -> Result<u64, ServerEnded> {
-        self.ask(Kick { whom, goodbye: goodbye.into() }).await
+        self.ask(Kick { whom, goodbye: SharedBytes::from(goodbye.into()).into_bytes() }).await
     }
 
     /// Stops accepting on a listener: the backlog holds what comes. False if there is none with this number.

@@ -27,6 +27,7 @@ use crate::{
     limits::LONGEST_TIMEOUT,
     query::{SessionFilter, SessionInfo, SessionPage, SessionQuery},
     server::MAILBOX_CAPACITY,
+    shared::SharedBytes,
     worker::{Order, Question},
 };
 
@@ -516,7 +517,7 @@ impl Handler<Kick> for Supervisor {
     type Result = ResponseFuture<u64>;
 
     fn handle(&mut self, Kick { whom, goodbye }: Kick, _: &mut Self::Context) -> Self::Result {
-        let answer = self.ask(&Question::Kick { whom, goodbye });
+        let answer = self.ask(&Question::Kick { whom, goodbye: goodbye.into() });
         Box::pin(async { answer.await.count })
     }
 }
@@ -525,7 +526,7 @@ impl Handler<Push> for Supervisor {
     type Result = ResponseFuture<Pushed>;
 
     fn handle(&mut self, Push { whom, bytes }: Push, _: &mut Self::Context) -> Self::Result {
-        let answer = self.ask(&Question::Push { whom, bytes });
+        let answer = self.ask(&Question::Push { whom, bytes: bytes.into() });
         Box::pin(async {
             let Answered { count, dropped, .. } = answer.await;
             Pushed { sessions: count, dropped }
@@ -560,7 +561,9 @@ impl Handler<SetLimits> for Supervisor {
             // Before the workers look at the living, so that nobody comes in between by the old lists.
             control.admission.set(limits.admission.clone());
             control.budget.set_limit(limits.memory_budget);
-            control.state().limits = limits.clone();
+            // No lock is held when the old ones are dropped: they hold bytes of the user's.
+            let old = std::mem::replace(&mut control.state().limits, limits.clone());
+            drop(old);
         }
         let answer = self.ask(&Question::Limits { limits: Arc::new(limits), dry_run });
         Box::pin(async {
@@ -588,6 +591,7 @@ impl Handler<Drain> for Supervisor {
         let Some(control) = self.control.upgrade() else {
             return Box::pin(async { DrainReport::default() });
         };
+        let goodbye = SharedBytes::from(goodbye);
         let (done, report) = oneshot::channel();
         let now = Instant::now();
         let until = now + deadline.min(LONGEST_TIMEOUT);
@@ -597,7 +601,7 @@ impl Handler<Drain> for Supervisor {
             let draining = state.draining.get_or_insert_with(|| Draining {
                 since: now,
                 until,
-                goodbye,
+                goodbye: goodbye.clone(),
                 spread,
                 is_ordered: false,
                 report: DrainReport::default(),

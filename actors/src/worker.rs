@@ -16,7 +16,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     time::{Instant, MissedTickBehavior},
@@ -33,6 +32,7 @@ use crate::{
     query::{SessionFilter, SessionInfo, SessionQuery, SessionState},
     rate::{Allowance, Grant, Member, RateGroup, RateLimit, Unit},
     room::{self, BYTES_PER_SLICE, DELIVERIES_PER_SLICE, Delivery, Hearing, Inbox, Members, Room},
+    shared::SharedBytes,
     supervisor::{Answer, Answered, Batch},
 };
 
@@ -192,7 +192,7 @@ struct Rare {
     undelivered: u64,
     tail: u64,
     /// Pushed by others, to be written in the next turn.
-    pushed: Vec<Bytes>,
+    pushed: Vec<SharedBytes>,
     pushed_len: usize,
     /// Its handler's own choice.
     pressure: Option<Pressure>,
@@ -596,7 +596,7 @@ impl Worker {
     }
 
     /// Has the other members of a room write `bytes`. True if the session should say no more for now.
-    pub(crate) fn say(&self, index: u32, room: &Room, bytes: Bytes) -> bool {
+    pub(crate) fn say(&self, index: u32, room: &Room, bytes: SharedBytes) -> bool {
         let id = self.slot(index, |slot| slot.id);
         let mut crowded = None;
         room.send(bytes, Some(id), |inbox| crowded = Some(Arc::clone(inbox)));
@@ -766,7 +766,7 @@ impl Worker {
     }
 
     /// Has the sessions drain, all now or one after the other.
-    fn drain(&self, over: Duration, goodbye: &Bytes) {
+    fn drain(&self, over: Duration, goodbye: &SharedBytes) {
         self.draining.set(true);
         if !goodbye.is_empty() {
             self.slots.borrow_mut().iter_mut().for_each(|slot| slot.push(goodbye, &self.told));
@@ -789,7 +789,7 @@ impl Worker {
         due < all
     }
 
-    fn answer(&self, token: u64, question: Question) -> Answer {
+    fn answer(&self, token: u64, question: &Question) -> Answer {
         let mut answer = Answered::default();
         if let Question::Totals = question {
             answer.stats = self.stats();
@@ -809,7 +809,7 @@ impl Worker {
             Question::Kick { whom, goodbye } => {
                 for slot in sessions.filter(|slot| !slot.closing && whom.has(&slot.info(self.index, moment))) {
                     if !goodbye.is_empty() {
-                        slot.push(&goodbye, &self.told);
+                        slot.push(goodbye, &self.told);
                     }
                     slot.tell(Command::Kick, &self.told);
                     answer.count += 1;
@@ -817,7 +817,7 @@ impl Worker {
             }
             Question::Push { whom, bytes } => {
                 for slot in sessions.filter(|slot| !slot.closing && whom.has(&slot.info(self.index, moment))) {
-                    match slot.offer(&bytes, limits.pressure, &self.told) {
+                    match slot.offer(bytes, limits.pressure, &self.told) {
                         true => answer.count += 1,
                         false => answer.dropped += 1,
                     }
@@ -831,11 +831,11 @@ impl Worker {
                         answer.count += 1;
                         answer.sessions.push(slot.info(self.index, moment));
                     }
-                    if denied && !dry_run {
+                    if denied && !*dry_run {
                         slot.tell(Command::Kick, &self.told);
                     }
                 }
-                if !dry_run {
+                if !*dry_run {
                     self.set_limits(limits.session, &mut slots);
                 }
             }
@@ -1026,7 +1026,7 @@ impl Slot {
 
     /// Has the session write `bytes` in its next turn, unless its outbox holds too much: then its policy says what
     /// becomes of it, and this is false.
-    fn offer(&mut self, bytes: &Bytes, default: Pressure, told: &Cell<usize>) -> bool {
+    fn offer(&mut self, bytes: &SharedBytes, default: Pressure, told: &Cell<usize>) -> bool {
         let Pressure { policy, hard, .. } = self.pressure(default);
         let takes = policy == PressurePolicy::PauseReader || !self.is_full(bytes.len(), hard);
         if takes {
@@ -1038,7 +1038,7 @@ impl Slot {
     }
 
     /// Has the session write `bytes` in its next turn.
-    fn push(&mut self, bytes: &Bytes, told: &Cell<usize>) {
+    fn push(&mut self, bytes: &SharedBytes, told: &Cell<usize>) {
         let rare = self.rare();
         rare.pushed.push(bytes.clone());
         rare.pushed_len += bytes.len();
@@ -1046,7 +1046,7 @@ impl Slot {
     }
 
     /// What others had pushed since it was last taken.
-    pub(crate) fn take_pushed(&mut self) -> Vec<Bytes> {
+    pub(crate) fn take_pushed(&mut self) -> Vec<SharedBytes> {
         let Some(rare) = &mut self.rare else { return Vec::new() };
         rare.pushed_len = 0;
         std::mem::take(&mut rare.pushed)
@@ -1161,7 +1161,7 @@ impl Drop for Admitted {
 #[derive(Debug)]
 pub(crate) enum Order {
     Start(Admitted),
-    Drain { over: Duration, goodbye: Bytes },
+    Drain { over: Duration, goodbye: SharedBytes },
     Abort,
     Evict,
     Answer { token: u64, question: Question },
@@ -1172,8 +1172,8 @@ pub(crate) enum Order {
 pub(crate) enum Question {
     Totals,
     List(SessionQuery),
-    Kick { whom: SessionFilter, goodbye: Bytes },
-    Push { whom: SessionFilter, bytes: Bytes },
+    Kick { whom: SessionFilter, goodbye: SharedBytes },
+    Push { whom: SessionFilter, bytes: SharedBytes },
     Limits { limits: Arc<Limits>, dry_run: bool },
 }
 
@@ -1202,7 +1202,7 @@ pub(crate) async fn look_after(
                 Some(Order::Drain { over, goodbye }) => worker.drain(over, &goodbye),
                 Some(Order::Abort) => worker.abort_all(),
                 Some(Order::Evict) => worker.evict(),
-                Some(Order::Answer { token, question }) => worker.send_reports(Some(worker.answer(token, question))),
+                Some(Order::Answer { token, question }) => worker.send_reports(Some(worker.answer(token, &question))),
                 None => open = false,
             },
             heard = said.next(), if !delivers => {

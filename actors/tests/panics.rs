@@ -8,8 +8,12 @@ use std::sync::{
 };
 
 use actix::{Actor, ActorContext, AsyncContext, Handler, Message, Running, fut::wrap_future};
-use actix_lines::{CloseReason, CloseReport, Framing, Line, LineContext, LineHandler, LineServer, Lines, Overlong};
-use support::{Echo, Server, within};
+use actix_lines::{
+    CloseReason, CloseReport, Framing, Limits, Line, LineContext, LineHandler, LineServer, LineSession, Lines, OverLimit,
+    Overlong, Pressure, Room, SessionFilter, Transport,
+};
+use bytes::Bytes;
+use support::{Echo, Peer, Server, eventually, within};
 
 /// The calls that an actor got, in order.
 type Calls = Arc<Mutex<Vec<&'static str>>>;
@@ -61,8 +65,17 @@ impl Actor for Faulty {
         Running::Stop
     }
 
-    fn stopped(&mut self, _: &mut Self::Context) {
+    fn stopped(&mut self, ctx: &mut Self::Context) {
         self.at("stopped");
+        if self.place == "begun when stopped" {
+            for _ in 0..2 {
+                ctx.spawn(wrap_future(async {
+                    let _grenade = Grenade;
+                    std::future::pending::<()>().await;
+                }));
+                ctx.address().do_send(Live(Grenade));
+            }
+        }
     }
 }
 
@@ -95,6 +108,12 @@ impl LineHandler for Faulty {
             "message's drop" => ctx.address().do_send(Live(Grenade)),
             "message never handled" => {
                 ctx.address().do_send(Live(Grenade));
+                ctx.stop();
+            }
+            "messages never handled" => {
+                for _ in 0..3 {
+                    ctx.address().do_send(Live(Grenade));
+                }
                 ctx.stop();
             }
             "payload's drop" => ctx.notify(Live(Grenade)),
@@ -229,6 +248,8 @@ async fn a_panic_in_a_future_or_a_destructor_ends_the_session_only() {
         "finished future's drop",
         "message's drop",
         "message never handled",
+        "messages never handled",
+        "begun when stopped",
         "payload's drop",
         "two grenades",
         "drop",
@@ -318,4 +339,210 @@ async fn a_panic_while_the_arbiter_ends_costs_no_report() {
         let calls = calls.lock().unwrap();
         assert_eq!(calls.iter().filter(|call| **call == "drop").count(), 3, "{place}: {calls:?}");
     }
+}
+
+/// Owns bytes and panics when the last reference to them is gone, which is counted.
+struct Owner(Vec<u8>, Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.1.fetch_add(1, SeqCst);
+        panic!("a fault on purpose, in the destructor of bytes");
+    }
+}
+
+/// A line of so many bytes, shared or copied by its length.
+fn owned(len: usize, gone: &Arc<AtomicUsize>) -> Bytes {
+    let mut line = vec![b'x'; len];
+    line[len - 1] = b'\n';
+    Bytes::from_owner(Owner(line, Arc::clone(gone)))
+}
+
+/// Short enough to be copied into an outbox, and long enough to be shared.
+const LENGTHS: [usize; 2] = [10, 5000];
+
+/// Answers a number with a line of so many bytes whose owner panics in its destructor; the first word says what it does then.
+struct Lender(Arc<AtomicUsize>);
+
+impl Actor for Lender {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Lender {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        let text = String::from_utf8_lossy(line.text()).into_owned();
+        let Some((word, len)) = text.split_once(' ') else { return ctx.write(&line) };
+        let len = len.parse().unwrap();
+        for _ in 0..2 {
+            ctx.write_bytes(owned(len, &self.0));
+        }
+        match word {
+            "abort" => ctx.abort(),
+            "stop" => ctx.stop(),
+            "panic" => panic!("a fault on purpose, after bytes were written"),
+            _ => {}
+        }
+    }
+}
+
+async fn expect_service(peer: &mut Peer) {
+    peer.send(b"there?\n").await;
+    peer.expect(b"there?\n").await;
+}
+
+async fn all_gone(gone: &AtomicUsize, count: usize, what: &str) {
+    eventually(what, async || gone.load(SeqCst) >= count).await;
+    assert_eq!(gone.swap(0, SeqCst), count, "{what}");
+}
+
+#[actix::test]
+async fn a_panic_in_the_destructor_of_bytes_that_were_pushed_ends_nobody() {
+    let gone = Arc::new(AtomicUsize::new(0));
+    let limits = Limits::builder().pressure(Pressure { hard: 100_000, ..Pressure::default() });
+    let limits = limits.refuse_line(owned(10, &gone)).max_sessions(4).over_limit(OverLimit::Refuse).build().unwrap();
+    let lent = Arc::clone(&gone);
+    let mut server =
+        Server::start(LineServer::new(move |_| Lender(Arc::clone(&lent))).limits(limits.clone()).workers(1)).await;
+    let mut steady = server.connect().await;
+    expect_service(&mut steady).await;
+    let steady_id = server.sessions().await[0].id;
+    let all = SessionFilter::default();
+    for len in LENGTHS {
+        // Two at once, each to two sessions.
+        let mut other = server.connect().await;
+        expect_service(&mut other).await;
+        for _ in 0..2 {
+            assert_eq!(server.handle.push(all, owned(len, &gone)).await.unwrap().sessions, 2);
+        }
+        for peer in [&mut steady, &mut other] {
+            let mut expected = vec![b'x'; 2 * len];
+            expected[len - 1] = b'\n';
+            expected[2 * len - 1] = b'\n';
+            peer.expect(&expected).await;
+        }
+        all_gone(&gone, 2, "what was pushed and sent").await;
+        // To nobody.
+        let nobody = SessionFilter { outbox_at_least: usize::MAX, ..all };
+        assert_eq!(server.handle.push(nobody, owned(len, &gone)).await.unwrap().sessions, 0);
+        all_gone(&gone, 1, "what was pushed to nobody").await;
+        // A goodbye.
+        let id = server.sessions().await.into_iter().map(|session| session.id).find(|id| *id != steady_id).unwrap();
+        assert_eq!(server.handle.kick(SessionFilter::id(id), owned(len, &gone)).await.unwrap(), 1);
+        assert_eq!(other.rest().await.len(), len);
+        drop(other);
+        assert_eq!(server.report().await.reason, CloseReason::Kicked);
+        all_gone(&gone, 1, "a goodbye").await;
+        expect_service(&mut steady).await;
+    }
+    // More than an outbox may hold.
+    assert_eq!(server.handle.push(all, owned(200_000, &gone)).await.unwrap().dropped, 1);
+    all_gone(&gone, 1, "what was refused").await;
+    // What refused connections were sent.
+    drop(limits);
+    server.handle.set_limits(Limits::default()).await.unwrap();
+    all_gone(&gone, 1, "the line of limits that are no more").await;
+    expect_service(&mut steady).await;
+    let stats = server.handle.stats().await.unwrap();
+    assert_eq!((stats.live, stats.closed["kicked"], stats.closed.len()), (1, 2, 1), "{stats:?}");
+    // The goodbye of the end.
+    let goodbye = actix_lines::Drain { goodbye: owned(5000, &gone), ..actix_lines::Drain::within(support::PATIENCE) };
+    let drained = server.handle.supervisor().send(goodbye);
+    let goodbyes = async {
+        let rest = steady.rest().await;
+        drop(steady);
+        rest.len()
+    };
+    let (report, rest) = within("the drain", async { tokio::join!(drained, goodbyes) }).await;
+    assert_eq!((report.unwrap().ended, rest), (1, 5000));
+    within("the end of the workers", server.handle.finished()).await.unwrap();
+    let handle = server.handle.clone();
+    drop(server);
+    drop(handle);
+    all_gone(&gone, 1, "the last goodbye").await;
+}
+
+#[actix::test]
+async fn a_panic_in_the_destructor_of_bytes_that_were_written_ends_nobody() {
+    let gone = Arc::new(AtomicUsize::new(0));
+    let lent = Arc::clone(&gone);
+    let mut server = Server::start(LineServer::new(move |_| Lender(Arc::clone(&lent))).workers(1)).await;
+    let mut steady = server.connect().await;
+    for len in LENGTHS {
+        // Sent: its session goes on.
+        steady.send(format!("write {len}\n").as_bytes()).await;
+        let mut expected = vec![b'x'; 2 * len];
+        expected[len - 1] = b'\n';
+        expected[2 * len - 1] = b'\n';
+        steady.expect(&expected).await;
+        all_gone(&gone, 2, "what was sent").await;
+        for (word, reason, unsent) in [
+            ("abort", CloseReason::Aborted, 2 * len),
+            ("stop", CloseReason::ClosedByHandler, 0),
+            ("panic", CloseReason::HandlerPanicked, 0),
+        ] {
+            let mut peer = server.connect().await;
+            peer.send(format!("{word} {len}\n").as_bytes()).await;
+            if word == "abort" {
+                let mut rest = Vec::new();
+                let _ = tokio::io::AsyncReadExt::read_to_end(&mut peer.stream, &mut rest).await;
+            } else {
+                assert_eq!(peer.rest().await.len(), 2 * len);
+            }
+            drop(peer);
+            let report = server.report().await;
+            assert_eq!((report.reason, report.unsent_bytes), (reason, unsent as u64), "{word} {len}");
+            all_gone(&gone, 2, word).await;
+            expect_service(&mut steady).await;
+        }
+        // Not sent when the arbiter, or whoever makes the actor, ends the session.
+        let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let (ours, _theirs) = tokio::io::duplex(64);
+            LineSession::new(Transport::new(ours)).create(|ctx: &mut LineContext<Echo>| -> Echo {
+                ctx.write_bytes(owned(len, &gone));
+                ctx.write_bytes(owned(len, &gone));
+                panic!("a fault on purpose, where an actor is made");
+            })
+        }));
+        assert!(made.is_err());
+        all_gone(&gone, 2, "what was written by a session that was never made").await;
+    }
+    drop(steady);
+    assert_eq!(server.report().await.reason, CloseReason::PeerEof);
+    server.end().await;
+}
+
+#[actix::test]
+async fn a_panic_in_the_destructor_of_bytes_in_a_deaf_peers_outbox_ends_nobody() {
+    let gone = Arc::new(AtomicUsize::new(0));
+    let mut server = Server::start(LineServer::new(|_| Echo).workers(1)).await;
+    let mut steady = server.connect().await;
+    expect_service(&mut steady).await;
+    let deaf = server.connect().await;
+    eventually("the second session", async || server.sessions().await.len() == 2).await;
+    let id = server.sessions().await[1].id;
+    let mut pushed = 0;
+    // Until the kernel takes no more and the outbox has no room.
+    while server.handle.push(SessionFilter::id(id), owned(50_000, &gone)).await.unwrap().sessions == 1 {
+        pushed += 1;
+        expect_service(&mut steady).await;
+    }
+    assert!(server.sessions().await[1].outbox_bytes > 500_000);
+    deaf.reset();
+    let report = server.report().await;
+    assert_eq!(report.bytes_out + report.unsent_bytes, pushed * 50_000, "{report:?}");
+    all_gone(&gone, pushed as usize + 1, "what was not read").await;
+    expect_service(&mut steady).await;
+    // Nor is anybody ended by what nobody hears.
+    let room = Room::new();
+    room.say(owned(5000, &gone));
+    all_gone(&gone, 1, "what was said to nobody").await;
+    drop(steady);
+    server.report().await;
+    server.end().await;
 }

@@ -13,7 +13,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use actix::{ActorContext, Addr, AsyncContext, Running, SpawnHandle, dev::EnvelopeProxy};
@@ -271,7 +271,7 @@ impl<A: LineHandler> Session<A> {
         if commands.has(Command::Push) {
             // Before any end that came with it: a goodbye is written by a session that may then close.
             for bytes in self.ctx.worker.slot(self.ctx.slot, |slot| slot.take_pushed()) {
-                self.ctx.write_bytes(bytes);
+                self.ctx.write_shared(bytes);
             }
         }
         if commands.has(Command::Refill) {
@@ -341,11 +341,7 @@ impl<A: LineHandler> Session<A> {
 
     #[cold]
     fn panicked(&mut self, payload: &(dyn Any + Send)) {
-        let text = payload
-            .downcast_ref::<&str>()
-            .copied()
-            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-            .unwrap_or("a value that is no text");
+        let text = panic_text(payload);
         let first = !self.ctx.has(flag::PANICKED);
         self.ctx.set(flag::PANICKED | flag::CLOSE | flag::AGAIN);
         let (id, peer) = self.ctx.worker.slot(self.ctx.slot, |slot| {
@@ -473,8 +469,17 @@ impl<A: LineHandler> Session<A> {
             slot.add_tail(tail);
         });
         ctx.worker.leave_rooms(ctx.slot);
-        let extra = ctx.extra.take();
-        let mailbox = ctx.mailbox.take();
+        self.discard_context();
+        if self.ctx.has(flag::PANICKED) {
+            let actor = self.actor.take();
+            self.discard_state(actor);
+        }
+    }
+
+    /// Drops what the actor has its context keep: futures and messages, each under a catch of its own.
+    fn discard_context(&mut self) {
+        let extra = self.ctx.extra.take();
+        let mailbox = self.ctx.mailbox.take();
         if let Some(extra) = extra {
             let Extra { waits, items, .. } = *extra;
             for wait in waits {
@@ -484,10 +489,17 @@ impl<A: LineHandler> Session<A> {
                 self.discard_state(item);
             }
         }
-        self.discard_state(mailbox);
-        if self.ctx.has(flag::PANICKED) {
-            let actor = self.actor.take();
-            self.discard_state(actor);
+        if let Some(mut mailbox) = mailbox {
+            // Taken out first: the mailbox drops its messages one after the other, and two that panic would end the process.
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut messages = Vec::new();
+            while let Poll::Ready(Some(message)) = Pin::new(&mut mailbox).poll_next(&mut cx) {
+                messages.push(message);
+            }
+            self.discard_state(mailbox);
+            for message in messages {
+                self.discard_state(message);
+            }
         }
     }
 
@@ -945,6 +957,8 @@ impl<A: LineHandler> Session<A> {
                 // `state()` says so from here on, as in `actix::Context`.
                 self.ctx.phase = Phase::Closed;
                 self.guarded(|actor, ctx| actor.stopped(ctx));
+                // It may have spawned, and made itself an address once more.
+                self.discard_context();
             }
         }
         let actor = self.actor.take();
@@ -957,6 +971,12 @@ impl<A: LineHandler> Session<A> {
         self.ctx.worker.close(self.ctx.slot, cut);
         Poll::Ready(())
     }
+}
+
+/// What a panic says.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text")
 }
 
 /// Drops what a panic carried; that may panic as well, and then nothing more can be done about it.

@@ -1,0 +1,103 @@
+//! Shared bytes: `Bytes` that a user made, wherever they lie until the last of them is gone.
+//!
+//! Their owner is the user's ([`Bytes::from_owner`]), and so is the code that its destructor runs, on whatever thread and in
+//! whatever task drops the last clone. So they are taken in by this type, whose own destructor lets no panic through.
+//! Not here: who must not hold a lock or a borrow while they are dropped (everybody).
+
+use std::{
+    mem,
+    ops::Deref,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use bytes::{Buf, Bytes};
+
+use crate::context::{dispose, panic_text};
+
+/// Bytes whose destructor does not panic. A clone shares them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SharedBytes(Bytes);
+
+impl SharedBytes {
+    pub(crate) fn copy_from_slice(bytes: &[u8]) -> Self {
+        Self(Bytes::copy_from_slice(bytes))
+    }
+
+    /// The same as plain bytes, at the price of an allocation: for messages that are cloned and dropped elsewhere.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+
+    /// Forgets the first `count` bytes.
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.0.advance(count);
+    }
+}
+
+impl From<Bytes> for SharedBytes {
+    fn from(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+}
+
+impl AsRef<[u8]> for SharedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Deref for SharedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for SharedBytes {
+    fn drop(&mut self) {
+        let bytes = mem::take(&mut self.0);
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(bytes))) {
+            log::error!("the destructor of bytes that a session was to write panicked: {}", panic_text(&*payload));
+            dispose(payload);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Grenade(Vec<u8>);
+
+    impl AsRef<[u8]> for Grenade {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl Drop for Grenade {
+        fn drop(&mut self) {
+            panic!("a fault on purpose, in the owner of bytes");
+        }
+    }
+
+    fn grenade() -> SharedBytes {
+        Bytes::from_owner(Grenade(b"pin".to_vec())).into()
+    }
+
+    #[test]
+    fn a_destructor_of_their_owner_that_panics_goes_no_further() {
+        let (first, mut second) = (grenade(), grenade());
+        second.advance(1);
+        assert_eq!((&*first.clone(), &*second), (&b"pin"[..], &b"in"[..]));
+        drop(vec![first, second]);
+        drop(grenade().into_bytes());
+        // So it is while another panic unwinds.
+        let unwound = catch_unwind(|| {
+            let _two = [grenade(), grenade()];
+            panic!("a fault on purpose");
+        });
+        assert_eq!(panic_text(&*unwound.unwrap_err()), "a fault on purpose");
+    }
+}
