@@ -8,11 +8,17 @@ use std::{
     mem,
     ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::LazyLock,
 };
 
 use bytes::{Buf, Bytes};
 
-use crate::context::{dispose, panic_text};
+use crate::{
+    context::{dispose, panic_text},
+    log_limit::LogLimit,
+};
+
+static PANICS: LazyLock<LogLimit> = LazyLock::new(LogLimit::default);
 
 /// Bytes whose destructor does not panic. A clone shares them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +64,10 @@ impl Drop for SharedBytes {
     fn drop(&mut self) {
         let bytes = mem::take(&mut self.0);
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(bytes))) {
-            log::error!("the destructor of bytes that a session was to write panicked: {}", panic_text(&*payload));
+            if let Some(events) = PANICS.pass() {
+                let text = panic_text(&*payload);
+                log::error!("the destructor of bytes that were written to a session panicked: {text}{events}");
+            }
             dispose(payload);
         }
     }

@@ -28,6 +28,7 @@ use crate::{
     control::Control,
     framing::SLACK_BYTES,
     limits::{CARRY_BYTES, Pressure, PressurePolicy, SCRATCH_BYTES, SessionLimits},
+    log_limit::LogLimit,
     outbox::Outbox,
     query::{SessionFilter, SessionInfo, SessionQuery, SessionState},
     rate::{Allowance, Grant, Member, RateGroup, RateLimit, Unit},
@@ -292,6 +293,8 @@ pub(crate) struct Worker {
     counters: RefCell<Stats>,
     turns_cut: Cell<u64>,
     throttled: Cell<u64>,
+    /// Panics of handlers here: a peer may have found a line that makes them.
+    pub(crate) panics: LogLimit,
     /// Sessions that have a rate of their own or are in a group, and one more if there is a rate for all: while it is 0
     /// nobody's rate has to be looked up.
     rated: Cell<usize>,
@@ -330,6 +333,7 @@ impl Worker {
             counters: RefCell::default(),
             turns_cut: Cell::new(0),
             throttled: Cell::new(0),
+            panics: LogLimit::default(),
             rated: Cell::new(usize::from(!limits.rate.is_none())),
             held: Cell::new(0),
             published: Cell::new(0),

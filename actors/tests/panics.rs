@@ -9,8 +9,8 @@ use std::sync::{
 
 use actix::{Actor, ActorContext, AsyncContext, Handler, Message, Running, fut::wrap_future};
 use actix_lines::{
-    CloseReason, CloseReport, Framing, Limits, Line, LineContext, LineHandler, LineServer, LineSession, Lines, OverLimit,
-    Overlong, Pressure, Room, SessionFilter, Transport,
+    CloseReason, CloseReport, Framing, Limits, Line, LineContext, LineHandler, LineServer, LineSession, Lines,
+    OverLimit, Overlong, Pressure, Room, SessionFilter, Transport,
 };
 use bytes::Bytes;
 use support::{Echo, Peer, Server, eventually, within};

@@ -349,10 +349,10 @@ impl<A: LineHandler> Session<A> {
             slot.reason = Some(CloseReason::HandlerPanicked);
             (slot.id, slot.peer())
         });
-        if first {
+        if first && let Some(events) = self.ctx.worker.panics.pass() {
             match peer {
-                Some(peer) => log::error!("session {id} from {peer}: its handler panicked: {text}"),
-                None => log::error!("session {id}: its handler panicked: {text}"),
+                Some(peer) => log::error!("session {id} from {peer}: its handler panicked: {text}{events}"),
+                None => log::error!("session {id}: its handler panicked: {text}{events}"),
             }
         }
     }
