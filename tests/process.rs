@@ -16,6 +16,9 @@ use rustix::{
 };
 use support::{Server, address_in, converse, eventually, expect, finish, greet, offer, rest, rot13d, tr};
 
+/// For a drain that ends by what its peers do, however long they take.
+const UNHURRIED: [&str; 4] = ["--drain-timeout", "1h", "--linger-timeout", "1h"];
+
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = rot13d();
     command.args(arguments);
@@ -209,7 +212,7 @@ fn a_server_that_says_it_listens_has_its_signals_in_hand() {
 
 #[test]
 fn a_drain_answers_what_was_read_then_closes() {
-    let mut server = Server::start(&["--workers", "2"]);
+    let mut server = Server::start(&[&["--workers", "2"][..], &UNHURRIED].concat());
     let mut streams: Vec<_> = (0..10).map(|_| server.connect()).collect();
     for stream in &mut streams {
         stream.write_all(b"Hello\npart").unwrap();
@@ -227,7 +230,7 @@ fn a_drain_answers_what_was_read_then_closes() {
 #[test]
 fn a_drain_delivers_megabytes_to_a_peer_that_had_not_read_yet() {
     for workers in ["1", "2"] {
-        let mut server = Server::start(&["-v", "--workers", workers, "--drain-timeout", "1h"]);
+        let mut server = Server::start(&[&["-v", "--workers", workers][..], &UNHURRIED].concat());
         let mut stream = server.connect();
         let lines: Vec<u8> = (0..100_000).flat_map(|number| format!("Line {number} of many\n").into_bytes()).collect();
         let input = lines.repeat(20);
@@ -251,7 +254,7 @@ fn a_drain_delivers_megabytes_to_a_peer_that_had_not_read_yet() {
 
 #[test]
 fn nobody_is_accepted_while_a_drain_goes_on() {
-    let mut server = Server::start(&["--drain-timeout", "20s"]);
+    let mut server = Server::start(&UNHURRIED);
     let mut stream = server.connect();
     greet(&mut stream);
     server.signal(Signal::TERM);
@@ -327,13 +330,18 @@ fn a_connection_over_the_limit_is_served_when_another_ends() {
     }
     let mut waiting = server.connect();
     waiting.write_all(b"Me too\n").unwrap();
-    waiting.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    let answer = waiting.read(&mut [0]).map_err(|error| error.kind());
-    assert_eq!(answer, Err(ErrorKind::WouldBlock), "it should wait");
-    waiting.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    // The server has done all that it can, and has not accepted it.
+    let mut watch = server.watch();
+    eventually("the server to have nothing to do", || watch.are_done().then_some(()));
     for stream in &mut served {
         greet(stream);
     }
+    server.signal(Signal::USR1);
+    server.log_line("counters: 2 live, 2 opened, ");
+    waiting.set_nonblocking(true).unwrap();
+    let answer = waiting.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(answer, Err(ErrorKind::WouldBlock), "it should wait");
+    waiting.set_nonblocking(false).unwrap();
     drop(served.pop());
     expect(&mut waiting, "Zr gbb\n");
 }

@@ -6,31 +6,34 @@ use std::{
     collections::HashMap,
     io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::{Sender, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
-use support::{PATIENCE, Server, assert_same, connect, eventually, greet, measure_for, offer, rest, tr};
+use support::{PATIENCE, Server, assert_same, connect, eventually, greet, offer, tr};
 
 #[test]
 fn two_thousand_peers_at_a_byte_a_second_keep_nobody_from_his_answer_and_are_gone_in_time() {
     const SLOW: usize = 2000;
-    let server = Server::start(&["--workers", "1", "--line-timeout", "3s", "--max-sessions", "5000"]);
+    let server = Server::start(&["--workers", "1", "--line-timeout", "3s", "--max-sessions", "5000", "-v"]);
+    let begin = Instant::now();
     let mut slow: Vec<_> = (0..SLOW).map(|_| Some(connect(server.address))).collect();
     for stream in slow.iter_mut().flatten() {
         stream.set_nonblocking(true).unwrap();
+        stream.write_all(b"x").unwrap();
     }
     let mut good = server.connect();
-    let begin = Instant::now();
     let mut left = SLOW;
-    let mut longest = Duration::ZERO;
     let mut next_byte = begin;
-    while left > 0 {
-        assert!(begin.elapsed() < PATIENCE, "{left} are still there");
+    // Not one of them ends by itself: each byte is one more reason to wait for the end of its line.
+    eventually("all of them to be gone", || {
         if Instant::now() >= next_byte {
-            next_byte += Duration::from_secs(1);
+            next_byte = Instant::now() + Duration::from_secs(1);
             for stream in slow.iter_mut().flatten() {
                 // It may have been ended meanwhile.
                 let _ = stream.write(b"x");
@@ -48,19 +51,17 @@ fn two_thousand_peers_at_a_byte_a_second_keep_nobody_from_his_answer_and_are_gon
                 }
             }
         }
-        let asked = Instant::now();
+        // Between one look at them and the next he has his answer.
         greet(&mut good);
-        longest = longest.max(asked.elapsed());
-    }
-    let took = begin.elapsed();
-    assert!(took > Duration::from_secs(3), "ended too early, after {took:?}");
-    // A deadline is met within a second; the rest is for a busy machine.
-    assert!(took < Duration::from_secs(10), "all gone only after {took:?}");
-    assert!(longest < Duration::from_secs(2), "a good peer waited {longest:?}");
+        (left == 0).then_some(())
+    });
+    assert!(begin.elapsed() > Duration::from_secs(3), "ended too early, after {:?}", begin.elapsed());
+    server.log_lines(" closed: line-timeout, ", SLOW);
 }
 
-/// Sends lines until it is told to stop, while it reads all that comes; returns what was sent and what came.
-fn stream_until_eof(mut stream: TcpStream, number: usize) -> (Vec<u8>, Vec<u8>) {
+/// Sends lines until it is told to stop, while it reads all that comes and says how much that is; returns what was sent and
+/// what came.
+fn stream_until_eof(mut stream: TcpStream, number: usize, came: &Sender<usize>) -> (Vec<u8>, Vec<u8>) {
     let mut writer = stream.try_clone().unwrap();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -79,7 +80,16 @@ fn stream_until_eof(mut stream: TcpStream, number: usize) -> (Vec<u8>, Vec<u8>) 
             let _ = writer.shutdown(Shutdown::Write);
             sent
         });
-        let got = rest(&mut stream);
+        let mut got = Vec::new();
+        let mut piece = vec![0; 64 << 10];
+        loop {
+            match stream.read(&mut piece).expect("a clean EOF") {
+                0 => break,
+                count => got.extend_from_slice(&piece[..count]),
+            }
+            // Nobody may ask any more.
+            let _ = came.send(got.len());
+        }
         stop.store(true, Relaxed);
         (sent.join().unwrap(), got)
     })
@@ -89,7 +99,7 @@ fn stream_until_eof(mut stream: TcpStream, number: usize) -> (Vec<u8>, Vec<u8>) 
 fn a_drain_in_the_middle_of_200_streams_answers_every_line_that_was_read() {
     const STREAMS: usize = 200;
     const DEAF: usize = 10;
-    let mut server = Server::start(&["--workers", "2", "--drain-timeout", "8s", "-v"]);
+    let mut server = Server::start(&["--workers", "2", "--drain-timeout", "1h", "-v"]);
     let line = [vec![b'x'; 999], vec![b'\n']].concat();
     let deaf: Vec<_> = (0..DEAF)
         .map(|_| {
@@ -100,20 +110,24 @@ fn a_drain_in_the_middle_of_200_streams_answers_every_line_that_was_read() {
         .collect();
     let streams: Vec<_> = (0..STREAMS).map(|_| server.connect()).collect();
     let ports: Vec<_> = streams.iter().map(|stream| stream.local_addr().unwrap()).collect();
+    let (came, comes) = channel();
     let results = thread::scope(|scope| {
         let streams: Vec<_> = streams
             .into_iter()
+            .zip(std::iter::repeat(came))
             .enumerate()
-            .map(|(number, stream)| scope.spawn(move || stream_until_eof(stream, number)))
+            .map(|(number, (stream, came))| scope.spawn(move || stream_until_eof(stream, number, &came)))
             .collect();
-        measure_for(Duration::from_millis(300));
+        // Somebody is in the middle of his stream.
+        while comes.recv_timeout(PATIENCE).expect("nobody is answered") <= 10_000 {}
         server.signal(Signal::TERM);
         streams.into_iter().map(|stream| stream.join().unwrap()).collect::<Vec<_>>()
     });
-    let begin = Instant::now();
+    // Those that do not read are all that is left of it, and have no end of their own.
+    server.log_lines(" closed: drained, ", STREAMS);
+    server.signal(Signal::TERM);
     let (code, log) = server.wait();
     assert_eq!(code, Some(0));
-    assert!(begin.elapsed() < Duration::from_secs(9), "{:?}", begin.elapsed());
     drop(deaf);
     let drained = format!("drained: {STREAMS} sessions ended, {DEAF} cut");
     assert!(log.iter().any(|line| line.contains(&drained)), "{drained}: {:?}", log.last());
@@ -132,7 +146,6 @@ fn a_drain_in_the_middle_of_200_streams_answers_every_line_that_was_read() {
             "lines that {port} was answered, and that were read"
         );
     }
-    assert!(results.iter().any(|(_, got)| got.len() > 10_000), "nobody was in the middle of a stream");
 }
 
 #[test]
@@ -141,10 +154,10 @@ fn slow_readers_take_no_more_memory_than_the_budget_and_a_constant() {
     /// Buffers of two workers, the table of sessions, and most of all what the allocator keeps for a while of what was
     /// given back. `docs/operating.md` states it.
     const CONSTANT: u64 = 32 << 20;
-    const PEERS: usize = 60;
+    const PEERS: usize = 15;
     let run = |budget: &str| {
         // Few peers with large outboxes: many would first fill what the kernel has for all sockets together.
-        let marks = ["--write-high", "1MiB", "--write-low", "64KiB"];
+        let marks = ["--write-high", "4MiB", "--write-low", "64KiB"];
         let server = Server::start(&[&marks[..], &["--workers", "2", "--memory-budget", budget]].concat());
         let mut peers: Vec<_> = (0..PEERS).map(|_| Some(server.connect())).collect();
         peers.iter_mut().flatten().for_each(greet);
@@ -152,22 +165,24 @@ fn slow_readers_take_no_more_memory_than_the_budget_and_a_constant() {
         let before = server.resident();
         let block = [vec![b'x'; 999], vec![b'\n']].concat().repeat(64);
         let mut most = 0;
-        let mut calm = 0;
-        // Until for half a second nobody takes any more.
-        eventually("the peers to be stuck", || {
-            let mut taken = 0;
-            for place in &mut peers {
-                let Some(peer) = place else { continue };
-                match peer.write(&block) {
-                    Ok(count) => taken += count,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                    Err(_) => *place = None,
+        let mut watch = server.watch();
+        let mut is_stuck = false;
+        while !is_stuck {
+            is_stuck = eventually("the server to read, or to be stuck", || {
+                let mut taken = 0;
+                for place in &mut peers {
+                    let Some(peer) = place else { continue };
+                    match peer.write(&block) {
+                        Ok(count) => taken += count,
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                        Err(_) => *place = None,
+                    }
                 }
-            }
-            most = most.max(server.resident() - before);
-            calm = if taken == 0 { calm + 1 } else { 0 };
-            (calm > 250).then_some(())
-        });
+                most = most.max(server.resident().saturating_sub(before));
+                if taken > 0 { Some(false) } else { watch.are_done().then_some(true) }
+            });
+            watch = server.watch();
+        }
         (most, peers.iter().flatten().count())
     };
     let (most, left) = run("8MiB");

@@ -4,19 +4,21 @@
 
 use std::{
     env, fs,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, Once},
     thread,
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGINT, SIGQUIT};
 
-/// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an event may take before a test gives it up. A guard and no measure: however busy the machine, nothing here takes
+/// so long.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `rot13d` as a process. When dropped it is killed, and none of its threads may have panicked.
 pub struct Server {
@@ -59,6 +61,22 @@ pub fn example(name: &str) -> Command {
     Command::new(path)
 }
 
+/// Has children get their signals as they do from a terminal.
+///
+/// A shell without job control starts with SIGINT and SIGQUIT ignored what it runs in the background, tests as well, and who
+/// is ignored stays so in every program that is started from there. One that is handled here is not.
+fn reset_ignored_signals() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a set of signals");
+        let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+        for signal in [SIGINT, SIGQUIT].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 1) {
+            signal_hook::flag::register(signal, Arc::default()).unwrap();
+        }
+    });
+}
+
 impl Server {
     /// Starts it on a free port, with more arguments; waits until it listens.
     pub fn start(arguments: &[&str]) -> Self {
@@ -83,6 +101,7 @@ impl Server {
 
     /// Starts anything that logs to standard error, and waits for nothing.
     pub fn launch(mut command: Command) -> Self {
+        reset_ignored_signals();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let log = Arc::new(Log::default());
@@ -153,14 +172,21 @@ impl Server {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
-    /// Time on a processor since the start, of all threads.
-    pub fn processor_time(&self) -> Duration {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
-        let nanoseconds = tasks.map(|task| {
-            let schedstat = fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default();
-            schedstat.split(' ').next().and_then(|first| first.parse::<u64>().ok()).unwrap_or(0)
-        });
-        Duration::from_nanos(nanoseconds.sum())
+    /// Watches whether it has something to do.
+    pub fn watch(&self) -> Watch {
+        Watch::new(vec![self.id()])
+    }
+
+    /// Whether it sleeps most of the time, whatever it has to do now: it is found asleep often before it has used a processor
+    /// for a tenth of a second. One that spins is never found asleep.
+    #[track_caller]
+    pub fn sleeps(&self) -> bool {
+        let watch = self.watch();
+        let mut asleep = 0;
+        eventually("the server to sleep, or to use a processor", || {
+            asleep += u32::from(watch.are_asleep());
+            (asleep >= Watch::LOOKS || watch.are_busy()).then_some(asleep >= Watch::LOOKS)
+        })
     }
 }
 
@@ -204,6 +230,92 @@ impl Log {
     }
 }
 
+/// Looks at processes for whether they have something to do. What their threads do decides, and no clock.
+pub struct Watch {
+    processes: Vec<u32>,
+    /// Bytes that wait for them to be read, where it is known.
+    unread: u64,
+    /// How long they had been on a processor when it began.
+    before: Duration,
+    /// How often in a row all of their threads were found asleep.
+    asleep: u32,
+}
+
+impl Watch {
+    /// Asleep so often is not asleep by chance.
+    const LOOKS: u32 = 20;
+    /// Who was on a processor for so long has done what there was to do.
+    const BUSY: Duration = Duration::from_millis(100);
+
+    fn new(processes: Vec<u32>) -> Self {
+        let before = processor_time(&processes);
+        Self { processes, unread: 0, before, asleep: 0 }
+    }
+
+    /// Those who hold the other end of a connection over IPv4: nobody, until it is accepted.
+    fn other_end(stream: &TcpStream) -> Self {
+        let ends = [stream.peer_addr().unwrap(), stream.local_addr().unwrap()];
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let socket = table.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let is_it = [fields.get(1)?, fields.get(2)?].map(|end| tcp_address(end)) == ends.map(Some);
+            let (_, unread) = fields.get(4).filter(|_| is_it)?.split_once(':')?;
+            Some((format!("socket:[{}]", fields[9]), u64::from_str_radix(unread, 16).ok()?))
+        });
+        let Some((inode, unread)) = socket else { return Self::new(Vec::new()) };
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let processes = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        Self { unread, ..Self::new(processes.filter(|id| descriptors(*id).contains(&inode)).collect()) }
+    }
+
+    fn are_asleep(&self) -> bool {
+        // One that has ended does nothing, either.
+        tasks(&self.processes).iter().all(|task| {
+            let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
+            // The name of the program may have any bytes, parentheses included.
+            stat.rsplit_once(") ").is_none_or(|(_, fields)| fields.starts_with(['S', 'Z', 'X']))
+        })
+    }
+
+    fn are_busy(&self) -> bool {
+        processor_time(&self.processes).saturating_sub(self.before) >= Self::BUSY
+    }
+
+    /// Looks once more: whether they have done all that they can do, and either sleep or spin.
+    pub fn are_done(&mut self) -> bool {
+        self.asleep = if self.are_asleep() { self.asleep + 1 } else { 0 };
+        !self.processes.is_empty() && (self.asleep >= Self::LOOKS || self.are_busy())
+    }
+}
+
+/// The threads of processes, as the kernel shows them.
+fn tasks(processes: &[u32]) -> Vec<PathBuf> {
+    let folders = processes.iter().flat_map(|id| fs::read_dir(format!("/proc/{id}/task")));
+    folders.flatten().flatten().map(|task| task.path()).collect()
+}
+
+/// Time on a processor since the start, of all threads.
+fn processor_time(processes: &[u32]) -> Duration {
+    let nanoseconds = tasks(processes).into_iter().map(|task| {
+        let schedstat = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+        schedstat.split(' ').next().and_then(|first| first.parse::<u64>().ok()).unwrap_or(0)
+    });
+    Duration::from_nanos(nanoseconds.sum())
+}
+
+/// What a process has open, as the kernel names it; nothing, if it has ended or is somebody else's.
+fn descriptors(id: u32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| fs::read_link(entry.path()).ok()?.into_os_string().into_string().ok()).collect()
+}
+
+/// An address of IPv4 as `/proc/net/tcp` prints it: a number of this machine's order, and the port as usual.
+fn tcp_address(field: &str) -> Option<SocketAddr> {
+    let (ip, port) = field.split_once(':')?;
+    let ip = Ipv4Addr::from(u32::from_str_radix(ip, 16).ok()?.to_ne_bytes());
+    Some(SocketAddr::from((ip, u16::from_str_radix(port, 16).ok()?)))
+}
+
 /// Where a `listening on` line says that the server listens.
 pub fn address_in(line: &str) -> SocketAddr {
     let address = line.rsplit(' ').next().unwrap_or_default();
@@ -212,26 +324,20 @@ pub fn address_in(line: &str) -> SocketAddr {
 
 /// Where a process listens on IPv4, according to the kernel.
 fn listening_address(id: u32) -> Option<SocketAddr> {
-    let descriptors = fs::read_dir(format!("/proc/{id}/fd")).ok()?;
-    let targets: Vec<_> = descriptors.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
+    let descriptors = descriptors(id);
     let table = fs::read_to_string(format!("/proc/{id}/net/tcp")).ok()?;
     table.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
-        let socket = format!("socket:[{inode}]");
-        if *state != "0A" || !targets.iter().any(|target| target.as_os_str() == socket.as_str()) {
-            return None;
-        }
-        let (ip, port) = local.split_once(':')?;
-        // The address is printed as a number of this machine's order, the port is not.
-        let ip = Ipv4Addr::from(u32::from_str_radix(ip, 16).ok()?.to_ne_bytes());
-        Some(SocketAddr::from((ip, u16::from_str_radix(port, 16).ok()?)))
+        let listens = *state == "0A" && descriptors.contains(&format!("socket:[{inode}]"));
+        tcp_address(local).filter(|_| listens)
     })
 }
 
 /// Runs a command to its end, with `input` on its standard input; kills it if that takes too long.
 #[track_caller]
 pub fn finish(mut command: Command, input: &[u8]) -> Output {
+    reset_ignored_signals();
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = Process(command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}")));
     let mut stdin = process.0.stdin.take().expect("it is piped");
@@ -240,7 +346,7 @@ pub fn finish(mut command: Command, input: &[u8]) -> Output {
     let (status, stdout, stderr) = thread::scope(|scope| {
         scope.spawn(move || match stdin.write_all(input) {
             // Who knows enough need not read on.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             written => written.unwrap(),
         });
         let stdout = scope.spawn(move || read_all(&mut stdout));
@@ -312,22 +418,50 @@ pub fn converse_over(stream: &mut TcpStream, input: &[u8]) -> Vec<u8> {
     })
 }
 
-/// Sends lines and reads nothing, until no more is taken for a while; returns what was.
+/// Sends lines and reads nothing, until the server leaves unread what has come and does nothing any more; returns what was
+/// taken, by it or by the kernel.
 #[track_caller]
 pub fn offer(stream: &mut TcpStream, line: &[u8], most: usize) -> usize {
-    stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    stream.set_nonblocking(true).unwrap();
     let mut taken = 0;
     while taken < most {
-        match stream.write(&line[taken % line.len()..]) {
-            Ok(count) => taken += count,
-            Err(error) => {
-                assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "after {taken} bytes: {error}");
-                break;
+        let mut watch = None;
+        let write = || match stream.write(&line[taken % line.len()..]) {
+            Ok(count) => Some(count),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                is_done(&mut watch, stream, |unread| unread > 0).then_some(0)
             }
+            Err(error) => panic!("after {taken} bytes: {error}"),
+        };
+        match eventually("the server to read on, or to have done all that it can", write) {
+            0 => break,
+            count => taken += count,
         }
     }
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nonblocking(false).unwrap();
     taken
+}
+
+/// Waits until the server has read what was sent to it, and does nothing any more.
+#[track_caller]
+pub fn settle(stream: &TcpStream) {
+    let mut watch = None;
+    eventually("the server to have read all", || is_done(&mut watch, stream, |unread| unread == 0).then_some(()));
+}
+
+/// Whether those at the other end of a connection have nothing left to do, with so many bytes unread. `watch` is for as long
+/// as that is asked.
+fn is_done(watch: &mut Option<Watch>, stream: &TcpStream, is_so: impl Fn(u64) -> bool) -> bool {
+    if !watch.get_or_insert_with(|| Watch::other_end(stream)).are_done() {
+        // It is not accepted yet.
+        watch.take_if(|watch| watch.processes.is_empty());
+        return false;
+    }
+    // It may have been handed on meanwhile, to a process of its own; or the kernel had not passed on yet what it holds.
+    let now = Watch::other_end(stream);
+    let is_done = is_so(now.unread) && watch.as_ref().is_some_and(|watch| watch.processes == now.processes);
+    *watch = Some(now);
+    is_done
 }
 
 /// Compares, and says where the first difference is instead of showing megabytes.
