@@ -3,13 +3,14 @@
 mod support;
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Read, Write},
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     process::Command,
 };
 
-use rustix::process::Signal;
-use support::{Server, address_in, connect, converse, eventually, example, expect, finish};
+use rustix::process::{Pid, Signal, kill_process};
+use support::{Server, address_in, connect, converse, eventually, example, expect, finish, rest};
 
 fn start(name: &str) -> Server {
     let mut command = example(name);
@@ -20,6 +21,59 @@ fn start(name: &str) -> Server {
 /// What a peer is answered that sends all at once and half-closes.
 fn answer(server: &Server, question: &str) -> String {
     String::from_utf8(converse(server.address, question.as_bytes())).unwrap()
+}
+
+/// Each that answers a line.
+const ANSWERING: [&str; 6] = ["ask_another_actor", "chat", "echo", "kv", "rot13_by_line", "shout"];
+
+/// A connection that has been answered: the server runs.
+fn answered(server: &Server) -> TcpStream {
+    let mut peer = server.connect();
+    peer.write_all(b"version\n").unwrap();
+    peer.read_exact(&mut [0]).expect("an answer");
+    peer
+}
+
+#[test]
+fn sigterm_and_sigint_drain_an_example() {
+    for name in ANSWERING {
+        for signal in [Signal::TERM, Signal::INT] {
+            let mut server = start(name);
+            let mut peer = answered(&server);
+            server.signal(signal);
+            // The rest of its answer, perhaps.
+            rest(&mut peer);
+            drop(peer);
+            assert_eq!(server.wait().0, Some(0), "{name}, {signal:?}");
+        }
+    }
+}
+
+/// A process alone in a namespace of its own has number 1, for which the kernel ignores signals that nobody handles.
+#[test]
+fn sigterm_ends_an_example_that_is_process_1_of_a_container() {
+    let alone = |program: &Command| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child"]);
+        command.arg(program.get_program()).args(program.get_args());
+        command
+    };
+    if !alone(&Command::new("true")).status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: namespaces cannot be made here");
+        return;
+    }
+    for name in ANSWERING {
+        let mut program = example(name);
+        program.args(["--listen", "127.0.0.1:0"]);
+        let mut server = Server::spawn(alone(&program));
+        let peer = answered(&server);
+        let id = server.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        let child = children.trim().parse().ok().and_then(Pid::from_raw).unwrap();
+        kill_process(child, Signal::TERM).unwrap();
+        drop(peer);
+        assert_eq!(server.wait().0, Some(0), "{name}");
+    }
 }
 
 #[test]

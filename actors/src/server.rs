@@ -40,6 +40,9 @@ pub const MAX_WORKERS: usize = 1024;
 /// `net.core.somaxconn`.
 pub const DEFAULT_BACKLOG: u32 = 4096;
 
+/// How long [`LineServer::run`] drains after SIGTERM or SIGINT, by default: as actix-web's server.
+pub const DEFAULT_DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+
 /// Messages that an acceptor's or the supervisor's mailbox is made for: actix's own default.
 pub(crate) const MAILBOX_CAPACITY: usize = 16;
 
@@ -81,8 +84,17 @@ pub struct LineServer<A, F> {
     limits: Limits,
     placement: Placement,
     backlog: u32,
-    drain_on_signals: Option<Duration>,
+    signals: Signals,
     actor: PhantomData<fn() -> A>,
+}
+
+/// What SIGTERM and SIGINT do.
+#[derive(Clone, Copy, Debug)]
+enum Signals {
+    /// `run` drains, `start` leaves them alone.
+    Unset,
+    Disabled,
+    Drain(Duration),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +131,7 @@ where
             limits: Limits::default(),
             placement: Placement::Arbiters(std::thread::available_parallelism().map_or(1, usize::from)),
             backlog: DEFAULT_BACKLOG,
-            drain_on_signals: None,
+            signals: Signals::Unset,
             actor: PhantomData,
         }
     }
@@ -202,18 +214,33 @@ where
         self
     }
 
-    /// Has SIGINT and SIGTERM drain the server, with `deadline` for its sessions; a second signal aborts the rest.
-    /// Default: signals are the process's own business.
+    /// Has SIGTERM and SIGINT drain the server, with `deadline` for its sessions; a second signal aborts the rest.
+    /// Default: [`run`](Self::run) does so with [`DEFAULT_DRAIN_DEADLINE`], [`start`](Self::start) leaves signals alone.
+    ///
+    /// From then on these signals no longer end the process by themselves, not even after the server has ended.
     pub fn drain_on_signals(mut self, deadline: Duration) -> Self {
-        self.drain_on_signals = Some(deadline);
+        self.signals = Signals::Drain(deadline);
         self
     }
 
-    /// Runs the server until it is drained or aborted. A single worker runs on the current arbiter.
+    /// Leaves SIGTERM and SIGINT alone, as [`start`](Self::start) does by default: for a program that handles them itself.
+    pub fn disable_signals(mut self) -> Self {
+        self.signals = Signals::Disabled;
+        self
+    }
+
+    /// Runs the server until it is drained or aborted: by SIGTERM or SIGINT, as
+    /// [`drain_on_signals`](Self::drain_on_signals) says, unless [`disable_signals`](Self::disable_signals) was called.
+    /// A single worker runs on the current arbiter.
+    ///
+    /// To drop the future that this returns does not end the server.
     ///
     /// # Errors
     /// As [`start`](Self::start), and an error if every worker has stopped by itself.
     pub async fn run(mut self) -> io::Result<()> {
+        if let Signals::Unset = self.signals {
+            self.signals = Signals::Drain(DEFAULT_DRAIN_DEADLINE);
+        }
         if let Placement::Arbiters(1) = self.placement {
             // This thread has nothing else to do; and a process of one thread pays less for each system call, in the
             // kernel (no counting of a descriptor's users) and in libc (no cancellation points).
@@ -245,7 +272,10 @@ where
         }
 
         // Before any listener says that it listens: whoever reads that may send a signal at once.
-        let signals = self.drain_on_signals.and_then(|deadline| Some((EndSignals::new()?, deadline)));
+        let signals = match self.signals {
+            Signals::Drain(deadline) => EndSignals::new().map(|signals| (signals, deadline)),
+            Signals::Unset | Signals::Disabled => None,
+        };
         let (supervisor, supervisor_mailbox) = channel(MAILBOX_CAPACITY);
         let addresses = self.addresses();
         let mut acceptors = Vec::new();

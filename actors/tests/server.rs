@@ -50,6 +50,23 @@ async fn several_listeners_serve_and_know_their_number() {
 }
 
 #[actix::test]
+async fn a_server_outlives_the_future_that_runs_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let running = actix_rt::spawn(LineServer::new(|_| Echo).listen(listener).unwrap().disable_signals().run());
+    let mut peer = Peer::connect(address).await;
+    peer.send(b"hello\n").await;
+    peer.expect(b"hello\n").await;
+    running.abort();
+    assert!(within("the future to be dropped", running).await.unwrap_err().is_cancelled());
+    peer.send(b"still there?\n").await;
+    peer.expect(b"still there?\n").await;
+    let mut other = Peer::connect(address).await;
+    other.send(b"hello\n").await;
+    other.expect(b"hello\n").await;
+}
+
+#[actix::test]
 async fn a_port_in_use_is_refused_in_words() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();

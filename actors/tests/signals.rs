@@ -1,0 +1,57 @@
+//! `run` drains at SIGTERM and SIGINT unless it is told not to; `start` does only if it is told to.
+
+mod support;
+
+use std::{net::TcpListener, time::Duration};
+
+use actix_lines::LineServer;
+use rustix::process::{Signal, getpid, kill_process};
+use support::{Echo, Peer, within};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// One test: a signal is the whole process's.
+#[actix::test]
+async fn run_drains_at_a_signal_unless_it_is_told_not_to_and_start_only_if_it_is_told_to() {
+    // The process lives on when no server takes them.
+    let mut terminate = signal(SignalKind::terminate()).unwrap();
+    let mut interrupt = signal(SignalKind::interrupt()).unwrap();
+    let listener = || TcpListener::bind("127.0.0.1:0").unwrap();
+
+    let left_alone = listener();
+    let address = left_alone.local_addr().unwrap();
+    let disabled = LineServer::new(|_| Echo).workers(1).listen(left_alone).unwrap().disable_signals();
+    actix_rt::spawn(disabled.run());
+    let started = LineServer::new(|_| Echo).workers(1).listen(listener()).unwrap().start().unwrap();
+
+    for sent in [Signal::TERM, Signal::INT] {
+        let of_run = listener();
+        let of_run_address = of_run.local_addr().unwrap();
+        let running = actix_rt::spawn(LineServer::new(|_| Echo).workers(1).listen(of_run).unwrap().run());
+        let told = LineServer::new(|_| Echo).workers(1).listen(listener()).unwrap();
+        let told = told.drain_on_signals(Duration::from_secs(20)).start().unwrap();
+        let mut drained = Vec::new();
+        for address in [of_run_address, told.addresses()[0]] {
+            let mut peer = Peer::connect(address).await;
+            peer.send(b"hello\n").await;
+            peer.expect(b"hello\n").await;
+            drained.push(peer);
+        }
+
+        kill_process(getpid(), sent).unwrap();
+        for mut peer in drained {
+            peer.expect_eof().await;
+        }
+        within("the server that runs to end", running).await.unwrap().unwrap();
+        within("the server that is told to drain to end", told.finished()).await.unwrap();
+        let _ = match sent {
+            Signal::TERM => within("SIGTERM", terminate.recv()).await,
+            _ => within("SIGINT", interrupt.recv()).await,
+        };
+        for address in [address, started.addresses()[0]] {
+            let mut peer = Peer::connect(address).await;
+            peer.send(b"still there?\n").await;
+            peer.expect(b"still there?\n").await;
+        }
+    }
+    within("the abort", started.abort()).await.unwrap();
+}
