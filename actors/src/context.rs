@@ -261,6 +261,9 @@ where
     }
 
     /// Bytes written and not yet taken by the kernel.
+    ///
+    /// A future that is spawned or waited for may write until this is above the high watermark and return `Pending`: it is
+    /// polled again when the outbox is at the low one. So an answer of any length takes bounded memory.
     #[must_use]
     pub fn outbox_len(&self) -> usize {
         self.outbox.as_ref().map_or(0, |outbox| outbox.len())

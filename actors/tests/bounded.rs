@@ -2,7 +2,12 @@
 
 mod support;
 
-use actix::{Actor, Addr, AsyncContext, Handler, Message};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use actix::{Actor, ActorContext, ActorFuture, Addr, AsyncContext, Handler, Message};
 use actix_lines::{Framing, Limits, Line, LineContext, LineHandler, LineServer, Rot13, Transport, Watermarks};
 use bytes::Bytes;
 use support::{Echo, Log, Server, eventually, within};
@@ -70,6 +75,63 @@ async fn a_peer_that_reads_late_and_slowly_gets_everything() {
     drop(sender.await);
     server.report().await;
     server.end().await;
+}
+
+/// Answers a line with far more than fits an outbox, a piece at a time.
+struct Long {
+    waits: bool,
+}
+
+const PIECES: usize = 5000;
+const PIECE: [u8; 1000] = [b'x'; 1000];
+
+impl Actor for Long {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Long {
+    fn line(&mut self, _: Line<'_>, ctx: &mut Self::Context) {
+        let pieces = Pieces(PIECES);
+        if self.waits {
+            ctx.wait(pieces);
+        } else {
+            ctx.spawn(pieces);
+        }
+    }
+
+    fn eof(&mut self, _: &mut Self::Context) {}
+}
+
+struct Pieces(usize);
+
+impl ActorFuture<Long> for Pieces {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Long, ctx: &mut LineContext<Long>, _: &mut Context<'_>) -> Poll<()> {
+        while self.0 > 0 {
+            if ctx.outbox_len() > 4000 {
+                return Poll::Pending;
+            }
+            ctx.write(&PIECE);
+            self.0 -= 1;
+        }
+        ctx.stop();
+        Poll::Ready(())
+    }
+}
+
+#[actix::test]
+async fn a_future_that_waits_for_the_low_watermark_goes_on_when_it_is_reached() {
+    let limits = Limits::builder().outbox(Watermarks { low: 1000, high: 4000 }).build().unwrap();
+    for waits in [true, false] {
+        let mut server = Server::start(LineServer::new(move |_| Long { waits }).limits(limits.clone())).await;
+        let mut peer = server.connect().await;
+        peer.send(b"go\n").await;
+        assert_eq!(peer.rest().await.len(), PIECES * PIECE.len(), "waits: {waits}");
+        drop(peer);
+        server.report().await;
+        server.end().await;
+    }
 }
 
 #[derive(Message)]

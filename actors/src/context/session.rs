@@ -869,8 +869,12 @@ impl<A: LineHandler> Session<A> {
                     Poll::Pending => break,
                 }
             }
-            if outbox.len() <= self.ctx.worker.low() {
+            if outbox.len() <= self.ctx.worker.low() && self.ctx.has(flag::ABOVE) {
                 self.ctx.clear(flag::ABOVE);
+                if self.ctx.extra.is_some() {
+                    // A future of the actor's may have waited for that.
+                    self.ctx.set(flag::AGAIN);
+                }
             }
         }
         if self.ctx.has(flag::UNFLUSHED)
