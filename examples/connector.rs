@@ -1,13 +1,31 @@
-//! A client that survives its server's restarts: it sends the lines of its standard input, and prints the answers.
+//! A client that survives its server's restarts: it sends the lines of its standard input, and prints the answers, byte for
+//! byte.
 //!
 //! `cargo run --release --example connector -- 127.0.0.1:40713`. What is typed while there is no connection waits for the
 //! next one. A line that was sent when the connection broke may be lost: only the server could know.
+//!
+//! At the end of the input, at SIGTERM and at SIGINT it waits for the answers that are owed, ten seconds at most. It exits with
+//! 0 if the server had everything sent to it by then, otherwise with 1 and the reason.
 
-use std::{io::Write, time::Duration};
+use std::{
+    error::Error,
+    io::{self, BufRead, Write},
+    pin::Pin,
+    process::ExitCode,
+    task::{self, Poll},
+    time::Duration,
+};
 
-use actix::{Actor, Context, Handler, Message};
+use actix::{Actor, ActorFuture, Addr, Context, Handler, Message, ResponseActFuture};
 use actix_lines::{Connector, ConnectorEvent, Disconnect, GetSession, Line, LineContext, LineHandler};
-use tokio::sync::mpsc;
+use bytes::Bytes;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+/// With more than this on its way no further line is taken. Unit: bytes.
+const UNDER_WAY: usize = 64 * 1024;
 
 struct Client;
 
@@ -17,21 +35,39 @@ impl Actor for Client {
 
 impl LineHandler for Client {
     fn line(&mut self, answer: Line<'_>, _: &mut Self::Context) {
-        if std::io::stdout().lock().write_all(&answer).is_err() {
-            // Nobody reads the answers any more.
+        if let Err(error) = io::stdout().lock().write_all(&answer) {
+            eprintln!("nobody reads the answers any more: {error}");
             std::process::exit(1);
         }
     }
 }
 
-#[derive(Message)]
+/// Answered when the line is written.
+#[derive(Clone, Message)]
 #[rtype(result = "()")]
-struct Say(String);
+struct Say(Bytes);
 
 impl Handler<Say> for Client {
-    type Result = ();
-    fn handle(&mut self, Say(line): Say, ctx: &mut Self::Context) {
-        ctx.write(line.as_bytes());
+    type Result = ResponseActFuture<Self, ()>;
+    fn handle(&mut self, line: Say, _: &mut Self::Context) -> Self::Result {
+        Box::pin(line)
+    }
+}
+
+impl ActorFuture<Client> for Say {
+    type Output = ();
+    fn poll(
+        self: Pin<&mut Self>,
+        _: &mut Client,
+        ctx: &mut LineContext<Client>,
+        _: &mut task::Context<'_>,
+    ) -> Poll<()> {
+        if ctx.outbox_len() > UNDER_WAY {
+            // A server that does not read costs no memory: it is polled again when the outbox has fallen.
+            return Poll::Pending;
+        }
+        ctx.write(&self.0);
+        Poll::Ready(())
     }
 }
 
@@ -54,29 +90,65 @@ impl Handler<ConnectorEvent> for Status {
     }
 }
 
-#[actix::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let target = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:40713".to_owned());
-    let connector =
-        Connector::builder(target, |_connection, _nth| Client).subscribe(Status.start().recipient()).start()?;
-
-    // Reading a terminal blocks, so a thread does it; it reads on only once a line has been sent.
-    let (sender, mut lines) = mpsc::channel(1);
+/// Reading a terminal blocks, so a thread does it; it reads on only once a line has been sent.
+fn input() -> mpsc::Receiver<io::Result<Bytes>> {
+    let (sender, lines) = mpsc::channel(1);
     std::thread::spawn(move || {
-        for line in std::io::stdin().lines().map_while(Result::ok) {
-            if sender.blocking_send(line + "\n").is_err() {
-                break;
+        let mut input = io::stdin().lock();
+        loop {
+            // The last line may have no end.
+            let mut line = Vec::new();
+            let read = match input.read_until(b'\n', &mut line) {
+                Ok(0) => return,
+                read => read.map(|_| Bytes::from(line)),
+            };
+            if sender.blocking_send(read).is_err() {
+                return;
             }
         }
     });
+    lines
+}
+
+async fn say_all(connector: &Addr<Connector<Client>>) -> Result<(), Box<dyn Error>> {
+    let mut lines = input();
     while let Some(line) = lines.recv().await {
+        let line = Say(line.map_err(|error| format!("the input cannot be read: {error}"))?);
         // The session may end between the two: then the line was not written, and the next session gets it.
         while let Some(session) = connector.send(GetSession::when_connected()).await? {
-            if session.send(Say(line.clone())).await.is_ok() {
+            if session.send(line.clone()).await.is_ok() {
                 break;
             }
         }
     }
-    connector.send(Disconnect::within(Duration::from_secs(10))).await?;
     Ok(())
+}
+
+async fn talk(target: String) -> Result<(), Box<dyn Error>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let connector =
+        Connector::builder(target, |_connection, _nth| Client).subscribe(Status.start().recipient()).start()?;
+    tokio::select! {
+        said = say_all(&connector) => said?,
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    match connector.send(Disconnect::within(Duration::from_secs(10))).await? {
+        Some(report) if report.cut || report.unsent_bytes > 0 => {
+            Err(format!("not everything has reached the server: {report}").into())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[actix::main]
+async fn main() -> ExitCode {
+    let target = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:40713".to_owned());
+    match talk(target).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }
