@@ -99,6 +99,9 @@ pub use crate::{
     transport::{ByteStream, Transport},
 };
 
+#[cfg(test)]
+mod no_session_waits_for_ever;
+
 /// The guide, whose examples are tested as if they stood here.
 #[cfg(doctest)]
 #[doc = include_str!("../embedding.md")]

@@ -227,11 +227,18 @@ impl fmt::Debug for RateGroup {
 pub(crate) struct Member {
     group: RateGroup,
     is_waiting: bool,
+    /// What it was granted last: no more than that is given back, or whoever joins in the midst of a line would give this
+    /// group what it had from another.
+    granted: usize,
 }
 
 impl Member {
     pub(crate) fn new(group: &RateGroup) -> Self {
-        Self { group: group.clone(), is_waiting: false }
+        Self { group: group.clone(), is_waiting: false, granted: 0 }
+    }
+
+    pub(crate) fn is_in(&self, group: &RateGroup) -> bool {
+        Arc::ptr_eq(&self.group.0, &group.0)
     }
 
     /// Takes up to `wanted` of what the group has; with nothing left the member waits.
@@ -241,11 +248,12 @@ impl Member {
         let sharers = self.group.0.waiting.load(Relaxed) as u64 + 1;
         let granted = bucket.take(wanted as u64, sharers, least, self.group.now());
         self.set_waiting(granted == 0);
-        usize::try_from(granted).unwrap_or(wanted)
+        self.granted = usize::try_from(granted).unwrap_or(wanted);
+        self.granted
     }
 
     pub(crate) fn give_back(&self, unit: Unit, unused: usize) {
-        self.group.bucket(unit).0.give_back(unused as u64);
+        self.group.bucket(unit).0.give_back(unused.min(self.granted) as u64);
     }
 
     /// Whether it is one of those that share what comes next.

@@ -70,7 +70,7 @@ pub(crate) enum Command {
     Overflow = 1 << 9,
     /// It holds the most, and all together hold too much.
     Evict = 1 << 10,
-    /// It may read again.
+    /// What holds it back may be gone: its bucket was filled, or its limits are others.
     Refill = 1 << 11,
     /// Nothing more will be written; lines still come.
     HalfClose = 1 << 12,
@@ -390,8 +390,11 @@ impl Worker {
     fn set_limits(&self, limits: SessionLimits, slots: &mut Slots) {
         let before = self.limits.replace(limits).rate;
         self.rated.set(self.rated.get() + usize::from(!limits.rate.is_none()) - usize::from(!before.is_none()));
-        for slot in slots.iter_mut().filter(|slot| slot.own_rate().is_none()) {
-            slot.allowance.change(&before, &limits.rate);
+        for slot in slots.iter_mut() {
+            if slot.own_rate().is_none() {
+                slot.allowance.change(&before, &limits.rate);
+            }
+            slot.look_again(&self.told);
         }
         self.high.set(limits.outbox.high);
         self.low.set(limits.outbox.low);
@@ -560,19 +563,33 @@ impl Worker {
     pub(crate) fn set_rate(&self, index: u32, limit: RateLimit) {
         let default = self.limits.get().rate;
         self.change_rates(index, |slot| {
-            let before = slot.rare().rate.replace(limit).unwrap_or(default);
-            slot.allowance.change(&before, &limit);
+            let before = slot.rare().rate.replace(limit);
+            slot.allowance.change(&before.unwrap_or(default), &limit);
+            before != Some(limit)
         });
     }
 
     pub(crate) fn set_rate_group(&self, index: u32, group: Option<&RateGroup>) {
-        self.change_rates(index, |slot| slot.rare().member = group.map(Member::new));
+        self.change_rates(index, |slot| {
+            let is_same = match (slot.rare.as_ref().and_then(|rare| rare.member.as_ref()), group) {
+                (Some(member), Some(group)) => member.is_in(group),
+                (member, group) => member.is_none() && group.is_none(),
+            };
+            if !is_same {
+                slot.rare().member = group.map(Member::new);
+            }
+            !is_same
+        });
     }
 
-    fn change_rates(&self, index: u32, change: impl FnOnce(&mut Slot)) {
+    /// `change` says whether it changed anything: a future may set the same again whenever it is polled, which alone is no
+    /// reason to be polled again.
+    fn change_rates(&self, index: u32, change: impl FnOnce(&mut Slot) -> bool) {
         let (had, has) = self.slot(index, |slot| {
             let had = slot.has_rate();
-            change(slot);
+            if change(slot) {
+                slot.look_again_if_throttled(&self.told);
+            }
             (had, slot.has_rate())
         });
         self.rated.set(self.rated.get() + usize::from(has) - usize::from(had));
@@ -847,6 +864,12 @@ impl Worker {
         Answer { token, answered: answer }
     }
 
+    /// Whether nothing is left of its sessions: no place, no byte, no command.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        (self.live.get(), self.told.get(), self.held.get()) == (0, 0, 0)
+    }
+
     fn moment(&self) -> Moment {
         Moment { stamp: self.now(), instant: Instant::now() }
     }
@@ -875,10 +898,9 @@ impl Worker {
             if self.is_rated() {
                 let limit = slot.own_rate().unwrap_or(limits.rate);
                 slot.allowance.refill(&limit, last, self.clock.get());
-                if std::mem::take(&mut slot.throttled) {
-                    slot.tell(Command::Refill, &self.told);
-                }
             }
+            // Even if nobody has a rate any more: it may have had one when it was held back.
+            slot.look_again_if_throttled(&self.told);
             if slot.is_above_soft_limit(limits.pressure, moment) {
                 slot.tell(Command::Overflow, &self.told);
             }
@@ -896,6 +918,21 @@ impl Slot {
         self.commands.0 |= command as u16;
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
+        }
+    }
+
+    /// Has a session that its rate holds back ask for more.
+    fn look_again_if_throttled(&mut self, told: &Cell<usize>) {
+        if std::mem::take(&mut self.throttled) {
+            self.tell(Command::Refill, told);
+        }
+    }
+
+    /// Has a session that is held back, by whatever it is, look whether that still holds.
+    fn look_again(&mut self, told: &Cell<usize>) {
+        self.look_again_if_throttled(told);
+        if self.standing.has(Standing::STILL) || self.standing.has(Standing::WRITING) {
+            self.tell(Command::Refill, told);
         }
     }
 

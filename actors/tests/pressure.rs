@@ -87,7 +87,8 @@ async fn a_handler_that_pours_into_a_deaf_peer_is_disconnected_where_that_is_the
     let peer = choosy(&server, "pour").await;
     let report = server.report().await;
     assert_eq!(report.reason, CloseReason::OutboxFull);
-    assert!((HARD as u64..(HARD + 2 * CHUNK) as u64).contains(&report.unsent_bytes), "{report:?}");
+    // Of a timer that is late several ticks come in one turn: it starts over 64 times at most.
+    assert!((HARD as u64..(HARD + 66 * CHUNK) as u64).contains(&report.unsent_bytes), "{report:?}");
     drop(peer);
     server.end().await;
 }

@@ -6,12 +6,12 @@ mod support;
 
 use std::{rc::Rc, time::Duration};
 
-use actix::Actor;
+use actix::{Actor, AsyncContext};
 use actix_lines::{
-    CloseReason, CloseReport, ConfigError, Framing, Limits, Line, LineContext, LineHandler, LineServer, Overlong, Rate,
-    RateGroup, RateLimit, Rot13, SessionFilter, SessionState, Transport,
+    CloseReason, CloseReport, ConfigError, Framing, Limits, Line, LineContext, LineHandler, LineServer, LineSession,
+    Overlong, Rate, RateGroup, RateLimit, Rot13, SessionFilter, SessionState, Transport,
 };
-use support::{Log, Server, cut, eventually, within};
+use support::{Log, Server, cut, eventually, pass, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     time::Instant,
@@ -324,4 +324,112 @@ fn a_rate_of_nothing_is_an_error_that_names_it() {
         assert_eq!(group.set(limit), named("rate of a group"));
         assert_eq!(group.limit(), bytes(5, 6));
     }
+}
+
+/// Held back for ever by its first line, unless it is freed by a timer of its own, in the way that it is named after.
+struct Freed(&'static str, RateGroup);
+
+impl Actor for Freed {
+    type Context = LineContext<Self>;
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let never = lines(1, 1);
+        match self.0 {
+            "a rate of its own" => ctx.set_rate(never).unwrap(),
+            _ => ctx.join_rate_group(&self.1),
+        }
+        ctx.run_later(Duration::from_millis(1100), |freed, ctx| match freed.0 {
+            "a rate of its own" => ctx.set_rate(RateLimit::default()).unwrap(),
+            "a group that it leaves" => ctx.leave_rate_group(),
+            "a group that it leaves for another" => {
+                ctx.join_rate_group(&RateGroup::new(lines(100_000, 100_000)).unwrap());
+            }
+            _ => freed.1.set(RateLimit::default()).unwrap(),
+        });
+    }
+}
+
+impl LineHandler for Freed {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        ctx.write(&line);
+    }
+}
+
+#[actix::test]
+async fn whoever_is_held_back_goes_on_when_the_rate_is_another_and_has_its_deadlines_again() {
+    tokio::time::pause();
+    let input = b"0123456789abcde\n".repeat(1000);
+    for (what, milliseconds) in [
+        ("a rate of its own", 1100..1150),
+        ("a group that it leaves", 1100..1150),
+        ("a group that it leaves for another", 1100..1150),
+        // From any thread: whoever waits looks at it when buckets are filled.
+        ("a group with another rate", 1100..1600),
+    ] {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        theirs.write_all(&input).await.unwrap();
+        let begin = Instant::now();
+        let limits = Limits::builder().idle_timeout(Some(Duration::from_secs(3))).build().unwrap();
+        let freed = Freed(what, RateGroup::new(lines(1, 1)).unwrap());
+        LineSession::new(Transport::new(ours)).limits(&limits).start(freed);
+        let mut answer = vec![0; input.len()];
+        within(what, theirs.read_exact(&mut answer)).await.unwrap();
+        let took = begin.elapsed().as_millis();
+        assert!(milliseconds.contains(&took), "{what}: after {took} ms");
+        assert_eq!(rest(&mut theirs).await, b"", "{what}");
+        assert!(begin.elapsed() < Duration::from_secs(6), "{what}: idle after {:?}", begin.elapsed());
+    }
+
+    // Limits of all.
+    let slow =
+        Limits::builder().session_rate(bytes(16, 16)).idle_timeout(Some(Duration::from_secs(3))).build().unwrap();
+    let limits = slow.clone();
+    let mut server = Server::start(LineServer::new(|_| Paced::default()).limits(limits).on_current_arbiter()).await;
+    let mut peer = server.connect().await;
+    peer.send(&input).await;
+    peer.expect(&input[..32]).await;
+    server.handle.set_limits(slow.to_builder().session_rate(RateLimit::default()).build().unwrap()).await.unwrap();
+    let begin = Instant::now();
+    peer.expect(&input[32..]).await;
+    assert_took(begin, 0.0);
+    peer.expect_eof().await;
+    drop(peer);
+    assert_eq!(server.report().await.reason, CloseReason::IdleTimeout);
+    server.end().await;
+}
+
+/// Joins a group in the midst of lines that another granted.
+#[derive(Default)]
+struct Turncoat(Vec<RateGroup>);
+
+impl Actor for Turncoat {
+    type Context = LineContext<Self>;
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.join_rate_group(&self.0[0]);
+    }
+}
+
+impl LineHandler for Turncoat {
+    fn line(&mut self, _: Line<'_>, ctx: &mut Self::Context) {
+        ctx.join_rate_group(&self.0[1]);
+        ctx.pause();
+        ctx.run_later(Duration::from_secs(1), |_, ctx| ctx.resume());
+    }
+}
+
+#[actix::test]
+async fn a_group_is_given_back_only_what_it_gave() {
+    tokio::time::pause();
+    let groups = [RateGroup::new(lines(1000, 1000)).unwrap(), RateGroup::new(lines(1, 500)).unwrap()];
+    // Somebody uses up what the second one has.
+    let used = b"\n".repeat(500);
+    let mut first = start(Paced { group: Some(groups[1].clone()), ..Paced::default() }, &used).await;
+    assert_eq!(rest(&mut first).await, used);
+    let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+    theirs.write_all(&b"\n".repeat(1000)).await.unwrap();
+    LineContext::start(Transport::new(ours), Framing::lf(), Turncoat(groups.to_vec()));
+    pass(Duration::from_millis(100)).await;
+    // It was granted a thousand lines of the first, took one, and is in the second now.
+    let mut second = start(Paced { group: Some(groups[1].clone()), ..Paced::default() }, &used).await;
+    let count = read_until(&mut second, Instant::now() + Duration::from_secs(5)).await;
+    assert!(count < 20, "{count} lines of a group that fills with one a second");
 }
