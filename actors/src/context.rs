@@ -120,7 +120,8 @@ where
     /// A partial line, or lines that are held; delivered up to `start`.
     input: Vec<u8>,
     start: u32,
-    /// Bytes of `input` known to hold no delimiter, when nothing is held.
+    /// Bytes of `input` known to hold no delimiter; while something is held, how far to look for one: a
+    /// [`Reach`](crate::framing::Reach).
     scanned: u32,
     slot: u32,
     flags: Cell<u32>,
@@ -319,6 +320,12 @@ where
 
     /// Cuts lines in another way, from the end of the line that is being handled on. Nothing read is lost. To set the
     /// framing that is in use changes nothing.
+    ///
+    /// Elsewhere than in a line it holds from the first byte on that was not delivered: in
+    /// [`opened`](LineHandler::opened) from the peer's first; in a message or a future from the beginning of the incomplete
+    /// line; in [`line_too_long`](LineHandler::line_too_long) from the beginning of the line that is too long, which is then
+    /// cut as if it had come under this framing, and does not end the session for the old one's sake. In
+    /// [`tail`](LineHandler::tail) and [`eof`](LineHandler::eof) there is nothing left to cut.
     pub fn set_framing(&mut self, framing: Framing) {
         if self.framing != framing {
             self.framing = framing;
@@ -328,7 +335,8 @@ where
 
     /// Has the next `bytes` bytes come as a payload, to [`LineHandler::data`]: those after the line, or the chunk of a
     /// payload, that is being handled. Behind them lines go on. It replaces what is left of a payload that was asked for
-    /// before; 0 ends one early.
+    /// before; 0 ends one early. Elsewhere than in a line or a payload it begins where
+    /// [`set_framing`](Self::set_framing) would.
     ///
     /// A payload is delivered in the chunks that it comes in, and never gathered: it may be longer than memory. It waits
     /// when lines would wait: for a `wait` future, `pause`, the high watermark, a rate in bytes. Between its chunks the

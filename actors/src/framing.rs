@@ -1,7 +1,7 @@
 //! Bytes → lines: delimiter, longest line, what to do with a longer one.
 //!
-//! Pure: it looks at bytes and says what may be delivered. It never looks at a byte twice to find a delimiter, except
-//! from the end of a block that was delivered in part.
+//! Pure: it looks at bytes and says what may be delivered. However lines are cut and taken, the bytes that it looks at are a
+//! small multiple of those that are delivered: a search ends where the reach ends, and the reach follows what is taken.
 //! Not here: reading, keeping what is incomplete, calling the handler (`context`).
 
 use std::ops::{Deref, DerefMut};
@@ -164,32 +164,46 @@ impl Framing {
 
     /// End of the first delimiter in `bytes` that ends after `from`.
     fn find(&self, bytes: &[u8], from: usize) -> Option<usize> {
-        if self.cr != Cr::Required {
-            return memchr::memchr(self.last, &bytes[from..]).map(|at| from + at + 1);
-        }
-        memchr::memchr_iter(self.last, &bytes[from..])
-            .map(|at| from + at)
-            .find(|&at| at > 0 && bytes[at - 1] == b'\r')
-            .map(|at| at + 1)
+        let end = if self.cr != Cr::Required {
+            memchr::memchr(self.last, &bytes[from..]).map(|at| from + at + 1)
+        } else {
+            memchr::memchr_iter(self.last, &bytes[from..])
+                .map(|at| from + at)
+                .find(|&at| at > 0 && bytes[at - 1] == b'\r')
+                .map(|at| at + 1)
+        };
+        effort::spend(end.unwrap_or(bytes.len()) - from);
+        end
     }
 
     /// End of the last delimiter in `bytes` that ends after `from`.
     fn rfind(&self, bytes: &[u8], from: usize) -> Option<usize> {
-        if self.cr != Cr::Required {
+        let end = if self.cr != Cr::Required {
             // Most reads end with a line.
             if bytes.last() == Some(&self.last) {
-                return Some(bytes.len());
+                Some(bytes.len())
+            } else {
+                memchr::memrchr(self.last, &bytes[from..]).map(|at| from + at + 1)
             }
-            return memchr::memrchr(self.last, &bytes[from..]).map(|at| from + at + 1);
-        }
-        memchr::memrchr_iter(self.last, &bytes[from..])
-            .map(|at| from + at)
-            .find(|&at| at > 0 && bytes[at - 1] == b'\r')
-            .map(|at| at + 1)
+        } else {
+            memchr::memrchr_iter(self.last, &bytes[from..])
+                .map(|at| from + at)
+                .find(|&at| at > 0 && bytes[at - 1] == b'\r')
+                .map(|at| at + 1)
+        };
+        effort::spend(bytes.len() - end.unwrap_or(from));
+        end
+    }
+
+    /// End of the last delimiter in `bytes[..near]` that ends after `from`, or else of the first one behind it.
+    fn rfind_near(&self, bytes: &[u8], from: usize, near: usize) -> Option<usize> {
+        let end = if from < near { self.rfind(&bytes[..near], from) } else { None };
+        if end.is_none() && near < bytes.len() { self.find(bytes, from.max(near)) } else { end }
     }
 
     /// How many delimiters `bytes` holds.
     pub(crate) fn count(&self, bytes: &[u8]) -> u64 {
+        effort::spend(bytes.len());
         if self.cr != Cr::Required {
             return count_byte(bytes, self.last);
         }
@@ -224,11 +238,6 @@ impl Framing {
         if truncating { self.max() } else { usize::MAX }
     }
 
-    /// Bytes read that a made line does not show: what was truncated. A split adds a delimiter and drops nothing.
-    pub(crate) fn dropped_in_made(&self, keep: usize, resume: usize) -> usize {
-        (resume - keep).saturating_sub(self.delimiter_len())
-    }
-
     /// Content bytes in `bytes`, which hold no delimiter: a trailing CR may be half of one.
     fn content_len(&self, bytes: &[u8]) -> usize {
         let may_be_half = self.cr == Cr::Required || self.allows_cr_above_max();
@@ -251,18 +260,35 @@ impl Framing {
     pub(crate) fn tail_len(&self, bytes: &[u8]) -> usize {
         bytes.len() - self.rfind(bytes, 0).unwrap_or(0)
     }
+}
 
-    /// Writes a delimiter at `at` and returns its end. The buffer has room for it.
-    fn put_delimiter(&self, buffer: &mut [u8], at: usize) -> usize {
-        if self.cr == Cr::Required {
-            buffer[at] = b'\r';
-            buffer[at + 1] = self.last;
-        } else {
-            buffer[at] = self.last;
-        }
-        at + self.delimiter_len()
+/// Counts the bytes that searches look at, in the library's own tests: the effort has to grow with what is delivered, and
+/// with nothing else.
+mod effort {
+    #[cfg(not(test))]
+    #[inline(always)]
+    pub(super) fn spend(_bytes: usize) {}
+
+    #[cfg(test)]
+    std::thread_local! {
+        static SPENT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    /// Each search counts for one byte more than it looks at: a call is not free.
+    #[cfg(test)]
+    pub(super) fn spend(bytes: usize) {
+        SPENT.set(SPENT.get() + bytes + 1);
+    }
+
+    /// What was spent on this thread since the last call.
+    #[cfg(test)]
+    pub(crate) fn take() -> usize {
+        SPENT.take()
     }
 }
+
+#[cfg(test)]
+pub(crate) use self::effort::take as take_effort;
 
 /// Bytes that one word of marks is for.
 const MARKED_BYTES: usize = 64;
@@ -307,8 +333,44 @@ fn count_byte(bytes: &[u8], wanted: u8) -> u64 {
     total
 }
 
-/// Room that a buffer given to [`Framer::step`] has behind its bytes, for a delimiter that has to be made up.
+/// Room that a buffer has behind the bytes given to [`step`], for a delimiter that has to be made up.
 pub(crate) const SLACK_BYTES: usize = 2;
+
+/// The least that is looked for in one step, however little was taken of the last block: a search of so many bytes costs
+/// less than the call that delivers a line.
+const LEAST_REACH: usize = 64;
+
+/// How far ahead of what is delivered a step looks for whole lines.
+///
+/// All that was read is a block, as long as blocks are taken whole. Of whoever takes a part, because it wants one line at
+/// a time, waits, has a rate, or changes the framing, the next step shows a block about twice as long as that part: to look
+/// through all of the rest each time would cost the square of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reach(u32);
+
+impl Reach {
+    /// All that is there.
+    pub(crate) const ALL: Self = Self(u32::MAX);
+
+    /// As it was packed by [`to_bits`](Self::to_bits).
+    pub(crate) fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    pub(crate) fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    /// What it is after `taken` bytes of a block of `shown`.
+    pub(crate) fn after(self, taken: usize, shown: usize) -> Self {
+        let grown = if taken == shown { self.bytes().saturating_mul(2) } else { LEAST_REACH.max(2 * taken) };
+        Self(u32::try_from(grown).unwrap_or(u32::MAX))
+    }
+
+    fn bytes(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// Where in an overlong line we are. All else about framing is in the bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -327,54 +389,77 @@ pub(crate) enum Step {
     Block { end: usize },
     /// A line turned out overlong: call the hook, then go on with `Overrun::Inside`.
     Overlong,
-    /// Bytes `..keep` and a delimiter behind them are a line to deliver; then go on at `resume`.
-    Made { keep: usize, resume: usize },
+    /// Bytes `..keep` and a terminator of that length behind them are a line to deliver; then go on at `resume`.
+    Made { keep: usize, terminator_len: usize, resume: usize },
     /// Bytes `keep..` are dropped but for the last, which may be half of the delimiter that is waited for.
     Drop { keep: usize },
     /// Nothing to deliver before more bytes come.
     Incomplete,
 }
 
+impl Step {
+    /// Bytes read that a made line does not show: what was truncated. A split adds a delimiter and drops nothing.
+    pub(crate) fn dropped(keep: usize, terminator_len: usize, resume: usize) -> usize {
+        (resume - keep).saturating_sub(terminator_len)
+    }
+}
+
 /// Says what may be delivered of `bytes`, of which the first `scanned` are known to hold no delimiter.
-pub(crate) fn step(framing: &Framing, overrun: Overrun, bytes: &[u8], scanned: usize) -> Step {
+pub(crate) fn step(framing: &Framing, overrun: Overrun, bytes: &[u8], scanned: usize, reach: Reach) -> Step {
     if overrun == Overrun::Inside {
-        return step_inside(framing, bytes, scanned);
+        return step_inside(framing, bytes, scanned, reach);
     }
     let window = framing.window();
-    let Some(end) = framing.rfind(bytes, scanned) else {
-        let limit = if framing.overlong == Overlong::Split { framing.max() - 1 } else { framing.max() };
-        return if framing.content_len(bytes) > limit { Step::Overlong } else { Step::Incomplete };
-    };
-    // Every line of `..end` is short enough if each hop of at most a window meets a delimiter. Few hops: a window is
-    // thousands of bytes, and the search runs from its end.
-    let mut start = 0;
-    while end - start > window {
-        match framing.rfind(&bytes[start..start + window], 0) {
-            Some(hop) => start += hop,
-            None if framing.is_longest_with_cr(&bytes[start..]) => start += window + 1,
-            None if start == 0 => return Step::Overlong,
-            None => return Step::Block { end: start },
+    let mut end = 0;
+    // Every line of `..end` is short enough, since each hop of at most a window meets a delimiter.
+    loop {
+        let rest = &bytes[end..];
+        let hop = &rest[..rest.len().min(window)];
+        let near = hop.len().min(reach.bytes() - end);
+        match framing.rfind_near(hop, if end == 0 { scanned } else { 0 }, near) {
+            Some(more) => {
+                end += more;
+                // Where the hop saw all that is there, no delimiter is left.
+                if near == rest.len() {
+                    return Step::Block { end };
+                }
+            }
+            None if framing.is_longest_with_cr(rest) => end += window + 1,
+            None if end > 0 => return Step::Block { end },
+            None => {
+                let limit = if framing.overlong == Overlong::Split { framing.max() - 1 } else { framing.max() };
+                return if framing.content_len(rest) > limit { Step::Overlong } else { Step::Incomplete };
+            }
+        }
+        if end >= reach.bytes() {
+            return Step::Block { end };
         }
     }
-    Step::Block { end }
 }
 
 /// The same within an overlong line, its hook called.
-fn step_inside(framing: &Framing, bytes: &[u8], scanned: usize) -> Step {
+fn step_inside(framing: &Framing, bytes: &[u8], scanned: usize, reach: Reach) -> Step {
     let max = framing.max();
     match framing.overlong {
         // Pieces are always `max` long whatever the chunking, because one more byte has to be there before one goes.
-        Overlong::Pieces => match framing.find(bytes, scanned) {
-            Some(end) => Step::Block { end },
-            None => match framing.content_len(bytes).saturating_sub(1) / max * max {
-                0 => Step::Incomplete,
-                end => Step::Block { end },
-            },
-        },
-        Overlong::Split => Step::Made { keep: max, resume: max },
+        Overlong::Pieces => {
+            // A piece, one byte more, and what may be half of a delimiter.
+            let seen = &bytes[..bytes.len().min(reach.bytes().max(max + 2))];
+            match framing.find(seen, scanned.min(seen.len())) {
+                Some(end) => Step::Block { end },
+                None => match framing.content_len(seen).saturating_sub(1) / max * max {
+                    0 => Step::Incomplete,
+                    end => Step::Block { end },
+                },
+            }
+        }
+        Overlong::Split => Step::Made { keep: max, terminator_len: framing.delimiter_len(), resume: max },
         // Byte `max` is not the delimiter's last, or the line would not be overlong.
         Overlong::Truncate => match framing.find(bytes, scanned.max(max + 1)) {
-            Some(resume) => Step::Made { keep: max, resume },
+            // Byte `max` is not kept, so a CR that belongs to the terminator is behind those that are.
+            Some(resume) => {
+                Step::Made { keep: max, terminator_len: framing.terminator_len(&bytes[max..resume]), resume }
+            }
             None if bytes.len() > max + 1 => Step::Drop { keep: max },
             None => Step::Incomplete,
         },
@@ -488,8 +573,12 @@ impl AsRef<[u8]> for Chunk<'_> {
 pub struct Lines<'a> {
     block: &'a mut [u8],
     framing: Framing,
-    /// The most bytes that one line takes here.
+    /// The most bytes that one line takes.
     window: usize,
+    /// Of a made line, which is all of the block: the length of its terminator.
+    made: Option<usize>,
+    /// Whether an answer in place may be sent from here.
+    may_send: bool,
     /// Bytes looked at for delimiters, and those found in the last of them: a bit for each byte from `marked` on.
     scanned: usize,
     marked: usize,
@@ -500,14 +589,29 @@ pub struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub(crate) fn new(block: &'a mut [u8], framing: Framing) -> Self {
-        let window = framing.window();
-        Self { block, framing, window, scanned: 0, marked: 0, marks: 0, taken: 0, lines: 0, in_place: None }
+    /// The lines of `block`, in front of `behind` more bytes.
+    ///
+    /// A block that is answered in place is sent by a system call of its own. One that is less than what comes behind it is
+    /// not: there may be thousands of them in one read.
+    pub(crate) fn new(block: &'a mut [u8], behind: usize, framing: Framing) -> Self {
+        Self {
+            window: framing.window(),
+            may_send: block.len() >= behind,
+            block,
+            framing,
+            made: None,
+            scanned: 0,
+            marked: 0,
+            marks: 0,
+            taken: 0,
+            lines: 0,
+            in_place: None,
+        }
     }
 
-    /// One line with a made-up end: its place is known, it is not looked for.
-    pub(crate) fn made(block: &'a mut [u8], framing: Framing) -> Self {
-        Self { window: block.len(), ..Self::new(block, framing) }
+    /// One line with a made-up end: that is not looked for, and may be of bytes that would end a line otherwise.
+    pub(crate) fn made(block: &'a mut [u8], terminator_len: usize, behind: usize, framing: Framing) -> Self {
+        Self { made: Some(terminator_len), ..Self::new(block, behind, framing) }
     }
 
     /// The end of the next delimiter. The same again until [`next`](Self::next) has taken it.
@@ -544,6 +648,11 @@ impl<'a> Lines<'a> {
             return None;
         }
         let start = self.taken;
+        if let Some(terminator_len) = self.made {
+            self.lines += 1;
+            self.taken = self.block.len();
+            return Some(Line { bytes: self.block, terminator_len });
+        }
         // Only a piece of an overlong line is longer than the window, and only `Pieces` lets one into a block.
         let end = match self.find_next() {
             Some(end) if end - start <= self.window || self.framing.is_longest_with_cr(&self.block[start..]) => {
@@ -608,7 +717,7 @@ impl<'a> Lines<'a> {
         let rest = &mut self.block[start..];
         self.taken += rest.len();
         self.lines += answer(rest);
-        if ctx.outbox_len() == 0 {
+        if self.may_send && ctx.outbox_len() == 0 {
             // Sent from here by the context, when the batch returns.
             self.in_place = Some(start);
         } else {
@@ -637,15 +746,21 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Delivers a made line: `buffer[..keep]`, and a delimiter put behind it for as long as `deliver` looks at it.
+/// Delivers a made line: `buffer[..keep]`, and a terminator of `terminator_len` put behind it for as long as `deliver`
+/// looks at it. The buffer has room for that.
 pub(crate) fn with_made_line<R>(
     framing: &Framing,
     buffer: &mut [u8],
     keep: usize,
+    terminator_len: usize,
     deliver: impl FnOnce(&mut [u8]) -> R,
 ) -> R {
     let saved = [buffer[keep], buffer[keep + 1]];
-    let end = framing.put_delimiter(buffer, keep);
+    let end = keep + terminator_len;
+    if terminator_len == 2 {
+        buffer[keep] = b'\r';
+    }
+    buffer[end - 1] = framing.last;
     let result = deliver(&mut buffer[..end]);
     buffer[keep..keep + 2].copy_from_slice(&saved);
     result

@@ -63,8 +63,9 @@ pub trait LineHandler: Actor<Context = LineContext<Self>> {
         self.line(tail, ctx);
     }
 
-    /// A line has turned out longer than allowed. The framing's [`Overlong`](crate::Overlong) decides what becomes of it;
-    /// here an answer may be written. The default does nothing.
+    /// A line has turned out longer than allowed; nothing of it was delivered yet. The framing's
+    /// [`Overlong`](crate::Overlong) decides what becomes of it; here an answer may be written, or
+    /// [another framing set](LineContext::set_framing), which it is then cut by. The default does nothing.
     fn line_too_long(&mut self, _ctx: &mut Self::Context) {}
 
     /// The peer's bytes have ended, and every line of them was delivered; it may still read. The default drains: what is

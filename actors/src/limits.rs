@@ -25,6 +25,11 @@ pub(crate) const CARRY_BYTES: usize = 4 * 1024;
 /// Actor messages handled in one turn before the socket gets its share of it.
 pub(crate) const MESSAGES_PER_TURN: u32 = 32;
 
+/// Reads in one turn before others get theirs, where none of them fills the buffer. A socket is read once or twice a turn; a
+/// stream over memory, or over records of a few bytes, may be ready for ever. Each read may be answered by a write, so that
+/// as many cost about what one full buffer costs.
+pub(crate) const READS_PER_TURN: u32 = 32;
+
 /// How often a turn starts over because user code asked for something, before others get theirs. An actor that notifies
 /// itself in each message, or spawns in each future, would keep its worker for ever.
 pub(crate) const ROUNDS_PER_TURN: u32 = 64;

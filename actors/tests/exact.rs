@@ -5,9 +5,11 @@ mod support;
 use std::rc::Rc;
 
 use actix::{Actor, AsyncContext, Handler, Message, fut::wrap_future};
-use actix_lines::{Delimiter, Framing, Line, LineContext, LineHandler, Lines, Overlong, Rot13, rot13};
+use actix_lines::{
+    Chunk, CloseReport, Delimiter, Framing, Line, LineContext, LineHandler, Lines, Overlong, Rot13, rot13,
+};
 use proptest::prelude::*;
-use support::{Log, converse, cut};
+use support::{Log, converse, cut, eventually};
 
 /// ROT13 as `tr 'A-Za-z' 'N-ZA-Mn-za-m'` has it, written as a table is.
 fn model_rot13(byte: u8) -> u8 {
@@ -23,7 +25,9 @@ fn model(policy: Overlong, max: usize, input: &[u8]) -> Vec<u8> {
     for line in input.split_inclusive(|byte| *byte == b'\n') {
         // A CR at the end is the LF's, also when the LF never came.
         let text = line.strip_suffix(b"\n").unwrap_or(line);
-        let is_overlong = text.strip_suffix(b"\r").unwrap_or(text).len() > max;
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        let is_overlong = text.len() > max;
+        let terminator = if line.ends_with(b"\n") { &line[text.len()..] } else { b"" };
         match policy {
             Overlong::Pieces => out.extend_from_slice(line),
             // A buffer of `max` bytes that is emptied with a newline when it is full: CR is a byte like any other.
@@ -39,7 +43,7 @@ fn model(policy: Overlong, max: usize, input: &[u8]) -> Vec<u8> {
             }
             Overlong::Truncate if is_overlong => {
                 out.extend_from_slice(&line[..max]);
-                out.extend_from_slice(&line[text.len()..]);
+                out.extend_from_slice(terminator);
             }
             Overlong::Close if is_overlong => break,
             Overlong::Truncate | Overlong::Close => out.extend_from_slice(line),
@@ -107,9 +111,12 @@ enum Taking {
 
 const TAKINGS: [Taking; 4] = [Taking::AsTheyCome, Taking::One, Taking::Waiting, Taking::Pausing];
 
-/// Records each line.
+/// Records each line, and the report.
 struct Recorder {
     seen: Log<(Vec<u8>, bool)>,
+    /// The terminators, one after the other.
+    terminators: Log<u8>,
+    reports: Log<CloseReport>,
     taking: Taking,
 }
 
@@ -121,6 +128,7 @@ impl LineHandler for Recorder {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         self.seen.borrow_mut().push((line.text().to_vec(), line.is_terminated()));
         assert_eq!([line.text(), line.terminator()].concat(), line.to_vec());
+        self.terminators.borrow_mut().extend(line.terminator());
         match self.taking {
             Taking::AsTheyCome | Taking::One => {}
             Taking::Waiting => ctx.wait(wrap_future::<_, Self>(tokio::task::yield_now())),
@@ -139,6 +147,10 @@ impl LineHandler for Recorder {
             }
         }
     }
+
+    fn closed(&mut self, report: &CloseReport) {
+        self.reports.borrow_mut().push(report.clone());
+    }
 }
 
 #[derive(Message)]
@@ -156,10 +168,24 @@ fn run<T>(test: impl Future<Output = T>) -> T {
     actix_rt::System::new().block_on(test)
 }
 
-fn lines_of(framing: Framing, taking: Taking, chunks: &[&[u8]]) -> Vec<(Vec<u8>, bool)> {
-    let seen = Log::default();
-    run(converse(framing, Recorder { seen: Rc::clone(&seen), taking }, chunks));
-    seen.take()
+/// Texts, and whether each has a terminator.
+type Texts = Vec<(Vec<u8>, bool)>;
+
+fn lines_of(framing: Framing, taking: Taking, chunks: &[&[u8]]) -> Texts {
+    record(framing, taking, chunks).0
+}
+
+/// The lines, their terminators one after the other, and the report.
+fn record(framing: Framing, taking: Taking, chunks: &[&[u8]]) -> (Texts, Vec<u8>, CloseReport) {
+    let (seen, terminators, reports) = (Log::default(), Log::default(), Log::default());
+    let recorder =
+        Recorder { seen: Rc::clone(&seen), terminators: Rc::clone(&terminators), reports: Rc::clone(&reports), taking };
+    run(async {
+        converse(framing, recorder, chunks).await;
+        eventually("the report", async || !reports.borrow().is_empty()).await;
+    });
+    let report = reports.borrow_mut().remove(0);
+    (seen.take(), terminators.take(), report)
 }
 
 const POLICIES: [Overlong; 4] = [Overlong::Pieces, Overlong::Split, Overlong::Truncate, Overlong::Close];
@@ -220,8 +246,8 @@ impl Ending {
 }
 
 /// The lines that a handler is given, in their order: the text, and whether there is a terminator. Made byte by byte.
-fn model_lines(ending: Ending, max: usize, policy: Overlong, input: &[u8]) -> Vec<(Vec<u8>, bool)> {
-    let mut lines: Vec<(Vec<u8>, bool)> = Vec::new();
+fn model_lines(ending: Ending, max: usize, policy: Overlong, input: &[u8]) -> Texts {
+    let mut lines = Texts::new();
     let mut line = Vec::new();
     for (at, &byte) in input.iter().enumerate() {
         line.push(byte);
@@ -235,9 +261,7 @@ fn model_lines(ending: Ending, max: usize, policy: Overlong, input: &[u8]) -> Ve
                     if filled.len() < max {
                         break;
                     }
-                    let text = if ending == Ending::Lf { ending.without_half(&line[..max]) } else { &line[..max] };
-                    lines.push((text.to_vec(), true));
-                    line.drain(..max);
+                    lines.push((line.drain(..max).collect(), true));
                 }
                 (&line[..], false)
             }
@@ -258,13 +282,7 @@ fn model_lines(ending: Ending, max: usize, policy: Overlong, input: &[u8]) -> Ve
                     lines.push((text.drain(..max).collect(), false));
                 }
             }
-            Overlong::Truncate if is_overlong => {
-                text = line[..max].to_vec();
-                if terminated && ending == Ending::Lf {
-                    // With an LF put behind it, a CR at the cut is part of a terminator.
-                    text = ending.without_half(&text).to_vec();
-                }
-            }
+            Overlong::Truncate if is_overlong => text.truncate(max),
             Overlong::Close if is_overlong => return lines,
             Overlong::Split | Overlong::Truncate | Overlong::Close => {}
         }
@@ -309,6 +327,43 @@ proptest! {
         for chunks in [&[&input[..]][..], &bytewise, &cut(&input, &sizes)] {
             for taking in TAKINGS {
                 prop_assert_eq!(&lines_of(framing, taking, chunks), &expected, "{:?}, {} chunks", taking, chunks.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_truncated_line_keeps_its_own_terminator_and_what_it_loses_is_counted(
+        texts in prop::collection::vec(("[a-c\r]{0,12}", prop::sample::select(vec!["\n", "\r\n"])), 1..12),
+        tail in "[a-c]{0,12}",
+        sizes in prop::collection::vec(1_usize..8, 1..6),
+        max in 1_usize..8,
+    ) {
+        let framing = Framing::lf().max_line(max).unwrap().overlong(Overlong::Truncate);
+        let (mut input, mut lines, mut terminators, mut dropped) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for (text, terminator) in &texts {
+            // A CR before the LF is the terminator's, whoever typed it.
+            let (text, terminator) = match (text.strip_suffix('\r'), *terminator) {
+                (Some(text), "\n") => (text, "\r\n"),
+                (_, terminator) => (&text[..], terminator),
+            };
+            input.extend([text, terminator].concat().bytes());
+            lines.push((text.as_bytes()[..text.len().min(max)].to_vec(), true));
+            terminators.extend(terminator.bytes());
+            dropped += text.len().saturating_sub(max);
+        }
+        if !tail.is_empty() {
+            input.extend(tail.bytes());
+            lines.push((tail.as_bytes()[..tail.len().min(max)].to_vec(), false));
+            dropped += tail.len().saturating_sub(max);
+        }
+        let bytewise: Vec<&[u8]> = input.chunks(1).collect();
+        for chunks in [&[&input[..]][..], &bytewise, &cut(&input, &sizes)] {
+            for taking in TAKINGS {
+                let (seen, ends, report) = record(framing, taking, chunks);
+                prop_assert_eq!(&seen, &lines, "{:?}, {} chunks", taking, chunks.len());
+                prop_assert_eq!(&ends, &terminators, "{:?}, {} chunks", taking, chunks.len());
+                prop_assert_eq!(report.undelivered_bytes, dropped as u64);
+                prop_assert_eq!((report.bytes_in, report.lines_in), (input.len() as u64, lines.len() as u64));
             }
         }
     }
@@ -401,6 +456,129 @@ fn a_line_of_10_mib_comes_back_whole_also_where_it_is_allowed_as_one() {
     for framing in [Framing::lf(), Framing::lf().max_line(16 << 20).unwrap()] {
         let answer = run(converse(framing, Rot13, &cut(&input, &[100_000])));
         assert!(answer == expected, "{framing:?}: {} bytes came back", answer.len());
+    }
+}
+
+/// Changes how bytes are cut, once, at one of the hooks; records what it is given.
+struct Changing {
+    at: Hook,
+    change: Option<fn(&mut LineContext<Self>)>,
+    seen: Log<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hook {
+    Opened,
+    LineTooLong,
+    Tail,
+    Eof,
+}
+
+impl Changing {
+    fn note(&mut self, hook: Hook, ctx: &mut LineContext<Self>) {
+        if hook == self.at
+            && let Some(change) = self.change.take()
+        {
+            change(ctx);
+        }
+    }
+}
+
+impl Actor for Changing {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Changing {
+    fn line(&mut self, line: Line<'_>, _: &mut Self::Context) {
+        self.seen.borrow_mut().push(String::from_utf8_lossy(&line).into_owned());
+    }
+
+    fn data(&mut self, chunk: Chunk<'_>, _: &mut Self::Context) {
+        let mut seen = self.seen.borrow_mut();
+        match seen.last_mut().filter(|last| last.starts_with("payload:")) {
+            Some(payload) => payload.push_str(&String::from_utf8_lossy(&chunk)),
+            None => seen.push(format!("payload:{}", String::from_utf8_lossy(&chunk))),
+        }
+    }
+
+    fn opened(&mut self, ctx: &mut Self::Context) {
+        self.note(Hook::Opened, ctx);
+    }
+
+    fn line_too_long(&mut self, ctx: &mut Self::Context) {
+        self.seen.borrow_mut().push("too long".into());
+        self.note(Hook::LineTooLong, ctx);
+    }
+
+    fn tail(&mut self, tail: Line<'_>, ctx: &mut Self::Context) {
+        self.seen.borrow_mut().push(format!("tail:{}", String::from_utf8_lossy(&tail)));
+        self.note(Hook::Tail, ctx);
+    }
+
+    fn eof(&mut self, ctx: &mut Self::Context) {
+        self.note(Hook::Eof, ctx);
+        self.seen.borrow_mut().push(format!("eof, {} left", ctx.raw_left()));
+        ctx.drain();
+    }
+}
+
+fn longer(ctx: &mut LineContext<Changing>) {
+    ctx.set_framing(Framing::lf().max_line(100).unwrap());
+}
+
+fn by_nul(ctx: &mut LineContext<Changing>) {
+    ctx.set_framing(Framing::nul().max_line(100).unwrap());
+}
+
+fn three_bytes(ctx: &mut LineContext<Changing>) {
+    ctx.raw(3);
+}
+
+#[track_caller]
+fn assert_seen(policy: Overlong, at: Hook, change: fn(&mut LineContext<Changing>), input: &[u8], expected: &[&str]) {
+    let framing = Framing::lf().max_line(4).unwrap().overlong(policy);
+    for size in [1, 2, 3, 5, 7, 100] {
+        let seen = Log::default();
+        let actor = Changing { at, change: Some(change), seen: Rc::clone(&seen) };
+        run(converse(framing, actor, &cut(input, &[size])));
+        assert_eq!(seen.take(), expected, "{policy:?}, {at:?}, chunks of {size}");
+    }
+}
+
+#[test]
+fn a_change_of_framing_where_a_line_is_too_long_holds_for_that_line_from_its_first_byte() {
+    let input: &[u8] = b"a\nbc\0de\0fgh\nijkl\n";
+    for policy in POLICIES {
+        let cut_anew = |change, expected: &[&str]| assert_seen(policy, Hook::LineTooLong, change, input, expected);
+        cut_anew(longer, &["a\n", "too long", "bc\0de\0fgh\n", "ijkl\n", "eof, 0 left"]);
+        cut_anew(by_nul, &["a\n", "too long", "bc\0", "de\0", "tail:fgh\nijkl\n", "eof, 0 left"]);
+    }
+    // The bytes of a payload are those of the line, too. What is behind them is cut as ever, and may be too long again.
+    let payload =
+        |policy, input, expected: &[&str]| assert_seen(policy, Hook::LineTooLong, three_bytes, input, expected);
+    for policy in [Overlong::Pieces, Overlong::Truncate, Overlong::Close] {
+        payload(policy, b"abcdefg\nhi\n", &["too long", "payload:abc", "defg\n", "hi\n", "eof, 0 left"]);
+    }
+    payload(Overlong::Close, b"abcdefgh\nhi\n", &["too long", "payload:abc", "too long"]);
+    payload(
+        Overlong::Truncate,
+        b"abcdefgh\nhi\n",
+        &["too long", "payload:abc", "too long", "defg\n", "hi\n", "eof, 0 left"],
+    );
+}
+
+#[test]
+fn a_change_of_framing_at_the_beginning_holds_from_the_first_byte_and_at_the_end_for_nothing() {
+    let input: &[u8] = b"abc\0d\ne";
+    for policy in POLICIES {
+        assert_seen(policy, Hook::Opened, by_nul, input, &["abc\0", "tail:d\ne", "eof, 0 left"]);
+        assert_seen(policy, Hook::Opened, three_bytes, input, &["payload:abc", "\0d\n", "tail:e", "eof, 0 left"]);
+        for at in [Hook::Tail, Hook::Eof] {
+            let short: &[u8] = b"ab\ncd";
+            assert_seen(policy, at, by_nul, short, &["ab\n", "tail:cd", "eof, 0 left"]);
+            // What is asked for after the last byte never comes.
+            assert_seen(policy, at, three_bytes, short, &["ab\n", "tail:cd", "eof, 3 left"]);
+        }
     }
 }
 

@@ -3,15 +3,18 @@
 mod support;
 
 use std::{
+    cell::Cell,
+    io,
     pin::Pin,
+    rc::Rc,
     sync::mpsc,
     task::{Context, Poll},
 };
 
 use actix::{Actor, AsyncContext, Handler, Message, fut::ActorFuture};
-use actix_lines::{Delimiter, Framing, Line, LineContext, LineHandler, LineServer, Lines, Rot13, Transport};
+use actix_lines::{Delimiter, Framing, Line, LineContext, LineHandler, LineServer, Lines, Overlong, Rot13, Transport};
 use support::{Echo, PATIENCE, Server, within};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 
 /// What an actor does again and again, each time at once.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +142,103 @@ fn an_actor_that_never_takes_a_line_does_not_starve_the_others() {
             expect(&mut other, b"other\n").await;
         }
     });
+}
+
+/// A stream over memory: ready whenever it is asked, with at most so many bytes of what it repeats; it takes all that is
+/// written. It knows nothing of tokio's budget.
+struct Ready {
+    line: &'static [u8],
+    /// Bytes that it still has; then it ends.
+    left: usize,
+    most: usize,
+    /// What each read is interrupted by instead.
+    error: Option<io::ErrorKind>,
+    writes: Rc<Cell<usize>>,
+}
+
+impl Ready {
+    fn endless(line: &'static [u8], most: usize) -> Self {
+        Self { line, left: usize::MAX, most, error: None, writes: Rc::default() }
+    }
+}
+
+impl AsyncRead for Ready {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(error) = self.error {
+            return Poll::Ready(Err(error.into()));
+        }
+        let count = self.most.min(buffer.remaining()).min(self.left);
+        let bytes: Vec<u8> = self.line.iter().copied().cycle().take(count).collect();
+        buffer.put_slice(&bytes);
+        self.left -= count;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Ready {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.writes.set(self.writes.get() + 1);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_stream_that_is_always_ready_leaves_the_others_their_turn_however_little_it_brings() {
+    for (most, error) in
+        [(1, None), (100, None), (60_000, None), (1 << 20, None), (1, Some(io::ErrorKind::Interrupted))]
+    {
+        in_time(format!("{most} bytes a read, {error:?}"), move || async move {
+            let stream = Ready { error, ..Ready::endless(b"x\n", most) };
+            LineContext::start(Transport::new(stream), Framing::lf(), Rot13);
+            let mut other = start(Echo);
+            for _ in 0..10 {
+                other.write_all(b"other\n").await.unwrap();
+                expect(&mut other, b"other\n").await;
+            }
+        });
+    }
+}
+
+#[actix::test]
+async fn lines_that_are_cut_small_do_not_cost_a_system_call_each() {
+    const BYTES: usize = 60_000;
+    for policy in [Overlong::Pieces, Overlong::Split, Overlong::Truncate] {
+        for line in [&b"x"[..], b"xxx\n", b"x\nxxxx\n"] {
+            let writes = Rc::default();
+            let stream = Ready { left: BYTES, writes: Rc::clone(&writes), ..Ready::endless(line, BYTES) };
+            let (done, when_done) = tokio::sync::oneshot::channel::<()>();
+            let framing = Framing::lf().max_line(1).unwrap().overlong(policy);
+            LineContext::start(Transport::new(stream), framing, Rot13Until(done));
+            let _ = within("the end of the session", when_done).await;
+            // One for what is in the outbox each time that it is above the high watermark, and a few for large blocks.
+            assert!(writes.get() <= 20, "{policy:?}, {:?}: {} writes", String::from_utf8_lossy(line), writes.get());
+        }
+    }
+}
+
+/// ROT13 in place; says when it is dropped.
+struct Rot13Until(#[allow(dead_code)] tokio::sync::oneshot::Sender<()>);
+
+impl Actor for Rot13Until {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Rot13Until {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        ctx.write(&line);
+    }
+
+    fn batch(&mut self, lines: &mut Lines<'_>, ctx: &mut Self::Context) {
+        lines.answer_in_place(ctx, actix_lines::rot13);
+    }
 }
 
 #[actix::test]

@@ -24,8 +24,10 @@ use super::{Extra, LineContext, Phase, flag};
 use crate::{
     Chunk, CloseReason, CloseReport, Connection, Framing, Half, Line, LineHandler, Lines,
     admission::Place,
-    framing::{self, Overrun, SLACK_BYTES, Step},
-    limits::{CARRY_BYTES, MESSAGES_PER_TURN, Pressure, PressurePolicy, ROUNDS_PER_TURN, SCRATCH_BYTES},
+    framing::{self, Overrun, Reach, SLACK_BYTES, Step},
+    limits::{
+        CARRY_BYTES, MESSAGES_PER_TURN, Pressure, PressurePolicy, READS_PER_TURN, ROUNDS_PER_TURN, SCRATCH_BYTES,
+    },
     rate::{Grant, Unit},
     transport::Transport,
     worker::{Command, Commands, Counts, Standing, Worker},
@@ -48,7 +50,8 @@ pub(crate) struct Session<A: LineHandler> {
 #[derive(Default)]
 struct Turn {
     counts: Counts,
-    /// The read buffer came back full: there may be more, but others come first.
+    reads: u32,
+    /// There may be more to read, but others come first.
     has_read_enough: bool,
     /// Something is left for another turn, which nobody else will wake us for.
     give_way: bool,
@@ -553,8 +556,9 @@ impl<A: LineHandler> Session<A> {
         if self.ctx.has(flag::REFRAMED) {
             self.ctx.clear(flag::REFRAMED);
             self.ctx.overrun = Overrun::None;
-            if !self.ctx.input.is_empty() {
+            if !self.ctx.input.is_empty() && !self.ctx.has(flag::HELD) {
                 self.ctx.set(flag::HELD);
+                self.ctx.scanned = Reach::ALL.to_bits();
             }
         }
     }
@@ -577,6 +581,9 @@ impl<A: LineHandler> Session<A> {
         if grant.of_group {
             self.ctx.worker.give_back(self.ctx.slot, Unit::Bytes, grant.amount - count);
         }
+        // A stream that is always ready with a few bytes, or is interrupted each time, would be read for ever.
+        turn.reads += 1;
+        turn.has_read_enough |= turn.reads == READS_PER_TURN;
         let result = match poll {
             Poll::Pending => Ok(false),
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
@@ -587,7 +594,7 @@ impl<A: LineHandler> Session<A> {
             }
             Poll::Ready(Ok(())) => {
                 turn.counts.bytes_in += count as u64;
-                turn.has_read_enough |= count == grant.amount;
+                turn.has_read_enough |= count == grant.amount || turn.counts.bytes_in >= SCRATCH_BYTES as u64;
                 if carried > CARRY_BYTES {
                     self.ctx.input.extend_from_slice(&scratch[..count]);
                     self.deliver_own(cx, turn);
@@ -611,12 +618,13 @@ impl<A: LineHandler> Session<A> {
         turn: &mut Turn,
     ) {
         let scanned = self.ctx.scanned as usize;
+        self.ctx.scanned = 0;
         if carried > 0 {
             scratch[..carried].copy_from_slice(&self.ctx.input);
             self.ctx.input.clear();
         }
         let mut filled = carried + count;
-        let done = self.deliver(scratch, &mut filled, scanned, cx, turn);
+        let done = self.deliver(scratch, &mut filled, scanned, Reach::ALL, cx, turn);
         let rest = &scratch[done..filled];
         if !rest.is_empty() {
             self.ctx.input.extend_from_slice(rest);
@@ -629,10 +637,14 @@ impl<A: LineHandler> Session<A> {
     fn deliver_own(&mut self, cx: &mut Context<'_>, turn: &mut Turn) {
         let mut input = mem::take(&mut self.ctx.input);
         let start = self.ctx.start as usize;
-        let scanned = if self.ctx.has(flag::HELD) { 0 } else { self.ctx.scanned as usize };
+        let noted = mem::take(&mut self.ctx.scanned);
+        let (scanned, reach) = match self.ctx.has(flag::HELD) {
+            true => (0, Reach::from_bits(noted)),
+            false => (noted as usize, Reach::ALL),
+        };
         let mut filled = input.len() - start;
         input.resize(input.len() + SLACK_BYTES, 0);
-        let done = self.deliver(&mut input[start..], &mut filled, scanned, cx, turn);
+        let done = self.deliver(&mut input[start..], &mut filled, scanned, reach, cx, turn);
         input.truncate(start + filled);
         let start = start + done;
         let rest = input.len() - start;
@@ -659,11 +671,11 @@ impl<A: LineHandler> Session<A> {
         buffer: &mut [u8],
         filled: &mut usize,
         mut scanned: usize,
+        mut reach: Reach,
         cx: &mut Context<'_>,
         turn: &mut Turn,
     ) -> usize {
         self.ctx.clear(flag::HELD);
-        self.ctx.scanned = 0;
         let mut done = 0;
         let mut reframed_at = 0;
         while done < *filled {
@@ -685,7 +697,7 @@ impl<A: LineHandler> Session<A> {
                 continue;
             }
             let framing = self.ctx.framing;
-            match framing::step(&framing, self.ctx.overrun, &buffer[done..*filled], scanned) {
+            match framing::step(&framing, self.ctx.overrun, &buffer[done..*filled], scanned, reach) {
                 Step::Incomplete => {
                     self.ctx.scanned = (*filled - done) as u32;
                     break;
@@ -693,12 +705,14 @@ impl<A: LineHandler> Session<A> {
                 Step::Overlong => {
                     self.ctx.overrun = Overrun::Inside;
                     self.guarded(|actor, ctx| actor.line_too_long(ctx));
-                    if framing.closes_at_overlong() {
+                    // Unless the line is to be cut in another way.
+                    if framing.closes_at_overlong() && !self.ctx.has(flag::REFRAMED) {
                         self.ctx.blame(CloseReason::LineTooLong);
                         self.ctx.set(flag::CLOSE | flag::AGAIN);
                     }
                 }
-                Step::Block { mut end } => {
+                Step::Block { end: shown } => {
+                    let mut end = shown;
                     let mut grant = None;
                     if self.is_line_rated() {
                         let block = &buffer[done..done + end];
@@ -716,7 +730,9 @@ impl<A: LineHandler> Session<A> {
                     let block = &mut buffer[done..done + end];
                     let ends_overlong = self.ctx.overrun == Overrun::Inside && framing.is_terminated(block);
                     let before = turn.counts.lines_in;
-                    let taken = self.offer(Lines::new(block, framing), cx, turn);
+                    let behind = *filled - done - end;
+                    let taken = self.offer(Lines::new(block, behind, framing), cx, turn);
+                    reach = reach.after(taken, shown);
                     if let Some(lines) = grant {
                         let unused = lines.amount - (turn.counts.lines_in - before) as usize;
                         self.ctx.worker.give_back(self.ctx.slot, Unit::Lines, unused);
@@ -728,7 +744,7 @@ impl<A: LineHandler> Session<A> {
                     done += taken;
                     scanned = 0;
                 }
-                Step::Made { keep, resume } => {
+                Step::Made { keep, terminator_len, resume } => {
                     let mut grant = Grant { amount: 1, of_group: false };
                     if self.is_line_rated() {
                         grant = self.grant(Unit::Lines, turn.counts.lines_in, 1, || 1);
@@ -736,15 +752,16 @@ impl<A: LineHandler> Session<A> {
                             continue;
                         }
                     }
-                    let taken = framing::with_made_line(&framing, &mut buffer[done..], keep, |line| {
-                        self.offer(Lines::made(line, framing), cx, turn)
+                    let behind = *filled - done - resume;
+                    let taken = framing::with_made_line(&framing, &mut buffer[done..], keep, terminator_len, |line| {
+                        self.offer(Lines::made(line, terminator_len, behind, framing), cx, turn)
                     });
                     if grant.of_group && taken == 0 {
                         self.ctx.worker.give_back(self.ctx.slot, Unit::Lines, 1);
                     }
                     if taken > 0 {
                         self.ctx.overrun = Overrun::None;
-                        let dropped = framing.dropped_in_made(keep, resume);
+                        let dropped = Step::dropped(keep, terminator_len, resume);
                         self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_undelivered(dropped));
                         done += resume;
                         scanned = 0;
@@ -761,6 +778,9 @@ impl<A: LineHandler> Session<A> {
                     break;
                 }
             }
+        }
+        if self.ctx.has(flag::HELD) {
+            self.ctx.scanned = reach.to_bits();
         }
         done
     }
@@ -1025,8 +1045,11 @@ impl<A: LineHandler> Drop for Session<A> {
 
 #[cfg(test)]
 mod tests {
+    use actix::{Actor, fut::wrap_future};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
-    use actix::Actor;
+    use crate::{Overlong, Rate, RateLimit, framing::take_effort};
 
     /// As large as an actor may be for its session to fit the smallest task cell: a `Vec`'s worth of state.
     struct Small {
@@ -1045,5 +1068,103 @@ mod tests {
     fn a_session_with_a_small_actor_fits_a_task_cell_of_256_bytes() {
         // tokio puts 96 bytes around a future and rounds up to 128: up to 160 bytes make a cell of 256.
         assert!(size_of::<Session<Small>>() <= 160, "{} bytes", size_of::<Session<Small>>());
+    }
+
+    /// How lines are taken.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Taking {
+        Blocks,
+        /// One of each block.
+        One,
+        /// A wait after each.
+        Waiting,
+        /// Another framing after each.
+        Reframing,
+        /// A payload of one byte after each.
+        Payloads,
+        /// So many a second.
+        Rated,
+    }
+
+    struct Taker(Taking, Framing);
+
+    impl Actor for Taker {
+        type Context = LineContext<Self>;
+
+        fn started(&mut self, ctx: &mut Self::Context) {
+            if self.0 == Taking::Rated {
+                let lines = Some(Rate { per_second: 400, burst: 100 });
+                ctx.set_rate(RateLimit { lines, bytes: None }).unwrap();
+            }
+        }
+    }
+
+    impl LineHandler for Taker {
+        fn line(&mut self, _: Line<'_>, ctx: &mut Self::Context) {
+            match self.0 {
+                Taking::Blocks | Taking::One | Taking::Rated => {}
+                Taking::Waiting => ctx.wait(wrap_future::<_, Self>(tokio::task::yield_now())),
+                Taking::Reframing => {
+                    let other = if ctx.framing == self.1 { self.1.keep_cr() } else { self.1 };
+                    ctx.set_framing(other);
+                }
+                Taking::Payloads => ctx.raw(1),
+            }
+        }
+
+        fn batch(&mut self, lines: &mut Lines<'_>, ctx: &mut Self::Context) {
+            while let Some(line) = lines.next(ctx) {
+                self.line(line, ctx);
+                if self.0 == Taking::One {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Bytes that are looked at for delimiters until all of `input`, which is there at once, is delivered.
+    fn effort(taking: Taking, framing: Framing, input: &[u8]) -> usize {
+        actix_rt::System::new().block_on(async {
+            tokio::time::pause();
+            let (ours, mut theirs) = tokio::io::duplex(input.len());
+            theirs.write_all(input).await.unwrap();
+            theirs.shutdown().await.unwrap();
+            take_effort();
+            LineContext::start(Transport::new(ours), framing, Taker(taking, framing));
+            theirs.read_to_end(&mut Vec::new()).await.unwrap();
+            take_effort()
+        })
+    }
+
+    #[test]
+    fn the_effort_to_find_lines_grows_with_what_is_delivered_however_they_are_cut_and_taken() {
+        let takings =
+            [Taking::Blocks, Taking::One, Taking::Waiting, Taking::Reframing, Taking::Payloads, Taking::Rated];
+        let inputs: [fn(usize) -> Vec<u8>; 7] = [
+            |len| vec![b'x'; len],
+            |len| vec![b'\n'; len],
+            |len| b"x\n".repeat(len / 2),
+            |len| b"xxx\n".repeat(len / 4),
+            |len| b"x\nx".repeat(len / 3),
+            |len| [b"x\n".repeat(len / 4), vec![b'x'; len / 2]].concat(),
+            |len| [vec![b'x'; len / 2], b"x\n".repeat(len / 4)].concat(),
+        ];
+        const SMALL: usize = 2 * 1024;
+        for taking in takings {
+            for policy in [Overlong::Pieces, Overlong::Split, Overlong::Truncate] {
+                for max in [1, 40, 1 << 20] {
+                    let framing = Framing::lf().max_line(max).unwrap().overlong(policy);
+                    for (nth, input) in inputs.iter().enumerate() {
+                        let small = effort(taking, framing, &input(SMALL));
+                        let large = effort(taking, framing, &input(4 * SMALL));
+                        // Four times as much, or it would be sixteen times as much.
+                        assert!(
+                            large <= 6 * small + SMALL,
+                            "{taking:?}, {policy:?} at {max}, input {nth}: {small} became {large}"
+                        );
+                    }
+                }
+            }
+        }
     }
 }
