@@ -3,12 +3,13 @@
 //! `cargo run --release --example chat`, then `telnet 127.0.0.1 40717` from several terminals.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, btree_map::Entry},
+    error::Error,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use actix::{Actor, ActorContext, Running};
-use actix_lines::{Line, LineContext, LineHandler, LineServer, Room};
+use actix_lines::{Framing, Line, LineContext, LineHandler, LineServer, Overlong, Room};
 use clap::Parser;
 
 #[derive(Parser)]
@@ -18,50 +19,90 @@ struct Args {
     listen: String,
 }
 
+/// The longest line that is passed on. Unit: bytes. A longer one is refused as a whole: to cut it could cut a letter.
+const MAX_TEXT: usize = 1000;
+
 /// What all sessions share.
 #[derive(Clone, Default)]
-struct Lobby {
+pub(crate) struct Lobby {
     room: Room,
-    names: Arc<Mutex<BTreeSet<String>>>,
+    /// By what they are in lower case: `Ann` is taken when `ann` is.
+    names: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 impl Lobby {
-    fn names(&self) -> MutexGuard<'_, BTreeSet<String>> {
+    fn names(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, name: &str) -> Option<Taken> {
+        match self.names().entry(name.to_lowercase()) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(free) => {
+                free.insert(name.to_owned());
+                Some(Taken { name: name.to_owned(), lobby: self.clone() })
+            }
+        }
     }
 }
 
-struct Chatter {
+/// A name that is taken until this is dropped, which happens in any case, after a panic as well: then the others hear of it.
+struct Taken {
+    name: String,
     lobby: Lobby,
-    name: Option<String>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.lobby.names().remove(&self.name.to_lowercase());
+        self.lobby.room.say(format!("* {} has left\r\n", self.name));
+    }
+}
+
+pub(crate) struct Chatter {
+    lobby: Lobby,
+    name: Option<Taken>,
 }
 
 impl Actor for Chatter {
     type Context = LineContext<Self>;
 
-    /// However it ends, the others hear of it and the name is free again.
+    /// Earlier than the actor is dropped: its peer may take a while to close.
     fn stopping(&mut self, ctx: &mut Self::Context) -> Running {
-        if let Some(name) = self.name.take() {
-            self.lobby.names().remove(&name);
-            ctx.say(&self.lobby.room, format!("* {name} has left\r\n"));
-        }
+        ctx.leave(&self.lobby.room);
+        self.name = None;
         Running::Stop
     }
 }
 
+/// What a line may do to the terminals of others: nothing. What controls them or turns the direction of writing becomes a
+/// space, bytes that are no UTF-8 become U+FFFD.
+fn printable(text: &[u8]) -> String {
+    let shown = |letter: char| match letter {
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => ' ',
+        letter if letter.is_control() => ' ',
+        letter => letter,
+    };
+    String::from_utf8_lossy(text).chars().map(shown).collect()
+}
+
 impl Chatter {
+    pub(crate) fn new(lobby: Lobby) -> Self {
+        Self { lobby, name: None }
+    }
+
     fn enter(&mut self, name: &str, ctx: &mut LineContext<Self>) {
         let is_name = (1..=20).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
         if !is_name {
             return ctx.write(b"1 to 20 letters and digits, please. Your name?\r\n");
         }
-        if !self.lobby.names().insert(name.to_owned()) {
+        self.name = self.lobby.take(name);
+        if self.name.is_none() {
             return ctx.write(b"That name is taken. Your name?\r\n");
         }
         ctx.join(&self.lobby.room);
         ctx.write(format!("Welcome, {name}. There are {} here.\r\n", self.lobby.room.members()).as_bytes());
         ctx.say(&self.lobby.room, format!("* {name} is here\r\n"));
-        self.name = Some(name.to_owned());
     }
 }
 
@@ -71,7 +112,10 @@ impl LineHandler for Chatter {
     }
 
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-        let text = String::from_utf8_lossy(line.text());
+        if line.text().len() > MAX_TEXT {
+            return ctx.write(format!("At most {MAX_TEXT} bytes a line, please.\r\n").as_bytes());
+        }
+        let text = printable(line.text());
         match (&self.name, text.trim()) {
             (None, name) => self.enter(name, ctx),
             (Some(_), "") => {}
@@ -80,19 +124,21 @@ impl LineHandler for Chatter {
                 ctx.stop();
             }
             (Some(_), "/who") => {
-                let names = self.lobby.names().iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+                let names = self.lobby.names().values().map(String::as_str).collect::<Vec<_>>().join(", ");
                 ctx.write(format!("* {names}\r\n").as_bytes());
             }
-            (Some(name), text) => ctx.say(&self.lobby.room, format!("{name}: {text}\r\n")),
+            (Some(Taken { name, .. }), text) => ctx.say(&self.lobby.room, format!("{name}: {text}\r\n")),
         }
     }
 }
 
 #[actix::main]
-async fn main() -> std::io::Result<()> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let lobby = Lobby::default();
-    let server = LineServer::new(move |_connection| Chatter { lobby: lobby.clone(), name: None });
-    let server = server.bind(&*Args::parse().listen)?;
+    let server = LineServer::new(move |_connection| Chatter::new(lobby.clone()));
+    // What is too long arrives with one byte more than it may have.
+    let framing = Framing::lf().max_line(MAX_TEXT + 1)?.overlong(Overlong::Truncate);
+    let server = server.framing(framing).bind(&*Args::parse().listen)?;
     eprintln!("listening on {}", server.addresses()[0]);
-    server.run().await
+    Ok(server.run().await?)
 }

@@ -10,19 +10,20 @@
 //! curl -X DELETE 127.0.0.1:40720/sessions/1             and is so no longer
 //! ```
 //!
-//! actix-web handles the signals; when it has ended, the line sessions drain.
+//! SIGTERM ends both: what was asked over HTTP is answered, the line sessions drain, and neither is begun any more.
 
 use std::{
     collections::VecDeque,
+    error::Error,
     fmt::Write as _,
-    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use actix::Actor;
 use actix_lines::{
-    Line, LineContext, LineHandler, LineServer, Room, ServerHandle, SessionFilter, SessionId, SessionQuery,
+    Framing, Line, LineContext, LineHandler, LineServer, Overlong, Room, ServerHandle, SessionFilter, SessionId,
+    SessionQuery,
 };
 use actix_web::{App, HttpResponse, HttpServer, Responder, delete, get, post, web};
 use clap::Parser;
@@ -40,6 +41,12 @@ struct Args {
 /// Lines that are remembered.
 const REMEMBERED: usize = 100;
 
+/// The longest that may be said at once. Unit: bytes.
+const MAX_TEXT: usize = 1000;
+
+/// How long both may take to end.
+const DEADLINE: Duration = Duration::from_secs(30);
+
 /// What both sides share.
 #[derive(Clone, Default)]
 struct Board {
@@ -48,12 +55,20 @@ struct Board {
 }
 
 impl Board {
-    fn remember(&self, text: &str) {
+    /// Remembers what is said, and returns it as a line of its own, whatever it is made of: the next speaker's begins on the
+    /// next. `None` if it is too long.
+    fn remember(&self, text: &[u8]) -> Option<String> {
+        if text.len() > MAX_TEXT {
+            return None;
+        }
+        let text = String::from_utf8_lossy(text);
+        let line = text.trim_end().replace(char::is_control, " ") + "\n";
         let mut remembered = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        remembered.push_back(format!("{text}\n"));
+        remembered.push_back(line.clone());
         if remembered.len() > REMEMBERED {
             remembered.pop_front();
         }
+        Some(line)
     }
 }
 
@@ -69,8 +84,10 @@ impl LineHandler for Reader {
     }
 
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-        self.0.remember(&String::from_utf8_lossy(line.text()));
-        ctx.say(&self.0.room, line.to_vec());
+        match self.0.remember(line.text()) {
+            Some(line) => ctx.say(&self.0.room, line),
+            None => ctx.write(format!("at most {MAX_TEXT} bytes, please\n").as_bytes()),
+        }
     }
 }
 
@@ -81,12 +98,14 @@ async fn lines(board: web::Data<Board>) -> impl Responder {
 }
 
 #[post("/say")]
-async fn say(board: web::Data<Board>, text: String) -> impl Responder {
-    // One line, whatever it is made of.
-    let text = text.lines().collect::<Vec<_>>().join(" ");
-    board.remember(&text);
-    board.room.say(format!("{text}\n"));
-    HttpResponse::NoContent()
+async fn say(board: web::Data<Board>, text: web::Bytes) -> impl Responder {
+    match board.remember(&text) {
+        Some(line) => {
+            board.room.say(line);
+            HttpResponse::NoContent().finish()
+        }
+        None => HttpResponse::PayloadTooLarge().body(format!("at most {MAX_TEXT} bytes, please\n")),
+    }
 }
 
 #[get("/sessions")]
@@ -115,11 +134,17 @@ async fn end_session(server: web::Data<ServerHandle>, id: web::Path<String>) -> 
 }
 
 #[actix_web::main]
-async fn main() -> io::Result<()> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let board = Board::default();
     let of_sessions = board.clone();
-    let line_server = LineServer::new(move |_connection| Reader(of_sessions.clone())).bind(&*args.listen)?.start()?;
+    // What is too long arrives with one byte more than it may have.
+    let framing = Framing::lf().max_line(MAX_TEXT + 1)?.overlong(Overlong::Truncate);
+    let line_server = LineServer::new(move |_connection| Reader(of_sessions.clone()))
+        .framing(framing)
+        .drain_on_signals(DEADLINE)
+        .bind(&*args.listen)?
+        .start()?;
     let handle = line_server.clone();
     let http_server = HttpServer::new(move || {
         App::new()
@@ -131,10 +156,24 @@ async fn main() -> io::Result<()> {
             .service(end_session)
     })
     .workers(1)
+    .shutdown_timeout(DEADLINE.as_secs())
     .bind(&*args.http)?;
     eprintln!("HTTP on {}", http_server.addrs()[0]);
     eprintln!("listening on {}", line_server.addresses()[0]);
-    http_server.run().await?;
-    line_server.drain(Duration::from_secs(5)).await.map_err(io::Error::other)?;
-    line_server.finished().await
+
+    // Each hears the signals by itself; should one end for another reason, so does the other.
+    let http_server = http_server.run();
+    let http_handle = http_server.handle();
+    let http_ends = async {
+        let ended = http_server.await;
+        let _ = line_server.drain(DEADLINE).await;
+        ended
+    };
+    let lines_end = async {
+        let ended = line_server.finished().await;
+        http_handle.stop(true).await;
+        ended
+    };
+    let (http_ended, lines_ended) = tokio::join!(http_ends, lines_end);
+    Ok(http_ended.and(lines_ended)?)
 }

@@ -2,15 +2,26 @@
 
 mod support;
 
+// Its actor, for a test that has it panic.
+#[allow(dead_code)]
+#[path = "../examples/chat.rs"]
+mod chat;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     process::Command,
 };
 
+use actix::{AsyncContext, fut::wrap_future};
+use actix_lines::{LineSession, Transport};
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Server, address_in, connect, converse, eventually, example, expect, finish, rest};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    sync::oneshot,
+};
 
 fn start(name: &str) -> Server {
     let mut command = example(name);
@@ -122,6 +133,111 @@ fn chat_has_names_and_hears_of_those_who_come_and_go() {
     expect(&mut bob, "* ann has left\r\n");
 }
 
+/// Two who chat, as far as that.
+fn ann_and_bob(server: &Server) -> (TcpStream, TcpStream) {
+    let mut ann = server.connect();
+    ann.write_all(b"Ann\r\n").unwrap();
+    expect(&mut ann, "Your name?\r\nWelcome, Ann. There are 1 here.\r\n");
+    let mut bob = server.connect();
+    bob.write_all(b"bob\r\n").unwrap();
+    expect(&mut bob, "Your name?\r\nWelcome, bob. There are 2 here.\r\n");
+    expect(&mut ann, "* bob is here\r\n");
+    (ann, bob)
+}
+
+#[test]
+fn chat_shows_nobody_what_would_control_a_terminal() {
+    let server = start("chat");
+    let (mut ann, mut bob) = ann_and_bob(&server);
+    for (said, shown) in [
+        // A line that begins anew, an escape, both of its forms in 8 bits, a bell, a NUL, a telnet command.
+        (&b"hi\r* Ann has left"[..], "hi * Ann has left"),
+        (b"\x1b[2Jgone\x1b]0;title\x07", "[2Jgone ]0;title"),
+        (b"a\xc2\x9b2Jb\x9b2J", "a 2Jb\u{fffd}2J"),
+        (b"tab\tnul\0del\x7f!", "tab nul del !"),
+        (b"\xff\xf4\xff\xfd\x06end", "\u{fffd}\u{fffd}\u{fffd}\u{fffd} end"),
+        ("\u{202e}txet\u{202c} \u{2028}* me".as_bytes(), "txet   * me"),
+        ("grüße, 世界 👋".as_bytes(), "grüße, 世界 👋"),
+    ] {
+        bob.write_all(&[said, b"\r\n"].concat()).unwrap();
+        expect(&mut ann, &format!("bob: {shown}\r\n"));
+    }
+    // Nothing is left of it.
+    bob.write_all(b"\x1b\x07\r\nbye\r\n").unwrap();
+    expect(&mut ann, "bob: bye\r\n");
+    // Nor does a name.
+    let mut eve = server.connect();
+    eve.write_all(b"e\x1bve\r\n\xff\r\n").unwrap();
+    let refused = "1 to 20 letters and digits, please. Your name?\r\n";
+    expect(&mut eve, &format!("Your name?\r\n{refused}{refused}"));
+}
+
+#[test]
+fn chat_passes_a_line_as_a_whole_or_not_at_all() {
+    let server = start("chat");
+    let (mut ann, mut bob) = ann_and_bob(&server);
+    // 1000 bytes, of letters that have two; then one byte more, and many.
+    let longest = "é".repeat(500);
+    bob.write_all(format!("{longest}\r\n").as_bytes()).unwrap();
+    expect(&mut ann, &format!("bob: {longest}\r\n"));
+    for longer in [format!("x{longest}"), "é".repeat(100_000)] {
+        bob.write_all(format!("{longer}\r\n").as_bytes()).unwrap();
+        expect(&mut bob, "At most 1000 bytes a line, please.\r\n");
+    }
+    // What has no end is said, in a line of its own.
+    bob.write_all(b"tail").unwrap();
+    bob.shutdown(Shutdown::Write).unwrap();
+    expect(&mut ann, "bob: tail\r\n* bob has left\r\n");
+}
+
+#[test]
+fn chat_takes_names_that_differ_in_case_for_the_same() {
+    let server = start("chat");
+    let (mut ann, mut bob) = ann_and_bob(&server);
+    let mut other = server.connect();
+    other.write_all(b"aNN\r\nBOB\r\n").unwrap();
+    let taken = "That name is taken. Your name?\r\n";
+    expect(&mut other, &format!("Your name?\r\n{taken}{taken}"));
+    bob.write_all(b"/who\r\n").unwrap();
+    expect(&mut bob, "* Ann, bob\r\n");
+    drop(bob);
+    expect(&mut ann, "* bob has left\r\n");
+    other.write_all(b"Bob\r\n").unwrap();
+    expect(&mut other, "Welcome, Bob. There are 2 here.\r\n");
+    expect(&mut ann, "* Bob is here\r\n");
+}
+
+#[actix::test]
+async fn chat_gives_a_name_back_after_a_panic() {
+    let lobby = chat::Lobby::default();
+    let (panic, panics) = oneshot::channel::<()>();
+    let (ours, mut ann) = duplex(1024);
+    LineSession::new(Transport::new(ours)).create(|ctx| {
+        ctx.spawn(wrap_future(async {
+            let _ = panics.await;
+            panic!("as asked");
+        }));
+        chat::Chatter::new(lobby.clone())
+    });
+    let (ours, mut bob) = duplex(1024);
+    LineSession::new(Transport::new(ours)).start(chat::Chatter::new(lobby.clone()));
+    for (peer, name, count) in [(&mut ann, "ann", 1), (&mut bob, "bob", 2)] {
+        peer.write_all(format!("{name}\n").as_bytes()).await.unwrap();
+        hear(peer, &format!("Your name?\r\nWelcome, {name}. There are {count} here.\r\n")).await;
+    }
+    panic.send(()).unwrap();
+    hear(&mut bob, "* ann has left\r\n").await;
+    bob.write_all(b"/who\n").await.unwrap();
+    hear(&mut bob, "* bob\r\n").await;
+}
+
+async fn hear(peer: &mut DuplexStream, expected: &str) {
+    let mut got = vec![0; expected.len()];
+    let read = tokio::time::timeout(support::PATIENCE, peer.read_exact(&mut got)).await;
+    read.unwrap_or_else(|_| panic!("waited in vain for {expected:?}")).unwrap();
+    assert_eq!(String::from_utf8_lossy(&got), expected);
+}
+
 #[test]
 fn ask_another_actor_keeps_the_order_however_many_lines_come_together() {
     let server = start("ask_another_actor");
@@ -186,6 +302,48 @@ fn embedded_in_actix_web_shares_its_state_and_drains_when_it_is_told_to_end() {
     server.signal(Signal::TERM);
     assert_eq!(other.read(&mut [0]).unwrap(), 0, "a polite end");
     drop((peer, other));
+    assert_eq!(server.wait().0, Some(0));
+}
+
+#[test]
+fn embedded_in_actix_web_gives_each_speaker_a_line_of_his_own() {
+    let (server, api) = with_http();
+    let mut listener = server.connect();
+    listener.write_all(b"I listen\n").unwrap();
+    eventually("a line to be there", || http(api, "GET", "/lines", "").1.contains("I listen").then_some(()));
+    assert_eq!(converse(server.address, b"a tail"), b"");
+    expect(&mut listener, "a tail\n");
+    let long = format!("{}\nshort\n", "x".repeat(100_000));
+    assert_eq!(answer(&server, &long), "at most 1000 bytes, please\n");
+    expect(&mut listener, "short\n");
+    converse(server.address, b"a lone\rCR and \x1b[2J\r\n");
+    expect(&mut listener, "a lone CR and  [2J\n");
+    assert_eq!(http(api, "POST", "/say", "from\r\x1bHTTP\r\n").0, 204);
+    expect(&mut listener, "from  HTTP\n");
+    assert_eq!(http(api, "POST", "/say", &"x".repeat(1001)).0, 413);
+    let all = "I listen\na tail\nshort\na lone CR and  [2J\nfrom  HTTP\n";
+    assert_eq!(http(api, "GET", "/lines", "").1, all);
+}
+
+#[test]
+fn embedded_in_actix_web_begins_nothing_new_while_it_ends_what_there_is() {
+    let (mut server, api) = with_http();
+    let mut peer = server.connect();
+    peer.write_all(b"I am here\n").unwrap();
+    eventually("a line to be there", || http(api, "GET", "/lines", "").1.contains("I am here").then_some(()));
+    // A request that is under way: its body is not whole.
+    let mut request = connect(api);
+    let head = "POST /say HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\nExpect: 100-continue\r\n\r\n";
+    request.write_all(head.as_bytes()).unwrap();
+    expect(&mut request, "HTTP/1.1 100 Continue\r\n\r\n");
+    request.write_all(b"last").unwrap();
+    server.signal(Signal::TERM);
+    assert_eq!(peer.read(&mut [0]).unwrap(), 0, "a polite end");
+    eventually("the line port to be closed", || TcpStream::connect(server.address).is_err().then_some(()));
+    request.write_all(b"word").unwrap();
+    let response = String::from_utf8(rest(&mut request)).unwrap();
+    assert!(response.contains(" 204 "), "{response}");
+    drop((peer, request));
     assert_eq!(server.wait().0, Some(0));
 }
 
