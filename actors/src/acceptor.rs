@@ -5,9 +5,10 @@
 //! Not here: what may be admitted (`admission`), what becomes of the connection (`context`).
 
 use std::{
+    cell::RefCell,
     future::Future,
-    io,
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::{self, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd, OwnedFd},
     pin::Pin,
     rc::Rc,
@@ -20,23 +21,23 @@ use std::{
 };
 
 use actix::{
-    Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message,
-    dev::channel::{AddressReceiver, channel},
-    fut::ActorFuture,
+    Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, dev::channel::channel, fut::ActorFuture,
 };
 use rustix::{io::Errno, net::SocketFlags};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, Interest},
-    sync::{mpsc, oneshot},
+    io::Interest,
+    sync::{mpsc, oneshot, watch},
     time::{Instant, Sleep},
 };
 
 use crate::{
     Connection, ListenerId, SessionId,
-    admission::{Place, Refusal, RefuseReason, Ticket},
-    control::{Control, Finished},
+    admission::{Denial, Place, Refusal, RefuseReason, Ticket},
+    control::{Closing, Control, Finished, OpenListener},
+    limits::SCRATCH_BYTES,
     log_limit::{Events, LogLimit},
     server::MAILBOX_CAPACITY,
+    supervisor::Batch,
     worker::{Admitted, Order},
 };
 
@@ -51,6 +52,9 @@ const FAILURES_WITHIN: Duration = Duration::from_secs(60);
 const MOST_FAILURES: usize = 5;
 /// How long a refused connection has to take its line and close.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
+/// How many bytes of a refused connection are read and discarded before it is reset: what a peer sends before it reads
+/// fits, and one that sends on costs a single read of a session's.
+const REFUSAL_BYTES: usize = 64 * 1024;
 
 /// The way to one worker.
 #[derive(Clone, Debug)]
@@ -62,10 +66,10 @@ pub(crate) struct WorkerHandle {
 /// Starts a session on the arbiter that it is called on.
 pub(crate) type StartHere = Rc<dyn Fn(Admitted)>;
 
-/// Stop accepting: the listener is closed when it returns.
+/// Stop accepting, now or behind what lies in the backlog.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct CloseListener;
+pub(crate) struct CloseListener(pub(crate) Closing);
 
 pub(crate) struct Acceptor {
     pub(crate) socket: Option<TcpListener>,
@@ -78,17 +82,31 @@ pub(crate) struct Acceptor {
     pub(crate) listener: Option<Listener>,
     pub(crate) shortage: Shortage,
     pub(crate) is_paused: bool,
-    /// The accept rate was charged for a connection that did not come.
-    pub(crate) has_paid: bool,
+    /// A connection that has a place, and waits for the accept rate.
+    held: Option<Held>,
+    token_wait: Option<Pin<Box<Sleep>>>,
+    /// The listener is about to be closed; so many connections at most are accepted before.
+    closing: Option<usize>,
+    backlog: usize,
+    scratch: Rc<RefCell<Vec<u8>>>,
     pub(crate) logs: Rc<Logs>,
-    /// Sent when it ends as it was told to; dropped when it fails.
+    /// Sent when it ends as it was told to; dropped when it fails, behind the sockets.
     pub(crate) ended: Option<oneshot::Sender<()>>,
+}
+
+/// An accepted connection that another acceptor has taken the token of the accept rate from.
+struct Held {
+    stream: TcpStream,
+    peer: Option<SocketAddr>,
+    place: Place,
+    until: Instant,
 }
 
 /// Bounds on what peers can have an acceptor log. They outlive it.
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
     refused: LogLimit,
+    shortages: LogLimit,
     lost: LogLimit,
 }
 
@@ -98,8 +116,11 @@ pub(crate) struct Shortage {
     /// Given up for a moment, it is the descriptor with which a connection that cannot be served is at least closed.
     reserve: Option<OwnedFd>,
     back_off: Option<Pin<Box<Sleep>>>,
-    /// Since when, and how many connections were closed unserved.
-    since: Option<(Instant, u64)>,
+    since: Option<Instant>,
+    /// Connections closed unserved since the last shortage that was logged.
+    shed: u64,
+    /// It was logged, so its end is.
+    is_logged: bool,
     delay: Duration,
 }
 
@@ -129,22 +150,25 @@ impl Actor for Acceptor {
 impl Handler<CloseListener> for Acceptor {
     type Result = ();
 
-    fn handle(&mut self, _: CloseListener, ctx: &mut Self::Context) {
-        self.listener = None;
-        self.ended.take().map(|ended| ended.send(()));
-        ctx.stop();
+    /// The accept loop, which runs behind each message, does it.
+    fn handle(&mut self, CloseListener(how): CloseListener, _: &mut Self::Context) {
+        self.closing = Some(match how {
+            Closing::AfterBacklog => self.backlog,
+            Closing::AtOnce => 0,
+        });
     }
 }
 
-/// Accept nothing until told otherwise: the backlog holds what comes.
+/// Look whether to accept or not: while a listener is paused its backlog holds what comes.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct SetPaused(pub(crate) bool);
+pub(crate) struct HearPause;
 
-impl Handler<SetPaused> for Acceptor {
+impl Handler<HearPause> for Acceptor {
     type Result = ();
 
-    fn handle(&mut self, SetPaused(is_paused): SetPaused, _: &mut Self::Context) {
+    fn handle(&mut self, _: HearPause, _: &mut Self::Context) {
+        let is_paused = self.control.is_paused(self.id);
         if std::mem::replace(&mut self.is_paused, is_paused) != is_paused {
             log::info!("listener {}: {}", self.address, if is_paused { "paused" } else { "resumed" });
         }
@@ -158,27 +182,29 @@ pub(crate) struct Parts {
     pub(crate) backlog: i32,
     pub(crate) address: SocketAddr,
     pub(crate) id: ListenerId,
-    pub(crate) mailbox: AddressReceiver<Acceptor>,
+    /// Dropped behind the socket.
+    pub(crate) _open: OpenListener,
 }
 
-/// Keeps an acceptor on a listener until it ends as it was told to, or has failed too often. Runs on the acceptor's own
-/// arbiter.
+/// Keeps an acceptor on a listener until it is to be closed, or an acceptor has failed too often. Runs on the acceptor's
+/// own arbiter.
 pub(crate) async fn keep(
     parts: Parts,
     control: Arc<Control>,
     workers: Vec<WorkerHandle>,
     start_here: Option<StartHere>,
 ) {
-    let Parts { socket, backlog, address, id, mailbox } = parts;
-    let mut mailbox = Some(mailbox);
+    let Parts { ref socket, backlog, address, id, .. } = parts;
+    let mut closing = control.closing();
+    // It may have been said before this was listened to.
+    closing.mark_changed();
     let mut failures = Vec::new();
     let logs = Rc::<Logs>::default();
+    let scratch = Rc::default();
     loop {
-        let mailbox = mailbox.take().unwrap_or_else(|| {
-            let (sender, mailbox) = channel(MAILBOX_CAPACITY);
-            control.set_acceptor(id, Addr::new(sender));
-            mailbox
-        });
+        let (sender, mailbox) = channel(MAILBOX_CAPACITY);
+        let acceptor = Addr::new(sender);
+        let is_paused = control.set_acceptor(id, acceptor.clone());
         let (ended, when_ended) = oneshot::channel();
         Context::with_receiver(mailbox).run(Acceptor {
             socket: socket.try_clone().ok(),
@@ -189,12 +215,16 @@ pub(crate) async fn keep(
             start_here: start_here.clone(),
             listener: None,
             shortage: Shortage::default(),
-            is_paused: false,
-            has_paid: false,
+            is_paused,
+            held: None,
+            token_wait: None,
+            closing: None,
+            backlog: usize::try_from(backlog).unwrap_or(0),
+            scratch: Rc::clone(&scratch),
             logs: Rc::clone(&logs),
             ended: Some(ended),
         });
-        if when_ended.await.is_ok() || control.state().draining.is_some() {
+        if has_closed(when_ended, &mut closing, &acceptor).await {
             return;
         }
         let now = Instant::now();
@@ -210,10 +240,33 @@ pub(crate) async fn keep(
         }
         let delay = FIRST_BACK_OFF * 2_u32.pow(failures.len() as u32);
         log::error!("listener {address}: its acceptor has failed; another takes over in {delay:?}");
-        tokio::time::sleep(delay).await;
+        // A drain need not wait for this, and one that has begun meanwhile must not find a new acceptor.
+        if tokio::time::timeout(delay, closing.wait_for(Option::is_some)).await.is_ok() {
+            return;
+        }
         // Whatever has become of it: an open socket that no longer listens may do so again.
-        if let Err(error) = socket2::SockRef::from(&socket).listen(backlog) {
+        if let Err(error) = socket2::SockRef::from(socket).listen(backlog) {
             log::error!("listener {address}: cannot listen again: {error}");
+        }
+    }
+}
+
+/// Waits for the end of an acceptor, and passes on to it how it is to close. Whether it was to: else it has failed.
+async fn has_closed(
+    mut ended: oneshot::Receiver<()>,
+    closing: &mut watch::Receiver<Option<Closing>>,
+    acceptor: &Addr<Acceptor>,
+) -> bool {
+    loop {
+        tokio::select! {
+            ended = &mut ended => return ended.is_ok() || closing.borrow().is_some(),
+            changed = closing.changed() => {
+                // The control has the other end, and outlives us.
+                let how = changed.ok().and_then(|()| *closing.borrow_and_update());
+                if let Some(how) = how {
+                    acceptor.do_send(CloseListener(how));
+                }
+            }
         }
     }
 }
@@ -231,6 +284,15 @@ impl ActorFuture<Acceptor> for AcceptLoop {
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
         for _ in 0..ACCEPTS_PER_TURN {
+            if let Some(left) = acceptor.closing {
+                if left == 0 || !acceptor.accept_last() {
+                    acceptor.close();
+                    ctx.stop();
+                    return Poll::Ready(());
+                }
+                acceptor.closing = Some(left - 1);
+                continue;
+            }
             if let Err(error) = ready!(acceptor.poll_accept(cx)) {
                 log::error!("listener {}: {error}", acceptor.address);
                 acceptor.listener = None;
@@ -251,91 +313,147 @@ impl Acceptor {
             ready!(back_off.as_mut().poll(cx));
             self.shortage.back_off = None;
         }
+        if let Some(until) = self.held.as_ref().map(|held| held.until) {
+            ready!(self.poll_token(until, cx));
+        }
+        if let Some(Held { stream, peer, place, .. }) = self.held.take() {
+            self.admit(stream, peer, place);
+            return Poll::Ready(Ok(()));
+        }
         let Some(listener) = self.listener.as_ref().filter(|_| !self.is_paused) else { return Poll::Pending };
         ready!(listener.poll_ready(cx))?;
         // Known before the accept: a connection that has to wait stays in the backlog.
-        let ticket = match self.control.admission.ticket(&mut self.has_paid, cx.waker()) {
-            Ticket::Wait(Some(until)) => {
-                self.shortage.back_off = Some(Box::pin(tokio::time::sleep_until(until)));
-                return Poll::Ready(Ok(()));
-            }
+        let ticket = match self.control.admission.ticket(cx.waker()) {
+            Ticket::Wait(Some(until)) => return self.poll_token(until, cx).map(Ok),
             Ticket::Wait(None) => return Poll::Pending,
             ticket => ticket,
         };
         match listener.accept() {
             Ok((stream, peer)) => {
-                self.shortage.is_over(self.address);
+                if let Some((lasted, shed)) = self.shortage.is_over() {
+                    let address = self.address;
+                    log::info!("listener {address}: accepts again after {lasted:?}; {shed} connections were closed");
+                }
                 match ticket {
-                    Ticket::Place(place) => {
-                        self.has_paid = false;
-                        self.admit(stream, peer, place);
-                    }
+                    Ticket::Place(place) => self.admit(stream, peer, place),
                     Ticket::Refusal(refusal, reason) => self.refuse(stream, peer, Some(refusal), reason),
                     Ticket::Wait(_) => {}
                 }
             }
             // The readiness was old; asking for it again waits for the next connection.
             Err(Errno::AGAIN) => {}
-            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
-                self.shortage.begin(self.address, error);
+            Err(error) if is_shortage(error) => {
+                if let Some(events) = self.shortage.begin(&self.logs.shortages) {
+                    log::warn!(
+                        "listener {}: cannot accept: {error}; new connections are not served until some end. \
+                         Raise the descriptor limit (ulimit -n) or lower max sessions{events}",
+                        self.address
+                    );
+                }
                 if matches!(error, Errno::MFILE | Errno::NFILE) {
                     self.shortage.shed(listener);
                 }
             }
-            // What accept(2) lists as an error of the connection, not of the listener: the next one may be fine.
-            Err(
-                Errno::INTR
-                | Errno::CONNABORTED
-                | Errno::PROTO
-                | Errno::PERM
-                | Errno::NETDOWN
-                | Errno::NOPROTOOPT
-                | Errno::HOSTDOWN
-                | Errno::HOSTUNREACH
-                | Errno::OPNOTSUPP
-                | Errno::NETUNREACH
-                | Errno::TIMEDOUT,
-            ) => {}
+            Err(error) if is_of_connection(error) => {}
             Err(error) => return Poll::Ready(Err(error.into())),
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Makes a session of a connection that has a place, unless its source may not have one more.
-    fn admit(&mut self, stream: TcpStream, peer: Option<SocketAddr>, mut place: Place) {
-        if let Err(reason) = place.admit(peer) {
-            drop(place);
-            return self.refuse(stream, peer, self.control.admission.try_refusal(), reason);
+    /// Waits for the next token of the accept rate.
+    fn poll_token(&mut self, until: Instant, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let wait = self.token_wait.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if wait.deadline() != until {
+            wait.as_mut().reset(until);
         }
-        let local = if self.address.ip().is_unspecified() { stream.local_addr().ok() } else { Some(self.address) };
-        let connection = Connection { id: SessionId::next(), peer, local, listener: Some(self.id) };
-        self.hand_over(Admitted {
-            stream: Some(stream),
-            connection,
-            place: Some(place),
-            control: Arc::clone(&self.control),
-            worker: 0,
-        });
+        ready!(wait.as_mut().poll(cx));
+        self.token_wait = None;
+        Poll::Ready(())
     }
 
-    /// Tells a connection that it is refused, in the time of a task of its own; without room for that it is closed.
+    /// Accepts one of those who came before the listener is closed; false when there is no more. Whoever would have to
+    /// wait is refused: nobody will be accepted later.
+    fn accept_last(&mut self) -> bool {
+        if let Some(Held { stream, peer, place, .. }) = self.held.take() {
+            self.admit(stream, peer, place);
+            return true;
+        }
+        match self.listener.as_ref().map(Listener::accept_now) {
+            Some(Ok((stream, peer))) => match self.control.admission.ticket_at_once() {
+                Ok(place) => self.admit(stream, peer, place),
+                Err(reason) => self.refuse(stream, peer, self.control.admission.try_refusal(), reason),
+            },
+            Some(Err(error)) if is_of_connection(error) => {}
+            Some(Err(_)) | None => return false,
+        }
+        true
+    }
+
+    /// Closes the listener, before anybody hears so.
+    fn close(&mut self) {
+        self.listener = None;
+        self.shortage = Shortage::default();
+        if let Some(ended) = self.ended.take() {
+            // Whoever kept us may be gone.
+            let _ = ended.send(());
+        }
+    }
+
+    /// Makes a session of a connection that has a place, unless its source may not have one more.
+    fn admit(&mut self, stream: TcpStream, peer: Option<SocketAddr>, mut place: Place) {
+        let reason = match place.admit(peer) {
+            Ok(()) => {
+                let local =
+                    if self.address.ip().is_unspecified() { stream.local_addr().ok() } else { Some(self.address) };
+                let connection = Connection { id: SessionId::next(), peer, local, listener: Some(self.id) };
+                return self.hand_over(Admitted {
+                    stream: Some(stream),
+                    connection,
+                    place: Some(place),
+                    control: Arc::clone(&self.control),
+                    worker: 0,
+                });
+            }
+            Err(Denial::NotYet(until)) if self.closing.is_none() => {
+                self.held = Some(Held { stream, peer, place, until });
+                return;
+            }
+            Err(Denial::NotYet(_)) => RefuseReason::AcceptRate,
+            Err(Denial::Refused(reason)) => reason,
+        };
+        drop(place);
+        self.refuse(stream, peer, self.control.admission.try_refusal(), reason);
+    }
+
+    /// Tells a connection that it is refused, and gives it the time to read so in a task of its own; without room for that
+    /// it is closed at once.
     fn refuse(&mut self, stream: TcpStream, peer: Option<SocketAddr>, room: Option<Refusal>, reason: RefuseReason) {
-        self.control.admission.count_refused(reason);
+        let admission = &self.control.admission;
+        let reason = if admission.denies(peer) { RefuseReason::Denied } else { reason };
+        admission.count_refused(reason);
         if let Some(peer) = peer {
             log::debug!("listener {}: {peer} is refused: {}", self.address, reason.name());
         }
         if let Some(Events(count)) = self.logs.refused.pass() {
             log::warn!("listener {}: {count} connections refused, the last for {}", self.address, reason.name());
         }
-        let line = self.control.admission.refuse_line();
+        let line = admission.refuse_line();
         // Whoever is denied is not worth a word.
-        if let Some(room) = room.filter(|_| reason != RefuseReason::Denied && !line.is_empty()) {
-            actix_rt::spawn(async move {
-                // Whether the peer hears it or is gone is its own business.
-                let _ = tokio::time::timeout(REFUSAL_TIME, say_and_close(stream, &line)).await;
-                drop(room);
-            });
+        if reason == RefuseReason::Denied || line.is_empty() {
+            return;
         }
+        // An empty socket takes it whole; whether the peer hears it or is gone is its own business.
+        let _ = (&stream).write(&line);
+        let Some(room) = room.and_then(|mut room| room.charge(peer).then_some(room)) else { return };
+        let (control, scratch) = (Arc::clone(&self.control), Rc::clone(&self.scratch));
+        actix_rt::spawn(async move {
+            // As above.
+            let _ = close_refused(stream, &scratch).await;
+            drop(room);
+            if control.state().draining.is_some() {
+                control.notify(Batch { worker: 0, answer: None, last: false });
+            }
+        });
     }
 
     fn hand_over(&mut self, mut admitted: Admitted) {
@@ -366,29 +484,76 @@ impl Acceptor {
     }
 }
 
-/// Writes `line`, sends a FIN, and reads until the peer closes too: closing at once could destroy the line on its way.
-async fn say_and_close(stream: TcpStream, line: &[u8]) -> io::Result<()> {
-    let mut stream = tokio::net::TcpStream::from_std(stream)?;
-    stream.write_all(line).await?;
-    stream.shutdown().await?;
-    let mut discarded = [0; 256];
-    while stream.read(&mut discarded).await? > 0 {}
+/// What accept(2) lists as an error of the connection, not of the listener: the next one may be fine.
+fn is_of_connection(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::INTR
+            | Errno::CONNABORTED
+            | Errno::PROTO
+            | Errno::PERM
+            | Errno::NETDOWN
+            | Errno::NOPROTOOPT
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::OPNOTSUPP
+            | Errno::NETUNREACH
+            | Errno::TIMEDOUT
+    )
+}
+
+fn is_shortage(error: Errno) -> bool {
+    matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+}
+
+/// Sends a FIN behind the refuse line and reads until the peer closes too: closing at once could destroy the line on its
+/// way. A peer that sends on, or stays, is reset.
+async fn close_refused(stream: TcpStream, scratch: &RefCell<Vec<u8>>) -> io::Result<()> {
+    stream.shutdown(Shutdown::Write)?;
+    let stream = tokio::net::TcpStream::from_std(stream)?;
+    let read = tokio::time::timeout(REFUSAL_TIME, read_refused(&stream, scratch));
+    if !matches!(read.await, Ok(Ok(true))) {
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+    }
     Ok(())
 }
 
+/// Reads what a refused peer sends and discards it; false if that is too much.
+async fn read_refused(stream: &tokio::net::TcpStream, scratch: &RefCell<Vec<u8>>) -> io::Result<bool> {
+    let mut left = REFUSAL_BYTES;
+    while left > 0 {
+        stream.readable().await?;
+        let read = {
+            let mut scratch = scratch.borrow_mut();
+            scratch.resize(SCRATCH_BYTES, 0);
+            stream.try_read(&mut scratch[..left.min(SCRATCH_BYTES)])
+        };
+        match read {
+            Ok(0) => return Ok(true),
+            Ok(count) => left -= count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
 impl Shortage {
-    fn begin(&mut self, address: SocketAddr, error: Errno) {
+    /// An accept has failed; returns what is to be logged: that a shortage has begun, with the number of those not logged.
+    fn begin(&mut self, log: &LogLimit) -> Option<Events> {
         if self.since.is_none() {
-            self.since = Some((Instant::now(), 0));
+            self.since = Some(Instant::now());
+            self.is_logged = false;
             self.delay = FIRST_BACK_OFF;
-            log::warn!(
-                "listener {address}: cannot accept: {error}; new connections are not served until some end. \
-                 Raise the descriptor limit (ulimit -n) or lower max sessions"
-            );
+            log.count();
         } else {
             self.delay = (self.delay * 2).min(LONGEST_BACK_OFF);
         }
         self.back_off = Some(Box::pin(tokio::time::sleep(self.delay)));
+        // One that came too soon after another is logged if it lasts.
+        let events = if self.is_logged { None } else { log.due() };
+        self.is_logged |= events.is_some();
+        events
     }
 
     /// Closes connections that cannot be served: better than to leave their peers waiting for an answer.
@@ -399,15 +564,14 @@ impl Shortage {
             shed += 1;
         }
         self.reserve = listener.0.as_fd().try_clone_to_owned().ok();
-        if let Some((_, count)) = &mut self.since {
-            *count += shed;
-        }
+        self.shed += shed;
     }
 
-    fn is_over(&mut self, address: SocketAddr) {
-        if let Some((since, shed)) = self.since.take() {
-            log::info!("listener {address}: accepts again after {:?}; {shed} connections were closed", since.elapsed());
-        }
+    /// An accept has not failed; returns how long a shortage has lasted that is to be logged, and how many connections were
+    /// closed since one was.
+    fn is_over(&mut self) -> Option<(Duration, u64)> {
+        let since = self.since.take().filter(|_| self.is_logged)?;
+        Some((since.elapsed(), std::mem::take(&mut self.shed)))
     }
 }
 
@@ -427,16 +591,102 @@ impl Listener {
         self.0.poll_read_ready(cx)
     }
 
-    /// One system call: the socket comes non-blocking, and with the listener's TCP_NODELAY.
     fn accept(&self) -> Result<(TcpStream, Option<SocketAddr>), Errno> {
-        let accepted = self.0.try_io(Interest::READABLE, || {
-            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            Ok(rustix::net::acceptfrom_with(&self.0, flags)?)
-        });
-        match accepted {
-            Ok((socket, peer)) => Ok((TcpStream::from(socket), peer.and_then(|peer| SocketAddr::try_from(peer).ok()))),
-            // Not yet ready is said without a number.
-            Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::AGAIN)),
+        // Not yet ready is said without a number.
+        self.0
+            .try_io(Interest::READABLE, || Ok(self.accept_now()?))
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))
+    }
+
+    /// The same, whatever the reactor knows. One system call: the socket comes non-blocking, and with the listener's
+    /// options.
+    fn accept_now(&self) -> Result<(TcpStream, Option<SocketAddr>), Errno> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (socket, peer) = rustix::net::acceptfrom_with(&self.0, flags)?;
+        Ok((TcpStream::from(socket), peer.and_then(|peer| SocketAddr::try_from(peer).ok())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LineServer, Rot13, ServerHandle};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// A server whose acceptor has just failed and was not replaced yet, on a paused clock.
+    async fn without_acceptor() -> ServerHandle {
+        tokio::time::pause();
+        // A port that was asked for by number: the kernel takes any other away when the socket stops listening.
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let socket = TcpListener::bind(address).unwrap();
+        let again = socket.try_clone().unwrap();
+        let server = LineServer::new(|_| Rot13).on_current_arbiter().listen(socket).unwrap().start().unwrap();
+        let is_there = || {
+            let state = server.control().state();
+            state.listeners[0].acceptor.as_ref().is_some_and(Addr::connected)
+        };
+        // The clock stands still as long as there is something to do.
+        while !is_there() {
+            tokio::task::yield_now().await;
         }
+        socket2::SockRef::from(&again).shutdown(Shutdown::Both).unwrap();
+        while is_there() {
+            tokio::task::yield_now().await;
+        }
+        server
+    }
+
+    #[actix::test]
+    async fn a_listener_whose_acceptor_failed_before_a_drain_is_closed_when_the_server_has_ended() {
+        let server = without_acceptor().await;
+        let begin = Instant::now();
+        server.drain(Duration::from_secs(60)).await.unwrap();
+        server.finished().await.unwrap();
+        assert_eq!(begin.elapsed(), Duration::ZERO, "nothing is waited for");
+        let connect = async || tokio::net::TcpStream::connect(server.addresses()[0]).await.map(drop);
+        for _ in 0..30 {
+            assert_eq!(connect().await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    #[actix::test]
+    async fn a_pause_holds_for_the_acceptor_that_comes_next() {
+        let server = without_acceptor().await;
+        let listener = server.listeners()[0].id;
+        assert!(server.pause(listener).await.unwrap());
+        assert!(!server.pause(ListenerId(7)).await.unwrap());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let mut peer = tokio::net::TcpStream::connect(server.addresses()[0]).await.expect("it listens again");
+        peer.write_all(b"hello\n").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(server.stats().await.unwrap().opened, 0);
+        assert!(server.resume(listener).await.unwrap());
+        let mut answer = [0; 6];
+        peer.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"uryyb\n");
+        server.abort().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shortage_that_comes_and_goes_is_logged_once_with_how_often() {
+        let (mut shortage, log) = (Shortage::default(), LogLimit::default());
+        let mut flap = || {
+            let begin = shortage.begin(&log);
+            shortage.shed += 3;
+            (begin, shortage.is_over())
+        };
+        assert_eq!(flap(), (Some(Events(1)), Some((Duration::ZERO, 3))));
+        for _ in 0..99 {
+            assert_eq!(flap(), (None, None));
+        }
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(flap(), (Some(Events(100)), Some((Duration::ZERO, 300))));
+        // One that stays is logged in the end, and so is its end.
+        assert_eq!(shortage.begin(&log), None);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(shortage.begin(&log), Some(Events(1)));
+        assert_eq!(shortage.begin(&log), None);
+        assert_eq!(shortage.is_over(), Some((Duration::from_secs(10), 0)));
     }
 }

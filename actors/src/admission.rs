@@ -1,8 +1,9 @@
 //! Admission: may this connection become a session?
 //!
 //! Exact and global: a place is reserved before the accept and given back by a guard when the socket is closed; a
-//! source's share of the places is counted under one short lock when its address is known. Both are taken once for each
-//! connection, never for a line.
+//! source's share of the places is counted under one short lock when its address is known, and so is the accept rate:
+//! before the accept it is only looked at, since nobody knows yet who would pay. Both are taken once for each connection,
+//! never for a line.
 //! Not here: accepting and refusing (`acceptor`), what a session does with its place (nothing: it holds it).
 
 use std::{
@@ -14,14 +15,10 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     task::Waker,
+    time::Duration,
 };
 
-use governor::{
-    Quota, RateLimiter,
-    clock::Clock,
-    middleware::NoOpMiddleware,
-    state::{InMemoryState, NotKeyed, keyed::HashMapStateStore},
-};
+use governor::{Quota, RateLimiter, clock::Clock, middleware::NoOpMiddleware, state::keyed::HashMapStateStore};
 use tokio::time::Instant;
 
 use crate::{
@@ -32,6 +29,8 @@ use crate::{
 
 /// Refused connections that still hear why, at most: each has a descriptor.
 const MAX_REFUSALS: usize = 256;
+/// How many of these one source may have: whoever lets them stand open keeps nobody else from hearing why.
+const MAX_REFUSALS_PER_SOURCE: u32 = MAX_REFUSALS as u32 / 8;
 /// Sources that may be remembered whose accept rate has recovered, before the first of them are forgotten.
 const FORGET_AFTER: usize = 1024;
 
@@ -80,13 +79,40 @@ impl Clock for TokioClock {
     }
 }
 
-type Bucket = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<std::time::Instant>>;
 type Buckets = RateLimiter<Address, HashMapStateStore<Address>, TokioClock, NoOpMiddleware<std::time::Instant>>;
 
 fn quota(rate: Rate) -> Quota {
     // A `Limits` that exists has no rate of 0.
     let at_least_one = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
     Quota::per_second(at_least_one(rate.per_second)).allow_burst(at_least_one(rate.burst))
+}
+
+/// The accept rate of all, as a bucket of tokens that may be looked at without taking one.
+#[derive(Debug)]
+struct Bucket {
+    /// What one token takes to come.
+    interval: Duration,
+    /// What a full bucket has less than an empty one, but for the token that has to be there.
+    tolerance: Duration,
+    full_at: Instant,
+}
+
+impl Bucket {
+    fn new(rate: Rate) -> Self {
+        // Rounded up: never more than the rate.
+        let interval = Duration::from_nanos(1_000_000_000_u64.div_ceil(u64::from(rate.per_second.max(1))));
+        Self { interval, tolerance: interval * (rate.burst.max(1) - 1), full_at: Instant::now() }
+    }
+
+    /// When the next token is there, if none is now.
+    fn next_token(&self, now: Instant) -> Option<Instant> {
+        self.full_at.checked_sub(self.tolerance).filter(|next| *next > now)
+    }
+
+    /// Takes a token that is there.
+    fn take(&mut self, now: Instant) {
+        self.full_at = self.full_at.max(now) + self.interval;
+    }
 }
 
 #[derive(Debug)]
@@ -114,6 +140,16 @@ struct Rules {
     by_address: HashMap<Address, u32>,
     /// The same, added up by source; empty where each address is a source by itself.
     by_source: HashMap<Address, u32>,
+    /// Connections of each source that are being refused.
+    refusals: HashMap<Address, u32>,
+}
+
+/// Why a connection is not admitted, now that its source is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denial {
+    Refused(RefuseReason),
+    /// Another acceptor had the token of the accept rate; this is when the next one is there.
+    NotYet(Instant),
 }
 
 /// What an acceptor may do next.
@@ -123,19 +159,20 @@ pub(crate) enum Ticket {
     Place(Place),
     /// Accept, and refuse what comes.
     Refusal(Refusal, RefuseReason),
-    /// Accept nothing until then; or, without a time, until the waker is woken.
+    /// Accept nothing until then, or until the waker is woken.
     Wait(Option<Instant>),
 }
 
 impl Rules {
     fn new(limits: AdmissionLimits) -> Self {
         Self {
-            bucket: limits.accept_rate.map(|rate| RateLimiter::direct_with_clock(quota(rate), TokioClock)),
+            bucket: limits.accept_rate.map(Bucket::new),
             buckets: limits.accept_rate_per_source.map(|rate| RateLimiter::hashmap_with_clock(quota(rate), TokioClock)),
             limits,
             forget_at: FORGET_AFTER,
             by_address: HashMap::new(),
             by_source: HashMap::new(),
+            refusals: HashMap::new(),
         }
     }
 
@@ -171,7 +208,7 @@ impl Rules {
     fn set(&mut self, limits: AdmissionLimits) -> AdmissionLimits {
         let old = std::mem::replace(&mut self.limits, limits);
         if old.accept_rate != self.limits.accept_rate {
-            self.bucket = self.limits.accept_rate.map(|rate| RateLimiter::direct_with_clock(quota(rate), TokioClock));
+            self.bucket = self.limits.accept_rate.map(Bucket::new);
         }
         let regrouped = old.source_prefix != self.limits.source_prefix;
         if regrouped || old.accept_rate_per_source != self.limits.accept_rate_per_source {
@@ -197,27 +234,52 @@ impl Rules {
         }
     }
 
-    /// May a session of this peer be admitted? If so it is counted.
-    fn admit(&mut self, peer: IpAddr) -> Result<(), RefuseReason> {
-        if self.limits.denies(peer) {
-            return Err(RefuseReason::Denied);
+    /// May a session of this peer be admitted? If so it is counted, and charged to the accept rates.
+    ///
+    /// What is its source's own comes first: whoever is kept out by that is no charge to the others.
+    fn admit(&mut self, peer: Option<IpAddr>) -> Result<(), Denial> {
+        let refused = |reason| Err(Denial::Refused(reason));
+        let now = Instant::now();
+        let limited = peer.filter(|peer| !is_in(&self.limits.exempt, *peer)).map(Address::from);
+        if peer.is_some_and(|peer| self.limits.denies(peer)) {
+            return refused(RefuseReason::Denied);
         }
-        let address = Address::from(peer);
-        if !is_in(&self.limits.exempt, peer) {
-            if self.count(address) as usize >= self.limits.max_sessions_per_source {
-                return Err(RefuseReason::MaxSessionsPerSource);
+        if limited.is_some_and(|address| self.count(address) as usize >= self.limits.max_sessions_per_source) {
+            return refused(RefuseReason::MaxSessionsPerSource);
+        }
+        // Looked at before its source's own token is taken, so that it is not charged twice if it has to wait.
+        if let Some(next) = self.bucket.as_ref().and_then(|bucket| bucket.next_token(now)) {
+            return match self.limits.over_limit {
+                OverLimit::Wait => Err(Denial::NotYet(next)),
+                OverLimit::Refuse => refused(RefuseReason::AcceptRate),
+            };
+        }
+        if let (Some(address), Some(buckets)) = (limited, &self.buckets) {
+            if buckets.check_key(&self.limits.source_prefix.source(address)).is_err() {
+                return refused(RefuseReason::AcceptRatePerSource);
             }
-            if let Some(buckets) = &self.buckets {
-                if buckets.check_key(&self.limits.source_prefix.source(address)).is_err() {
-                    return Err(RefuseReason::AcceptRatePerSource);
-                }
-                if buckets.len() > self.forget_at {
-                    self.forget();
-                }
+            if buckets.len() > self.forget_at {
+                self.forget();
             }
         }
-        self.add(address);
+        if let Some(bucket) = &mut self.bucket {
+            bucket.take(now);
+        }
+        if let Some(peer) = peer {
+            self.add(peer.into());
+        }
         Ok(())
+    }
+
+    /// Books the refusal of a connection to its source, which is returned; `None` if that has its share already.
+    fn refuse(&mut self, peer: IpAddr) -> Option<Address> {
+        let source = self.limits.source_prefix.source(peer.into());
+        let count = self.refusals.entry(source).or_default();
+        if *count >= MAX_REFUSALS_PER_SOURCE && !is_in(&self.limits.exempt, peer) {
+            return None;
+        }
+        *count += 1;
+        Some(source)
     }
 }
 
@@ -272,43 +334,45 @@ impl Admission {
     }
 
     /// Says what may be done about the next connection, or has `waker` woken when that changes.
-    ///
-    /// `paid` is true while the accept rate has been charged for a connection that did not come; it is updated.
-    pub(crate) fn ticket(self: &Arc<Self>, paid: &mut bool, waker: &Waker) -> Ticket {
-        match self.try_ticket(paid) {
-            Ticket::Wait(None) => {
+    pub(crate) fn ticket(self: &Arc<Self>, waker: &Waker) -> Ticket {
+        match self.try_ticket() {
+            Ticket::Wait(_) => {
                 // Registered first, tried again after: a place given back between the two is not missed.
-                self.waiters.lock().unwrap_or_else(PoisonError::into_inner).push(waker.clone());
+                let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+                if !waiters.iter().any(|waiter| waiter.will_wake(waker)) {
+                    waiters.push(waker.clone());
+                }
+                drop(waiters);
                 self.has_waiters.store(true, SeqCst);
-                self.try_ticket(paid)
+                self.try_ticket()
             }
             ticket => ticket,
         }
     }
 
-    fn try_ticket(self: &Arc<Self>, paid: &mut bool) -> Ticket {
-        let place = self.try_reserve();
-        let (limited, refuses) = {
+    /// The same for a connection that is there and cannot wait: a place, or why there is none.
+    pub(crate) fn ticket_at_once(self: &Arc<Self>) -> Result<Place, RefuseReason> {
+        self.try_reserve().ok_or(RefuseReason::MaxSessions)
+    }
+
+    fn try_ticket(self: &Arc<Self>) -> Ticket {
+        let (next_token, refuses) = {
             let rules = self.rules();
-            let limited = match &rules.bucket {
-                // Where all are full the rate is not what is waited for.
-                Some(bucket) if place.is_some() && !*paid => bucket.check().err(),
-                _ => None,
-            };
-            (limited, rules.limits.over_limit == OverLimit::Refuse)
+            let next_token = rules.bucket.as_ref().and_then(|bucket| bucket.next_token(Instant::now()));
+            (next_token, rules.limits.over_limit == OverLimit::Refuse)
         };
-        match (place, limited) {
-            (Some(place), None) => {
-                *paid = true;
-                Ticket::Place(place)
-            }
-            (_, Some(until)) if !refuses => Ticket::Wait(Some(Instant::now() + until.wait_time_from(TokioClock.now()))),
-            (None, _) if !refuses => Ticket::Wait(None),
-            (place, _) => {
-                let reason = if place.is_some() { RefuseReason::AcceptRate } else { RefuseReason::MaxSessions };
-                drop(place);
-                self.try_refusal().map_or(Ticket::Wait(None), |refusal| Ticket::Refusal(refusal, reason))
-            }
+        // Nothing is taken only to be looked at: whoever gives back a place wakes those who wait, himself included.
+        if next_token.is_none()
+            && let Some(place) = self.try_reserve()
+        {
+            return Ticket::Place(place);
+        }
+        let is_full = next_token.is_none() || self.taken.load(SeqCst) >= self.max_sessions.load(SeqCst);
+        let reason = if is_full { RefuseReason::MaxSessions } else { RefuseReason::AcceptRate };
+        match refuses.then(|| self.try_refusal()).flatten() {
+            Some(refusal) => Ticket::Refusal(refusal, reason),
+            // Where all are full the rate is not what is waited for.
+            None => Ticket::Wait(next_token.filter(|_| !is_full)),
         }
     }
 
@@ -325,7 +389,17 @@ impl Admission {
         self.refusing
             .fetch_update(SeqCst, SeqCst, |refusing| (refusing < MAX_REFUSALS).then_some(refusing + 1))
             .ok()
-            .map(|_| Refusal(Arc::clone(self)))
+            .map(|_| Refusal { admission: Arc::clone(self), source: None })
+    }
+
+    /// Connections that are being refused.
+    pub(crate) fn refusing(&self) -> usize {
+        self.refusing.load(SeqCst)
+    }
+
+    /// Whether the lists keep this peer out.
+    pub(crate) fn denies(&self, peer: Option<SocketAddr>) -> bool {
+        peer.is_some_and(|peer| self.rules().limits.denies(peer.ip()))
     }
 
     pub(crate) fn count_refused(&self, reason: RefuseReason) {
@@ -373,11 +447,9 @@ pub(crate) struct Place {
 
 impl Place {
     /// The connection came: if its source may have one more, it is a session from here on, and owes a close report.
-    pub(crate) fn admit(&mut self, peer: Option<SocketAddr>) -> Result<(), RefuseReason> {
+    pub(crate) fn admit(&mut self, peer: Option<SocketAddr>) -> Result<(), Denial> {
         if let Some(admission) = &self.admission {
-            if let Some(peer) = peer {
-                admission.rules().admit(peer.ip())?;
-            }
+            admission.rules().admit(peer.map(|peer| peer.ip()))?;
             admission.admitted.fetch_add(1, SeqCst);
         }
         self.peer = peer;
@@ -407,12 +479,28 @@ impl Drop for Place {
 
 /// Room for a connection that is being refused. Dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Refusal(Arc<Admission>);
+pub(crate) struct Refusal {
+    admission: Arc<Admission>,
+    /// Counted for this source, once it is known.
+    source: Option<Address>,
+}
+
+impl Refusal {
+    /// The connection came: whether its source may have one more that is being refused.
+    pub(crate) fn charge(&mut self, peer: Option<SocketAddr>) -> bool {
+        let Some(peer) = peer else { return true };
+        self.source = self.admission.rules().refuse(peer.ip());
+        self.source.is_some()
+    }
+}
 
 impl Drop for Refusal {
     fn drop(&mut self) {
-        self.0.refusing.fetch_sub(1, SeqCst);
-        self.0.wake();
+        if let Some(source) = self.source {
+            subtract(&mut self.admission.rules().refusals, source);
+        }
+        self.admission.refusing.fetch_sub(1, SeqCst);
+        self.admission.wake();
     }
 }
 
@@ -423,7 +511,7 @@ mod tests {
     use futures::task::noop_waker_ref;
 
     fn reserve(admission: &Arc<Admission>) -> Option<Place> {
-        match admission.ticket(&mut false, noop_waker_ref()) {
+        match admission.ticket(noop_waker_ref()) {
             Ticket::Place(place) => Some(place),
             Ticket::Refusal(..) | Ticket::Wait(_) => None,
         }
@@ -465,18 +553,18 @@ mod tests {
         let first = admit("192.0.2.1").unwrap();
         let second = admit("::ffff:192.0.2.1").unwrap();
         let third = admit("192.0.2.2").unwrap();
-        assert_eq!(admit("192.0.2.1").unwrap_err(), RefuseReason::MaxSessionsPerSource);
+        assert_eq!(admit("192.0.2.1").unwrap_err(), Denial::Refused(RefuseReason::MaxSessionsPerSource));
         let wide = limits.to_builder().source_prefix(SourcePrefix { v4: 24, v6: 48 }).max_sessions_per_source(4);
         admission.set(wide.build().unwrap().admission);
         let fourth = admit("192.0.2.3").unwrap();
-        assert_eq!(admit("192.0.2.4").unwrap_err(), RefuseReason::MaxSessionsPerSource);
+        assert_eq!(admit("192.0.2.4").unwrap_err(), Denial::Refused(RefuseReason::MaxSessionsPerSource));
         drop(first);
         let fifth = admit("192.0.2.4").unwrap();
-        assert_eq!(admit("192.0.2.5").unwrap_err(), RefuseReason::MaxSessionsPerSource);
+        assert_eq!(admit("192.0.2.5").unwrap_err(), Denial::Refused(RefuseReason::MaxSessionsPerSource));
         // Back again, with the counts of each address.
         admission.set(limits.admission);
         let sixth = admit("192.0.2.1").unwrap();
-        assert_eq!(admit("192.0.2.1").unwrap_err(), RefuseReason::MaxSessionsPerSource);
+        assert_eq!(admit("192.0.2.1").unwrap_err(), Denial::Refused(RefuseReason::MaxSessionsPerSource));
         drop((second, third, fourth, fifth, sixth));
         assert!(admission.rules().by_address.is_empty() && admission.rules().by_source.is_empty());
         assert_eq!(admission.taken.load(SeqCst), 0);
@@ -493,5 +581,133 @@ mod tests {
             assert!(remembered <= FORGET_AFTER + 1, "{remembered} after {number}");
         }
         assert!(admission.rules().by_address.is_empty());
+    }
+
+    fn peer(text: &str) -> Option<SocketAddr> {
+        Some(SocketAddr::new(text.parse().unwrap(), 1))
+    }
+
+    fn rated(per_second: u32, burst: u32, policy: OverLimit) -> crate::LimitsBuilder {
+        Limits::builder().accept_rate(Some(Rate { per_second, burst })).over_limit(policy)
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl std::task::Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_acceptor_that_can_neither_admit_nor_refuse_sleeps_until_it_can() {
+        let admission = admission(rated(1, 1, OverLimit::Refuse).build().unwrap());
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut place = reserve(&admission).unwrap();
+        place.admit(peer("192.0.2.1")).unwrap();
+        let mut refusals: Vec<_> = (0..MAX_REFUSALS).map(|_| admission.try_refusal().unwrap()).collect();
+        for _ in 0..3 {
+            let Ticket::Wait(Some(until)) = admission.ticket(&waker) else { panic!("it can do nothing") };
+            assert_eq!(until, Instant::now() + Duration::from_secs(1), "by then the rate allows one");
+        }
+        assert_eq!(wakes.0.load(SeqCst), 0, "looking wakes nobody");
+        assert_eq!(admission.waiters.lock().unwrap().len(), 1, "it waits once");
+        refusals.pop();
+        assert_eq!(wakes.0.load(SeqCst), 1, "a refusal has room");
+        assert!(matches!(admission.ticket(&waker), Ticket::Refusal(_, RefuseReason::AcceptRate)));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(matches!(admission.ticket(&waker), Ticket::Place(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_who_is_admitted_pays_for_the_accept_rate() {
+        let limits = rated(1, 1, OverLimit::Wait).deny(["192.0.2.66".parse().unwrap()]).max_sessions_per_source(1);
+        let admission =
+            admission(limits.accept_rate_per_source(Some(Rate { per_second: 1, burst: 1 })).build().unwrap());
+        let admit = |text: &str| {
+            let mut place = reserve(&admission).expect("the rate allows one");
+            place.admit(peer(text)).map(|()| place)
+        };
+        let refused = |reason| Some(Denial::Refused(reason));
+        let first = admit("192.0.2.1").unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for _ in 0..10 {
+            assert_eq!(admit("192.0.2.66").err(), refused(RefuseReason::Denied));
+            assert_eq!(admit("192.0.2.1").err(), refused(RefuseReason::MaxSessionsPerSource));
+        }
+        drop(admit("192.0.2.2").unwrap());
+        assert!(reserve(&admission).is_none(), "that was the one");
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert!(reserve(&admission).is_none());
+        tokio::time::advance(Duration::from_millis(500)).await;
+        drop((first, admit("192.0.2.3").unwrap()));
+        // The bucket of a source is emptier than that of all where another rate says so.
+        let slower = rated(4, 1, OverLimit::Wait).accept_rate_per_source(Some(Rate { per_second: 1, burst: 1 }));
+        admission.set(slower.build().unwrap().admission);
+        for _ in 0..10 {
+            assert_eq!(admit("192.0.2.3").err(), refused(RefuseReason::AcceptRatePerSource));
+        }
+        admit("192.0.2.4").unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_acceptors_that_see_the_last_token_one_takes_it() {
+        for policy in [OverLimit::Wait, OverLimit::Refuse] {
+            let per_source = Some(Rate { per_second: 1, burst: 1 });
+            let admission = admission(rated(10, 1, policy).accept_rate_per_source(per_source).build().unwrap());
+            let (mut first, mut second) = (reserve(&admission).unwrap(), reserve(&admission).unwrap());
+            first.admit(peer("192.0.2.1")).unwrap();
+            let denial = second.admit(peer("192.0.2.2")).unwrap_err();
+            if policy == OverLimit::Refuse {
+                assert_eq!(denial, Denial::Refused(RefuseReason::AcceptRate));
+                continue;
+            }
+            let next = Instant::now() + Duration::from_millis(100);
+            assert_eq!(denial, Denial::NotYet(next));
+            tokio::time::sleep_until(next).await;
+            second.admit(peer("192.0.2.2")).expect("its source has paid nothing for the first try");
+        }
+    }
+
+    #[test]
+    fn never_more_are_admitted_than_the_rate_allows_whoever_asks() {
+        let admission = admission(rated(100, 50, OverLimit::Wait).build().unwrap());
+        let begin = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while admission.admitted() < 80 {
+                        if let Some(mut place) = reserve(&admission) {
+                            let _ = place.admit(peer("192.0.2.1"));
+                            let due = 50.0 + begin.elapsed().as_secs_f64() * 100.0;
+                            assert!(admission.admitted() as f64 <= due + 1.0, "{} of {due}", admission.admitted());
+                        }
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_source_that_is_refused_leaves_room_for_others() {
+        let limits = Limits::builder().source_prefix(SourcePrefix { v4: 24, v6: 64 });
+        let admission = admission(limits.exempt(["198.51.100.1".parse().unwrap()]).build().unwrap());
+        let refusal = |text: &str| {
+            let mut refusal = admission.try_refusal().unwrap();
+            refusal.charge(peer(text)).then_some(refusal)
+        };
+        let mut held: Vec<_> = (0..100).filter_map(|at| refusal(&format!("192.0.2.{at}"))).collect();
+        assert_eq!(held.len(), MAX_REFUSALS_PER_SOURCE as usize);
+        let other = refusal("203.0.113.1").unwrap();
+        held.pop();
+        held.push(refusal("192.0.2.1").expect("one has ended"));
+        assert!(refusal("192.0.2.1").is_none());
+        let exempt: Vec<_> = (0..100).filter_map(|_| refusal("198.51.100.1")).collect();
+        assert_eq!(exempt.len(), 100);
+        drop((held, other, exempt));
+        assert_eq!(admission.refusing(), 0);
+        assert!(admission.rules().refusals.is_empty());
     }
 }

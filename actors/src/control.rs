@@ -40,11 +40,26 @@ pub(crate) enum Finished {
     LostListener(SocketAddr),
 }
 
+/// How listeners are closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closing {
+    /// What lies in the backlog is accepted first: its lines may have been sent already.
+    AfterBacklog,
+    AtOnce,
+}
+
+/// A listener that has not been closed yet. Dropped when it is, after its sockets: the server has not ended before.
+#[derive(Debug)]
+pub(crate) struct OpenListener(Arc<Control>);
+
 pub(crate) struct Control {
     pub(crate) admission: Arc<Admission>,
     pub(crate) budget: Budget,
     state: Mutex<State>,
     supervisor: watch::Sender<Addr<Supervisor>>,
+    /// Whether the listeners are to be closed, and whether they are. Once they are to be none listens again.
+    closing: watch::Sender<Option<Closing>>,
+    closed: watch::Sender<bool>,
     finished: watch::Sender<Option<Finished>>,
     /// Where the supervisor runs.
     home: ArbiterHandle,
@@ -55,7 +70,8 @@ pub(crate) struct Control {
 pub(crate) struct State {
     pub(crate) limits: Limits,
     /// In the order of the listeners' numbers.
-    pub(crate) acceptors: Vec<Addr<Acceptor>>,
+    pub(crate) listeners: Vec<ListenerState>,
+    open_listeners: usize,
     /// `None` for a worker that is no more.
     pub(crate) workers: Vec<Option<WorkerHandle>>,
     arbiters: Vec<Arbiter>,
@@ -68,6 +84,16 @@ pub(crate) struct State {
     pub(crate) draining: Option<Draining>,
     /// The server ends: nobody has to take over any more.
     is_finishing: bool,
+    /// How it has ended, but for its listeners.
+    ended_as: Option<Finished>,
+}
+
+/// What outlives the acceptors of a listener.
+#[derive(Debug, Default)]
+pub(crate) struct ListenerState {
+    /// The last one. It may have ended, and another be on its way.
+    pub(crate) acceptor: Option<Addr<Acceptor>>,
+    pub(crate) is_paused: bool,
 }
 
 /// A drain, for whoever is the supervisor when it goes on.
@@ -83,6 +109,13 @@ pub(crate) struct Draining {
     pub(crate) waiting: Vec<oneshot::Sender<DrainReport>>,
 }
 
+impl Draining {
+    /// Whether its deadline is over.
+    pub(crate) fn is_late(&self) -> bool {
+        Instant::now() >= self.until
+    }
+}
+
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Control").field("admission", &self.admission).finish_non_exhaustive()
@@ -92,7 +125,7 @@ impl fmt::Debug for Control {
 impl Control {
     pub(crate) fn new(
         limits: Limits,
-        acceptors: Vec<Addr<Acceptor>>,
+        listeners: usize,
         workers: Vec<WorkerHandle>,
         arbiters: Vec<Arbiter>,
         home: ArbiterHandle,
@@ -103,7 +136,8 @@ impl Control {
             budget: Budget::new(limits.memory_budget, workers.len()),
             state: Mutex::new(State {
                 limits,
-                acceptors,
+                listeners: std::iter::repeat_with(ListenerState::default).take(listeners).collect(),
+                open_listeners: 0,
                 workers: workers.into_iter().map(Some).collect(),
                 arbiters,
                 ended: 0,
@@ -112,8 +146,11 @@ impl Control {
                 events_lost: 0,
                 draining: None,
                 is_finishing: false,
+                ended_as: None,
             }),
             supervisor: watch::Sender::new(supervisor),
+            closing: watch::Sender::new(None),
+            closed: watch::Sender::new(false),
             finished: watch::Sender::new(None),
             home,
             last_token: AtomicU64::new(0),
@@ -188,11 +225,46 @@ impl Control {
         state.workers[worker] = None;
     }
 
-    /// A listener has another acceptor from here on.
-    pub(crate) fn set_acceptor(&self, listener: ListenerId, acceptor: Addr<Acceptor>) {
-        if let Some(known) = self.state().acceptors.get_mut(listener.get()) {
-            *known = acceptor;
-        }
+    /// Counts a listener that will have to be closed.
+    pub(crate) fn open_listener(self: &Arc<Self>) -> OpenListener {
+        self.state().open_listeners += 1;
+        OpenListener(Arc::clone(self))
+    }
+
+    /// A listener has another acceptor from here on; returns whether it is paused. A pause that is asked for later finds
+    /// this acceptor.
+    pub(crate) fn set_acceptor(&self, listener: ListenerId, acceptor: Addr<Acceptor>) -> bool {
+        let mut state = self.state();
+        state.listeners.get_mut(listener.get()).is_some_and(|known| {
+            known.acceptor = Some(acceptor);
+            known.is_paused
+        })
+    }
+
+    /// Whether a listener is paused, whoever accepts on it.
+    pub(crate) fn is_paused(&self, listener: ListenerId) -> bool {
+        self.state().listeners.get(listener.get()).is_some_and(|known| known.is_paused)
+    }
+
+    /// Has the listeners closed, if they are not; `AtOnce` hurries those that are being closed.
+    pub(crate) fn close_listeners(&self, how: Closing) {
+        self.closing.send_if_modified(|closing| {
+            let is_more = *closing != Some(Closing::AtOnce) && *closing != Some(how);
+            if is_more {
+                *closing = Some(how);
+            }
+            is_more
+        });
+    }
+
+    /// How the listeners are to be closed, once they are.
+    pub(crate) fn closing(&self) -> watch::Receiver<Option<Closing>> {
+        self.closing.subscribe()
+    }
+
+    /// Whether the listeners are closed.
+    pub(crate) fn closed(&self) -> watch::Receiver<bool> {
+        self.closed.subscribe()
     }
 
     /// Ends the server: its workers' threads are stopped and joined.
@@ -206,6 +278,7 @@ impl Control {
             state.workers.fill_with(|| None);
             std::mem::take(&mut state.arbiters)
         };
+        self.close_listeners(Closing::AtOnce);
         for arbiter in &arbiters {
             arbiter.stop();
         }
@@ -218,12 +291,36 @@ impl Control {
                     log::error!("a worker's thread panicked");
                 }
             }
-            control.finished.send_replace(Some(how));
+            let has_listeners = {
+                let mut state = control.state();
+                state.ended_as = Some(how);
+                state.open_listeners > 0
+            };
+            // Or whoever closes the last of them says so.
+            if !has_listeners {
+                control.finished.send_replace(Some(how));
+            }
         };
         if no_threads {
             join();
         } else {
             drop(tokio::task::spawn_blocking(join));
+        }
+    }
+}
+
+impl Drop for OpenListener {
+    fn drop(&mut self) {
+        let (is_last, ended_as) = {
+            let mut state = self.0.state();
+            state.open_listeners -= 1;
+            (state.open_listeners == 0, state.ended_as)
+        };
+        if is_last {
+            self.0.closed.send_replace(true);
+            if ended_as.is_some() {
+                self.0.finished.send_replace(ended_as);
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Not here: why one session ended ([`CloseReason`](crate::CloseReason)).
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fs, io, net::SocketAddr, sync::Arc, time::Duration};
 
 /// A setting that cannot be meant. Nothing has been started when it is returned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -139,7 +139,7 @@ pub enum BindError {
         source: io::Error,
     },
     /// The kernel refused the socket, the address, or the listen call.
-    #[error("cannot listen on {address}: {}; {}", reason(source), listen_advice(source))]
+    #[error("cannot listen on {address}: {}; {}", reason(source), listen_advice(*address, source))]
     Listen {
         /// The address that was refused.
         address: SocketAddr,
@@ -162,15 +162,40 @@ impl From<BindError> for io::Error {
 }
 
 /// What helps against a reason not to listen.
-fn listen_advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "choose another port, or end whoever listens there",
+fn listen_advice(address: SocketAddr, error: &io::Error) -> String {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            let read = |name| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
+            let (range, reserved) = (read("ip_local_port_range"), read("ip_local_reserved_ports"));
+            if let Some((first, last)) = ephemeral_range_of(address.port(), &range, &reserved) {
+                return format!(
+                    "choose another port, or end whoever listens there; an outgoing connection may have it, too, as it is \
+                     one of the ports {first} to {last} that the kernel gives to these: net.ipv4.ip_local_reserved_ports \
+                     keeps it free"
+                );
+            }
+            "choose another port, or end whoever listens there"
+        }
         io::ErrorKind::AddrNotAvailable => {
             "choose an address that this machine has, or 0.0.0.0 or [::] for all of them"
         }
         io::ErrorKind::PermissionDenied => "choose a port above 1023, or allow it to this process",
         _ => "choose another address",
-    }
+    };
+    advice.to_owned()
+}
+
+/// The range of ports for outgoing connections, if `port` is one that these are given. In the kernel's formats: `32768
+/// 60999` and `5000,40000-40100`.
+fn ephemeral_range_of(port: u16, range: &str, reserved: &str) -> Option<(u16, u16)> {
+    let number = |text: &str| text.trim().parse::<u16>().ok();
+    let (first, last) = range.trim().split_once(char::is_whitespace)?;
+    let (first, last) = (number(first)?, number(last)?);
+    let is_reserved = reserved.trim().split(',').any(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        number(first).zip(number(last)).is_some_and(|(first, last)| (first..=last).contains(&port))
+    });
+    ((first..=last).contains(&port) && !is_reserved).then_some((first, last))
 }
 
 /// The kernel's reason in the words of `strerror`, in lower case and without the number: it ends a sentence.
@@ -267,5 +292,21 @@ fn summary(failures: &[(SocketAddr, Arc<io::Error>)]) -> String {
         [(address, error), others @ ..] => {
             format!("{address}: {}, and {} other addresses failed", reason(error), others.len())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_outgoing_connections_are_given_is_known_by_the_kernels_tables() {
+        let range = "32768\t60999\n";
+        assert_eq!(ephemeral_range_of(40713, range, "\n"), Some((32768, 60999)));
+        assert_eq!(ephemeral_range_of(32767, range, ""), None);
+        assert_eq!(ephemeral_range_of(60999, range, "5000,40000-41000,61000"), Some((32768, 60999)));
+        assert_eq!(ephemeral_range_of(40713, range, "5000,40000-41000\n"), None);
+        assert_eq!(ephemeral_range_of(40713, range, "40713\n"), None);
+        assert_eq!(ephemeral_range_of(40713, "", ""), None, "another system");
     }
 }

@@ -89,7 +89,7 @@ pub use crate::{
     report::{CloseReason, CloseReport, Connection, Half, ListenerId, SessionId},
     room::Room,
     rot13::{Rot13, rot13},
-    server::{DEFAULT_BACKLOG, DEFAULT_DRAIN_DEADLINE, LineServer, MAX_WORKERS, ServerHandle},
+    server::{DEFAULT_BACKLOG, DEFAULT_DRAIN_DEADLINE, LineServer, ListenerInfo, MAX_WORKERS, ServerHandle},
     source::{Prefix, SourcePrefix},
     standalone::LineSession,
     supervisor::{

@@ -302,8 +302,7 @@ impl Model {
             })
             .unzip();
         let limits = Limits::default();
-        let control =
-            Control::new(limits.clone(), vec![], handles.clone(), vec![], Arbiter::current(), supervisor.clone());
+        let control = Control::new(limits.clone(), 0, handles.clone(), vec![], Arbiter::current(), supervisor.clone());
         let mut workers = Vec::new();
         for (index, (orders, handle)) in orders.into_iter().zip(handles).enumerate() {
             let upstream = Upstream { control: Arc::clone(&control), load: handle.load };
@@ -316,7 +315,7 @@ impl Model {
     }
 
     fn connect(&mut self, rng: &mut fastrand::Rng) {
-        let Ticket::Place(mut place) = self.control.admission.ticket(&mut false, noop_waker_ref()) else {
+        let Ticket::Place(mut place) = self.control.admission.ticket(noop_waker_ref()) else {
             panic!("no limit of sessions was set");
         };
         let peer = Some(SocketAddr::new(Ipv4Addr::new(192, 0, 2, rng.u8(1..4)).into(), 1024));

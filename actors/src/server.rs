@@ -80,6 +80,8 @@ const TAKE_OVER: Duration = Duration::from_secs(1);
 pub struct LineServer<A, F> {
     factory: F,
     listeners: Vec<(TcpListener, SocketAddr)>,
+    /// Which of them we have bound to all addresses of both families.
+    dual_stack: Vec<usize>,
     framing: Framing,
     limits: Limits,
     placement: Placement,
@@ -127,6 +129,7 @@ where
         Self {
             factory,
             listeners: Vec::new(),
+            dual_stack: Vec::new(),
             framing: Framing::default(),
             limits: Limits::default(),
             placement: Placement::Arbiters(std::thread::available_parallelism().map_or(1, usize::from)),
@@ -139,19 +142,48 @@ where
     /// Adds a listener. Port 0 asks for a free one: see [`addresses`](Self::addresses). Of a name with several addresses
     /// the first that can be bound is used.
     ///
+    /// `[::]` is every address of this machine, of IPv4 and IPv6. Where an IPv4 listener has the same port, whichever was
+    /// added first, it is those of IPv6 alone: so `[::]` and `0.0.0.0` work together.
+    ///
     /// # Errors
     /// [`BindError`], which says what could not be looked up or bound, and why.
     pub fn bind(mut self, address: impl ToSocketAddrs + fmt::Debug) -> Result<Self, BindError> {
         let unresolved = |source| BindError::Resolve { address: format!("{address:?}"), source };
         let mut last = unresolved(io::ErrorKind::NotFound.into());
         for address in address.to_socket_addrs().map_err(unresolved)? {
-            match listen_on(address, self.backlog) {
-                Ok(listener) => return self.listen(listener),
+            if address.is_ipv4() {
+                self = self.leave_ipv4(address.port())?;
+            }
+            let is_v6_wildcard = address.is_ipv6() && address.ip().is_unspecified();
+            let has_ipv4 = self.listeners.iter().any(|(_, other)| other.is_ipv4() && other.port() == address.port());
+            match listen_on(address, self.backlog, is_v6_wildcard.then_some(has_ipv4)) {
+                Ok(listener) => {
+                    if is_v6_wildcard && !has_ipv4 {
+                        self.dual_stack.push(self.listeners.len());
+                    }
+                    return self.listen(listener);
+                }
                 Err(source) => last = BindError::Listen { address, source },
             }
         }
         self.listeners.clear();
         Err(last)
+    }
+
+    /// Has the listener on `[::]` and this port, if we have bound one, leave IPv4 to another one. It is bound anew: the
+    /// kernel does not change this of a socket that has an address.
+    fn leave_ipv4(mut self, port: u16) -> Result<Self, BindError> {
+        let Some(at) = self.dual_stack.iter().position(|at| self.listeners[*at].1.port() == port) else {
+            return Ok(self);
+        };
+        let at = self.dual_stack.swap_remove(at);
+        let (socket, address) = self.listeners.remove(at);
+        drop(socket);
+        let socket = listen_on(address, self.backlog, Some(true));
+        self = self.listen(socket.map_err(|source| BindError::Listen { address, source })?)?;
+        // Where it was: its number is its place.
+        self.listeners[at..].rotate_right(1);
+        Ok(self)
     }
 
     /// Adds a listener that exists already, as one handed over by a service manager. It is made non-blocking.
@@ -278,17 +310,11 @@ where
         };
         let (supervisor, supervisor_mailbox) = channel(MAILBOX_CAPACITY);
         let addresses = self.addresses();
-        let mut acceptors = Vec::new();
-        let mut acceptor_parts = Vec::new();
-        for (index, (socket, address)) in self.listeners.into_iter().enumerate() {
-            // It listens already; this sets the backlog asked for since.
-            if let Err(error) = socket2::SockRef::from(&socket).listen(backlog) {
-                log::warn!("listener {address}: backlog not changed to {backlog}: {error}");
-            }
-            let (acceptor, mailbox) = channel(MAILBOX_CAPACITY);
-            acceptors.push(Addr::new(acceptor));
-            acceptor_parts.push(acceptor::Parts { socket, backlog, address, id: ListenerId(index as u16), mailbox });
-        }
+        let listeners: Vec<_> = addresses
+            .iter()
+            .zip(0..)
+            .map(|(address, number)| ListenerInfo { id: ListenerId(number), local_addr: *address })
+            .collect();
 
         let mut arbiters = Vec::new();
         let mut handles = Vec::new();
@@ -306,8 +332,23 @@ where
             Placement::Current => vec![Arbiter::current()],
         };
         let session_limits = self.limits.session;
-        let control =
-            Control::new(self.limits, acceptors, handles.clone(), arbiters, Arbiter::current(), Addr::new(supervisor));
+        let control = Control::new(
+            self.limits,
+            listeners.len(),
+            handles.clone(),
+            arbiters,
+            Arbiter::current(),
+            Addr::new(supervisor),
+        );
+        let mut acceptor_parts = Vec::new();
+        for ((socket, _), ListenerInfo { id, local_addr: address }) in self.listeners.into_iter().zip(&listeners) {
+            // It listens already; this sets the backlog asked for since.
+            if let Err(error) = socket2::SockRef::from(&socket).listen(backlog) {
+                log::warn!("listener {address}: backlog not changed to {backlog}: {error}");
+            }
+            let _open = control.open_listener();
+            acceptor_parts.push(acceptor::Parts { socket, backlog, address: *address, id: *id, _open });
+        }
         for (index, (orders, place)) in orders.into_iter().zip(&places).enumerate() {
             let parts = WorkerParts {
                 index,
@@ -339,7 +380,7 @@ where
         }
         Supervisor::launch_with(&control, supervisor_mailbox);
         let finished = control.when_finished();
-        let server = ServerHandle { control, addresses, arbiters: places, finished };
+        let server = ServerHandle { control, addresses, listeners, arbiters: places, finished };
         if let Some((signals, deadline)) = signals {
             actix_rt::spawn(drain_on_signals(server.clone(), signals, deadline));
         }
@@ -348,13 +389,17 @@ where
 }
 
 /// Socket options as std's own listener, and a backlog of our own.
-fn listen_on(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+fn listen_on(address: SocketAddr, backlog: u32, only_v6: Option<bool>) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(address),
         socket2::Type::STREAM,
         Some(socket2::Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
+    if let Some(only_v6) = only_v6 {
+        // Said in any case: what it is otherwise is a setting of the machine.
+        socket.set_only_v6(only_v6)?;
+    }
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX).max(1))?;
     Ok(socket.into())
@@ -465,11 +510,22 @@ async fn drain_on_signals(server: ServerHandle, mut signals: EndSignals, deadlin
     }
 }
 
+/// A listener of a running server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListenerInfo {
+    /// Its number, for [`ServerHandle::pause`] and [`SessionFilter`]s.
+    pub id: ListenerId,
+    /// The address that it is bound to, with its real port.
+    pub local_addr: SocketAddr,
+}
+
 /// A running server. Cheap to clone; dropping it changes nothing.
 #[derive(Clone, Debug)]
 pub struct ServerHandle {
     control: Arc<Control>,
     addresses: Vec<SocketAddr>,
+    listeners: Vec<ListenerInfo>,
     arbiters: Vec<ArbiterHandle>,
     finished: watch::Receiver<Option<Finished>>,
 }
@@ -479,6 +535,26 @@ impl ServerHandle {
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The listeners with their numbers, in the order they were added.
+    ///
+    /// ```
+    /// # use actix_lines::{LineServer, Rot13};
+    /// # #[actix::main]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let server = LineServer::new(|_| Rot13).bind("127.0.0.1:0")?.start()?;
+    /// for listener in server.listeners() {
+    ///     server.pause(listener.id).await?;
+    ///     println!("{} is paused", listener.local_addr);
+    /// }
+    /// # server.abort().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn listeners(&self) -> &[ListenerInfo] {
+        &self.listeners
     }
 
     /// The supervisor, for those who send messages: [`GetStats`], [`ListSessions`], [`Drain`],
@@ -571,7 +647,8 @@ impl ServerHandle {
         self.ask(Kick { whom, goodbye: SharedBytes::from(goodbye.into()).into_bytes() }).await
     }
 
-    /// Stops accepting on a listener: the backlog holds what comes. False if there is none with this number.
+    /// Stops accepting on a listener: the backlog holds what comes. [`listeners`](Self::listeners) has the numbers; false
+    /// if there is none with this one. It holds for whichever acceptor comes after one that failed.
     ///
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.

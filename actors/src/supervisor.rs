@@ -22,8 +22,8 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     CloseReport, Limits, ListenerId,
-    acceptor::{CloseListener, SetPaused},
-    control::{Control, Draining, Finished},
+    acceptor::HearPause,
+    control::{Closing, Control, Draining, Finished},
     limits::LONGEST_TIMEOUT,
     query::{SessionFilter, SessionInfo, SessionPage, SessionQuery},
     server::MAILBOX_CAPACITY,
@@ -297,17 +297,23 @@ impl Supervisor {
     /// Has a drain that is in the state go on: from its beginning, or from where another supervisor left it.
     fn drain_on(&mut self, ctx: &mut Context<Self>) {
         let Some(control) = self.control.upgrade() else { return };
-        let acceptors = {
+        let left = {
             let state = control.state();
             let Some(draining) = &state.draining else { return };
-            let left = draining.until.saturating_duration_since(Instant::now());
-            ctx.run_later(left, |supervisor, _| supervisor.abort_if_late());
-            state.acceptors.clone()
+            draining.until.saturating_duration_since(Instant::now())
         };
-        ctx.run_interval(PROGRESS, |supervisor, _| supervisor.tell_progress());
-        let closing: Vec<_> = acceptors.iter().map(|acceptor| acceptor.send(CloseListener)).collect();
-        let closed = futures::future::join_all(closing).into_actor(self);
-        ctx.spawn(closed.map(|_, supervisor, _| supervisor.order_drain()));
+        ctx.run_later(left, |supervisor, _| supervisor.abort_if_late());
+        ctx.run_interval(PROGRESS, |supervisor, _| {
+            supervisor.tell_progress();
+            supervisor.consider_end();
+        });
+        control.close_listeners(if left.is_zero() { Closing::AtOnce } else { Closing::AfterBacklog });
+        let mut closed = control.closed();
+        let closed = async move {
+            // The control, and with it the other end, may be gone.
+            let _ = closed.wait_for(|closed| *closed).await;
+        };
+        ctx.spawn(closed.into_actor(self).map(|(), supervisor, _| supervisor.order_drain()));
     }
 
     /// The listeners are closed: now all sessions that there will be are there, or on their way to a worker.
@@ -328,10 +334,15 @@ impl Supervisor {
     /// Aborts what has not ended by the deadline.
     fn abort_if_late(&mut self) {
         let Some(control) = self.control.upgrade() else { return };
-        let state = control.state();
-        if state.draining.as_ref().is_some_and(|draining| Instant::now() >= draining.until) {
+        {
+            let state = control.state();
+            if !state.draining.as_ref().is_some_and(Draining::is_late) {
+                return;
+            }
             state.order(|| Order::Abort);
         }
+        control.close_listeners(Closing::AtOnce);
+        self.consider_end();
     }
 
     fn tell_progress(&mut self) {
@@ -379,7 +390,13 @@ impl Supervisor {
         let (report, waiting) = {
             let mut state = control.state();
             let all_ended = state.ended == control.admission.admitted();
-            let Some(draining) = state.draining.as_mut().filter(|draining| draining.is_ordered && all_ended) else {
+            // Whoever is being refused has a moment to hear so, as others have to read what they were answered.
+            let all_refused = control.admission.refusing() == 0;
+            let Some(draining) = state
+                .draining
+                .as_mut()
+                .filter(|draining| draining.is_ordered && all_ended && (all_refused || draining.is_late()))
+            else {
                 return;
             };
             draining.report.duration = draining.since.elapsed();
@@ -538,10 +555,20 @@ impl Handler<PauseListener> for Supervisor {
     type Result = ResponseFuture<bool>;
 
     fn handle(&mut self, PauseListener { listener, paused }: PauseListener, _: &mut Self::Context) -> Self::Result {
-        let control = self.control.upgrade();
-        let acceptor = control.and_then(|control| control.state().acceptors.get(listener.get()).cloned());
-        let told = acceptor.map(|acceptor| acceptor.send(SetPaused(paused)));
-        Box::pin(async { matches!(OptionFuture::from(told).await, Some(Ok(()))) })
+        // In the state before it is said: an acceptor that comes between the two finds it there.
+        let acceptor = self.control.upgrade().and_then(|control| {
+            let mut state = control.state();
+            let known = state.listeners.get_mut(listener.get())?;
+            known.is_paused = paused;
+            Some(known.acceptor.clone())
+        });
+        let Some(acceptor) = acceptor else { return Box::pin(async { false }) };
+        let heard = acceptor.map(|acceptor| acceptor.send(HearPause));
+        Box::pin(async {
+            // One that has ended accepts nothing, and the next one knows.
+            let _ = OptionFuture::from(heard).await;
+            true
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 mod support;
 
 use std::{
+    io::ErrorKind,
     net::SocketAddr,
     sync::{
         Arc,
@@ -128,9 +129,10 @@ async fn of_5000_connections_at_once_never_more_than_1000_are_sessions() {
         let server = Server::start(LineServer::new(factory).limits(limits).workers(2)).await;
         let address = server.address();
         let mut peers = JoinSet::new();
-        for _ in 0..PEERS {
+        for at in 0..PEERS {
             peers.spawn_local(async move {
-                let mut peer = Peer::connect(address).await;
+                // So many that none has more than its share of those that are being refused.
+                let mut peer = connect_from(&format!("127.0.1.{}", at % 250), address).await;
                 peer.send(b"hello\n").await;
                 let mut first = [0];
                 within("an answer", peer.stream.peek(&mut first)).await.unwrap();
@@ -273,8 +275,8 @@ async fn many_that_are_refused_and_do_not_close_are_all_told() {
     assert!(is_served(&mut served, b"").await);
     // More than there is room for at once: the others wait until these were given their second.
     let mut peers = Vec::new();
-    for _ in 0..700 {
-        peers.push(server.connect().await);
+    for at in 0..700 {
+        peers.push(connect_from(&format!("127.0.1.{}", at % 100), server.address()).await);
     }
     for peer in &mut peers {
         assert_eq!(peer.rest().await, REFUSED);
@@ -293,4 +295,119 @@ async fn a_limit_that_is_raised_lets_in_those_who_wait() {
     let limits = server.handle.limits().await.unwrap().to_builder().max_sessions(2).build().unwrap();
     assert!(within("the change", server.handle.set_limits(limits)).await.unwrap().ends.is_empty());
     second.expect(b"hello\n").await;
+}
+
+/// Ten peers, each of whom comes behind twenty connections of `crowd`; how long each waits for its answer, in tenths of a
+/// second.
+async fn tenths_behind(crowd: &str, server: &Server) -> Vec<u128> {
+    // Who comes now finds a full bucket.
+    pass(Duration::from_secs(10)).await;
+    let begin = Instant::now();
+    let mut tenths = Vec::new();
+    for at in 0..10 {
+        let mut others = Vec::new();
+        for _ in 0..20 {
+            others.push(connect_from(crowd, server.address()).await);
+        }
+        let mut peer = connect_from(&format!("127.0.1.{at}"), server.address()).await;
+        peer.send(b"hello\n").await;
+        peer.expect(b"hello\n").await;
+        tenths.push(begin.elapsed().as_millis() / 100);
+    }
+    tenths
+}
+
+#[actix::test]
+async fn who_is_kept_out_by_himself_costs_the_others_nothing_of_the_accept_rate() {
+    tokio::time::pause();
+    let limits = Limits::builder()
+        .accept_rate(Some(Rate { per_second: 10, burst: 1 }))
+        .deny(["127.0.0.66".parse().unwrap()])
+        .max_sessions_per_source(1);
+    let limits = limits.build().unwrap();
+    let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
+    let mut one = connect_from("127.0.0.2", server.address()).await;
+    assert!(is_served(&mut one, b"").await);
+    for crowd in ["127.0.0.66", "127.0.0.2"] {
+        assert_eq!(tenths_behind(crowd, &server).await, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], "{crowd}");
+    }
+    let refused = server.handle.stats().await.unwrap().refused;
+    assert_eq!((refused["denied"], refused["max-sessions-per-source"]), (200, 200));
+}
+
+#[actix::test]
+async fn without_room_to_refuse_others_who_may_come_are_admitted() {
+    tokio::time::pause();
+    let rate = Some(Rate { per_second: 10, burst: 1 });
+    let limits = Limits::builder().accept_rate(rate).over_limit(OverLimit::Refuse).build().unwrap();
+    let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
+    let mut first = server.connect().await;
+    assert!(is_served(&mut first, b"").await);
+    let begin = Instant::now();
+    // They hear so, and stay: for a second there is room for nobody else.
+    let mut refused = Vec::new();
+    for at in 0..256 {
+        let mut peer = connect_from(&format!("127.0.1.{}", at % 8), server.address()).await;
+        peer.expect(REFUSED).await;
+        refused.push(peer);
+    }
+    assert!(begin.elapsed() < Duration::from_millis(100), "{:?}", begin.elapsed());
+    let mut late = server.connect().await;
+    late.send(b"hello\n").await;
+    late.expect(b"hello\n").await;
+    assert_eq!(begin.elapsed().as_millis() / 100, 1, "when the rate allows it");
+}
+
+#[actix::test]
+async fn a_source_that_is_refused_and_stays_does_not_keep_others_from_hearing_why() {
+    tokio::time::pause();
+    let limits = Limits::builder().max_sessions(1).over_limit(OverLimit::Refuse).build().unwrap();
+    let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
+    let mut served = server.connect().await;
+    assert!(is_served(&mut served, b"").await);
+    let begin = Instant::now();
+    let mut stay = Vec::new();
+    for _ in 0..300 {
+        stay.push(connect_from("127.0.0.66", server.address()).await);
+    }
+    for _ in 0..10 {
+        assert!(!is_served(&mut server.connect().await, REFUSED).await);
+    }
+    // Those over the share of their source are told as well, but not waited for.
+    for peer in &mut stay {
+        assert_eq!(peer.rest().await, REFUSED);
+    }
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+    assert_eq!(server.handle.stats().await.unwrap().refused["max-sessions"], 310);
+}
+
+#[actix::test]
+async fn a_refused_connection_that_sends_on_or_stays_is_reset() {
+    tokio::time::pause();
+    let limits = Limits::builder().max_sessions(1).over_limit(OverLimit::Refuse).build().unwrap();
+    let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
+    let mut served = server.connect().await;
+    assert!(is_served(&mut served, b"").await);
+
+    let begin = Instant::now();
+    let mut sends_on = server.connect().await;
+    let flood = vec![b'x'; 256 * 1024];
+    let error = within("a reset", async {
+        loop {
+            if let Err(error) = tokio::io::AsyncWriteExt::write_all(&mut sends_on.stream, &flood).await {
+                break error;
+            }
+        }
+    });
+    let kind = error.await.kind();
+    assert!(matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{kind:?}");
+    assert_eq!(begin.elapsed(), Duration::ZERO, "what it sends is not read for a second");
+
+    let mut stays = server.connect().await;
+    stays.send(b"hello\n").await;
+    assert_eq!(stays.rest().await, REFUSED);
+    assert_eq!(stays.stream.take_error().unwrap().map(|error| error.kind()), None);
+    pass(Duration::from_secs(2)).await;
+    let error = stays.stream.take_error().unwrap().map(|error| error.kind());
+    assert!(matches!(error, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)), "{error:?}");
 }

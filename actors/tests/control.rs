@@ -175,6 +175,27 @@ async fn a_paused_listener_leaves_connections_in_the_backlog() {
 }
 
 #[actix::test]
+async fn a_listener_can_be_paused_before_anybody_has_connected() {
+    let server = LineServer::new(|_| Echo).workers(2).bind("127.0.0.1:0").unwrap();
+    let mut server = Server::start(server).await;
+    let listeners = server.handle.listeners().to_vec();
+    assert_eq!(listeners.iter().map(|listener| listener.local_addr).collect::<Vec<_>>(), server.handle.addresses());
+    assert!(within("the pause", server.handle.pause(listeners[1].id)).await.unwrap());
+    let mut late = Peer::connect(listeners[1].local_addr).await;
+    late.send(b"hello\n").await;
+    let early = greeted(&server, 1).await;
+    let sessions = server.sessions().await;
+    assert_eq!(sessions.iter().map(|session| session.listener).collect::<Vec<_>>(), [Some(listeners[0].id)]);
+    assert!(within("the resumption", server.handle.resume(listeners[1].id)).await.unwrap());
+    late.expect(b"hello\n").await;
+    drop((early, late));
+    for _ in 0..2 {
+        server.report().await;
+    }
+    server.end().await;
+}
+
+#[actix::test]
 async fn times_that_are_changed_hold_for_the_living() {
     tokio::time::pause();
     let mut server = Server::start(LineServer::new(|_| Echo).on_current_arbiter()).await;

@@ -5,9 +5,9 @@ mod support;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
-use actix_lines::{CloseReason, Drain, DrainProgress, Limits, LineServer, SessionEvent, Subscribe};
+use actix_lines::{CloseReason, Drain, DrainProgress, Limits, LineServer, Rate, SessionEvent, Subscribe};
 use support::{Echo, Peer, Server, within};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{net::TcpStream, sync::mpsc, time::Instant};
 
 /// Passes on how far a drain is.
 struct Watcher(mpsc::UnboundedSender<DrainProgress>);
@@ -110,5 +110,62 @@ async fn sessions_that_do_not_end_are_cut_at_the_deadline() {
     assert!((Duration::from_secs(20)..Duration::from_millis(20_500)).contains(&took), "{took:?}");
     for _ in 0..10 {
         assert_eq!(server.report().await.reason, CloseReason::Drained);
+    }
+}
+
+/// Has `count` connections that have sent a line wait in the backlog.
+async fn waiting(server: &Server, count: usize) -> Vec<Peer> {
+    for listener in server.handle.listeners() {
+        assert!(within("the pause", server.handle.pause(listener.id)).await.unwrap());
+    }
+    let mut peers = Vec::new();
+    for _ in 0..count {
+        let mut peer = server.connect().await;
+        peer.send(b"hello\n").await;
+        peers.push(peer);
+    }
+    assert_eq!(server.handle.stats().await.unwrap().opened, 0);
+    peers
+}
+
+#[actix::test]
+async fn what_lies_in_the_backlog_is_accepted_before_the_listener_is_closed() {
+    let server = || LineServer::new(|_| Echo);
+    for server in [server().on_current_arbiter(), server().workers(1), server().workers(2)] {
+        let server = Server::start(server).await;
+        let mut peers = waiting(&server, 300).await;
+        let report = actix_rt::spawn(server.handle.supervisor().send(Drain::within(Duration::from_secs(20))));
+        for peer in &mut peers {
+            peer.rest().await;
+        }
+        drop(peers);
+        let report = within("the drain", report).await.unwrap().unwrap();
+        assert_eq!((report.ended, report.cut), (300, 0));
+        assert!(TcpStream::connect(server.address()).await.is_err(), "the listener is closed");
+    }
+}
+
+#[actix::test]
+async fn who_would_have_to_wait_behind_a_drain_is_told_that_he_is_refused() {
+    tokio::time::pause();
+    let refusal = b"too many connections, try again later\r\n";
+    let rate = Some(Rate { per_second: 1, burst: 3 });
+    for limits in [Limits::builder().max_sessions(3), Limits::builder().accept_rate(rate)] {
+        let limits = limits.build().unwrap();
+        let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
+        let mut peers = waiting(&server, 13).await;
+        let report = actix_rt::spawn(server.handle.supervisor().send(Drain::within(Duration::from_secs(20))));
+        for peer in &mut peers[3..] {
+            assert_eq!(peer.rest().await, refusal);
+        }
+        // The drain has an eye on those that stay; they have a second.
+        for peer in peers.drain(..3) {
+            drop(peer);
+        }
+        let begin = Instant::now();
+        let report = within("the drain", report).await.unwrap().unwrap();
+        assert_eq!(report.ended + report.cut, 3);
+        assert!(begin.elapsed() <= Duration::from_secs(2), "{:?}", begin.elapsed());
+        assert_eq!(server.handle.stats().await.unwrap().refused.values().sum::<u64>(), 10);
     }
 }

@@ -71,14 +71,61 @@ async fn a_port_in_use_is_refused_in_words() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let error = LineServer::new(|_| Rot13).bind(address).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        format!(
-            "cannot listen on {address}: address already in use; choose another port, or end whoever listens there"
-        )
+    let begin = format!(
+        "cannot listen on {address}: address already in use; choose another port, or end whoever listens there"
+    );
+    let error = error.to_string();
+    assert!(error.starts_with(&begin), "{error}");
+    // The kernel chose it, so it is one of those.
+    assert!(
+        error.contains("an outgoing connection may have it") && error.contains("ip_local_reserved_ports"),
+        "{error}"
     );
     let error = LineServer::new(|_| Rot13).bind("no such host.invalid:1").unwrap_err();
     assert!(error.to_string().starts_with("cannot look up \"no such host.invalid:1\": "), "{error}");
+}
+
+#[actix::test]
+async fn the_wildcards_of_both_families_listen_on_one_port_whichever_comes_first() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("not tested: this machine has no IPv6");
+        return;
+    }
+    for [first, second] in [["[::]", "0.0.0.0"], ["0.0.0.0", "[::]"], ["[::]", "127.0.0.1"], ["127.0.0.1", "[::]"]] {
+        // One more on each side: places are kept.
+        let server = LineServer::new(|_| Echo).bind("127.0.0.1:0").unwrap().bind(format!("{first}:0")).unwrap();
+        let port = server.addresses()[1].port();
+        let server = server.bind(format!("{second}:{port}")).unwrap().bind("127.0.0.1:0").unwrap().start().unwrap();
+        let listeners: Vec<_> = server.listeners().iter().map(|listener| listener.local_addr.to_string()).collect();
+        assert_eq!(listeners[1..3], [format!("{first}:{port}"), format!("{second}:{port}")]);
+        let mut peers = Vec::new();
+        for (address, family) in [("127.0.0.1", "0.0.0.0"), ("[::1]", "[::]")] {
+            let mut peer = Peer::connect(format!("{address}:{port}").parse().unwrap()).await;
+            peer.send(b"hello\n").await;
+            peer.expect(b"hello\n").await;
+            let session = server.sessions(SessionQuery::default()).await.unwrap().sessions.pop().unwrap();
+            let is_v6 = server.listeners()[session.listener.unwrap().get()].local_addr.is_ipv6();
+            assert_eq!(is_v6, family == "[::]", "{first} and {second}: {address}");
+            peers.push(peer);
+        }
+        within("the abort", server.abort()).await.unwrap();
+    }
+}
+
+#[actix::test]
+async fn the_ipv6_wildcard_alone_serves_both_families() {
+    let Ok(server) = LineServer::new(|_| Echo).bind("[::]:0") else {
+        eprintln!("not tested: this machine has no IPv6");
+        return;
+    };
+    let server = server.start().unwrap();
+    let port = server.addresses()[0].port();
+    for address in ["127.0.0.1", "[::1]"] {
+        let mut peer = Peer::connect(format!("{address}:{port}").parse().unwrap()).await;
+        peer.send(b"hello\n").await;
+        peer.expect(b"hello\n").await;
+    }
+    within("the abort", server.abort()).await.unwrap();
 }
 
 #[actix::test]
@@ -314,8 +361,9 @@ async fn an_acceptor_that_fails_is_replaced_and_sessions_go_on() {
 async fn an_acceptor_that_fails_again_and_again_ends_the_server_with_an_error() {
     let socket = listener_with_its_own_port();
     let again = socket.try_clone().unwrap();
-    let server = LineServer::new(|_| Echo).workers(2).listen(socket).unwrap().start().unwrap();
-    let address = server.addresses()[0];
+    let server = LineServer::new(|_| Echo).workers(2).listen(socket).unwrap();
+    let server = server.bind("127.0.0.1:0").unwrap().start().unwrap();
+    let (address, other) = (server.addresses()[0], server.addresses()[1]);
     let mut failures = 0;
     let ended = within("the end", async {
         loop {
@@ -334,4 +382,7 @@ async fn an_acceptor_that_fails_again_and_again_ends_the_server_with_an_error() 
     let error = ended.await.unwrap_err();
     assert_eq!(error.to_string(), format!("cannot go on accepting on {address}: look above for what failed"));
     assert!(failures >= 6, "{failures}");
+    for address in [address, other] {
+        assert!(tokio::net::TcpStream::connect(address).await.is_err(), "every listener is closed");
+    }
 }
