@@ -74,6 +74,24 @@ pub trait LineHandler: Actor<Context = LineContext<Self>> {
         ctx.drain();
     }
 
+    /// So many messages that others had for the peer were dropped, because it does not read or its worker does not keep up:
+    /// what was said in a [`Room`](crate::Room), or pushed. Called before the next one is written, with those since the last
+    /// call, so that something may be written in their place. Also while the actor waits: what others say is written then,
+    /// too. The default does nothing.
+    ///
+    /// ```
+    /// # use actix_lines::{Line, LineContext, LineHandler};
+    /// # struct Chatter;
+    /// # impl actix::Actor for Chatter { type Context = LineContext<Self>; }
+    /// impl LineHandler for Chatter {
+    ///     # fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {}
+    ///     fn missed(&mut self, messages: u64, ctx: &mut Self::Context) {
+    ///         ctx.write(format!("* {messages} messages missed\n").as_bytes());
+    ///     }
+    /// }
+    /// ```
+    fn missed(&mut self, _messages: u64, _ctx: &mut Self::Context) {}
+
     /// The session's socket is done with. Not called after a panic; the supervisor has the report in any case.
     fn closed(&mut self, _report: &CloseReport) {}
 }

@@ -55,6 +55,7 @@ mod shared;
 mod admission;
 mod budget;
 mod control;
+mod delivery;
 mod log_limit;
 mod query;
 mod source;

@@ -89,7 +89,7 @@ pub enum PressurePolicy {
     /// leaves more than the limit in the outbox, because it writes without having been given a line.
     Disconnect,
     /// What is pushed is dropped, and counted in [`Pushed::dropped`](crate::Pushed::dropped). What the session's own
-    /// handler writes is not. The default.
+    /// handler writes is not. It is told how many: [`LineHandler::missed`](crate::LineHandler::missed). The default.
     #[default]
     DropNewest,
     /// It is taken all the same; the session reads nothing from its peer meanwhile. For pushes that something else bounds.

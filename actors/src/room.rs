@@ -3,20 +3,18 @@
 //! A message goes to each worker that has members, not to each member: the bytes are shared, and a worker writes them to
 //! its own members as it would a push, with the pressure policy of each. So saying costs what its members' writes cost.
 //! A worker that does not keep up holds back those who say something, and is never owed more than a bounded amount.
-//! Not here: the slots that members are known by (`worker`), what becomes of pushed bytes (`context`).
+//! Not here: how a worker tells its members (`delivery`), what becomes of pushed bytes (`context`).
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
     },
     task::Waker,
 };
 
 use bytes::Bytes;
-use slab::Slab;
 use tokio::sync::mpsc;
 
 use crate::{SessionId, shared::SharedBytes};
@@ -29,16 +27,12 @@ const MOST_BYTES: usize = 4 * CROWDED_BYTES;
 /// What a message weighs besides its bytes, so that empty ones weigh something. About the size of its place in the queue.
 const MESSAGE_BYTES: usize = 64;
 
-/// Members looked at before the sessions of a worker get a turn again, and bytes that each of them may have been given by
-/// then: they have to get rid of what they have, or it would be too much for their outbox.
-pub(crate) const DELIVERIES_PER_SLICE: usize = 1024;
-pub(crate) const BYTES_PER_SLICE: usize = 64 * 1024;
-
 /// Sessions that hear what is said to them all: publish and subscribe. A clone is the same room.
 ///
 /// Members may run on any workers, of any servers of this process, or without a server. They leave when they end. What one
-/// session says arrives at each member in the order it was said; what several say, in any order. A member that does not
-/// read is treated by its [`Pressure`](crate::Pressure), so it is never waited for.
+/// session says in a room arrives at each member in the order it was said; what several say, in any order. A member that
+/// does not read is treated by its [`Pressure`](crate::Pressure), so it is never waited for; it can tell how many messages
+/// are [missing](crate::LineHandler::missed).
 ///
 /// ```
 /// use actix::Actor;
@@ -72,11 +66,15 @@ struct Shared {
     /// The workers that have members.
     seats: RwLock<Vec<Seat>>,
     lost: AtomicU64,
+    /// Messages that workers were not given. No less than any seat's own count.
+    skipped: AtomicU64,
 }
 
 struct Seat {
     inbox: Arc<Inbox>,
     members: AtomicUsize,
+    /// Messages that this worker was not given: it only grows, also from one seat of a worker to its next.
+    skipped: AtomicU64,
 }
 
 /// Which room, for the tables of workers.
@@ -92,6 +90,7 @@ impl Room {
             id: RoomId(NEXT.fetch_add(1, Relaxed)),
             seats: RwLock::default(),
             lost: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
         }))
     }
 
@@ -99,7 +98,7 @@ impl Room {
     /// [`LineContext::say`](crate::LineContext::say), which also holds it back when the members' workers cannot keep up;
     /// whoever calls this has to bound himself, or bytes will be [lost](Self::lost).
     pub fn say(&self, bytes: impl Into<Bytes>) {
-        self.send(bytes.into().into(), None, |_| {});
+        self.send(bytes.into().into(), None, |_, _| {});
     }
 
     /// How many members there are.
@@ -115,14 +114,29 @@ impl Room {
         self.0.lost.load(Relaxed)
     }
 
-    /// Sends it to the workers that have members; `crowded` is told of those that do not keep up.
-    pub(crate) fn send(&self, bytes: SharedBytes, except: Option<SessionId>, mut crowded: impl FnMut(&Arc<Inbox>)) {
+    pub(crate) fn id(&self) -> RoomId {
+        self.0.id
+    }
+
+    /// Sends it to the workers that have members; `stuck` is told of those that do not keep up.
+    pub(crate) fn send(
+        &self,
+        bytes: SharedBytes,
+        except: Option<SessionId>,
+        mut stuck: impl FnMut(&Arc<Inbox>, Stuck),
+    ) {
         for seat in self.seats().iter() {
-            let said = Said { room: self.clone(), bytes: bytes.clone(), except };
+            let skipped = seat.skipped.load(Relaxed);
+            let said = Said { room: self.clone(), bytes: bytes.clone(), except, skipped };
             match seat.inbox.put(said) {
-                Put::Done => {}
-                Put::Crowded => crowded(&seat.inbox),
-                Put::Full => self.add_lost(seat.members.load(Relaxed) as u64),
+                Ok(()) => {}
+                Err(Stuck::Crowded) => stuck(&seat.inbox, Stuck::Crowded),
+                Err(Stuck::Full) => {
+                    self.0.skipped.fetch_add(1, Relaxed);
+                    seat.skipped.fetch_add(1, Relaxed);
+                    self.add_lost(seat.members.load(Relaxed) as u64);
+                    stuck(&seat.inbox, Stuck::Full);
+                }
             }
         }
     }
@@ -131,22 +145,31 @@ impl Room {
         self.0.lost.fetch_add(messages, Relaxed);
     }
 
+    /// A member did not lose what it said itself.
+    pub(crate) fn forgive_lost(&self) {
+        self.0.lost.fetch_sub(1, Relaxed);
+    }
+
     fn seats(&self) -> RwLockReadGuard<'_, Vec<Seat>> {
         // Nothing is ever left half done under the lock.
         self.0.seats.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A worker has one member more. Only the worker itself gives up its seat, so it cannot be gone in between.
-    fn enter(&self, inbox: &Arc<Inbox>) {
+    /// A worker has one member more. Only the worker itself gives up its seat, so it cannot be gone in between. Returns how
+    /// many messages it was not given until now.
+    pub(crate) fn enter(&self, inbox: &Arc<Inbox>) -> u64 {
         if let Some(seat) = self.seats().iter().find(|seat| Arc::ptr_eq(&seat.inbox, inbox)) {
             seat.members.fetch_add(1, Relaxed);
-            return;
+            return seat.skipped.load(Relaxed);
         }
         let mut seats = self.0.seats.write().unwrap_or_else(PoisonError::into_inner);
-        seats.push(Seat { inbox: Arc::clone(inbox), members: AtomicUsize::new(1) });
+        let skipped = self.0.skipped.load(Relaxed);
+        let (members, skipped_here) = (AtomicUsize::new(1), AtomicU64::new(skipped));
+        seats.push(Seat { inbox: Arc::clone(inbox), members, skipped: skipped_here });
+        skipped
     }
 
-    fn exit(&self, inbox: &Arc<Inbox>) {
+    pub(crate) fn exit(&self, inbox: &Arc<Inbox>) {
         let is_mine = |seat: &Seat| Arc::ptr_eq(&seat.inbox, inbox);
         let left = self.seats().iter().find(|seat| is_mine(seat)).map(|seat| seat.members.fetch_sub(1, Relaxed) - 1);
         if left == Some(0) {
@@ -172,19 +195,22 @@ pub(crate) struct Said {
     pub(crate) room: Room,
     pub(crate) bytes: SharedBytes,
     pub(crate) except: Option<SessionId>,
+    /// Messages before this one that the worker was not given.
+    pub(crate) skipped: u64,
 }
 
 impl Said {
-    fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         self.bytes.len() + MESSAGE_BYTES
     }
 }
 
-enum Put {
-    Done,
-    /// Taken, but whoever said it should say no more for now.
+/// How a worker does not keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stuck {
+    /// It has the message, but whoever said it should say no more for now.
     Crowded,
-    /// Not taken.
+    /// It has not.
     Full,
 }
 
@@ -196,13 +222,25 @@ pub(crate) struct Inbox {
     bytes: AtomicUsize,
     /// Nobody delivers any more.
     is_closed: AtomicBool,
-    /// Sessions that wait until there is less; looked at only if there may be one.
-    crowd: Mutex<Vec<Waker>>,
+    /// Looked at only if somebody may be in it.
+    crowd: Mutex<Crowd>,
     has_crowd: AtomicBool,
 }
 
+/// Sessions that wait until there is less to deliver.
+#[derive(Debug, Default)]
+struct Crowd {
+    wakers: Vec<Waker>,
+    /// How often all were woken.
+    woken: u64,
+}
+
+/// A place in a crowd, until it is woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wait(u64);
+
 impl Inbox {
-    pub(crate) fn new() -> (Arc<Self>, Hearing) {
+    pub(crate) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<Said>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let inbox = Arc::new(Self {
             sender,
@@ -211,160 +249,152 @@ impl Inbox {
             crowd: Mutex::default(),
             has_crowd: AtomicBool::new(false),
         });
-        (Arc::clone(&inbox), Hearing { inbox, receiver })
+        (inbox, receiver)
     }
 
-    fn put(&self, said: Said) -> Put {
+    fn put(&self, said: Said) -> Result<(), Stuck> {
         let weight = said.weight();
-        let before = self.bytes.fetch_add(weight, SeqCst);
-        if before > MOST_BYTES || self.sender.send(said).is_err() {
-            self.bytes.fetch_sub(weight, SeqCst);
-            return Put::Full;
+        // What is not taken never weighs anything: whoever waits would not hear that it is gone again.
+        let take = |bytes| (bytes <= MOST_BYTES).then_some(bytes + weight);
+        let Ok(before) = self.bytes.fetch_update(SeqCst, SeqCst, take) else { return Err(Stuck::Full) };
+        if self.sender.send(said).is_err() {
+            self.took(weight);
+            return Err(Stuck::Full);
         }
-        if before + weight > CROWDED_BYTES { Put::Crowded } else { Put::Done }
+        if before + weight > CROWDED_BYTES { Err(Stuck::Crowded) } else { Ok(()) }
     }
 
-    /// One has been delivered to all.
-    fn took(&self, weight: usize) {
+    /// So much has been delivered to all.
+    pub(crate) fn took(&self, weight: usize) {
         let left = self.bytes.fetch_sub(weight, SeqCst) - weight;
         if left <= CROWDED_BYTES / 4 && self.has_crowd.load(SeqCst) {
             self.wake_crowd();
         }
     }
 
+    /// Nobody delivers any more, and nobody waits for it.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, SeqCst);
+        self.wake_crowd();
+    }
+
     #[cold]
     fn wake_crowd(&self) {
-        let crowd = {
-            let mut crowd = self.crowd.lock().unwrap_or_else(PoisonError::into_inner);
+        let wakers = {
+            let mut crowd = self.crowd();
             self.has_crowd.store(false, SeqCst);
-            std::mem::take(&mut *crowd)
+            crowd.woken += 1;
+            std::mem::take(&mut crowd.wakers)
         };
-        crowd.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn crowd(&self) -> MutexGuard<'_, Crowd> {
+        // Nothing is ever left half done under the lock.
+        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether those who say something should wait.
-    pub(crate) fn is_crowded(&self) -> bool {
+    fn is_crowded(&self) -> bool {
         self.bytes.load(SeqCst) > CROWDED_BYTES / 4 && !self.is_closed.load(SeqCst)
     }
 
-    /// Has `waker` woken when there is less to deliver; false if that is so already.
-    pub(crate) fn wait(&self, waker: &Waker) -> bool {
-        let mut crowd = self.crowd.lock().unwrap_or_else(PoisonError::into_inner);
-        crowd.push(waker.clone());
-        self.has_crowd.store(true, SeqCst);
+    /// Has `waker` woken when there is less to deliver; `None` if that is so already. Whoever was woken and finds that there
+    /// is more again has to wait anew: `waits` is his place, which he may have lost.
+    pub(crate) fn wait(&self, waker: &Waker, waits: Option<Wait>) -> Option<Wait> {
+        let mut crowd = self.crowd();
+        let wait = Wait(crowd.woken);
+        if waits != Some(wait) {
+            crowd.wakers.push(waker.clone());
+            self.has_crowd.store(true, SeqCst);
+        }
         // Looked at after it was said that somebody waits: one of both sides sees the other.
-        self.is_crowded()
+        self.is_crowded().then_some(wait)
     }
 }
 
-/// The worker's end of an inbox. Once it is gone nobody waits for it.
-#[derive(Debug)]
-pub(crate) struct Hearing {
-    inbox: Arc<Inbox>,
-    receiver: mpsc::UnboundedReceiver<Said>,
-}
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::AtomicU32,
+        task::{Wake, Waker},
+    };
 
-impl Hearing {
-    pub(crate) async fn next(&mut self) -> Option<Said> {
-        self.receiver.recv().await
-    }
+    use super::*;
 
-    pub(crate) fn next_now(&mut self) -> Option<Said> {
-        self.receiver.try_recv().ok()
-    }
-}
+    #[derive(Default)]
+    struct Woken(AtomicU32);
 
-impl Drop for Hearing {
-    fn drop(&mut self) {
-        self.inbox.is_closed.store(true, SeqCst);
-        self.inbox.wake_crowd();
-    }
-}
-
-/// The members of one worker, room by room, by their slots.
-#[derive(Default)]
-pub(crate) struct Members(HashMap<RoomId, Slab<u32>>);
-
-/// A session's place in a room, on its worker.
-#[derive(Debug)]
-pub(crate) struct Place {
-    room: Room,
-    key: usize,
-}
-
-impl Members {
-    /// The session in `slot` enters a room, unless it is in it already.
-    pub(crate) fn join(&mut self, places: &mut Vec<Place>, slot: u32, room: &Room, inbox: &Arc<Inbox>) {
-        if places.iter().all(|place| place.room.0.id != room.0.id) {
-            let key = self.0.entry(room.0.id).or_default().insert(slot);
-            places.push(Place { room: room.clone(), key });
-            room.enter(inbox);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
         }
     }
 
-    pub(crate) fn leave(&mut self, places: &mut Vec<Place>, room: &Room, inbox: &Arc<Inbox>) {
-        if let Some(at) = places.iter().position(|place| place.room.0.id == room.0.id) {
-            self.give_up(places.swap_remove(at), inbox);
+    impl Woken {
+        fn times(&self) -> u32 {
+            self.0.load(SeqCst)
         }
     }
 
-    /// A session that ends gives up its place.
-    pub(crate) fn give_up(&mut self, place: Place, inbox: &Arc<Inbox>) {
-        let id = place.room.0.id;
-        if let Some(members) = self.0.get_mut(&id) {
-            members.remove(place.key);
-            if members.is_empty() {
-                self.0.remove(&id);
+    fn said(len: usize) -> Said {
+        Said { room: Room::new(), bytes: Bytes::from(vec![b'x'; len]).into(), except: None, skipped: 0 }
+    }
+
+    fn take_all(inbox: &Inbox, receiver: &mut mpsc::UnboundedReceiver<Said>) {
+        while let Ok(said) = receiver.try_recv() {
+            inbox.took(said.weight());
+        }
+    }
+
+    #[test]
+    fn what_is_not_taken_keeps_nobody_waiting() {
+        let (inbox, mut receiver) = Inbox::new();
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // Somebody who never bounds himself, with messages that alone would be a reason to wait.
+            scope.spawn(|| {
+                while !is_over.load(SeqCst) {
+                    let _ = inbox.put(said(CROWDED_BYTES));
+                }
+            });
+            for round in 1..=200 {
+                while inbox.put(said(10_000)) != Err(Stuck::Full) {}
+                // From here on nothing fits until all that was taken is delivered but for what is taken meanwhile.
+                let waits = inbox.wait(&waker, None);
+                while waits.is_some() && woken.times() < round {
+                    take_all(&inbox, &mut receiver);
+                    std::thread::yield_now();
+                }
+                if waits.is_none() {
+                    woken.0.store(round, SeqCst);
+                }
             }
-        }
-        place.room.exit(inbox);
-    }
-}
-
-/// A message that is being delivered, some members at a time.
-pub(crate) struct Delivery {
-    said: Said,
-    /// Where in the room's table it is. Members that come meanwhile may or may not hear of it; none does twice.
-    next: usize,
-}
-
-impl Delivery {
-    pub(crate) fn new(said: Said) -> Self {
-        Self { said, next: 0 }
+            is_over.store(true, SeqCst);
+        });
+        take_all(&inbox, &mut receiver);
+        assert_eq!(inbox.bytes.load(SeqCst), 0);
     }
 
-    /// Length of the message, in bytes.
-    pub(crate) fn len(&self) -> usize {
-        self.said.bytes.len()
-    }
-
-    /// Delivers it to `most` places at most. `offer` writes to a slot, or says that it did not. Returns the places looked
-    /// at, or `None` when all were.
-    pub(crate) fn go_on(
-        &mut self,
-        members: &Members,
-        inbox: &Inbox,
-        most: usize,
-        mut offer: impl FnMut(u32, &Said) -> bool,
-    ) -> Option<usize> {
-        let table = members.0.get(&self.said.room.0.id);
-        let end = table.map_or(0, Slab::capacity);
-        let until = end.min(self.next.saturating_add(most));
-        let mut lost = 0;
-        for slot in (self.next..until).filter_map(|key| table?.get(key)) {
-            if !offer(*slot, &self.said) {
-                lost += 1;
-            }
-        }
-        if lost > 0 {
-            self.said.room.add_lost(lost);
-        }
-        let looked_at = until.saturating_sub(self.next);
-        self.next = until;
-        if until < end {
-            return Some(looked_at);
-        }
-        inbox.took(self.said.weight());
-        None
+    #[test]
+    fn whoever_was_woken_in_vain_is_woken_again() {
+        let (inbox, mut receiver) = Inbox::new();
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        assert_eq!(inbox.put(said(2 * CROWDED_BYTES)), Err(Stuck::Crowded));
+        let first = inbox.wait(&waker, None);
+        assert!(first.is_some());
+        // Looks again and again, and is in the crowd once.
+        assert_eq!(inbox.wait(&waker, first), first);
+        take_all(&inbox, &mut receiver);
+        assert_eq!(woken.times(), 1);
+        // Before it has its turn others have said something.
+        assert_eq!(inbox.put(said(2 * CROWDED_BYTES)), Err(Stuck::Crowded));
+        assert!(inbox.wait(&waker, first).is_some());
+        take_all(&inbox, &mut receiver);
+        assert_eq!(woken.times(), 2);
+        assert_eq!(inbox.wait(&waker, None), None);
     }
 }

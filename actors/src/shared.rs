@@ -6,7 +6,7 @@
 
 use std::{
     mem,
-    ops::Deref,
+    ops::{Deref, Range},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::LazyLock,
 };
@@ -32,6 +32,11 @@ impl SharedBytes {
     /// The same as plain bytes, at the price of an allocation: for messages that are cloned and dropped elsewhere.
     pub(crate) fn into_bytes(self) -> Bytes {
         Bytes::from_owner(self)
+    }
+
+    /// A part of them, which shares them.
+    pub(crate) fn slice(&self, range: Range<usize>) -> Self {
+        Self(self.0.slice(range))
     }
 
     /// Forgets the first `count` bytes.

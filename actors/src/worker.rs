@@ -26,13 +26,14 @@ use crate::{
     admission::Place,
     budget,
     control::Control,
+    delivery::{self, Hearing, Members, Messages, Moved},
     framing::SLACK_BYTES,
     limits::{CARRY_BYTES, Pressure, PressurePolicy, SCRATCH_BYTES, SessionLimits},
     log_limit::LogLimit,
     outbox::Outbox,
     query::{SessionFilter, SessionInfo, SessionQuery, SessionState},
     rate::{Allowance, Grant, Member, RateGroup, RateLimit, Unit},
-    room::{self, BYTES_PER_SLICE, DELIVERIES_PER_SLICE, Delivery, Hearing, Inbox, Members, Room},
+    room::{Inbox, Room, Stuck, Wait},
     shared::SharedBytes,
     supervisor::{Answer, Answered, Batch},
 };
@@ -193,8 +194,10 @@ struct Rare {
     undelivered: u64,
     tail: u64,
     /// Pushed by others, to be written in the next turn.
-    pushed: Vec<SharedBytes>,
+    pushed: Pushes,
     pushed_len: usize,
+    /// Messages that were dropped since the last one that was pushed.
+    missed: u64,
     /// Its handler's own choice.
     pressure: Option<Pressure>,
     /// The same, for how fast it is read.
@@ -203,10 +206,43 @@ struct Rare {
     /// Bytes of a payload that have yet to come.
     payload: u64,
     /// The rooms that it is in, and whom it waits for before it says more in one.
-    rooms: Vec<room::Place>,
-    crowded: Option<Arc<Inbox>>,
+    rooms: Vec<delivery::Place>,
+    crowded: Option<(Arc<Inbox>, Wait)>,
     /// Who waits for its report besides the supervisor.
     report_to: Option<oneshot::Sender<CloseReport>>,
+}
+
+/// Bytes that others push, and how many messages before them were dropped.
+#[derive(Debug)]
+pub(crate) struct Push {
+    pub(crate) missed: u64,
+    pub(crate) bytes: SharedBytes,
+}
+
+/// In the order in which they came. Most often there is one: it takes no memory of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Pushes {
+    first: Option<Push>,
+    others: Vec<Push>,
+}
+
+impl Pushes {
+    fn add(&mut self, push: Push) {
+        if self.first.is_none() {
+            self.first = Some(push);
+        } else {
+            self.others.push(push);
+        }
+    }
+}
+
+impl IntoIterator for Pushes {
+    type Item = Push;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<Push>, std::vec::IntoIter<Push>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.first.into_iter().chain(self.others)
+    }
 }
 
 /// What one turn adds to a session's counters.
@@ -243,6 +279,13 @@ impl Slots {
     fn at(&mut self, index: u32) -> &mut Option<Slot> {
         let index = index as usize;
         &mut self.chunks[index / CHUNK][index % CHUNK]
+    }
+
+    /// A member of a room is elsewhere in the room's table.
+    fn note(&mut self, moved: &Moved) {
+        if let Some(rare) = self.at(moved.slot).as_mut().and_then(|slot| slot.rare.as_mut()) {
+            moved.note(&mut rare.rooms);
+        }
     }
 
     fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
@@ -311,7 +354,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(index: usize, limits: SessionLimits, upstream: Option<Upstream>) -> Rc<Self> {
-        let (inbox, said) = Inbox::new();
+        let (inbox, said) = Hearing::new();
         Rc::new(Self {
             index,
             limits: Cell::new(limits),
@@ -597,35 +640,52 @@ impl Worker {
 
     pub(crate) fn join(&self, index: u32, room: &Room) {
         let mut members = self.members.borrow_mut();
-        self.slot(index, |slot| members.join(&mut slot.rare().rooms, index, room, &self.inbox));
+        self.slot(index, |slot| {
+            let id = slot.id;
+            members.join(&mut slot.rare().rooms, id, index, room, &self.inbox);
+        });
     }
 
     pub(crate) fn leave(&self, index: u32, room: &Room) {
         let mut members = self.members.borrow_mut();
-        self.slot(index, |slot| {
-            if let Some(rare) = &mut slot.rare {
-                members.leave(&mut rare.rooms, room, &self.inbox);
-            }
-        });
+        let take = |slot: &mut Slot| members.take_place(&mut slot.rare.as_mut()?.rooms, room);
+        if let Some(place) = self.slot(index, take) {
+            let mut slots = self.slots.borrow_mut();
+            members.give_up(place, &self.inbox, |moved| slots.note(&moved));
+        }
     }
 
     /// A session that ends leaves its rooms.
     pub(crate) fn leave_rooms(&self, index: u32) {
         let rooms = self.slot(index, |slot| slot.rare.as_mut().map(|rare| std::mem::take(&mut rare.rooms)));
         let mut members = self.members.borrow_mut();
-        rooms.unwrap_or_default().into_iter().for_each(|place| members.give_up(place, &self.inbox));
+        let mut slots = self.slots.borrow_mut();
+        for place in rooms.unwrap_or_default() {
+            members.give_up(place, &self.inbox, |moved| slots.note(&moved));
+        }
     }
 
     /// Has the other members of a room write `bytes`. True if the session should say no more for now.
     pub(crate) fn say(&self, index: u32, room: &Room, bytes: SharedBytes) -> bool {
         let id = self.slot(index, |slot| slot.id);
         let mut crowded = None;
-        room.send(bytes, Some(id), |inbox| crowded = Some(Arc::clone(inbox)));
+        let mut is_lost_here = false;
+        room.send(bytes, Some(id), |inbox, stuck| match stuck {
+            Stuck::Crowded => crowded = Some(Arc::clone(inbox)),
+            Stuck::Full => is_lost_here |= Arc::ptr_eq(inbox, &self.inbox),
+        });
+        if is_lost_here {
+            let mut members = self.members.borrow_mut();
+            self.slot(index, |slot| members.forgive(slot.rare.as_ref().map_or(&[], |rare| &rare.rooms), room));
+        }
         let Some(inbox) = crowded else { return false };
         self.slot(index, |slot| {
-            let waits = slot.waker.as_ref().is_some_and(|waker| inbox.wait(waker));
-            slot.rare().crowded = waits.then_some(inbox);
-            waits
+            let Some(waker) = slot.waker.clone() else { return false };
+            let crowded = &mut slot.rare().crowded;
+            let before = crowded.take().filter(|(known, _)| Arc::ptr_eq(known, &inbox));
+            let wait = inbox.wait(&waker, before.map(|(_, wait)| wait));
+            *crowded = wait.map(|wait| (inbox, wait));
+            crowded.is_some()
         })
     }
 
@@ -633,33 +693,30 @@ impl Worker {
     pub(crate) fn is_crowded(&self, index: u32) -> bool {
         self.slot(index, |slot| {
             let Some(rare) = &mut slot.rare else { return false };
-            rare.crowded.take_if(|inbox| !inbox.is_crowded());
+            let Some((inbox, wait)) = rare.crowded.take() else { return false };
+            // It may have been woken, and others have said something before its turn.
+            let wait = slot.waker.as_ref().and_then(|waker| inbox.wait(waker, Some(wait)));
+            rare.crowded = wait.map(|wait| (inbox, wait));
             rare.crowded.is_some()
         })
     }
 
-    /// Delivers of what was said in rooms a slice; false when nothing is left of it.
-    fn deliver(&self, delivery: &mut Option<Delivery>, said: &mut Hearing) -> bool {
+    /// Delivers of what was said in rooms a slice; true if others should get their turns before the next one.
+    fn deliver(&self, said: &mut Hearing) -> bool {
         let default = self.limits.get().pressure;
-        let members = self.members.borrow();
-        let mut slots = self.slots.borrow_mut();
-        let (mut left, mut bytes_left) = (DELIVERIES_PER_SLICE, BYTES_PER_SLICE);
-        while let Some(mut current) = delivery.take().or_else(|| said.next_now().map(Delivery::new)) {
-            let done = current.go_on(&members, &self.inbox, left, |slot, said| {
-                let Some(slot) = slots.at(slot) else { return true };
-                Some(slot.id) == said.except || slot.closing || slot.offer(&said.bytes, default, &self.told)
-            });
-            // What had no members left took some time, too.
-            left = left.saturating_sub(done.unwrap_or(0).max(1));
-            bytes_left = bytes_left.saturating_sub(current.len());
-            if done.is_some() {
-                *delivery = Some(current);
-            }
-            if left == 0 || bytes_left == 0 {
-                return true;
-            }
-        }
-        false
+        let is_cut = {
+            let mut members = self.members.borrow_mut();
+            let mut slots = self.slots.borrow_mut();
+            said.deliver(&mut members, |slot, missed, messages| match slots.at(slot) {
+                Some(slot) if !slot.closing => {
+                    slot.miss(missed);
+                    slot.offer_messages(&messages, default, &self.told)
+                }
+                _ => 0,
+            })
+        };
+        said.let_go();
+        is_cut
     }
 
     /// The counters of this worker, its living sessions included.
@@ -790,7 +847,7 @@ impl Worker {
     fn drain(&self, over: Duration, goodbye: &SharedBytes) {
         self.draining.set(true);
         if !goodbye.is_empty() {
-            self.slots.borrow_mut().iter_mut().for_each(|slot| slot.push(goodbye, &self.told));
+            self.slots.borrow_mut().iter_mut().for_each(|slot| slot.push(goodbye.clone(), &self.told));
         }
         self.spread.set(Some(Spread { since: Instant::now(), over, told: 0 }));
         self.drain_on();
@@ -830,7 +887,7 @@ impl Worker {
             Question::Kick { whom, goodbye } => {
                 for slot in sessions.filter(|slot| !slot.closing && whom.has(&slot.info(self.index, moment))) {
                     if !goodbye.is_empty() {
-                        slot.push(goodbye, &self.told);
+                        slot.push(goodbye.clone(), &self.told);
                     }
                     slot.tell(Command::Kick, &self.told);
                     answer.count += 1;
@@ -1059,36 +1116,57 @@ impl Slot {
         self.commands.has(Command::Evict)
     }
 
-    /// Whether `more` bytes would be more than others may have waiting in this session.
-    fn is_full(&self, more: usize, limit: usize) -> bool {
+    /// How many more bytes others may have waiting in this session; `None` where it is over that already.
+    fn room_left(&self, limit: usize) -> Option<usize> {
         let pushed = self.rare.as_ref().map_or(0, |rare| rare.pushed_len);
-        self.outbox_len as usize + pushed + more > limit
+        limit.checked_sub(self.outbox_len as usize + pushed)
     }
 
     /// Has the session write `bytes` in its next turn, unless its outbox holds too much: then its policy says what
     /// becomes of it, and this is false.
     fn offer(&mut self, bytes: &SharedBytes, default: Pressure, told: &Cell<usize>) -> bool {
+        self.offer_messages(&Messages::one(bytes, &[bytes.len()]), default, told) == 0
+    }
+
+    /// The same for some messages, of which those that fit are taken. Returns how many were not.
+    fn offer_messages(&mut self, messages: &Messages<'_>, default: Pressure, told: &Cell<usize>) -> u64 {
         let Pressure { policy, hard, .. } = self.pressure(default);
-        let takes = policy == PressurePolicy::PauseReader || !self.is_full(bytes.len(), hard);
-        if takes {
-            self.push(bytes, told);
-        } else if policy == PressurePolicy::Disconnect {
-            self.tell(Command::Overflow, told);
+        let taken = match (policy, self.room_left(hard)) {
+            (PressurePolicy::PauseReader, _) => messages.count(),
+            (_, Some(bytes)) => messages.fitting(bytes),
+            (_, None) => 0,
+        };
+        if taken > 0 {
+            self.push(messages.first(taken), told);
         }
-        takes
+        let lost = (messages.count() - taken) as u64;
+        if lost > 0 {
+            self.miss(lost);
+            if policy == PressurePolicy::Disconnect {
+                self.tell(Command::Overflow, told);
+            }
+        }
+        lost
+    }
+
+    /// It is told of these before the next bytes that others push.
+    pub(crate) fn miss(&mut self, messages: u64) {
+        if messages > 0 {
+            self.rare().missed += messages;
+        }
     }
 
     /// Has the session write `bytes` in its next turn.
-    fn push(&mut self, bytes: &SharedBytes, told: &Cell<usize>) {
+    fn push(&mut self, bytes: SharedBytes, told: &Cell<usize>) {
         let rare = self.rare();
-        rare.pushed.push(bytes.clone());
         rare.pushed_len += bytes.len();
+        rare.pushed.add(Push { missed: std::mem::take(&mut rare.missed), bytes });
         self.tell(Command::Push, told);
     }
 
     /// What others had pushed since it was last taken.
-    pub(crate) fn take_pushed(&mut self) -> Vec<SharedBytes> {
-        let Some(rare) = &mut self.rare else { return Vec::new() };
+    pub(crate) fn take_pushed(&mut self) -> Pushes {
+        let Some(rare) = &mut self.rare else { return Pushes::default() };
         rare.pushed_len = 0;
         std::mem::take(&mut rare.pushed)
     }
@@ -1231,8 +1309,7 @@ pub(crate) async fn look_after(
     spread.set_missed_tick_behavior(MissedTickBehavior::Delay);
     worker.is_looked_after.set(true);
     // A worker has one such task, so they are there.
-    let mut said = worker.said.take().unwrap_or_else(|| Inbox::new().1);
-    let mut delivery = None;
+    let mut said = worker.said.take().unwrap_or_else(|| Hearing::new().1);
     let mut delivers = false;
     let mut open = true;
     let mut send_at = None;
@@ -1246,11 +1323,8 @@ pub(crate) async fn look_after(
                 Some(Order::Answer { token, question }) => worker.send_reports(Some(worker.answer(token, &question))),
                 None => open = false,
             },
-            heard = said.next(), if !delivers => {
-                delivery = heard.map(Delivery::new);
-                delivers = worker.deliver(&mut delivery, &mut said);
-            }
-            () = tokio::task::yield_now(), if delivers => delivers = worker.deliver(&mut delivery, &mut said),
+            () = said.wait(), if !delivers => delivers = worker.deliver(&mut said),
+            () = tokio::task::yield_now(), if delivers => delivers = worker.deliver(&mut said),
             () = worker.reports_ready.notified() => {
                 worker.evict_if_needed();
                 if !worker.reports.borrow().is_empty() {

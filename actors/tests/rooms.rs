@@ -4,7 +4,12 @@
 mod support;
 
 use std::{
+    cell::{Cell, RefCell},
+    io,
+    pin::Pin,
+    rc::Rc,
     sync::{Arc, mpsc},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -15,18 +20,123 @@ use actix_lines::{
 };
 use bytes::Bytes;
 use support::{Peer, Server, eventually, within};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+/// A peer that takes everything and says nothing; each write is noted, with the number of the peer.
+struct Sink {
+    number: usize,
+    writes: Rc<RefCell<Vec<(usize, usize)>>>,
+    written: Rc<Cell<usize>>,
+}
+
+impl AsyncRead for Sink {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Sink {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.writes.borrow_mut().push((self.number, bytes.len()));
+        self.written.set(self.written.get() + bytes.len());
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Is in its room from its first turn on, and announces itself if it is to.
+struct Member {
+    room: Room,
+    hello: &'static str,
+}
+
+impl Actor for Member {
+    type Context = LineContext<Self>;
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.join(&self.room);
+        if !self.hello.is_empty() {
+            ctx.say(&self.room, self.hello);
+        }
+    }
+}
+
+impl LineHandler for Member {
+    fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {}
+}
+
+/// Sessions in `room` whose peers take everything, and what they were written.
+struct Crowd {
+    members: usize,
+    writes: Rc<RefCell<Vec<(usize, usize)>>>,
+    written: Rc<Cell<usize>>,
+}
+
+impl Crowd {
+    async fn enter(room: &Room, members: usize) -> Self {
+        let crowd = Self::begin(room, members, "");
+        crowd.all_in(room).await;
+        crowd
+    }
+
+    fn begin(room: &Room, members: usize, hello: &'static str) -> Self {
+        let (writes, written) = (Rc::default(), Rc::default());
+        for number in 0..members {
+            let sink = Sink { number, writes: Rc::clone(&writes), written: Rc::clone(&written) };
+            LineSession::new(Transport::new(sink)).start(Member { room: room.clone(), hello });
+        }
+        Self { members, writes, written }
+    }
+
+    async fn all_in(&self, room: &Room) {
+        eventually("all to be in the room", async || room.members() == self.members).await;
+    }
+
+    /// Waits until each of them was written `bytes` bytes; returns the writes.
+    async fn hears(&self, bytes: usize) -> Vec<(usize, usize)> {
+        eventually("all to hear it", async || self.written.get() >= self.members * bytes).await;
+        self.written.set(0);
+        let writes = std::mem::take(&mut *self.writes.borrow_mut());
+        let mut each = vec![0; self.members];
+        writes.iter().for_each(|(number, bytes)| each[*number] += bytes);
+        assert!(each.iter().all(|heard| *heard == bytes), "each hears everything once");
+        writes
+    }
+}
+
+/// Bytes whose destructor panics.
+struct Bomb(Vec<u8>);
+
+impl AsRef<[u8]> for Bomb {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("as the test wants it");
+    }
+}
 
 /// Says every line to the others of its room, but for a few that it does as it is told.
 struct Chatter {
     room: Room,
     /// Somebody has to say something for it to go on from `block`.
     gate: Option<Arc<std::sync::Mutex<mpsc::Receiver<()>>>>,
+    /// Its peer is told of messages that are missing.
+    tells_missed: bool,
 }
 
 impl Chatter {
     fn new(room: &Room) -> Self {
-        Self { room: room.clone(), gate: None }
+        Self { room: room.clone(), gate: None, tells_missed: false }
     }
 }
 
@@ -35,6 +145,12 @@ impl Actor for Chatter {
 }
 
 impl LineHandler for Chatter {
+    fn missed(&mut self, messages: u64, ctx: &mut Self::Context) {
+        if self.tells_missed {
+            ctx.write(format!("missed {messages}\n").as_bytes());
+        }
+    }
+
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         let of = |policy| Pressure { policy, hard: 100_000, soft: None };
         match line.text() {
@@ -46,9 +162,16 @@ impl LineHandler for Chatter {
                 ctx.leave(&self.room);
                 ctx.write(b"left\n");
             }
+            b"tell" => self.tells_missed = true,
             b"drop" => ctx.set_pressure(of(PressurePolicy::DropNewest)),
             b"take" => ctx.set_pressure(of(PressurePolicy::PauseReader)),
             b"disconnect" => ctx.set_pressure(of(PressurePolicy::Disconnect)),
+            b"flood" => {
+                // More than its worker can be owed, and none of it heard by whoever says it.
+                let line = Bytes::from([&b"z".repeat(9999)[..], b"\n"].concat());
+                (0..500).for_each(|_| ctx.say(&self.room, line.clone()));
+                ctx.write(b"flooded\n");
+            }
             b"block" => {
                 ctx.write(b"blocked\n");
                 // In another turn, when that has been sent. All of its worker is held up, and none of the others.
@@ -381,4 +504,235 @@ async fn whoever_waits_for_a_worker_that_ends_goes_on() {
     sayer.send(b"join\n").await;
     sayer.expect(b"joined\n").await;
     arbiter.join().unwrap();
+}
+
+#[actix::test]
+async fn a_burst_is_one_write_for_each_member_in_a_room_of_any_size() {
+    for members in [100, 505, 520, 1000, 5000] {
+        let room = Room::new();
+        let crowd = Crowd::enter(&room, members).await;
+        for _ in 0..10 {
+            room.say(&[b'x'; 64][..]);
+        }
+        let writes = crowd.hears(640).await;
+        assert_eq!(writes.len(), members, "of a room with {members} members");
+        // What is more than a slice's worth of bytes comes in as few as there may be.
+        let message = Bytes::from(vec![b'y'; 10_000]);
+        (0..18).for_each(|_| room.say(message.clone()));
+        let writes = crowd.hears(180_000).await;
+        assert_eq!(writes.len(), 3 * members, "of a room with {members} members");
+        assert_eq!(room.lost(), 0);
+    }
+}
+
+#[actix::test]
+async fn between_two_turns_of_others_a_large_room_hears_a_bounded_amount() {
+    const MEMBERS: usize = 5000;
+    let room = Room::new();
+    let crowd = Crowd::enter(&room, MEMBERS).await;
+    let (ours, mut typist) = tokio::io::duplex(16);
+    LineSession::new(Transport::new(ours)).start(Chatter::new(&Room::new()));
+    let message = Bytes::from(vec![b'm'; 20_000]);
+    (0..30).for_each(|_| room.say(message.clone()));
+    let writes = || crowd.writes.borrow().len();
+    let mut most = 0;
+    // Ten bursts: often enough for the typist to be answered at all kinds of moments.
+    while crowd.written.get() < 540_000 * MEMBERS {
+        let before = writes();
+        typist.write_all(b"leave\n").await.unwrap();
+        within("an answer", typist.read_exact(&mut [0; 5])).await.unwrap();
+        most = most.max(writes() - before);
+    }
+    // One slice that was under way when it was typed, one before the session's turn, one before the test's.
+    assert!(most <= 3 * 1024, "{most} members heard something before a line was answered");
+    let writes = crowd.hears(600_000).await;
+    let most = writes.iter().map(|(_, bytes)| *bytes).max().unwrap();
+    assert!(most <= 64 * 1024, "{most} bytes for a member at once");
+}
+
+#[actix::test]
+async fn a_small_room_need_not_wait_for_a_large_one() {
+    const MEMBERS: usize = 5000;
+    let (large, small) = (Room::new(), Room::new());
+    let crowd = Crowd::enter(&large, MEMBERS).await;
+    let few = Crowd::enter(&small, 2).await;
+    let message = Bytes::from(vec![b'm'; 60_000]);
+    (0..10).for_each(|_| large.say(message.clone()));
+    small.say("hello\n");
+    few.hears(6).await;
+    let heard = crowd.writes.borrow().len();
+    assert!(heard < 4 * MEMBERS, "{heard} of {} writes came before", 10 * MEMBERS);
+    crowd.hears(600_000).await;
+}
+
+#[actix::test]
+async fn those_who_come_at_once_are_announced_together() {
+    const MEMBERS: usize = 2000;
+    const HELLO: &str = "* somebody is here\n";
+    let room = Room::new();
+    let crowd = Crowd::begin(&room, MEMBERS, HELLO);
+    crowd.all_in(&room).await;
+    // Each has heard those who came after it, and perhaps some who came before.
+    room.say("*");
+    let ends = |(_, bytes): &&(usize, usize)| bytes % HELLO.len() == 1;
+    let (mut seen, mut ended) = (0, 0);
+    eventually("all to hear the last word", async || {
+        let writes = crowd.writes.borrow();
+        ended += writes[seen..].iter().filter(ends).count();
+        seen = writes.len();
+        ended == MEMBERS
+    })
+    .await;
+    let writes = crowd.writes.borrow().len();
+    assert!(writes <= 20 * MEMBERS, "{writes} writes for {MEMBERS} announcements");
+}
+
+#[actix::test]
+async fn who_comes_and_goes_in_the_middle_of_a_delivery_changes_nothing_for_the_others() {
+    const MEMBERS: usize = 3000;
+    let room = Room::new();
+    let mut ends = Vec::new();
+    for _ in 0..MEMBERS {
+        let (ours, mut theirs) = tokio::io::duplex(100);
+        LineSession::new(Transport::new(ours)).start(Chatter::new(&room));
+        theirs.write_all(b"join\n").await.unwrap();
+        theirs.read_exact(&mut [0; 7]).await.unwrap();
+        ends.push(theirs);
+    }
+    room.say("one\n");
+    tokio::task::yield_now().await;
+    // While some have heard it and others have not, a third of them leaves, in no order, and a few come.
+    let (mut gone, mut stay) = (Vec::new(), Vec::new());
+    for (number, end) in ends.into_iter().enumerate() {
+        if number * 7919 % 3 == 0 { gone.push(end) } else { stay.push(end) }
+    }
+    for end in &mut gone {
+        end.write_all(b"leave\n").await.unwrap();
+        if room.members() % 100 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    eventually("a third to leave", async || room.members() == MEMBERS - gone.len()).await;
+    room.say("two\n");
+    for end in &mut stay {
+        let mut heard = [0; 8];
+        within("both messages", end.read_exact(&mut heard)).await.unwrap();
+        assert_eq!(&heard, b"one\ntwo\n");
+    }
+    room.say("three\n");
+    for end in &mut stay {
+        let mut heard = [0; 6];
+        within("the third", end.read_exact(&mut heard)).await.unwrap();
+        assert_eq!(&heard, b"three\n", "nobody hears a message twice");
+    }
+}
+
+#[actix::test]
+async fn a_member_is_told_how_many_messages_are_missing_where_they_are() {
+    let room = Room::new();
+    let (ours, mut slow) = tokio::io::duplex(1000);
+    LineSession::new(Transport::new(ours)).start(Chatter::new(&room));
+    slow.write_all(b"join\ndrop\ntell\n").await.unwrap();
+    slow.read_exact(&mut [0; 7]).await.unwrap();
+    // Who hears everything, after both were told.
+    let (ours, mut witness) = tokio::io::duplex(20_000);
+    LineSession::new(Transport::new(ours)).start(Chatter::new(&room));
+    witness.write_all(b"join\n").await.unwrap();
+    witness.read_exact(&mut [0; 7]).await.unwrap();
+    let mut number = 0;
+    let mut expected = String::new();
+    for gap in 0..3 {
+        let lost = room.lost();
+        while room.lost() < lost + 5 {
+            let (message, before) = (format!("{number:0>9999}\n"), room.lost());
+            number += 1;
+            room.say(message.clone());
+            within("the witness", witness.read_exact(&mut [0; 10_000])).await.unwrap();
+            if room.lost() == before {
+                expected += &message;
+            }
+        }
+        let mut heard = vec![0; expected.len()];
+        within("what was not lost", slow.read_exact(&mut heard)).await.unwrap();
+        assert!(heard == expected.as_bytes(), "gap {gap}");
+        expected = format!("missed {}\n", room.lost() - lost);
+    }
+    room.say("the end\n");
+    expected += "the end\n";
+    let mut heard = vec![0; expected.len()];
+    within("the last gap", slow.read_exact(&mut heard)).await.unwrap();
+    assert_eq!(String::from_utf8(heard).unwrap(), expected);
+}
+
+#[actix::test]
+async fn members_are_told_what_their_worker_was_not_given_but_not_what_they_said_or_came_too_late_for() {
+    let (open, gate) = mpsc::channel();
+    let gate = Arc::new(std::sync::Mutex::new(gate));
+    let room = Room::new();
+    let of = room.clone();
+    let chatter = move |_: &_| Chatter { gate: Some(Arc::clone(&gate)), ..Chatter::new(&of) };
+    let server = Server::start(LineServer::new(chatter).workers(1)).await;
+    let (mut one, mut two) = (member(&server).await, member(&server).await);
+    for peer in [&mut one, &mut two] {
+        peer.send(b"take\ntell\nleave\njoin\n").await;
+        peer.expect(b"left\njoined\n").await;
+    }
+    let line = [&b"z".repeat(9999)[..], b"\n"].concat();
+    one.send(b"block\n").await;
+    one.expect(b"blocked\n").await;
+    for _ in 0..500 {
+        room.say(line.clone());
+    }
+    let lost = room.lost() / 2;
+    assert!((50..150).contains(&lost), "of 5 MB, 4 MiB are kept: {lost}");
+    open.send(()).unwrap();
+    for _ in lost..500 {
+        one.expect(&line).await;
+        two.expect(&line).await;
+    }
+    let mut late = member(&server).await;
+    late.send(b"tell\n").await;
+    room.say("end\n");
+    let expected = format!("missed {lost}\nend\n");
+    one.expect(expected.as_bytes()).await;
+    two.expect(expected.as_bytes()).await;
+    late.expect(b"end\n").await;
+    // What a session says itself it does not miss: it says more than fits, in one turn.
+    one.send(b"flood\nhello\n").await;
+    one.expect(b"flooded\n").await;
+    for _ in lost..500 {
+        two.expect(&line).await;
+    }
+    let flooded = room.lost() - 2 * lost;
+    assert_eq!(flooded, 2 * lost, "two of three lost what the third said");
+    two.expect(format!("missed {lost}\nhello\n").as_bytes()).await;
+    room.say("bye\n");
+    one.expect(b"bye\n").await;
+}
+
+#[actix::test]
+async fn a_destructor_of_what_was_said_ends_nothing_wherever_it_runs() {
+    let room = Room::new();
+    let of = room.clone();
+    let mut server = Server::start(LineServer::new(move |_| Chatter::new(&of)).workers(2)).await;
+    let (mut one, mut two, mut stuck) = (member(&server).await, member(&server).await, member(&server).await);
+    stuck.send(b"drop\n").await;
+    for round in 0..10_u8 {
+        // Alone, and joined with others; the last with nobody but a session that ends.
+        for messages in 1..3 {
+            (0..messages).for_each(|_| room.say(Bytes::from_owner(Bomb(vec![round; 50_000]))));
+            for _ in 0..messages {
+                one.expect(&[round; 50_000]).await;
+                two.expect(&[round; 50_000]).await;
+            }
+        }
+    }
+    drop(stuck);
+    server.report().await;
+    one.send(b"still here\n").await;
+    two.expect(b"still here\n").await;
+    drop((one, two));
+    server.report().await;
+    server.report().await;
+    server.end().await;
 }

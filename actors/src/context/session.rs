@@ -273,8 +273,9 @@ impl<A: LineHandler> Session<A> {
         }
         if commands.has(Command::Push) {
             // Before any end that came with it: a goodbye is written by a session that may then close.
-            for bytes in self.ctx.worker.slot(self.ctx.slot, |slot| slot.take_pushed()) {
-                self.ctx.write_shared(bytes);
+            for push in self.ctx.worker.slot(self.ctx.slot, |slot| slot.take_pushed()) {
+                self.tell_missed(push.missed);
+                self.ctx.write_shared(push.bytes);
             }
         }
         if commands.has(Command::Refill) {
@@ -317,6 +318,20 @@ impl<A: LineHandler> Session<A> {
                 self.ctx.blame(CloseReason::WaitTimeout);
                 self.ctx.set(flag::CLOSE);
             }
+        }
+    }
+
+    /// Has the actor know how many messages are missing before the next.
+    #[inline]
+    fn tell_missed(&mut self, messages: u64) {
+        if messages == 0 || self.ctx.phase >= Phase::Closing || self.ctx.has(flag::PANICKED | flag::ABORT) {
+            return;
+        }
+        if self.ctx.has(flag::STARTED) {
+            self.guarded(|actor, ctx| actor.missed(messages, ctx));
+        } else {
+            // No hook comes before `started`.
+            self.ctx.worker.slot(self.ctx.slot, |slot| slot.miss(messages));
         }
     }
 
