@@ -604,11 +604,11 @@ async fn who_comes_and_goes_in_the_middle_of_a_delivery_changes_nothing_for_the_
     // While some have heard it and others have not, a third of them leaves, in no order, and a few come.
     let (mut gone, mut stay) = (Vec::new(), Vec::new());
     for (number, end) in ends.into_iter().enumerate() {
-        if number * 7919 % 3 == 0 { gone.push(end) } else { stay.push(end) }
+        if (number * 7919).is_multiple_of(3) { gone.push(end) } else { stay.push(end) }
     }
     for end in &mut gone {
         end.write_all(b"leave\n").await.unwrap();
-        if room.members() % 100 == 0 {
+        if room.members().is_multiple_of(100) {
             tokio::task::yield_now().await;
         }
     }

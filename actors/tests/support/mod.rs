@@ -50,6 +50,8 @@ pub async fn pass(time: Duration) {
 /// Waits until `condition` holds, letting everything else run meanwhile.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let mut ticks = tokio::time::interval(Duration::from_millis(2));
+    // A condition that takes longer than a tick leaves all others their turns, too.
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     within(what, async {
         while !condition().await {
             ticks.tick().await;
