@@ -22,7 +22,7 @@ use proptest::{
     prelude::*,
     test_runner::{TestError, TestRunner},
 };
-use support::{Server, assert_same, connect, converse, eventually, example, finish, rest};
+use support::{Server, assert_same, connect, converse, eventually, example, expect, finish, rest};
 
 /// The example, as a process.
 fn kv(arguments: &[&str]) -> Command {
@@ -99,22 +99,22 @@ const SCRIPT: &Script = &[
     ("touch q 0 noreply\r\ncas q 0 0 1 1 noreply\r\nx\r\ndelete q noreply\r\nget q\r\n", "END\r\n"),
     ("delete q 0 noreply\r\nincr q x noreply\r\nset q 0 0 x noreply\r\nverbosity 1 noreply\r\n", ""),
     // Not a key, not a command.
-    ("set \u{7f} 0 0 1\r\nget a\r\n", "CLIENT_ERROR bad command line format\r\nEND\r\n"),
+    ("set \u{7f} 0 0 1\r\n?\r\nget a\r\n", "CLIENT_ERROR bad command line format\r\nEND\r\n"),
     ("get a \u{1} b\r\n", "CLIENT_ERROR bad command line format\r\n"),
     (
-        "set a x 0 1\r\nset a 0 x 1\r\nset a 0 0 x\r\n",
+        "set a x 0 1\r\n?\r\nset a 0 x 1\r\n?\r\nset a 0 0 x\r\n",
         "CLIENT_ERROR bad command line format\r\nCLIENT_ERROR bad command line format\r\nCLIENT_ERROR bad command line format\r\n",
     ),
     (
-        "set a 0 0 -1\r\nset a 0 0 2147483647\r\n",
+        "set a 0 0 -1\r\nset a 0 0 18446744073709551616\r\n",
         "CLIENT_ERROR bad command line format\r\nCLIENT_ERROR bad command line format\r\n",
     ),
     (
-        "set a 4294967296 0 1\r\ncas a 0 0 1 x\r\n",
+        "set a 4294967296 0 1\r\n?\r\ncas a 0 0 1 x\r\n?\r\n",
         "CLIENT_ERROR bad command line format\r\nCLIENT_ERROR bad command line format\r\n",
     ),
     (
-        "\r\n\nget\r\nset\r\nset a 0 0\r\nset a 0 0 1 2 3\r\ncas a 0 0 1\r\n",
+        "\r\n\nget\r\nset\r\nset a 0 0\r\nset a 0 0 1 2 3\r\n?\r\ncas a 0 0 1\r\n?\r\n",
         "ERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\n",
     ),
     (
@@ -133,7 +133,7 @@ const SCRIPT: &Script = &[
     ("set a 0 0 1\r\nx\r\nflush_all noreply\r\nget a\r\n", "STORED\r\nEND\r\n"),
     ("set a 0 0 1\r\nx\r\nflush_all 0 noreply\r\nget a\r\n", "STORED\r\nEND\r\n"),
     ("verbosity 1\r\n", "OK\r\n"),
-    ("version\r\n", concat!("VERSION ", env!("CARGO_PKG_VERSION"), "\r\n")),
+    ("version\r\n", "VERSION 1.6.18-kv\r\n"),
     ("quit\r\nget a\r\n", ""),
 ];
 
@@ -189,7 +189,7 @@ fn what_is_too_long_is_swallowed_refused_or_ends_the_connection() {
     let input = format!("set b 0 0 {most}\r\n{}\r\nappend b 0 0 1\r\nx\r\n", &value[..most]);
     assert_eq!(converse(server.address, input.as_bytes()), b"STORED\r\nNOT_STORED\r\n");
     let (longest, longer) = ("k".repeat(250), "k".repeat(251));
-    let input = format!("set {longest} 0 0 1\r\nx\r\nget {longest}\r\nget a {longer}\r\nset {longer} 0 0 1\r\n");
+    let input = format!("set {longest} 0 0 1\r\nx\r\nget {longest}\r\nget a {longer}\r\nset {longer} 0 0 1\r\nx\r\n");
     let refused = "CLIENT_ERROR bad command line format\r\n";
     let expected = format!("STORED\r\nVALUE {longest} 0 1\r\nx\r\nEND\r\n{refused}{refused}");
     assert_eq!(String::from_utf8(converse(server.address, input.as_bytes())).unwrap(), expected);
@@ -202,6 +202,84 @@ fn what_is_too_long_is_swallowed_refused_or_ends_the_connection() {
     let _ = stream.write_all("k ".repeat(40_000).as_bytes());
     let answer = String::from_utf8(rest(&mut stream)).unwrap();
     assert!(answer.ends_with("\r\nCLIENT_ERROR line too long\r\n"), "{answer:?}");
+}
+
+#[test]
+fn the_block_of_a_refused_command_is_never_taken_for_commands() {
+    let server = start();
+    let format = "CLIENT_ERROR bad command line format\r\n";
+    let (many, large) = ("k".repeat(251), "SERVER_ERROR object too large for cache\r\n");
+    for (head, refused) in [
+        ("set b\u{1} 0 0 9", format),
+        (&*format!("add {many} 0 0 9"), format),
+        ("replace b x 0 9", format),
+        ("append b 0 x 9", format),
+        ("prepend b -1 0 9", format),
+        ("cas b 0 0 9 x", format),
+        ("set b 4294967296 0 9", format),
+        ("cas b 0 0 9", "ERROR\r\n"),
+        ("set b 0 0 9 1 2", "ERROR\r\n"),
+        ("set b 0 0 9 1 2 3 4 5 6 7 8", "ERROR\r\n"),
+        ("set b\u{1} 0 0 9 noreply", ""),
+        ("replace b x 0 9 noreply", ""),
+    ] {
+        let input = format!("set a 0 0 1\r\nx\r\n{head}\r\nflush_all\r\nget a\r\n");
+        let expected = format!("STORED\r\n{refused}VALUE a 0 1\r\nx\r\nEND\r\n");
+        assert_eq!(String::from_utf8(converse(server.address, input.as_bytes())).unwrap(), expected, "{head:?}");
+    }
+    // However long it is said to be.
+    for length in [3_000_000_000, u64::MAX - 2, u64::MAX] {
+        let input = format!("set b 0 0 {length}\r\nflush_all\r\n{}", "flush_all\r\n".repeat(100_000));
+        assert_eq!(String::from_utf8(converse(server.address, input.as_bytes())).unwrap(), large);
+    }
+    assert_eq!(converse(server.address, b"get a\r\n"), b"VALUE a 0 1\r\nx\r\nEND\r\n");
+}
+
+#[test]
+fn a_number_in_any_width_is_counted_up() {
+    let server = start();
+    for spaces in [0, 1, 65_535, 65_536, 70_000, (1 << 20) - 1] {
+        let value = format!("9{}", " ".repeat(spaces));
+        let input = format!("set n 0 0 {}\r\n{value}\r\nincr n 1\r\nget n\r\n", value.len());
+        let expected = "10".to_owned() + &" ".repeat(spaces.saturating_sub(1));
+        let expected = format!("STORED\r\n10\r\nVALUE n 0 {}\r\n{expected}\r\nEND\r\n", expected.len());
+        assert_same(&format!("{spaces} spaces"), &converse(server.address, input.as_bytes()), expected.as_bytes());
+    }
+}
+
+#[test]
+fn a_get_of_more_than_fits_an_outbox_comes_in_order_and_is_followed_by_the_next_command() {
+    let server = start();
+    let (small, large) = ("s".repeat(10_000), "l".repeat(1 << 20));
+    let sets = format!("set s 3 0 10000\r\n{small}\r\nset l 0 0 1048576\r\n{large}\r\n");
+    assert_eq!(converse(server.address, sets.as_bytes()), b"STORED\r\nSTORED\r\n");
+    let input = format!("get {}\r\nversion\r\ngat 0 {}\r\n", "s l none ".repeat(40), "s ".repeat(1000));
+    let (small, large) = (format!("VALUE s 3 10000\r\n{small}\r\n"), format!("VALUE l 0 1048576\r\n{large}\r\n"));
+    let expected =
+        (small.clone() + &large).repeat(40) + "END\r\nVERSION 1.6.18-kv\r\n" + &small.repeat(1000) + "END\r\n";
+    assert_same("the answers", &converse(server.address, input.as_bytes()), expected.as_bytes());
+}
+
+#[test]
+fn values_replaced_while_slow_readers_hold_them_stay_bounded() {
+    const KEYS: usize = 24;
+    let server = Server::spawn(kv(&["--memory", "64MiB", "--workers", "1"]));
+    let value = "x".repeat(1 << 20);
+    let sets: String = (0..KEYS).map(|key| format!("set k{key} 0 0 1048576 noreply\r\n{value}\r\n")).collect();
+    let get = format!("get {}\r\n", (0..KEYS).map(|key| format!("k{key} ")).collect::<String>());
+    let mut writer = Client::new(server.address);
+    let mut readers = Vec::new();
+    for _ in 0..12 {
+        assert_eq!(writer.ask(sets.as_bytes()), b"");
+        let mut reader = server.connect();
+        reader.write_all(get.as_bytes()).unwrap();
+        // It has been answered, as far as that goes.
+        expect(&mut reader, "VALUE k");
+        readers.push(reader);
+    }
+    writer.ask(sets.as_bytes());
+    let resident = server.resident();
+    assert!(resident < 160 << 20, "{} MiB", resident >> 20);
 }
 
 #[test]
@@ -322,21 +400,24 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
             1 => prop::collection::vec(any::<u8>(), 0..1500),
         ]
     };
+    // What memcached 1.6.18 refuses as a storage command it does not swallow the block of; later ones do, as we.
+    let stored = || prop_oneof![8 => "[abc]", 1 => "[abc]{250}"];
+    let dated = || prop_oneof![6 => Just("0"), 1 => Just("-1"), 1 => Just("1000"), 1 => Just("2592001")];
     let mode = prop_oneof![Just("set"), Just("add"), Just("replace"), Just("append"), Just("prepend")];
-    let flags = || prop_oneof![6 => "[0-9]{1,9}", 1 => Just("x".to_owned())];
+    let flags = || "[0-9]{1,9}";
     let end = || prop_oneof![9 => Just("\r\n"), 1 => Just("\n\n"), 1 => Just("xy")];
     let block = |(head, value, end): (String, Vec<u8>, &str)| [head.as_bytes(), &value, end.as_bytes()].concat();
-    let unique = prop_oneof![4 => Just("UNIQUE"), 1 => Just("0"), 1 => Just("99999999"), 1 => Just("x")];
+    let unique = prop_oneof![4 => Just("UNIQUE"), 1 => Just("0"), 1 => Just("99999999")];
     let whole = "flush_all( 0| -1| x| 0 1| 0 1 2)?|verbosity( 1| x)?";
     let broken = "(set|add|cas|get|gets|gat|incr|decr|touch|delete|a|foo|)( [a-cx]){0,8} {0,2}\r?\n";
     let line = |(get, keys): (String, Vec<String>)| format!("{get} {}\r\n", keys.join(" ")).into_bytes();
     prop_oneof![
-        6 => (mode, key(), flags(), exptime(), value(), noreply(), end()).prop_map(
+        6 => (mode, stored(), flags(), dated(), value(), noreply(), end()).prop_map(
             move |(mode, key, flags, exptime, value, noreply, end)| {
                 block((format!("{mode} {key} {flags} {exptime} {}{noreply}\r\n", value.len()), value, end))
             }
         ),
-        2 => (key(), exptime(), value(), unique, noreply(), end())
+        2 => (stored(), dated(), value(), unique, noreply(), end())
             .prop_map(move |(key, exptime, value, unique, noreply, end)| {
                 block((format!("cas {key} 1 {exptime} {} {unique}{noreply}\r\n", value.len()), value, end))
             }),
@@ -467,6 +548,17 @@ fn a_real_client_finds_a_memcached() {
     python.args(["-c", PYMEMCACHE, &server.address.port().to_string()]);
     let output = finish(python, b"");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+#[ignore = "needs memccapable of libmemcached-tools: run tests/run"]
+fn libmemcacheds_own_tests_find_a_memcached() {
+    let server = start();
+    let mut command = Command::new("memccapable");
+    command.args(["-a", "-t", "20", "-h", "127.0.0.1", "-p", &server.address.port().to_string()]);
+    let output = finish(command, b"");
+    let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(said.contains("All tests passed"), "{said}");
 }
 
 const PYMEMCACHE: &str = r#"

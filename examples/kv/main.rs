@@ -8,14 +8,21 @@
 //! line protocol, `ctx.raw(n)`, so it may hold any bytes, CR LF included; small answers are copied to the outbox, long ones
 //! shared; the sessions of all workers share a store.
 //!
-//! All of memcached's `doc/protocol.txt` that is about storage, retrieval and times is here. Different, on purpose:
+//! All of memcached's `doc/protocol.txt` that is about storage, retrieval and times is here, as memcached 1.6.18 does it, which is
+//! what `version` says. Different, on purpose:
 //! - keys with control characters are refused, as the text says; memcached takes them. Numbers are what their type holds;
 //!   memcached takes some that are too large, modulo 2^32, and white space around them;
+//! - the data block of a storage command is never taken for commands when its length can be read, though the command is refused,
+//!   as with memcached from 1.6.38 on; a length above 2 GiB is too large, not malformed;
 //! - a line longer than 64 KiB is answered with an error before the connection is closed; memcached closes at 2 KiB
 //!   without a word, but has no limit for `get`;
 //! - a `gat` with a key that is too long touches nothing; memcached touches those before it;
 //! - a value may have 1 MiB; with memcached some bytes of that are for the key and the rest of an item;
 //! - no meta commands, `stats` without arguments, and nothing that is about memcached's own insides (slabs, lru, watch …).
+//!
+//! What a session has under way is bounded. Its outbox holds 64 KiB and a value at most: a `get` of more goes on when that is
+//! sent. A value that comes takes up to 2 MiB. All outboxes together may hold as much as `--memory` is for items; then the
+//! session that holds the most is cut.
 //!
 //! Here: the session. Not here: what a line means (`protocol`); what is kept, for how long, and behind which locks (`store`).
 
@@ -25,17 +32,19 @@ mod store;
 use std::{
     error::Error,
     net::SocketAddr,
+    pin::Pin,
     sync::Arc,
+    task::{self, Poll},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use actix::{Actor, ActorContext};
-use actix_lines::{Chunk, Framing, Limits, Line, LineContext, LineHandler, LineServer, Overlong};
+use actix::{Actor, ActorContext, ActorFuture, AsyncContext};
+use actix_lines::{Chunk, Framing, Limits, Line, LineContext, LineHandler, LineServer, Overlong, Watermarks};
 use bytes::Bytes;
 use clap::Parser;
 
 use crate::{
-    protocol::{Command, MAX_VALUE, Mode, Refusal, Request, Words},
+    protocol::{Command, Mode, Refusal, Request, Words},
     store::{ArithmeticError, MIN_MEMORY, Outcome, Store},
 };
 
@@ -50,9 +59,15 @@ const MAX_LINE: usize = 64 * 1024;
 /// Unit: bytes.
 const COPY_BYTES: usize = 16 * 1024;
 
-/// With more than this to be sent nothing but short values is copied: a `get` of one key a thousand times asks for little
-/// and gets much. Unit: bytes.
-const COPIED_AT_ONCE: usize = 256 * 1024;
+/// With more than `high` to be sent a `get` waits until it is `low`: it asks for little and gets much, perhaps values that
+/// nobody else has any more.
+const OUTBOX: Watermarks = Watermarks { low: 16 * 1024, high: 64 * 1024 };
+
+/// The longest that a `get` may wait for its peer to read. One that reads nothing is cut long before.
+const LONGEST_GET: Duration = Duration::from_secs(24 * 3600);
+
+/// What clients are told: the memcached that this does as. Some take a number that begins with 0 for an error.
+const VERSION: &[u8] = b"VERSION 1.6.18-kv\r\n";
 
 /// How often the store's clock is set. It counts seconds.
 const TICK: Duration = Duration::from_millis(250);
@@ -102,7 +117,10 @@ impl Actor for Session {
 
 impl LineHandler for Session {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-        let Request { command, noreply } = protocol::parse(line.text());
+        let Request { command, block, noreply } = protocol::parse(line.text());
+        if let Some(bytes) = block {
+            ctx.raw(bytes);
+        }
         let answer: &[u8] = match command {
             Err(refusal) => {
                 if refusal == Refusal::Http {
@@ -110,18 +128,18 @@ impl LineHandler for Session {
                 }
                 refusal.text()
             }
-            Ok(Command::Get { keys, with_unique, exptime }) => return self.get(keys, with_unique, exptime, ctx),
-            Ok(Command::Store { mode, key, flags, exptime, bytes }) => {
-                // With the CR LF behind it.
-                ctx.raw(bytes as u64 + 2);
-                if bytes <= MAX_VALUE {
-                    let (key, expires) = (key.into(), self.store.expiry(exptime));
-                    let upload = Upload { mode, key, flags, expires, noreply, received: Vec::new() };
-                    self.upload = Some(Box::new(upload));
-                    return;
-                }
-                if mode == Mode::Set {
-                    // Or the key would go on having what it no longer should.
+            Ok(Command::Get { keys, with_unique, exptime }) => {
+                let expires = exptime.map(|exptime| self.store.expiry(exptime));
+                return Get { with_unique, expires }.start(self, keys, ctx);
+            }
+            Ok(Command::Store { mode, key, flags, exptime }) => {
+                let (key, expires) = (key.into(), self.store.expiry(exptime));
+                let upload = Upload { mode, key, flags, expires, noreply, received: Vec::new() };
+                self.upload = Some(Box::new(upload));
+                return;
+            }
+            Ok(Command::TooLarge(replaced)) => {
+                if let Some(key) = replaced {
                     self.store.delete(key);
                 }
                 b"SERVER_ERROR object too large for cache\r\n"
@@ -139,7 +157,7 @@ impl LineHandler for Session {
                 b"OK\r\n"
             }
             Ok(Command::Verbosity) => b"OK\r\n",
-            Ok(Command::Version) => concat!("VERSION ", env!("CARGO_PKG_VERSION"), "\r\n").as_bytes(),
+            Ok(Command::Version) => VERSION,
             Ok(Command::Stats) => return self.stats(ctx),
             Ok(Command::Quit) => return ctx.stop(),
         };
@@ -187,33 +205,78 @@ impl LineHandler for Session {
     }
 }
 
-impl Session {
-    fn get(&self, keys: Words<'_>, with_unique: bool, exptime: Option<i64>, ctx: &mut LineContext<Self>) {
-        let expires = exptime.map(|exptime| self.store.expiry(exptime));
+/// A `get`, `gets`, `gat` or `gats`.
+struct Get {
+    with_unique: bool,
+    expires: Option<u64>,
+}
+
+impl Get {
+    fn start(self, session: &Session, mut keys: Words<'_>, ctx: &mut LineContext<Session>) {
+        if !self.answer(session, &mut keys, ctx) {
+            ctx.wait(Rest { get: self, keys: keys.text().to_vec(), at: 0 });
+        }
+    }
+
+    /// Writes values until there are enough to be sent; true when that is all.
+    fn answer(&self, session: &Session, keys: &mut Words<'_>, ctx: &mut LineContext<Session>) -> bool {
         let mut number = itoa::Buffer::new();
-        for key in keys {
-            self.store.get(key, expires, |item| {
+        loop {
+            let rest = keys.clone();
+            let Some(key) = keys.next() else {
+                ctx.write(b"END\r\n");
+                return true;
+            };
+            if ctx.outbox_len() > OUTBOX.high {
+                *keys = rest;
+                return false;
+            }
+            session.store.get(key, self.expires, |item| {
                 ctx.write(b"VALUE ");
                 ctx.write(key);
                 ctx.write(b" ");
                 ctx.write(number.format(item.flags).as_bytes());
                 ctx.write(b" ");
                 ctx.write(number.format(store::data(&item.block).len()).as_bytes());
-                if with_unique {
+                if self.with_unique {
                     ctx.write(b" ");
                     ctx.write(number.format(item.unique).as_bytes());
                 }
                 ctx.write(b"\r\n");
-                if item.block.len() <= COPY_BYTES && ctx.outbox_len() <= COPIED_AT_ONCE {
+                if item.block.len() <= COPY_BYTES {
                     ctx.write(&item.block);
                 } else {
                     ctx.write_bytes(item.block.clone());
                 }
             });
         }
-        ctx.write(b"END\r\n");
     }
+}
 
+/// What a [`Get`] has yet to answer. It is polled again when the outbox has fallen to its low watermark.
+struct Rest {
+    get: Get,
+    keys: Vec<u8>,
+    at: usize,
+}
+
+impl ActorFuture<Session> for Rest {
+    type Output = ();
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        session: &mut Session,
+        ctx: &mut LineContext<Session>,
+        _: &mut task::Context<'_>,
+    ) -> Poll<()> {
+        let mut keys = Words::new(&self.keys[self.at..]);
+        let is_done = self.get.answer(session, &mut keys, ctx);
+        self.at = self.keys.len() - keys.text().len();
+        if is_done { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Session {
     fn stats(&self, ctx: &mut LineContext<Self>) {
         let counts = self.store.counts();
         for (name, value) in [
@@ -251,7 +314,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
 
     // Connections to a cache are kept for as long as their client lives.
-    let limits = Limits::builder().idle_timeout(None).build()?;
+    let limits = Limits::builder()
+        .idle_timeout(None)
+        .outbox(OUTBOX)
+        .wait_timeout(LONGEST_GET)
+        .memory_budget(usize::try_from(args.memory).ok())
+        .build()?;
     let framing = Framing::lf().max_line(MAX_LINE)?.overlong(Overlong::Close);
     let mut server = LineServer::new(move |_connection| Session { store: Arc::clone(&store), upload: None })
         .framing(framing)

@@ -17,6 +17,9 @@ const MAX_ARGUMENTS: usize = 6;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Request<'a> {
     pub(crate) command: Result<Command<'a>, Refusal>,
+    /// How many bytes of a data block follow, with its CR LF: also where the command is refused, or they would be taken for
+    /// commands. `None` if nobody can say.
+    pub(crate) block: Option<u64>,
     /// Neither an answer nor an error is wanted.
     pub(crate) noreply: bool,
 }
@@ -30,14 +33,15 @@ pub(crate) enum Command<'a> {
         /// For `gat` and `gats`: the expiry that each item gets.
         exptime: Option<i64>,
     },
-    /// A data block of `bytes` bytes and CR LF follows.
+    /// A data block follows.
     Store {
         mode: Mode,
         key: &'a [u8],
         flags: u32,
         exptime: i64,
-        bytes: usize,
     },
+    /// As `Store`, with a value that is too long: of a `set` the key, which should no longer have the value it has.
+    TooLarge(Option<&'a [u8]>),
     Delete(&'a [u8]),
     Arithmetic {
         key: &'a [u8],
@@ -105,6 +109,17 @@ impl Refusal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Words<'a>(&'a [u8]);
 
+impl<'a> Words<'a> {
+    pub(crate) fn new(text: &'a [u8]) -> Self {
+        Self(text)
+    }
+
+    /// What is left.
+    pub(crate) fn text(&self) -> &'a [u8] {
+        self.0
+    }
+}
+
 impl<'a> Iterator for Words<'a> {
     type Item = &'a [u8];
 
@@ -134,15 +149,22 @@ pub(crate) fn parse(line: &[u8]) -> Request<'_> {
     let arguments = &arguments[..count];
     // It is the last word of any valid command, and silences errors in the others.
     let noreply = arguments.last() == Some(&&b"noreply"[..]);
+    let mode = match name {
+        b"set" => Some(Mode::Set),
+        b"add" => Some(Mode::Add),
+        b"replace" => Some(Mode::Replace),
+        b"append" => Some(Mode::Append),
+        b"prepend" => Some(Mode::Prepend),
+        b"cas" => Some(Mode::Cas(0)),
+        _ => None,
+    };
+    if let Some(mode) = mode {
+        let length: Option<u64> = arguments.get(3).and_then(|word| number(word));
+        let command = store(mode, arguments, length);
+        let noreply = noreply && command != Err(Refusal::Unknown);
+        return Request { command, block: length.map(|length| length.saturating_add(2)), noreply };
+    }
     let command = match (name, count) {
-        (b"set", 4 | 5) => store(Mode::Set, arguments),
-        (b"add", 4 | 5) => store(Mode::Add, arguments),
-        (b"replace", 4 | 5) => store(Mode::Replace, arguments),
-        (b"append", 4 | 5) => store(Mode::Append, arguments),
-        (b"prepend", 4 | 5) => store(Mode::Prepend, arguments),
-        (b"cas", 5 | 6) => {
-            number(arguments[4]).ok_or(Refusal::Format).and_then(|unique| store(Mode::Cas(unique), arguments))
-        }
         (b"delete", 1) => return said(key(arguments[0]).map(Command::Delete)),
         (b"delete", 2 | 3) => delete(arguments, noreply),
         (b"incr", 2 | 3) => arithmetic(Delta::Increment, arguments),
@@ -162,12 +184,12 @@ pub(crate) fn parse(line: &[u8]) -> Request<'_> {
         _ if arguments.last().is_some_and(|word| word.starts_with(b"HTTP/")) => return said(Err(Refusal::Http)),
         _ => return said(Err(Refusal::Unknown)),
     };
-    Request { command, noreply }
+    Request { command, block: None, noreply }
 }
 
 /// A request that is answered in any case.
 fn said(command: Result<Command<'_>, Refusal>) -> Request<'_> {
-    Request { command, noreply: false }
+    Request { command, block: None, noreply: false }
 }
 
 fn get(mut words: Words<'_>, with_unique: bool, touches: bool) -> Request<'_> {
@@ -188,13 +210,24 @@ fn get(mut words: Words<'_>, with_unique: bool, touches: bool) -> Request<'_> {
     }
 }
 
-fn store<'a>(mode: Mode, arguments: &[&'a [u8]]) -> Result<Command<'a>, Refusal> {
+fn store<'a>(mode: Mode, arguments: &[&'a [u8]], length: Option<u64>) -> Result<Command<'a>, Refusal> {
+    let (mode, optional) = match (mode, arguments) {
+        (Mode::Cas(_), [_, _, _, _, unique, optional @ ..]) => (number(unique).map(Mode::Cas), optional),
+        (Mode::Cas(_), _) => return Err(Refusal::Unknown),
+        (mode, [_, _, _, _, optional @ ..]) => (Some(mode), optional),
+        _ => return Err(Refusal::Unknown),
+    };
+    if optional.len() > 1 {
+        return Err(Refusal::Unknown);
+    }
+    let mode = mode.ok_or(Refusal::Format)?;
     let key = key(arguments[0])?;
     let flags = number(arguments[1]).ok_or(Refusal::Format)?;
     let exptime = number(arguments[2]).ok_or(Refusal::Format)?;
-    // More than this no client means, and none of it would be believed to follow.
-    let bytes: u32 = number(arguments[3]).filter(|bytes| *bytes <= i32::MAX as u32 - 2).ok_or(Refusal::Format)?;
-    Ok(Command::Store { mode, key, flags, exptime, bytes: bytes as usize })
+    if length.ok_or(Refusal::Format)? > MAX_VALUE as u64 {
+        return Ok(Command::TooLarge((mode == Mode::Set).then_some(key)));
+    }
+    Ok(Command::Store { mode, key, flags, exptime })
 }
 
 /// `delete` once took a time, which may still be there if it is 0.

@@ -200,9 +200,11 @@ impl Store {
             Delta::Decrement(amount) => old.saturating_sub(amount),
         };
         let width = data(&item.block).len();
-        let block = format!("{new:<width$}\r\n").into();
+        let mut block = new.to_string().into_bytes();
+        block.resize(width.max(block.len()), b' ');
+        block.extend_from_slice(b"\r\n");
         let (flags, expires) = (item.flags, item.expires);
-        shard.put(key.into(), flags, expires, block);
+        shard.put(key.into(), flags, expires, block.into());
         Ok(new)
     }
 
