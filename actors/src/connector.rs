@@ -33,6 +33,7 @@ use crate::{
     context::{Session, dispose},
     limits::{LONGEST_TIMEOUT, SessionLimits},
     race::{self, interleave, race},
+    tcp,
     transport::Transport,
     worker::{self, Command, Worker},
 };
@@ -43,9 +44,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After how long a silence the peer's machine is asked whether it is still there, by default.
 const KEEPALIVE: Duration = Duration::from_secs(60);
-
-/// The kernel takes at most 32,767 seconds.
-const LONGEST_KEEPALIVE: Duration = Duration::from_secs(9 * 3600);
 
 /// How long a connector waits between two attempts: a random time up to a ceiling, which is `initial` at first and grows
 /// with each attempt. A connection that has lasted for `max` starts over from `initial`.
@@ -219,9 +217,7 @@ impl<A: LineHandler> ConnectorBuilder<A> {
         if !is_timeout(self.connect_timeout) {
             return Err(ConfigError::ConnectTimeout { timeout: self.connect_timeout });
         }
-        if let Some(after) = self.keepalive.filter(|a| !(Duration::from_secs(1)..=LONGEST_KEEPALIVE).contains(a)) {
-            return Err(ConfigError::Keepalive { after });
-        }
+        self.keepalive.map_or(Ok(()), tcp::check_keepalive)?;
         let Backoff { initial, factor, max } = self.backoff;
         if !self.backoff.is_valid() {
             return Err(ConfigError::Backoff { initial, max, factor });

@@ -80,6 +80,18 @@ mod flag {
     pub(super) const HALF_CLOSE: u32 = 1 << 20;
     /// Our FIN has left while lines still come.
     pub(super) const FIN_SENT: u32 = 1 << 21;
+    /// A drain takes what has come until now: it is read, up to one buffer.
+    pub(super) const LAST_READ: u32 = 1 << 22;
+    /// The server's goodbye is to be written when nothing else is.
+    pub(super) const GOODBYE: u32 = 1 << 23;
+    /// The kernel once refused a write: what it holds is worth asking.
+    pub(super) const REFUSED: u32 = 1 << 24;
+    /// Lingering is over but for what the peer has yet to acknowledge.
+    pub(super) const LINGERED: u32 = 1 << 25;
+    /// As much was discarded as may be: the peer is read no more.
+    pub(super) const GLUTTED: u32 = 1 << 26;
+    /// The close is to be a reset.
+    pub(super) const RESET: u32 = 1 << 27;
 
     /// While one of these holds, nothing is delivered.
     pub(super) const NO_INPUT: u32 = WAITING | PAUSED | ABOVE | STOP | ABORT | CLOSE | THROTTLED | CROWDED;
@@ -284,6 +296,17 @@ where
             self.clear(flag::PAUSED | flag::THROTTLED | flag::CROWDED);
             self.set(flag::AGAIN);
         }
+    }
+
+    /// The server drains: what the peer has sent until now is answered, and the goodbye follows.
+    fn drain_with_server(&mut self) {
+        if self.phase == Phase::Open {
+            self.set(flag::LAST_READ);
+        }
+        if self.phase <= Phase::Draining {
+            self.set(flag::GOODBYE | flag::AGAIN);
+        }
+        self.drain_because(CloseReason::Drained);
     }
 
     /// Says that nothing more will be written: what was written is flushed, then our FIN is sent, and lines come on until

@@ -110,6 +110,14 @@ pub enum ConfigError {
         /// What was asked for.
         timeout: Duration,
     },
+    /// Too small for a segment, or larger than any kernel gives.
+    #[error("{buffer} is {bytes} bytes: use 4 KiB to 1 GiB, or leave its size to the kernel")]
+    SocketBuffer {
+        /// Which one.
+        buffer: &'static str,
+        /// What was asked for.
+        bytes: usize,
+    },
     /// More often than the kernel can be asked for, or less.
     #[error("keepalive is {after:?}: use 1 s to 9 hours, or none")]
     Keepalive {

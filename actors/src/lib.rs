@@ -74,6 +74,7 @@ mod room;
 mod rot13;
 mod server;
 mod standalone;
+mod tcp;
 mod transport;
 
 pub use crate::{

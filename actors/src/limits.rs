@@ -170,6 +170,7 @@ pub(crate) struct SessionLimits {
     pub(crate) outbox: Watermarks,
     pub(crate) pressure: Pressure,
     pub(crate) linger_timeout: Duration,
+    pub(crate) linger_bytes: u32,
     pub(crate) wait_timeout: Duration,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) line_timeout: Option<Duration>,
@@ -222,6 +223,7 @@ impl Default for Limits {
                 outbox: Watermarks::default(),
                 pressure: Pressure::default(),
                 linger_timeout: Duration::from_secs(5),
+                linger_bytes: 1024 * 1024,
                 wait_timeout: Duration::from_secs(30),
                 idle_timeout: Some(Duration::from_secs(600)),
                 line_timeout: Some(Duration::from_secs(60)),
@@ -369,9 +371,22 @@ impl LimitsBuilder {
 
     /// Sets how long we read and discard after our FIN before we close anyway. Default: 5 s.
     ///
+    /// A session that never wrote anything does not linger.
+    ///
     /// Without it the kernel answers a peer's unread bytes with a reset, and a reset destroys replies on their way.
     pub fn linger_timeout(mut self, timeout: Duration) -> Self {
         self.limits.session.linger_timeout = timeout;
+        self
+    }
+
+    /// Sets how many bytes are read and discarded after our FIN before the connection is reset. Unit: bytes. Default:
+    /// 1 MiB.
+    ///
+    /// Bytes that were on their way are no more than the two kernels' buffers hold. Who sends more does not read, or
+    /// never looks for an answer: the reset tells him that nobody takes what he sends. A peer that has yet to take what
+    /// it was written is not reset for it: it is read no more until it has.
+    pub fn linger_bytes(mut self, bytes: u32) -> Self {
+        self.limits.session.linger_bytes = bytes;
         self
     }
 
@@ -409,9 +424,11 @@ impl LimitsBuilder {
         self
     }
 
-    /// Sets how long an outbox may hold bytes of which the kernel takes none. Default: 60 s; `None` is for ever.
+    /// Sets how long an outbox may hold bytes while the peer takes none. Default: 60 s; `None` is for ever.
     ///
-    /// A peer that reads ever so slowly is not ended by it. The session is cut, what is unsent is counted:
+    /// What counts is what the peer acknowledges, so one that reads ever so slowly is not ended by it; over other
+    /// transports than TCP, what the transport takes. It runs on after our FIN for a session whose peer has not taken all
+    /// of what the kernel once refused to take. The session is cut, by a reset, and what is unsent is counted:
     /// [`CloseReason::WriteStalled`](crate::CloseReason::WriteStalled).
     ///
     /// # Errors

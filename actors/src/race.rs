@@ -10,6 +10,8 @@ use std::{future::Future, io, net::SocketAddr, time::Duration};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::net::TcpStream;
 
+use crate::tcp;
+
 /// How long an address is tried alone. RFC 8305, section 5, recommends 250 ms.
 pub(crate) const HEAD_START: Duration = Duration::from_millis(250);
 
@@ -73,11 +75,10 @@ fn settle(stream: TcpStream, keepalive: Option<Duration>) -> io::Result<TcpStrea
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     stream.set_nodelay(true)?;
-    if let Some(after) = keepalive {
-        let interval = (after / 6).max(Duration::from_secs(1));
-        let settings = socket2::TcpKeepalive::new().with_time(after).with_interval(interval);
-        socket2::SockRef::from(&stream).set_tcp_keepalive(&settings)?;
-    }
+    let socket = socket2::SockRef::from(&stream);
+    // A byte sent as urgent would otherwise be missing from the stream.
+    socket.set_out_of_band_inline(true)?;
+    tcp::set_keepalive(&socket, keepalive)?;
     Ok(stream)
 }
 

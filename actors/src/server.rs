@@ -30,6 +30,7 @@ use crate::{
     control::{Control, Finished},
     limits::SessionLimits,
     shared::SharedBytes,
+    tcp::SocketOptions,
     worker::{self, Admitted, Order, Upstream, Worker},
 };
 
@@ -86,6 +87,7 @@ pub struct LineServer<A, F> {
     limits: Limits,
     placement: Placement,
     backlog: u32,
+    options: SocketOptions,
     signals: Signals,
     actor: PhantomData<fn() -> A>,
 }
@@ -134,6 +136,7 @@ where
             limits: Limits::default(),
             placement: Placement::Arbiters(std::thread::available_parallelism().map_or(1, usize::from)),
             backlog: DEFAULT_BACKLOG,
+            options: SocketOptions::default(),
             signals: Signals::Unset,
             actor: PhantomData,
         }
@@ -198,8 +201,8 @@ where
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let address = listener.local_addr().map_err(unusable(nowhere))?;
         listener.set_nonblocking(true).map_err(unusable(address))?;
-        // Inherited by every connection: one system call less for each.
-        socket2::SockRef::from(&listener).set_tcp_nodelay(true).map_err(unusable(address))?;
+        // Those asked for so far, for whoever connects before the start.
+        self.options.apply(&socket2::SockRef::from(&listener)).map_err(unusable(address))?;
         self.listeners.push((listener, address));
         Ok(self)
     }
@@ -243,6 +246,46 @@ where
     /// [`start`](Self::start) returns [`ConfigError::Backlog`] for 0 and above `i32::MAX`.
     pub fn backlog(mut self, backlog: u32) -> Self {
         self.backlog = backlog;
+        self
+    }
+
+    /// Sets after how long a silence the kernel asks a peer whether it is still there; without an answer to ten such
+    /// questions, a sixth of that time apart, the connection is lost. Default: 5 min; `None` never asks.
+    ///
+    /// It finds peers that went without a FIN, also where [`idle_timeout`](crate::LimitsBuilder::idle_timeout) is off.
+    ///
+    /// # Errors
+    /// [`start`](Self::start) returns [`ConfigError::Keepalive`] unless it is 1 s to 9 hours.
+    ///
+    /// # Source
+    /// The default is Redis's `tcp-keepalive`.
+    pub fn keepalive(mut self, after: Option<Duration>) -> Self {
+        self.options.keepalive = after;
+        self
+    }
+
+    /// Sets how much of a session's output the kernel may hold, what it needs for itself included. Unit: bytes. Default:
+    /// 256 KiB; `None` lets the kernel choose, which goes up to `net.ipv4.tcp_wmem`, 4 MiB as a rule. The kernel caps it
+    /// at twice `net.core.wmem_max`.
+    ///
+    /// More than a connection's bandwidth times its round trip is not used: a larger one serves a peer faster that is far
+    /// away and is sent much at once.
+    ///
+    /// # Errors
+    /// [`start`](Self::start) returns [`ConfigError::SocketBuffer`] unless it is 4 KiB to 1 GiB.
+    pub fn send_buffer(mut self, bytes: Option<usize>) -> Self {
+        self.options.send_buffer = bytes;
+        self
+    }
+
+    /// Sets how much of a session's input the kernel may hold, what it needs for itself included. Unit: bytes. Default:
+    /// 256 KiB; `None` lets the kernel choose, which goes up to `net.ipv4.tcp_rmem`. The kernel caps it at twice
+    /// `net.core.rmem_max`.
+    ///
+    /// # Errors
+    /// As [`send_buffer`](Self::send_buffer).
+    pub fn receive_buffer(mut self, bytes: Option<usize>) -> Self {
+        self.options.receive_buffer = bytes;
         self
     }
 
@@ -302,6 +345,7 @@ where
         if self.listeners.is_empty() {
             return Err(ConfigError::NoListener);
         }
+        self.options.check()?;
 
         // Before any listener says that it listens: whoever reads that may send a signal at once.
         let signals = match self.signals {
@@ -342,7 +386,10 @@ where
         );
         let mut acceptor_parts = Vec::new();
         for ((socket, _), ListenerInfo { id, local_addr: address }) in self.listeners.into_iter().zip(&listeners) {
-            // It listens already; this sets the backlog asked for since.
+            // It listens already; this sets the options and the backlog asked for since.
+            if let Err(error) = self.options.apply(&socket2::SockRef::from(&socket)) {
+                log::warn!("listener {address}: socket options not set: {error}");
+            }
             if let Err(error) = socket2::SockRef::from(&socket).listen(backlog) {
                 log::warn!("listener {address}: backlog not changed to {backlog}: {error}");
             }

@@ -8,12 +8,17 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
+
+use rustix::net::RecvFlags;
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+
+use crate::tcp::{self, SendQueue};
 
 /// Any two-way byte stream: a unix socket, a TLS stream, a pipe, an in-memory pair.
 ///
@@ -53,6 +58,21 @@ impl Transport {
         }
     }
 
+    /// Reads what is there at this moment, also if the reactor does not know of it yet: a socket that has just come to it
+    /// counts as empty until it has asked the kernel.
+    pub(crate) fn poll_read_now(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Kind::Tcp(stream) = &self.0 else { return self.poll_read(cx, buffer) };
+        match rustix::net::recv(stream, buffer.initialize_unfilled(), RecvFlags::DONTWAIT) {
+            Ok((_, count)) => {
+                buffer.advance(count);
+                Poll::Ready(Ok(()))
+            }
+            // The reactor is asked as well, so that the task is woken for what comes next.
+            Err(rustix::io::Errno::AGAIN) => self.poll_read(cx, buffer),
+            Err(error) => Poll::Ready(Err(error.into())),
+        }
+    }
+
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
@@ -81,6 +101,22 @@ impl Transport {
     /// Whether dropping it says all that a shutdown would, once the peer's EOF was read.
     pub(crate) fn closes_when_dropped(&self) -> bool {
         matches!(self.0, Kind::Tcp(_))
+    }
+
+    /// What the kernel holds of what was written. `None` where nobody knows: for other transports than TCP.
+    pub(crate) fn send_queue(&self) -> Option<SendQueue> {
+        match &self.0 {
+            Kind::Tcp(stream) => tcp::send_queue(stream),
+            Kind::Other(_) | Kind::Closed => None,
+        }
+    }
+
+    /// Has the close be a reset: what the kernel holds of it, in both directions, is given up, and the peer knows.
+    pub(crate) fn reset_at_close(&self) {
+        if let Kind::Tcp(stream) = &self.0 {
+            // It fails for a socket that is reset already.
+            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
     }
 
     /// Writes what the kernel takes at this moment, outside of a task's turn: the last chance before the socket goes.

@@ -38,8 +38,11 @@ use crate::{
     supervisor::{Answer, Answered, Batch},
 };
 
-/// How often deadlines are looked at; they are met within twice that.
+/// How often deadlines are looked at; they are met within three times that.
 const SWEEP: Duration = Duration::from_millis(250);
+/// How often a session is looked at while it has more to read, before a verdict: as many sweeps as it takes to read what
+/// the largest receive buffers hold.
+const MOST_LOOKS: u8 = 16;
 /// How often a drain that is spread over time tells more sessions.
 const SPREAD_TICK: Duration = Duration::from_millis(50);
 /// Slots looked at before the sessions get a turn again.
@@ -75,6 +78,8 @@ pub(crate) enum Command {
     Refill = 1 << 11,
     /// Nothing more will be written; lines still come.
     HalfClose = 1 << 12,
+    /// The kernel is to be asked how much of the output the peer has acknowledged.
+    Probe = 1 << 13,
 }
 
 /// What was said to a session since its last turn.
@@ -104,6 +109,8 @@ impl Standing {
     pub(crate) const WRITING: Self = Self(1 << 2);
     /// It is not its peer who keeps lines from coming.
     pub(crate) const STILL: Self = Self(1 << 3);
+    /// There was more to read than one turn reads.
+    pub(crate) const READING: Self = Self(1 << 4);
 
     pub(crate) fn with(self, other: Self, holds: bool) -> Self {
         Self(self.0 | if holds { other.0 } else { 0 })
@@ -164,6 +171,8 @@ pub(crate) struct Slot {
     /// It has read as much as its rate allows, and has to be told when it may go on.
     throttled: bool,
     standing: Standing,
+    /// Sweeps that found one of its times up, in a row.
+    looks: u8,
     opened: Instant,
     /// In milliseconds of the worker's clock; 0 is none.
     deadline: u32,
@@ -205,6 +214,10 @@ struct Rare {
     member: Option<Member>,
     /// Bytes of a payload that have yet to come.
     payload: u64,
+    /// What the peer had acknowledged when that was last looked at.
+    acknowledged: Option<u64>,
+    /// Bytes discarded since our FIN.
+    discarded: u64,
     /// The rooms that it is in, and whom it waits for before it says more in one.
     rooms: Vec<delivery::Place>,
     crowded: Option<(Arc<Inbox>, Wait)>,
@@ -322,6 +335,10 @@ pub(crate) struct Worker {
     /// Without a line timeout a byte counts as activity.
     bytes_count: Cell<bool>,
     spread: Cell<Option<Spread>>,
+    /// What each session says last in a drain.
+    goodbye: RefCell<SharedBytes>,
+    /// The sweep at hand asks how sessions that make no progress get on.
+    probes: Cell<bool>,
     scratch: Cell<Vec<u8>>,
     loan: Cell<Option<Box<Outbox>>>,
     slots: RefCell<Slots>,
@@ -363,6 +380,8 @@ impl Worker {
             clock: Cell::new(0),
             bytes_count: Cell::new(limits.line_timeout.is_none()),
             spread: Cell::new(None),
+            goodbye: RefCell::default(),
+            probes: Cell::new(false),
             // A clock that never shows 0, which stands for 'no deadline'.
             epoch: Instant::now() - Duration::from_millis(1),
             scratch: Cell::default(),
@@ -453,6 +472,34 @@ impl Worker {
         self.draining.get()
     }
 
+    /// What a session says last in a drain; empty is nothing.
+    pub(crate) fn goodbye(&self) -> SharedBytes {
+        self.goodbye.borrow().clone()
+    }
+
+    /// The peer has acknowledged `acknowledged` bytes. Any more than at the last look is progress, and so is the first
+    /// look, since which the time is known.
+    pub(crate) fn book_acknowledged(&self, index: u32, acknowledged: u64) {
+        let stamp = self.stamp();
+        self.slot(index, |slot| {
+            if slot.rare().acknowledged.replace(acknowledged).is_none_or(|before| before < acknowledged) {
+                slot.wrote = stamp;
+                slot.looks = 0;
+            }
+        });
+    }
+
+    /// Adds what a lingering session has discarded. False once it is more than may be.
+    pub(crate) fn discard(&self, index: u32, bytes: usize) -> bool {
+        let most = self.limits.get().linger_bytes;
+        self.slot(index, |slot| {
+            slot.add_undelivered(bytes);
+            let rare = slot.rare();
+            rare.discarded += bytes as u64;
+            rare.discarded <= u64::from(most)
+        })
+    }
+
     pub(crate) fn open(&self, connection: &Connection, place: Option<Place>) -> u32 {
         self.live.set(self.live.get() + 1);
         if self.live.get() == 1 {
@@ -467,6 +514,7 @@ impl Worker {
             commands: Commands::default(),
             closing: false,
             throttled: false,
+            looks: 0,
             opened: Instant::now(),
             standing: Standing::OPEN,
             deadline: 0,
@@ -846,9 +894,7 @@ impl Worker {
     /// Has the sessions drain, all now or one after the other.
     fn drain(&self, over: Duration, goodbye: &SharedBytes) {
         self.draining.set(true);
-        if !goodbye.is_empty() {
-            self.slots.borrow_mut().iter_mut().for_each(|slot| slot.push(goodbye.clone(), &self.told));
-        }
+        drop(self.goodbye.replace(goodbye.clone()));
         self.spread.set(Some(Spread { since: Instant::now(), over, told: 0 }));
         self.drain_on();
     }
@@ -940,17 +986,32 @@ impl Worker {
         let mut slots = self.slots.borrow_mut();
         let chunks = SWEEP_SLICE / CHUNK;
         for slot in slots.chunks.iter_mut().skip(slice * chunks).take(chunks).flatten().flatten() {
-            if slot.deadline != 0 && moment.stamp.wrapping_sub(slot.deadline) < u32::MAX / 2 {
-                slot.deadline = 0;
-                slot.tell(Command::Deadline, &self.told);
-            }
+            slot.renew_stamps(last, moment);
             if slot.standing.has(Standing::STILL) {
                 // The clock stands still: what has gone by since the last sweep does not count.
                 let gone = moment.since(last);
                 slot.heard = slot.heard.wrapping_add(gone.min(moment.since(slot.heard)));
             }
-            if let Some(command) = slot.overdue(&timeouts, moment) {
-                slot.tell(command, &self.told);
+            let is_stuck = slot.standing.has(Standing::WRITING) && moment.since(slot.wrote) >= SWEEP.as_millis() as u32;
+            if is_stuck && self.probes.get() {
+                slot.tell(Command::Probe, &self.told);
+            }
+            let is_late = slot.deadline != 0 && moment.stamp.wrapping_sub(slot.deadline) < u32::MAX / 2;
+            let overdue = slot.overdue(&timeouts, moment);
+            let overflows = slot.is_above_soft_limit(limits.pressure, moment);
+            if is_late || overdue.is_some() || overflows {
+                if slot.may_be_judged() {
+                    if is_late {
+                        slot.deadline = 0;
+                        slot.tell(Command::Deadline, &self.told);
+                    }
+                    overdue.into_iter().for_each(|command| slot.tell(command, &self.told));
+                    if overflows {
+                        slot.tell(Command::Overflow, &self.told);
+                    }
+                }
+            } else {
+                slot.looks = 0;
             }
             if self.is_rated() {
                 let limit = slot.own_rate().unwrap_or(limits.rate);
@@ -958,9 +1019,6 @@ impl Worker {
             }
             // Even if nobody has a rate any more: it may have had one when it was held back.
             slot.look_again_if_throttled(&self.told);
-            if slot.is_above_soft_limit(limits.pressure, moment) {
-                slot.tell(Command::Overflow, &self.told);
-            }
         }
         (slice + 1) * chunks < slots.chunks.len()
     }
@@ -996,6 +1054,29 @@ impl Slot {
     /// Has commands wake the session's task from here on.
     pub(crate) fn set_waker(&mut self, waker: &Waker) {
         self.waker = Some(waker.clone());
+    }
+
+    /// Puts stamps right that were given since the sweep at `last`: they are of a clock that this sweep moves on, which may
+    /// have stood for as long as the process did.
+    fn renew_stamps(&mut self, last: u32, moment: Moment) {
+        let given = last.wrapping_add(SWEEP.as_millis() as u32);
+        for stamp in [&mut self.heard, &mut self.wrote] {
+            if *stamp == given && moment.since(given) > 0 {
+                *stamp = moment.stamp;
+            }
+        }
+    }
+
+    /// Whether a session whose time is up had its chance: since the sweep that found it first, the reactor was asked what
+    /// had come, and the session had a turn with it. It has another while it has more to read than one turn does.
+    fn may_be_judged(&mut self) -> bool {
+        let looks = self.looks;
+        self.looks = looks.saturating_add(1);
+        let may = looks > 0 && (!self.standing.has(Standing::READING) || looks >= MOST_LOOKS);
+        if !may && let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+        may
     }
 
     /// Which of its times is up, if one is.
@@ -1176,6 +1257,16 @@ impl Slot {
         self.reason.get_or_insert(reason);
     }
 
+    /// Bytes that the kernel took until the turn at hand.
+    pub(crate) fn bytes_out(&self) -> u64 {
+        self.bytes_out
+    }
+
+    /// Whether its peer was just found to have taken something: nothing that was found before holds.
+    pub(crate) fn has_progress(&self) -> bool {
+        self.looks == 0
+    }
+
     pub(crate) fn set_closing(&mut self) {
         self.closing = true;
     }
@@ -1317,8 +1408,16 @@ pub(crate) async fn look_after(
         tokio::select! {
             order = orders.recv(), if open => match order {
                 Some(Order::Start(admitted)) => start(admitted),
-                Some(Order::Drain { over, goodbye }) => worker.drain(over, &goodbye),
-                Some(Order::Abort) => worker.abort_all(),
+                Some(Order::Drain { over, goodbye }) => {
+                    // What has come until now is answered: the reactor is asked for it first.
+                    tokio::task::yield_now().await;
+                    worker.drain(over, &goodbye);
+                }
+                Some(Order::Abort) => {
+                    // However late the order is: whoever can end by itself has a turn to do so.
+                    tokio::task::yield_now().await;
+                    worker.abort_all();
+                }
                 Some(Order::Evict) => worker.evict(),
                 Some(Order::Answer { token, question }) => worker.send_reports(Some(worker.answer(token, &question))),
                 None => open = false,
@@ -1340,6 +1439,7 @@ pub(crate) async fn look_after(
             }
             _ = sweep.tick(), if worker.live.get() > 0 => {
                 let last = worker.clock.replace(worker.now());
+                worker.probes.set(!worker.probes.get());
                 let mut slice = 0;
                 while worker.sweep(slice, last) {
                     slice += 1;

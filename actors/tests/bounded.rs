@@ -3,15 +3,24 @@
 mod support;
 
 use std::{
+    io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use actix::{Actor, ActorContext, ActorFuture, Addr, AsyncContext, Handler, Message};
-use actix_lines::{Framing, Limits, Line, LineContext, LineHandler, LineServer, Rot13, Transport, Watermarks};
+use actix_lines::{
+    CloseReason, Framing, Limits, Line, LineContext, LineHandler, LineServer, Rot13, Transport, Watermarks,
+};
 use bytes::Bytes;
-use support::{Echo, Log, Server, eventually, within};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use support::{Echo, Log, Peer, Server, eventually, pass, within};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpSocket,
+    time::Instant,
+};
 
 #[actix::test]
 async fn the_outbox_stays_under_the_high_watermark_and_one_answer() {
@@ -185,4 +194,145 @@ async fn a_broadcast_to_slow_readers_arrives_in_order_and_is_shared() {
     }
     drop(messages);
     eventually("the members to let go of what they sent", async || long.is_unique()).await;
+}
+
+/// A peer with a small receive buffer: what it does not read stays with the server.
+async fn connect_with_little_room(address: SocketAddr) -> Peer {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 * 1024).unwrap();
+    Peer { stream: within("a connection", socket.connect(address)).await.unwrap() }
+}
+
+/// What the kernel holds for the server's end of each connection: bytes to be sent, bytes to be read.
+#[cfg(target_os = "linux")]
+fn queues(server: SocketAddr) -> Vec<(usize, usize)> {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let local = format!("0100007F:{:04X}", server.port());
+    let connections = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let queue = |text: &str| usize::from_str_radix(text, 16).unwrap();
+    connections
+        // State 0A is the listener itself.
+        .filter(|columns| columns[1] == local && columns[3] != "0A")
+        .map(|columns| columns[4].split_once(':').unwrap())
+        .map(|(send, receive)| (queue(send), queue(receive)))
+        .collect()
+}
+
+#[cfg(target_os = "linux")]
+#[actix::test]
+async fn the_kernel_holds_a_bounded_amount_for_a_peer_that_never_reads() {
+    let mut server = Server::start(LineServer::new(|_| Echo)).await;
+    let mut peer = connect_with_little_room(server.address()).await;
+    peer.send_until_stuck(&server, &[b"x".repeat(999), b"\n".to_vec()].concat(), 16 * 1024).await;
+    let (send, receive) = queues(server.address())[0];
+    // Without a bound of ours these grow to net.ipv4.tcp_wmem and tcp_rmem, megabytes each.
+    assert!((1..=256 << 10).contains(&send), "{send} bytes to be sent");
+    assert!((1..=256 << 10).contains(&receive), "{receive} bytes to be read");
+    drop(peer);
+    server.report().await;
+    server.end().await;
+}
+
+/// Answers its first line at length.
+struct Reader;
+
+/// More than the kernel takes at once.
+const LONG_REPLY: usize = 1 << 20;
+
+impl Actor for Reader {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Reader {
+    fn line(&mut self, _: Line<'_>, ctx: &mut Self::Context) {
+        ctx.write(&vec![b'x'; LONG_REPLY]);
+    }
+}
+
+#[actix::test]
+async fn a_peer_that_reads_a_little_each_second_is_not_cut() {
+    tokio::time::pause();
+    let limits = Limits::builder().write_timeout(Some(Duration::from_secs(20))).idle_timeout(None).build().unwrap();
+    let mut server = Server::start(LineServer::new(|_| Reader).limits(limits).on_current_arbiter()).await;
+    let mut peer = connect_with_little_room(server.address()).await;
+    peer.send(b"talk\n").await;
+    eventually("the kernel to be full", async || server.sessions().await[0].outbox_bytes > 0).await;
+    let mut got = 0;
+    let mut buffer = [0; 1024];
+    // At this pace the kernel has room for more once in a minute: being writable is not what shows that a peer reads.
+    for _ in 0..200 {
+        pass(Duration::from_secs(1)).await;
+        got += peer.stream.read(&mut buffer).await.unwrap();
+    }
+    assert_eq!(server.sessions().await.len(), 1);
+    let mut buffer = vec![0; 1 << 16];
+    while got < LONG_REPLY {
+        got += within("more", peer.stream.read(&mut buffer)).await.unwrap();
+    }
+    drop(peer);
+    assert_eq!(server.report().await.reason, CloseReason::PeerEof);
+    server.end().await;
+}
+
+#[actix::test]
+async fn a_peer_that_stops_reading_is_reset_after_the_write_timeout() {
+    tokio::time::pause();
+    let limits = Limits::builder().write_timeout(Some(Duration::from_secs(10))).idle_timeout(None).build().unwrap();
+    let mut server = Server::start(LineServer::new(|_| Reader).limits(limits).on_current_arbiter()).await;
+    let mut peer = connect_with_little_room(server.address()).await;
+    peer.send(b"talk\n").await;
+    eventually("the kernel to be full", async || server.sessions().await[0].outbox_bytes > 0).await;
+    let begin = Instant::now();
+    let report = server.report().await;
+    assert_eq!((report.reason, report.cut), (CloseReason::WriteStalled, true));
+    let took = begin.elapsed();
+    assert!((Duration::from_secs(10)..Duration::from_millis(11_500)).contains(&took), "{took:?}");
+    // What the kernel held for it is gone, and it knows.
+    let mut got = Vec::new();
+    let end = within("the reset", peer.stream.read_to_end(&mut got)).await;
+    assert_eq!(end.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset));
+    server.end().await;
+}
+
+#[actix::test]
+async fn a_session_keeps_its_place_until_its_peer_has_taken_what_the_kernel_holds() {
+    tokio::time::pause();
+    for reads in [true, false] {
+        let limits = Limits::builder()
+            .max_sessions(1)
+            .write_timeout(Some(Duration::from_secs(20)))
+            .linger_timeout(Duration::from_secs(5));
+        let server = LineServer::new(|_| Reader).limits(limits.build().unwrap()).on_current_arbiter();
+        let mut server = Server::start(server).await;
+        let mut peer = connect_with_little_room(server.address()).await;
+        peer.send(b"talk\n").await;
+        peer.shutdown_write().await;
+        eventually("the kernel to be full", async || server.sessions().await[0].outbox_bytes > 0).await;
+        let mut got = vec![0; LONG_REPLY];
+        // The peer takes all but what the kernel can hold, and nothing more.
+        let mut at = 0;
+        eventually("the kernel to have the rest", async || {
+            if server.sessions().await[0].outbox_bytes > 0 {
+                at += peer.stream.read(&mut got[at..at + 8192]).await.unwrap();
+                return false;
+            }
+            true
+        })
+        .await;
+        let begin = Instant::now();
+        pass(Duration::from_secs(10)).await;
+        assert_eq!(server.sessions().await.len(), 1, "its place is still taken");
+        if reads {
+            within("the rest", peer.stream.read_exact(&mut got[at..])).await.unwrap();
+            peer.expect_eof().await;
+            let report = server.report().await;
+            assert_eq!((report.reason, report.cut), (CloseReason::PeerEof, false));
+        } else {
+            let report = server.report().await;
+            assert_eq!((report.reason, report.cut), (CloseReason::WriteStalled, true));
+            assert!(begin.elapsed() < Duration::from_millis(21_500), "{:?}", begin.elapsed());
+            assert!(within("the reset", peer.stream.read_exact(&mut got[at..])).await.is_err());
+        }
+        server.end().await;
+    }
 }

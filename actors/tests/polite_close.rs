@@ -5,7 +5,9 @@ mod support;
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, WrapFuture};
-use actix_lines::{CloseReason, Framing, Line, LineContext, LineHandler, LineServer, Lines, Overlong};
+use actix_lines::{
+    CloseReason, Framing, Limits, Line, LineContext, LineHandler, LineServer, Lines, Overlong, SessionFilter,
+};
 use support::{PATIENCE, Server, eventually, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -49,8 +51,8 @@ async fn reply_under_fire(server: &Server, first: &[u8]) -> Vec<u8> {
     let (mut read, mut write) = peer.stream.into_split();
     write.write_all(first).await.unwrap();
     let fire = actix_rt::spawn(async move {
-        // Unread input of the server's; it may stop being read at any time.
-        let _ = write.write_all(&vec![b'y'; 4 << 20]).await;
+        // Unread input of the server's; it may stop being read at any time. Less than it discards after its FIN.
+        let _ = write.write_all(&vec![b'y'; 1 << 20]).await;
         let _ = write.shutdown().await;
         write
     });
@@ -172,29 +174,93 @@ async fn a_drain_answers_what_was_read_also_where_a_session_waits_or_has_paused(
     }
 }
 
+/// Bytes that a server discards after its FIN by default, and what one read more may bring.
+const DISCARDED: u64 = (1 << 20) + (64 << 10);
+
 #[actix::test]
-async fn a_peer_that_talks_on_and_on_gets_its_answer_too() {
+async fn a_peer_that_talks_on_and_on_gets_its_answer_too_and_then_a_reset() {
     let mut server = Server::start(LineServer::new(|_| Ending)).await;
     let peer = server.connect().await;
     let (mut read, mut write) = peer.stream.into_split();
     write.write_all(b"stop\n").await.unwrap();
     // Never stops by itself: only our FIN, and the end of the reply, make it stop.
-    let (done, mut when_done) = tokio::sync::oneshot::channel::<()>();
     let talker = actix_rt::spawn(async move {
         let block = vec![b'y'; 10_000];
-        while when_done.try_recv().is_err() {
-            if write.write_all(&block).await.is_err() {
-                return false;
-            }
-        }
-        write.shutdown().await.is_ok()
+        while write.write_all(&block).await.is_ok() {}
     });
     let mut got = Vec::new();
     within("the reply and a clean EOF", read.read_to_end(&mut got)).await.expect("no reset");
     assert_eq!(got.len(), LONG_REPLY);
-    done.send(()).unwrap();
-    assert!(within("the talker", talker).await.unwrap(), "it was read until it closed");
+    within("the talker to learn that nobody reads", talker).await.unwrap();
     let report = server.report().await;
-    assert!(!report.cut && report.undelivered_bytes > 0, "{report}");
+    assert_eq!((report.reason, report.cut), (CloseReason::ClosedByHandler, true));
+    // Of the undelivered bytes some were read before the handler stopped.
+    assert!((1..=DISCARDED + (64 << 10)).contains(&report.undelivered_bytes), "{report}");
+    server.end().await;
+}
+
+/// Answers nothing, as a collector of logs does.
+struct Silent;
+
+impl Actor for Silent {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Silent {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        if line.text() == b"answer" {
+            ctx.write(b"once\n");
+        }
+    }
+}
+
+/// Sends lines for as long as somebody takes them.
+async fn flood(peer: support::Peer) {
+    let (mut read, mut write) = peer.stream.into_split();
+    let block = b"nobody answers this\n".repeat(500);
+    while write.write_all(&block).await.is_ok() {}
+    drop(read.read(&mut [0]).await);
+}
+
+#[actix::test]
+async fn a_one_way_sender_learns_at_once_that_nobody_reads_any_more() {
+    for answered in [false, true] {
+        let mut server = Server::start(LineServer::new(|_| Silent)).await;
+        let mut peer = server.connect().await;
+        if answered {
+            peer.send(b"answer\n").await;
+            peer.expect(b"once\n").await;
+        }
+        let sender = actix_rt::spawn(flood(peer));
+        eventually("lines to come", async || server.sessions().await.iter().any(|session| session.lines_in > 1000))
+            .await;
+        // Nothing but the reset ends the sender; and the drain's deadline is further away than the patience of the test.
+        let handle = server.handle.clone();
+        let drained = within("the drain", handle.drain(4 * PATIENCE)).await.unwrap();
+        within("the sender to learn of it", sender).await.unwrap();
+        let report = server.report().await;
+        assert_eq!(report.reason, CloseReason::Drained);
+        // Where nothing was written nothing is discarded: what was read before was delivered, but for a line's beginning.
+        let most = if answered { DISCARDED } else { 20 };
+        assert!(report.undelivered_bytes <= most, "{report}");
+        assert_eq!((drained.cut, report.cut), (u64::from(answered), answered));
+        server.end().await;
+    }
+}
+
+#[actix::test]
+async fn how_much_is_discarded_after_our_fin_is_settable() {
+    let limits = Limits::builder().linger_bytes(0).build().unwrap();
+    let mut server = Server::start(LineServer::new(|_| Silent).limits(limits)).await;
+    let mut peer = server.connect().await;
+    peer.send(b"answer\n").await;
+    peer.expect(b"once\n").await;
+    assert_eq!(server.handle.kick(SessionFilter::default(), "bye\n").await.unwrap(), 1);
+    peer.expect(b"bye\n").await;
+    peer.expect_eof().await;
+    // One read may come before the limit is known to be passed.
+    eventually("a reset", async || peer.stream.write_all(b"more\n").await.is_err()).await;
+    let report = server.report().await;
+    assert_eq!((report.reason, report.cut), (CloseReason::Kicked, true));
     server.end().await;
 }

@@ -282,7 +282,8 @@ async fn the_clocks_of_a_session_that_is_held_back_stand_still() {
     peer.expect(&line).await;
     assert_took(begin, 10.0);
     assert_eq!(peer.stream.read(&mut [0]).await.unwrap(), 0);
-    assert_took(begin, 13.0);
+    // A deadline is met within a second.
+    assert_took(begin, 13.4);
     drop(peer);
     assert_eq!(server.report().await.reason, CloseReason::IdleTimeout);
 }

@@ -15,7 +15,7 @@ use std::{
 
 use actix::{Actor, AsyncContext};
 use actix_lines::{
-    CloseReason, Line, LineContext, LineHandler, LineServer, LineSession, Pressure, PressurePolicy, Room,
+    CloseReason, Limits, Line, LineContext, LineHandler, LineServer, LineSession, Pressure, PressurePolicy, Room,
     SessionFilter, SessionState, Transport,
 };
 use bytes::Bytes;
@@ -671,7 +671,10 @@ async fn members_are_told_what_their_worker_was_not_given_but_not_what_they_said
     let room = Room::new();
     let of = room.clone();
     let chatter = move |_: &_| Chatter { gate: Some(Arc::clone(&gate)), ..Chatter::new(&of) };
-    let server = Server::start(LineServer::new(chatter).workers(1)).await;
+    // All that the worker is given fits the members' outboxes: none of it is lost there.
+    let pressure = Pressure { hard: 16 << 20, ..Pressure::default() };
+    let limits = Limits::builder().pressure(pressure).build().unwrap();
+    let server = Server::start(LineServer::new(chatter).limits(limits).workers(1)).await;
     let (mut one, mut two) = (member(&server).await, member(&server).await);
     for peer in [&mut one, &mut two] {
         peer.send(b"take\ntell\nleave\njoin\n").await;

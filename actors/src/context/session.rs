@@ -138,7 +138,7 @@ impl<A: LineHandler> Session<A> {
             // A task's waker is the same in each of its turns.
             self.ctx.worker.slot(self.ctx.slot, |slot| slot.set_waker(cx.waker()));
             if self.ctx.worker.is_draining() {
-                self.ctx.drain_because(CloseReason::Drained);
+                self.ctx.drain_with_server();
             }
             if self.guarded(|actor, ctx| actor.started(ctx)).is_some() && !self.ctx.has(flag::ABORT) {
                 self.guarded(|actor, ctx| actor.opened(ctx));
@@ -182,26 +182,31 @@ impl<A: LineHandler> Session<A> {
             if self.ctx.phase == Phase::Open && self.ctx.has(flag::HALF_CLOSE) && messages > 0 {
                 self.half_close(cx);
             }
-            if self.ctx.phase == Phase::Draining && !self.ctx.has(flag::HELD | flag::WAITING) {
+            if self.ctx.phase == Phase::Draining && !self.ctx.has(flag::HELD | flag::WAITING | flag::LAST_READ) {
                 self.begin_close();
                 continue;
             }
             if self.ctx.phase == Phase::Closing && self.ctx.outbox_len() == 0 && !self.ctx.has(flag::UNFLUSHED) {
+                let is_owed_nothing = self.has_written_nothing(&turn) || self.is_acknowledged();
                 // The peer's EOF was read, so nothing of its bytes is left that could turn our close into a reset.
-                if self.ctx.has(flag::PEER_EOF) && self.ctx.transport.closes_when_dropped() {
+                if self.ctx.has(flag::PEER_EOF) && is_owed_nothing && self.ctx.transport.closes_when_dropped() {
                     return self.finish(false, turn);
                 }
                 match self.ctx.transport.poll_shutdown(cx) {
                     Poll::Pending => {}
                     Poll::Ready(Err(_)) => return self.finish(false, turn),
+                    // Nothing of ours is on its way that a reset could destroy.
+                    Poll::Ready(Ok(())) if self.has_written_nothing(&turn) => return self.finish(false, turn),
                     Poll::Ready(Ok(())) => {
                         self.ctx.phase = Phase::Lingering;
                         self.ctx.worker.set_deadline(self.ctx.slot, self.ctx.worker.limits().linger_timeout);
                     }
                 }
             }
-            if self.ctx.phase == Phase::Lingering && self.discard(cx, &mut turn).is_ready() {
-                return self.finish(false, turn);
+            if self.ctx.phase == Phase::Lingering
+                && let Poll::Ready(cut) = self.linger(cx, &mut turn)
+            {
+                return self.finish(cut, turn);
             }
             break;
         }
@@ -243,13 +248,20 @@ impl<A: LineHandler> Session<A> {
         } else if outbox_len == 0 {
             ctx.outbox = None;
         }
+        let is_closing = match ctx.phase {
+            Phase::Closing => true,
+            // What the kernel holds may be much, and is nobody's after the close.
+            Phase::Lingering => ctx.has(flag::REFUSED),
+            _ => false,
+        };
         let held =
             flag::WAITING | flag::PAUSED | flag::ABOVE | flag::HELD | flag::EOF_SAID | flag::THROTTLED | flag::CROWDED;
         let standing = Standing::default()
             .with(Standing::OPEN, ctx.phase == Phase::Open)
             .with(Standing::PARTIAL, !ctx.input.is_empty() || ctx.has(flag::RAW))
-            .with(Standing::WRITING, outbox_len > 0 || ctx.has(flag::UNFLUSHED) || ctx.phase == Phase::Closing)
-            .with(Standing::STILL, ctx.has(held));
+            .with(Standing::WRITING, outbox_len > 0 || ctx.has(flag::UNFLUSHED) || is_closing)
+            .with(Standing::STILL, ctx.has(held))
+            .with(Standing::READING, turn.has_read_enough);
         let memory = ctx.outbox.as_ref().map_or(0, |outbox| outbox.memory()) + ctx.input.capacity();
         ctx.worker.end_turn(ctx.slot, &turn.counts, outbox_len, memory, standing);
     }
@@ -288,7 +300,12 @@ impl<A: LineHandler> Session<A> {
             self.ctx.blame(CloseReason::Evicted);
             self.ctx.set(flag::ABORT);
         }
-        if commands.has(Command::Stall) {
+        if commands.has(Command::Probe)
+            && let Some(queue) = self.ctx.transport.send_queue()
+        {
+            self.ctx.worker.book_acknowledged(self.ctx.slot, queue.acknowledged);
+        }
+        if commands.has(Command::Stall) && self.is_stalled() {
             self.ctx.worker.slot(self.ctx.slot, |slot| {
                 // A peer's EOF is the reason only where every reply owed was sent.
                 slot.reason = slot.reason.filter(|reason| *reason != CloseReason::PeerEof);
@@ -298,7 +315,6 @@ impl<A: LineHandler> Session<A> {
         }
         for (command, reason) in [
             (Command::Kick, CloseReason::Kicked),
-            (Command::Drain, CloseReason::Drained),
             (Command::Age, CloseReason::MaxAge),
             (Command::Line, CloseReason::LineTimeout),
             (Command::Idle, CloseReason::IdleTimeout),
@@ -307,13 +323,16 @@ impl<A: LineHandler> Session<A> {
                 self.ctx.drain_because(reason);
             }
         }
+        if commands.has(Command::Drain) {
+            self.ctx.drain_with_server();
+        }
         if commands.has(Command::HalfClose) && self.ctx.phase == Phase::Open {
             self.ctx.blame(CloseReason::Drained);
             self.ctx.half_close();
         }
         if commands.has(Command::Deadline) {
             if self.ctx.phase == Phase::Lingering {
-                self.ctx.terminate();
+                self.ctx.set(flag::LINGERED);
             } else if self.ctx.has(flag::WAITING) {
                 self.ctx.blame(CloseReason::WaitTimeout);
                 self.ctx.set(flag::CLOSE);
@@ -471,9 +490,13 @@ impl<A: LineHandler> Session<A> {
             return;
         }
         self.say_stopping();
+        if self.ctx.has(flag::GOODBYE) && !self.ctx.has(flag::ABORT) {
+            let goodbye = self.ctx.worker.goodbye();
+            self.ctx.write_shared(goodbye);
+        }
         let ctx = &mut self.ctx;
         ctx.phase = Phase::Closing;
-        ctx.clear(flag::WAITING | flag::CLOSE | flag::STOP | flag::PAUSED);
+        ctx.clear(flag::WAITING | flag::CLOSE | flag::STOP | flag::PAUSED | flag::LAST_READ);
         ctx.set(flag::AGAIN);
         let input = mem::take(&mut ctx.input);
         let rest = input.len() - ctx.start as usize;
@@ -549,7 +572,12 @@ impl<A: LineHandler> Session<A> {
                 turn.failure.take().map_or(Ok(()), Err)?;
                 continue;
             }
-            if self.ctx.phase != Phase::Open || !self.ctx.accepts_input() || self.ctx.has(flag::EOF_SAID) {
+            let reads = self.ctx.phase == Phase::Open || self.ctx.has(flag::LAST_READ);
+            if !reads || !self.ctx.accepts_input() {
+                return Ok(());
+            }
+            if self.ctx.has(flag::EOF_SAID) {
+                self.ctx.clear(flag::LAST_READ);
                 return Ok(());
             }
             if self.ctx.has(flag::PEER_EOF) {
@@ -557,10 +585,13 @@ impl<A: LineHandler> Session<A> {
                 continue;
             }
             if turn.has_read_enough {
-                turn.give_way = true;
+                // In a drain that was the last.
+                turn.give_way = !self.ctx.has(flag::LAST_READ);
+                self.ctx.clear(flag::LAST_READ);
                 return Ok(());
             }
             if !self.read(cx, turn)? {
+                self.ctx.clear(flag::LAST_READ);
                 return Ok(());
             }
         }
@@ -581,7 +612,8 @@ impl<A: LineHandler> Session<A> {
     /// One read, and what can be delivered of it. False if there was nothing to read.
     fn read(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<bool, Failure> {
         let mut grant = Grant { amount: SCRATCH_BYTES, of_group: false };
-        if self.ctx.worker.is_rated() {
+        let is_last = self.ctx.has(flag::LAST_READ);
+        if self.ctx.worker.is_rated() && !is_last {
             grant = self.grant(Unit::Bytes, turn.counts.bytes_in, SCRATCH_BYTES, || SCRATCH_BYTES);
             if grant.amount == 0 {
                 return Ok(false);
@@ -591,7 +623,10 @@ impl<A: LineHandler> Session<A> {
         let at = if carried > CARRY_BYTES { 0 } else { carried };
         let mut scratch = self.ctx.worker.take_scratch();
         let mut buffer = ReadBuf::new(&mut scratch[at..at + grant.amount]);
-        let poll = self.ctx.transport.poll_read(cx, &mut buffer);
+        let poll = match is_last {
+            true => self.ctx.transport.poll_read_now(cx, &mut buffer),
+            false => self.ctx.transport.poll_read(cx, &mut buffer),
+        };
         let count = buffer.filled().len();
         if grant.of_group {
             self.ctx.worker.give_back(self.ctx.slot, Unit::Bytes, grant.amount - count);
@@ -869,7 +904,10 @@ impl<A: LineHandler> Session<A> {
                     turn.failure = Some((Half::Write, error));
                     break;
                 }
-                Poll::Pending => break,
+                Poll::Pending => {
+                    self.ctx.set(flag::REFUSED);
+                    break;
+                }
             }
         }
         if !answer.is_empty() {
@@ -901,7 +939,10 @@ impl<A: LineHandler> Session<A> {
                     }
                     Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                     Poll::Ready(Err(error)) => return Err((Half::Write, error)),
-                    Poll::Pending => break,
+                    Poll::Pending => {
+                        self.ctx.flags.set(self.ctx.flags.get() | flag::REFUSED);
+                        break;
+                    }
                 }
             }
             if outbox.len() <= self.ctx.worker.low() && self.ctx.has(flag::ABOVE) {
@@ -951,7 +992,40 @@ impl<A: LineHandler> Session<A> {
         self.guarded(|actor, ctx| actor.eof(ctx));
     }
 
-    /// Lingering: reads and discards. Ready when the peer has closed too.
+    /// Whether not a byte was ever written to the peer.
+    fn has_written_nothing(&self, turn: &Turn) -> bool {
+        turn.counts.bytes_out == 0 && self.ctx.worker.slot(self.ctx.slot, |slot| slot.bytes_out()) == 0
+    }
+
+    /// Whether the kernel holds nothing more that the peer has not acknowledged. Of one that never refused a write this
+    /// is taken as read: what it may hold is bounded by `SocketOptions`, and not worth a question at each close.
+    fn is_acknowledged(&self) -> bool {
+        !self.ctx.has(flag::REFUSED) || self.ctx.transport.send_queue().is_none_or(|queue| queue.is_empty)
+    }
+
+    /// Whether a peer that has not taken anything for too long still has not.
+    fn is_stalled(&self) -> bool {
+        let (ctx, Some(queue)) = (&self.ctx, self.ctx.transport.send_queue()) else { return true };
+        ctx.worker.book_acknowledged(ctx.slot, queue.acknowledged);
+        !ctx.worker.slot(ctx.slot, |slot| slot.has_progress())
+    }
+
+    /// Reads and discards until the peer has closed too, or the time for that is over; what the kernel still holds for
+    /// the peer keeps the session's place until it is taken. Ready when the session is over: true if we close first.
+    fn linger(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<bool> {
+        if !self.ctx.has(flag::PEER_EOF | flag::GLUTTED) && self.discard(cx, turn).is_ready() {
+            self.ctx.set(flag::PEER_EOF);
+        }
+        if !self.ctx.has(flag::PEER_EOF | flag::GLUTTED | flag::LINGERED) || !self.is_acknowledged() {
+            return Poll::Pending;
+        }
+        if !self.ctx.has(flag::PEER_EOF) && self.ctx.has(flag::GLUTTED) {
+            self.ctx.set(flag::RESET);
+        }
+        Poll::Ready(!self.ctx.has(flag::PEER_EOF))
+    }
+
+    /// Reads and discards what is there, as far as it may. Ready when the peer has closed too.
     fn discard(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
         let mut scratch = self.ctx.worker.take_scratch();
         let mut reads = 0;
@@ -966,7 +1040,10 @@ impl<A: LineHandler> Session<A> {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     let count = buffer.filled().len();
                     turn.counts.bytes_in += count as u64;
-                    self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_undelivered(count));
+                    if !self.ctx.worker.discard(self.ctx.slot, count) {
+                        self.ctx.set(flag::GLUTTED);
+                        break Poll::Pending;
+                    }
                     reads += 1;
                 }
                 Poll::Ready(_) => break Poll::Ready(()),
@@ -1003,6 +1080,10 @@ impl<A: LineHandler> Session<A> {
         let actor = self.actor.take();
         self.discard_state(actor);
         self.ctx.phase = Phase::Closed;
+        // A peer that took too little would have the kernel hold the rest for minutes, where nobody counts it.
+        if self.ctx.has(flag::RESET) || (cut && self.ctx.has(flag::REFUSED)) {
+            self.ctx.transport.reset_at_close();
+        }
         // Before its place is given back: there are never more sockets than places.
         let transport = self.ctx.transport.take();
         self.discard_state(transport);
@@ -1042,6 +1123,8 @@ impl<A: LineHandler> Drop for Session<A> {
         }
         let is_unmade = self.actor.is_none() && std::thread::panicking();
         self.ctx.blame(if is_unmade { CloseReason::HandlerPanicked } else { CloseReason::WorkerStopped });
+        // What the kernel holds may still arrive: nobody is left who would need the place.
+        self.ctx.clear(flag::REFUSED);
         let mut turn = Turn::default();
         self.begin_close();
         if let Some(outbox) = &mut self.ctx.outbox {

@@ -32,6 +32,9 @@ pub trait Kind: Sized + 'static {
     fn handle(ctx: &Self::Context) -> SpawnHandle;
     fn connected(ctx: &Self::Context) -> bool;
     fn set_mailbox_capacity(ctx: &mut Self::Context, capacity: usize);
+
+    /// Writes to the peer, where there is one.
+    fn write(_ctx: &mut Self::Context, _bytes: &[u8]) {}
 }
 
 /// `actix::Context`.
@@ -67,6 +70,10 @@ impl Kind for Lines {
         let (ours, theirs) = tokio::io::duplex(1024);
         actix_rt::spawn(read_to_eof(theirs));
         LineSession::new(Transport::new(ours)).create(make)
+    }
+
+    fn write(ctx: &mut Self::Context, bytes: &[u8]) {
+        ctx.write(bytes);
     }
 
     fn handle(ctx: &Self::Context) -> SpawnHandle {

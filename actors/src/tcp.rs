@@ -1,0 +1,211 @@
+//! TCP as the kernel has it: the options of a listener's connections, and what the kernel still holds of a session.
+//!
+//! Options are set on the listening socket: on Linux every connection inherits them, so that they cost no system call each.
+//! Not here: what a session does about a full queue (`context/session`).
+
+use std::{io, time::Duration};
+
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::ConfigError;
+
+/// The longest keepalive time that Linux takes: 32,767 s.
+pub(crate) const LONGEST_KEEPALIVE: Duration = Duration::from_secs(9 * 3600);
+
+/// The smallest and the largest socket buffer that may be asked for.
+pub(crate) const SMALLEST_BUFFER: usize = 4 * 1024;
+pub(crate) const LARGEST_BUFFER: usize = 1 << 30;
+
+/// How much of a session's output the kernel takes before it has been sent to the peer. Unit: bytes.
+///
+/// What the peer's receive window takes comes on top; it is the peer's memory. Twice the default high watermark: a turn's
+/// answers fit at once, so that the loads of the benchmarks never meet it (`benches/results/2026-11-26-buffers.md`).
+const UNSENT_BYTES: u32 = 128 * 1024;
+
+/// What every connection of a listener inherits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SocketOptions {
+    pub(crate) keepalive: Option<Duration>,
+    /// `None` leaves the size to the kernel, which lets it grow to megabytes.
+    pub(crate) send_buffer: Option<usize>,
+    pub(crate) receive_buffer: Option<usize>,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self {
+            keepalive: Some(Duration::from_secs(300)),
+            send_buffer: Some(256 * 1024),
+            receive_buffer: Some(256 * 1024),
+        }
+    }
+}
+
+impl SocketOptions {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if let Some(after) = self.keepalive {
+            check_keepalive(after)?;
+        }
+        for (buffer, bytes) in [("send buffer", self.send_buffer), ("receive buffer", self.receive_buffer)] {
+            if let Some(bytes) = bytes
+                && !(SMALLEST_BUFFER..=LARGEST_BUFFER).contains(&bytes)
+            {
+                return Err(ConfigError::SocketBuffer { buffer, bytes });
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets them on a listening socket.
+    pub(crate) fn apply(&self, listener: &SockRef<'_>) -> io::Result<()> {
+        listener.set_tcp_nodelay(true)?;
+        // A byte sent as urgent would otherwise be missing from the stream.
+        listener.set_out_of_band_inline(true)?;
+        set_keepalive(listener, self.keepalive)?;
+        // The kernel books twice as much, for its own structures.
+        if let Some(bytes) = self.send_buffer {
+            listener.set_send_buffer_size(bytes / 2)?;
+        }
+        if let Some(bytes) = self.receive_buffer {
+            listener.set_recv_buffer_size(bytes / 2)?;
+        }
+        // Not every system that calls itself Linux has it; without, the send buffer alone is the bound.
+        let _ = sys::limit_unsent(&**listener, UNSENT_BYTES);
+        Ok(())
+    }
+}
+
+pub(crate) fn check_keepalive(after: Duration) -> Result<(), ConfigError> {
+    match (Duration::from_secs(1)..=LONGEST_KEEPALIVE).contains(&after) {
+        true => Ok(()),
+        false => Err(ConfigError::Keepalive { after }),
+    }
+}
+
+/// Has the kernel ask a silent peer after `after` whether it still lives, then at each sixth of that.
+pub(crate) fn set_keepalive(socket: &SockRef<'_>, after: Option<Duration>) -> io::Result<()> {
+    let Some(after) = after else { return socket.set_keepalive(false) };
+    let interval = (after / 6).max(Duration::from_secs(1));
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(after).with_interval(interval))
+}
+
+/// What the kernel holds of a connection's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SendQueue {
+    /// Bytes that the peer's kernel has acknowledged since the connection began.
+    pub(crate) acknowledged: u64,
+    /// Nothing is left that the peer's kernel has not acknowledged.
+    pub(crate) is_empty: bool,
+}
+
+pub(crate) use sys::send_queue;
+
+#[cfg(target_os = "linux")]
+mod sys {
+    use std::{io, os::fd::AsFd};
+
+    use nix::{
+        getsockopt_impl, setsockopt_impl, sockopt_impl,
+        sys::socket::{GetSockOpt, SetSockOpt},
+    };
+
+    use super::SendQueue;
+
+    /// Linux's `struct tcp_info` as far as we read it. Each kernel since 4.6 knows as much; it fills what it is given
+    /// room for.
+    #[derive(Clone, Copy, Debug)]
+    #[repr(C)]
+    #[expect(unreachable_pub, reason = "the macro makes a public trait speak of it")]
+    pub struct TcpInfo {
+        state: u8,
+        /// From `ca_state` to `delivery_rate_app_limited`.
+        _flags: [u8; 7],
+        /// `rto`, `ato`, `snd_mss`, `rcv_mss`.
+        _sizes: [u32; 4],
+        /// Segments sent and not acknowledged, the FIN's included.
+        unacked: u32,
+        /// From `sacked` to `total_retrans`.
+        _history: [u32; 19],
+        /// `pacing_rate`, `max_pacing_rate`.
+        _rates: [u64; 2],
+        bytes_acked: u64,
+        _bytes_received: u64,
+        /// `segs_out`, `segs_in`.
+        _segments: [u32; 2],
+        notsent_bytes: u32,
+        /// Fills the struct to its alignment, as `min_rtt` does in the kernel's.
+        _min_rtt: u32,
+    }
+
+    /// The state of a socket that both sides have closed, or that was reset.
+    const TCP_CLOSE: u8 = 7;
+
+    sockopt_impl!(
+        /// What the kernel knows of a connection.
+        GetTcpInfo, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, TcpInfo
+    );
+    sockopt_impl!(
+        /// How many unsent bytes make a connection not writable.
+        NotsentLowat, SetOnly, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, u32
+    );
+
+    pub(super) fn limit_unsent(socket: &impl AsFd, bytes: u32) -> io::Result<()> {
+        NotsentLowat.set(&socket.as_fd(), &bytes).map_err(Into::into)
+    }
+
+    /// Asks the kernel. `None` where it does not say.
+    pub(crate) fn send_queue(socket: &impl AsFd) -> Option<SendQueue> {
+        let info = GetTcpInfo.get(&socket.as_fd()).ok()?;
+        let is_empty = info.state == TCP_CLOSE || (info.unacked == 0 && info.notsent_bytes == 0);
+        Some(SendQueue { acknowledged: info.bytes_acked, is_empty })
+    }
+}
+
+/// Elsewhere the kernel does not say what a peer has acknowledged: what it takes from us counts as progress.
+#[cfg(not(target_os = "linux"))]
+mod sys {
+    use std::{io, os::fd::AsFd};
+
+    use super::SendQueue;
+
+    pub(super) fn limit_unsent(_: &impl AsFd, _: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(crate) fn send_queue(_: &impl AsFd) -> Option<SendQueue> {
+        None
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_send_queue_is_what_the_peer_has_not_acknowledged() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        SocketOptions::default().apply(&SockRef::from(&listener)).unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut ours, _) = listener.accept().unwrap();
+        ours.write_all(b"hello").unwrap();
+        peer.read_exact(&mut [0; 5]).unwrap();
+        // The acknowledgement is on its way, perhaps.
+        while !send_queue(&ours).unwrap().is_empty {
+            std::thread::yield_now();
+        }
+        assert_eq!(send_queue(&ours).unwrap().acknowledged, 5);
+        ours.set_nonblocking(true).unwrap();
+        let mut taken = 5;
+        while let Ok(count) = ours.write(&[b'x'; 10_000]) {
+            taken += count as u64;
+        }
+        let full = send_queue(&ours).unwrap();
+        assert!(!full.is_empty && full.acknowledged < taken, "{full:?} of {taken}");
+        drop(peer);
+    }
+}
