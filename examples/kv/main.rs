@@ -21,8 +21,8 @@
 //! - no meta commands, `stats` without arguments, and nothing that is about memcached's own insides (slabs, lru, watch …).
 //!
 //! What a session has under way is bounded. Its outbox holds 64 KiB and a value at most: a `get` of more goes on when that is
-//! sent. A value that comes takes up to 2 MiB. All outboxes together may hold as much as `--memory` is for items; then the
-//! session that holds the most is cut.
+//! sent. All outboxes together may hold as much as `--memory` is for items; then the session that holds the most is cut. All
+//! values that are coming may take as much again; then a storage command is refused.
 //!
 //! Here: the session. Not here: what a line means (`protocol`); what is kept, for how long, and behind which locks (`store`).
 
@@ -40,12 +40,11 @@ use std::{
 
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext};
 use actix_lines::{Chunk, Framing, Limits, Line, LineContext, LineHandler, LineServer, Overlong, Watermarks};
-use bytes::Bytes;
 use clap::Parser;
 
 use crate::{
     protocol::{Command, Mode, Refusal, Request, Words},
-    store::{ArithmeticError, MIN_MEMORY, Outcome, Store},
+    store::{ArithmeticError, MIN_MEMORY, Outcome, Received, Store},
 };
 
 /// As in `rot13d`: glibc's allocator wastes some 190 bytes on each session's task.
@@ -108,7 +107,7 @@ struct Upload {
     expires: u64,
     noreply: bool,
     /// What has come of the block. It grows with what comes: what is promised costs the peer nothing.
-    received: Vec<u8>,
+    received: Received,
 }
 
 impl Actor for Session {
@@ -134,7 +133,7 @@ impl LineHandler for Session {
             }
             Ok(Command::Store { mode, key, flags, exptime }) => {
                 let (key, expires) = (key.into(), self.store.expiry(exptime));
-                let upload = Upload { mode, key, flags, expires, noreply, received: Vec::new() };
+                let upload = Upload { mode, key, flags, expires, noreply, received: Received::new(&self.store) };
                 self.upload = Some(Box::new(upload));
                 return;
             }
@@ -169,18 +168,14 @@ impl LineHandler for Session {
     fn data(&mut self, chunk: Chunk<'_>, ctx: &mut Self::Context) {
         let Some(upload) = &mut self.upload else { return };
         if !chunk.is_last() {
-            upload.received.extend_from_slice(&chunk);
+            if !upload.received.extend(&chunk) {
+                self.refuse(ctx);
+            }
             return;
         }
-        // Most blocks come in one piece: then this is the only copy.
-        let block = if upload.received.is_empty() {
-            Bytes::copy_from_slice(&chunk)
-        } else {
-            upload.received.extend_from_slice(&chunk);
-            std::mem::take(&mut upload.received).into_boxed_slice().into()
-        };
         let Some(upload) = self.upload.take() else { return };
-        let Upload { mode, key, flags, expires, noreply, .. } = *upload;
+        let Upload { mode, key, flags, expires, noreply, received } = *upload;
+        let block = received.finish(&chunk);
         let answer: &[u8] = if block.ends_with(b"\r\n") {
             match self.store.store(mode, key, flags, expires, block) {
                 Outcome::Stored => b"STORED\r\n",
@@ -277,6 +272,17 @@ impl ActorFuture<Session> for Rest {
 }
 
 impl Session {
+    /// Drops what has come of a value. What follows is swallowed.
+    fn refuse(&mut self, ctx: &mut LineContext<Self>) {
+        let Some(upload) = self.upload.take() else { return };
+        if upload.mode == Mode::Set {
+            self.store.delete(&upload.key);
+        }
+        if !upload.noreply {
+            ctx.write(b"SERVER_ERROR out of memory storing object\r\n");
+        }
+    }
+
     fn stats(&self, ctx: &mut LineContext<Self>) {
         let counts = self.store.counts();
         for (name, value) in [

@@ -13,8 +13,8 @@
 use std::{
     hash::BuildHasher,
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -46,6 +46,9 @@ pub(crate) struct Store {
     /// Unix time in seconds, of the last tick. As coarse as memcached's.
     clock: AtomicU64,
     flush_at: AtomicU64,
+    /// Bytes of values that are coming, of all sessions, and the most of them.
+    coming: AtomicUsize,
+    max_coming: usize,
 }
 
 struct Shard {
@@ -91,6 +94,47 @@ pub(crate) struct Counts {
     pub(crate) bytes: u64,
 }
 
+/// A value that comes in pieces. What has come of all of them takes no more than the items may.
+pub(crate) struct Received {
+    bytes: Vec<u8>,
+    store: Arc<Store>,
+}
+
+impl Received {
+    pub(crate) fn new(store: &Arc<Store>) -> Self {
+        Self { bytes: Vec::new(), store: Arc::clone(store) }
+    }
+
+    /// False if there is no room for it.
+    pub(crate) fn extend(&mut self, chunk: &[u8]) -> bool {
+        let before = self.store.coming.fetch_add(chunk.len(), Ordering::Relaxed);
+        if before + chunk.len() > self.store.max_coming {
+            self.store.coming.fetch_sub(chunk.len(), Ordering::Relaxed);
+            return false;
+        }
+        self.bytes.extend_from_slice(chunk);
+        true
+    }
+
+    /// The value, of which `last` is the end.
+    pub(crate) fn finish(mut self, last: &[u8]) -> Bytes {
+        // Most come in one piece: then this is the only copy.
+        if self.bytes.is_empty() {
+            return Bytes::copy_from_slice(last);
+        }
+        let mut bytes = std::mem::take(&mut self.bytes);
+        self.store.coming.fetch_sub(bytes.len(), Ordering::Relaxed);
+        bytes.extend_from_slice(last);
+        bytes.into_boxed_slice().into()
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        self.store.coming.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
 impl Store {
     /// With room for `memory` bytes, at least [`MIN_MEMORY`]; `now` is Unix time in seconds.
     pub(crate) fn new(memory: u64, now: u64) -> Self {
@@ -107,6 +151,8 @@ impl Store {
             hasher: lru::DefaultHasher::default(),
             clock: AtomicU64::new(now),
             flush_at: AtomicU64::new(NEVER),
+            coming: AtomicUsize::new(0),
+            max_coming: max_bytes * SHARDS,
         }
     }
 
