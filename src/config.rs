@@ -4,7 +4,8 @@
 //! Not here: what the settings are (`settings`), when the file is read again (`signals`).
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -13,6 +14,9 @@ use serde::Deserialize;
 use toml::{Spanned, de::DeTable};
 
 use crate::{args::Args, descriptors, settings::Settings};
+
+/// The largest file that is read: far more than settings and long lists of networks need.
+const LARGEST_FILE: u64 = 1 << 20;
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +36,7 @@ pub(crate) fn load(args: &Args) -> Result<Settings, Problem> {
         typed.check()?;
         return Ok(typed.clone());
     };
-    let text = fs::read_to_string(file).map_err(|source| Problem::Read { file: file.clone(), source })?;
+    let text = read(file).map_err(|source| Problem::Read { file: file.clone(), source })?;
     let file = File { path: file, text: &text };
     let table = file.parse()?;
     let settings = typed.clone().or(file.settings(&table)?);
@@ -40,6 +44,16 @@ pub(crate) fn load(args: &Args) -> Result<Settings, Problem> {
         Ok(()) => Ok(settings),
         Err(error) => Err(file.blame(&table, typed, error)),
     }
+}
+
+/// A device may have no end, so there is one here.
+fn read(file: &Path) -> io::Result<String> {
+    let mut text = Vec::new();
+    fs::File::open(file)?.take(LARGEST_FILE + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > LARGEST_FILE {
+        return Err(io::Error::other(format!("it is larger than {LARGEST_FILE} bytes")));
+    }
+    String::from_utf8(text).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no UTF-8"))
 }
 
 /// A file that has been read.

@@ -2,6 +2,8 @@
 //!
 //! Not here: what happens when they run out all the same (the library's acceptor).
 
+use std::{io, os::unix::net::UnixStream};
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Kept free of sessions: standard streams, log, signals, lookups, the acceptors' reserves.
@@ -14,6 +16,11 @@ const PER_LISTENER: u64 = 3;
 const REFUSALS: u64 = 256;
 /// Where descriptors are few, refusals get no more than one in so many: a session is worth more.
 const REFUSALS_SHARE: u64 = 8;
+
+/// What it takes to start at all: the pipe that signals come by; for each runtime its epoll instance, which is held twice,
+/// its waker and its end of that pipe; and one session, or the file when it is read again.
+const AT_LEAST: u64 = 2 + 1;
+const AT_LEAST_PER_RUNTIME: u64 = 4;
 
 /// Raises the soft limit to the hard one.
 pub(crate) fn raise_limit() {
@@ -35,6 +42,24 @@ pub(crate) fn limit() -> Option<u64> {
 pub(crate) fn room_for_sessions(limit: u64, workers: u64, listeners: u64) -> u64 {
     let others = RESERVE + workers * PER_WORKER + listeners * PER_LISTENER + REFUSALS.min(limit / REFUSALS_SHARE);
     limit.saturating_sub(others).max(1)
+}
+
+/// Whether there are enough to start and to serve anybody. It tries: that counts what we were given, and knows of every
+/// limit there is. Else tokio would panic somewhere in the middle.
+pub(crate) fn check(workers: usize, listeners: usize) -> io::Result<()> {
+    // A single worker shares the runtime of the process.
+    let runtimes = 1 + if workers > 1 { workers as u64 } else { 0 };
+    let needed = AT_LEAST + runtimes * AT_LEAST_PER_RUNTIME + listeners as u64 * PER_LISTENER;
+    let tried: io::Result<Vec<_>> = (0..needed.div_ceil(2)).map(|_| UnixStream::pair()).collect();
+    tried.map(drop).map_err(|error| {
+        let limit = limit().map_or_else(|| "off".to_owned(), |limit| limit.to_string());
+        let fewer = if workers > 1 { ", or use fewer --workers" } else { "" };
+        let what = format!(
+            "cannot start: {error}: with --workers {workers} it takes {needed} descriptors more than are in use, and the \
+             limit is {limit}; raise it (ulimit -n, or LimitNOFILE= of its service){fewer}"
+        );
+        io::Error::new(error.kind(), what)
+    })
 }
 
 #[cfg(test)]

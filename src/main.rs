@@ -8,49 +8,79 @@
 mod args;
 mod config;
 mod descriptors;
+mod logging;
 mod settings;
 mod signals;
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, Write},
+    panic::catch_unwind,
+    process::ExitCode,
+};
 
 use actix_lines::{Framing, Limits, LineServer, Rot13};
+use actix_rt::{Runtime, System, SystemRunner};
 use clap::Parser;
-use log::LevelFilter;
 
-use crate::{args::Args, settings::Settings, signals::Signals};
+use crate::{args::Args, config::Problem, logging::Log, settings::Settings, signals::Signals};
 
 /// glibc's allocator wastes some 190 bytes on each task cell, which is aligned to 128.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Exit code of bad usage, as of clap.
+/// Exit codes, those of clap among them.
+const COULD_NOT_RUN: u8 = 1;
 const BAD_USAGE: u8 = 2;
+
+/// Why the process ends other than as it was asked to.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Usage(#[from] Problem),
+    #[error(transparent)]
+    Run(#[from] io::Error),
+}
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    start_log(args.level());
-    log_panics();
-    descriptors::raise_limit();
-    let meant =
-        config::load(&args).and_then(|settings| Ok((settings.framing()?, config::limits(&settings)?, settings)));
-    // Said to whoever started us, whatever the log leaves out.
-    let (framing, limits, settings) = match meant {
-        Ok(meant) => meant,
-        Err(problem) => {
-            eprintln!("rot13d: {problem}");
-            return ExitCode::from(BAD_USAGE);
+    let log = match Log::start(args.level()) {
+        Ok(log) => log,
+        Err(error) => {
+            let what = "cannot start a thread for the log";
+            let advice = "raise the thread limit (ulimit -u, or TasksMax= of its service)";
+            // Nobody may be there to read it, which is no reason to panic.
+            let _ = writeln!(io::stderr(), "rot13d: {what}: {error}; {advice}");
+            return ExitCode::from(COULD_NOT_RUN);
         }
     };
+    let Err(failure) = run(args) else { return ExitCode::SUCCESS };
+    // Said to whoever started us, whatever the log leaves out.
+    log.say(&format!("rot13d: {failure}"));
+    ExitCode::from(match failure {
+        Failure::Usage(_) => BAD_USAGE,
+        Failure::Run(_) => COULD_NOT_RUN,
+    })
+}
+
+fn run(args: Args) -> Result<(), Failure> {
+    descriptors::raise_limit();
+    let settings = config::load(&args)?;
+    let (framing, limits) =
+        (settings.framing().map_err(Problem::from)?, config::limits(&settings).map_err(Problem::from)?);
     if args.check_config {
-        return ExitCode::SUCCESS;
+        return Ok(());
     }
-    match actix_rt::System::new().block_on(serve(args, settings, framing, limits)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("rot13d: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let (workers, listeners) = (settings.workers(), settings.listen().len());
+    descriptors::check(workers, listeners)?;
+    Ok(system()?.block_on(serve(args, settings, framing, limits))?)
+}
+
+/// The actix system of this thread.
+fn system() -> io::Result<SystemRunner> {
+    // tokio panics where it cannot make the pipe that it hears of signals by. There was room for it a moment ago.
+    let runtime = catch_unwind(Runtime::new).unwrap_or_else(|_| Err(io::Error::other("look above for the panic")));
+    let runtime = runtime.map_err(|error| io::Error::new(error.kind(), format!("cannot start: {error}")))?;
+    Ok(System::with_tokio_rt(|| runtime))
 }
 
 async fn serve(args: Args, settings: Settings, framing: Framing, limits: Limits) -> io::Result<()> {
@@ -69,19 +99,4 @@ async fn serve(args: Args, settings: Settings, framing: Framing, limits: Limits)
     let server = server.start()?;
     actix_rt::spawn(signals.obey(server.clone(), args, settings));
     server.finished().await
-}
-
-fn start_log(level: Option<LevelFilter>) {
-    let mut log = env_logger::Builder::new();
-    log.filter_level(LevelFilter::Info);
-    match level {
-        Some(level) => log.filter_level(level),
-        None => log.parse_default_env(),
-    };
-    log.init();
-}
-
-/// A panic is one line in the log, as everything else; the session it ended is named by the line that follows.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
 }

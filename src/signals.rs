@@ -2,12 +2,24 @@
 //!
 //! Not here: what a drain or a change of limits does (`actix-lines`).
 
-use std::io;
+use std::{io, path::Path, thread, time::Duration};
 
 use actix_lines::{ServerHandle, Stats};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
 
-use crate::{args::Args, config, settings::Settings};
+use crate::{
+    args::Args,
+    config::{self, Problem},
+    logging::one_line,
+    settings::Settings,
+};
+
+/// How long SIGHUP waits for its file.
+const READ_TIME: Duration = Duration::from_secs(5);
 
 /// The signals that are ours, from when this is made.
 pub(crate) struct Signals {
@@ -33,14 +45,23 @@ impl Signals {
     }
 
     /// Does what signals ask for, for as long as the server runs.
-    pub(crate) async fn obey(mut self, server: ServerHandle, args: Args, mut settings: Settings) {
+    pub(crate) async fn obey(mut self, server: ServerHandle, args: Args, settings: Settings) {
+        let mut file = Reloads { args, settings, reading: None };
         let mut is_draining = false;
         loop {
             let name = tokio::select! {
                 _ = self.interrupt.recv() => "SIGINT",
                 _ = self.terminate.recv() => "SIGTERM",
                 _ = self.hangup.recv() => {
-                    reload(&server, &args, &mut settings);
+                    if is_draining {
+                        log::warn!("SIGHUP: nothing is changed: the server drains");
+                    } else {
+                        file.ask();
+                    }
+                    continue;
+                }
+                outcome = file.outcome() => {
+                    file.take_over(outcome, &server);
                     continue;
                 }
                 _ = self.user1.recv() => {
@@ -54,7 +75,10 @@ impl Signals {
                 let _ = server.abort().await;
                 return;
             }
-            let drain = settings.drain();
+            if file.reading.take().is_some_and(|reading| !reading.is_given_up || reading.again) {
+                log::warn!("SIGHUP: nothing is changed: the server drains");
+            }
+            let drain = file.settings.drain();
             log::info!("{name}: draining, for at most {:?}; a second signal aborts", drain.deadline);
             let report = server.supervisor().send(drain);
             actix_rt::spawn(async move {
@@ -73,34 +97,114 @@ impl Signals {
 
 // What asks the server is a task of its own: a signal that ends it is heard however long the answer takes.
 
-/// Reads the file again. What is wrong with it changes nothing.
-fn reload(server: &ServerHandle, args: &Args, settings: &mut Settings) {
-    let Some(file) = &args.config else {
-        log::warn!("SIGHUP: there is no file to read again: start with --config");
-        return;
-    };
-    let loaded = config::load(args).and_then(|loaded| {
-        let fixed = settings.fixed_that_differ(&loaded);
-        let loaded = loaded.with_fixed_of(settings);
-        Ok((config::limits(&loaded)?, loaded, fixed))
-    });
-    let (limits, loaded, fixed) = match loaded {
-        Ok(loaded) => loaded,
-        Err(problem) => {
-            log::error!("SIGHUP: nothing is changed: {problem}");
+/// The file, each time that SIGHUP asks for it. What is wrong with it changes nothing.
+struct Reloads {
+    args: Args,
+    /// What runs.
+    settings: Settings,
+    reading: Option<Reading>,
+}
+
+/// A thread that reads the file. It may wait for a disk or for another process, and nothing waits for it: neither a session
+/// nor the end of the process. While it is there, there is no second one.
+struct Reading {
+    settings: oneshot::Receiver<Result<Box<Settings>, Problem>>,
+    since: Instant,
+    /// It was said that nothing is changed, so nothing is.
+    is_given_up: bool,
+    /// SIGHUP came again meanwhile: what is being read may be older.
+    again: bool,
+}
+
+enum Outcome {
+    Read(Result<Box<Settings>, Problem>),
+    TookTooLong,
+    Panicked,
+}
+
+impl Reloads {
+    /// SIGHUP has come.
+    fn ask(&mut self) {
+        let Some(file) = &self.args.config else {
+            log::warn!("SIGHUP: there is no file to read again: start with --config");
+            return;
+        };
+        if let Some(reading) = &mut self.reading {
+            reading.again = true;
+            let since = reading.since.elapsed().as_secs();
+            log::warn!("SIGHUP: {} is still being read, since {since} s; then it is read once more", shown(file));
             return;
         }
-    };
-    for name in fixed {
-        log::warn!("SIGHUP: {name} differs; only a restart changes it");
-    }
-    *settings = loaded;
-    let (server, file) = (server.clone(), file.clone());
-    actix_rt::spawn(async move {
-        if let Ok(change) = server.set_limits(limits).await {
-            log::info!("SIGHUP: {} is in force; {} sessions end by it", file.display(), change.ends.len());
+        let (done, settings) = oneshot::channel();
+        let args = self.args.clone();
+        let read = move || drop(done.send(config::load(&args).map(Box::new)));
+        match thread::Builder::new().name("rot13d|file".to_owned()).spawn(read) {
+            Ok(_) => {
+                self.reading = Some(Reading { settings, since: Instant::now(), is_given_up: false, again: false });
+            }
+            Err(error) => log::error!("SIGHUP: nothing is changed: no thread to read {} with: {error}", shown(file)),
         }
-    });
+    }
+
+    /// What has become of the file that is being read; for ever pending when none is.
+    async fn outcome(&mut self) -> Outcome {
+        let Some(reading) = &mut self.reading else { return std::future::pending().await };
+        let read = if reading.is_given_up {
+            (&mut reading.settings).await
+        } else {
+            match timeout_at(reading.since + READ_TIME, &mut reading.settings).await {
+                Ok(read) => read,
+                Err(_) => return Outcome::TookTooLong,
+            }
+        };
+        read.map_or(Outcome::Panicked, Outcome::Read)
+    }
+
+    fn take_over(&mut self, outcome: Outcome, server: &ServerHandle) {
+        let (Some(file), Some(mut reading)) = (self.args.config.clone(), self.reading.take()) else { return };
+        match outcome {
+            Outcome::TookTooLong => {
+                log::error!("SIGHUP: nothing is changed: {} could not be read within {READ_TIME:?}", shown(&file));
+                reading.is_given_up = true;
+                self.reading = Some(reading);
+                return;
+            }
+            Outcome::Panicked => log::error!("SIGHUP: nothing is changed: look above for the panic"),
+            Outcome::Read(_) if reading.is_given_up => {}
+            Outcome::Read(Ok(loaded)) => self.apply(*loaded, &file, server),
+            Outcome::Read(Err(problem)) => refuse(&problem),
+        }
+        if reading.again {
+            self.ask();
+        }
+    }
+
+    fn apply(&mut self, loaded: Settings, file: &Path, server: &ServerHandle) {
+        let fixed = self.settings.fixed_that_differ(&loaded);
+        let loaded = loaded.with_fixed_of(&self.settings);
+        let limits = match config::limits(&loaded) {
+            Ok(limits) => limits,
+            Err(error) => return refuse(&error.into()),
+        };
+        for name in fixed {
+            log::warn!("SIGHUP: {name} differs; only a restart changes it");
+        }
+        self.settings = loaded;
+        let (server, file) = (server.clone(), shown(file));
+        actix_rt::spawn(async move {
+            if let Ok(change) = server.set_limits(limits).await {
+                log::info!("SIGHUP: {file} is in force; {} sessions end by it", change.ends.len());
+            }
+        });
+    }
+}
+
+fn refuse(problem: &Problem) {
+    log::error!("SIGHUP: nothing is changed: {}", one_line(&problem.to_string()));
+}
+
+fn shown(file: &Path) -> String {
+    one_line(&file.to_string_lossy())
 }
 
 fn log_counters(server: &ServerHandle) {

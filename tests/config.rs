@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::process::Signal;
-use support::{Server, connect, expect, finish, greet, rest, rot13d};
+use support::{Server, connect, eventually, expect, finish, greet, rest, rot13d};
 
 /// A file of this test alone, removed with it.
 struct File(PathBuf);
@@ -240,11 +240,72 @@ fn a_drain_goes_on_while_counters_are_asked_for_and_the_file_is_read_again() {
     server.signal(Signal::USR1);
     server.log_line("counters: 1 live, 1 opened, closed: none; ");
     server.signal(Signal::HUP);
-    server.log_line("is in force; 0 sessions end by it");
+    server.log_line("SIGHUP: nothing is changed: the server drains");
     server.signal(Signal::INT);
     let (code, log) = server.wait();
     assert_eq!(code, Some(0));
     assert!(log.iter().any(|line| line.contains("SIGINT again: aborting")), "{log:#?}");
+    assert!(!log.iter().any(|line| line.contains("is in force")), "{log:#?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_at_once_stops_nothing() {
+    let file = File::new("pipe", "over-limit = \"refuse\"\nmax-sessions = 2\n");
+    let mut server = Server::start(&["--config", file.path(), "--workers", "1", "--drain-timeout", "1h"]);
+    let mut peer = server.connect();
+    greet(&mut peer);
+    // Whoever opens a named pipe to read it waits until somebody opens it to write.
+    let pipe = File(file.0.with_extension("fifo"));
+    let mut mkfifo = Command::new("mkfifo");
+    mkfifo.arg(pipe.path());
+    assert!(finish(mkfifo, b"").status.success());
+    let settings = File(file.0.with_extension("saved"));
+    fs::rename(file.path(), settings.path()).unwrap();
+    fs::rename(pipe.path(), file.path()).unwrap();
+
+    let threads = || fs::read_dir(format!("/proc/{}/task", server.id())).unwrap().count();
+    let before = threads();
+    for again in 0..20 {
+        server.signal(Signal::HUP);
+        // Two that come at once may be one.
+        server.log_lines("is still being read", again);
+        greet(&mut peer);
+    }
+    greet(&mut server.connect());
+    assert_eq!(threads(), before + 1, "one thread reads, whoever asks for more");
+    server.log_line(&format!("SIGHUP: nothing is changed: {} could not be read within 5s", file.path()));
+    server.signal(Signal::HUP);
+    server.log_lines("is still being read", 20);
+    assert_eq!(threads(), before + 1);
+
+    // What comes too late is not taken; but who asked meanwhile gets the file as it is by now.
+    fs::rename(file.path(), pipe.path()).unwrap();
+    settings.write("over-limit = \"refuse\"\nmax-sessions = 1\n");
+    fs::rename(settings.path(), file.path()).unwrap();
+    pipe.write("max-sessions = 3\n");
+    server.log_line("is in force; 0 sessions end by it");
+    assert_eq!(rest(&mut server.connect()), b"too many connections, try again later\r\n");
+
+    // Nor does the end of the process wait for it.
+    fs::rename(pipe.path(), file.path()).unwrap();
+    server.signal(Signal::HUP);
+    eventually("the file to be read", || (threads() == before + 1).then_some(()));
+    server.signal(Signal::TERM);
+    server.log_line("SIGHUP: nothing is changed: the server drains");
+    assert_eq!(rest(&mut peer), b"");
+    drop(peer);
+    assert_eq!(server.wait().0, Some(0));
+}
+
+#[test]
+fn a_file_without_end_or_that_is_none_is_refused() {
+    for (path, says) in
+        [("/dev/zero", "it is larger than 1048576 bytes"), ("/", "Is a directory"), ("/bin/sh", "no UTF-8")]
+    {
+        let (code, stderr) = check(&["--config", path]);
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(stderr.starts_with(&format!("rot13d: cannot read {path}: ")) && stderr.contains(says), "{stderr}");
+    }
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::{
     process::Command,
 };
 
-use support::{Server, connect, eventually, expect, rest};
+use rustix::process::Signal;
+use support::{Server, connect, eventually, expect, greet, rest};
 
 /// The server with room for few descriptors, and an admission that does not know.
 fn poor_server() -> Server {
@@ -61,4 +62,35 @@ fn a_server_without_descriptors_rests_serves_and_recovers() {
     server.log_line("accepts again after");
     let count = |part| server.log().iter().filter(|line| line.contains(part)).count();
     assert_eq!((count("cannot accept"), count("accepts again")), (1, 1), "{:#?}", server.log());
+}
+
+#[test]
+fn too_few_descriptors_to_start_are_said_with_code_1() {
+    for workers in ["1", "2"] {
+        let mut served = 0;
+        // With 3 the program cannot even be loaded: standard streams have them.
+        for descriptors in 4..=40 {
+            let mut command = Command::new("sh");
+            command
+                .args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_rot13d")])
+                .args(["--listen", "127.0.0.1:0", "--workers", workers])
+                .env_remove("RUST_LOG");
+            let mut server = Server::launch(command);
+            if server.listens() {
+                greet(&mut server.connect());
+                served += 1;
+                server.signal(Signal::TERM);
+                assert_eq!(server.wait().0, Some(0), "with {descriptors}");
+                continue;
+            }
+            let (code, log) = server.wait();
+            assert_eq!((code, served, log.len()), (Some(1), 0, 1), "with {descriptors}: {log:#?}");
+            let begin =
+                format!("rot13d: cannot start: Too many open files (os error 24): with --workers {workers} it takes ");
+            let limit = format!(", and the limit is {descriptors}; raise it (ulimit -n, ");
+            assert!(log[0].starts_with(&begin) && log[0].contains(&limit), "{log:#?}");
+        }
+        // Few more than the least that it takes.
+        assert!(served > 15, "only {served} of the limits were enough for {workers} workers");
+    }
 }

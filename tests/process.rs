@@ -400,3 +400,42 @@ fn a_listener_that_fails_again_and_again_ends_the_process_with_1_and_a_clear_lin
         "{log:#?}"
     );
 }
+
+#[test]
+#[ignore = "takes root, to become a user who may have few threads, and setpriv and prlimit: run tests/run"]
+fn too_few_threads_to_start_are_said_with_code_1() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: only root can become another user, whose threads are counted");
+    }
+    // Nobody else may have threads of this user, and it has to find the program.
+    let user = 1_000_000 + std::process::id();
+    let program = std::env::temp_dir().join(format!("rot13d-{user}"));
+    std::fs::copy(env!("CARGO_BIN_EXE_rot13d"), &program).unwrap();
+    let mut served = 0;
+    for threads in 1..=8 {
+        let mut command = Command::new("setpriv");
+        command
+            .args([&format!("--reuid={user}"), "--clear-groups", "prlimit", &format!("--nproc={threads}:{threads}")])
+            .arg(&program)
+            .args(["--listen", "127.0.0.1:0", "--workers", "3"])
+            .env_remove("RUST_LOG");
+        let mut server = Server::launch(command);
+        if server.listens() {
+            greet(&mut server.connect());
+            served += 1;
+            // It takes one more thread to join the workers.
+            server.signal(Signal::TERM);
+            assert_eq!(server.wait().0, Some(0), "with {threads}");
+            continue;
+        }
+        let (code, log) = server.wait();
+        assert_eq!((code, served, log.len()), (Some(1), 0, 1), "with {threads}: {log:#?}");
+        let begins = match threads {
+            1 => "rot13d: cannot start a thread for the log: ".to_owned(),
+            _ => format!("rot13d: cannot start worker {} of 3: ", threads - 1),
+        };
+        assert!(log[0].starts_with(&begins) && log[0].contains("raise the thread limit (ulimit -u, "), "{log:#?}");
+    }
+    std::fs::remove_file(&program).unwrap();
+    assert_eq!(served, 4, "main, log and three workers are five");
+}

@@ -31,6 +31,7 @@ use tokio::{
 use crate::{
     CloseReport, ConfigError, ConnectError, Connection, Framing, Limits, LineHandler, SessionId, Subscribe,
     context::{Session, dispose},
+    escape::Escaped,
     limits::{LONGEST_TIMEOUT, SessionLimits},
     race::{self, interleave, race},
     tcp,
@@ -454,7 +455,7 @@ impl<A: LineHandler> Connector<A> {
         self.connections = nth;
         let worker = worker::standalone(self.limits);
         let (session, slot, report) = Session::start_watched(&worker, transport, &connection, self.framing, actor);
-        log::info!("connected to {} at {peer}: session {}", self.way.target, connection.id);
+        log::info!("connected to {} at {peer}: session {}", Escaped(&self.way.target), connection.id);
         self.waiting.drain(..).for_each(|asker| drop(asker.send(session.clone())));
         self.live = Some(Live { session, id: connection.id, peer, worker, slot });
         self.tell_connected();
@@ -488,7 +489,7 @@ impl<A: LineHandler> Connector<A> {
             self.attempt = 0;
         }
         let retry_in = self.retry_in();
-        log::info!("lost {}: {report}", self.way.target);
+        log::info!("lost {}: {report}", Escaped(&self.way.target));
         self.tell(&ConnectorEvent::Lost { report, retry_in });
         self.retry(retry_in, ctx);
     }
@@ -496,7 +497,7 @@ impl<A: LineHandler> Connector<A> {
     /// An attempt brought no session.
     fn fail(&mut self, error: ConnectError, ctx: &mut Context<Self>) {
         let (attempt, retry_in) = (self.attempt, self.retry_in());
-        log::warn!("{error}");
+        log::warn!("{}", Escaped(&error.to_string()));
         self.tell(&ConnectorEvent::Failed { error, attempt, retry_in });
         self.retry(retry_in, ctx);
     }
@@ -509,7 +510,7 @@ impl<A: LineHandler> Connector<A> {
 
     fn retry(&mut self, wait: Option<Duration>, ctx: &mut Context<Self>) {
         let Some(wait) = wait else {
-            log::error!("giving up on {} after {} attempts", self.way.target, self.attempt);
+            log::error!("giving up on {} after {} attempts", Escaped(&self.way.target), self.attempt);
             return self.end(&ConnectorEvent::GaveUp { attempts: self.attempt }, ctx);
         };
         self.attempt = self.attempt.saturating_add(1);

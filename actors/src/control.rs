@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    thread,
     time::Duration,
 };
 
@@ -29,6 +30,9 @@ use crate::{
     supervisor::Batch,
     worker::Order,
 };
+
+/// How long until a thread is asked for again that could not be made.
+const JOIN_RETRY: Duration = Duration::from_millis(50);
 
 /// How a server ended.
 #[derive(Clone, Copy, Debug)]
@@ -283,10 +287,11 @@ impl Control {
             arbiter.stop();
         }
         let no_threads = arbiters.is_empty();
+        let arbiters = Arc::new(Mutex::new(arbiters));
         let control = Arc::clone(self);
         // An arbiter that is not joined may be cut off in the middle of a destructor at the end of the process.
         let join = move || {
-            for arbiter in arbiters {
+            for arbiter in std::mem::take(&mut *arbiters.lock().unwrap_or_else(PoisonError::into_inner)) {
                 if arbiter.join().is_err() {
                     log::error!("a worker's thread panicked");
                 }
@@ -302,9 +307,17 @@ impl Control {
             }
         };
         if no_threads {
-            join();
-        } else {
-            drop(tokio::task::spawn_blocking(join));
+            return join();
+        }
+        // Not one of tokio's threads: it panics when it cannot make one.
+        let join_apart = move || thread::Builder::new().name("actix-lines|join".to_owned()).spawn(join.clone()).is_ok();
+        if !join_apart() {
+            self.home.spawn(async move {
+                // Each worker's thread that ends makes room for this one.
+                while !join_apart() {
+                    tokio::time::sleep(JOIN_RETRY).await;
+                }
+            });
         }
     }
 }
@@ -341,5 +354,65 @@ impl State {
             }
             subscriber.connected()
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::*;
+    use crate::{LineServer, Rot13};
+
+    /// Whether the lock was held, and the text.
+    type Message = (bool, String);
+
+    thread_local! {
+        /// The server that this thread runs, and what it has logged.
+        static LOGGED: RefCell<Option<(Arc<Control>, Vec<Message>)>> = const { RefCell::new(None) };
+    }
+
+    struct Witness;
+
+    impl log::Log for Witness {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            LOGGED.with_borrow_mut(|logged| {
+                if let Some((control, logged)) = logged {
+                    logged.push((control.state.try_lock().is_err(), record.args().to_string()));
+                }
+            });
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[actix::test]
+    async fn nothing_is_logged_under_the_lock() {
+        log::set_logger(&Witness).unwrap();
+        log::set_max_level(log::LevelFilter::Trace);
+        let server = LineServer::new(|_| Rot13).on_current_arbiter().bind("127.0.0.1:0").unwrap().start().unwrap();
+        LOGGED.set(Some((Arc::clone(server.control()), Vec::new())));
+        let mut peer = TcpStream::connect(server.addresses()[0]).await.unwrap();
+        peer.write_all(b"hello\n").await.unwrap();
+        peer.read_exact(&mut [0; 6]).await.unwrap();
+        // It lingers for a peer that does not close, while the drain says each second how far it is.
+        tokio::time::pause();
+        let report = server.drain(Duration::from_secs(3)).await.unwrap();
+        assert_eq!((report.ended, report.cut), (0, 1));
+        server.finished().await.unwrap();
+        let (_, logged) = LOGGED.take().unwrap();
+        for part in ["listening on ", "draining: 0 sessions ended, 0 cut, 1 left", " closed: "] {
+            assert!(logged.iter().any(|(_, text)| text.contains(part)), "{part} is not in {logged:#?}");
+        }
+        assert!(!logged.iter().any(|(is_locked, _)| *is_locked), "logged under the lock: {logged:#?}");
     }
 }

@@ -4,6 +4,8 @@
 
 use std::{fs, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use rustix::io::Errno;
+
 /// A setting that cannot be meant. Nothing has been started when it is returned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -132,6 +134,48 @@ impl From<ConfigError> for io::Error {
     }
 }
 
+/// A server could not be started. Nothing of it is left: its listeners are closed, its workers' threads are joined.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A setting is invalid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The calling thread belongs to no actix system, or to one that has stopped.
+    #[error("no actix system runs on this thread: start the server inside of #[actix::main] or System::block_on")]
+    NoSystem,
+    /// The thread of a worker, or its reactor, could not be made.
+    #[error("cannot start worker {worker} of {workers}: {}; {}, or use fewer workers", reason(source), too_few(source))]
+    Worker {
+        /// Which one, counted from 1.
+        worker: usize,
+        /// How many were asked for.
+        workers: usize,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl From<StartError> for io::Error {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Config(error) => error.into(),
+            StartError::NoSystem => io::Error::other(error),
+            StartError::Worker { ref source, .. } => io::Error::new(source.kind(), error),
+        }
+    }
+}
+
+/// What helps against a shortage of descriptors or threads.
+fn too_few(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => "raise the descriptor limit (ulimit -n, or LimitNOFILE= of its service)",
+        Some(Errno::NFILE) => "raise the descriptor limit of the machine (sysctl fs.file-max)",
+        Some(Errno::AGAIN) => "raise the thread limit (ulimit -u, or TasksMax= of its service)",
+        _ => "give it more memory, descriptors and threads",
+    }
+}
+
 /// A listener could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -171,6 +215,9 @@ impl From<BindError> for io::Error {
 
 /// What helps against a reason not to listen.
 fn listen_advice(address: SocketAddr, error: &io::Error) -> String {
+    if let Some(Errno::MFILE | Errno::NFILE) = Errno::from_io_error(error) {
+        return too_few(error).to_owned();
+    }
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => {
             let read = |name| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
@@ -316,5 +363,19 @@ mod tests {
         assert_eq!(ephemeral_range_of(40713, range, "5000,40000-41000\n"), None);
         assert_eq!(ephemeral_range_of(40713, range, "40713\n"), None);
         assert_eq!(ephemeral_range_of(40713, "", ""), None, "another system");
+    }
+
+    #[test]
+    fn a_shortage_is_not_blamed_on_the_address() {
+        let listen = |error: Errno| {
+            let address = SocketAddr::from(([127, 0, 0, 1], 7));
+            BindError::Listen { address, source: error.into() }.to_string()
+        };
+        assert_eq!(
+            listen(Errno::MFILE),
+            "cannot listen on 127.0.0.1:7: too many open files; raise the descriptor limit (ulimit -n, or LimitNOFILE= of \
+             its service)"
+        );
+        assert!(listen(Errno::NFILE).ends_with("of the machine (sysctl fs.file-max)"));
     }
 }

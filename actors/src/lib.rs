@@ -66,6 +66,7 @@ mod connector;
 mod race;
 
 mod error;
+mod escape;
 mod limits;
 mod memory;
 mod rate;
@@ -81,7 +82,7 @@ pub use crate::{
     admission::RefuseReason,
     connector::{Backoff, Connector, ConnectorBuilder, ConnectorEvent, Disconnect, GetSession},
     context::LineContext,
-    error::{BindError, ConfigError, ConnectError, ServerEnded},
+    error::{BindError, ConfigError, ConnectError, ServerEnded, StartError},
     framing::{Chunk, DEFAULT_MAX_LINE, Delimiter, Framing, Line, Lines, MAX_LINE_LIMIT, Overlong},
     handler::LineHandler,
     limits::{Limits, LimitsBuilder, OverLimit, Pressure, PressurePolicy, Rate, SoftLimit, Watermarks},

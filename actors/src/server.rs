@@ -13,10 +13,11 @@ use std::{
 };
 
 use actix::{Addr, Handler, Message, dev::channel::channel};
-use actix_rt::{Arbiter, ArbiterHandle};
+use actix_rt::{Arbiter, ArbiterHandle, System};
 use bytes::Bytes;
 use tokio::{
     net::TcpStream,
+    runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
 };
@@ -24,7 +25,7 @@ use tokio::{
 use crate::{
     BindError, ConfigError, Connection, Drain, DrainReport, Framing, GetLimits, GetStats, Kick, Limits, LimitsChange,
     LineHandler, ListSessions, ListenerId, PauseListener, Push, Pushed, ServerEnded, SessionFilter, SessionId,
-    SessionInfo, SessionPage, SessionQuery, SetLimits, Stats, Supervisor,
+    SessionInfo, SessionPage, SessionQuery, SetLimits, StartError, Stats, Supervisor,
     acceptor::{self, StartHere, WorkerHandle},
     context::Session,
     control::{Control, Finished},
@@ -330,22 +331,28 @@ where
     /// It lives until it is drained, whether anybody keeps the handle or not.
     ///
     /// # Errors
-    /// [`ConfigError`], before anything has been started.
-    ///
-    /// # Panics
-    /// Outside of an actix system, as [`Arbiter::new`] does.
-    pub fn start(self) -> Result<ServerHandle, ConfigError> {
+    /// [`StartError`]: an invalid setting, no actix system, or a worker whose thread cannot be made. Nothing runs then.
+    pub fn start(self) -> Result<ServerHandle, StartError> {
         let count = match self.placement {
             Placement::Current => 1,
             Placement::Arbiters(workers @ 1..=MAX_WORKERS) => workers,
-            Placement::Arbiters(workers) => return Err(ConfigError::Workers { workers }),
+            Placement::Arbiters(workers) => return Err(ConfigError::Workers { workers }.into()),
         };
         let backlog = i32::try_from(self.backlog).ok().filter(|backlog| *backlog > 0);
         let backlog = backlog.ok_or(ConfigError::Backlog { backlog: self.backlog })?;
         if self.listeners.is_empty() {
-            return Err(ConfigError::NoListener);
+            return Err(ConfigError::NoListener.into());
         }
         self.options.check()?;
+        // Whatever runs here is spawned by way of the arbiter: `actix_rt::spawn` panics before its thread runs it.
+        let home = Arbiter::try_current().filter(|home| System::is_registered() && home.alive());
+        // Signals are heard by way of the runtime that this is called in.
+        let has_runtime = !matches!(self.signals, Signals::Drain(_)) || Handle::try_current().is_ok();
+        let home = home.filter(|_| has_runtime).ok_or(StartError::NoSystem)?;
+        let arbiters = match self.placement {
+            Placement::Arbiters(_) => start_arbiters(count)?,
+            Placement::Current => Vec::new(),
+        };
 
         // Before any listener says that it listens: whoever reads that may send a signal at once.
         let signals = match self.signals {
@@ -360,30 +367,20 @@ where
             .map(|(address, number)| ListenerInfo { id: ListenerId(number), local_addr: *address })
             .collect();
 
-        let mut arbiters = Vec::new();
         let mut handles = Vec::new();
         let mut orders = Vec::new();
         for _ in 0..count {
             let (sender, receiver) = mpsc::unbounded_channel();
             handles.push(WorkerHandle { orders: sender, load: Arc::new(AtomicUsize::new(0)) });
             orders.push(receiver);
-            if let Placement::Arbiters(_) = self.placement {
-                arbiters.push(Arbiter::new());
-            }
         }
         let places = match self.placement {
             Placement::Arbiters(_) => arbiters.iter().map(Arbiter::handle).collect(),
-            Placement::Current => vec![Arbiter::current()],
+            Placement::Current => vec![home.clone()],
         };
         let session_limits = self.limits.session;
-        let control = Control::new(
-            self.limits,
-            listeners.len(),
-            handles.clone(),
-            arbiters,
-            Arbiter::current(),
-            Addr::new(supervisor),
-        );
+        let control =
+            Control::new(self.limits, listeners.len(), handles.clone(), arbiters, home.clone(), Addr::new(supervisor));
         let mut acceptor_parts = Vec::new();
         for ((socket, _), ListenerInfo { id, local_addr: address }) in self.listeners.into_iter().zip(&listeners) {
             // It listens already; this sets the options and the backlog asked for since.
@@ -410,29 +407,49 @@ where
             let acceptors = if count == 1 { std::mem::take(&mut acceptor_parts) } else { Vec::new() };
             let handles = handles.clone();
             let control = Arc::clone(&control);
-            let launch = move || {
+            place.spawn_fn(move || {
                 let start_here = parts.launch();
                 for parts in acceptors {
                     let start_here = Some(Rc::clone(&start_here));
                     actix_rt::spawn(acceptor::keep(parts, Arc::clone(&control), handles.clone(), start_here));
                 }
-            };
-            match self.placement {
-                Placement::Current => launch(),
-                Placement::Arbiters(_) => drop(place.spawn_fn(launch)),
+            });
+        }
+        home.spawn_fn({
+            let control = Arc::clone(&control);
+            move || {
+                for parts in acceptor_parts {
+                    actix_rt::spawn(acceptor::keep(parts, Arc::clone(&control), handles.clone(), None));
+                }
+                Supervisor::launch_with(&control, supervisor_mailbox);
             }
-        }
-        for parts in acceptor_parts {
-            actix_rt::spawn(acceptor::keep(parts, Arc::clone(&control), handles.clone(), None));
-        }
-        Supervisor::launch_with(&control, supervisor_mailbox);
+        });
         let finished = control.when_finished();
         let server = ServerHandle { control, addresses, listeners, arbiters: places, finished };
         if let Some((signals, deadline)) = signals {
-            actix_rt::spawn(drain_on_signals(server.clone(), signals, deadline));
+            home.spawn(drain_on_signals(server.clone(), signals, deadline));
         }
         Ok(server)
     }
+}
+
+/// Starts the workers' threads: all of them, or none.
+fn start_arbiters(count: usize) -> Result<Vec<Arbiter>, StartError> {
+    let mut arbiters = Vec::with_capacity(count);
+    for number in 1..=count {
+        match Arbiter::try_new() {
+            Ok(arbiter) => arbiters.push(arbiter),
+            Err(source) => {
+                for arbiter in &arbiters {
+                    arbiter.stop();
+                }
+                // They have run nothing: the error says all that there is to say.
+                arbiters.into_iter().for_each(|arbiter| drop(arbiter.join()));
+                return Err(StartError::Worker { worker: number, workers: count, source });
+            }
+        }
+    }
+    Ok(arbiters)
 }
 
 /// Socket options as std's own listener, and a backlog of our own.
@@ -631,7 +648,7 @@ impl ServerHandle {
     }
 
     #[cfg(test)]
-    pub(crate) fn control(&self) -> &Control {
+    pub(crate) fn control(&self) -> &Arc<Control> {
         &self.control
     }
 

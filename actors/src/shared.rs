@@ -112,6 +112,6 @@ mod tests {
             let _two = [grenade(), grenade()];
             panic!("a fault on purpose");
         });
-        assert_eq!(panic_text(&*unwound.unwrap_err()), "a fault on purpose");
+        assert_eq!(panic_text(&*unwound.unwrap_err()).to_string(), "a fault on purpose");
     }
 }

@@ -353,10 +353,12 @@ impl Supervisor {
         let mut state = control.state();
         let Some(Draining { report: DrainReport { ended, cut, .. }, since, .. }) = state.draining else { return };
         let left = control.admission.admitted().saturating_sub(state.ended);
+        state.tell(&SessionEvent::Draining(DrainProgress { ended, cut, left, duration: since.elapsed() }));
+        // A log may take its time, and all workers need the lock.
+        drop(state);
         if left > 0 {
             log::info!("draining: {ended} sessions ended, {cut} cut, {left} left");
         }
-        state.tell(&SessionEvent::Draining(DrainProgress { ended, cut, left, duration: since.elapsed() }));
     }
 
     /// Says that a worker is gone which nobody has stopped; without any the server ends.

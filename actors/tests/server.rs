@@ -12,10 +12,10 @@ use std::{
     time::Duration,
 };
 
-use actix::Actor;
+use actix::{Actor, System};
 use actix_lines::{
     ConfigError, Framing, Limits, Line, LineContext, LineHandler, LineServer, MAX_LINE_LIMIT, Rot13, SessionQuery,
-    SessionState, Watermarks,
+    SessionState, StartError, Watermarks,
 };
 use support::{Counted, Echo, Peer, Server, eventually, within};
 
@@ -131,11 +131,15 @@ async fn the_ipv6_wildcard_alone_serves_both_families() {
 #[actix::test]
 async fn what_cannot_be_meant_is_said_before_anything_runs() {
     let server = || LineServer::new(|_| Rot13);
-    assert_eq!(server().start().unwrap_err(), ConfigError::NoListener);
+    let invalid = |server: LineServer<_, _>| match server.start() {
+        Err(StartError::Config(error)) => error,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(invalid(server()), ConfigError::NoListener);
     let bound = || server().bind("127.0.0.1:0").unwrap();
-    assert_eq!(bound().workers(0).start().unwrap_err(), ConfigError::Workers { workers: 0 });
-    assert_eq!(bound().workers(5000).start().unwrap_err(), ConfigError::Workers { workers: 5000 });
-    assert_eq!(bound().backlog(0).start().unwrap_err(), ConfigError::Backlog { backlog: 0 });
+    assert_eq!(invalid(bound().workers(0)), ConfigError::Workers { workers: 0 });
+    assert_eq!(invalid(bound().workers(5000)), ConfigError::Workers { workers: 5000 });
+    assert_eq!(invalid(bound().backlog(0)), ConfigError::Backlog { backlog: 0 });
     assert_eq!(Limits::builder().max_sessions(0).build(), Err(ConfigError::MaxSessions));
     let even = Watermarks { low: 5, high: 5 };
     assert_eq!(Limits::builder().outbox(even).build(), Err(ConfigError::Watermarks { low: 5, high: 5 }));
@@ -143,6 +147,43 @@ async fn what_cannot_be_meant_is_said_before_anything_runs() {
         assert_eq!(Framing::lf().max_line(bytes), Err(ConfigError::MaxLine { bytes }));
     }
     assert_eq!(ConfigError::MaxLine { bytes: 0 }.to_string(), "max line is 0 bytes: use 1 to 1073741824");
+}
+
+#[test]
+fn a_server_that_is_started_outside_of_a_system_says_what_to_do() {
+    let start = |place: &str| {
+        let new = || LineServer::new(|_| Rot13);
+        for server in [new().workers(2), new().on_current_arbiter()] {
+            let error = server.bind("127.0.0.1:0").unwrap().start().unwrap_err();
+            assert!(matches!(error, StartError::NoSystem), "{place}: {error:?}");
+            assert!(error.to_string().ends_with("start the server inside of #[actix::main] or System::block_on"));
+        }
+    };
+    start("on a plain thread");
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio.block_on(async { start("on a runtime of tokio alone") });
+    let error = tokio.block_on(LineServer::new(|_| Rot13).bind("127.0.0.1:0").unwrap().run()).unwrap_err();
+    assert!(error.to_string().starts_with("no actix system runs on this thread"), "{error}");
+    System::new().block_on(async {});
+    start("after the system");
+    let _system = System::new();
+    let early = LineServer::new(|_| Rot13).drain_on_signals(Duration::ZERO).bind("127.0.0.1:0").unwrap().start();
+    assert!(matches!(early, Err(StartError::NoSystem)), "no runtime hears signals before the system runs: {early:?}");
+}
+
+#[test]
+fn a_server_may_be_started_before_its_system_runs() {
+    for place in [|server| server, LineServer::on_current_arbiter] {
+        let system = System::new();
+        let server = place(LineServer::new(|_| Echo).workers(2)).bind("127.0.0.1:0").unwrap().start().unwrap();
+        system.block_on(async {
+            let mut peer = Peer::connect(server.addresses()[0]).await;
+            peer.send(b"hello\n").await;
+            peer.expect(b"hello\n").await;
+            within("the abort", server.abort()).await.unwrap();
+            within("the end", server.finished()).await.unwrap();
+        });
+    }
 }
 
 #[actix::test]

@@ -95,32 +95,61 @@ impl Server {
     /// Starts a server that does not log where it listens: the kernel says so.
     pub fn spawn_silent(command: Command) -> Self {
         let mut server = Self::launch(command);
-        server.address = eventually("the server to listen", || listening_address(server.id()));
+        server.find_address();
         server
     }
 
     /// Starts anything that logs to standard error, and waits for nothing.
     pub fn launch(mut command: Command) -> Self {
+        command.stderr(Stdio::piped());
+        let mut server = Self::launch_unread(command);
+        let stderr = server.process.0.stderr.take().expect("it is piped");
+        server.read_log(stderr);
+        server
+    }
+
+    /// Starts anything, with a standard error of its own that nobody reads until [`read_log`](Self::read_log).
+    pub fn launch_unread(mut command: Command) -> Self {
         reset_ignored_signals();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the binary starts");
-        let log = Arc::new(Log::default());
-        let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
-        let writer = Arc::clone(&log);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("the binary starts");
+        // Of what is not read all has come.
+        let log = Arc::new(Log { so_far: Mutex::new(Lines { complete: true, ..Lines::default() }), ..Log::default() });
+        Self { process: Process(child), log, address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) }
+    }
+
+    /// Waits until a server listens that does not say where: the kernel does.
+    pub fn find_address(&mut self) {
+        self.address = eventually("the server to listen", || listening_address(self.id()));
+    }
+
+    /// Reads the log from here on, which comes from `stderr`.
+    pub fn read_log(&mut self, stderr: impl Read + Send + 'static) {
+        let writer = Arc::clone(&self.log);
+        writer.so_far.lock().unwrap().complete = false;
         thread::spawn(move || {
-            for line in stderr.split(b'\n').map_while(Result::ok) {
+            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
                 writer.so_far.lock().unwrap().lines.push(String::from_utf8_lossy(&line).into_owned());
                 writer.changed.notify_all();
             }
             writer.so_far.lock().unwrap().complete = true;
             writer.changed.notify_all();
         });
-        Self { process: Process(child), log, address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) }
     }
 
     /// All that was logged so far.
     pub fn log(&self) -> Vec<String> {
         self.log.so_far.lock().unwrap().lines.clone()
+    }
+
+    /// Waits until it listens; false if it ends instead.
+    #[track_caller]
+    pub fn listens(&mut self) -> bool {
+        let listens =
+            |log: &Lines| log.lines.iter().find(|line| line.contains("listening on ")).map(|line| address_in(line));
+        assert!(self.log.wait(|log| log.complete || listens(log).is_some()), "waited in vain: {:#?}", self.log());
+        let address = listens(&self.log.so_far.lock().unwrap());
+        self.address = address.unwrap_or(self.address);
+        address.is_some()
     }
 
     /// Waits for a logged line that contains `part`.

@@ -24,6 +24,7 @@ use super::{Extra, LineContext, Phase, flag};
 use crate::{
     Chunk, CloseReason, CloseReport, Connection, Framing, Half, Line, LineHandler, Lines,
     admission::Place,
+    escape::Escaped,
     framing::{self, Overrun, Reach, SLACK_BYTES, Step},
     limits::{
         CARRY_BYTES, MESSAGES_PER_TURN, Pressure, PressurePolicy, READS_PER_TURN, ROUNDS_PER_TURN, SCRATCH_BYTES,
@@ -1094,9 +1095,11 @@ impl<A: LineHandler> Session<A> {
 }
 
 /// What a panic says.
-pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> Escaped<'_> {
     let text = payload.downcast_ref::<&str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text")
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    // It may hold what a peer has sent.
+    Escaped(text.unwrap_or("a value that is no text"))
 }
 
 /// Drops what a panic carried; that may panic as well, and then nothing more can be done about it.

@@ -1,0 +1,95 @@
+//! What the library logs: each message is one line of bounded length, whatever a peer has sent.
+
+mod support;
+
+use std::{
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use actix::Actor;
+use actix_lines::{Backoff, Connector, Line, LineContext, LineHandler, LineServer};
+use support::{Echo, Server, eventually};
+
+static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Keep;
+
+impl log::Log for Keep {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if record.target().starts_with("actix_lines") {
+            logged().push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn logged() -> MutexGuard<'static, Vec<String>> {
+    LOGGED.lock().unwrap()
+}
+
+fn keep_log() {
+    // Another test may have done so.
+    let _ = log::set_logger(&Keep);
+    log::set_max_level(log::LevelFilter::Trace);
+}
+
+/// Waits for a message that begins so.
+async fn message(begin: &str) -> String {
+    let mut found = None;
+    eventually(begin, async || {
+        found = logged().iter().find(|line| line.starts_with(begin)).cloned();
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
+}
+
+/// A line that would clear a terminal, and stand in a log as if it were another one.
+const EVIL: &str = "\u{1b}[2J\u{9b}1m\r[2026-01-01T00:00:00Z INFO rot13d] all is well\u{202e}\u{8}\0";
+
+/// Panics with what the peer has sent, as a parser may.
+struct Picky;
+
+impl Actor for Picky {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Picky {
+    fn line(&mut self, line: Line<'_>, _: &mut Self::Context) {
+        panic!("cannot parse {}", String::from_utf8_lossy(line.text()));
+    }
+}
+
+#[actix::test]
+async fn a_panic_that_quotes_the_peer_is_one_line_of_bounded_length() {
+    keep_log();
+    let mut server = Server::start(LineServer::new(|_| Picky)).await;
+    let mut peer = server.connect().await;
+    peer.send(format!("{EVIL}{}\n", "x".repeat(10_000)).as_bytes()).await;
+    // Or the session would linger.
+    drop(peer);
+    let id = server.report().await.id;
+    let message = message(&format!("session {id} from ")).await;
+    assert!(message.contains(r": its handler panicked: cannot parse \u{1b}[2J\u{9b}1m\r[2026-01-"), "{message}");
+    assert!(message.contains(r"all is well\u{202e}\u{8}\0xxx"), "{message}");
+    assert!(!message.chars().any(char::is_control) && message.len() < 2000, "{message}");
+    server.end().await;
+}
+
+#[actix::test]
+async fn a_target_that_only_its_resolver_understands_is_logged_as_one_line() {
+    keep_log();
+    let backoff = Backoff { initial: Duration::from_millis(1), max: Duration::from_millis(1), ..Backoff::default() };
+    let connector = Connector::builder(EVIL, |_, _| Echo).resolver(async |_| Err(std::io::Error::other(EVIL)));
+    connector.max_attempts(2).backoff(backoff).start().unwrap();
+    for begin in [r"giving up on \u{1b}[2J", r"cannot look up \u{1b}[2J"] {
+        let message = message(begin).await;
+        assert!(!message.chars().any(char::is_control), "{message:?}");
+    }
+}
