@@ -1,21 +1,42 @@
-//! Budget: how many bytes the buffers of all sessions may hold together, and which of them goes when it is spent.
+//! Budget: how many bytes the buffers of all sessions may hold together, and who goes when it is spent.
 //!
-//! Each worker adds up its own and publishes the sum in steps, so the budget is exceeded by less than a step for each
-//! worker before one of them looks for the largest session.
-//! Not here: the largest session of one worker, and its end (`worker`).
+//! Whoever holds the most goes first, and that is a source, not a session: many small sessions of one source weigh as much as
+//! one large one of another. Each worker adds up its own and publishes the sum in steps, so the budget is exceeded by less than
+//! a step for each worker before one of them looks for sessions to cut.
+//! Not here: what a session holds, and its end (`worker`).
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::{
+    collections::{BinaryHeap, HashMap},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use crate::{
+    SessionId,
+    limits::AdmissionLimits,
+    source::{Address, Prefix, SourcePrefix},
+};
 
 /// A worker says what its sessions hold when it has changed by this much. Unit: bytes.
 pub(crate) const STEP: usize = 64 * 1024;
+
+/// A worker goes on cutting its own sessions until those of another weigh more by this part: without it two of them would
+/// take turns for each session. A sixteenth.
+const SLACK: usize = 16;
+
+/// What the heaviest source holds, and then the largest of its sessions. Unit: bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Weight {
+    pub(crate) source: usize,
+    pub(crate) session: usize,
+}
 
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: AtomicUsize,
     /// Bytes held, as published.
     used: AtomicUsize,
-    /// The most that one session of each worker holds, as last looked at.
-    largest: Box<[AtomicUsize]>,
+    /// The heaviest of each worker, as last looked at.
+    heaviest: Box<[(AtomicUsize, AtomicUsize)]>,
 }
 
 impl Budget {
@@ -23,7 +44,7 @@ impl Budget {
         Self {
             limit: AtomicUsize::new(limit.unwrap_or(usize::MAX)),
             used: AtomicUsize::new(0),
-            largest: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            heaviest: (0..workers).map(|_| Default::default()).collect(),
         }
     }
 
@@ -46,16 +67,214 @@ impl Budget {
         self.used.load(Relaxed).saturating_sub(self.limit.load(Relaxed))
     }
 
-    /// The most that one session of this worker holds.
-    pub(crate) fn set_largest(&self, worker: usize, bytes: usize) {
-        if let Some(largest) = self.largest.get(worker) {
-            largest.store(bytes, Relaxed);
+    /// The heaviest of this worker.
+    pub(crate) fn set_heaviest(&self, worker: usize, Weight { source, session }: Weight) {
+        if let Some(heaviest) = self.heaviest.get(worker) {
+            heaviest.0.store(source, Relaxed);
+            heaviest.1.store(session, Relaxed);
         }
     }
 
-    /// Which worker has the largest session.
-    pub(crate) fn worker_with_largest(&self) -> usize {
-        let largest = self.largest.iter().enumerate().max_by_key(|(_, bytes)| bytes.load(Relaxed));
-        largest.map_or(0, |(worker, _)| worker)
+    /// Which other worker has a source so much heavier than `own`, the heaviest of this one, that it should go first.
+    pub(crate) fn heavier_than(&self, own: Weight, worker: usize) -> Option<usize> {
+        let weights = self.heaviest.iter().map(|(source, session)| (source.load(Relaxed), session.load(Relaxed)));
+        let others = weights.enumerate().filter(|(other, _)| *other != worker);
+        let (other, (source, _)) = others.max_by_key(|(_, weight)| *weight)?;
+        (source > own.source.saturating_add(own.source / SLACK)).then_some(other)
+    }
+}
+
+/// Who a session is weighed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum SourceKey {
+    Address(Address),
+    /// Itself alone: its peer has no address, or its address is that of many users.
+    Session(SessionId),
+}
+
+/// What makes sessions one source.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    prefix: SourcePrefix,
+    exempt: Vec<Prefix>,
+}
+
+impl Sources {
+    pub(crate) fn new(limits: &AdmissionLimits) -> Self {
+        Self { prefix: limits.source_prefix, exempt: limits.exempt.clone() }
+    }
+
+    pub(crate) fn key(&self, session: SessionId, peer: Option<std::net::IpAddr>) -> SourceKey {
+        match peer {
+            Some(peer) if !self.exempt.iter().any(|prefix| prefix.contains(peer)) => {
+                SourceKey::Address(self.prefix.source(peer.into()))
+            }
+            _ => SourceKey::Session(session),
+        }
+    }
+}
+
+/// A session that holds something: the more the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Holder {
+    pub(crate) held: usize,
+    pub(crate) slot: u32,
+    pub(crate) id: SessionId,
+}
+
+/// The sessions of one worker that hold something, by source, as they were when last looked at. To take one costs what it
+/// costs to keep two heaps, however many there are.
+#[derive(Debug, Default)]
+pub(crate) struct Ranking {
+    known: HashMap<SourceKey, usize>,
+    sources: Vec<Source>,
+    /// What each source holds, and which it is; one that has changed is there once more, and only the last counts.
+    heap: BinaryHeap<(Weight, usize)>,
+    /// Bytes that were there at first, and that were taken since.
+    total: usize,
+    taken: usize,
+}
+
+#[derive(Debug, Default)]
+struct Source {
+    held: usize,
+    holders: BinaryHeap<Holder>,
+}
+
+impl Source {
+    fn weight(&self) -> Weight {
+        Weight { source: self.held, session: self.holders.peek().map_or(0, |holder| holder.held) }
+    }
+}
+
+impl Ranking {
+    /// Adds a session. Not to be called once one was taken.
+    pub(crate) fn add(&mut self, key: SourceKey, holder: Holder) {
+        let index = *self.known.entry(key).or_insert_with(|| {
+            self.sources.push(Source::default());
+            self.sources.len() - 1
+        });
+        let source = &mut self.sources[index];
+        source.held += holder.held;
+        source.holders.push(holder);
+        self.total += holder.held;
+    }
+
+    /// All are added.
+    pub(crate) fn finish(&mut self) {
+        self.known = HashMap::new();
+        self.heap = self.sources.iter().enumerate().map(|(index, source)| (source.weight(), index)).collect();
+    }
+
+    pub(crate) fn heaviest(&self) -> Weight {
+        self.heap.peek().map_or_else(Weight::default, |(weight, _)| *weight)
+    }
+
+    /// Whether nobody held anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
+    /// Whether so much of it is gone that others, who were not looked at, may hold more than what is left.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.taken >= self.total - self.total / 2
+    }
+
+    /// Takes the largest session of the heaviest source. `now` says what it holds at this moment: if that is less than it
+    /// was, it gets the place that this gives it instead, and nothing once it is 0.
+    pub(crate) fn take(&mut self, mut now: impl FnMut(Holder) -> usize) -> Option<Holder> {
+        loop {
+            let (_, index) = self.heap.pop()?;
+            let source = &mut self.sources[index];
+            let Some(holder) = source.holders.pop() else { continue };
+            let held = now(holder);
+            source.held -= holder.held;
+            let is_smaller = held < holder.held;
+            if is_smaller && held > 0 {
+                source.held += held;
+                source.holders.push(Holder { held, ..holder });
+            }
+            self.taken += holder.held - if is_smaller { held } else { 0 };
+            if !source.holders.is_empty() {
+                self.heap.push((source.weight(), index));
+            }
+            if !is_smaller {
+                return Some(Holder { held, ..holder });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+
+    fn ranking(holders: &[(&str, usize)]) -> (Ranking, Vec<SessionId>) {
+        let sources = Sources { prefix: SourcePrefix::default(), exempt: vec!["198.51.100.0/24".parse().unwrap()] };
+        let mut ranking = Ranking::default();
+        let ids: Vec<_> = holders.iter().map(|_| SessionId::next()).collect();
+        for (slot, ((peer, held), id)) in holders.iter().zip(&ids).enumerate() {
+            let peer = peer.parse::<IpAddr>().ok();
+            ranking.add(sources.key(*id, peer), Holder { held: *held, slot: slot as u32, id: *id });
+        }
+        ranking.finish();
+        (ranking, ids)
+    }
+
+    fn taken(ranking: &mut Ranking) -> Vec<(u32, usize)> {
+        std::iter::from_fn(|| ranking.take(|holder| holder.held)).map(|holder| (holder.slot, holder.held)).collect()
+    }
+
+    #[test]
+    fn the_source_that_holds_the_most_in_all_loses_its_largest_session_first() {
+        let (mut ranking, _) = ranking(&[
+            ("192.0.2.1", 30),
+            ("192.0.2.1", 50),
+            ("192.0.2.1", 40),
+            ("203.0.113.9", 100),
+            // One address of many users, and peers without one: each for itself.
+            ("198.51.100.7", 60),
+            ("198.51.100.7", 60),
+            ("unix", 90),
+        ]);
+        assert_eq!(ranking.heaviest(), Weight { source: 120, session: 50 });
+        assert_eq!(taken(&mut ranking), [(1, 50), (3, 100), (6, 90), (2, 40), (5, 60), (4, 60), (0, 30)]);
+        assert_eq!(ranking.heaviest(), Weight::default());
+    }
+
+    #[test]
+    fn a_session_that_holds_less_than_it_did_gets_the_place_that_this_gives_it() {
+        let (mut ranking, _) = ranking(&[("192.0.2.1", 100), ("192.0.2.2", 90), ("192.0.2.3", 80), ("192.0.2.4", 70)]);
+        // The first has sent something since, the second all.
+        let now = |holder: Holder| [85, 0, 80, 500][holder.slot as usize];
+        let order: Vec<_> = std::iter::from_fn(|| ranking.take(now)).map(|holder| (holder.slot, holder.held)).collect();
+        assert_eq!(order, [(0, 85), (2, 80), (3, 500)]);
+    }
+
+    #[test]
+    fn it_is_worn_when_half_of_it_is_gone() {
+        assert!(Ranking::default().is_worn());
+        let (mut ranking, _) = ranking(&[("192.0.2.1", 30), ("192.0.2.1", 30), ("192.0.2.1", 30)]);
+        assert!(!ranking.is_worn());
+        let _ = ranking.take(|holder| holder.held);
+        assert!(!ranking.is_worn());
+        let _ = ranking.take(|_| 0);
+        assert!(ranking.is_worn());
+    }
+
+    #[test]
+    fn a_worker_leaves_it_to_another_whose_heaviest_source_is_clearly_heavier() {
+        let budget = Budget::new(Some(100), 3);
+        let weight = |source| Weight { source, session: source };
+        budget.set_heaviest(0, weight(1000));
+        budget.set_heaviest(1, weight(1060));
+        budget.set_heaviest(2, weight(1070));
+        assert_eq!(budget.heavier_than(weight(1000), 0), Some(2));
+        assert_eq!(budget.heavier_than(weight(1060), 1), None, "within a sixteenth");
+        assert_eq!(budget.heavier_than(weight(1070), 2), None);
+        assert_eq!(budget.heavier_than(Weight::default(), 0), Some(2));
+        budget.set_heaviest(2, Weight::default());
+        assert_eq!(budget.heavier_than(weight(1000), 0), None);
     }
 }

@@ -337,8 +337,9 @@ impl LimitsBuilder {
     /// Sets how many bytes the buffers of all sessions may hold together: outboxes, incomplete lines, lines that are held.
     /// Unit: bytes. Default: no limit.
     ///
-    /// When they hold more, the session that holds the most is cut, and the next, until they do not:
-    /// [`CloseReason::Evicted`](crate::CloseReason::Evicted). It may be exceeded by 64 KiB for each worker, and by what
+    /// When they hold more, the source whose sessions hold the most in all loses its largest one, and so on until they do
+    /// not: [`CloseReason::Evicted`](crate::CloseReason::Evicted). What a source is, [`source_prefix`](Self::source_prefix)
+    /// says; sessions of [exempt](Self::exempt) addresses, and of peers without one, are weighed each alone. It may be exceeded by 64 KiB for each worker, and by what
     /// one session adds in one turn.
     ///
     /// # Errors

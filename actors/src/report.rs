@@ -149,7 +149,7 @@ pub enum CloseReason {
     WriteStalled,
     /// Its outbox held more than its [`Pressure`](crate::Pressure) allows; it was cut.
     OutboxFull,
-    /// It held the most when all sessions together held more than the
+    /// It was the largest of the source that held the most when all sessions together held more than the
     /// [memory budget](crate::LimitsBuilder::memory_budget); it was cut.
     Evicted,
     /// It grew as old as [`max_age`](crate::LimitsBuilder::max_age).

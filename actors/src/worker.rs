@@ -24,7 +24,7 @@ use tokio::{
 use crate::{
     CloseReason, CloseReport, Connection, Limits, ListenerId, SessionId, Stats,
     admission::Place,
-    budget,
+    budget::{self, Holder, Ranking, Sources, Weight},
     control::Control,
     delivery::{self, Hearing, Members, Messages, Moved},
     framing::SLACK_BYTES,
@@ -47,6 +47,8 @@ const MOST_LOOKS: u8 = 16;
 const SPREAD_TICK: Duration = Duration::from_millis(50);
 /// Slots looked at before the sessions get a turn again.
 const SWEEP_SLICE: usize = 4096;
+/// Sessions cut for want of memory before the others get a turn again.
+const CUTS_PER_SLICE: usize = 1024;
 /// How long an end may wait for others before the supervisor hears of it, and how many at most.
 const REPORT_DELAY: Duration = Duration::from_millis(10);
 const REPORT_BATCH: usize = 256;
@@ -170,6 +172,8 @@ pub(crate) struct Slot {
     closing: bool,
     /// It has read as much as its rate allows, and has to be told when it may go on.
     throttled: bool,
+    /// It was cut for want of memory: what it holds until its next turn counts no more.
+    is_evicted: bool,
     standing: Standing,
     /// Sweeps that found one of its times up, in a row.
     looks: u8,
@@ -361,6 +365,12 @@ pub(crate) struct Worker {
     /// Bytes in the buffers of all sessions here, and what of it the budget knows.
     held: Cell<usize>,
     published: Cell<usize>,
+    /// Who holds it, while memory is short.
+    ranking: RefCell<Ranking>,
+    /// Sessions cut for want of it: they may be many.
+    evictions: LogLimit,
+    #[cfg(test)]
+    looked_at: Cell<usize>,
     reports_ready: Notify,
     /// What is said in rooms that have members here.
     inbox: Arc<Inbox>,
@@ -399,6 +409,10 @@ impl Worker {
             rated: Cell::new(usize::from(!limits.rate.is_none())),
             held: Cell::new(0),
             published: Cell::new(0),
+            ranking: RefCell::default(),
+            evictions: LogLimit::default(),
+            #[cfg(test)]
+            looked_at: Cell::new(0),
             reports_ready: Notify::new(),
             inbox,
             said: Cell::new(Some(said)),
@@ -515,6 +529,7 @@ impl Worker {
             closing: false,
             throttled: false,
             looks: 0,
+            is_evicted: false,
             opened: Instant::now(),
             standing: Standing::OPEN,
             deadline: 0,
@@ -799,7 +814,7 @@ impl Worker {
                 slot.allowance.spend(Unit::Lines, counts.lines_in);
             }
             slot.outbox_len = u32::try_from(outbox_len).unwrap_or(u32::MAX);
-            slot.memory = u32::try_from(memory).unwrap_or(u32::MAX);
+            slot.memory = if slot.is_evicted { 0 } else { u32::try_from(memory).unwrap_or(u32::MAX) };
             let has_changed = Standing(slot.standing.0 ^ standing.0);
             if counts.delivered || has_changed.has(Standing::PARTIAL) || (bytes_count && counts.bytes_in > 0) {
                 slot.heard = stamp;
@@ -832,50 +847,125 @@ impl Worker {
         }
     }
 
-    /// What every other worker has to know to find the largest session, and what comes of it.
-    fn evict_if_needed(&self) {
-        let has_limit = |upstream: &Upstream| upstream.control.budget.has_limit();
-        if self.upstream.as_ref().is_some_and(has_limit) {
-            self.evict();
+    /// Says exactly how much is held here.
+    fn publish(&self) {
+        if let Some(upstream) = &self.upstream {
+            let held = self.held.get();
+            upstream.control.budget.publish(self.published.replace(held), held);
         }
     }
 
-    /// Cuts the largest sessions until all are within the budget again; those of another worker, if they are larger.
-    fn evict(&self) {
-        let Some(Upstream { control, .. }) = &self.upstream else { return };
+    /// Looks at the sessions of one slice for what they hold; false behind the last slice.
+    fn rank(&self, ranking: &mut Ranking, sources: &Sources, slice: usize) -> bool {
         let mut slots = self.slots.borrow_mut();
-        // Those that were told already are about to give back what they hold.
-        let going: usize = slots.iter_mut().filter(|slot| slot.is_evicted()).map(|slot| slot.held()).sum();
-        let mut excess = control.budget.excess().saturating_sub(going);
-        let mut told = None;
-        loop {
-            let largest = slots.iter_mut().filter(|slot| !slot.is_evicted()).max_by_key(|slot| slot.held());
-            control.budget.set_largest(self.index, largest.as_ref().map_or(0, |slot| slot.held()));
-            if excess == 0 {
-                break;
+        let before = slice * SWEEP_SLICE;
+        let chunks = SWEEP_SLICE / CHUNK;
+        for (index, slot) in slots.chunks.iter_mut().skip(slice * chunks).take(chunks).flatten().enumerate() {
+            #[cfg(test)]
+            self.looked_at.set(self.looked_at.get() + 1);
+            if let Some(slot) = slot.as_ref().filter(|slot| slot.held() > 0) {
+                let key = sources.key(slot.id, slot.peer().map(|peer| peer.ip()));
+                ranking.add(key, Holder { held: slot.held(), slot: (before + index) as u32, id: slot.id });
             }
-            let worker = control.budget.worker_with_largest();
-            if worker != self.index {
-                told = Some(worker);
-                break;
-            }
-            let Some(slot) = largest.filter(|slot| slot.held() > 0) else { break };
-            log::warn!(
-                "session {}: cut, because it holds the most ({} bytes) and all together hold {excess} bytes more than the \
-                 memory budget",
-                slot.id,
-                slot.held()
-            );
-            excess = excess.saturating_sub(slot.held());
-            slot.tell(Command::Evict, &self.told);
         }
-        drop(slots);
-        if let Some(worker) = told
+        (slice + 1) * chunks < slots.chunks.len()
+    }
+
+    /// Looks at all sessions for what they hold, and says what the heaviest source does.
+    async fn rank_all(&self, control: &Control) {
+        let mut ranking = Ranking::default();
+        if self.held.get() > 0 {
+            let sources = Sources::new(&control.state().limits.admission);
+            let mut slice = 0;
+            while self.rank(&mut ranking, &sources, slice) {
+                slice += 1;
+                tokio::task::yield_now().await;
+            }
+            ranking.finish();
+        }
+        control.budget.set_heaviest(self.index, ranking.heaviest());
+        self.ranking.replace(ranking);
+    }
+
+    /// What every other worker has to know to leave it to the one with the heaviest source. Once a sweep.
+    async fn weigh(&self) {
+        if let Some(Upstream { control, .. }) = &self.upstream
+            && control.budget.has_limit()
+        {
+            self.rank_all(control).await;
+            self.evict().await;
+            // Not needed before memory is short again, and then it is looked at anew.
+            self.ranking.take();
+        }
+    }
+
+    /// Cuts sessions until all are within the budget again, the largest of the heaviest source first; those of another
+    /// worker, if they weigh more.
+    async fn evict(&self) {
+        let Some(Upstream { control, .. }) = &self.upstream else { return };
+        while control.budget.excess() > 0 {
+            if self.ranking.borrow().is_worn() {
+                self.rank_all(control).await;
+            }
+            if !self.cut_heaviest(control) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Cuts some of those who hold the most; false if there is nothing more to be done here.
+    fn cut_heaviest(&self, control: &Control) -> bool {
+        let mut cut = None;
+        let mut goes_on = true;
+        let mut leave_to = None;
+        self.publish();
+        {
+            let mut ranking = self.ranking.borrow_mut();
+            let mut slots = self.slots.borrow_mut();
+            for _ in 0..CUTS_PER_SLICE {
+                let excess = control.budget.excess();
+                if excess == 0 || (ranking.is_worn() && !ranking.is_empty()) {
+                    break;
+                }
+                let heaviest = ranking.heaviest();
+                control.budget.set_heaviest(self.index, heaviest);
+                leave_to = control.budget.heavier_than(heaviest, self.index);
+                if leave_to.is_some() || heaviest.source == 0 {
+                    goes_on = false;
+                    break;
+                }
+                let held = |holder: Holder| {
+                    let slot = slots.at(holder.slot).as_ref().filter(|slot| slot.id == holder.id);
+                    slot.map_or(0, Slot::held)
+                };
+                let Some(holder) = ranking.take(held) else { continue };
+                if let Some(slot) = slots.at(holder.slot) {
+                    slot.is_evicted = true;
+                    slot.memory = 0;
+                    slot.tell(Command::Evict, &self.told);
+                }
+                // It gives that back in its next turn. Counted as given back now, so that nobody else has to go for it.
+                self.held.set(self.held.get() - holder.held);
+                self.publish();
+                self.evictions.count();
+                cut = Some((holder, excess));
+            }
+        }
+        if let Some((Holder { id, held, .. }, excess)) = cut
+            && let Some(events) = self.evictions.due()
+        {
+            log::warn!(
+                "session {id}: cut with the {held} bytes that it holds, because its source holds the most and all together \
+                 hold {excess} bytes more than the memory budget{events}"
+            );
+        }
+        if let Some(worker) = leave_to
             && let Some(Some(worker)) = control.state().workers.get(worker)
         {
-            // One that is no more holds nothing.
             let _ = worker.orders.send(Order::Evict);
         }
+        goes_on
     }
 
     /// Tells one session, if it still lives.
@@ -1193,10 +1283,6 @@ impl Slot {
         self.memory as usize
     }
 
-    fn is_evicted(&self) -> bool {
-        self.commands.has(Command::Evict)
-    }
-
     /// How many more bytes others may have waiting in this session; `None` where it is over that already.
     fn room_left(&self, limit: usize) -> Option<usize> {
         let pushed = self.rare.as_ref().map_or(0, |rare| rare.pushed_len);
@@ -1326,6 +1412,9 @@ impl Drop for Worker {
             counters.turns_cut = self.turns_cut.get();
             counters.throttled = self.throttled.get();
             upstream.control.lose_worker(self.index, self.counters.get_mut());
+            // Or the others would leave it to this one to cut somebody.
+            upstream.control.budget.set_heaviest(self.index, Weight::default());
+            upstream.control.budget.publish(self.published.get(), 0);
             upstream.control.notify(Batch { worker: self.index, answer: None, last: true });
         }
     }
@@ -1418,14 +1507,14 @@ pub(crate) async fn look_after(
                     tokio::task::yield_now().await;
                     worker.abort_all();
                 }
-                Some(Order::Evict) => worker.evict(),
+                Some(Order::Evict) => worker.evict().await,
                 Some(Order::Answer { token, question }) => worker.send_reports(Some(worker.answer(token, &question))),
                 None => open = false,
             },
             () = said.wait(), if !delivers => delivers = worker.deliver(&mut said),
             () = tokio::task::yield_now(), if delivers => delivers = worker.deliver(&mut said),
             () = worker.reports_ready.notified() => {
-                worker.evict_if_needed();
+                worker.evict().await;
                 if !worker.reports.borrow().is_empty() {
                     send_at.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
                 }
@@ -1445,7 +1534,7 @@ pub(crate) async fn look_after(
                     slice += 1;
                     tokio::task::yield_now().await;
                 }
-                worker.evict_if_needed();
+                worker.weigh().await;
             }
         }
     }
@@ -1471,4 +1560,135 @@ pub(crate) fn standalone(limits: SessionLimits) -> Rc<Worker> {
         actix_rt::spawn(look_after(Rc::clone(&worker), orders, |_| {}));
         worker
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::acceptor::WorkerHandle;
+    use actix::{Addr, dev::channel::channel};
+    use actix_rt::Arbiter;
+
+    type WithOrders = (Rc<Worker>, mpsc::UnboundedReceiver<Order>);
+
+    /// Workers of a server that has nothing else, and the orders that they are given.
+    fn workers(count: usize, budget: usize) -> (Arc<Control>, Vec<WithOrders>) {
+        let limits = Limits::builder().memory_budget(Some(budget)).build().unwrap();
+        let session = limits.session;
+        let (handles, orders): (Vec<_>, Vec<_>) = (0..count)
+            .map(|_| {
+                let (orders, receiver) = mpsc::unbounded_channel();
+                (WorkerHandle { orders, load: Arc::default() }, receiver)
+            })
+            .unzip();
+        let supervisor = Addr::new(channel(16).0);
+        let control = Control::new(limits, 0, handles, vec![], Arbiter::current(), supervisor);
+        let worker = |index| {
+            let upstream = Upstream { control: Arc::clone(&control), load: Arc::default() };
+            Worker::new(index, session, Some(upstream))
+        };
+        let workers = orders.into_iter().enumerate().map(|(index, orders)| (worker(index), orders)).collect();
+        (control, workers)
+    }
+
+    /// A session of `peer` that holds so much.
+    fn hold(worker: &Worker, peer: &str, memory: usize) -> SessionId {
+        let peer = peer.parse().ok();
+        let connection = Connection { id: SessionId::next(), peer, local: None, listener: None };
+        let index = worker.open(&connection, None);
+        worker.end_turn(index, &Counts::default(), 0, memory, Standing::default());
+        connection.id
+    }
+
+    fn evicted(worker: &Worker) -> Vec<SessionId> {
+        let mut slots = worker.slots.borrow_mut();
+        slots.iter_mut().filter(|slot| slot.commands.has(Command::Evict)).map(|slot| slot.id).collect()
+    }
+
+    #[actix::test]
+    async fn evictions_cost_a_look_at_each_session_for_each_half_that_goes() {
+        const SESSIONS: usize = 20_000;
+        const BUDGET: usize = 1 << 20;
+        for sources in [1, 100, SESSIONS] {
+            let (control, workers) = workers(1, BUDGET);
+            let worker = &workers[0].0;
+            for number in 0..SESSIONS {
+                let source = number % sources;
+                hold(worker, &format!("10.0.{}.{}:7", source / 256, source % 256), 1000 + number % 7);
+            }
+            let all = worker.held.get();
+            worker.evict().await;
+            assert!(worker.held.get() <= BUDGET && worker.held.get() > BUDGET - 1007, "{} left", worker.held.get());
+            assert_eq!(control.budget.excess(), 0);
+            let gone = evicted(worker).len();
+            assert!(gone * 1000 <= all - worker.held.get() && gone > 18_900, "{gone}");
+            let looked_at = worker.looked_at.get();
+            assert!(looked_at <= 6 * SESSIONS, "{looked_at} slots looked at for {gone} evictions, {sources} sources");
+        }
+    }
+
+    #[actix::test]
+    async fn memory_that_runs_short_again_and_again_does_not_cost_a_look_at_all_sessions_each_time() {
+        const SESSIONS: usize = 20_000;
+        let (_control, workers) = workers(1, SESSIONS * 1000);
+        let worker = &workers[0].0;
+        for _ in 0..SESSIONS {
+            hold(worker, "192.0.2.1:7", 1000);
+        }
+        // Each takes as much as makes one of the others go.
+        for _ in 0..1000 {
+            hold(worker, "192.0.2.1:8", 1000);
+            worker.publish();
+            worker.evict().await;
+        }
+        assert_eq!(evicted(worker).len(), 1000);
+        let looked_at = worker.looked_at.get();
+        assert!(looked_at <= 2 * (SESSIONS + 1000), "{looked_at} slots looked at");
+    }
+
+    #[actix::test]
+    async fn many_small_sessions_of_one_source_go_before_a_larger_one_of_another_on_any_worker() {
+        let (control, workers) = workers(2, 2 << 20);
+        let honest = hold(&workers[0].0, "203.0.113.9:7", 500_000);
+        for _ in 0..300 {
+            for (worker, _) in &workers {
+                hold(worker, "192.0.2.1:7", 10_000);
+            }
+        }
+        let mut known = Vec::new();
+        for (worker, orders) in workers {
+            worker.publish();
+            known.push(Rc::clone(&worker));
+            actix_rt::spawn(look_after(worker, orders, |_| {}));
+        }
+        let done = async {
+            while control.budget.excess() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), done).await.expect("memory to be enough");
+        let gone: Vec<_> = known.iter().map(|worker| evicted(worker)).collect();
+        assert!(!gone[0].contains(&honest));
+        // The attacker's are cut on both, and no more of them than need be.
+        assert!(gone.iter().all(|gone| gone.len() > 100), "{} and {}", gone[0].len(), gone[1].len());
+        assert_eq!(gone[0].len() + gone[1].len(), (6_500_000_usize - (2 << 20)).div_ceil(10_000));
+        let looked_at: usize = known.iter().map(|worker| worker.looked_at.get()).sum();
+        assert!(looked_at < 100 * 601, "{looked_at} slots looked at");
+    }
+
+    #[actix::test]
+    async fn a_worker_that_is_no_more_is_not_left_to_cut_anybody() {
+        let (control, mut workers) = workers(2, 1 << 20);
+        hold(&workers[1].0, "192.0.2.2:7", 3_000_000);
+        workers[1].0.publish();
+        workers[1].0.rank_all(&control).await;
+        workers.truncate(1);
+        assert_eq!(control.budget.excess(), 0);
+        for _ in 0..20 {
+            hold(&workers[0].0, "192.0.2.1:7", 100_000);
+        }
+        workers[0].0.publish();
+        workers[0].0.evict().await;
+        assert_eq!((control.budget.excess(), evicted(&workers[0].0).len()), (0, 10));
+    }
 }

@@ -174,3 +174,52 @@ async fn all_sessions_together_hold_no_more_than_the_budget_and_the_largest_goes
     }
     server.end().await;
 }
+
+#[actix::test]
+async fn many_small_sessions_of_one_source_are_evicted_before_a_larger_one_of_another() {
+    const BUDGET: usize = 4 << 20;
+    let limits = Limits::builder()
+        .pressure(Pressure { policy: PressurePolicy::PauseReader, ..Pressure::default() })
+        .memory_budget(Some(BUDGET))
+        .build()
+        .unwrap();
+    let mut server = Server::start(LineServer::new(|_| Choosy).limits(limits).workers(1)).await;
+    // On Linux all of 127.0.0.0/8 is this host.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let honest = within("a connection", socket.connect(server.address())).await.unwrap();
+    eventually("the first session", async || !server.sessions().await.is_empty()).await;
+    let honest_id = server.sessions().await[0].id;
+    let mut attackers = Vec::new();
+    for _ in 0..12 {
+        attackers.push(choosy(&server, "hello").await);
+    }
+    let ids: Vec<_> = server.sessions().await.iter().map(|session| session.id).collect();
+    let chunk = bytes::Bytes::from(vec![b'x'; 5 * CHUNK]);
+    // Nobody reads. What the kernel takes is not in the outbox; then the honest one is owed the most of all.
+    for id in ids {
+        let wanted = if id == honest_id { 1_500_000 } else { 150_000 };
+        eventually("the outbox to fill", async || {
+            within("a push", server.handle.push(SessionFilter::id(id), chunk.clone())).await.unwrap();
+            server.handle.session(id).await.unwrap().unwrap().outbox_bytes >= wanted
+        })
+        .await;
+    }
+    let of_attackers = SessionFilter::source("127.0.0.1".parse().unwrap());
+    let mut ends = Vec::new();
+    eventually("evictions", async || {
+        within("a push", server.handle.push(of_attackers, chunk.clone())).await.unwrap();
+        ends.extend(server.report_if_any());
+        ends.len() == 6
+    })
+    .await;
+    for end in &ends {
+        assert_eq!(end.reason, CloseReason::Evicted, "{end:?}");
+        assert_ne!(end.id, honest_id, "the largest of all, but not of the heaviest source: {ends:?}");
+    }
+    drop((honest, attackers));
+    for _ in ends.len()..13 {
+        server.report().await;
+    }
+    server.end().await;
+}
