@@ -251,6 +251,28 @@ fn a_drain_delivers_megabytes_to_a_peer_that_had_not_read_yet() {
 }
 
 #[test]
+fn lines_of_connections_that_wait_to_be_accepted_are_answered_before_the_end() {
+    const PEERS: usize = 300;
+    for workers in ["1", "2"] {
+        let mut server = Server::start(&["--workers", workers, "--drain-timeout", "20s"]);
+        // It stands still, so that all of them and the signal are there when it looks.
+        server.signal(Signal::STOP);
+        let mut streams: Vec<_> = (0..PEERS).map(|_| server.connect()).collect();
+        for stream in &mut streams {
+            stream.write_all(b"Hello\n").unwrap();
+        }
+        server.signal(Signal::TERM);
+        server.signal(Signal::CONT);
+        for mut stream in streams {
+            assert_eq!(String::from_utf8_lossy(&rest(&mut stream)), "Uryyb\n", "{workers} workers");
+        }
+        let (code, log) = server.wait();
+        assert_eq!(code, Some(0));
+        assert_eq!(count(&log, &format!("drained: {PEERS} sessions ended, 0 cut")), 1, "{log:#?}");
+    }
+}
+
+#[test]
 fn nobody_is_accepted_while_a_drain_goes_on() {
     let mut server = Server::start(&UNHURRIED);
     let mut stream = server.connect();

@@ -239,7 +239,6 @@ impl Rules {
     /// What is its source's own comes first: whoever is kept out by that is no charge to the others.
     fn admit(&mut self, peer: Option<IpAddr>) -> Result<(), Denial> {
         let refused = |reason| Err(Denial::Refused(reason));
-        let now = Instant::now();
         let limited = peer.filter(|peer| !is_in(&self.limits.exempt, *peer)).map(Address::from);
         if peer.is_some_and(|peer| self.limits.denies(peer)) {
             return refused(RefuseReason::Denied);
@@ -248,7 +247,7 @@ impl Rules {
             return refused(RefuseReason::MaxSessionsPerSource);
         }
         // Looked at before its source's own token is taken, so that it is not charged twice if it has to wait.
-        if let Some(next) = self.bucket.as_ref().and_then(|bucket| bucket.next_token(now)) {
+        if let Some(next) = self.bucket.as_ref().and_then(|bucket| bucket.next_token(Instant::now())) {
             return match self.limits.over_limit {
                 OverLimit::Wait => Err(Denial::NotYet(next)),
                 OverLimit::Refuse => refused(RefuseReason::AcceptRate),
@@ -263,7 +262,7 @@ impl Rules {
             }
         }
         if let Some(bucket) = &mut self.bucket {
-            bucket.take(now);
+            bucket.take(Instant::now());
         }
         if let Some(peer) = peer {
             self.add(peer.into());
@@ -679,7 +678,9 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     while admission.admitted() < 80 {
-                        if let Some(mut place) = reserve(&admission) {
+                        // They all see the same token.
+                        let places: Vec<_> = (0..8).filter_map(|_| reserve(&admission)).collect();
+                        for mut place in places {
                             let _ = place.admit(peer("192.0.2.1"));
                             let due = 50.0 + begin.elapsed().as_secs_f64() * 100.0;
                             assert!(admission.admitted() as f64 <= due + 1.0, "{} of {due}", admission.admitted());

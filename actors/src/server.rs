@@ -7,6 +7,7 @@ use std::{
     fmt, io,
     marker::PhantomData,
     net::{SocketAddr, TcpListener, ToSocketAddrs},
+    panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
@@ -27,7 +28,7 @@ use crate::{
     LineHandler, ListSessions, ListenerId, PauseListener, Push, Pushed, ServerEnded, SessionFilter, SessionId,
     SessionInfo, SessionPage, SessionQuery, SetLimits, StartError, Stats, Supervisor,
     acceptor::{self, StartHere, WorkerHandle},
-    context::Session,
+    context::{Session, dispose, panic_text},
     control::{Control, Finished},
     limits::SessionLimits,
     shared::SharedBytes,
@@ -513,18 +514,28 @@ fn start_session<A: LineHandler>(
     let connection = admitted.connection;
     let Some(stream) = admitted.stream.take() else { return };
     let place = admitted.place.take();
-    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| factory(&connection)));
+    let made = catch_unwind(AssertUnwindSafe(|| factory(&connection)));
     match (TcpStream::from_std(stream), made) {
         (Ok(stream), Ok(actor)) => Session::start(worker, stream.into(), &connection, place, framing, actor),
         (stream, made) => {
-            let reason = match (&made, &stream) {
-                (Err(_), _) => {
-                    log::error!("session {}: the factory of its actor panicked", connection.id);
-                    crate::CloseReason::HandlerPanicked
-                }
-                (Ok(_), Err(error)) => crate::CloseReason::Io(crate::Half::Read, error.kind()),
-                (Ok(_), Ok(_)) => crate::CloseReason::WorkerStopped,
+            let reason = match &stream {
+                Err(error) => crate::CloseReason::Io(crate::Half::Read, error.kind()),
+                Ok(_) => crate::CloseReason::HandlerPanicked,
             };
+            match made {
+                Err(payload) => {
+                    if let Some(events) = worker.panics.pass() {
+                        let text = panic_text(&*payload);
+                        log::error!("session {}: the factory of its actor panicked: {text}{events}", connection.id);
+                    }
+                    dispose(payload);
+                }
+                Ok(actor) => {
+                    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(actor))) {
+                        dispose(payload);
+                    }
+                }
+            }
             let slot = worker.open(&connection, place);
             worker.slot(slot, |slot| slot.blame(reason));
             drop(stream);

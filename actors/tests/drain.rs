@@ -129,7 +129,7 @@ async fn waiting(server: &Server, count: usize) -> Vec<Peer> {
 }
 
 #[actix::test]
-async fn what_lies_in_the_backlog_is_accepted_before_the_listener_is_closed() {
+async fn what_lies_in_the_backlog_is_accepted_and_answered_before_the_listener_is_closed() {
     let server = || LineServer::new(|_| Echo);
     for server in [server().on_current_arbiter(), server().workers(1), server().workers(2)] {
         let server = Server::start(server).await;

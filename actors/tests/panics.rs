@@ -318,6 +318,38 @@ async fn a_factory_that_panics_costs_its_connection_only() {
 }
 
 #[actix::test]
+async fn what_a_panic_of_the_factory_carries_may_panic_as_well() {
+    /// A fault on purpose, in the destructor of the panic's payload.
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a fault on purpose, in a payload");
+        }
+    }
+    for workers in [1, 2] {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        let factory = move |_: &_| {
+            if counted.fetch_add(1, SeqCst) < 10 {
+                std::panic::panic_any(Bomb);
+            }
+            Echo
+        };
+        let mut server = Server::start(LineServer::new(factory).workers(workers)).await;
+        for _ in 0..10 {
+            server.connect().await.expect_eof().await;
+            assert_eq!(server.report().await.reason, CloseReason::HandlerPanicked);
+        }
+        let mut last = server.connect().await;
+        last.send(b"hello\n").await;
+        last.expect(b"hello\n").await;
+        drop(last);
+        server.report().await;
+        server.end().await;
+    }
+}
+
+#[actix::test]
 async fn a_panic_while_the_arbiter_ends_costs_no_report() {
     for place in ["stopping", "closed", "stopped", "future's drop", "drop"] {
         let calls = Calls::default();
