@@ -111,6 +111,11 @@ impl LineHandler for Chatter {
         ctx.write(b"Your name?\r\n");
     }
 
+    /// Who does not read for a while sees where something is missing.
+    fn missed(&mut self, messages: u64, ctx: &mut Self::Context) {
+        ctx.write(format!("* {messages} messages missed\r\n").as_bytes());
+    }
+
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         if line.text().len() > MAX_TEXT {
             return ctx.write(format!("At most {MAX_TEXT} bytes a line, please.\r\n").as_bytes());

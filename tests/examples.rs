@@ -19,7 +19,7 @@ use actix_lines::{LineSession, Transport};
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Server, address_in, connect, converse, eventually, example, expect, finish, rest};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     sync::oneshot,
 };
 
@@ -229,6 +229,53 @@ async fn chat_gives_a_name_back_after_a_panic() {
     hear(&mut bob, "* ann has left\r\n").await;
     bob.write_all(b"/who\n").await.unwrap();
     hear(&mut bob, "* bob\r\n").await;
+}
+
+#[actix::test]
+async fn chat_tells_who_does_not_read_how_many_messages_are_missing() {
+    const SAID: usize = 2000;
+    let lobby = chat::Lobby::default();
+    let mut peers = Vec::new();
+    for (count, name) in ["ann", "bob", "eve"].into_iter().enumerate() {
+        let (ours, mut peer) = duplex(4096);
+        LineSession::new(Transport::new(ours)).start(chat::Chatter::new(lobby.clone()));
+        peer.write_all(format!("{name}\n").as_bytes()).await.unwrap();
+        hear(&mut peer, &format!("Your name?\r\nWelcome, {name}. There are {} here.\r\n", count + 1)).await;
+        for other in &mut peers {
+            hear(other, &format!("* {name} is here\r\n")).await;
+        }
+        peers.push(peer);
+    }
+    let [mut ann, mut bob, mut eve] = <[DuplexStream; 3]>::try_from(peers).unwrap();
+    // More than an outbox may hold, while ann reads nothing and eve does.
+    for number in 0..SAID {
+        let text = format!("{number:0>900}");
+        bob.write_all(format!("{text}\n").as_bytes()).await.unwrap();
+        hear(&mut eve, &format!("bob: {text}\r\n")).await;
+    }
+    // Her line is looked at when she has read what there is.
+    ann.write_all(b"/who\n").await.unwrap();
+    let mut ann = tokio::io::BufReader::new(ann);
+    let mut heard = 0;
+    loop {
+        let line = next_line(&mut ann).await;
+        if line == "* ann, bob, eve\r\n" {
+            break;
+        }
+        assert_eq!(line, format!("bob: {heard:0>900}\r\n"));
+        heard += 1;
+    }
+    assert!(heard < SAID, "nothing is missing");
+    bob.write_all(b"the end\n").await.unwrap();
+    assert_eq!(next_line(&mut ann).await, format!("* {} messages missed\r\n", SAID - heard));
+    assert_eq!(next_line(&mut ann).await, "bob: the end\r\n");
+}
+
+async fn next_line(peer: &mut tokio::io::BufReader<DuplexStream>) -> String {
+    let mut line = String::new();
+    let read = tokio::time::timeout(support::PATIENCE, peer.read_line(&mut line)).await;
+    read.expect("waited in vain for a line").unwrap();
+    line
 }
 
 async fn hear(peer: &mut DuplexStream, expected: &str) {

@@ -318,9 +318,12 @@ mod tests {
     use std::{
         sync::atomic::AtomicU32,
         task::{Wake, Waker},
+        time::{Duration, Instant},
     };
 
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     #[derive(Default)]
     struct Woken(AtomicU32);
@@ -360,6 +363,7 @@ mod tests {
                     let _ = inbox.put(said(CROWDED_BYTES));
                 }
             });
+            let begin = Instant::now();
             for round in 1..=200 {
                 while inbox.put(said(10_000)) != Err(Stuck::Full) {}
                 // From here on nothing fits until all that was taken is delivered but for what is taken meanwhile.
@@ -367,6 +371,10 @@ mod tests {
                 while waits.is_some() && woken.times() < round {
                     take_all(&inbox, &mut receiver);
                     std::thread::yield_now();
+                    if begin.elapsed() > PATIENCE {
+                        is_over.store(true, SeqCst);
+                        panic!("waited {PATIENCE:?} in vain to be woken");
+                    }
                 }
                 if waits.is_none() {
                     woken.0.store(round, SeqCst);

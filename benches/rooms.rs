@@ -1,0 +1,473 @@
+//! What it costs to say something to a room whose members are sockets: processor time for each message and member, as a
+//! ratio to a bare loop that writes what came in one read to each, and beside Redis, where that is installed.
+//!
+//! This program is the servers, too: a room with one worker, and the loop. Each measurement has a fresh server, pinned to one
+//! core; the client is pinned to another. Loads and servers take turns; the loop runs twice, as the control.
+//! Not here: members without sockets (the library's `room`), rooms over several workers.
+
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    io,
+    mem::MaybeUninit,
+    net::{Ipv4Addr, TcpListener},
+    os::fd::OwnedFd,
+    process::{Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use actix::Actor;
+use actix_lines::{Framing, Limits, Line, LineContext, LineHandler, LineServer, Room};
+use rustix::{
+    event::{Timespec, epoll},
+    io::Errno,
+    net::{RecvFlags, SendFlags},
+};
+use support::{PATIENCE, Server, number};
+
+// As in rot13d.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const USAGE: &str = "\
+usage: cargo bench --bench rooms -- [options]
+
+  --members LIST      default 100,505,520,1000,5000
+  --bursts LIST       messages said at once; default 10,1
+  --joins LIST        members that come at once; default 1000,5000
+  --seconds S         of each load in each round; default 0.5
+";
+
+const TIME: Duration = Duration::from_millis(500);
+/// Length of a message, the newline included.
+const MESSAGE_BYTES: usize = 64;
+/// How far the control may be off.
+const CONTROL_PERCENT: f64 = 2.0;
+/// Rounds of members that come at once.
+const JOIN_ROUNDS: usize = 3;
+
+const REDIS: &str = "redis";
+const ROOM: &str = "room";
+
+type Options = support::Options<Own>;
+
+struct Own {
+    members: Vec<usize>,
+    bursts: Vec<usize>,
+    joins: Vec<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Load {
+    burst: usize,
+    members: usize,
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.burst {
+            1 => write!(f, "{} members, single messages", self.members),
+            burst => write!(f, "{} members, bursts of {burst}", self.members),
+        }
+    }
+}
+
+/// The room: whoever says `join` is in it, and all else is for the others.
+struct Member(Room);
+
+impl Actor for Member {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Member {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        match line.text() {
+            b"join" => {
+                ctx.join(&self.0);
+                ctx.write(b"joined\n");
+            }
+            b"enter" => {
+                ctx.join(&self.0);
+                ctx.say(&self.0, "* somebody is here\n");
+            }
+            b"count" => ctx.write(format!("{}\n", self.0.members()).as_bytes()),
+            _ => ctx.say(&self.0, line.to_vec()),
+        }
+    }
+}
+
+fn serve_room(port: u16) -> io::Result<()> {
+    actix_rt::System::new().block_on(async {
+        let room = Room::new();
+        let limits = Limits::builder()
+            .max_sessions(usize::MAX)
+            .max_sessions_per_source(usize::MAX)
+            .accept_rate(None)
+            .accept_rate_per_source(None);
+        let limits = limits.build().map_err(io::Error::other)?;
+        let server = LineServer::new(move |_| Member(room.clone())).framing(Framing::lf()).limits(limits).workers(1);
+        server.bind((Ipv4Addr::LOCALHOST, port))?.run().await
+    })
+}
+
+/// The least that a fan-out is: what one read brings is one write to each other socket.
+fn serve_loop(port: u16) -> io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    // Room for as many as connect at once.
+    rustix::net::listen(&listener, 4096)?;
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&epoll, &listener, epoll::EventData::new_u64(u64::MAX), epoll::EventFlags::IN)?;
+    let (mut sockets, mut members) = (Vec::new(), Vec::<usize>::new());
+    let mut buffer = vec![0; 64 << 10];
+    let mut space = [MaybeUninit::<epoll::Event>::uninit(); 256];
+    loop {
+        let (events, _) = epoll::wait(&epoll, &mut space, None)?;
+        for event in &*events {
+            if event.data.u64() == u64::MAX {
+                let (socket, _) = listener.accept()?;
+                socket.set_nodelay(true)?;
+                epoll::add(&epoll, &socket, epoll::EventData::new_u64(sockets.len() as u64), epoll::EventFlags::IN)?;
+                sockets.push(Some(socket));
+                continue;
+            }
+            let speaker = event.data.u64() as usize;
+            let Some(socket) = &sockets[speaker] else { continue };
+            let (count, _) = rustix::net::recv(socket, &mut *buffer, RecvFlags::empty()).unwrap_or_default();
+            match &buffer[..count] {
+                b"" => {
+                    sockets[speaker] = None;
+                    members.retain(|member| *member != speaker);
+                }
+                b"join\n" => {
+                    rustix::net::send(socket, b"joined\n", SendFlags::NOSIGNAL)?;
+                    members.push(speaker);
+                }
+                said => {
+                    for socket in members.iter().filter(|member| **member != speaker) {
+                        let Some(socket) = &sockets[*socket] else { continue };
+                        let _ = rustix::net::send(socket, said, SendFlags::NOSIGNAL);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a client says to a server of one kind, and what comes of it.
+struct Talk {
+    join: Vec<u8>,
+    joined: usize,
+    /// A message as it is said, and as it is heard; what comes back to who said it.
+    said: Vec<u8>,
+    heard: usize,
+    answer: Box<dyn Fn(usize) -> usize>,
+}
+
+impl Talk {
+    fn with(server: &str) -> Self {
+        let text = "x".repeat(MESSAGE_BYTES - 1);
+        if server == REDIS {
+            Self {
+                join: b"SUBSCRIBE room\r\n".to_vec(),
+                joined: "*3\r\n$9\r\nsubscribe\r\n$4\r\nroom\r\n:1\r\n".len(),
+                said: format!("PUBLISH room {text}\r\n").into_bytes(),
+                heard: format!("*3\r\n$7\r\nmessage\r\n$4\r\nroom\r\n${}\r\n{text}\r\n", text.len()).len(),
+                answer: Box::new(|members| format!(":{members}\r\n").len()),
+            }
+        } else {
+            Self {
+                join: b"join\n".to_vec(),
+                joined: "joined\n".len(),
+                said: format!("{text}\n").into_bytes(),
+                heard: MESSAGE_BYTES,
+                answer: Box::new(|_| 0),
+            }
+        }
+    }
+}
+
+/// All connections of a client: the last is who says something.
+struct Client {
+    epoll: OwnedFd,
+    sockets: Vec<OwnedFd>,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    fn connect(port: u16, count: usize) -> Result<Self, Errno> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let mut sockets = Vec::with_capacity(count);
+        for number in 0..count as u64 {
+            let socket = support::connect(port)?;
+            epoll::add(&epoll, &socket, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?;
+            sockets.push(socket);
+        }
+        Ok(Self { epoll, sockets, buffer: vec![0; 64 << 10] })
+    }
+
+    fn speaker(&self) -> &OwnedFd {
+        &self.sockets[self.sockets.len() - 1]
+    }
+
+    fn send(socket: &OwnedFd, bytes: &[u8]) -> Result<(), String> {
+        match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL) {
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            Ok(sent) => Err(format!("only {sent} bytes fitted the socket")),
+            Err(error) => Err(format!("cannot send: {error}")),
+        }
+    }
+
+    /// Reads whatever comes, until `heard`, which gets the number and the bytes, says that it was all.
+    fn listen(&mut self, mut heard: impl FnMut(usize, &[u8]) -> Result<bool, String>) -> Result<(), String> {
+        let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        let mut space = [MaybeUninit::<epoll::Event>::uninit(); 256];
+        loop {
+            let (events, _) =
+                epoll::wait(&self.epoll, &mut space, Some(&patience)).map_err(|error| error.to_string())?;
+            if events.is_empty() {
+                return Err("hangs".to_owned());
+            }
+            for event in &*events {
+                let number = event.data.u64() as usize;
+                let count = match rustix::net::recv(&self.sockets[number], &mut *self.buffer, RecvFlags::empty()) {
+                    Ok((0, _)) => return Err("closes too early".to_owned()),
+                    Ok((count, _)) => count,
+                    Err(Errno::AGAIN) => continue,
+                    Err(error) => return Err(format!("cannot receive: {error}")),
+                };
+                if heard(number, &self.buffer[..count])? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Waits until each has heard so many bytes, and the speaker `answer`.
+    fn hear(&mut self, each: usize, answer: usize) -> Result<(), String> {
+        let speaker = self.sockets.len() - 1;
+        let mut missing = vec![each; speaker];
+        missing.push(answer);
+        let mut left = missing.iter().filter(|missing| **missing > 0).count();
+        self.listen(|number, bytes| {
+            let missing = &mut missing[number];
+            *missing = missing.checked_sub(bytes.len()).ok_or("says too much")?;
+            left -= usize::from(*missing == 0);
+            Ok(left == 0)
+        })
+    }
+}
+
+/// One load on a fresh server: nanoseconds of its processor for each message and member.
+fn measure(name: &str, command: &str, load: Load, options: &Options) -> Result<f64, String> {
+    let server = Server::start(command, options.cores)?;
+    let talk = Talk::with(name);
+    let text = |error: Errno| format!("cannot connect: {error}");
+    let mut client = Client::connect(server.port, load.members + 1).map_err(text)?;
+    client.sockets[..load.members].iter().try_for_each(|socket| Client::send(socket, &talk.join))?;
+    client.hear(talk.joined, 0)?;
+    let burst = talk.said.repeat(load.burst);
+    let (each, answer) = (talk.heard * load.burst, (talk.answer)(load.members) * load.burst);
+    let say = |client: &mut Client| {
+        Client::send(client.speaker(), &burst)?;
+        client.hear(each, answer)
+    };
+    // The first is for buffers that have to be made.
+    say(&mut client)?;
+    let before = server.scheduled();
+    let end = Instant::now() + options.time;
+    let mut bursts = 0;
+    while Instant::now() < end {
+        say(&mut client)?;
+        bursts += 1;
+    }
+    Ok(server.scheduled().since(before).ran as f64 / (bursts * load.burst * load.members) as f64)
+}
+
+/// So many that come at once, each of them announced to those who are there: seconds until the last has heard the last
+/// word, and of the server's processor.
+fn measure_joins(command: &str, members: usize, options: &Options) -> Result<(f64, f64), String> {
+    let server = Server::start(command, options.cores)?;
+    let mut client =
+        Client::connect(server.port, members + 1).map_err(|error: Errno| format!("cannot connect: {error}"))?;
+    let before = server.scheduled();
+    let begin = Instant::now();
+    client.sockets[..members].iter().try_for_each(|socket| Client::send(socket, b"enter\n"))?;
+    // The last word is said when all are there.
+    let mut answer = Vec::new();
+    let mut is_said = false;
+    let mut last = vec![0; members];
+    let mut left = members;
+    Client::send(client.speaker(), b"count\n")?;
+    let speaker = rustix::io::fcntl_dupfd_cloexec(client.speaker(), 0).map_err(|error| error.to_string())?;
+    client.listen(|number, bytes| {
+        if number == members {
+            answer.extend_from_slice(bytes);
+            if answer.ends_with(b"\n") {
+                let there: usize = String::from_utf8_lossy(&answer).trim().parse().map_err(|_| "counts wrong")?;
+                answer.clear();
+                is_said = there == members;
+                Client::send(&speaker, if is_said { b"the last word!\n" } else { b"count\n" })?;
+            }
+            return Ok(false);
+        }
+        let before = if bytes.len() > 1 { bytes[bytes.len() - 2] } else { last[number] };
+        last[number] = bytes[bytes.len() - 1];
+        left -= usize::from(before == b'!' && last[number] == b'\n');
+        Ok(left == 0)
+    })?;
+    let spent = server.scheduled().since(before).ran;
+    Ok((begin.elapsed().as_secs_f64(), spent as f64 / 1e9))
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let served = match (arguments.next().as_deref(), arguments.next().and_then(|port| port.parse().ok())) {
+        (Some("serve-room"), Some(port)) => serve_room(port),
+        (Some("serve-loop"), Some(port)) => serve_loop(port),
+        _ => return compare(),
+    };
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare() -> ExitCode {
+    let program = std::env::current_exe().map_or_else(|_| "rooms".to_owned(), |path| path.display().to_string());
+    let mut servers: Vec<(String, String)> = [("loop", "loop"), ("loop, again", "loop"), (ROOM, "room")]
+        .map(|(name, which)| (name.to_owned(), format!("{program} serve-{which} {{port}}")))
+        .into();
+    let redis = Command::new("redis-server").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if redis.is_ok_and(|status| status.success()) {
+        let command =
+            "redis-server --port {port} --bind 127.0.0.1 --protected-mode no --appendonly no --maxclients 15000";
+        servers.push((REDIS.to_owned(), command.to_owned()));
+    } else if std::env::args().len() > 2 {
+        eprintln!("there is no redis-server, so nothing is compared with it; on Debian: apt-get install redis-server");
+    }
+    let own = Own { members: vec![100, 505, 520, 1000, 5000], bursts: vec![10, 1], joins: vec![1000, 5000] };
+    support::main_of_these(USAGE, TIME, servers, own, parse, run)
+}
+
+fn parse(own: &mut Own, flag: &str, value: &str) -> Result<bool, String> {
+    let list = match flag {
+        "--members" => &mut own.members,
+        "--bursts" => &mut own.bursts,
+        "--joins" => &mut own.joins,
+        _ => return Ok(false),
+    };
+    let numbers = value.split(',').filter(|number| !number.is_empty());
+    *list = numbers.map(|value| number(flag, value).map(|number| number.max(1))).collect::<Result<_, _>>()?;
+    Ok(true)
+}
+
+fn run(options: &Options) -> Result<String, String> {
+    let Own { members, bursts, joins } = &options.own;
+    let loads: Vec<Load> = bursts
+        .iter()
+        .flat_map(|burst| members.iter().map(|members| Load { burst: *burst, members: *members }))
+        .collect();
+    let mut samples = support::Samples::<Load, f64>::new();
+    for round in 0..options.rounds {
+        for load in &loads {
+            for turn in 0..options.servers.len() {
+                let index = (turn + round) % options.servers.len();
+                let sample = samples.entry((*load, index)).or_insert_with(|| Ok(Vec::new()));
+                let Ok(values) = sample else { continue };
+                let (name, command) = &options.servers[index];
+                eprint!("\rround {}/{}: {load} of {name}        ", round + 1, options.rounds);
+                match measure(name, command, *load, options) {
+                    Ok(value) => values.push(value),
+                    Err(error) => *sample = Err(error),
+                }
+            }
+        }
+    }
+    let mut report = support::head("Processor time of rooms", "rooms");
+    let _ = writeln!(
+        report,
+        "- messages of {MESSAGE_BYTES} bytes; {} rounds of {:?} for each load and server, least and median of them; the floor is the \
+         loop, and Redis is {}",
+        options.rounds,
+        options.time,
+        redis_version()
+    );
+    for burst in bursts {
+        let title = if *burst == 1 { "Single messages".to_owned() } else { format!("Bursts of {burst}") };
+        table(&mut report, &title, *burst, options, &samples);
+    }
+    joins_table(&mut report, joins, options);
+    Ok(report)
+}
+
+fn redis_version() -> String {
+    let output = Command::new("redis-server").arg("--version").output();
+    let text = output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
+    text.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("not there").to_owned()
+}
+
+fn table(report: &mut String, title: &str, burst: usize, options: &Options, samples: &support::Samples<Load, f64>) {
+    let _ = write!(
+        report,
+        "\n## {title}: ns a message and member\n\n| members | control | server | least | median | over the floor | median over the floor's |\n\
+         |--:|--:|---|--:|--:|--:|--:|\n"
+    );
+    for members in &options.own.members {
+        let load = Load { burst, members: *members };
+        let mut known = BTreeMap::new();
+        for index in 0..options.servers.len() {
+            if let Some(Ok(values)) = samples.get(&(load, index))
+                && !values.is_empty()
+            {
+                let mut sorted = values.clone();
+                sorted.sort_by(f64::total_cmp);
+                known.insert(index, (sorted[0], sorted[sorted.len() / 2]));
+            }
+        }
+        let floor = known.get(&0).copied().unwrap_or((f64::NAN, f64::NAN));
+        let control = known.get(&1).map_or(f64::NAN, |again| (again.0 / floor.0 - 1.0) * 100.0);
+        let verdict = if control.abs() <= CONTROL_PERCENT { "" } else { ", no verdict" };
+        for (index, (name, _)) in options.servers.iter().enumerate() {
+            let (members, control) = match index {
+                0 => (members.to_string(), format!("{control:+.1} %{verdict}")),
+                _ => (String::new(), String::new()),
+            };
+            let _ = match (known.get(&index), samples.get(&(load, index))) {
+                (Some((least, median)), _) => writeln!(
+                    report,
+                    "| {members} | {control} | {name} | {least:.0} | {median:.0} | {:.2} | {:.2} |",
+                    least / floor.0,
+                    median / floor.1
+                ),
+                (None, Some(Err(error))) => writeln!(report, "| {members} | {control} | {name} | {error} | | | |"),
+                (None, _) => writeln!(report, "| {members} | {control} | {name} | not measured | | | |"),
+            };
+        }
+    }
+}
+
+fn joins_table(report: &mut String, joins: &[usize], options: &Options) {
+    let Some((_, command)) = options.servers.iter().find(|(name, _)| name == ROOM) else { return };
+    if joins.is_empty() {
+        return;
+    }
+    let _ = write!(
+        report,
+        "\n## Members that come at once\n\nEach is announced to all who are there; least of {JOIN_ROUNDS} rounds.\n\n\
+         | members | seconds until all have heard the last word | of the server's processor |\n|--:|--:|--:|\n"
+    );
+    for members in joins {
+        eprint!("\r{members} members come at once        ");
+        let rounds: Result<Vec<_>, _> = (0..JOIN_ROUNDS).map(|_| measure_joins(command, *members, options)).collect();
+        let _ = match rounds.map(|rounds| rounds.into_iter().min_by(|one, other| one.1.total_cmp(&other.1))) {
+            Ok(Some((time, spent))) => writeln!(report, "| {members} | {time:.2} | {spent:.2} |"),
+            Ok(None) => Ok(()),
+            Err(error) => writeln!(report, "| {members} | {error} | |"),
+        };
+    }
+}
