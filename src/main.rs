@@ -92,7 +92,7 @@ async fn serve(args: Args, settings: Settings, framing: Framing, limits: Limits)
         1 => server.on_current_arbiter(),
         workers => server.workers(workers),
     };
-    server = server.backlog(settings.backlog());
+    server = settings.sockets(server.backlog(settings.backlog()));
     for address in settings.listen() {
         server = server.bind(address)?;
     }

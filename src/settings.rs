@@ -7,8 +7,8 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use actix_lines::{
-    ConfigError, DEFAULT_BACKLOG, DEFAULT_MAX_LINE, Framing, Limits, LimitsBuilder, MAX_LINE_LIMIT, MAX_WORKERS,
-    OverLimit, Overlong, Prefix, Rate, RateLimit, SourcePrefix, Watermarks,
+    ConfigError, Connection, DEFAULT_BACKLOG, DEFAULT_MAX_LINE, Framing, Limits, LimitsBuilder, LineHandler,
+    LineServer, MAX_LINE_LIMIT, MAX_WORKERS, OverLimit, Overlong, Prefix, Rate, RateLimit, SourcePrefix, Watermarks,
 };
 use clap::{Args, Command, ValueEnum};
 use serde::{
@@ -38,6 +38,11 @@ pub(crate) struct Settings {
     #[serde(deserialize_with = "one")]
     pub(crate) backlog: Option<Backlog>,
 
+    /// After how long a silence the kernel asks a peer whether it is still there [default: 5m].
+    #[arg(long, value_name = "TIME")]
+    #[serde(deserialize_with = "one")]
+    pub(crate) keepalive: Option<Switch<Time>>,
+
     /// Longest line, in bytes without its newline, as 16384 or 16KiB. An incomplete line may need that much memory
     /// [default: 16384].
     #[arg(long, value_name = "SIZE")]
@@ -54,7 +59,7 @@ pub(crate) struct Settings {
     #[serde(deserialize_with = "one")]
     pub(crate) max_sessions: Option<Count>,
 
-    /// Most sessions of one source at once; a connection over it is refused [default: no limit].
+    /// Most sessions of one source at once; a connection over it is refused [default: 100].
     #[arg(long, value_name = "N", help_heading = ADMISSION)]
     #[serde(deserialize_with = "one")]
     pub(crate) max_sessions_per_source: Option<Switch<Count>>,
@@ -74,7 +79,7 @@ pub(crate) struct Settings {
     #[serde(deserialize_with = "one")]
     pub(crate) accept_rate_per_source: Option<Switch<RateArg>>,
 
-    /// What becomes of connections over --max-sessions or --accept-rate [default: wait].
+    /// What becomes of connections over --max-sessions or --accept-rate [default: refuse].
     #[arg(long, value_name = "POLICY", value_enum, help_heading = ADMISSION)]
     #[serde(deserialize_with = "one")]
     pub(crate) over_limit: Option<OverLimitArg>,
@@ -94,10 +99,11 @@ pub(crate) struct Settings {
     #[serde(deserialize_with = "many")]
     pub(crate) deny: Vec<Prefix>,
 
-    /// Whom the limits of a source do not hold for; again for more.
+    /// Whom the limits of a source do not hold for; again for more, off for nobody. Without it, for this machine's own
+    /// addresses, 127.0.0.0/8 and ::1.
     #[arg(long, value_name = "PREFIX", help_heading = ADMISSION)]
     #[serde(deserialize_with = "many")]
-    pub(crate) exempt: Vec<Prefix>,
+    pub(crate) exempt: Vec<Switch<PrefixArg>>,
 
     /// How long a session may go without a line [default: 10m].
     #[arg(long, value_name = "TIME", help_heading = TIME)]
@@ -123,6 +129,11 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", help_heading = TIME)]
     #[serde(deserialize_with = "one")]
     pub(crate) linger_timeout: Option<Time>,
+
+    /// How much we read and discard after we closed before the peer is reset [default: 1MiB].
+    #[arg(long, value_name = "SIZE", help_heading = MEMORY)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) linger_bytes: Option<LingerBytes>,
 
     /// How fast each session may be read, as bytes=64KiB,lines=100, or one of both; each with a burst if it is not a
     /// second's worth, as lines=100/500 [default: off].
@@ -155,10 +166,20 @@ pub(crate) struct Settings {
     #[serde(deserialize_with = "one")]
     pub(crate) write_low: Option<Size>,
 
-    /// With more than this in the buffers of all sessions the one that holds the most is cut [default: off].
+    /// With more than this in the buffers of all sessions the source that holds the most loses sessions [default: 256MiB].
     #[arg(long, value_name = "SIZE", help_heading = MEMORY)]
     #[serde(deserialize_with = "one")]
     pub(crate) memory_budget: Option<Switch<Size>>,
+
+    /// How much of a session's output the kernel may hold; off leaves it to the kernel, megabytes [default: 256KiB].
+    #[arg(long, value_name = "SIZE", help_heading = MEMORY)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) send_buffer: Option<Switch<Size>>,
+
+    /// How much of a session's input the kernel may hold; off leaves it to the kernel, megabytes [default: 256KiB].
+    #[arg(long, value_name = "SIZE", help_heading = MEMORY)]
+    #[serde(deserialize_with = "one")]
+    pub(crate) receive_buffer: Option<Switch<Size>>,
 }
 
 const ADMISSION: &str = "Admission";
@@ -170,11 +191,14 @@ const MEMORY: &str = "Memory, as 65536, 64KiB, 1MiB";
 impl Settings {
     /// These, and where they say nothing, `others`.
     pub(crate) fn or(self, others: Self) -> Self {
-        let first = |mine: Vec<Prefix>, other| if mine.is_empty() { other } else { mine };
+        fn first<T>(mine: Vec<T>, other: Vec<T>) -> Vec<T> {
+            if mine.is_empty() { other } else { mine }
+        }
         Self {
             listen: if self.listen.is_empty() { others.listen } else { self.listen },
             workers: self.workers.or(others.workers),
             backlog: self.backlog.or(others.backlog),
+            keepalive: self.keepalive.or(others.keepalive),
             max_line: self.max_line.or(others.max_line),
             overlong: self.overlong.or(others.overlong),
             max_sessions: self.max_sessions.or(others.max_sessions),
@@ -192,6 +216,7 @@ impl Settings {
             write_timeout: self.write_timeout.or(others.write_timeout),
             max_age: self.max_age.or(others.max_age),
             linger_timeout: self.linger_timeout.or(others.linger_timeout),
+            linger_bytes: self.linger_bytes.or(others.linger_bytes),
             session_rate: self.session_rate.or(others.session_rate),
             drain_timeout: self.drain_timeout.or(others.drain_timeout),
             drain_spread: self.drain_spread.or(others.drain_spread),
@@ -199,6 +224,8 @@ impl Settings {
             write_high: self.write_high.or(others.write_high),
             write_low: self.write_low.or(others.write_low),
             memory_budget: self.memory_budget.or(others.memory_budget),
+            send_buffer: self.send_buffer.or(others.send_buffer),
+            receive_buffer: self.receive_buffer.or(others.receive_buffer),
         }
     }
 
@@ -220,8 +247,11 @@ impl Settings {
             ("listen", self.listen() != others.listen()),
             ("workers", self.workers() != others.workers()),
             ("backlog", self.backlog() != others.backlog()),
+            ("keepalive", self.keepalive != others.keepalive),
             ("max-line", self.max_line() != others.max_line()),
             ("overlong", self.overlong() != others.overlong()),
+            ("send-buffer", self.send_buffer != others.send_buffer),
+            ("receive-buffer", self.receive_buffer != others.receive_buffer),
         ]
         .into_iter()
         .filter_map(|(name, differs)| differs.then_some(name))
@@ -234,8 +264,11 @@ impl Settings {
             listen: running.listen.clone(),
             workers: running.workers,
             backlog: running.backlog,
+            keepalive: running.keepalive,
             max_line: running.max_line,
             overlong: running.overlong,
+            send_buffer: running.send_buffer,
+            receive_buffer: running.receive_buffer,
             ..self
         }
     }
@@ -255,6 +288,24 @@ impl Settings {
         self.backlog.map_or(DEFAULT_BACKLOG, |backlog| backlog.0)
     }
 
+    /// Sets on `server` what its connections' sockets have.
+    pub(crate) fn sockets<A, F>(&self, mut server: LineServer<A, F>) -> LineServer<A, F>
+    where
+        A: LineHandler,
+        F: Fn(&Connection) -> A + Clone + Send + 'static,
+    {
+        if let Some(time) = self.keepalive {
+            server = server.keepalive(time.on().map(|time| time.0));
+        }
+        if let Some(size) = self.send_buffer {
+            server = server.send_buffer(size.on().map(|size| size.0));
+        }
+        if let Some(size) = self.receive_buffer {
+            server = server.receive_buffer(size.on().map(|size| size.0));
+        }
+        server
+    }
+
     fn max_line(&self) -> usize {
         self.max_line.map_or(DEFAULT_MAX_LINE, |bytes| bytes.0)
     }
@@ -269,7 +320,7 @@ impl Settings {
 
     /// The limits, for as many sessions as there is room for.
     pub(crate) fn limits(&self, room: Option<usize>) -> Result<Limits, ConfigError> {
-        let mut limits = Limits::builder();
+        let mut limits = Limits::exposed().to_builder();
         if let Some(sessions) = self.max_sessions.map(|sessions| sessions.0).or(room) {
             limits = limits.max_sessions(sessions);
         }
@@ -305,6 +356,12 @@ impl Settings {
         if let Some(Time(timeout)) = self.linger_timeout {
             limits = limits.linger_timeout(timeout);
         }
+        if let Some(LingerBytes(bytes)) = self.linger_bytes {
+            limits = limits.linger_bytes(bytes);
+        }
+        if !self.exempt.is_empty() {
+            limits = limits.exempt(self.exempt.iter().filter_map(|prefix| Some(prefix.on()?.0)));
+        }
         let default = Watermarks::default();
         let marks = Watermarks {
             low: self.write_low.map_or(default.low, |size| size.0),
@@ -313,12 +370,7 @@ impl Settings {
         if let Some(budget) = self.memory_budget {
             limits = limits.memory_budget(budget.on().map(|size| size.0));
         }
-        limits
-            .outbox(marks)
-            .allow(self.allow.iter().copied())
-            .deny(self.deny.iter().copied())
-            .exempt(self.exempt.iter().copied())
-            .build()
+        limits.outbox(marks).allow(self.allow.iter().copied()).deny(self.deny.iter().copied()).build()
     }
 
     pub(crate) fn drain(&self) -> actix_lines::Drain {
@@ -381,6 +433,28 @@ impl FromStr for Size {
     fn from_str(text: &str) -> Result<Self, String> {
         let size = parse_size::parse_size(text).ok().and_then(|size| usize::try_from(size).ok());
         size.map(Self).ok_or_else(|| format!("{text:?} is no size: write it as 65536, 64KiB or 1MiB"))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LingerBytes(u32);
+
+impl FromStr for LingerBytes {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = text.parse().ok().and_then(|Size(bytes)| u32::try_from(bytes).ok());
+        size.map(Self).ok_or_else(|| format!("{text:?} is no size: use at most 4GiB, as 65536, 64KiB or 1MiB"))
+    }
+}
+
+/// [`Prefix`], as it is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PrefixArg(Prefix);
+
+impl FromStr for PrefixArg {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|error: ConfigError| error.to_string())
     }
 }
 
@@ -650,10 +724,11 @@ mod tests {
     }
 
     /// Each setting, a value that is neither its default nor another's, and one more.
-    const EACH: [(&str, &str, &str); 27] = [
+    const EACH: [(&str, &str, &str); 31] = [
         ("listen", "[::1]:1", "127.0.0.1:2"),
         ("workers", "3", "4"),
         ("backlog", "5", "6"),
+        ("keepalive", "45s", "off"),
         ("max-line", "7KiB", "8"),
         ("overlong", "split", "close"),
         ("max-sessions", "9", "10"),
@@ -665,12 +740,13 @@ mod tests {
         ("refuse-line", "no room", ""),
         ("allow", "192.0.2.0/24", "2001:db8::/32"),
         ("deny", "192.0.2.21", "192.0.2.22"),
-        ("exempt", "192.0.2.23", "192.0.2.24"),
+        ("exempt", "192.0.2.23", "off"),
         ("idle-timeout", "25s", "off"),
         ("line-timeout", "26m", "27h"),
         ("write-timeout", "28s", "off"),
         ("max-age", "29s", "30s"),
         ("linger-timeout", "31s", "32ms"),
+        ("linger-bytes", "46KiB", "0"),
         ("session-rate", "bytes=42KiB/43KiB,lines=44", "off"),
         ("drain-timeout", "33s", "34s"),
         ("drain-spread", "35s", "36s"),
@@ -678,6 +754,8 @@ mod tests {
         ("write-high", "37KiB", "38MiB"),
         ("write-low", "39", "40"),
         ("memory-budget", "41MiB", "off"),
+        ("send-buffer", "47KiB", "off"),
+        ("receive-buffer", "48KiB", "off"),
     ];
 
     fn first() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -757,6 +835,7 @@ mod tests {
                 lines: Some(Rate::per_second(44)),
             })
             .outbox(Watermarks { low: 39, high: 37 * 1024 })
+            .linger_bytes(46 * 1024)
             .memory_budget(Some(41 * 1024 * 1024))
             .build()
             .unwrap();
@@ -765,7 +844,8 @@ mod tests {
         let all = typed(first());
         assert_eq!(meant(&all), (limits, framing, format!("{drain:?}"), vec!["[::1]:1"], 3, 5));
         let off = ["idle-timeout", "line-timeout", "write-timeout", "max-age"].map(|name| (name, "off"));
-        let limits = Limits::builder().idle_timeout(None).line_timeout(None).write_timeout(None).build().unwrap();
+        let limits =
+            Limits::exposed().to_builder().idle_timeout(None).line_timeout(None).write_timeout(None).build().unwrap();
         assert_eq!(typed(off).limits(None), Ok(limits));
     }
 
@@ -783,7 +863,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_of_sessions_there_are_as_many_as_there_is_room_for() {
-        let room = Limits::builder().max_sessions(42).build();
+        let room = Limits::exposed().to_builder().max_sessions(42).build();
         assert_eq!(Settings::default().limits(Some(42)), room);
         assert_eq!(typed([("max-sessions", "42")]).limits(Some(7)), room, "who asks for more is warned");
     }
@@ -800,7 +880,7 @@ mod tests {
                 !of_the_machine.contains(&&**name) && !["no limit", "everybody", "nothing"].contains(&&**default)
             })
             .collect();
-        assert_eq!(help.len(), 20, "{help:#?}");
+        assert_eq!(help.len(), 25, "{help:#?}");
         let help = typed(help.iter().map(|(name, value)| (&**name, &**value)));
         assert_eq!(meant(&help), meant(&Settings::default()));
 

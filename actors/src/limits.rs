@@ -130,13 +130,13 @@ impl Rate {
 /// What becomes of a connection over a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OverLimit {
-    /// It waits: nothing is accepted, the backlog holds it. The default.
+    /// It waits: nothing is accepted, the backlog holds it. Nobody tells its peer.
     ///
     /// The limits of one source cannot make others wait, and who has connected is known only after the accept: over
     /// these a connection is refused all the same.
-    #[default]
     Wait,
-    /// It is accepted, sent [`LimitsBuilder::refuse_line`], and closed politely.
+    /// It is accepted, sent [`LimitsBuilder::refuse_line`], and closed politely. The default.
+    #[default]
     Refuse,
 }
 
@@ -204,6 +204,40 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// Limits for a server that strangers reach, as rot13d's own: at most [`SESSIONS_PER_SOURCE`](Self::SESSIONS_PER_SOURCE)
+    /// sessions of one source, the loopback addresses [exempt](LimitsBuilder::exempt), and a
+    /// [memory budget](LimitsBuilder::memory_budget) of [`BUDGET`](Self::BUDGET). All else is as by default.
+    ///
+    /// Set [`max_sessions`](LimitsBuilder::max_sessions) as well: how many descriptors there are, only the program knows.
+    ///
+    /// ```
+    /// use actix_lines::{ConfigError, Limits};
+    ///
+    /// let limits = Limits::exposed().to_builder().max_sessions(10_000).build()?;
+    /// # let _ = limits;
+    /// # Ok::<(), ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn exposed() -> Self {
+        let mut limits = Self { memory_budget: Some(Self::BUDGET), ..Self::default() };
+        limits.admission.max_sessions_per_source = Self::SESSIONS_PER_SOURCE;
+        limits.admission.exempt = Prefix::LOOPBACK.to_vec();
+        limits
+    }
+
+    /// Sessions of one source that [`exposed`](Self::exposed) allows.
+    ///
+    /// # Source
+    /// `docs/decisions/defaults.md`: what one hostile host then costs.
+    pub const SESSIONS_PER_SOURCE: usize = 100;
+
+    /// Bytes that the buffers of all sessions may hold together by [`exposed`](Self::exposed): 256 MiB.
+    pub const BUDGET: usize = 256 * 1024 * 1024;
+}
+
+/// No limit on who connects and how often, and none on memory as a whole; what one session may cost and how long it may
+/// take is bounded.
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -298,7 +332,7 @@ impl LimitsBuilder {
     }
 
     /// Sets what becomes of a connection over [`max_sessions`](Self::max_sessions) or
-    /// [`accept_rate`](Self::accept_rate). Default: it waits.
+    /// [`accept_rate`](Self::accept_rate). Default: it is refused.
     pub fn over_limit(mut self, policy: OverLimit) -> Self {
         self.limits.admission.over_limit = policy;
         self

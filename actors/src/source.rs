@@ -5,11 +5,11 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::ConfigError;
 
@@ -28,6 +28,12 @@ use crate::ConfigError;
 pub struct Prefix(IpNet);
 
 impl Prefix {
+    /// This machine's own addresses: `127.0.0.0/8` and `::1`.
+    pub const LOOPBACK: [Self; 2] = [
+        Self(IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8))),
+        Self(IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128))),
+    ];
+
     /// Whether `address` is one of the network's.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
