@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::process::Signal;
-use support::{Server, connect, eventually, expect, finish, greet, rest, rot13d};
+use support::{Server, connect, eventually, finish, greet, rest, rot13d};
 
 /// A file of this test alone, removed with it.
 struct File(PathBuf);

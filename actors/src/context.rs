@@ -92,6 +92,8 @@ mod flag {
     pub(super) const GLUTTED: u32 = 1 << 26;
     /// The close is to be a reset.
     pub(super) const RESET: u32 = 1 << 27;
+    /// The next read asks the kernel, whatever the reactor knows.
+    pub(super) const ASK: u32 = 1 << 28;
 
     /// While one of these holds, nothing is delivered.
     pub(super) const NO_INPUT: u32 = WAITING | PAUSED | ABOVE | STOP | ABORT | CLOSE | THROTTLED | CROWDED;

@@ -199,7 +199,7 @@ where
 pub struct Drain {
     /// How long sessions have.
     pub deadline: Duration,
-    /// Written to each session before; nothing if empty. The newline is yours.
+    /// Written to each session last, behind its answers; nothing if empty. The newline is yours.
     pub goodbye: Bytes,
     /// Sessions are told to end one after the other over this time, so that their peers do not all come back at once
     /// elsewhere. Zero tells all at once; half of the deadline is the most, so that the last has time, too.

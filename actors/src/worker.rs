@@ -82,6 +82,8 @@ pub(crate) enum Command {
     HalfClose = 1 << 12,
     /// The kernel is to be asked how much of the output the peer has acknowledged.
     Probe = 1 << 13,
+    /// One of its times is up: what has come until now counts.
+    Look = 1 << 14,
 }
 
 /// What was said to a session since its last turn.
@@ -1090,7 +1092,7 @@ impl Worker {
             let overdue = slot.overdue(&timeouts, moment);
             let overflows = slot.is_above_soft_limit(limits.pressure, moment);
             if is_late || overdue.is_some() || overflows {
-                if slot.may_be_judged() {
+                if slot.may_be_judged(&self.told) {
                     if is_late {
                         slot.deadline = 0;
                         slot.tell(Command::Deadline, &self.told);
@@ -1159,12 +1161,12 @@ impl Slot {
 
     /// Whether a session whose time is up had its chance: since the sweep that found it first, the reactor was asked what
     /// had come, and the session had a turn with it. It has another while it has more to read than one turn does.
-    fn may_be_judged(&mut self) -> bool {
+    fn may_be_judged(&mut self, told: &Cell<usize>) -> bool {
         let looks = self.looks;
         self.looks = looks.saturating_add(1);
         let may = looks > 0 && (!self.standing.has(Standing::READING) || looks >= MOST_LOOKS);
-        if !may && let Some(waker) = &self.waker {
-            waker.wake_by_ref();
+        if !may {
+            self.tell(Command::Look, told);
         }
         may
     }

@@ -596,3 +596,16 @@ fn cr_before_lf_is_the_terminators_unless_it_is_kept() {
         [line(b"one\r", true), line(b"two", true), line(b"\r", true), tail]
     );
 }
+
+#[actix::test]
+async fn a_byte_that_is_sent_as_urgent_is_one_like_the_others() {
+    let mut server = support::Server::start(actix_lines::LineServer::new(|_| actix_lines::Rot13)).await;
+    let mut peer = server.connect().await;
+    peer.send(b"abc").await;
+    socket2::SockRef::from(&peer.stream).send_out_of_band(b"d").unwrap();
+    peer.send(b"ef\n").await;
+    peer.expect(b"nopqrs\n").await;
+    drop(peer);
+    assert_eq!(server.report().await.bytes_in, 7);
+    server.end().await;
+}

@@ -14,8 +14,8 @@ use std::{
 
 use actix::{Actor, System};
 use actix_lines::{
-    ConfigError, Framing, Limits, Line, LineContext, LineHandler, LineServer, MAX_LINE_LIMIT, Rot13, SessionQuery,
-    SessionState, StartError, Watermarks,
+    ConfigError, Connection, Framing, Limits, Line, LineContext, LineHandler, LineServer, MAX_LINE_LIMIT, Rot13,
+    SessionQuery, SessionState, StartError, Watermarks,
 };
 use support::{Counted, Echo, Peer, Server, eventually, within};
 
@@ -425,5 +425,52 @@ async fn an_acceptor_that_fails_again_and_again_ends_the_server_with_an_error() 
     assert!(failures >= 6, "{failures}");
     for address in [address, other] {
         assert!(tokio::net::TcpStream::connect(address).await.is_err(), "every listener is closed");
+    }
+}
+
+/// What the kernel's timers do for the server's ends of its connections; 02 is a keepalive.
+#[cfg(target_os = "linux")]
+fn timers(server: std::net::SocketAddr) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let local = format!("0100007F:{:04X}", server.port());
+    let established = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    established
+        .filter(|columns| columns[1] == local && columns[3] == "01")
+        .map(|columns| columns[5].split_once(':').unwrap().0.to_owned())
+        .collect()
+}
+
+#[cfg(target_os = "linux")]
+#[actix::test]
+async fn a_silent_peer_is_asked_whether_it_is_still_there() {
+    let server = || LineServer::new(|_| Echo);
+    let servers = [(server(), "02"), (server().keepalive(None), "00")];
+    for (server, timer) in servers {
+        let server = Server::start(server).await;
+        let mut peer = server.connect().await;
+        peer.send(b"hello\n").await;
+        peer.expect(b"hello\n").await;
+        eventually("the answer to be acknowledged", async || timers(server.address()) == [timer]).await;
+    }
+}
+
+/// What is wrong with the settings of a server that cannot be started.
+fn refused(server: LineServer<Echo, impl Fn(&Connection) -> Echo + Clone + Send + 'static>) -> ConfigError {
+    match server.start().unwrap_err() {
+        StartError::Config(error) => error,
+        other => panic!("{other}"),
+    }
+}
+
+#[actix::test]
+async fn socket_options_that_cannot_be_meant_are_refused_before_anything_runs() {
+    let server = || LineServer::new(|_| Echo).bind("127.0.0.1:0").unwrap();
+    for bytes in [0, 4095, (1 << 30) + 1] {
+        let expected = |buffer| ConfigError::SocketBuffer { buffer, bytes };
+        assert_eq!(refused(server().send_buffer(Some(bytes))), expected("send buffer"));
+        assert_eq!(refused(server().receive_buffer(Some(bytes))), expected("receive buffer"));
+    }
+    for after in [Duration::ZERO, Duration::from_millis(999), Duration::from_secs(40_000)] {
+        assert_eq!(refused(server().keepalive(Some(after))), ConfigError::Keepalive { after });
     }
 }

@@ -301,6 +301,9 @@ impl<A: LineHandler> Session<A> {
             self.ctx.blame(CloseReason::Evicted);
             self.ctx.set(flag::ABORT);
         }
+        if commands.has(Command::Look) {
+            self.ctx.set(flag::ASK);
+        }
         if commands.has(Command::Probe)
             && let Some(queue) = self.ctx.transport.send_queue()
         {
@@ -624,7 +627,9 @@ impl<A: LineHandler> Session<A> {
         let at = if carried > CARRY_BYTES { 0 } else { carried };
         let mut scratch = self.ctx.worker.take_scratch();
         let mut buffer = ReadBuf::new(&mut scratch[at..at + grant.amount]);
-        let poll = match is_last {
+        let asks = self.ctx.has(flag::ASK | flag::LAST_READ);
+        self.ctx.clear(flag::ASK);
+        let poll = match asks {
             true => self.ctx.transport.poll_read_now(cx, &mut buffer),
             false => self.ctx.transport.poll_read(cx, &mut buffer),
         };
@@ -651,6 +656,10 @@ impl<A: LineHandler> Session<A> {
                     self.deliver_own(cx, turn);
                 } else {
                     self.deliver_scratch(&mut scratch, carried, count, cx, turn);
+                }
+                // A read ends before a byte that was sent as urgent, and the reactor takes a short one for the last.
+                if !asks && !self.ctx.input.is_empty() {
+                    self.ctx.set(flag::ASK);
                 }
                 turn.failure.take().map_or(Ok(true), Err)
             }
