@@ -226,7 +226,7 @@ fn a_drain_answers_what_was_read_then_closes() {
 }
 
 #[test]
-fn a_drain_delivers_megabytes_to_a_peer_that_had_not_read_yet() {
+fn a_drain_delivers_what_was_answered_to_a_peer_that_had_not_read_yet() {
     for workers in ["1", "2"] {
         let mut server = Server::start(&[&["-v", "--workers", workers][..], &UNHURRIED].concat());
         let mut stream = server.connect();
@@ -238,7 +238,7 @@ fn a_drain_delivers_megabytes_to_a_peer_that_had_not_read_yet() {
         server.log_line("SIGTERM: draining");
         let got = rest(&mut stream);
         drop(stream);
-        assert!(got.len() > 1 << 20 && got.len() <= sent, "{} bytes came back of {sent}", got.len());
+        assert!(got.len() > 128 << 10 && got.len() <= sent, "{} bytes came back of {sent}", got.len());
         support::assert_same("what was answered", &got, &tr(&input[..got.len()]));
         assert_eq!(got.last(), Some(&b'\n'), "an incomplete line is not answered");
         let answered = got.iter().filter(|byte| **byte == b'\n').count();
