@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext};
 use actix_lines::{
-    CloseReason, Limits, Line, LineContext, LineHandler, LineServer, Pressure, PressurePolicy, SessionFilter, SoftLimit,
+    CloseReason, CloseReport, Limits, Line, LineContext, LineHandler, LineServer, Pressure, PressurePolicy,
+    SessionFilter, SoftLimit,
 };
 use support::{Peer, Server, eventually, within};
 
@@ -144,7 +145,11 @@ async fn all_sessions_together_hold_no_more_than_the_budget_and_the_largest_goes
     for _ in 0..20 {
         peers.push(choosy(&server, "hello").await);
     }
-    let ids: Vec<_> = server.sessions().await.iter().map(|session| session.id).collect();
+    let sessions = server.sessions().await;
+    let ids: Vec<_> = sessions.iter().map(|session| session.id).collect();
+    // Of two workers the one that is reported first need not be the one that ended first.
+    let neighbours: Vec<_> = sessions.iter().filter(|session| session.worker == sessions[7].worker).collect();
+    let is_neighbour = |end: &CloseReport| neighbours.iter().any(|session| session.id == end.id);
     let chunk = bytes::Bytes::from(vec![b'x'; CHUNK]);
     let mut most = 0;
     let mut ends = Vec::new();
@@ -166,7 +171,8 @@ async fn all_sessions_together_hold_no_more_than_the_budget_and_the_largest_goes
     for end in &ends {
         assert_eq!((end.reason, end.cut), (CloseReason::Evicted, true), "{end:?}");
     }
-    assert_eq!(ends[0].id, ids[7], "the largest goes first");
+    let first = ends.iter().find(|end| is_neighbour(end));
+    assert_eq!(first.map(|end| end.id), Some(ids[7]), "the largest goes first");
     // What two workers had not said yet, and what was pushed while the largest was looked for.
     let bound = BUDGET + 2 * 64 * 1024 + 2 * ROUND;
     assert!((BUDGET / 2..bound).contains(&(most as usize)), "at most {most} bytes of {BUDGET}");
