@@ -125,6 +125,8 @@ impl LineHandler for Puppet {
                 ctx.set_rate(limit).unwrap();
                 let again = if amount.is_multiple_of(2) { RateLimit::default() } else { limit };
                 ctx.run_later(Duration::from_millis(900), move |_, ctx| ctx.set_rate(again).unwrap());
+                // What it sets itself nobody else lifts.
+                ctx.run_later(Duration::from_millis(1900), |_, ctx| ctx.set_rate(RateLimit::default()).unwrap());
             }
             "group" => {
                 ctx.join_rate_group(&self.world.groups[amount % self.world.groups.len()]);
