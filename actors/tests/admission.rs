@@ -174,7 +174,11 @@ async fn of_5000_connections_at_once_never_more_than_1000_are_sessions() {
 #[actix::test]
 async fn at_the_accept_rate_connections_wait() {
     tokio::time::pause();
-    let limits = Limits::builder().accept_rate(Some(Rate { per_second: 2, burst: 3 })).build().unwrap();
+    let limits = Limits::builder()
+        .accept_rate(Some(Rate { per_second: 2, burst: 3 }))
+        .over_limit(OverLimit::Wait)
+        .build()
+        .unwrap();
     let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
     // So long that the bucket is full, however often the listener turned out to have nothing.
     pass(Duration::from_secs(10)).await;
@@ -287,7 +291,7 @@ async fn many_that_are_refused_and_do_not_close_are_all_told() {
 
 #[actix::test]
 async fn a_limit_that_is_raised_lets_in_those_who_wait() {
-    let server = start(Limits::builder().max_sessions(1)).await;
+    let server = start(Limits::builder().max_sessions(1).over_limit(OverLimit::Wait)).await;
     let mut first = server.connect().await;
     assert!(is_served(&mut first, b"").await);
     let mut second = server.connect().await;
@@ -322,6 +326,7 @@ async fn who_is_kept_out_by_himself_costs_the_others_nothing_of_the_accept_rate(
     tokio::time::pause();
     let limits = Limits::builder()
         .accept_rate(Some(Rate { per_second: 10, burst: 1 }))
+        .over_limit(OverLimit::Wait)
         .deny(["127.0.0.66".parse().unwrap()])
         .max_sessions_per_source(1);
     let limits = limits.build().unwrap();

@@ -5,7 +5,9 @@ mod support;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
-use actix_lines::{CloseReason, Drain, DrainProgress, Limits, LineServer, Rate, RateLimit, SessionEvent, Subscribe};
+use actix_lines::{
+    CloseReason, Drain, DrainProgress, Limits, LineServer, OverLimit, Rate, RateLimit, SessionEvent, Subscribe,
+};
 use support::{Echo, Peer, Server, within};
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc, time::Instant};
 
@@ -150,7 +152,10 @@ async fn who_would_have_to_wait_behind_a_drain_is_told_that_he_is_refused() {
     tokio::time::pause();
     let refusal = b"too many connections, try again later\r\n";
     let rate = Some(Rate { per_second: 1, burst: 3 });
-    for limits in [Limits::builder().max_sessions(3), Limits::builder().accept_rate(rate)] {
+    for limits in [
+        Limits::builder().max_sessions(3).over_limit(OverLimit::Wait),
+        Limits::builder().accept_rate(rate).over_limit(OverLimit::Wait),
+    ] {
         let limits = limits.build().unwrap();
         let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
         let mut peers = waiting(&server, 13).await;

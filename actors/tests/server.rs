@@ -14,8 +14,8 @@ use std::{
 
 use actix::{Actor, System};
 use actix_lines::{
-    ConfigError, Connection, Framing, Limits, Line, LineContext, LineHandler, LineServer, MAX_LINE_LIMIT, Rot13,
-    SessionQuery, SessionState, StartError, Watermarks,
+    ConfigError, Connection, Framing, Limits, Line, LineContext, LineHandler, LineServer, MAX_LINE_LIMIT, OverLimit,
+    Rot13, SessionQuery, SessionState, StartError, Watermarks,
 };
 use support::{Counted, Echo, Peer, Server, eventually, within};
 
@@ -188,7 +188,7 @@ fn a_server_may_be_started_before_its_system_runs() {
 
 #[actix::test]
 async fn sessions_over_the_limit_wait_in_the_backlog_and_are_served_later() {
-    let limits = Limits::builder().max_sessions(3).build().unwrap();
+    let limits = Limits::builder().max_sessions(3).over_limit(OverLimit::Wait).build().unwrap();
     let mut server = Server::start(LineServer::new(|_| Echo).limits(limits).workers(2)).await;
     let mut peers = Vec::new();
     for _ in 0..10 {
@@ -222,7 +222,12 @@ async fn a_lingering_session_counts_against_the_limit() {
             actix::ActorContext::stop(ctx);
         }
     }
-    let limits = Limits::builder().max_sessions(1).linger_timeout(Duration::from_secs(600)).build().unwrap();
+    let limits = Limits::builder()
+        .max_sessions(1)
+        .over_limit(OverLimit::Wait)
+        .linger_timeout(Duration::from_secs(600))
+        .build()
+        .unwrap();
     let mut server = Server::start(LineServer::new(|_| Stop).limits(limits)).await;
     let mut first = server.connect().await;
     first.send(b"one\n").await;
@@ -323,7 +328,7 @@ async fn the_limit_is_one_for_all_workers_and_listeners_and_is_used_up() {
             Counted(Arc::clone(&live))
         }
     };
-    let limits = Limits::builder().max_sessions(LIMIT).build().unwrap();
+    let limits = Limits::builder().max_sessions(LIMIT).over_limit(OverLimit::Wait).build().unwrap();
     let server = LineServer::new(factory).limits(limits).workers(3).bind("127.0.0.1:0").unwrap();
     let mut server = Server::start(server).await;
     let mut held = Vec::new();
