@@ -5,8 +5,7 @@ mod support;
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
-    os::fd::OwnedFd,
+    net::{SocketAddr, TcpListener},
     process::{Child, ChildStdin, Output, Stdio},
     sync::{
         Arc,
@@ -17,11 +16,8 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt::set_socket_reuseaddr},
-    process::{Pid, Signal, kill_process},
-};
-use support::{PATIENCE, Server, assert_same, eventually, example, finish, measure_for, rot13d};
+use rustix::process::{Pid, Signal, kill_process};
+use support::{PATIENCE, Server, assert_same, eventually, example, finish, measure_for, reserve, rot13d};
 
 /// The example as a process, which does not outlive its test.
 struct Client {
@@ -78,15 +74,6 @@ impl Drop for Client {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-/// A port that nobody else gets, also as one to call from; our server may listen there, again and again.
-fn reserve() -> (OwnedFd, SocketAddr) {
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-    set_socket_reuseaddr(&socket, true).unwrap();
-    bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-    let address = getsockname(&socket).unwrap().try_into().unwrap();
-    (socket, address)
 }
 
 fn serve(address: SocketAddr) -> Server {

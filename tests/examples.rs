@@ -400,7 +400,7 @@ fn embedded_in_actix_web_talks_to_curl_and_nc() {
     let (server, api) = with_http();
     let curl = |arguments: &[&str], path: &str| {
         let mut command = Command::new("curl");
-        command.args(["-sS", "--fail", "--max-time", "20"]).args(arguments).arg(format!("{api}{path}"));
+        command.args(["-sS", "--fail", "--max-time", "60"]).args(arguments).arg(format!("{api}{path}"));
         let output = finish(command, b"");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()

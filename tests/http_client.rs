@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustix::net::sockopt;
-use support::{Server, assert_same, example, finish};
+use support::{Server, assert_same, example, finish, reserve};
 
 /// Exit code, standard output and standard error.
 #[track_caller]
@@ -95,8 +95,8 @@ fn the_step_that_failed_is_said_with_code_1() {
     assert_eq!((code, stdout), (Some(1), vec![]));
     assert!(stderr.starts_with("http_client: cannot look up \"no-such-host.invalid\": "), "{stderr}");
 
-    let (gone, address) = listener();
-    drop(gone);
+    let (_nobody, address) = reserve();
+    let address = address.to_string();
     let (code, stdout, stderr) = get(&[&address]);
     assert_eq!((code, stdout), (Some(1), vec![]));
     assert!(stderr.starts_with(&format!("http_client: cannot connect to {address}: ")), "{stderr}");

@@ -14,7 +14,7 @@ use rustix::{
     net::{Shutdown, shutdown, sockopt::socket_acceptconn},
     process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open},
 };
-use support::{Server, address_in, converse, eventually, expect, finish, greet, offer, rest, rot13d, tr};
+use support::{Server, address_in, converse, eventually, expect, finish, greet, offer, reserve, rest, rot13d, tr};
 
 /// For a drain that ends by what its peers do, however long they take.
 const UNHURRIED: [&str; 4] = ["--drain-timeout", "1h", "--linger-timeout", "1h"];
@@ -395,7 +395,8 @@ fn listener_of(server: &Server) -> OwnedFd {
 #[ignore = "takes a descriptor of another process, which sandboxes may forbid: run tests/run"]
 fn a_listener_that_fails_again_and_again_ends_the_process_with_1_and_a_clear_line() {
     // A port that was asked for by number: the kernel takes any other away when the socket stops listening.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (_ours, address) = reserve();
+    let address = address.to_string();
     let mut command = rot13d();
     command.args(["--listen", &address]);
     let mut server = Server::spawn(command);

@@ -13,7 +13,7 @@ use std::{
 };
 
 use actix_lines::{CloseReason, Limits, LimitsBuilder, LineServer, OverLimit, Rate, SourcePrefix};
-use support::{Counted, Echo, Peer, Server, eventually, pass, within};
+use support::{Counted, Echo, Peer, Server, at_once, eventually, pass, pause, within};
 use tokio::{net::TcpSocket, task::JoinSet, time::Instant};
 
 const REFUSED: &[u8] = b"too many connections, try again later\r\n";
@@ -26,7 +26,7 @@ async fn start(limits: LimitsBuilder) -> Server {
 async fn connect_from(source: &str, to: SocketAddr) -> Peer {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
-    Peer { stream: within("a connection", socket.connect(to)).await.unwrap() }
+    Peer { stream: at_once("a connection", socket.connect(to)).await.unwrap() }
 }
 
 /// Whether a connection is served; if not it has to be told so, and closed.
@@ -34,7 +34,7 @@ async fn is_served(peer: &mut Peer, refusal: &[u8]) -> bool {
     // In flight before the refusal: closing over it at once would reset the connection.
     peer.send(b"hello\n").await;
     let mut first = [0];
-    if within("an answer", peer.stream.peek(&mut first)).await.unwrap() == 1 && first[0] == b'h' {
+    if at_once("an answer", peer.stream.peek(&mut first)).await.unwrap() == 1 && first[0] == b'h' {
         peer.expect(b"hello\n").await;
         return true;
     }
@@ -173,7 +173,7 @@ async fn of_5000_connections_at_once_never_more_than_1000_are_sessions() {
 
 #[actix::test]
 async fn at_the_accept_rate_connections_wait() {
-    tokio::time::pause();
+    pause();
     let limits = Limits::builder()
         .accept_rate(Some(Rate { per_second: 2, burst: 3 }))
         .over_limit(OverLimit::Wait)
@@ -188,7 +188,7 @@ async fn at_the_accept_rate_connections_wait() {
     for _ in 0..9 {
         let mut peer = server.connect().await;
         peer.send(b"hello\n").await;
-        peer.expect(b"hello\n").await;
+        peer.expect_later(b"hello\n").await;
         times.push(begin.elapsed().as_millis() / 100);
         peers.push(peer);
     }
@@ -198,7 +198,7 @@ async fn at_the_accept_rate_connections_wait() {
 
 #[actix::test]
 async fn over_the_accept_rate_connections_are_refused_where_that_is_the_policy() {
-    tokio::time::pause();
+    pause();
     let rate = Some(Rate { per_second: 1, burst: 2 });
     let limits = Limits::builder().accept_rate(rate).over_limit(OverLimit::Refuse).build().unwrap();
     let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
@@ -215,7 +215,7 @@ async fn over_the_accept_rate_connections_are_refused_where_that_is_the_policy()
 
 #[actix::test]
 async fn a_source_over_its_accept_rate_is_refused_and_others_are_not() {
-    tokio::time::pause();
+    pause();
     let limits = Limits::builder().accept_rate_per_source(Some(Rate { per_second: 1, burst: 2 })).build().unwrap();
     let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
     for (source, expected) in
@@ -272,7 +272,7 @@ async fn lists_say_who_may_connect_and_may_change_while_the_server_runs() {
 
 #[actix::test]
 async fn many_that_are_refused_and_do_not_close_are_all_told() {
-    tokio::time::pause();
+    pause();
     let limits = Limits::builder().max_sessions(1).over_limit(OverLimit::Refuse).build().unwrap();
     let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
     let mut served = server.connect().await;
@@ -315,7 +315,7 @@ async fn tenths_behind(crowd: &str, server: &Server) -> Vec<u128> {
         }
         let mut peer = connect_from(&format!("127.0.1.{at}"), server.address()).await;
         peer.send(b"hello\n").await;
-        peer.expect(b"hello\n").await;
+        peer.expect_later(b"hello\n").await;
         tenths.push(begin.elapsed().as_millis() / 100);
     }
     tenths
@@ -323,7 +323,7 @@ async fn tenths_behind(crowd: &str, server: &Server) -> Vec<u128> {
 
 #[actix::test]
 async fn who_is_kept_out_by_himself_costs_the_others_nothing_of_the_accept_rate() {
-    tokio::time::pause();
+    pause();
     let limits = Limits::builder()
         .accept_rate(Some(Rate { per_second: 10, burst: 1 }))
         .over_limit(OverLimit::Wait)
@@ -342,7 +342,7 @@ async fn who_is_kept_out_by_himself_costs_the_others_nothing_of_the_accept_rate(
 
 #[actix::test]
 async fn without_room_to_refuse_others_who_may_come_are_admitted() {
-    tokio::time::pause();
+    pause();
     let rate = Some(Rate { per_second: 10, burst: 1 });
     let limits = Limits::builder().accept_rate(rate).over_limit(OverLimit::Refuse).build().unwrap();
     let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
@@ -359,13 +359,13 @@ async fn without_room_to_refuse_others_who_may_come_are_admitted() {
     assert!(begin.elapsed() < Duration::from_millis(100), "{:?}", begin.elapsed());
     let mut late = server.connect().await;
     late.send(b"hello\n").await;
-    late.expect(b"hello\n").await;
+    late.expect_later(b"hello\n").await;
     assert_eq!(begin.elapsed().as_millis() / 100, 1, "when the rate allows it");
 }
 
 #[actix::test]
 async fn a_source_that_is_refused_and_stays_does_not_keep_others_from_hearing_why() {
-    tokio::time::pause();
+    pause();
     let limits = Limits::builder().max_sessions(1).over_limit(OverLimit::Refuse).build().unwrap();
     let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
     let mut served = server.connect().await;
@@ -388,7 +388,7 @@ async fn a_source_that_is_refused_and_stays_does_not_keep_others_from_hearing_wh
 
 #[actix::test]
 async fn a_refused_connection_that_sends_on_or_stays_is_reset() {
-    tokio::time::pause();
+    pause();
     let limits = Limits::builder().max_sessions(1).over_limit(OverLimit::Refuse).build().unwrap();
     let server = Server::start(LineServer::new(|_| Echo).limits(limits).on_current_arbiter()).await;
     let mut served = server.connect().await;

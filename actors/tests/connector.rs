@@ -25,7 +25,7 @@ use actix_lines::{
     Disconnect, GetSession, Limits, Line, LineContext, LineHandler, LineServer, ServerHandle, Subscribe,
 };
 use socket2::{Domain, Socket, Type};
-use support::{Counted, Echo, Server, eventually, pass, within};
+use support::{Counted, Echo, Server, eventually, pass, pause, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -37,9 +37,6 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// So short that a test need not wait, so long that it is a wait.
 const SHORT: Backoff = Backoff { initial: Duration::from_millis(20), factor: 1, max: Duration::from_millis(20) };
-
-/// On the paused clock a wait of half a minute takes no time, but the usual patience would be at its end.
-const LONGER_THAN_ANY_WAIT: Duration = Duration::from_secs(60);
 
 /// Tells what its hooks see; says what it is told to.
 struct Client {
@@ -150,8 +147,7 @@ impl Connected {
 
     /// The next event, and when it came.
     async fn event(&mut self) -> (Instant, ConnectorEvent) {
-        let event = tokio::time::timeout(LONGER_THAN_ANY_WAIT, self.events.recv()).await;
-        event.expect("waited in vain for an event").expect("the last event has come already")
+        within("an event", self.events.recv()).await.expect("the last event has come already")
     }
 
     async fn connected(&mut self) -> (SocketAddr, u64) {
@@ -210,7 +206,7 @@ fn refusing(ip: impl Into<IpAddr>) -> (Socket, SocketAddr) {
 struct Silent {
     address: SocketAddr,
     _listener: Socket,
-    _queue: Vec<std::net::TcpStream>,
+    _queue: std::net::TcpStream,
 }
 
 impl Silent {
@@ -221,30 +217,38 @@ impl Silent {
         listener.bind(&address.into()).unwrap();
         listener.listen(0).unwrap();
         let address = listener.local_addr().unwrap().as_socket().unwrap();
-        let mut queue = Vec::new();
-        while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
-            queue.push(stream);
-            assert!(queue.len() < 10, "a queue of none is never full");
+        // A queue of none is full with one.
+        let queue = std::net::TcpStream::connect(address).unwrap();
+        while !sockets(address, 1).iter().any(|fields| fields[3] == LISTEN && fields[4].ends_with(":00000001")) {
+            std::thread::yield_now();
         }
         Self { address, _listener: listener, _queue: queue }
     }
 
     /// Whether somebody still tries to connect.
     fn is_called(&self) -> bool {
-        const SYN_SENT: &str = "02";
         sockets_to(self.address).iter().any(|fields| fields[3] == SYN_SENT)
     }
 }
 
+/// States of sockets, as the kernel names them.
+const SYN_SENT: &str = "02";
+const LISTEN: &str = "0A";
+
 /// The kernel's lines about sockets whose other end this is.
 fn sockets_to(address: SocketAddr) -> Vec<Vec<String>> {
+    sockets(address, 2)
+}
+
+/// The kernel's lines about sockets that have this port in that field: 1 is their own end, 2 the other.
+fn sockets(address: SocketAddr, field: usize) -> Vec<Vec<String>> {
     let table = if address.is_ipv6() { "/proc/net/tcp6" } else { "/proc/net/tcp" };
     let port = format!(":{:04X}", address.port());
     let table = fs::read_to_string(table).unwrap();
     // Other tests may have left a hundred thousand of them.
     let lines = table.lines().filter(|line| line.contains(&port));
     let lines = lines.map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
-    lines.filter(|fields| fields[2].ends_with(&port)).collect()
+    lines.filter(|fields| fields[field].ends_with(&port)).collect()
 }
 
 #[actix::test]
@@ -343,7 +347,7 @@ async fn addresses_are_looked_up_anew_at_each_attempt() {
 
 #[actix::test]
 async fn it_waits_for_a_random_time_below_a_growing_ceiling() {
-    tokio::time::pause();
+    pause();
     let begin = Instant::now();
     let mut client =
         start("nowhere", |builder| builder.resolver(|_| ready(Err(io::ErrorKind::ConnectionRefused.into()))));
@@ -369,7 +373,7 @@ async fn it_waits_for_a_random_time_below_a_growing_ceiling() {
 /// Pauses the clock, and keeps it from jumping far at once: what the kernel has not done yet nobody waits for, so time could
 /// jump over it.
 fn pause_with_ticks() {
-    tokio::time::pause();
+    pause();
     tokio::task::spawn_local(async {
         let mut ticks = tokio::time::interval(Duration::from_millis(5));
         loop {
@@ -481,7 +485,7 @@ async fn an_address_that_is_silent_has_a_head_start_and_is_called_no_more_once_a
 
 #[actix::test]
 async fn without_any_answer_an_attempt_ends_by_its_timeout() {
-    tokio::time::pause();
+    pause();
     let silent = Silent::new(Ipv4Addr::LOCALHOST);
     let begin = Instant::now();
     let mut client = start_to(vec![silent.address], |builder| builder.connect_timeout(3 * SECOND));
@@ -502,7 +506,7 @@ async fn without_any_answer_an_attempt_ends_by_its_timeout() {
 
 #[actix::test]
 async fn a_resolver_may_fail_hang_panic_or_know_nothing() {
-    tokio::time::pause();
+    pause();
     let asked = Cell::new(0);
     let mut client = start("nowhere", |builder| {
         builder.resolver(move |_| {
@@ -573,7 +577,7 @@ async fn it_can_be_ended_while_it_connects() {
 
 #[actix::test]
 async fn it_can_be_ended_while_it_waits_for_the_next_attempt() {
-    tokio::time::pause();
+    pause();
     let asked = Rc::new(Cell::new(0));
     let count = Rc::clone(&asked);
     let mut client = start("somewhere", |builder| {

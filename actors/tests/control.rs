@@ -9,7 +9,7 @@ use actix_lines::{
     CloseReason, Limits, Line, LineContext, LineHandler, LineServer, Pressure, SessionFilter, SessionOrder,
     SessionQuery, SessionState,
 };
-use support::{Echo, Peer, Server, eventually, within};
+use support::{Echo, Peer, Server, eventually, pause, within};
 
 /// Answers each line with itself; waits for ever, or pauses, when it is told to.
 struct Obedient;
@@ -197,7 +197,7 @@ async fn a_listener_can_be_paused_before_anybody_has_connected() {
 
 #[actix::test]
 async fn times_that_are_changed_hold_for_the_living() {
-    tokio::time::pause();
+    pause();
     let mut server = Server::start(LineServer::new(|_| Echo).on_current_arbiter()).await;
     let mut early = greeted(&server, 1).await;
     tokio::time::sleep(Duration::from_secs(30)).await;

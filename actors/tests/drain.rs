@@ -8,7 +8,7 @@ use actix::{Actor, Context, Handler};
 use actix_lines::{
     CloseReason, Drain, DrainProgress, Limits, LineServer, OverLimit, Rate, RateLimit, SessionEvent, Subscribe,
 };
-use support::{Echo, Peer, Server, within};
+use support::{Echo, PATIENCE, Peer, Server, pause, within};
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc, time::Instant};
 
 /// Passes on how far a drain is.
@@ -45,7 +45,7 @@ async fn with_peers(
 #[actix::test]
 async fn every_session_hears_the_goodbye_behind_its_answers() {
     let (server, mut peers) = with_peers(LineServer::new(|_| Echo).workers(2), 10).await;
-    let drain = Drain { goodbye: "goodbye\n".into(), ..Drain::within(Duration::from_secs(10)) };
+    let drain = Drain { goodbye: "goodbye\n".into(), ..Drain::within(PATIENCE) };
     let report = server.handle.supervisor().send(drain);
     let report = actix_rt::spawn(report);
     for peer in &mut peers {
@@ -58,7 +58,7 @@ async fn every_session_hears_the_goodbye_behind_its_answers() {
 
 #[actix::test]
 async fn a_drain_that_is_spread_ends_sessions_one_after_the_other_and_tells_how_far_it_is() {
-    tokio::time::pause();
+    pause();
     let (mut server, mut peers) = with_peers(LineServer::new(|_| Echo).on_current_arbiter(), 100).await;
     let (sender, mut progress) = mpsc::unbounded_channel();
     server.handle.supervisor().send(Subscribe(Watcher(sender).start().recipient())).await.unwrap();
@@ -94,7 +94,7 @@ async fn a_drain_that_is_spread_ends_sessions_one_after_the_other_and_tells_how_
 
 #[actix::test]
 async fn sessions_that_do_not_end_are_cut_at_the_deadline() {
-    tokio::time::pause();
+    pause();
     let limits = Limits::builder().linger_timeout(Duration::from_secs(600)).build().unwrap();
     let (mut server, mut peers) = with_peers(LineServer::new(|_| Echo).limits(limits).on_current_arbiter(), 10).await;
     let begin = Instant::now();
@@ -149,7 +149,7 @@ async fn what_lies_in_the_backlog_is_accepted_and_answered_before_the_listener_i
 
 #[actix::test]
 async fn who_would_have_to_wait_behind_a_drain_is_told_that_he_is_refused() {
-    tokio::time::pause();
+    pause();
     let refusal = b"too many connections, try again later\r\n";
     let rate = Some(Rate { per_second: 1, burst: 3 });
     for limits in [

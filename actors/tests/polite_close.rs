@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{net::TcpListener, sync::Arc};
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, WrapFuture};
 use actix_lines::{
@@ -96,7 +96,7 @@ async fn every_byte_arrives_when_the_server_drains() {
     eventually("the line to be answered", async || server.sessions().await.iter().any(|session| session.lines_in == 1))
         .await;
     let handle = server.handle.clone();
-    let draining = actix_rt::spawn(async move { handle.drain(Duration::from_secs(10)).await });
+    let draining = actix_rt::spawn(async move { handle.drain(PATIENCE).await });
     let got = peer.rest().await;
     assert_eq!(got.len(), LONG_REPLY);
     drop(peer);

@@ -9,7 +9,7 @@ use actix_lines::{
     CloseReason, CloseReport, Limits, Line, LineContext, LineHandler, LineServer, Pressure, PressurePolicy,
     SessionFilter, SoftLimit,
 };
-use support::{Peer, Server, eventually, within};
+use support::{Peer, Server, eventually, pause, within};
 
 const HARD: usize = 200_000;
 const CHUNK: usize = 10_000;
@@ -96,7 +96,7 @@ async fn a_handler_that_pours_into_a_deaf_peer_is_disconnected_where_that_is_the
 
 #[actix::test]
 async fn an_outbox_above_the_soft_limit_is_forgiven_for_a_time_only() {
-    tokio::time::pause();
+    pause();
     let soft = Some(SoftLimit { bytes: 50_000, time: Duration::from_secs(10) });
     let limits = Limits::builder().pressure(Pressure { soft, hard: usize::MAX, ..Pressure::default() });
     let server = LineServer::new(|_| Choosy).limits(limits.build().unwrap()).on_current_arbiter();

@@ -11,7 +11,7 @@ use actix_lines::{
     CloseReason, CloseReport, ConfigError, Framing, Limits, Line, LineContext, LineHandler, LineServer, LineSession,
     Overlong, Rate, RateGroup, RateLimit, Rot13, SessionFilter, SessionState, Transport,
 };
-use support::{Log, Server, cut, eventually, pass, within};
+use support::{Log, Server, cut, eventually, pass, pause, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     time::Instant,
@@ -98,7 +98,7 @@ fn assert_took(begin: Instant, seconds: f64) {
 
 #[actix::test]
 async fn a_session_is_read_at_its_rate_after_its_burst() {
-    tokio::time::pause();
+    pause();
     let input = b"0123456789abcde\n".repeat(6250);
     let begin = Instant::now();
     let reports = Log::default();
@@ -115,7 +115,7 @@ async fn a_session_is_read_at_its_rate_after_its_burst() {
 
 #[actix::test]
 async fn lines_are_delivered_at_their_rate_however_they_are_taken() {
-    tokio::time::pause();
+    pause();
     let input = b"one\ntwo\nthree\nfour\n".repeat(250);
     let begin = Instant::now();
     let mut peer = start(Paced { own: Some(lines(100, 50)), ..Paced::default() }, &input).await;
@@ -138,7 +138,7 @@ async fn lines_are_delivered_at_their_rate_however_they_are_taken() {
 
 #[actix::test]
 async fn both_rates_hold_and_neither_loses_a_byte_in_any_chunking_under_any_policy() {
-    tokio::time::pause();
+    pause();
     let long = [&b"x".repeat(70)[..], b"\nshort\n\n\nlonger than that\r\n"].concat().repeat(20);
     let both = RateLimit { bytes: bytes(700, 300).bytes, lines: lines(40, 9).lines };
     for policy in [Overlong::Pieces, Overlong::Split, Overlong::Truncate] {
@@ -170,7 +170,7 @@ async fn both_rates_hold_and_neither_loses_a_byte_in_any_chunking_under_any_poli
 
 #[actix::test]
 async fn a_rate_changes_while_its_sessions_live() {
-    tokio::time::pause();
+    pause();
     let slow = Limits::builder().session_rate(bytes(1000, 1000)).build().unwrap();
     let server = Server::start(LineServer::new(|_| Paced::default()).limits(slow).on_current_arbiter()).await;
     let (mut peer, mut own) = (server.connect().await, server.connect().await);
@@ -179,34 +179,34 @@ async fn a_rate_changes_while_its_sessions_live() {
     // One says that it has a rate of its own.
     own.send(b"faster\n").await;
     own.send(&input).await;
-    own.expect(b"faster\n").await;
-    own.expect(&input).await;
+    own.expect_later(b"faster\n").await;
+    own.expect_later(&input).await;
     assert_took(begin, 0.0);
     peer.send(&input).await;
-    peer.expect(&input[..4000]).await;
+    peer.expect_later(&input[..4000]).await;
     assert_took(begin, 3.0);
     let held = server.sessions().await.into_iter().filter(|session| session.state == SessionState::Held).count();
     assert_eq!(held, 1, "one of the two is held back");
     assert!(server.handle.stats().await.unwrap().throttled > 0);
     server.handle.set_limits(Limits::builder().session_rate(bytes(4000, 4000)).build().unwrap()).await.unwrap();
     let begin = Instant::now();
-    peer.expect(&input[4000..]).await;
+    peer.expect_later(&input[4000..]).await;
     assert_took(begin, 3.0);
     server.handle.set_limits(Limits::default()).await.unwrap();
     let begin = Instant::now();
     peer.send(&input).await;
-    peer.expect(&input).await;
+    peer.expect_later(&input).await;
     assert_took(begin, 0.0);
     // And on again: it begins with a full bucket.
     server.handle.set_limits(Limits::builder().session_rate(bytes(1000, 8000)).build().unwrap()).await.unwrap();
     peer.send(&input).await;
-    peer.expect(&input).await;
+    peer.expect_later(&input).await;
     assert_took(begin, 8.0);
 }
 
 #[actix::test]
 async fn members_of_a_group_share_its_rate_evenly() {
-    tokio::time::pause();
+    pause();
     let group = RateGroup::new(bytes(30_000, 30_000)).unwrap();
     let member = || Paced { group: Some(group.clone()), ..Paced::default() };
     let input = b"0123456789abcde\n".repeat(25_000);
@@ -252,7 +252,7 @@ async fn members_of_a_group_share_its_rate_evenly() {
 
 #[actix::test]
 async fn a_member_has_its_own_rate_besides_and_may_leave() {
-    tokio::time::pause();
+    pause();
     let group = RateGroup::new(bytes(50_000, 1000)).unwrap();
     let input = b"0123456789abcde\n".repeat(1000);
     let begin = Instant::now();
@@ -269,7 +269,7 @@ async fn a_member_has_its_own_rate_besides_and_may_leave() {
 
 #[actix::test]
 async fn the_clocks_of_a_session_that_is_held_back_stand_still() {
-    tokio::time::pause();
+    pause();
     let timeout = Some(Duration::from_secs(3));
     let limits = Limits::builder().idle_timeout(timeout).line_timeout(timeout).session_rate(bytes(16, 16)).build();
     let mut server =
@@ -279,7 +279,7 @@ async fn the_clocks_of_a_session_that_is_held_back_stand_still() {
     // One line that takes ten seconds at this rate.
     let line = [&b"x".repeat(175)[..], b"\n"].concat();
     peer.send(&line).await;
-    peer.expect(&line).await;
+    peer.expect_later(&line).await;
     assert_took(begin, 10.0);
     assert_eq!(peer.stream.read(&mut [0]).await.unwrap(), 0);
     // A deadline is met within a second.
@@ -290,7 +290,7 @@ async fn the_clocks_of_a_session_that_is_held_back_stand_still() {
 
 #[actix::test]
 async fn what_was_read_is_answered_at_once_when_the_session_ends() {
-    tokio::time::pause();
+    pause();
     let input = b"0123456789abcde\n".repeat(1000);
     // By its own handler, and by the server.
     let begin = Instant::now();
@@ -303,7 +303,7 @@ async fn what_was_read_is_answered_at_once_when_the_session_ends() {
     let mut server = Server::start(LineServer::new(|_| Paced::default()).limits(limits).on_current_arbiter()).await;
     let mut peer = server.connect().await;
     peer.send(&input).await;
-    peer.expect(&input[..160]).await;
+    peer.expect_later(&input[..160]).await;
     let begin = Instant::now();
     within("the kick", server.handle.kick(SessionFilter::default(), "bye\n")).await.unwrap();
     let rest = peer.rest().await;
@@ -357,7 +357,7 @@ impl LineHandler for Freed {
 
 #[actix::test]
 async fn whoever_is_held_back_goes_on_when_the_rate_is_another_and_has_its_deadlines_again() {
-    tokio::time::pause();
+    pause();
     let input = b"0123456789abcde\n".repeat(1000);
     for (what, milliseconds) in [
         ("a rate of its own", 1100..1150),
@@ -387,10 +387,10 @@ async fn whoever_is_held_back_goes_on_when_the_rate_is_another_and_has_its_deadl
     let mut server = Server::start(LineServer::new(|_| Paced::default()).limits(limits).on_current_arbiter()).await;
     let mut peer = server.connect().await;
     peer.send(&input).await;
-    peer.expect(&input[..32]).await;
+    peer.expect_later(&input[..32]).await;
     server.handle.set_limits(slow.to_builder().session_rate(RateLimit::default()).build().unwrap()).await.unwrap();
     let begin = Instant::now();
-    peer.expect(&input[32..]).await;
+    peer.expect_later(&input[32..]).await;
     assert_took(begin, 0.0);
     peer.expect_eof().await;
     drop(peer);
@@ -419,7 +419,7 @@ impl LineHandler for Turncoat {
 
 #[actix::test]
 async fn a_group_is_given_back_only_what_it_gave() {
-    tokio::time::pause();
+    pause();
     let groups = [RateGroup::new(lines(1000, 1000)).unwrap(), RateGroup::new(lines(1, 500)).unwrap()];
     // Somebody uses up what the second one has.
     let used = b"\n".repeat(500);

@@ -11,7 +11,7 @@ use actix_lines::{
     Rate, RateLimit, SessionFilter, Transport,
 };
 use proptest::prelude::*;
-use support::{Log, Server, converse, cut, eventually};
+use support::{Log, Server, converse, cut, eventually, pause};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
@@ -248,7 +248,7 @@ async fn a_payload_may_be_asked_for_anew_ended_early_and_asked_for_from_anywhere
             }
         }
     }
-    tokio::time::pause();
+    pause();
     let log = Log::default();
     let (ours, mut theirs) = tokio::io::duplex(1024);
     LineContext::start(Transport::new(ours), Framing::lf(), Fickle(Rc::clone(&log)));
@@ -284,7 +284,7 @@ async fn a_payload_within_an_overlong_line_ends_that_line() {
 
 #[actix::test]
 async fn a_payload_has_the_rate_of_bytes_and_between_its_chunks_the_line_timeout() {
-    tokio::time::pause();
+    pause();
     let rate = RateLimit { bytes: Some(Rate::per_second(1000)), lines: Some(Rate::per_second(1)) };
     let limits = Limits::builder().session_rate(rate).line_timeout(Some(Duration::from_secs(5))).build().unwrap();
     let server = LineServer::new(|_| Mixed::default()).limits(limits).on_current_arbiter();
@@ -295,17 +295,17 @@ async fn a_payload_has_the_rate_of_bytes_and_between_its_chunks_the_line_timeout
     let payload = b"\n".repeat(10_000);
     peer.send(b"10000\n").await;
     peer.send(&payload).await;
-    peer.expect(b"[10000]{").await;
-    peer.expect(&payload).await;
-    peer.expect(b"}").await;
+    peer.expect_later(b"[10000]{").await;
+    peer.expect_later(&payload).await;
+    peer.expect_later(b"}").await;
     assert!((8.5..10.0).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
     // A byte each four seconds is slow, and a payload all the same; then none comes.
     peer.send(b"100\n").await;
-    peer.expect(b"[100]").await;
+    peer.expect_later(b"[100]").await;
     for answer in [&b"{z"[..], b"z", b"z", b"z", b"z"] {
         tokio::time::sleep(Duration::from_secs(4)).await;
         peer.send(b"z").await;
-        peer.expect(answer).await;
+        peer.expect_later(answer).await;
     }
     let begin = Instant::now();
     assert_eq!(peer.stream.read(&mut [0]).await.unwrap(), 0);

@@ -4,7 +4,7 @@ mod support;
 
 use std::{
     collections::BTreeSet,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -17,7 +17,7 @@ use actix_lines::{
     ConfigError, Connection, Framing, Limits, Line, LineContext, LineHandler, LineServer, MAX_LINE_LIMIT, OverLimit,
     Rot13, SessionQuery, SessionState, StartError, Watermarks,
 };
-use support::{Counted, Echo, Peer, Server, eventually, within};
+use support::{Counted, Echo, PATIENCE, Peer, Server, eventually, within};
 
 #[actix::test]
 async fn several_listeners_serve_and_know_their_number() {
@@ -288,12 +288,12 @@ async fn an_ended_server_still_answers_what_it_knows() {
     peer.send(b"hello\n").await;
     peer.expect(b"hello\n").await;
     drop(peer);
-    let report = within("the drain", server.handle.drain(Duration::from_secs(10))).await.unwrap();
+    let report = within("the drain", server.handle.drain(PATIENCE)).await.unwrap();
     assert_eq!(report.cut, 0);
     within("the end", server.handle.finished()).await.unwrap();
     let stats = within("the counters", server.handle.stats()).await.unwrap();
     assert_eq!((stats.opened, stats.live, stats.lines_in), (1, 0, 1));
-    within("a second drain", server.handle.drain(Duration::from_secs(10))).await.unwrap();
+    within("a second drain", server.handle.drain(PATIENCE)).await.unwrap();
     assert!(tokio::net::TcpStream::connect(server.address()).await.is_err(), "the listener is closed");
 }
 
@@ -308,7 +308,7 @@ async fn a_server_that_has_ended_leaves_nothing_behind() {
         });
         let server = if on_current_arbiter { server.on_current_arbiter() } else { server.workers(2) };
         let server = server.bind("127.0.0.1:0").unwrap().start().unwrap();
-        within("the drain", server.drain(Duration::from_secs(10))).await.unwrap();
+        within("the drain", server.drain(PATIENCE)).await.unwrap();
         within("the end", server.finished()).await.unwrap();
         // Nobody else can make a session any more.
         eventually("the factory to be dropped", async || Arc::strong_count(&token) == 1).await;
@@ -366,8 +366,11 @@ fn break_listener(socket: &TcpListener) {
 
 /// A listener on a port that was asked for by number: the kernel takes any other away when the socket stops listening.
 fn listener_with_its_own_port() -> TcpListener {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    TcpListener::bind(address).unwrap()
+    // Nobody else gets it meanwhile.
+    let ours = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    ours.set_reuse_address(true).unwrap();
+    ours.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    TcpListener::bind(ours.local_addr().unwrap().as_socket().unwrap()).unwrap()
 }
 
 #[actix::test]

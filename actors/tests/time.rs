@@ -12,7 +12,7 @@ use actix_lines::{
     CloseReason, CloseReport, Framing, Limits, LimitsBuilder, Line, LineContext, LineHandler, LineServer,
     SessionFilter, Transport,
 };
-use support::{Log, Peer, Server, eventually};
+use support::{Log, Peer, Server, eventually, pause};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     time::Instant,
@@ -61,7 +61,7 @@ fn assert_between(what: &str, waited: Duration, least: u64, most: u64) {
 
 #[actix::test]
 async fn a_peer_that_does_not_close_is_lingered_for_five_seconds() {
-    tokio::time::pause();
+    pause();
     let (mut peer, reports) = start();
     let begin = Instant::now();
     peer.write_all(b"stop\n").await.unwrap();
@@ -78,7 +78,7 @@ async fn a_peer_that_does_not_close_is_lingered_for_five_seconds() {
 
 #[actix::test]
 async fn a_peer_that_closes_ends_the_linger_at_once() {
-    tokio::time::pause();
+    pause();
     let (mut peer, reports) = start();
     let begin = Instant::now();
     peer.write_all(b"stop\n").await.unwrap();
@@ -92,12 +92,11 @@ async fn a_peer_that_closes_ends_the_linger_at_once() {
 
 #[actix::test]
 async fn a_wait_that_never_ends_ends_the_session_after_thirty_seconds() {
-    tokio::time::pause();
+    pause();
     let (mut peer, reports) = start();
     let begin = Instant::now();
     peer.write_all(b"wait\nnever delivered\n").await.unwrap();
     let mut got = Vec::new();
-    // `eventually` has less patience than the deadline; the clock jumps, so this costs no time.
     peer.read_to_end(&mut got).await.unwrap();
     assert_eq!(got, b"wait\n", "what was written before is sent");
     assert_between("the FIN", begin.elapsed(), 30, 31);
@@ -108,7 +107,7 @@ async fn a_wait_that_never_ends_ends_the_session_after_thirty_seconds() {
 
 #[actix::test]
 async fn each_wait_has_its_own_deadline() {
-    tokio::time::pause();
+    pause();
     let (mut peer, reports) = start();
     let begin = Instant::now();
     peer.write_all(b"wait a little\nwait a little\nwait a little\n").await.unwrap();
@@ -179,7 +178,7 @@ async fn trickle(peer: &mut Peer, most: usize) {
 
 #[actix::test]
 async fn a_session_without_a_line_ends_at_the_idle_timeout_and_no_sooner() {
-    tokio::time::pause();
+    pause();
     let mut server = timed(|limits| limits.idle_timeout(seconds(10))).await;
     let mut peer = server.connect().await;
     for _ in 0..5 {
@@ -208,7 +207,7 @@ async fn a_session_without_a_line_ends_at_the_idle_timeout_and_no_sooner() {
 
 #[actix::test]
 async fn what_is_written_to_a_session_does_not_make_it_less_idle() {
-    tokio::time::pause();
+    pause();
     let mut server = timed(|limits| limits.idle_timeout(seconds(10))).await;
     let mut peer = server.connect().await;
     let begin = Instant::now();
@@ -227,7 +226,7 @@ async fn what_is_written_to_a_session_does_not_make_it_less_idle() {
 
 #[actix::test]
 async fn a_line_that_trickles_ends_its_session_at_the_line_timeout() {
-    tokio::time::pause();
+    pause();
     let mut server = timed(|limits| limits.line_timeout(seconds(5)).idle_timeout(seconds(3))).await;
     let mut peer = server.connect().await;
     peer.send(b"hello\n").await;
@@ -244,7 +243,7 @@ async fn a_line_that_trickles_ends_its_session_at_the_line_timeout() {
 
 #[actix::test]
 async fn a_line_that_takes_its_time_within_the_timeout_is_answered() {
-    tokio::time::pause();
+    pause();
     let server = timed(|limits| limits.line_timeout(seconds(20)).idle_timeout(seconds(3))).await;
     let mut peer = server.connect().await;
     for _ in 0..5 {
@@ -257,7 +256,7 @@ async fn a_line_that_takes_its_time_within_the_timeout_is_answered() {
 
 #[actix::test]
 async fn without_a_line_timeout_a_byte_counts_as_activity() {
-    tokio::time::pause();
+    pause();
     let mut server = timed(|limits| limits.idle_timeout(seconds(3))).await;
     let mut peer = server.connect().await;
     trickle(&mut peer, 60).await;
@@ -272,7 +271,7 @@ async fn without_a_line_timeout_a_byte_counts_as_activity() {
 
 #[actix::test]
 async fn idle_and_line_clocks_stand_still_while_a_session_waits_or_is_paused() {
-    tokio::time::pause();
+    pause();
     for line in ["wait 25\n", "pause 100\n"] {
         for begun in ["", "x"] {
             let mut server = timed(|limits| limits.idle_timeout(seconds(5)).line_timeout(seconds(5))).await;
@@ -293,7 +292,7 @@ async fn idle_and_line_clocks_stand_still_while_a_session_waits_or_is_paused() {
 
 #[actix::test]
 async fn the_oldest_session_there_may_be_drains() {
-    tokio::time::pause();
+    pause();
     let mut server = timed(|limits| limits.max_age(seconds(30))).await;
     let begin = Instant::now();
     let mut peer = server.connect().await;
@@ -313,7 +312,7 @@ async fn the_oldest_session_there_may_be_drains() {
 
 #[actix::test]
 async fn a_peer_that_reads_nothing_is_cut_at_the_write_timeout() {
-    tokio::time::pause();
+    pause();
     for half_closes in [false, true] {
         let (mut peer, reports) = start();
         let begin = Instant::now();
@@ -333,7 +332,7 @@ async fn a_peer_that_reads_nothing_is_cut_at_the_write_timeout() {
 
 #[actix::test]
 async fn a_peer_that_reads_a_byte_now_and_then_gets_everything() {
-    tokio::time::pause();
+    pause();
     let (mut peer, reports) = start();
     let begin = Instant::now();
     let input = b"a line of sixteen\n".repeat(60);
@@ -355,7 +354,7 @@ async fn a_peer_that_reads_a_byte_now_and_then_gets_everything() {
 
 #[actix::test]
 async fn a_session_whose_fin_cannot_leave_does_not_stay_for_ever() {
-    tokio::time::pause();
+    pause();
     let (mut peer, reports) = start();
     let begin = Instant::now();
     // The answers fill the pair, so what `stop` owes never leaves.

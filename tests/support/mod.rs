@@ -6,6 +6,7 @@ use std::{
     env, fs,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Condvar, Mutex, Once},
@@ -13,7 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt::set_socket_reuseaddr},
+    process::{Pid, Signal, kill_process},
+};
 use signal_hook::consts::{SIGINT, SIGQUIT};
 
 /// How long an event may take before a test gives it up. A guard and no measure: however busy the machine, nothing here takes
@@ -343,6 +347,16 @@ fn tcp_address(field: &str) -> Option<SocketAddr> {
     let (ip, port) = field.split_once(':')?;
     let ip = Ipv4Addr::from(u32::from_str_radix(ip, 16).ok()?.to_ne_bytes());
     Some(SocketAddr::from((ip, u16::from_str_radix(port, 16).ok()?)))
+}
+
+/// An address where nobody listens, and whose port nobody else gets, also not to call from. Our own servers may listen
+/// there, again and again.
+pub fn reserve() -> (OwnedFd, SocketAddr) {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    set_socket_reuseaddr(&socket, true).unwrap();
+    bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = getsockname(&socket).unwrap().try_into().unwrap();
+    (socket, address)
 }
 
 /// Where a `listening on` line says that the server listens.

@@ -5,7 +5,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::Future,
     net::SocketAddr,
     rc::Rc,
@@ -19,7 +19,7 @@ use std::{
 use actix::{Actor, Context, Handler};
 use actix_lines::{
     CloseReport, Connection, Framing, Line, LineContext, LineHandler, LineServer, ServerHandle, SessionEvent,
-    SessionInfo, SessionQuery, Subscribe, Transport,
+    SessionInfo, SessionQuery, SessionState, Subscribe, Transport,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -27,10 +27,46 @@ use tokio::{
     sync::mpsc,
 };
 
-/// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long an event may take before a test gives it up. A guard and no measure: however busy the machine, nothing here takes
+/// so long. On the paused clock it is longer than any time that has to pass.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits for `event`, but not for ever.
+thread_local! {
+    static IS_PAUSED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Pauses tokio's clock: it jumps to the next timer whenever nobody here has anything to do.
+pub fn pause() {
+    tokio::time::pause();
+    IS_PAUSED.set(true);
+}
+
+/// While this lives a paused clock stands still, also when nobody here has anything to do.
+///
+/// For what the kernel does: bytes that are on their way from one socket to another are nobody's task and nobody's timer, so
+/// the clock would jump over them, and a busy machine takes its time.
+pub struct Still {
+    _until: Option<std::sync::mpsc::Sender<()>>,
+}
+
+/// Lets a paused clock stand still.
+pub fn still() -> Still {
+    let until = IS_PAUSED.get().then(|| {
+        let (until, is_over) = std::sync::mpsc::channel::<()>();
+        // As long as something blocks tokio's clock does not jump. If what is waited for does not come, time goes on.
+        tokio::task::spawn_blocking(move || is_over.recv_timeout(PATIENCE));
+        until
+    });
+    Still { _until: until }
+}
+
+/// Waits for an `event` of the kernel, but not for ever: a paused clock stands still until it comes.
+pub async fn at_once<T>(what: &str, event: impl Future<Output = T>) -> T {
+    let _still = still();
+    within(what, event).await
+}
+
+/// Waits for `event`, but not for ever; on a paused clock time passes meanwhile.
 pub async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, event).await {
         Ok(value) => value,
@@ -135,11 +171,11 @@ pub struct Peer {
 
 impl Peer {
     pub async fn connect(address: SocketAddr) -> Self {
-        Self { stream: within("a connection", TcpStream::connect(address)).await.unwrap() }
+        Self { stream: at_once("a connection", TcpStream::connect(address)).await.unwrap() }
     }
 
     pub async fn send(&mut self, bytes: &[u8]) {
-        within("the server to read", self.stream.write_all(bytes)).await.unwrap();
+        at_once("the server to read", self.stream.write_all(bytes)).await.unwrap();
     }
 
     /// Sends `line` over and over, until the server takes no more because over `low` bytes of answers wait to be read
@@ -163,20 +199,22 @@ impl Peer {
         taken
     }
 
-    /// Sends of `bytes` what the server takes until it takes no more; it has nothing to answer. Returns how many that were.
-    pub async fn send_until_full(&mut self, bytes: &[u8]) -> usize {
+    /// Sends of `bytes` what the server takes, whose only session this is, until it is held back. Returns how many that were.
+    pub async fn send_until_held(&mut self, server: &Server, bytes: &[u8]) -> usize {
         let mut taken = 0;
-        let mut same = 0;
+        let mut last = None;
         eventually("the server to stop reading", async || {
-            let before = taken;
             while let Ok(count) = self.stream.try_write(&bytes[taken..])
                 && count > 0
             {
                 taken += count;
             }
-            // Half a second without progress, a tick of `eventually` after the other.
-            same = if taken == before { same + 1 } else { 0 };
-            taken == bytes.len() || same >= 250
+            // The worker answers this between two turns of its session.
+            let session = server.sessions().await.remove(0);
+            let state = (session.state == SessionState::Held).then_some((taken, session.bytes_in));
+            let is_same = state.is_some() && state == last;
+            last = state;
+            is_same
         })
         .await;
         taken
@@ -186,9 +224,19 @@ impl Peer {
         self.stream.shutdown().await.unwrap();
     }
 
-    /// Reads exactly as many bytes and compares them.
+    /// Reads exactly as many bytes and compares them. On a paused clock they have to come at once.
     #[track_caller]
     pub fn expect(&mut self, expected: &[u8]) -> impl Future<Output = ()> + use<'_> {
+        let later = self.expect_later(expected);
+        async move {
+            let _still = still();
+            later.await;
+        }
+    }
+
+    /// Reads exactly as many bytes and compares them; on a paused clock time passes meanwhile.
+    #[track_caller]
+    pub fn expect_later(&mut self, expected: &[u8]) -> impl Future<Output = ()> + use<'_> {
         let expected = expected.to_vec();
         let caller = std::panic::Location::caller();
         async move {
