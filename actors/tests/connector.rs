@@ -232,6 +232,7 @@ impl Silent {
 }
 
 /// States of sockets, as the kernel names them.
+const ESTABLISHED: &str = "01";
 const SYN_SENT: &str = "02";
 const LISTEN: &str = "0A";
 
@@ -240,15 +241,22 @@ fn sockets_to(address: SocketAddr) -> Vec<Vec<String>> {
     sockets(address, 2)
 }
 
-/// The kernel's lines about sockets that have this port in that field: 1 is their own end, 2 the other.
+/// The kernel's lines about sockets that have this address in that field: 1 is their own end, 2 the other.
 fn sockets(address: SocketAddr, field: usize) -> Vec<Vec<String>> {
     let table = if address.is_ipv6() { "/proc/net/tcp6" } else { "/proc/net/tcp" };
-    let port = format!(":{:04X}", address.port());
+    // Numbers of this machine's order, but for the port.
+    let octets = match address.ip() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let words = octets.chunks_exact(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap()));
+    let ip: String = words.map(|word| format!("{word:08X}")).collect();
+    let address = format!("{ip}:{:04X}", address.port());
     let table = fs::read_to_string(table).unwrap();
     // Other tests may have left a hundred thousand of them.
-    let lines = table.lines().filter(|line| line.contains(&port));
+    let lines = table.lines().filter(|line| line.contains(&address));
     let lines = lines.map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
-    lines.filter(|fields| fields[field].ends_with(&port)).collect()
+    lines.filter(|fields| fields[field] == address).collect()
 }
 
 #[actix::test]
@@ -768,7 +776,8 @@ async fn a_silent_peer_is_asked_whether_it_is_there_unless_that_is_switched_off(
         let address = listener.local_addr().unwrap();
         let client = start_to(vec![address], |builder| builder.keepalive(keepalive));
         client.session().await;
-        let sockets = sockets_to(address);
+        // Not those of somebody who was there before.
+        let sockets: Vec<_> = sockets_to(address).into_iter().filter(|fields| fields[3] == ESTABLISHED).collect();
         assert_eq!(sockets.len(), 1, "{sockets:?}");
         assert_eq!(sockets[0][5].starts_with(KEEPALIVE), expected, "{sockets:?}");
         client.end().await;

@@ -136,7 +136,7 @@ async fn what_lies_in_the_backlog_is_accepted_and_answered_before_the_listener_i
     for server in [server().on_current_arbiter(), server().workers(1), server().workers(2)] {
         let server = Server::start(server).await;
         let mut peers = waiting(&server, 300).await;
-        let report = actix_rt::spawn(server.handle.supervisor().send(Drain::within(Duration::from_secs(20))));
+        let report = actix_rt::spawn(server.handle.supervisor().send(Drain::within(PATIENCE)));
         for peer in &mut peers {
             assert_eq!(peer.rest().await, b"hello\n");
         }
