@@ -389,11 +389,7 @@ fn a_drain_says_goodbye_and_is_spread_over_time() {
     let mut streams: Vec<_> = (0..100).map(|_| server.connect()).collect();
     streams.iter_mut().for_each(greet);
     server.signal(Signal::TERM);
-    assert_eq!(
-        rest(&mut streams.remove(0)),
-        b"back in a minute
-"
-    );
+    assert_eq!(rest(&mut streams.remove(0)), b"back in a minute\r\n");
     server.log_line(" closed: drained, ");
     // It says so behind the last answer, so the others are served until it is their turn.
     greet(streams.last_mut().unwrap());

@@ -16,8 +16,8 @@ use rustix::{
 };
 use support::{Server, address_in, converse, eventually, expect, finish, greet, offer, reserve, rest, rot13d, tr};
 
-/// For a drain that ends by what its peers do, however long they take.
-const UNHURRIED: [&str; 4] = ["--drain-timeout", "1h", "--linger-timeout", "1h"];
+/// For a drain that ends by what its peers do, however long they take and however much the kernel holds.
+const UNHURRIED: [&str; 6] = ["--drain-timeout", "1h", "--linger-timeout", "1h", "--linger-bytes", "1GiB"];
 
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = rot13d();
@@ -254,7 +254,7 @@ fn a_drain_delivers_what_was_answered_to_a_peer_that_had_not_read_yet() {
 fn lines_of_connections_that_wait_to_be_accepted_are_answered_before_the_end() {
     const PEERS: usize = 300;
     for workers in ["1", "2"] {
-        let mut server = Server::start(&["--workers", workers, "--drain-timeout", "20s"]);
+        let mut server = Server::start(&[&["--workers", workers][..], &UNHURRIED].concat());
         // It stands still, so that all of them and the signal are there when it looks.
         server.signal(Signal::STOP);
         let mut streams: Vec<_> = (0..PEERS).map(|_| server.connect()).collect();
@@ -343,7 +343,7 @@ fn a_sigpipe_does_nothing() {
 
 #[test]
 fn a_connection_over_the_limit_is_served_when_another_ends() {
-    let server = Server::start(&["--max-sessions", "2", "--workers", "2"]);
+    let server = Server::start(&["--max-sessions", "2", "--workers", "2", "--over-limit", "wait"]);
     let mut served: Vec<_> = (0..2).map(|_| server.connect()).collect();
     for stream in &mut served {
         greet(stream);

@@ -99,7 +99,9 @@ fn stream_until_eof(mut stream: TcpStream, number: usize, came: &Sender<usize>) 
 fn a_drain_in_the_middle_of_200_streams_answers_every_line_that_was_read() {
     const STREAMS: usize = 200;
     const DEAF: usize = 10;
-    let mut server = Server::start(&["--workers", "2", "--drain-timeout", "1h", "-v"]);
+    // However long the peers take to hear of it, and whatever they send until they do.
+    let unhurried = ["--drain-timeout", "1h", "--linger-timeout", "1h", "--linger-bytes", "1GiB"];
+    let mut server = Server::start(&[&["--workers", "2", "-v"][..], &unhurried].concat());
     let line = [vec![b'x'; 999], vec![b'\n']].concat();
     let deaf: Vec<_> = (0..DEAF)
         .map(|_| {
@@ -154,10 +156,10 @@ fn slow_readers_take_no_more_memory_than_the_budget_and_a_constant() {
     /// Buffers of two workers, the table of sessions, and most of all what the allocator keeps for a while of what was
     /// given back. `docs/operating.md` states it.
     const CONSTANT: u64 = 32 << 20;
-    const PEERS: usize = 15;
+    const PEERS: usize = 60;
     let run = |budget: &str| {
         // Few peers with large outboxes: many would first fill what the kernel has for all sockets together.
-        let marks = ["--write-high", "4MiB", "--write-low", "64KiB"];
+        let marks = ["--write-high", "1MiB", "--write-low", "64KiB"];
         let server = Server::start(&[&marks[..], &["--workers", "2", "--memory-budget", budget]].concat());
         let mut peers: Vec<_> = (0..PEERS).map(|_| Some(server.connect())).collect();
         peers.iter_mut().flatten().for_each(greet);
