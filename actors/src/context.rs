@@ -84,7 +84,8 @@ mod flag {
     pub(super) const LAST_READ: u32 = 1 << 22;
     /// The server's goodbye is to be written when nothing else is.
     pub(super) const GOODBYE: u32 = 1 << 23;
-    /// The kernel once refused a write: what it holds is worth asking.
+    /// The kernel once refused a write, or the close is to be a reset: what it holds is worth asking. Not any more once the
+    /// peer has acknowledged all of it behind our FIN.
     pub(super) const REFUSED: u32 = 1 << 24;
     /// Lingering is over but for what the peer has yet to acknowledge.
     pub(super) const LINGERED: u32 = 1 << 25;

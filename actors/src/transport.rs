@@ -73,6 +73,12 @@ impl Transport {
         }
     }
 
+    /// Whether the peer's EOF is what would be read next. Never for other transports than TCP: nobody can look without reading.
+    pub(crate) fn is_at_eof(&self) -> bool {
+        let Kind::Tcp(stream) = &self.0 else { return false };
+        matches!(rustix::net::recv(stream, &mut [0_u8][..], RecvFlags::DONTWAIT | RecvFlags::PEEK), Ok((_, 0)))
+    }
+
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),

@@ -2,13 +2,22 @@
 
 mod support;
 
-use std::time::Duration;
-
-use actix::{Actor, Context, Handler};
-use actix_lines::{
-    CloseReason, Drain, DrainProgress, Limits, LineServer, OverLimit, Rate, RateLimit, SessionEvent, Subscribe,
+use std::{
+    io::Write,
+    net,
+    sync::{Arc, OnceLock},
+    time::Duration,
 };
-use support::{Echo, PATIENCE, Peer, Server, pause, within};
+
+use actix::{
+    Actor, AsyncContext, Context, Handler,
+    fut::{ActorFutureExt, wrap_future},
+};
+use actix_lines::{
+    CloseReason, Drain, DrainProgress, Limits, Line, LineContext, LineHandler, LineServer, OverLimit, Rate, RateLimit,
+    SessionEvent, Subscribe,
+};
+use support::{Echo, PATIENCE, Peer, Server, eventually, pause, within};
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc, time::Instant};
 
 /// Passes on how far a drain is.
@@ -205,6 +214,53 @@ async fn lines_that_lie_in_the_kernel_are_answered_before_the_goodbye() {
 async fn a_peer_that_had_closed_before_the_drain_has_its_tail_answered() {
     let (mut server, mut peers) = with_peers(LineServer::new(|_| Echo), 1).await;
     let peer = &mut peers[0];
+    assert_eq!(peer.stream.try_write(b"one\nthe tail").unwrap(), 12);
+    peer.stream.shutdown().await.unwrap();
+    server.handle.supervisor().do_send(Drain::within(Duration::from_secs(60)));
+    assert_eq!(String::from_utf8_lossy(&peer.rest().await), "one\nthe tail");
+    assert_eq!(server.report().await.undelivered_bytes, 0);
+}
+
+/// Waits at each line, then answers it. A peer that is given sends another line instead whenever one waits.
+struct Waiting(Arc<OnceLock<net::TcpStream>>);
+
+impl Actor for Waiting {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Waiting {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        let mut answer = line.to_vec();
+        if let Some(mut peer) = self.0.get() {
+            peer.write_all(b"more\n").unwrap();
+            answer.clear();
+        }
+        let waits = wrap_future::<_, Self>(tokio::task::yield_now());
+        ctx.wait(waits.map(move |(), _, ctx| ctx.write(&answer)));
+    }
+}
+
+#[actix::test]
+async fn a_peer_that_sends_on_while_its_lines_wait_does_not_keep_a_drain_from_its_end() {
+    let peer = Arc::new(OnceLock::new());
+    let known = Arc::clone(&peer);
+    let mut server = Server::start(LineServer::new(move |_| Waiting(Arc::clone(&known))).workers(1)).await;
+    let mut stream = peer.get_or_init(|| net::TcpStream::connect(server.address()).unwrap());
+    stream.write_all(b"more\n").unwrap();
+    eventually("lines to come", async || server.sessions().await.iter().any(|session| session.lines_in > 10)).await;
+    // Its deadline is further away than the patience of the test.
+    let drained = within("the drain", server.handle.drain(4 * PATIENCE)).await.unwrap();
+    assert_eq!((drained.ended, drained.cut), (1, 0));
+    assert_eq!(server.report().await.reason, CloseReason::Drained);
+}
+
+#[actix::test]
+async fn a_tail_behind_a_line_that_waits_is_answered_in_a_drain_too() {
+    let nobody = Arc::new(OnceLock::new());
+    let mut server = Server::start(LineServer::new(move |_| Waiting(Arc::clone(&nobody)))).await;
+    let mut peer = server.connect().await;
+    peer.send(b"hello\n").await;
+    peer.expect(b"hello\n").await;
     assert_eq!(peer.stream.try_write(b"one\nthe tail").unwrap(), 12);
     peer.stream.shutdown().await.unwrap();
     server.handle.supervisor().do_send(Drain::within(Duration::from_secs(60)));

@@ -2,13 +2,13 @@
 
 mod support;
 
-use std::{net::TcpListener, sync::Arc};
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, WrapFuture};
 use actix_lines::{
     CloseReason, Framing, Limits, Line, LineContext, LineHandler, LineServer, Lines, Overlong, SessionFilter,
 };
-use support::{PATIENCE, Server, eventually, within};
+use support::{PATIENCE, Server, eventually, pass, pause, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Semaphore,
@@ -262,5 +262,24 @@ async fn how_much_is_discarded_after_our_fin_is_settable() {
     eventually("a reset", async || peer.stream.write_all(b"more\n").await.is_err()).await;
     let report = server.report().await;
     assert_eq!((report.reason, report.cut), (CloseReason::Kicked, true));
+    server.end().await;
+}
+
+#[actix::test]
+async fn a_peer_that_has_taken_everything_may_close_later_than_the_write_timeout() {
+    let limits =
+        Limits::builder().write_timeout(Some(Duration::from_secs(20))).linger_timeout(Duration::from_secs(600));
+    let server = LineServer::new(|_| Ending).limits(limits.build().unwrap()).on_current_arbiter();
+    let mut server = Server::start(server).await;
+    let mut peer = server.connect().await;
+    peer.send(b"stop\n").await;
+    assert_eq!(peer.rest().await.len(), LONG_REPLY);
+    pause();
+    pass(Duration::from_secs(120)).await;
+    assert_eq!(server.sessions().await.len(), 1, "it lingers");
+    tokio::time::resume();
+    drop(peer);
+    let report = server.report().await;
+    assert_eq!((report.reason, report.cut, report.unsent_bytes), (CloseReason::ClosedByHandler, false, 0));
     server.end().await;
 }

@@ -183,6 +183,12 @@ impl<A: LineHandler> Session<A> {
             if self.ctx.phase == Phase::Open && self.ctx.has(flag::HALF_CLOSE) && messages > 0 {
                 self.half_close(cx);
             }
+            if self.ctx.has(flag::LAST_READ) && turn.counts.bytes_in > 0 && !self.ctx.has(flag::PEER_EOF) {
+                // Something holds the session back behind its last read. What comes meanwhile comes too late, or a peer that
+                // sends on would be read after each wait; an end that is there already counts.
+                let ends = self.ctx.transport.is_at_eof();
+                if ends { self.ctx.set(flag::PEER_EOF) } else { self.ctx.clear(flag::LAST_READ) }
+            }
             if self.ctx.phase == Phase::Draining && !self.ctx.has(flag::HELD | flag::WAITING | flag::LAST_READ) {
                 self.begin_close();
                 continue;
@@ -1026,7 +1032,11 @@ impl<A: LineHandler> Session<A> {
         if !self.ctx.has(flag::PEER_EOF | flag::GLUTTED) && self.discard(cx, turn).is_ready() {
             self.ctx.set(flag::PEER_EOF);
         }
-        if !self.ctx.has(flag::PEER_EOF | flag::GLUTTED | flag::LINGERED) || !self.is_acknowledged() {
+        if self.is_acknowledged() {
+            // Nothing is written any more, so it stays so: from here on only the peer's close is waited for.
+            self.ctx.clear(flag::REFUSED);
+        }
+        if self.ctx.has(flag::REFUSED) || !self.ctx.has(flag::PEER_EOF | flag::GLUTTED | flag::LINGERED) {
             return Poll::Pending;
         }
         if !self.ctx.has(flag::PEER_EOF) && self.ctx.has(flag::GLUTTED) {
@@ -1051,7 +1061,8 @@ impl<A: LineHandler> Session<A> {
                     let count = buffer.filled().len();
                     turn.counts.bytes_in += count as u64;
                     if !self.ctx.worker.discard(self.ctx.slot, count) {
-                        self.ctx.set(flag::GLUTTED);
+                        // A reset would destroy what the peer has yet to acknowledge, so that is asked for.
+                        self.ctx.set(flag::GLUTTED | flag::REFUSED);
                         break Poll::Pending;
                     }
                     reads += 1;
