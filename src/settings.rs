@@ -22,8 +22,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Settings {
-    /// Address to listen on; again for more: 0.0.0.0:40713 is IPv4, [::]:40713 is IPv6, and IPv4 too where no 0.0.0.0 is
-    /// asked for. A port of 0 asks for a free one, which the log then names [default: 127.0.0.1:40713].
+    /// Address to listen on; again for more: 0.0.0.0:40713 is IPv4, [::]:40713 is IPv6, and IPv4 too unless an IPv4 address
+    /// has the same port. A port of 0 asks for a free one, which the log then names [default: 127.0.0.1:40713].
     #[arg(long, value_name = "ADDR:PORT")]
     #[serde(deserialize_with = "many")]
     pub(crate) listen: Vec<Listen>,
