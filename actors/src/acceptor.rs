@@ -177,7 +177,7 @@ impl Handler<HearPause> for Acceptor {
 
 /// What makes an acceptor, again if need be.
 pub(crate) struct Parts {
-    /// Each acceptor gets a duplicate: the listener outlives them.
+    /// Each acceptor gets a duplicate: until it is to be closed, the listener outlives them.
     pub(crate) socket: TcpListener,
     pub(crate) backlog: i32,
     pub(crate) address: SocketAddr,
@@ -194,7 +194,10 @@ pub(crate) async fn keep(
     workers: Vec<WorkerHandle>,
     start_here: Option<StartHere>,
 ) {
-    let Parts { ref socket, backlog, address, id, .. } = parts;
+    // Dropped behind the socket.
+    let Parts { socket, backlog, address, id, _open } = parts;
+    // Gone once the listener is to be closed.
+    let mut socket = Some(socket);
     let mut closing = control.closing();
     // It may have been said before this was listened to.
     closing.mark_changed();
@@ -207,7 +210,7 @@ pub(crate) async fn keep(
         let is_paused = control.set_acceptor(id, acceptor.clone());
         let (ended, when_ended) = oneshot::channel();
         Context::with_receiver(mailbox).run(Acceptor {
-            socket: socket.try_clone().ok(),
+            socket: socket.as_ref().and_then(|socket| socket.try_clone().ok()),
             id,
             address,
             control: Arc::clone(&control),
@@ -224,7 +227,7 @@ pub(crate) async fn keep(
             logs: Rc::clone(&logs),
             ended: Some(ended),
         });
-        if has_closed(when_ended, &mut closing, &acceptor).await {
+        if has_closed(when_ended, &mut closing, &acceptor, &mut socket).await {
             return;
         }
         let now = Instant::now();
@@ -245,7 +248,9 @@ pub(crate) async fn keep(
             return;
         }
         // Whatever has become of it: an open socket that no longer listens may do so again.
-        if let Err(error) = socket2::SockRef::from(socket).listen(backlog) {
+        if let Some(socket) = &socket
+            && let Err(error) = socket2::SockRef::from(socket).listen(backlog)
+        {
             log::error!("listener {address}: cannot listen again: {error}");
         }
     }
@@ -256,6 +261,7 @@ async fn has_closed(
     mut ended: oneshot::Receiver<()>,
     closing: &mut watch::Receiver<Option<Closing>>,
     acceptor: &Addr<Acceptor>,
+    socket: &mut Option<TcpListener>,
 ) -> bool {
     loop {
         tokio::select! {
@@ -264,6 +270,8 @@ async fn has_closed(
                 // The control has the other end, and outlives us.
                 let how = changed.ok().and_then(|()| *closing.borrow_and_update());
                 if let Some(how) = how {
+                    // Whoever connects behind the acceptor's last accept would be reset: it has to be the one who closes.
+                    *socket = None;
                     acceptor.do_send(CloseListener(how));
                 }
             }
@@ -610,7 +618,7 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LineServer, Rot13, ServerHandle};
+    use crate::{Line, LineContext, LineHandler, LineServer, Rot13, ServerHandle};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// A server whose acceptor has just failed and was not replaced yet, on a paused clock.
@@ -648,6 +656,38 @@ mod tests {
             assert_eq!(connect().await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    #[actix::test]
+    async fn nobody_connects_behind_the_last_accept_of_a_drain() {
+        let (sender, opened) = std::sync::mpsc::channel();
+        let server = LineServer::new(move |connection| {
+            // Made while the acceptor is at it; its first turn comes behind that.
+            Connects(connection.local.unwrap(), sender.clone())
+        });
+        let server = server.on_current_arbiter().bind("127.0.0.1:0").unwrap().start().unwrap();
+        // So that it is the drain that accepts.
+        assert!(server.pause(server.listeners()[0].id).await.unwrap());
+        let _peer = TcpStream::connect(server.addresses()[0]).unwrap();
+        server.drain(Duration::from_secs(60)).await.unwrap();
+        let connected = opened.try_recv().expect("the drain accepts it");
+        assert_eq!(connected.map_err(|error| error.kind()).unwrap_err(), io::ErrorKind::ConnectionRefused);
+        server.finished().await.unwrap();
+    }
+
+    /// Connects to its own server.
+    struct Connects(SocketAddr, std::sync::mpsc::Sender<io::Result<()>>);
+
+    impl Actor for Connects {
+        type Context = LineContext<Self>;
+    }
+
+    impl LineHandler for Connects {
+        fn opened(&mut self, _: &mut Self::Context) {
+            self.1.send(TcpStream::connect(self.0).map(drop)).unwrap();
+        }
+
+        fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {}
     }
 
     #[actix::test]
