@@ -7,8 +7,9 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use actix_lines::{
-    ConfigError, Connection, DEFAULT_BACKLOG, DEFAULT_MAX_LINE, Framing, Limits, LimitsBuilder, LineHandler,
-    LineServer, MAX_LINE_LIMIT, MAX_WORKERS, OverLimit, Overlong, Prefix, Rate, RateLimit, SourcePrefix, Watermarks,
+    ConfigError, Connection, DEFAULT_BACKLOG, DEFAULT_KEEPALIVE, DEFAULT_MAX_LINE, DEFAULT_SOCKET_BUFFER, Framing,
+    Limits, LimitsBuilder, LineHandler, LineServer, MAX_LINE_LIMIT, MAX_WORKERS, OverLimit, Overlong, Prefix, Rate,
+    RateLimit, SourcePrefix, Watermarks,
 };
 use clap::{Args, Command, ValueEnum};
 use serde::{
@@ -247,11 +248,11 @@ impl Settings {
             ("listen", self.listen() != others.listen()),
             ("workers", self.workers() != others.workers()),
             ("backlog", self.backlog() != others.backlog()),
-            ("keepalive", self.keepalive != others.keepalive),
+            ("keepalive", self.keepalive() != others.keepalive()),
             ("max-line", self.max_line() != others.max_line()),
             ("overlong", self.overlong() != others.overlong()),
-            ("send-buffer", self.send_buffer != others.send_buffer),
-            ("receive-buffer", self.receive_buffer != others.receive_buffer),
+            ("send-buffer", buffer(self.send_buffer) != buffer(others.send_buffer)),
+            ("receive-buffer", buffer(self.receive_buffer) != buffer(others.receive_buffer)),
         ]
         .into_iter()
         .filter_map(|(name, differs)| differs.then_some(name))
@@ -289,21 +290,17 @@ impl Settings {
     }
 
     /// Sets on `server` what its connections' sockets have.
-    pub(crate) fn sockets<A, F>(&self, mut server: LineServer<A, F>) -> LineServer<A, F>
+    pub(crate) fn sockets<A, F>(&self, server: LineServer<A, F>) -> LineServer<A, F>
     where
         A: LineHandler,
         F: Fn(&Connection) -> A + Clone + Send + 'static,
     {
-        if let Some(time) = self.keepalive {
-            server = server.keepalive(time.on().map(|time| time.0));
-        }
-        if let Some(size) = self.send_buffer {
-            server = server.send_buffer(size.on().map(|size| size.0));
-        }
-        if let Some(size) = self.receive_buffer {
-            server = server.receive_buffer(size.on().map(|size| size.0));
-        }
-        server
+        let server = server.keepalive(self.keepalive());
+        server.send_buffer(buffer(self.send_buffer)).receive_buffer(buffer(self.receive_buffer))
+    }
+
+    fn keepalive(&self) -> Option<Duration> {
+        self.keepalive.map_or(Some(DEFAULT_KEEPALIVE), |time| time.on().map(|time| time.0))
     }
 
     fn max_line(&self) -> usize {
@@ -380,6 +377,11 @@ impl Settings {
             spread: self.drain_spread.map_or(Duration::ZERO, |time| time.0),
         }
     }
+}
+
+/// The size of a socket's buffer; `None` leaves it to the kernel.
+fn buffer(size: Option<Switch<Size>>) -> Option<usize> {
+    size.map_or(Some(DEFAULT_SOCKET_BUFFER), |size| size.on().map(|size| size.0))
 }
 
 /// `text` as a line; nothing stays nothing.

@@ -80,9 +80,9 @@ impl Signals {
             }
             let drain = file.settings.drain();
             log::info!("{name}: draining, for at most {:?}; a second signal aborts", drain.deadline);
-            let report = server.supervisor().send(drain);
+            let draining = server.clone();
             actix_rt::spawn(async move {
-                if let Ok(report) = report.await {
+                if let Ok(report) = draining.drain(drain).await {
                     log::info!(
                         "drained: {} sessions ended, {} cut, in {:?}",
                         report.ended,

@@ -56,6 +56,11 @@ impl Budget {
         self.limit.load(Relaxed) != usize::MAX
     }
 
+    /// Whether so little is left that somebody may have to go soon.
+    pub(crate) fn is_short(&self) -> bool {
+        self.used.load(Relaxed) > self.limit.load(Relaxed) / 2
+    }
+
     /// One worker's sum went from `before` to `after`.
     pub(crate) fn publish(&self, before: usize, after: usize) {
         // Wrapping, as atomics do: a smaller sum is a large number added.

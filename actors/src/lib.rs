@@ -99,6 +99,7 @@ pub use crate::{
         Drain, DrainProgress, DrainReport, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push,
         Pushed, SessionEvent, SetLimits, Stats, Subscribe, Supervisor,
     },
+    tcp::{DEFAULT_KEEPALIVE, DEFAULT_SOCKET_BUFFER},
     transport::{ByteStream, Transport},
 };
 

@@ -10,7 +10,7 @@ use std::{future::Future, io, net::SocketAddr, time::Duration};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::net::TcpStream;
 
-use crate::tcp;
+use crate::tcp::SocketOptions;
 
 /// How long an address is tried alone. RFC 8305, section 5, recommends 250 ms.
 pub(crate) const HEAD_START: Duration = Duration::from_millis(250);
@@ -74,11 +74,7 @@ fn settle(stream: TcpStream, keepalive: Option<Duration>) -> io::Result<TcpStrea
         stream.set_zero_linger()?;
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
-    stream.set_nodelay(true)?;
-    let socket = socket2::SockRef::from(&stream);
-    // A byte sent as urgent would otherwise be missing from the stream.
-    socket.set_out_of_band_inline(true)?;
-    tcp::set_keepalive(&socket, keepalive)?;
+    SocketOptions { keepalive, ..SocketOptions::default() }.apply(&socket2::SockRef::from(&stream))?;
     Ok(stream)
 }
 

@@ -252,7 +252,7 @@ where
     }
 
     /// Sets after how long a silence the kernel asks a peer whether it is still there; without an answer to ten such
-    /// questions, a sixth of that time apart, the connection is lost. Default: 5 min; `None` never asks.
+    /// questions, a sixth of that time apart, the connection is lost. Default: [`DEFAULT_KEEPALIVE`](crate::DEFAULT_KEEPALIVE), 5 min; `None` never asks.
     ///
     /// It finds peers that went without a FIN, also where [`idle_timeout`](crate::LimitsBuilder::idle_timeout) is off.
     ///
@@ -780,12 +780,14 @@ impl ServerHandle {
     }
 
     /// Ends the server: accepts no more, lets every session answer what it has read, flush and close; aborts what is left
-    /// after `deadline`. With a goodbye, or spread over time: send the supervisor a [`Drain`].
+    /// after a deadline. A [`Duration`] is that deadline; a [`Drain`] has a goodbye and is spread over time besides.
     ///
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
-    pub async fn drain(&self, deadline: Duration) -> Result<DrainReport, ServerEnded> {
-        self.ask(Drain::within(deadline)).await
+    pub async fn drain(&self, drain: impl Into<Drain>) -> Result<DrainReport, ServerEnded> {
+        let mut drain = drain.into();
+        drain.goodbye = SharedBytes::from(drain.goodbye).into_bytes();
+        self.ask(drain).await
     }
 
     /// Ends the server now: unsent bytes are dropped and counted.

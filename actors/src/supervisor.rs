@@ -214,6 +214,12 @@ impl Drain {
     }
 }
 
+impl From<Duration> for Drain {
+    fn from(deadline: Duration) -> Self {
+        Self::within(deadline)
+    }
+}
+
 /// From a worker: sessions have ended and are booked, or a question is answered.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

@@ -9,6 +9,12 @@ use socket2::{SockRef, TcpKeepalive};
 
 use crate::ConfigError;
 
+/// After how long a silence the kernel asks a peer whether it is still there, by default.
+pub const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(300);
+
+/// How much the kernel may hold of a session by default, each way. Unit: bytes.
+pub const DEFAULT_SOCKET_BUFFER: usize = 256 * 1024;
+
 /// The longest keepalive time that Linux takes: 32,767 s.
 pub(crate) const LONGEST_KEEPALIVE: Duration = Duration::from_secs(9 * 3600);
 
@@ -34,9 +40,9 @@ pub(crate) struct SocketOptions {
 impl Default for SocketOptions {
     fn default() -> Self {
         Self {
-            keepalive: Some(Duration::from_secs(300)),
-            send_buffer: Some(256 * 1024),
-            receive_buffer: Some(256 * 1024),
+            keepalive: Some(DEFAULT_KEEPALIVE),
+            send_buffer: Some(DEFAULT_SOCKET_BUFFER),
+            receive_buffer: Some(DEFAULT_SOCKET_BUFFER),
         }
     }
 }
@@ -56,21 +62,21 @@ impl SocketOptions {
         Ok(())
     }
 
-    /// Sets them on a listening socket.
-    pub(crate) fn apply(&self, listener: &SockRef<'_>) -> io::Result<()> {
-        listener.set_tcp_nodelay(true)?;
+    /// Sets them on a listening socket, or on a connection of our own.
+    pub(crate) fn apply(&self, socket: &SockRef<'_>) -> io::Result<()> {
+        socket.set_tcp_nodelay(true)?;
         // A byte sent as urgent would otherwise be missing from the stream.
-        listener.set_out_of_band_inline(true)?;
-        set_keepalive(listener, self.keepalive)?;
+        socket.set_out_of_band_inline(true)?;
+        set_keepalive(socket, self.keepalive)?;
         // The kernel books twice as much, for its own structures.
         if let Some(bytes) = self.send_buffer {
-            listener.set_send_buffer_size(bytes / 2)?;
+            socket.set_send_buffer_size(bytes / 2)?;
         }
         if let Some(bytes) = self.receive_buffer {
-            listener.set_recv_buffer_size(bytes / 2)?;
+            socket.set_recv_buffer_size(bytes / 2)?;
         }
         // Not every system that calls itself Linux has it; without, the send buffer alone is the bound.
-        let _ = sys::limit_unsent(&**listener, UNSENT_BYTES);
+        let _ = sys::limit_unsent(&**socket, UNSENT_BYTES);
         Ok(())
     }
 }

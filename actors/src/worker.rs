@@ -894,6 +894,12 @@ impl Worker {
         if let Some(Upstream { control, .. }) = &self.upstream
             && control.budget.has_limit()
         {
+            self.publish();
+            if !control.budget.is_short() {
+                // To look at all sessions is for when it may be needed. What was seen before is not so any more.
+                control.budget.set_heaviest(self.index, Weight::default());
+                return;
+            }
             self.rank_all(control).await;
             self.evict().await;
             // Not needed before memory is short again, and then it is looked at anew.
