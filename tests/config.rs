@@ -281,7 +281,9 @@ fn a_file_that_cannot_be_read_at_once_stops_nothing() {
             .filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "rot13d|file\n"))
             .count()
     };
-    for again in 0..20 {
+    server.signal(Signal::HUP);
+    eventually("the file to be read", || (readers() == 1).then_some(()));
+    for again in 1..20 {
         server.signal(Signal::HUP);
         // Two that come at once may be one.
         server.log_lines("is still being read", again);
