@@ -39,7 +39,8 @@ pub(crate) struct Settings {
     #[serde(deserialize_with = "one")]
     pub(crate) backlog: Option<Backlog>,
 
-    /// After how long a silence the kernel asks a peer whether it is still there [default: 5m].
+    /// After how long a silence the kernel asks a peer whether it is still there; off never asks
+    /// [default: 5m].
     #[arg(long, value_name = "TIME")]
     #[serde(deserialize_with = "one")]
     pub(crate) keepalive: Option<Switch<Time>>,
@@ -60,7 +61,7 @@ pub(crate) struct Settings {
     #[serde(deserialize_with = "one")]
     pub(crate) max_sessions: Option<Count>,
 
-    /// Most sessions of one source at once; a connection over it is refused [default: 100].
+    /// Most sessions of one source at once, or off; a connection over it is refused [default: 100].
     #[arg(long, value_name = "N", help_heading = ADMISSION)]
     #[serde(deserialize_with = "one")]
     pub(crate) max_sessions_per_source: Option<Switch<Count>>,
@@ -126,7 +127,7 @@ pub(crate) struct Settings {
     #[serde(deserialize_with = "one")]
     pub(crate) max_age: Option<Switch<Time>>,
 
-    /// How long we wait for the peer to close after we did [default: 5s].
+    /// How long we wait for the peer to close after we did; it has no off [default: 5s].
     #[arg(long, value_name = "TIME", help_heading = TIME)]
     #[serde(deserialize_with = "one")]
     pub(crate) linger_timeout: Option<Time>,
@@ -167,7 +168,8 @@ pub(crate) struct Settings {
     #[serde(deserialize_with = "one")]
     pub(crate) write_low: Option<Size>,
 
-    /// With more than this in the buffers of all sessions the source that holds the most loses sessions [default: 256MiB].
+    /// With more than this in the buffers of all sessions the source that holds the most loses sessions; off for no budget
+    /// [default: 256MiB].
     #[arg(long, value_name = "SIZE", help_heading = MEMORY)]
     #[serde(deserialize_with = "one")]
     pub(crate) memory_budget: Option<Switch<Size>>,

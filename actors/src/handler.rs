@@ -74,10 +74,10 @@ pub trait LineHandler: Actor<Context = LineContext<Self>> {
         ctx.drain();
     }
 
-    /// So many messages that others had for the peer were dropped, because it does not read or its worker does not keep up:
-    /// what was said in a [`Room`](crate::Room), or pushed. Called before the next one is written, with those since the last
-    /// call, so that something may be written in their place. Also while the actor waits: what others say is written then,
-    /// too. The default does nothing.
+    /// Messages of others for the peer were dropped, because it does not read or its worker does not keep up: what was said
+    /// in a [`Room`](crate::Room), or pushed. Called before the next one is written, with how many were dropped since the
+    /// last call, so that something may be written in their place. Also called while the actor waits: what others say is
+    /// written then, too. The default does nothing.
     ///
     /// ```
     /// # use actix_lines::{Line, LineContext, LineHandler};

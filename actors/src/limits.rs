@@ -293,7 +293,8 @@ impl LimitsBuilder {
     /// Sets how many sessions of one source may live at once, over all workers and listeners. Default: no limit,
     /// `usize::MAX`. What a source is, [`source_prefix`](Self::source_prefix) says.
     ///
-    /// A connection over it is refused, whatever [`over_limit`](Self::over_limit) says.
+    /// A connection over it is refused, whatever [`over_limit`](Self::over_limit) says. It does not hold for
+    /// [exempt](Self::exempt) addresses.
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`ConfigError::MaxSessionsPerSource`] for 0.
@@ -311,7 +312,9 @@ impl LimitsBuilder {
         self
     }
 
-    /// Sets how many connections are accepted each second, over all listeners. Default: no limit.
+    /// Sets how many connections become sessions each second, over all listeners. Default: no limit.
+    ///
+    /// One that the lists or its source's own limits keep out is not counted.
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`ConfigError::Rate`] for a rate or burst of 0.
@@ -373,8 +376,8 @@ impl LimitsBuilder {
     ///
     /// When they hold more, the source whose sessions hold the most in all loses its largest one, and so on until they do
     /// not: [`CloseReason::Evicted`](crate::CloseReason::Evicted). What a source is, [`source_prefix`](Self::source_prefix)
-    /// says; sessions of [exempt](Self::exempt) addresses, and of peers without one, are weighed each alone. It may be exceeded by 64 KiB for each worker, and by what
-    /// one session adds in one turn.
+    /// says; sessions of [exempt](Self::exempt) addresses, and of peers without one, are weighed each alone. The budget may
+    /// be exceeded by 64 KiB for each worker, and by what one session adds in one turn.
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`ConfigError::MemoryBudget`] for less than 1 MiB.
@@ -406,9 +409,8 @@ impl LimitsBuilder {
 
     /// Sets how long we read and discard after our FIN before we close anyway. Default: 5 s.
     ///
-    /// A session that never wrote anything does not linger.
-    ///
-    /// Without it the kernel answers a peer's unread bytes with a reset, and a reset destroys replies on their way.
+    /// Closed at once, the kernel would answer a peer's unread bytes with a reset, and a reset destroys replies on their
+    /// way. A session that never wrote anything has none, and does not linger.
     pub fn linger_timeout(mut self, timeout: Duration) -> Self {
         self.limits.session.linger_timeout = timeout;
         self

@@ -221,7 +221,7 @@ where
         self
     }
 
-    /// Sets the limits. Default: [`Limits::default`].
+    /// Sets the limits. Default: [`Limits::default`]; for a server that strangers reach there is [`Limits::exposed`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
@@ -252,7 +252,8 @@ where
     }
 
     /// Sets after how long a silence the kernel asks a peer whether it is still there; without an answer to ten such
-    /// questions, a sixth of that time apart, the connection is lost. Default: [`DEFAULT_KEEPALIVE`](crate::DEFAULT_KEEPALIVE), 5 min; `None` never asks.
+    /// questions, a sixth of that time apart, the connection is lost. Default:
+    /// [`DEFAULT_KEEPALIVE`](crate::DEFAULT_KEEPALIVE), 5 min; `None` never asks.
     ///
     /// It finds peers that went without a FIN, also where [`idle_timeout`](crate::LimitsBuilder::idle_timeout) is off.
     ///

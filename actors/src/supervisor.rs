@@ -192,8 +192,8 @@ pub struct Subscribe<E = SessionEvent>(pub Recipient<E>)
 where
     E: Message<Result = ()> + Send;
 
-/// Accept no more, answer what was read, flush, close; after `deadline` abort the rest. The server ends with it. Sending
-/// it twice shortens the time if the second deadline comes first, and changes nothing else.
+/// Ends the server: it accepts no more, answers what was read, flushes and closes; after `deadline` it aborts the rest.
+/// Sent twice, it shortens the time if the second deadline comes first, and changes nothing else.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "DrainReport")]
 pub struct Drain {
