@@ -17,6 +17,10 @@ use serde::{
     de::{SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 
+/// What the kernel and the library take.
+const LONGEST_KEEPALIVE: Duration = Duration::from_secs(9 * 3600);
+const SOCKET_BUFFERS: std::ops::RangeInclusive<usize> = 4 * 1024..=1 << 30;
+
 /// How long a drain may take by default.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -43,7 +47,7 @@ pub(crate) struct Settings {
     /// [default: 5m].
     #[arg(long, value_name = "TIME")]
     #[serde(deserialize_with = "one")]
-    pub(crate) keepalive: Option<Switch<Time>>,
+    pub(crate) keepalive: Option<Switch<Keepalive>>,
 
     /// Longest line, in bytes without its newline, as 16384 or 16KiB. An incomplete line may need that much memory
     /// [default: 16384].
@@ -177,12 +181,12 @@ pub(crate) struct Settings {
     /// How much of a session's output the kernel may hold; off leaves it to the kernel, megabytes [default: 256KiB].
     #[arg(long, value_name = "SIZE", help_heading = MEMORY)]
     #[serde(deserialize_with = "one")]
-    pub(crate) send_buffer: Option<Switch<Size>>,
+    pub(crate) send_buffer: Option<Switch<SocketBuffer>>,
 
     /// How much of a session's input the kernel may hold; off leaves it to the kernel, megabytes [default: 256KiB].
     #[arg(long, value_name = "SIZE", help_heading = MEMORY)]
     #[serde(deserialize_with = "one")]
-    pub(crate) receive_buffer: Option<Switch<Size>>,
+    pub(crate) receive_buffer: Option<Switch<SocketBuffer>>,
 }
 
 const ADMISSION: &str = "Admission";
@@ -382,7 +386,7 @@ impl Settings {
 }
 
 /// The size of a socket's buffer; `None` leaves it to the kernel.
-fn buffer(size: Option<Switch<Size>>) -> Option<usize> {
+fn buffer(size: Option<Switch<SocketBuffer>>) -> Option<usize> {
     size.map_or(Some(DEFAULT_SOCKET_BUFFER), |size| size.on().map(|size| size.0))
 }
 
@@ -441,13 +445,36 @@ impl FromStr for Size {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Keepalive(Duration);
+
+impl FromStr for Keepalive {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let range = Duration::from_secs(1)..=LONGEST_KEEPALIVE;
+        let time = text.parse().ok().filter(|Time(time)| range.contains(time));
+        time.map(|Time(time)| Self(time)).ok_or_else(|| format!("{text:?} is no keepalive time: use 1s to 9h"))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SocketBuffer(usize);
+
+impl FromStr for SocketBuffer {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = text.parse().ok().filter(|Size(bytes)| SOCKET_BUFFERS.contains(bytes));
+        size.map(|Size(bytes)| Self(bytes)).ok_or_else(|| format!("{text:?} is no buffer size: use 4KiB to 1GiB"))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LingerBytes(u32);
 
 impl FromStr for LingerBytes {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let size = text.parse().ok().and_then(|Size(bytes)| u32::try_from(bytes).ok());
-        size.map(Self).ok_or_else(|| format!("{text:?} is no size: use at most 4GiB, as 65536, 64KiB or 1MiB"))
+        size.map(Self).ok_or_else(|| format!("{text:?} is no size: use less than 4GiB, as 65536, 64KiB or 1MiB"))
     }
 }
 

@@ -51,7 +51,7 @@ pub enum ConfigError {
         bytes: usize,
     },
     /// Less than a few sessions need.
-    #[error("memory budget is {bytes} bytes: use 1 MiB or more, or leave it out for no limit")]
+    #[error("memory budget is {bytes} bytes: use 1 MiB or more, or no budget at all")]
     MemoryBudget {
         /// What was asked for.
         bytes: usize,

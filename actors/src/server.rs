@@ -203,8 +203,10 @@ where
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let address = listener.local_addr().map_err(unusable(nowhere))?;
         listener.set_nonblocking(true).map_err(unusable(address))?;
-        // Those asked for so far, for whoever connects before the start.
-        self.options.apply(&socket2::SockRef::from(&listener)).map_err(unusable(address))?;
+        // Those asked for so far, for whoever connects before the start, which says what is wrong with them.
+        if self.options.check().is_ok() {
+            self.options.apply(&socket2::SockRef::from(&listener)).map_err(unusable(address))?;
+        }
         self.listeners.push((listener, address));
         Ok(self)
     }

@@ -480,5 +480,7 @@ async fn socket_options_that_cannot_be_meant_are_refused_before_anything_runs() 
     }
     for after in [Duration::ZERO, Duration::from_millis(999), Duration::from_secs(40_000)] {
         assert_eq!(refused(server().keepalive(Some(after))), ConfigError::Keepalive { after });
+        let before = LineServer::new(|_| Echo).keepalive(Some(after)).bind("127.0.0.1:0").unwrap();
+        assert_eq!(refused(before), ConfigError::Keepalive { after });
     }
 }
