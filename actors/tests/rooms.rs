@@ -8,7 +8,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, mpsc},
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,7 +19,7 @@ use actix_lines::{
     SessionFilter, SessionState, Transport,
 };
 use bytes::Bytes;
-use support::{Peer, Server, eventually, within};
+use support::{PATIENCE, Peer, Server, eventually, within};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// A peer that takes everything and says nothing; each write is noted, with the number of the peer.
@@ -129,7 +129,7 @@ impl Drop for Bomb {
 struct Chatter {
     room: Room,
     /// Somebody has to say something for it to go on from `block`.
-    gate: Option<Arc<std::sync::Mutex<mpsc::Receiver<()>>>>,
+    gate: Option<Gate>,
     /// Its peer is told of messages that are missing.
     tells_missed: bool,
 }
@@ -137,6 +137,42 @@ struct Chatter {
 impl Chatter {
     fn new(room: &Room) -> Self {
         Self { room: room.clone(), gate: None, tells_missed: false }
+    }
+}
+
+/// Holds up the worker of whoever waits at it.
+#[derive(Clone)]
+struct Gate {
+    is_reached: mpsc::Sender<()>,
+    is_open: Arc<Mutex<mpsc::Receiver<()>>>,
+}
+
+/// Who decides when a [`Gate`] opens.
+struct Porter {
+    reached: mpsc::Receiver<()>,
+    open: mpsc::Sender<()>,
+}
+
+impl Gate {
+    fn new() -> (Self, Porter) {
+        let ((is_reached, reached), (open, is_open)) = (mpsc::channel(), mpsc::channel());
+        (Self { is_reached, is_open: Arc::new(Mutex::new(is_open)) }, Porter { reached, open })
+    }
+
+    fn wait(&self) {
+        let _ = self.is_reached.send(());
+        let _ = self.is_open.lock().unwrap().recv();
+    }
+}
+
+impl Porter {
+    /// Waits until somebody is at the gate: from then on his worker does nothing.
+    fn expect_somebody(&self) {
+        self.reached.recv_timeout(PATIENCE).expect("somebody at the gate");
+    }
+
+    fn open(&self) {
+        self.open.send(()).expect("a gate");
     }
 }
 
@@ -177,7 +213,7 @@ impl LineHandler for Chatter {
                 // In another turn, when that has been sent. All of its worker is held up, and none of the others.
                 ctx.run_later(Duration::from_millis(1), |actor, _| {
                     if let Some(gate) = &actor.gate {
-                        let _ = gate.lock().unwrap().recv();
+                        gate.wait();
                     }
                 });
             }
@@ -337,11 +373,10 @@ async fn all_members_share_one_message() {
 
 #[actix::test]
 async fn a_worker_that_does_not_keep_up_holds_back_who_says_something_and_nothing_is_lost() {
-    let (open, gate) = mpsc::channel();
-    let gate = Arc::new(std::sync::Mutex::new(gate));
+    let (gate, porter) = Gate::new();
     let room = Room::new();
     let of = room.clone();
-    let chatter = move |_: &_| Chatter { gate: Some(Arc::clone(&gate)), ..Chatter::new(&of) };
+    let chatter = move |_: &_| Chatter { gate: Some(gate.clone()), ..Chatter::new(&of) };
     // A worker each.
     let listening = Server::start(LineServer::new(chatter.clone()).workers(1)).await;
     let server = Server::start(LineServer::new(chatter).workers(1)).await;
@@ -349,13 +384,14 @@ async fn a_worker_that_does_not_keep_up_holds_back_who_says_something_and_nothin
     // What this member does with it is not the question.
     blocked.send(b"take\nblock\n").await;
     blocked.expect(b"blocked\n").await;
+    porter.expect_somebody();
     let line = [&b"y".repeat(9999)[..], b"\n"].concat();
     // More than any kernel holds.
     let all = line.repeat(6000);
     let taken = sayer.send_until_held(&server, &all).await;
     // What it has said, what it has read, and what the kernel holds.
     assert!((1024 * 1024..all.len()).contains(&taken), "{taken} bytes taken");
-    open.send(()).unwrap();
+    porter.open();
     let mut heard = vec![0; all.len()];
     let (sent, received) = tokio::join!(
         within("the rest to be taken", sayer.stream.write_all(&all[taken..])),
@@ -371,12 +407,13 @@ async fn a_worker_that_does_not_keep_up_holds_back_who_says_something_and_nothin
     // Whoever is no session cannot be held back: what is too much is lost and counted.
     blocked.send(b"block\n").await;
     blocked.expect(b"blocked\n").await;
+    porter.expect_somebody();
     for _ in 0..1000 {
         room.say(line.clone());
     }
     let lost = room.lost();
     assert!((500..700).contains(&lost), "of 10 MB, 4 MiB are kept: {lost}");
-    open.send(()).unwrap();
+    porter.open();
     for _ in lost..1000 {
         blocked.expect(&line).await;
     }
@@ -669,11 +706,10 @@ async fn a_member_is_told_how_many_messages_are_missing_where_they_are() {
 
 #[actix::test]
 async fn members_are_told_what_their_worker_was_not_given_but_not_what_they_said_or_came_too_late_for() {
-    let (open, gate) = mpsc::channel();
-    let gate = Arc::new(std::sync::Mutex::new(gate));
+    let (gate, porter) = Gate::new();
     let room = Room::new();
     let of = room.clone();
-    let chatter = move |_: &_| Chatter { gate: Some(Arc::clone(&gate)), ..Chatter::new(&of) };
+    let chatter = move |_: &_| Chatter { gate: Some(gate.clone()), ..Chatter::new(&of) };
     // All that the worker is given fits the members' outboxes: none of it is lost there.
     let pressure = Pressure { hard: 16 << 20, ..Pressure::default() };
     let limits = Limits::builder().pressure(pressure).build().unwrap();
@@ -686,12 +722,13 @@ async fn members_are_told_what_their_worker_was_not_given_but_not_what_they_said
     let line = [&b"z".repeat(9999)[..], b"\n"].concat();
     one.send(b"block\n").await;
     one.expect(b"blocked\n").await;
+    porter.expect_somebody();
     for _ in 0..500 {
         room.say(line.clone());
     }
     let lost = room.lost() / 2;
     assert!((50..150).contains(&lost), "of 5 MB, 4 MiB are kept: {lost}");
-    open.send(()).unwrap();
+    porter.open();
     for _ in lost..500 {
         one.expect(&line).await;
         two.expect(&line).await;

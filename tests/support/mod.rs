@@ -270,7 +270,7 @@ pub struct Watch {
     unread: u64,
     /// How long they had been on a processor when it began.
     before: Duration,
-    /// How often in a row all of their threads were found asleep.
+    /// How often all of their threads were found asleep.
     asleep: u32,
 }
 
@@ -314,9 +314,10 @@ impl Watch {
         processor_time(&self.processes).saturating_sub(self.before) >= Self::BUSY
     }
 
-    /// Looks once more: whether they have done all that they can do, and either sleep or spin.
+    /// Looks once more: whether they have done all that they can do, and either sleep or spin. They may wake up now and then,
+    /// as their clocks do, and on a busy machine each time wait for a processor.
     pub fn are_done(&mut self) -> bool {
-        self.asleep = if self.are_asleep() { self.asleep + 1 } else { 0 };
+        self.asleep += u32::from(self.are_asleep());
         !self.processes.is_empty() && (self.asleep >= Self::LOOKS || self.are_busy())
     }
 }
