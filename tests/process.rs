@@ -14,10 +14,9 @@ use rustix::{
     net::{Shutdown, shutdown, sockopt::socket_acceptconn},
     process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open},
 };
-use support::{Server, address_in, converse, eventually, expect, finish, greet, offer, reserve, rest, rot13d, tr};
-
-/// For a drain that ends by what its peers do, however long they take and however much the kernel holds.
-const UNHURRIED: [&str; 6] = ["--drain-timeout", "1h", "--linger-timeout", "1h", "--linger-bytes", "1GiB"];
+use support::{
+    Server, UNHURRIED, address_in, converse, eventually, expect, finish, greet, offer, reserve, rest, rot13d, tr,
+};
 
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = rot13d();

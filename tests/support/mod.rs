@@ -24,6 +24,10 @@ use signal_hook::consts::{SIGINT, SIGQUIT};
 /// so long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// For a server whose sessions end by what their peers do, however long they take and however much the kernel holds.
+pub const UNHURRIED: [&str; 8] =
+    ["--drain-timeout", "1h", "--linger-timeout", "1h", "--linger-bytes", "1GiB", "--write-timeout", "1h"];
+
 /// `rot13d` as a process. When dropped it is killed, and none of its threads may have panicked.
 pub struct Server {
     process: Process,
@@ -218,7 +222,8 @@ impl Server {
         let mut asleep = 0;
         eventually("the server to sleep, or to use a processor", || {
             asleep += u32::from(watch.are_asleep());
-            (asleep >= Watch::LOOKS || watch.are_busy()).then_some(asleep >= Watch::LOOKS)
+            let is_so = asleep >= 4 * Watch::LOOKS;
+            (is_so || watch.are_busy()).then_some(is_so)
         })
     }
 }
@@ -275,8 +280,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Asleep so often is not asleep by chance.
-    const LOOKS: u32 = 20;
+    /// Asleep so often is not asleep by chance. One look would do: whoever has something to do is awake from when it comes.
+    const LOOKS: u32 = 5;
     /// Who was on a processor for so long has done what there was to do.
     const BUSY: Duration = Duration::from_millis(100);
 
