@@ -8,8 +8,8 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use actix_lines::{
     ConfigError, Connection, DEFAULT_BACKLOG, DEFAULT_KEEPALIVE, DEFAULT_MAX_LINE, DEFAULT_SOCKET_BUFFER, Framing,
-    Limits, LimitsBuilder, LineHandler, LineServer, MAX_LINE_LIMIT, MAX_WORKERS, OverLimit, Overlong, Prefix, Rate,
-    RateLimit, SourcePrefix, Watermarks,
+    Limits, LimitsBuilder, LineHandler, LineServer, MAX_LINE_LIMIT, MAX_WORKERS, OverLimit, Overlong, Prefix, Pressure,
+    Rate, RateLimit, SourcePrefix, Watermarks,
 };
 use clap::{Args, Command, ValueEnum};
 use serde::{
@@ -23,6 +23,9 @@ const SOCKET_BUFFERS: std::ops::RangeInclusive<usize> = 4 * 1024..=1 << 30;
 
 /// How long a drain may take by default.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest time that the library's clocks tell.
+const LONGEST_TIME: Duration = Duration::from_secs(24 * 24 * 3600);
 
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -373,7 +376,14 @@ impl Settings {
         if let Some(budget) = self.memory_budget {
             limits = limits.memory_budget(budget.on().map(|size| size.0));
         }
-        limits.outbox(marks).allow(self.allow.iter().copied()).deny(self.deny.iter().copied()).build()
+        // Nothing is pushed here but a goodbye: no reason for a limit of its own.
+        let pressure = Pressure { hard: Pressure::default().hard.max(marks.high), ..Pressure::default() };
+        limits
+            .outbox(marks)
+            .pressure(pressure)
+            .allow(self.allow.iter().copied())
+            .deny(self.deny.iter().copied())
+            .build()
     }
 
     pub(crate) fn drain(&self) -> actix_lines::Drain {
@@ -427,9 +437,9 @@ pub(crate) struct Time(Duration);
 impl FromStr for Time {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        humantime::parse_duration(text)
-            .map(Self)
-            .map_err(|_| format!("{text:?} is no time: write it as 500ms, 10s or 2h"))
+        let time = humantime::parse_duration(text)
+            .map_err(|_| format!("{text:?} is no time: write it as 500ms, 10s or 2h"))?;
+        if time > LONGEST_TIME { Err(format!("{text} is too long: use at most 24 days")) } else { Ok(Self(time)) }
     }
 }
 

@@ -120,6 +120,10 @@ fn settings_that_cannot_be_meant_are_said_with_code_2_wherever_they_stand() {
         (&["--write-high", "1KiB"][..], "use a low one under the high one"),
         (&["--idle-timeout", "100ms"], "idle timeout is 100ms: use 1 s to 24 days, or none"),
         (&["--memory-budget", "1KiB"], "memory budget is 1024 bytes: use 1 MiB or more"),
+        (&["--write-high", "4GiB"], "high watermark of an outbox is 4294967296 bytes: use at most 1 GiB"),
+        (&["--drain-timeout", "25days"], "25days is too long: use at most 24 days"),
+        (&["--linger-timeout", "1year"], "1year is too long: use at most 24 days"),
+        (&["--deny", "::ffff:10.0.0.0/8"], "write a network of IPv4 as 10.0.0.0/8"),
         (&["--config", "no-such-file.toml"], "cannot read no-such-file.toml: "),
         (&["--refuse-line", &"x".repeat(2000)], "the refuse line has 2002 bytes: use at most 1024"),
         (&["--deny", "everybody"], "is no address or network: write it as 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32"),
@@ -130,6 +134,9 @@ fn settings_that_cannot_be_meant_are_said_with_code_2_wherever_they_stand() {
     }
     let good = ["--idle-timeout", "off", "--accept-rate", "100/500", "--max-line", "64KiB", "--source-prefix", "24,48"];
     assert_eq!(check(&good), (Some(0), String::new()));
+    let edges =
+        ["--write-high", "1GiB", "--linger-timeout", "0s", "--max-age", "24days", "--deny", "::ffff:10.0.0.0/104"];
+    assert_eq!(check(&edges), (Some(0), String::new()));
 }
 
 #[test]

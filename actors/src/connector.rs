@@ -5,6 +5,7 @@
 //! Not here: how several addresses are tried (`race`), what a session is (`context`).
 
 use std::{
+    cell::RefCell,
     fmt,
     future::Future,
     io,
@@ -19,6 +20,7 @@ use std::{
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture,
+    dev::{MessageResponse, OneshotSender},
     fut::wrap_future,
 };
 use futures::FutureExt;
@@ -45,6 +47,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After how long a silence the peer's machine is asked whether it is still there, by default.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// For how many who wait for a session there is room before the list of them is looked through.
+const LEAST_ASKERS: usize = 16;
 
 /// How long a connector waits between two attempts: a random time up to a ceiling, which is `initial` at first and grows
 /// with each attempt. A connection that has lasted for `max` starts over from `initial`.
@@ -241,7 +246,7 @@ impl<A: LineHandler> ConnectorBuilder<A> {
             attempt: 1,
             connections: 0,
             live: None,
-            waiting: Vec::new(),
+            waiting: Askers::default(),
             disconnecting: None,
         };
         Ok(connector.start())
@@ -366,8 +371,7 @@ pub struct Connector<A: LineHandler> {
     attempt: u32,
     connections: u64,
     live: Option<Live<A>>,
-    /// Who waits for the next session.
-    waiting: Vec<oneshot::Sender<Addr<A>>>,
+    waiting: Askers<A>,
     /// Who waits for the end, once it has been asked for.
     disconnecting: Option<Vec<oneshot::Sender<CloseReport>>>,
 }
@@ -456,7 +460,7 @@ impl<A: LineHandler> Connector<A> {
         let worker = worker::standalone(self.limits);
         let (session, slot, report) = Session::start_watched(&worker, transport, &connection, self.framing, actor);
         log::info!("connected to {} at {peer}: session {}", Escaped(&self.way.target), connection.id);
-        self.waiting.drain(..).for_each(|asker| drop(asker.send(session.clone())));
+        self.waiting.answer(Some(&session));
         self.live = Some(Live { session, id: connection.id, peer, worker, slot });
         self.tell_connected();
         ctx.spawn(wrap_future::<_, Self>(report).map(|report, connector, ctx| match report {
@@ -509,6 +513,7 @@ impl<A: LineHandler> Connector<A> {
     }
 
     fn retry(&mut self, wait: Option<Duration>, ctx: &mut Context<Self>) {
+        self.waiting.forget_the_gone();
         let Some(wait) = wait else {
             log::error!("giving up on {} after {} attempts", Escaped(&self.way.target), self.attempt);
             return self.end(&ConnectorEvent::GaveUp { attempts: self.attempt }, ctx);
@@ -630,19 +635,92 @@ impl Disconnect {
 }
 
 impl<A: LineHandler> Handler<GetSession<A>> for Connector<A> {
-    type Result = ResponseFuture<Option<Addr<A>>>;
+    type Result = SessionAnswer<A>;
 
     fn handle(&mut self, GetSession { wait, .. }: GetSession<A>, _: &mut Self::Context) -> Self::Result {
-        let (sender, receiver) = oneshot::channel();
         match &self.live {
             // Nothing more can be written to it.
-            _ if self.disconnecting.is_some() => {}
+            _ if self.disconnecting.is_some() => SessionAnswer::Now(None),
             // Its report may be on its way here.
-            Some(live) if live.session.connected() => drop(sender.send(live.session.clone())),
-            _ if wait => self.waiting.push(sender),
-            _ => {}
+            Some(live) if live.session.connected() => SessionAnswer::Now(Some(live.session.clone())),
+            _ if wait => SessionAnswer::Later(self.waiting.clone()),
+            _ => SessionAnswer::Now(None),
         }
-        Box::pin(async move { receiver.await.ok() })
+    }
+}
+
+/// The answer to a [`GetSession`].
+///
+/// Not a future: that would be kept until there is a session, whether the asker still waits for it or not.
+pub enum SessionAnswer<A: LineHandler> {
+    /// At once.
+    Now(Option<Addr<A>>),
+    /// When there is a session, or there will be none.
+    Later(Askers<A>),
+}
+
+impl<A: LineHandler> MessageResponse<Connector<A>, GetSession<A>> for SessionAnswer<A> {
+    fn handle(self, _: &mut Context<Connector<A>>, asker: Option<Asker<A>>) {
+        let Some(asker) = asker else { return };
+        match self {
+            Self::Now(session) => drop(asker.send(session)),
+            Self::Later(askers) => askers.add(asker),
+        }
+    }
+}
+
+/// Where an answer to [`GetSession`] goes.
+type Asker<A> = OneshotSender<Option<Addr<A>>>;
+
+/// Those who wait for the next session of a connector. A clone is the same list.
+pub struct Askers<A: LineHandler>(Rc<RefCell<Vec<Asker<A>>>>);
+
+impl<A: LineHandler> Askers<A> {
+    /// Adds one. The gone are forgotten whenever the list would grow: it is at most twice as long as those who wait are
+    /// many.
+    fn add(&self, asker: Asker<A>) {
+        let is_full = {
+            let askers = self.0.borrow();
+            askers.len() == askers.capacity()
+        };
+        if is_full {
+            self.forget_the_gone();
+            let mut askers = self.0.borrow_mut();
+            let more = askers.len().max(LEAST_ASKERS);
+            askers.reserve_exact(more);
+        }
+        self.0.borrow_mut().push(asker);
+    }
+
+    fn forget_the_gone(&self) {
+        let mut askers = self.0.borrow_mut();
+        askers.retain(|asker| !asker.is_closed());
+        askers.shrink_to_fit();
+    }
+
+    /// Tells all of them what comes of it.
+    fn answer(&self, session: Option<&Addr<A>>) {
+        let askers = self.0.take();
+        askers.into_iter().for_each(|asker| drop(asker.send(session.cloned())));
+    }
+}
+
+impl<A: LineHandler> Clone for Askers<A> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<A: LineHandler> Default for Askers<A> {
+    fn default() -> Self {
+        Self(Rc::default())
+    }
+}
+
+/// However it ended: there will be no session.
+impl<A: LineHandler> Drop for Connector<A> {
+    fn drop(&mut self) {
+        self.waiting.answer(None);
     }
 }
 
@@ -662,7 +740,7 @@ impl<A: LineHandler> Handler<Disconnect> for Connector<A> {
 
     fn handle(&mut self, Disconnect { deadline }: Disconnect, ctx: &mut Self::Context) -> Self::Result {
         let (sender, receiver) = oneshot::channel();
-        self.waiting.clear();
+        self.waiting.answer(None);
         match &self.live {
             // An attempt, or the wait for one, is dropped with the actor's other futures.
             None => self.end(&ConnectorEvent::Disconnected, ctx),
@@ -714,6 +792,50 @@ mod tests {
             assert!(!is_address(bad), "{bad}");
         }
         assert!(!is_address("127.0.0.1:0"));
+    }
+
+    /// How many are kept who wait for a session, gone or not.
+    #[derive(Message)]
+    #[rtype(result = "usize")]
+    struct CountAskers;
+
+    impl Handler<CountAskers> for Connector<crate::Rot13> {
+        type Result = usize;
+        fn handle(&mut self, _: CountAskers, _: &mut Self::Context) -> usize {
+            self.waiting.0.borrow().len()
+        }
+    }
+
+    #[actix::test]
+    async fn those_who_wait_for_a_session_no_longer_are_forgotten_by_the_next_who_ask_and_by_the_next_attempt() {
+        tokio::time::pause();
+        let fails = |_| async { Err(io::ErrorKind::NotFound.into()) };
+        let connector = Connector::builder("nothing", |_, _| crate::Rot13)
+            .resolver(fails)
+            .backoff(Backoff { initial: Duration::from_secs(600), factor: 1, max: Duration::from_secs(600) })
+            .start()
+            .unwrap();
+        let ask = || connector.send(GetSession::when_connected());
+        let mut patient: Vec<_> = (0..100).map(|_| Box::pin(ask())).collect();
+        for asker in &mut patient {
+            assert!(asker.as_mut().now_or_never().is_none());
+        }
+        for _ in 0..5_000 {
+            assert!(tokio::time::timeout(Duration::ZERO, ask()).await.is_err());
+            assert!(connector.send(CountAskers).await.unwrap() <= 2 * patient.len() + LEAST_ASKERS);
+        }
+        // By no more than attempts that fail: all but those who wait.
+        let attempts = async {
+            while connector.send(CountAskers).await.unwrap() > patient.len() {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(86_400), attempts).await.expect("an attempt");
+        // These are told that there will be none.
+        connector.send(Disconnect::within(Duration::ZERO)).await.unwrap();
+        for asker in patient {
+            assert!(asker.await.unwrap().is_none());
+        }
     }
 
     #[actix::test]

@@ -419,10 +419,17 @@ where
     /// Sets what becomes of bytes that its peer does not read, for this session instead of
     /// [`LimitsBuilder::pressure`](crate::LimitsBuilder::pressure): best from
     /// [`opened`](LineHandler::opened).
-    pub fn set_pressure(&mut self, pressure: Pressure) {
+    ///
+    /// # Errors
+    /// As [`LimitsBuilder::pressure`](crate::LimitsBuilder::pressure); then nothing changes. But a hard limit under the
+    /// high watermark is none: an operator may move that at any time. Pushes are held to it then, and what the session
+    /// writes itself to the watermark.
+    pub fn set_pressure(&mut self, pressure: Pressure) -> Result<(), ConfigError> {
+        pressure.check(0)?;
         if !self.has(flag::DONE) {
             self.worker.slot(self.slot, |slot| slot.set_pressure(pressure));
         }
+        Ok(())
     }
 
     /// Sets how fast this session may be read, instead of

@@ -126,6 +126,53 @@ pub enum ConfigError {
         /// What was asked for.
         after: Duration,
     },
+    /// More than an outbox's length is counted to.
+    #[error("{limit} is {bytes} bytes: use at most 1 GiB")]
+    OutboxBytes {
+        /// Which one.
+        limit: &'static str,
+        /// What was asked for.
+        bytes: usize,
+    },
+    /// An outbox would be full before its session stops reading.
+    #[error("hard limit of an outbox is {hard} bytes, under its high watermark of {high}: use that much or more")]
+    HardLimit {
+        /// What was asked for, in bytes.
+        hard: usize,
+        /// The watermark, in bytes.
+        high: usize,
+    },
+    /// No outbox would reach its soft limit before the hard one.
+    #[error("soft limit of an outbox is {soft} bytes, over its hard limit of {hard}: use that much or less")]
+    SoftLimit {
+        /// What was asked for, in bytes.
+        soft: usize,
+        /// The hard limit, in bytes.
+        hard: usize,
+    },
+    /// Longer than the clock can tell.
+    #[error("{limit} is {time:?}: use at most 24 days")]
+    TooLong {
+        /// Which one.
+        limit: &'static str,
+        /// What was asked for.
+        time: Duration,
+    },
+    /// Every wait would end its session, or none ever.
+    #[error("wait timeout is {timeout:?}: use 1 s to 24 days")]
+    WaitTimeout {
+        /// What was asked for.
+        timeout: Duration,
+    },
+    /// It begins with an IPv4 address, written as one of IPv6, and covers more than all of IPv4.
+    #[error(
+        "{text:?} is an IPv4 address in IPv6 notation with less than 96 bits: write a network of IPv4 as 10.0.0.0/8, all \
+         of it as 0.0.0.0/0, and all of IPv6 as ::/0"
+    )]
+    MappedPrefix {
+        /// As it was given.
+        text: String,
+    },
 }
 
 impl From<ConfigError> for io::Error {

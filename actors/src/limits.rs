@@ -44,6 +44,9 @@ const SMALLEST_BUDGET: usize = 1024 * 1024;
 pub(crate) const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 24 * 3600);
 
+/// The most that an outbox may be asked to hold: its length is counted in 32 bits, and a turn may add to it.
+const MOST_OUTBOX: usize = 1 << 30;
+
 /// When a session stops reading because its peer does. Unit: bytes not yet taken by the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {
@@ -67,9 +70,10 @@ impl Default for Watermarks {
 pub struct Pressure {
     /// What happens at the hard limit. Default: [`PressurePolicy::DropNewest`].
     pub policy: PressurePolicy,
-    /// How many bytes an outbox may hold with what is pushed to it. Unit: bytes. Default: 1 MiB.
+    /// How many bytes an outbox may hold with what is pushed to it. Unit: bytes, at most 1 GiB; no less than the high
+    /// watermark. Default: 1 MiB.
     pub hard: usize,
-    /// With more than this for so long the session is cut, whatever the policy. Default: none.
+    /// With more than this for so long the session is cut, whatever the policy. No more than the hard limit. Default: none.
     pub soft: Option<SoftLimit>,
 }
 
@@ -78,7 +82,8 @@ pub struct Pressure {
 pub struct SoftLimit {
     /// Bytes in the outbox.
     pub bytes: usize,
-    /// How long it may hold more than these; looked at within half a second.
+    /// How long it may hold more than these; looked at within half a second. Zero is no longer than that; 24 days is the
+    /// most.
     pub time: Duration,
 }
 
@@ -92,8 +97,32 @@ pub enum PressurePolicy {
     /// handler writes is not. It is told how many: [`LineHandler::missed`](crate::LineHandler::missed). The default.
     #[default]
     DropNewest,
-    /// It is taken all the same; the session reads nothing from its peer meanwhile. For pushes that something else bounds.
+    /// It is taken all the same; the session reads nothing from its peer meanwhile. For pushes that something else bounds:
+    /// an outbox is counted up to 4 GiB.
     PauseReader,
+}
+
+impl Pressure {
+    /// Whether it can work beside the high watermark `high`.
+    pub(crate) fn check(&self, high: usize) -> Result<(), ConfigError> {
+        let Self { hard, soft, .. } = *self;
+        if hard < high {
+            return Err(ConfigError::HardLimit { hard, high });
+        }
+        if hard > MOST_OUTBOX {
+            return Err(ConfigError::OutboxBytes { limit: "hard limit of an outbox", bytes: hard });
+        }
+        let Some(SoftLimit { bytes: soft, time }) = soft else { return Ok(()) };
+        if soft > hard {
+            return Err(ConfigError::SoftLimit { soft, hard });
+        }
+        check_length("time above the soft limit of an outbox", time)
+    }
+}
+
+/// Whether the clock can tell a time so long; `limit` names it.
+fn check_length(limit: &'static str, time: Duration) -> Result<(), ConfigError> {
+    if time > LONGEST_TIMEOUT { Err(ConfigError::TooLong { limit, time }) } else { Ok(()) }
 }
 
 impl Default for Pressure {
@@ -105,9 +134,11 @@ impl Default for Pressure {
 /// How often something may happen: a bucket that holds `burst` and is filled with `per_second`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many a second in the long run.
+    /// How many a second in the long run, however small the burst is.
     pub per_second: u32,
-    /// How many at once after a rest.
+    /// How many at once after a rest. Buckets are looked at now and then, and one that held less than comes in between would
+    /// lower the rate; so one of a session holds at least what it is filled with at once (250 ms, if its worker is on time),
+    /// one of a [`RateGroup`](crate::RateGroup) what comes in half a second, that of accepts what comes in 2 ms more.
     pub burst: u32,
 }
 
@@ -389,7 +420,8 @@ impl LimitsBuilder {
     /// Sets when a session stops reading because its peer does. Default: 16 KiB and 64 KiB.
     ///
     /// # Errors
-    /// [`build`](Self::build) returns [`ConfigError::Watermarks`] unless `low < high`.
+    /// [`build`](Self::build) returns [`ConfigError::Watermarks`] unless `low < high`, and [`ConfigError::OutboxBytes`] above
+    /// 1 GiB. Over 1 MiB the hard limit of [`pressure`](Self::pressure) has to be raised, too.
     ///
     /// # Source
     /// Terms: libevent's `bufferevent_setwatermark`.
@@ -402,6 +434,11 @@ impl LimitsBuilder {
     /// Default: [`Pressure::default`].
     ///
     /// Answers to lines are not held to it: a session is given no lines while its outbox is above the high watermark.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ConfigError::HardLimit`] for a hard limit under the high watermark,
+    /// [`ConfigError::OutboxBytes`] above 1 GiB, [`ConfigError::SoftLimit`] for a soft limit over the hard one, and
+    /// [`ConfigError::TooLong`] for a time above it of over 24 days.
     pub fn pressure(mut self, pressure: Pressure) -> Self {
         self.limits.session.pressure = pressure;
         self
@@ -410,7 +447,11 @@ impl LimitsBuilder {
     /// Sets how long we read and discard after our FIN before we close anyway. Default: 5 s.
     ///
     /// Closed at once, the kernel would answer a peer's unread bytes with a reset, and a reset destroys replies on their
-    /// way. A session that never wrote anything has none, and does not linger.
+    /// way. A session that never wrote anything has none, and does not linger. Zero is possible, for whoever does not mind:
+    /// the socket is then closed within half a second of our FIN.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ConfigError::TooLong`] above 24 days.
     pub fn linger_timeout(mut self, timeout: Duration) -> Self {
         self.limits.session.linger_timeout = timeout;
         self
@@ -430,6 +471,10 @@ impl LimitsBuilder {
     /// Sets how long a `ctx.wait` future may take before its session is closed. Default: 30 s.
     ///
     /// A session that waits hears neither its peer nor its mailbox, so a wait that never ends would hold it for ever.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ConfigError::WaitTimeout`] unless it is 1 s to 24 days: deadlines are met within a
+    /// second, and a wait that must take no time is better none.
     pub fn wait_timeout(mut self, timeout: Duration) -> Self {
         self.limits.session.wait_timeout = timeout;
         self
@@ -442,7 +487,8 @@ impl LimitsBuilder {
     /// [`CloseReason::IdleTimeout`](crate::CloseReason::IdleTimeout).
     ///
     /// # Errors
-    /// [`build`](Self::build) returns [`ConfigError::Timeout`] for less than a second: deadlines are met within one.
+    /// [`build`](Self::build) returns [`ConfigError::Timeout`] for less than a second, as deadlines are met within one, and
+    /// for more than 24 days.
     pub fn idle_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.limits.session.idle_timeout = timeout;
         self
@@ -512,6 +558,10 @@ impl LimitsBuilder {
         if low >= high {
             return Err(ConfigError::Watermarks { low, high });
         }
+        if high > MOST_OUTBOX {
+            return Err(ConfigError::OutboxBytes { limit: "high watermark of an outbox", bytes: high });
+        }
+        session.pressure.check(high)?;
         if admission.max_sessions == 0 {
             return Err(ConfigError::MaxSessions);
         }
@@ -548,6 +598,11 @@ impl LimitsBuilder {
                 return Err(ConfigError::Timeout { limit, timeout });
             }
         }
+        let timeout = session.wait_timeout;
+        if !(SHORTEST_TIMEOUT..=LONGEST_TIMEOUT).contains(&timeout) {
+            return Err(ConfigError::WaitTimeout { timeout });
+        }
+        check_length("linger timeout", session.linger_timeout)?;
         Ok(self.limits)
     }
 }

@@ -138,7 +138,7 @@ impl LineHandler for Puppet {
             "enter" => ctx.join(&self.world.rooms[amount % self.world.rooms.len()]),
             "exit" => ctx.leave(&self.world.rooms[amount % self.world.rooms.len()]),
             "say" => ctx.say(&self.world.rooms[amount % self.world.rooms.len()], vec![b's'; amount]),
-            "pressure" => ctx.set_pressure(pressure(&mut self.world.rng.borrow_mut())),
+            "pressure" => ctx.set_pressure(pressure(&mut self.world.rng.borrow_mut())).unwrap(),
             "raw" => ctx.raw(amount as u64),
             "half" => ctx.half_close(),
             "drain" => ctx.drain(),
@@ -397,8 +397,8 @@ async fn run(seed: u64) {
     let patience = if is_lifted {
         // All that holds sessions back but peers that do not read, whose bytes have room now.
         let lifted = Limits::builder()
-            .outbox(Watermarks { low: 1 << 30, high: 2 << 30 })
-            .pressure(Pressure { hard: 2 << 30, ..Pressure::default() })
+            .outbox(Watermarks { low: (1 << 30) - 1, high: 1 << 30 })
+            .pressure(Pressure { hard: 1 << 30, ..Pressure::default() })
             .idle_timeout(None)
             .line_timeout(None)
             .write_timeout(None)

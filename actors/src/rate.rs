@@ -22,6 +22,13 @@ const MIN_SHARE_BYTES: u64 = 64;
 
 const NANOS: u64 = 1_000_000_000;
 
+/// What a group's bucket holds at least: what comes in this part of a second. Its members look at it at each sweep of
+/// their workers, every 250 ms if these are on time, and a burst of less than comes meanwhile would lower the rate.
+const LEAST_PART: u32 = 2;
+
+/// The clock of a group when the group is made: a bucket that was empty at 0 is full by then, at any rate and burst.
+const CLOCK_BEGIN: u64 = (1 << 32) * NANOS;
+
 /// How fast something may be read: bytes, lines, both or neither. The default is neither.
 ///
 /// ```
@@ -98,14 +105,18 @@ impl Allowance {
 
     /// Adds what the time from `last` to `now` is worth, both in milliseconds of one clock. Over many calls no fraction
     /// is lost, as each adds the difference of two sums.
+    ///
+    /// A bucket holds its burst, but also what that time was worth, up to a second's: or a burst of less than comes between
+    /// two calls would lower the rate.
     pub(crate) fn refill(&mut self, limit: &RateLimit, last: u32, now: u32) {
         let elapsed = now.wrapping_sub(last);
         for unit in [Unit::Bytes, Unit::Lines] {
             let Some(Rate { per_second, burst }) = limit.of(unit) else { continue };
-            let sum = |at: u64| at * u64::from(per_second) / 1000;
+            let sum = |at: u64| u128::from(at) * u128::from(per_second) / 1000;
             let earned = sum(u64::from(last) + u64::from(elapsed)) - sum(u64::from(last));
+            let earned = u32::try_from(earned).unwrap_or(u32::MAX);
             let left = self.of(unit);
-            *left = left.saturating_add(u32::try_from(earned).unwrap_or(u32::MAX)).min(burst);
+            *left = left.saturating_add(earned).min(burst.max(earned.min(per_second)));
         }
     }
 
@@ -122,8 +133,16 @@ impl Allowance {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Grant {
     pub(crate) amount: usize,
-    /// It was taken from a group, which is to be given back what is not used.
+    /// It was taken from a group, which is to be given back what is not used. When it is used up the other members come
+    /// first.
     pub(crate) of_group: bool,
+}
+
+impl Grant {
+    /// That of a session's own rate, or without one.
+    pub(crate) fn own(amount: usize) -> Self {
+        Self { amount, of_group: false }
+    }
 }
 
 /// Sessions that are read no faster together than one limit says, as libevent's `bufferevent_rate_limit_group`: all of a
@@ -212,7 +231,8 @@ impl RateGroup {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.0.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        // It overflows in 448 years.
+        CLOCK_BEGIN + self.0.epoch.elapsed().as_nanos() as u64
     }
 }
 
@@ -242,14 +262,14 @@ impl Member {
     }
 
     /// Takes up to `wanted` of what the group has; with nothing left the member waits.
-    pub(crate) fn take(&mut self, unit: Unit, wanted: usize) -> usize {
+    pub(crate) fn take(&mut self, unit: Unit, wanted: usize) -> Grant {
         self.set_waiting(false);
         let (bucket, least) = self.group.bucket(unit);
         let sharers = self.group.0.waiting.load(Relaxed) as u64 + 1;
         let granted = bucket.take(wanted as u64, sharers, least, self.group.now());
         self.set_waiting(granted == 0);
         self.granted = usize::try_from(granted).unwrap_or(wanted);
-        self.granted
+        Grant { amount: self.granted, of_group: true }
     }
 
     pub(crate) fn give_back(&self, unit: Unit, unused: usize) {
@@ -278,17 +298,15 @@ impl Drop for Member {
 struct Bucket {
     /// What fills it a second in the upper half, what it holds in the lower one; 0 is no limit.
     rate: AtomicU64,
-    /// When it will be full, in nanoseconds since the group was made.
-    full_at: AtomicU64,
+    /// When it was empty, in nanoseconds of the group's clock; since then nothing was taken.
+    empty_at: AtomicU64,
 }
 
 impl Bucket {
     fn set(&self, rate: Option<Rate>, now: u64) {
         self.rate.store(rate.map_or(0, |rate| u64::from(rate.per_second) << 32 | u64::from(rate.burst)), Relaxed);
-        if let Some(rate) = rate {
-            // At worst it is empty: what was spent at another rate may have been more than this bucket holds.
-            self.full_at.fetch_min(now + burst_time(rate), Relaxed);
-        }
+        // At worst it is empty: what was spent at another rate may have been more than this bucket holds.
+        self.empty_at.fetch_min(now, Relaxed);
     }
 
     fn rate(&self) -> Option<Rate> {
@@ -298,17 +316,16 @@ impl Bucket {
 
     /// Takes up to `wanted`, no more than the share of one of `sharers`, but `least` if there is as much.
     fn take(&self, wanted: u64, sharers: u64, least: u64, now: u64) -> u64 {
-        let Some(rate) = self.rate() else { return wanted };
-        let burst_time = burst_time(rate);
-        let per_second = u64::from(rate.per_second);
+        let Some(Rate { per_second, burst }) = self.rate() else { return wanted };
+        let most = u64::from(burst.max(per_second / LEAST_PART));
+        let full_after = time_for(most, per_second);
         let mut granted = 0;
-        let took = self.full_at.fetch_update(Relaxed, Relaxed, |full_at| {
-            // Never fuller than full, nor emptier than empty.
-            let full_at = full_at.clamp(now, now + burst_time);
-            let left = u128::from(now + burst_time - full_at) * u128::from(per_second) / u128::from(NANOS);
-            let left = u64::try_from(left).unwrap_or(u64::MAX);
+        let took = self.empty_at.fetch_update(Relaxed, Relaxed, |empty_at| {
+            let filled_for = now.saturating_sub(empty_at).min(full_after);
+            let left = u128::from(filled_for) * u128::from(per_second) / u128::from(NANOS);
+            let left = u64::try_from(left).unwrap_or(u64::MAX).min(most);
             granted = wanted.min((left / sharers).max(least.min(left)));
-            (granted > 0).then(|| full_at + (granted * NANOS).div_ceil(per_second))
+            (granted > 0).then(|| now - filled_for + time_for(granted, per_second))
         });
         took.map_or(0, |_| granted)
     }
@@ -318,14 +335,14 @@ impl Bucket {
             && unused > 0
         {
             let time = unused * NANOS / u64::from(per_second);
-            let _ = self.full_at.fetch_update(Relaxed, Relaxed, |full_at| Some(full_at.saturating_sub(time)));
+            let _ = self.empty_at.fetch_update(Relaxed, Relaxed, |empty_at| Some(empty_at.saturating_sub(time)));
         }
     }
 }
 
-/// How long it takes to fill a bucket, in nanoseconds. At most 2^32 seconds: it fits.
-fn burst_time(rate: Rate) -> u64 {
-    u64::from(rate.burst) * NANOS / u64::from(rate.per_second)
+/// How long it takes until so many have come, at most 2^32 of them, in nanoseconds. It fits: that is 2^32 seconds at most.
+fn time_for(amount: u64, per_second: u32) -> u64 {
+    (amount * NANOS).div_ceil(u64::from(per_second))
 }
 
 #[cfg(test)]
@@ -379,28 +396,64 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_below_what_comes_between_two_looks_lowers_no_rate() {
+        for (per_second, burst) in [(100, 10), (100, 1), (7, 1), (1_000_000, 1), (u32::MAX, 1)] {
+            let limit = limit(per_second, burst);
+            let (mut allowance, bucket) = (Allowance::full(&limit), Bucket::default());
+            bucket.set(limit.bytes, CLOCK_BEGIN);
+            let (mut allowed, mut taken) = (0, 0);
+            // Not each time on time, and for longer than the sweep's clock lasts before it wraps.
+            let mut last = u32::MAX - 100_000;
+            for elapsed in (0..1000).map(|nth| 250 + nth % 50) {
+                let left = allowance.left(&limit, Unit::Bytes, 0) as u64;
+                allowance.spend(Unit::Bytes, left);
+                allowed += left;
+                allowance.refill(&limit, last, last.wrapping_add(elapsed));
+                last = last.wrapping_add(elapsed);
+                let now = CLOCK_BEGIN + u64::from(last.wrapping_sub(u32::MAX - 100_000)) * 1_000_000;
+                taken += bucket.take(u64::MAX, 1, 1, now);
+            }
+            let seconds = (0..1000).map(|nth| u64::from(250_u32 + nth % 50)).sum::<u64>() as f64 / 1000.0;
+            let due = seconds * f64::from(per_second);
+            for got in [allowed, taken] {
+                let error = (got as f64 - due).abs();
+                // The last tick, the burst, and a second's worth to begin with.
+                let slack = 2.0 * f64::from(per_second) + f64::from(burst);
+                assert!(error <= slack, "{per_second}/{burst}: {got} instead of {due}");
+            }
+            // However long nobody looked, a second's worth is the most.
+            assert_eq!(bucket.take(u64::MAX, 1, 1, CLOCK_BEGIN + 7200 * NANOS), u64::from(burst.max(per_second / 2)));
+            allowance.refill(&limit, 0, 3_600_000);
+            assert_eq!(allowance.left(&limit, Unit::Bytes, 0), per_second as usize);
+        }
+    }
+
+    #[test]
     fn a_bucket_gives_its_burst_then_its_rate() {
         let bucket = Bucket::default();
-        assert_eq!(bucket.take(1 << 40, 1, 1, 5), 1 << 40, "no limit");
-        bucket.set(Some(Rate { per_second: 1000, burst: 500 }), 0);
-        assert_eq!(bucket.take(10_000, 1, 1, 0), 500);
-        assert_eq!(bucket.take(10_000, 1, 1, 0), 0);
-        assert_eq!(bucket.take(10_000, 1, 1, NANOS / 10), 100);
-        assert_eq!(bucket.take(10, 1, 1, NANOS / 5), 10);
+        let take = |wanted, now| bucket.take(wanted, 1, 1, CLOCK_BEGIN + now);
+        let set = |per_second, burst, now| bucket.set(Some(Rate { per_second, burst }), CLOCK_BEGIN + now);
+        assert_eq!(take(1 << 40, 5), 1 << 40, "no limit");
+        set(1000, 500, 0);
+        assert_eq!(take(10_000, 0), 500);
+        assert_eq!(take(10_000, 0), 0);
+        assert_eq!(take(10_000, NANOS / 10), 100);
+        assert_eq!(take(10, NANOS / 5), 10);
         bucket.give_back(10);
-        assert_eq!(bucket.take(10_000, 1, 1, NANOS / 5), 100);
-        assert_eq!(bucket.take(10_000, 1, 1, 100 * NANOS), 500, "no more than the burst after a rest");
-        bucket.set(Some(Rate { per_second: 1_000_000, burst: 10 }), 100 * NANOS);
-        assert_eq!(bucket.take(10_000, 1, 1, 100 * NANOS + 10_000), 10, "what was spent at another rate is not owed");
+        assert_eq!(take(10_000, NANOS / 5), 100);
+        assert_eq!(take(10_000, 100 * NANOS), 500, "no more than the burst after a rest");
+        set(1_000_000, 10, 100 * NANOS);
+        assert_eq!(take(10_000, 100 * NANOS + 10_000), 10, "what was spent at another rate is not owed");
     }
 
     #[test]
     fn those_who_wait_for_a_bucket_share_it_evenly() {
         let bucket = Bucket::default();
-        bucket.set(Some(Rate { per_second: 1000, burst: 1000 }), 0);
-        let shares: Vec<_> = (1..=10).rev().map(|sharers| bucket.take(u64::MAX >> 32, sharers, 64, 0)).collect();
+        bucket.set(Some(Rate { per_second: 1000, burst: 1000 }), CLOCK_BEGIN);
+        let take = |wanted, sharers, least, now| bucket.take(wanted, sharers, least, CLOCK_BEGIN + now);
+        let shares: Vec<_> = (1..=10).rev().map(|sharers| take(u64::MAX >> 32, sharers, 64, 0)).collect();
         assert_eq!(shares, [100; 10]);
-        assert_eq!(bucket.take(1000, 1000, 64, NANOS), 64, "no share is smaller than the least");
-        assert_eq!(bucket.take(1000, 1000, 2000, NANOS), 936, "unless no more is left");
+        assert_eq!(take(1000, 1000, 64, NANOS), 64, "no share is smaller than the least");
+        assert_eq!(take(1000, 1000, 2000, NANOS), 936, "unless no more is left");
     }
 }

@@ -15,12 +15,16 @@ use crate::ConfigError;
 
 /// A network of addresses, as `192.0.2.0/24` or `2001:db8::/32`; an address alone is a network of one.
 ///
+/// An IPv4 address is the same in either notation, and so is a network: `::ffff:192.0.2.0/120` is `192.0.2.0/24`. An IPv4
+/// address is none of IPv6: `::/0` is all of IPv6 and nothing of IPv4, of which `0.0.0.0/0` is all.
+///
 /// ```
 /// use actix_lines::Prefix;
 ///
 /// let network: Prefix = "192.0.2.0/24".parse()?;
 /// assert!(network.contains("192.0.2.7".parse().unwrap()));
 /// assert!(network.contains("::ffff:192.0.2.7".parse().unwrap()), "the same, as an IPv6 listener sees it");
+/// assert_eq!("::ffff:192.0.2.0/120".parse(), Ok(network));
 /// assert!("192.0.2.0/33".parse::<Prefix>().is_err());
 /// # Ok::<(), actix_lines::ConfigError>(())
 /// ```
@@ -45,9 +49,16 @@ impl FromStr for Prefix {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let network =
-            text.parse().or_else(|_| text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical())));
-        network.map(|network: IpNet| Self(network.trunc())).map_err(|_| ConfigError::Prefix { text: text.to_owned() })
+        let network = text.parse().or_else(|_| text.parse().map(|address: IpAddr| address.into()));
+        let network: IpNet = network.map_err(|_| ConfigError::Prefix { text: text.to_owned() })?;
+        let (address, bits) = (network.addr().to_canonical(), network.prefix_len());
+        // Peers are compared as IPv4, however they came.
+        let bits = match address.is_ipv4() && network.addr().is_ipv6() {
+            true => bits.checked_sub(96).ok_or_else(|| ConfigError::MappedPrefix { text: text.to_owned() })?,
+            false => bits,
+        };
+        let network = IpNet::new(address, bits).map_err(|_| ConfigError::Prefix { text: text.to_owned() })?;
+        Ok(Self(network.trunc()))
     }
 }
 
@@ -122,6 +133,45 @@ impl From<IpAddr> for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_of_ipv4_is_the_same_in_either_notation() {
+        for (text, same) in [
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("::ffff:a01:203/128", "10.1.2.3/32"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("0:0:0:0:0:FFFF:192.0.2.128/121", "192.0.2.128/25"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::/0", "::/0"),
+            ("::/80", "::/80"),
+            ("::10.0.0.0/104", "::a00:0/104"),
+            ("64:ff9b::10.0.0.0/104", "64:ff9b::a00:0/104"),
+        ] {
+            let prefix: Prefix = text.parse().unwrap();
+            assert_eq!(prefix.to_string(), same, "{text}");
+            assert_eq!(Ok(prefix), same.parse(), "{text}");
+        }
+        for text in ["::ffff:10.0.0.0/95", "::ffff:10.0.0.0/8", "::ffff:0:0/0"] {
+            assert_eq!(text.parse::<Prefix>(), Err(ConfigError::MappedPrefix { text: text.to_owned() }));
+        }
+        for text in ["::ffff:10.0.0.0/129", "10.0.0.0/33", "10.0.0/8", ""] {
+            assert_eq!(text.parse::<Prefix>(), Err(ConfigError::Prefix { text: text.to_owned() }));
+        }
+    }
+
+    #[test]
+    fn an_address_is_in_a_network_however_it_came() {
+        let (all_of_v4, all_of_v6): (Prefix, Prefix) = ("0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap());
+        let ten: Prefix = "::ffff:10.0.0.0/104".parse().unwrap();
+        for (address, is_ten) in [("10.1.2.3", true), ("::ffff:10.1.2.3", true), ("11.1.2.3", false)] {
+            let address = address.parse().unwrap();
+            assert_eq!(ten.contains(address), is_ten, "{address}");
+            assert!(all_of_v4.contains(address) && !all_of_v6.contains(address), "{address}");
+        }
+        let address = "2001:db8::1".parse().unwrap();
+        assert!(!all_of_v4.contains(address) && all_of_v6.contains(address));
+    }
 
     fn source(prefix: SourcePrefix, address: &str) -> String {
         Ipv6Addr::from_bits(prefix.source(Address::from(address.parse::<IpAddr>().unwrap())).to_bits()).to_string()

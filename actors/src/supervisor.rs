@@ -197,7 +197,7 @@ where
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "DrainReport")]
 pub struct Drain {
-    /// How long sessions have.
+    /// How long sessions have; at most 24 days, which any longer time is taken for.
     pub deadline: Duration,
     /// Written to each session last, behind its answers; nothing if empty. The newline is yours.
     pub goodbye: Bytes,

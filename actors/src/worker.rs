@@ -1242,13 +1242,13 @@ impl Slot {
         let left = self.allowance.left(&limit, unit, spent);
         let member = self.rare.as_mut().and_then(|rare| rare.member.as_mut());
         if member.is_none() && left >= most {
-            return Grant { amount: most, of_group: false };
+            return Grant::own(most);
         }
-        let mut grant = Grant { amount: left.min(wanted()), of_group: false };
+        let mut grant = Grant::own(left.min(wanted()));
         if grant.amount > 0
             && let Some(member) = member
         {
-            grant = Grant { amount: member.take(unit, grant.amount), of_group: true };
+            grant = member.take(unit, grant.amount);
         }
         self.throttled = grant.amount == 0;
         grant

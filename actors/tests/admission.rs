@@ -12,9 +12,16 @@ use std::{
     time::Duration,
 };
 
-use actix_lines::{CloseReason, Limits, LimitsBuilder, LineServer, OverLimit, Rate, SourcePrefix};
+use actix_lines::{
+    CloseReason, Limits, LimitsBuilder, LineServer, OverLimit, Rate, SessionFilter, SessionQuery, SourcePrefix,
+};
 use support::{Counted, Echo, Peer, Server, at_once, eventually, pass, pause, within};
-use tokio::{net::TcpSocket, task::JoinSet, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpSocket,
+    task::JoinSet,
+    time::Instant,
+};
 
 const REFUSED: &[u8] = b"too many connections, try again later\r\n";
 
@@ -268,6 +275,92 @@ async fn lists_say_who_may_connect_and_may_change_while_the_server_runs() {
     drop(other);
     server.report().await;
     server.end().await;
+}
+
+#[actix::test]
+async fn networks_of_ipv4_are_the_same_in_ipv6_notation_in_every_list_and_question() {
+    let mapped = || ["::ffff:127.0.0.0/121".parse().unwrap()];
+    let all_of_v6 = || ["::/0".parse().unwrap()];
+    // IPv4 peers as they come by an IPv4 listener, and by one for both families, where this machine has IPv6.
+    for listen in ["127.0.0.1:0", "[::]:0"] {
+        for (what, limits, inside, outside) in [
+            ("deny", Limits::builder().deny(mapped()), false, true),
+            ("allow", Limits::builder().allow(mapped()), true, false),
+            ("deny of all of IPv6", Limits::builder().deny(all_of_v6()), true, true),
+            ("allow of all of IPv6", Limits::builder().allow(all_of_v6()), false, false),
+            ("exempt", Limits::builder().max_sessions_per_source(1).exempt(mapped()), true, false),
+        ] {
+            let server = LineServer::new(|_| Echo).limits(limits.build().unwrap()).workers(1);
+            let handle = match server.bind(listen) {
+                Ok(server) => server.start().unwrap(),
+                Err(error) if listen.starts_with('[') => {
+                    eprintln!("not tried: {error}");
+                    continue;
+                }
+                Err(error) => panic!("{error}"),
+            };
+            let to = SocketAddr::from(([127, 0, 0, 1], handle.addresses()[0].port()));
+            for (source, expected) in [("127.0.0.5", inside), ("127.0.0.200", outside)] {
+                let mut first = connect_from(source, to).await;
+                // Of those for whom limits hold the second is one too many.
+                let mut second = connect_from(source, to).await;
+                if what == "exempt" {
+                    assert!(is_served(&mut first, REFUSED).await, "{listen}, {what}: {source}");
+                    assert_eq!(is_served(&mut second, REFUSED).await, expected, "{listen}, {what}: {source}");
+                } else {
+                    for peer in [&mut first, &mut second] {
+                        assert_eq!(is_let_in(peer).await, expected, "{listen}, {what}: {source}");
+                    }
+                }
+            }
+            let of = |prefix: &str| SessionFilter::source(prefix.parse().unwrap());
+            let count = async |prefix| {
+                let query = SessionQuery { filter: of(prefix), ..SessionQuery::default() };
+                handle.sessions(query).await.unwrap().total
+            };
+            // All peers are gone by now.
+            eventually("all sessions to end", async || count("0.0.0.0/0").await == 0).await;
+            let mut peer = connect_from("127.0.0.5", to).await;
+            if is_let_in(&mut peer).await {
+                for (prefix, expected) in [
+                    ("::ffff:127.0.0.0/121", 1),
+                    ("::ffff:127.0.0.5", 1),
+                    ("::ffff:0:0/96", 1),
+                    ("::ffff:127.0.0.128/121", 0),
+                    ("::/0", 0),
+                ] {
+                    assert_eq!(count(prefix).await, expected, "{listen}: {prefix}");
+                }
+            }
+            within("the end", handle.abort()).await.unwrap();
+        }
+    }
+}
+
+/// Whether a connection is served, or closed without a word.
+async fn is_let_in(peer: &mut Peer) -> bool {
+    let _ = peer.stream.write_all(b"hello\n").await;
+    // Closed with unread bytes it is reset.
+    within("an answer", peer.stream.read_exact(&mut [0; 6])).await.is_ok()
+}
+
+#[actix::test]
+async fn a_source_is_the_same_by_whatever_listener_it_comes() {
+    let limits = Limits::builder().max_sessions_per_source(1).source_prefix(SourcePrefix { v4: 24, v6: 96 });
+    let server = LineServer::new(|_| Echo).limits(limits.build().unwrap()).workers(1);
+    let Ok(server) = server.bind("127.0.0.1:0").unwrap().bind("[::]:0") else {
+        return eprintln!("not tried: there is no IPv6 here");
+    };
+    let handle = server.start().unwrap();
+    let [v4, both] = [0, 1].map(|at| SocketAddr::from(([127, 0, 0, 1], handle.addresses()[at].port())));
+    let mut first = connect_from("127.0.0.5", v4).await;
+    let mut second = connect_from("127.0.0.6", both).await;
+    let mut third = connect_from("127.0.1.6", both).await;
+    assert!(is_served(&mut first, REFUSED).await, "the first of its source");
+    assert!(!is_served(&mut second, REFUSED).await, "the same /24, as an IPv6 listener sees it");
+    assert!(is_served(&mut third, REFUSED).await, "another source");
+    drop((first, second, third));
+    within("the end", handle.abort()).await.unwrap();
 }
 
 #[actix::test]

@@ -26,9 +26,9 @@ impl LineHandler for Choosy {
         ctx.write(&line);
         let of = |policy| Pressure { policy, hard: HARD, soft: None };
         match line.text() {
-            b"disconnect" => ctx.set_pressure(of(PressurePolicy::Disconnect)),
-            b"drop" => ctx.set_pressure(of(PressurePolicy::DropNewest)),
-            b"take" => ctx.set_pressure(of(PressurePolicy::PauseReader)),
+            b"disconnect" => ctx.set_pressure(of(PressurePolicy::Disconnect)).unwrap(),
+            b"drop" => ctx.set_pressure(of(PressurePolicy::DropNewest)).unwrap(),
+            b"take" => ctx.set_pressure(of(PressurePolicy::PauseReader)).unwrap(),
             b"pour" => drop(ctx.run_interval(Duration::from_millis(1), |_, ctx| ctx.write(&[b'x'; CHUNK]))),
             _ => {}
         }
@@ -98,7 +98,7 @@ async fn a_handler_that_pours_into_a_deaf_peer_is_disconnected_where_that_is_the
 async fn an_outbox_above_the_soft_limit_is_forgiven_for_a_time_only() {
     pause();
     let soft = Some(SoftLimit { bytes: 50_000, time: Duration::from_secs(10) });
-    let limits = Limits::builder().pressure(Pressure { soft, hard: usize::MAX, ..Pressure::default() });
+    let limits = Limits::builder().pressure(Pressure { soft, hard: 1 << 30, ..Pressure::default() });
     let server = LineServer::new(|_| Choosy).limits(limits.build().unwrap()).on_current_arbiter();
     let mut server = Server::start(server).await;
     let mut peer = choosy(&server, "hello").await;

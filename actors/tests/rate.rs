@@ -137,6 +137,56 @@ async fn lines_are_delivered_at_their_rate_however_they_are_taken() {
 }
 
 #[actix::test]
+async fn a_burst_of_less_than_comes_between_two_looks_does_not_lower_a_rate() {
+    pause();
+    let input = b"one\ntwo\nthree\nfour\n".repeat(200);
+    let group = |limit| Some(RateGroup::new(limit).unwrap());
+    // Each with what comes at once: a group holds what comes in half a second at least.
+    for (what, paced, at_once) in [
+        ("lines", Paced { own: Some(lines(100, 10)), ..Paced::default() }, 46),
+        ("bytes", Paced { own: Some(bytes(475, 4)), ..Paced::default() }, 4),
+        ("lines of a group", Paced { group: group(lines(100, 10)), ..Paced::default() }, 236),
+        ("bytes of a group", Paced { group: group(bytes(475, 4)), ..Paced::default() }, 236),
+    ] {
+        let begin = Instant::now();
+        let mut peer = start(paced, &input).await;
+        assert_eq!(read_until(&mut peer, begin + Duration::from_millis(200)).await, at_once, "{what}");
+        assert_eq!(rest(&mut peer).await.len(), input.len() - at_once, "{what}");
+        // 475 bytes, and 100 lines, a second.
+        assert_took(begin, (input.len() - at_once) as f64 / 475.0);
+    }
+}
+
+#[actix::test]
+async fn members_of_a_group_share_its_lines_evenly_however_they_are_cut() {
+    pause();
+    let (short, long) = (b"one\ntwo\nthree\nfour\n".repeat(200), vec![b'x'; 800]);
+    let split = Framing::lf().max_line(1).unwrap().overlong(Overlong::Split);
+    for (input, framing) in [(short, Framing::lf()), (long, split)] {
+        let group = RateGroup::new(lines(100, 1)).unwrap();
+        let begin = Instant::now();
+        let (mut peers, reports) = (Vec::new(), Log::default());
+        for _ in 0..4 {
+            let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+            theirs.write_all(&input).await.unwrap();
+            theirs.shutdown().await.unwrap();
+            let paced = Paced { group: Some(group.clone()), reports: Rc::clone(&reports), ..Paced::default() };
+            LineContext::start(Transport::new(ours), framing, paced);
+            peers.push(theirs);
+        }
+        // None is done long before the others, though each wants it all at once.
+        for peer in &mut peers {
+            let got = rest(peer).await;
+            assert!(got.len() >= input.len());
+            let took = begin.elapsed().as_secs_f64();
+            assert!((30.0..=32.5).contains(&took), "took {took} s instead of 32 s");
+        }
+        eventually("the reports", async || reports.borrow().len() == 4).await;
+        assert!(reports.borrow().iter().all(|report| report.lines_in == 800), "{:?}", reports.borrow());
+    }
+}
+
+#[actix::test]
 async fn both_rates_hold_and_neither_loses_a_byte_in_any_chunking_under_any_policy() {
     pause();
     let long = [&b"x".repeat(70)[..], b"\nshort\n\n\nlonger than that\r\n"].concat().repeat(20);

@@ -199,9 +199,9 @@ impl LineHandler for Chatter {
                 ctx.write(b"left\n");
             }
             b"tell" => self.tells_missed = true,
-            b"drop" => ctx.set_pressure(of(PressurePolicy::DropNewest)),
-            b"take" => ctx.set_pressure(of(PressurePolicy::PauseReader)),
-            b"disconnect" => ctx.set_pressure(of(PressurePolicy::Disconnect)),
+            b"drop" => ctx.set_pressure(of(PressurePolicy::DropNewest)).unwrap(),
+            b"take" => ctx.set_pressure(of(PressurePolicy::PauseReader)).unwrap(),
+            b"disconnect" => ctx.set_pressure(of(PressurePolicy::Disconnect)).unwrap(),
             b"flood" => {
                 // More than its worker can be owed, and none of it heard by whoever says it.
                 let line = Bytes::from([&b"z".repeat(9999)[..], b"\n"].concat());

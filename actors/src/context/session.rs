@@ -54,6 +54,8 @@ struct Turn {
     reads: u32,
     /// There may be more to read, but others come first.
     has_read_enough: bool,
+    /// There are more lines, but the others of its rate group come first.
+    has_had_its_share: bool,
     /// Something is left for another turn, which nobody else will wake us for.
     give_way: bool,
     /// The socket failed in the middle of a delivery, which has to say first how far it came.
@@ -578,6 +580,10 @@ impl<A: LineHandler> Session<A> {
                 if !self.ctx.accepts_input() {
                     return Ok(());
                 }
+                if turn.has_had_its_share {
+                    turn.give_way = true;
+                    return Ok(());
+                }
                 self.deliver_own(cx, turn);
                 turn.failure.take().map_or(Ok(()), Err)?;
                 continue;
@@ -621,7 +627,7 @@ impl<A: LineHandler> Session<A> {
 
     /// One read, and what can be delivered of it. False if there was nothing to read.
     fn read(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<bool, Failure> {
-        let mut grant = Grant { amount: SCRATCH_BYTES, of_group: false };
+        let mut grant = Grant::own(SCRATCH_BYTES);
         let is_last = self.ctx.has(flag::LAST_READ);
         if self.ctx.worker.is_rated() && !is_last {
             grant = self.grant(Unit::Bytes, turn.counts.bytes_in, SCRATCH_BYTES, || SCRATCH_BYTES);
@@ -745,7 +751,7 @@ impl<A: LineHandler> Session<A> {
         let mut done = 0;
         let mut reframed_at = 0;
         while done < *filled {
-            if !self.ctx.accepts_input() || turn.failure.is_some() {
+            if !self.ctx.accepts_input() || turn.failure.is_some() || turn.has_had_its_share {
                 self.ctx.set(flag::HELD);
                 break;
             }
@@ -790,6 +796,7 @@ impl<A: LineHandler> Session<A> {
                         }
                         if lines.amount < end {
                             end = framing.end_of(block, lines.amount);
+                            turn.has_had_its_share = lines.of_group && end < shown;
                         }
                         grant = Some(lines).filter(|lines| lines.of_group);
                     }
@@ -811,7 +818,7 @@ impl<A: LineHandler> Session<A> {
                     scanned = 0;
                 }
                 Step::Made { keep, terminator_len, resume } => {
-                    let mut grant = Grant { amount: 1, of_group: false };
+                    let mut grant = Grant::own(1);
                     if self.is_line_rated() {
                         grant = self.grant(Unit::Lines, turn.counts.lines_in, 1, || 1);
                         if grant.amount == 0 {
@@ -822,6 +829,7 @@ impl<A: LineHandler> Session<A> {
                     let taken = framing::with_made_line(&framing, &mut buffer[done..], keep, terminator_len, |line| {
                         self.offer(Lines::made(line, terminator_len, behind, framing), cx, turn)
                     });
+                    turn.has_had_its_share = grant.of_group;
                     if grant.of_group && taken == 0 {
                         self.ctx.worker.give_back(self.ctx.slot, Unit::Lines, 1);
                     }
