@@ -219,14 +219,17 @@ impl Client {
         }
     }
 
-    /// Reads whatever comes, until `heard`, which gets the number and the bytes, says that it was all.
+    /// Reads whatever comes, until `heard`, which gets the number and the bytes, says that it was all. It polls: else a server
+    /// would pay for waking it, and the slower one more often.
     fn listen(&mut self, mut heard: impl FnMut(usize, &[u8]) -> Result<bool, String>) -> Result<(), String> {
-        let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut end = Instant::now() + PATIENCE;
         let mut space = [MaybeUninit::<epoll::Event>::uninit(); 256];
         loop {
-            let (events, _) =
-                epoll::wait(&self.epoll, &mut space, Some(&patience)).map_err(|error| error.to_string())?;
-            if events.is_empty() {
+            let (events, _) = epoll::wait(&self.epoll, &mut space, Some(&now)).map_err(|error| error.to_string())?;
+            if !events.is_empty() {
+                end = Instant::now() + PATIENCE;
+            } else if Instant::now() > end {
                 return Err("hangs".to_owned());
             }
             for event in &*events {
