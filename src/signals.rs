@@ -2,7 +2,7 @@
 //!
 //! Not here: what a drain or a change of limits does (`actix-lines`).
 
-use std::{io, path::Path, thread, time::Duration};
+use std::{io, path::Path, sync::Arc, thread, time::Duration};
 
 use actix_lines::{ServerHandle, Stats};
 use tokio::{
@@ -20,6 +20,9 @@ use crate::{
 
 /// How long SIGHUP waits for its file.
 const READ_TIME: Duration = Duration::from_secs(5);
+
+/// How many reads of the file may hang at once that nobody waits for any more: each has a thread, until what it waits for comes.
+const MOST_HUNG: usize = 3;
 
 /// The signals that are ours, from when this is made.
 pub(crate) struct Signals {
@@ -46,7 +49,7 @@ impl Signals {
 
     /// Does what signals ask for, for as long as the server runs.
     pub(crate) async fn obey(mut self, server: ServerHandle, args: Args, settings: Settings) {
-        let mut file = Reloads { args, settings, reading: None };
+        let mut file = Reloads { args, settings, reading: None, readers: Arc::new(()) };
         let mut is_draining = false;
         loop {
             let name = tokio::select! {
@@ -75,7 +78,7 @@ impl Signals {
                 let _ = server.abort().await;
                 return;
             }
-            if file.reading.take().is_some_and(|reading| !reading.is_given_up || reading.again) {
+            if file.reading.take().is_some() {
                 log::warn!("SIGHUP: nothing is changed: the server drains");
             }
             let drain = file.settings.drain();
@@ -103,15 +106,15 @@ struct Reloads {
     /// What runs.
     settings: Settings,
     reading: Option<Reading>,
+    /// Each thread that reads the file has a clone.
+    readers: Arc<()>,
 }
 
 /// A thread that reads the file. It may wait for a disk or for another process, and nothing waits for it: neither a session
-/// nor the end of the process. While it is there, there is no second one.
+/// nor the end of the process. There is no second one before it was given up.
 struct Reading {
     settings: oneshot::Receiver<Result<Box<Settings>, Problem>>,
     since: Instant,
-    /// It was said that nothing is changed, so nothing is.
-    is_given_up: bool,
     /// SIGHUP came again meanwhile: what is being read may be older.
     again: bool,
 }
@@ -135,12 +138,28 @@ impl Reloads {
             log::warn!("SIGHUP: {} is still being read, since {since} s; then it is read once more", shown(file));
             return;
         }
+        let hung = Arc::strong_count(&self.readers) - 1;
+        if hung >= MOST_HUNG {
+            log::error!(
+                "SIGHUP: nothing is changed: {hung} earlier reads of {} still wait for its disk or its writer: end that, or \
+                 restart",
+                shown(file)
+            );
+            return;
+        }
         let (done, settings) = oneshot::channel();
         let args = self.args.clone();
-        let read = move || drop(done.send(config::load(&args).map(Box::new)));
+        let reader = Arc::clone(&self.readers);
+        let read = move || {
+            let loaded = config::load(&args).map(Box::new);
+            // Before anybody hears of it, so that nobody counts it any more.
+            drop(reader);
+            // It may have been given up.
+            let _ = done.send(loaded);
+        };
         match thread::Builder::new().name("rot13d|file".to_owned()).spawn(read) {
             Ok(_) => {
-                self.reading = Some(Reading { settings, since: Instant::now(), is_given_up: false, again: false });
+                self.reading = Some(Reading { settings, since: Instant::now(), again: false });
             }
             Err(error) => log::error!("SIGHUP: nothing is changed: no thread to read {} with: {error}", shown(file)),
         }
@@ -149,28 +168,19 @@ impl Reloads {
     /// What has become of the file that is being read; for ever pending when none is.
     async fn outcome(&mut self) -> Outcome {
         let Some(reading) = &mut self.reading else { return std::future::pending().await };
-        let read = if reading.is_given_up {
-            (&mut reading.settings).await
-        } else {
-            match timeout_at(reading.since + READ_TIME, &mut reading.settings).await {
-                Ok(read) => read,
-                Err(_) => return Outcome::TookTooLong,
-            }
-        };
-        read.map_or(Outcome::Panicked, Outcome::Read)
+        match timeout_at(reading.since + READ_TIME, &mut reading.settings).await {
+            Ok(read) => read.map_or(Outcome::Panicked, Outcome::Read),
+            Err(_) => Outcome::TookTooLong,
+        }
     }
 
     fn take_over(&mut self, outcome: Outcome, server: &ServerHandle) {
-        let (Some(file), Some(mut reading)) = (self.args.config.clone(), self.reading.take()) else { return };
+        let (Some(file), Some(reading)) = (self.args.config.clone(), self.reading.take()) else { return };
         match outcome {
             Outcome::TookTooLong => {
                 log::error!("SIGHUP: nothing is changed: {} could not be read within {READ_TIME:?}", shown(&file));
-                reading.is_given_up = true;
-                self.reading = Some(reading);
-                return;
             }
             Outcome::Panicked => log::error!("SIGHUP: nothing is changed: look above for the panic"),
-            Outcome::Read(_) if reading.is_given_up => {}
             Outcome::Read(Ok(loaded)) => self.apply(*loaded, &file, server),
             Outcome::Read(Err(problem)) => refuse(&problem),
         }

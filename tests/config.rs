@@ -291,27 +291,43 @@ fn a_file_that_cannot_be_read_at_once_stops_nothing() {
             .filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "rot13d|file\n"))
             .count()
     };
+    let swap = |from: &File, to: &File| fs::rename(from.path(), to.path()).unwrap();
+    let too_late = format!("SIGHUP: nothing is changed: {} could not be read within 5s", file.path());
     server.signal(Signal::HUP);
     eventually("the file to be read", || (readers() == 1).then_some(()));
-    for again in 1..20 {
-        server.signal(Signal::HUP);
-        // Two that come at once may be one.
-        server.log_lines("is still being read", again);
-        greet(&mut peer);
-    }
+    server.signal(Signal::HUP);
+    server.log_line("is still being read");
+    greet(&mut peer);
     greet(&mut server.connect());
     assert_eq!(readers(), 1, "one thread reads, whoever asks for more");
-    server.log_line(&format!("SIGHUP: nothing is changed: {} could not be read within 5s", file.path()));
-    server.signal(Signal::HUP);
-    server.log_lines("is still being read", 20);
-    assert_eq!(readers(), 1);
 
-    // What comes too late is not taken; but who asked meanwhile gets the file as it is by now.
-    fs::rename(file.path(), pipe.path()).unwrap();
+    // Who asked meanwhile gets the file as it is by then, though the first reader hangs on.
+    swap(&file, &pipe);
     settings.write("over-limit = \"refuse\"\nmax-sessions = 1\n");
-    fs::rename(settings.path(), file.path()).unwrap();
-    pipe.write("max-sessions = 3\n");
+    swap(&settings, &file);
+    server.log_line(&too_late);
     server.log_line("is in force; 0 sessions end by it");
+    assert_eq!(rest(&mut server.connect()), b"too many connections, try again later\r\n");
+    eventually("the second reader to end, and the first to wait on", || (readers() == 1).then_some(()));
+
+    // No more than three hang, whatever is asked.
+    swap(&file, &settings);
+    swap(&pipe, &file);
+    for late in 2..=3 {
+        server.signal(Signal::HUP);
+        server.log_lines(&too_late, late);
+    }
+    server.signal(Signal::HUP);
+    server.log_line("SIGHUP: nothing is changed: 3 earlier reads of ");
+    assert_eq!(readers(), 3);
+    greet(&mut peer);
+    // What comes too late is not taken.
+    file.write("max-sessions = 3\n");
+    eventually("the readers to end", || (readers() == 0).then_some(()));
+    swap(&file, &pipe);
+    swap(&settings, &file);
+    server.signal(Signal::HUP);
+    server.log_lines("is in force; 0 sessions end by it", 2);
     assert_eq!(rest(&mut server.connect()), b"too many connections, try again later\r\n");
 
     // Nor does the end of the process wait for it.
