@@ -27,6 +27,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest time that the library's clocks tell.
 const LONGEST_TIME: Duration = Duration::from_secs(24 * 24 * 3600);
 
+// What help says of `[::]` is no link.
+#[allow(rustdoc::broken_intra_doc_links)]
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Settings {
