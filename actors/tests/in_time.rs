@@ -56,6 +56,8 @@ impl Peer {
         let stream = tokio::net::TcpStream::connect(to).await.unwrap().into_std().unwrap();
         stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // Or the kernel would hold the rest of a line back until its beginning is acknowledged, by a clock that is not paused.
+        stream.set_nodelay(true).unwrap();
         Self(stream)
     }
 
