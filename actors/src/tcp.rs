@@ -25,7 +25,7 @@ pub(crate) const LARGEST_BUFFER: usize = 1 << 30;
 /// How much of a session's output the kernel takes before it has been sent to the peer. Unit: bytes.
 ///
 /// What the peer's receive window takes comes on top; it is the peer's memory. Twice the default high watermark: a turn's
-/// answers fit at once, so that the loads of the benchmarks never meet it (`benches/results/2026-11-26-buffers.md`).
+/// answers fit at once, so that the loads of the benchmarks never meet it (`benches/results/2026-11-26-loads.md`).
 const UNSENT_BYTES: u32 = 128 * 1024;
 
 /// What every connection of a listener inherits.
