@@ -323,7 +323,8 @@ where
         }
     }
 
-    /// Ends the session now: unsent bytes are dropped and counted. The same as [`terminate`](ActorContext::terminate).
+    /// Ends the session now: unsent bytes are dropped and counted. Where the kernel could not take everything the
+    /// connection is reset, so that nothing of it stays behind. The same as [`terminate`](ActorContext::terminate).
     pub fn abort(&mut self) {
         self.terminate();
     }
@@ -554,7 +555,7 @@ where
         }
     }
 
-    /// Ends the session now: unsent bytes are dropped and counted.
+    /// Ends the session now: unsent bytes are dropped and counted, as by [`abort`](LineContext::abort).
     fn terminate(&mut self) {
         if self.phase < Phase::Closed && !self.has(flag::ABORT) {
             self.blame(CloseReason::Aborted);

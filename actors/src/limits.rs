@@ -82,7 +82,7 @@ pub struct Pressure {
 pub struct SoftLimit {
     /// Bytes in the outbox.
     pub bytes: usize,
-    /// How long it may hold more than these; looked at within half a second. Zero is no longer than that; 24 days is the
+    /// How long it may hold more than these; met within a second. Zero is no longer than that; 24 days is the
     /// most.
     pub time: Duration,
 }

@@ -239,7 +239,8 @@ pub struct CloseReport {
     pub undelivered_bytes: u64,
     /// From admission to the end.
     pub duration: Duration,
-    /// We closed before the peer did, by an abort or at the end of the linger time: it may have lost bytes in flight.
+    /// We closed before the peer did, by an abort, at the end of the linger time, or because it sent on and on: it may have
+    /// lost bytes in flight.
     pub cut: bool,
 }
 
