@@ -10,8 +10,8 @@ use rustix::io::Errno;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The longest line allowed is zero, or longer than [`MAX_LINE_LIMIT`](crate::MAX_LINE_LIMIT).
-    #[error("max line is {bytes} bytes: use 1 to {}", crate::MAX_LINE_LIMIT)]
+    /// The longest line allowed is zero, or longer than [`MAX_LINE_LIMIT`](crate::framing::MAX_LINE_LIMIT).
+    #[error("max line is {bytes} bytes: use 1 to {}", crate::framing::MAX_LINE_LIMIT)]
     MaxLine {
         /// What was asked for.
         bytes: usize,
@@ -70,8 +70,8 @@ pub enum ConfigError {
         /// As it was given.
         text: String,
     },
-    /// No worker at all, or more than [`MAX_WORKERS`](crate::MAX_WORKERS).
-    #[error("{workers} workers: use 1 to {}, or leave it out for one a core", crate::MAX_WORKERS)]
+    /// No worker at all, or more than [`MAX_WORKERS`](crate::server::builder::MAX_WORKERS).
+    #[error("{workers} workers: use 1 to {}, or leave it out for one a core", crate::server::builder::MAX_WORKERS)]
     Workers {
         /// What was asked for.
         workers: usize,

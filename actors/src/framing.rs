@@ -9,7 +9,10 @@ use std::ops::{Deref, DerefMut};
 use multiversion::multiversion;
 use wide::u8x16;
 
-use crate::{ConfigError, LineContext, LineHandler};
+use crate::{
+    error::ConfigError,
+    session::{context::LineContext, handler::LineHandler},
+};
 
 /// The longest line that may be asked for: 1 GiB.
 pub const MAX_LINE_LIMIT: usize = 1 << 30;

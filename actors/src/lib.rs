@@ -45,62 +45,64 @@
 #![warn(clippy::unwrap_used)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod acceptor;
-mod context;
-mod framing;
-mod handler;
-mod outbox;
-mod shared;
-
-mod admission;
-mod budget;
-mod control;
-mod delivery;
-mod log_limit;
-mod query;
-mod source;
-mod supervisor;
-mod worker;
-
-mod connector;
-mod race;
-
+mod address;
+mod caught;
+mod connection;
 mod error;
 mod escape;
-mod limits;
-mod memory;
+mod framing;
+mod log_limit;
 mod rate;
 mod report;
 mod room;
+mod shared;
+
+mod wire;
+
+mod limits;
+
+mod control;
+
+mod listen;
+mod worker;
+
+mod session;
+
+mod connect;
 mod rot13;
 mod server;
 mod standalone;
-mod tcp;
-mod transport;
+mod testing;
 
 pub use crate::{
-    admission::RefuseReason,
-    connector::{Backoff, Connector, ConnectorBuilder, ConnectorEvent, Disconnect, GetSession},
-    context::LineContext,
+    address::{Prefix, SourcePrefix},
+    connect::connector::{Backoff, Connector, ConnectorBuilder, ConnectorEvent, Disconnect, GetSession},
+    connection::{Connection, ListenerId, SessionId},
+    control::{
+        admission::RefuseReason,
+        messages::{
+            Drain, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push, Pushed, SessionEvent,
+            SetLimits, Subscribe,
+        },
+        query::{MAX_PAGE, SessionFilter, SessionInfo, SessionOrder, SessionPage, SessionQuery, SessionState},
+        stats::{DrainProgress, DrainReport, Stats},
+        supervisor::Supervisor,
+    },
     error::{BindError, ConfigError, ConnectError, ServerEnded, StartError},
     framing::{Chunk, DEFAULT_MAX_LINE, Delimiter, Framing, Line, Lines, MAX_LINE_LIMIT, Overlong},
-    handler::LineHandler,
     limits::{Limits, LimitsBuilder, OverLimit, Pressure, PressurePolicy, Rate, SoftLimit, Watermarks},
-    memory::{Faults, FaultyStream, MemoryCapacity, MemoryStream, StreamCall, memory_pair},
-    query::{MAX_PAGE, SessionFilter, SessionInfo, SessionOrder, SessionPage, SessionQuery, SessionState},
     rate::{RateGroup, RateLimit},
-    report::{CloseReason, CloseReport, Connection, Half, ListenerId, SessionId},
+    report::{CloseReason, CloseReport, Half},
     room::Room,
     rot13::{Rot13, rot13},
-    server::{DEFAULT_BACKLOG, DEFAULT_DRAIN_DEADLINE, LineServer, ListenerInfo, MAX_WORKERS, ServerHandle},
-    source::{Prefix, SourcePrefix},
+    server::builder::{DEFAULT_BACKLOG, DEFAULT_DRAIN_DEADLINE, LineServer, ListenerInfo, MAX_WORKERS, ServerHandle},
+    session::{context::LineContext, handler::LineHandler},
     standalone::LineSession,
-    supervisor::{
-        Drain, DrainProgress, DrainReport, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push,
-        Pushed, SessionEvent, SetLimits, Stats, Subscribe, Supervisor,
+    testing::{Faults, FaultyStream, MemoryCapacity, MemoryStream, StreamCall, memory_pair},
+    wire::{
+        tcp::{DEFAULT_KEEPALIVE, DEFAULT_SOCKET_BUFFER},
+        transport::{ByteStream, Transport},
     },
-    tcp::{DEFAULT_KEEPALIVE, DEFAULT_SOCKET_BUFFER},
-    transport::{ByteStream, Transport},
 };
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    ConfigError,
+    address::{Prefix, SourcePrefix},
+    error::ConfigError,
     rate::RateLimit,
     shared::SharedBytes,
-    source::{Prefix, SourcePrefix},
 };
 
 /// Bytes that one read may bring, and the size of the buffer that a worker's sessions read through. It is what the
@@ -36,6 +36,9 @@ pub(crate) const ROUNDS_PER_TURN: u32 = 64;
 
 /// The longest line that a refused connection may be sent: it has to fit an empty socket.
 const MAX_REFUSE_LINE: usize = 1024;
+
+/// Messages that an acceptor's or the supervisor's mailbox is made for: actix's own default.
+pub(crate) const MAILBOX_CAPACITY: usize = 16;
 
 /// With less, a few sessions that do what they should would end each other.
 const SMALLEST_BUDGET: usize = 1024 * 1024;

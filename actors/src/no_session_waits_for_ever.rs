@@ -26,14 +26,23 @@ use tokio::{
 };
 
 use crate::{
-    Chunk, CloseReason, CloseReport, Connection, Framing, Kick, Limits, Line, LineContext, LineHandler, ListSessions,
-    Pressure, PressurePolicy, Push, Rate, RateGroup, RateLimit, Room, SessionFilter, SessionId, SessionQuery,
-    SessionState, SetLimits, SoftLimit, Supervisor, Transport, Watermarks,
-    acceptor::WorkerHandle,
-    admission::Ticket,
-    context::Session,
-    control::Control,
-    worker::{self, Upstream, Worker},
+    connection::{Connection, SessionId},
+    control::{
+        admission::Ticket,
+        control::Control,
+        messages::{Kick, ListSessions, Push, SetLimits},
+        orders::WorkerHandle,
+        query::{SessionFilter, SessionQuery, SessionState},
+        supervisor::Supervisor,
+    },
+    framing::{Chunk, Framing, Line},
+    limits::{Limits, Pressure, PressurePolicy, Rate, SoftLimit, Watermarks},
+    rate::{RateGroup, RateLimit},
+    report::{CloseReason, CloseReport},
+    room::Room,
+    session::{context::LineContext, handler::LineHandler, turn::Session},
+    wire::transport::Transport,
+    worker::worker::{self, Upstream, Worker},
 };
 
 /// Seeds that are always tried. `MODEL_SEED` tries one alone.

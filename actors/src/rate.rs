@@ -14,7 +14,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{ConfigError, limits::Rate};
+use crate::{error::ConfigError, limits::Rate};
 
 /// The least that a member of a group is given at once, if there is as much: with less it would make a system call for
 /// a few bytes. The number is libevent's `bufferevent_rate_limit_group_set_min_share` default.

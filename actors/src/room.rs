@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::{SessionId, shared::SharedBytes};
+use crate::{connection::SessionId, shared::SharedBytes};
 
 /// With more than this to deliver, a worker has those who say more read nothing until it has caught up to a quarter of it.
 /// Unit: bytes. It is a high watermark's worth for sixteen sessions.

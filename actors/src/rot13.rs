@@ -7,7 +7,10 @@
 use actix::Actor;
 use multiversion::multiversion;
 
-use crate::{LineContext, LineHandler, Lines};
+use crate::{
+    framing::{Line, Lines},
+    session::{context::LineContext, handler::LineHandler},
+};
 
 /// Replaces each ASCII letter by the one 13 places on, in place; every other byte stays.
 ///
@@ -86,7 +89,7 @@ impl Actor for Rot13 {
 }
 
 impl LineHandler for Rot13 {
-    fn line(&mut self, mut line: crate::Line<'_>, ctx: &mut Self::Context) {
+    fn line(&mut self, mut line: Line<'_>, ctx: &mut Self::Context) {
         rot13(&mut line);
         ctx.write(&line);
     }

@@ -14,7 +14,7 @@ use std::{
 use bytes::{Buf, Bytes};
 
 use crate::{
-    context::{dispose, panic_text},
+    caught::{dispose, panic_text},
     log_limit::LogLimit,
 };
 

@@ -5,8 +5,12 @@
 use actix::{Addr, AsyncContext};
 
 use crate::{
-    Connection, Framing, Limits, LineContext, LineHandler, SessionId, Transport, context::Session,
-    limits::SessionLimits, worker,
+    connection::{Connection, SessionId},
+    framing::Framing,
+    limits::{Limits, SessionLimits},
+    session::{context::LineContext, handler::LineHandler, turn::Session},
+    wire::transport::Transport,
+    worker::worker,
 };
 
 /// A session that is about to start without a listener.

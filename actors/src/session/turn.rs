@@ -20,18 +20,21 @@ use actix::{ActorContext, Addr, AsyncContext, Running, SpawnHandle, dev::Envelop
 use futures::Stream;
 use tokio::{io::ReadBuf, sync::oneshot};
 
-use super::{Extra, LineContext, Phase, flag};
+use super::context::{Extra, LineContext, Phase, flag};
+
 use crate::{
-    Chunk, CloseReason, CloseReport, Connection, Framing, Half, Line, LineHandler, Lines,
-    admission::Place,
-    escape::Escaped,
-    framing::{self, Overrun, Reach, SLACK_BYTES, Step},
+    caught::{dispose, panic_text},
+    connection::Connection,
+    control::admission::Place,
+    framing::{self, Chunk, Framing, Line, Lines, Overrun, Reach, SLACK_BYTES, Step},
     limits::{
         CARRY_BYTES, MESSAGES_PER_TURN, Pressure, PressurePolicy, READS_PER_TURN, ROUNDS_PER_TURN, SCRATCH_BYTES,
     },
     rate::{Grant, Unit},
-    transport::Transport,
-    worker::{Command, Commands, Counts, Standing, Worker},
+    report::{CloseReason, CloseReport, Half},
+    session::handler::LineHandler,
+    wire::transport::Transport,
+    worker::worker::{Command, Commands, Counts, Standing, Worker},
 };
 
 /// Reads of a lingering session that one turn discards.
@@ -1122,21 +1125,6 @@ impl<A: LineHandler> Session<A> {
     }
 }
 
-/// What a panic says.
-pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> Escaped<'_> {
-    let text = payload.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    // It may hold what a peer has sent.
-    Escaped(text.unwrap_or("a value that is no text"))
-}
-
-/// Drops what a panic carried; that may panic as well, and then nothing more can be done about it.
-pub(crate) fn dispose(payload: Box<dyn Any + Send>) {
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        mem::forget(second);
-    }
-}
-
 impl<A: LineHandler> Future for Session<A> {
     type Output = ();
 
@@ -1178,7 +1166,11 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::{Overlong, Rate, RateLimit, framing::take_effort};
+    use crate::{
+        framing::{Overlong, take_effort},
+        limits::Rate,
+        rate::RateLimit,
+    };
 
     /// As large as an actor may be for its session to fit the smallest task cell: a `Vec`'s worth of state.
     struct Small {

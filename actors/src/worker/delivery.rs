@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use tokio::sync::mpsc;
 
 use crate::{
-    SessionId,
+    connection::SessionId,
     room::{Inbox, Room, RoomId, Said},
     shared::SharedBytes,
 };

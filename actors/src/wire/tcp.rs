@@ -7,7 +7,7 @@ use std::{io, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::ConfigError;
+use crate::error::ConfigError;
 
 /// After how long a silence the kernel asks a peer whether it is still there, by default.
 pub const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(300);

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Join, ReadBuf};
 
-use crate::Half;
+use crate::report::Half;
 
 /// How many bytes may be on their way in each direction of a [`memory_pair`], as in the buffers of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::tcp::{self, SendQueue};
+use crate::wire::tcp::{self, SendQueue};
 
 /// Any two-way byte stream: a unix socket, a TLS stream, a pipe, an in-memory pair.
 ///

@@ -31,14 +31,18 @@ use tokio::{
 };
 
 use crate::{
-    CloseReport, ConfigError, ConnectError, Connection, Framing, Limits, LineHandler, SessionId, Subscribe,
-    context::{Session, dispose},
+    caught::dispose,
+    connect::race::{self, interleave, race},
+    connection::{Connection, SessionId},
+    control::messages::Subscribe,
+    error::{ConfigError, ConnectError},
     escape::Escaped,
-    limits::{LONGEST_TIMEOUT, SessionLimits},
-    race::{self, interleave, race},
-    tcp,
-    transport::Transport,
-    worker::{self, Command, Worker},
+    framing::Framing,
+    limits::{LONGEST_TIMEOUT, Limits, SessionLimits},
+    report::CloseReport,
+    session::{handler::LineHandler, turn::Session},
+    wire::{tcp, transport::Transport},
+    worker::worker::{self, Command, Worker},
 };
 
 /// How long an attempt to connect may take, by default. Linux repeats a SYN after 1, 3 and 7 seconds, so three lost ones
@@ -763,6 +767,7 @@ impl<A: LineHandler> Handler<Disconnect> for Connector<A> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rot13::Rot13;
 
     #[test]
     fn the_ceiling_doubles_from_half_a_second_to_half_a_minute() {
@@ -799,7 +804,7 @@ mod tests {
     #[rtype(result = "usize")]
     struct CountAskers;
 
-    impl Handler<CountAskers> for Connector<crate::Rot13> {
+    impl Handler<CountAskers> for Connector<Rot13> {
         type Result = usize;
         fn handle(&mut self, _: CountAskers, _: &mut Self::Context) -> usize {
             self.waiting.0.borrow().len()
@@ -810,7 +815,7 @@ mod tests {
     async fn those_who_wait_for_a_session_no_longer_are_forgotten_by_the_next_who_ask_and_by_the_next_attempt() {
         tokio::time::pause();
         let fails = |_| async { Err(io::ErrorKind::NotFound.into()) };
-        let connector = Connector::builder("nothing", |_, _| crate::Rot13)
+        let connector = Connector::builder("nothing", |_, _| Rot13)
             .resolver(fails)
             .backoff(Backoff { initial: Duration::from_secs(600), factor: 1, max: Duration::from_secs(600) })
             .start()
@@ -843,8 +848,7 @@ mod tests {
         let worker = worker::standalone(Limits::default().session);
         let (ours, theirs) = tokio::io::duplex(64);
         let connection = Connection { id: SessionId::next(), peer: None, local: None, listener: None };
-        let (_, _, report) =
-            Session::start_watched(&worker, Transport::new(ours), &connection, Framing::lf(), crate::Rot13);
+        let (_, _, report) = Session::start_watched(&worker, Transport::new(ours), &connection, Framing::lf(), Rot13);
         let left = Rc::downgrade(&worker);
         drop(worker);
         drop(theirs);

@@ -22,9 +22,9 @@ use governor::{Quota, RateLimiter, clock::Clock, middleware::NoOpMiddleware, sta
 use tokio::time::Instant;
 
 use crate::{
+    address::{Address, Prefix},
     limits::{AdmissionLimits, OverLimit, Rate},
     shared::SharedBytes,
-    source::{Address, Prefix},
 };
 
 /// Refused connections that still hear why, at most: each has a descriptor.
@@ -514,7 +514,8 @@ impl Drop for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Limits, SourcePrefix};
+    use crate::limits::LimitsBuilder;
+    use crate::{address::SourcePrefix, limits::Limits};
     use futures::task::noop_waker_ref;
 
     #[test]
@@ -615,7 +616,7 @@ mod tests {
         Some(SocketAddr::new(text.parse().unwrap(), 1))
     }
 
-    fn rated(per_second: u32, burst: u32, policy: OverLimit) -> crate::LimitsBuilder {
+    fn rated(per_second: u32, burst: u32, policy: OverLimit) -> LimitsBuilder {
         Limits::builder().accept_rate(Some(Rate { per_second, burst })).over_limit(policy)
     }
 

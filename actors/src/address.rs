@@ -11,7 +11,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::ConfigError;
+use crate::error::ConfigError;
 
 /// A network of addresses, as `192.0.2.0/24` or `2001:db8::/32`; an address alone is a network of one.
 ///

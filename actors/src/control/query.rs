@@ -5,7 +5,10 @@
 
 use std::{cmp::Ordering, net::SocketAddr, time::Duration};
 
-use crate::{ListenerId, Prefix, SessionId};
+use crate::{
+    address::Prefix,
+    connection::{ListenerId, SessionId},
+};
 
 /// What is known of a live session.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,8 +11,6 @@
 //! Not here: the turn (`context/session`), where lines end (`framing`), what is kept for the kernel (`outbox`), the clock
 //! and the slots (`worker`).
 
-mod session;
-
 use std::{
     cell::{Cell, OnceCell},
     fmt,
@@ -30,82 +28,91 @@ use actix::{
 };
 use bytes::Bytes;
 
-pub(crate) use self::session::{Session, dispose, panic_text};
 use crate::{
-    CloseReason, ConfigError, Connection, Framing, LineHandler, LineSession, Pressure, RateGroup, RateLimit, Room,
-    SessionId, framing::Overrun, outbox::Outbox, shared::SharedBytes, transport::Transport, worker::Worker,
+    connection::{Connection, SessionId},
+    error::ConfigError,
+    framing::{Framing, Overrun},
+    limits::Pressure,
+    rate::{RateGroup, RateLimit},
+    report::CloseReason,
+    room::Room,
+    session::handler::LineHandler,
+    shared::SharedBytes,
+    standalone::LineSession,
+    wire::{outbox::Outbox, transport::Transport},
+    worker::worker::Worker,
 };
 
 /// Capacity that a session's mailbox asks for: actix's own default.
 const MAILBOX_CAPACITY: usize = 16;
 
 /// What is true of a session, as bits of one word.
-mod flag {
+pub(super) mod flag {
     /// Something was set that this turn has not looked at yet.
-    pub(super) const AGAIN: u32 = 1;
-    pub(super) const STARTED: u32 = 1 << 1;
+    pub(in crate::session) const AGAIN: u32 = 1;
+    pub(in crate::session) const STARTED: u32 = 1 << 1;
     /// A `wait` future is there, polled at this moment or not.
-    pub(super) const WAITING: u32 = 1 << 2;
-    pub(super) const PAUSED: u32 = 1 << 3;
+    pub(in crate::session) const WAITING: u32 = 1 << 2;
+    pub(in crate::session) const PAUSED: u32 = 1 << 3;
     /// The outbox went above the high watermark and is not yet at the low one.
-    pub(super) const ABOVE: u32 = 1 << 4;
+    pub(in crate::session) const ABOVE: u32 = 1 << 4;
     /// What was not delivered is no longer what it was taken for: the framing is another, or a payload begins or ends.
-    pub(super) const REFRAMED: u32 = 1 << 5;
+    pub(in crate::session) const REFRAMED: u32 = 1 << 5;
     /// `stop()` was called, `stopping()` not yet asked.
-    pub(super) const STOP: u32 = 1 << 6;
+    pub(in crate::session) const STOP: u32 = 1 << 6;
     /// `terminate()` was called.
-    pub(super) const ABORT: u32 = 1 << 7;
+    pub(in crate::session) const ABORT: u32 = 1 << 7;
     /// The session has to close, whatever the actor thinks of it.
-    pub(super) const CLOSE: u32 = 1 << 8;
-    pub(super) const PANICKED: u32 = 1 << 9;
+    pub(in crate::session) const CLOSE: u32 = 1 << 8;
+    pub(in crate::session) const PANICKED: u32 = 1 << 9;
     /// `input` may hold whole lines.
-    pub(super) const HELD: u32 = 1 << 10;
-    pub(super) const PEER_EOF: u32 = 1 << 11;
-    pub(super) const EOF_SAID: u32 = 1 << 12;
+    pub(in crate::session) const HELD: u32 = 1 << 10;
+    pub(in crate::session) const PEER_EOF: u32 = 1 << 11;
+    pub(in crate::session) const EOF_SAID: u32 = 1 << 12;
     /// The transport has bytes in a buffer of its own.
-    pub(super) const UNFLUSHED: u32 = 1 << 13;
+    pub(in crate::session) const UNFLUSHED: u32 = 1 << 13;
     /// The outbox is on loan from the worker.
-    pub(super) const LOAN: u32 = 1 << 14;
+    pub(in crate::session) const LOAN: u32 = 1 << 14;
     /// `stopping()` was called and had its say.
-    pub(super) const STOPPING_SAID: u32 = 1 << 15;
+    pub(in crate::session) const STOPPING_SAID: u32 = 1 << 15;
     /// The slot is given back: nothing is left to be done.
-    pub(super) const DONE: u32 = 1 << 16;
+    pub(in crate::session) const DONE: u32 = 1 << 16;
     /// It has read as much as its rate allows for now.
-    pub(super) const THROTTLED: u32 = 1 << 17;
+    pub(in crate::session) const THROTTLED: u32 = 1 << 17;
     /// The next bytes are a payload: how many, the slot knows.
-    pub(super) const RAW: u32 = 1 << 18;
+    pub(in crate::session) const RAW: u32 = 1 << 18;
     /// It has said more in a room than the members' workers have delivered.
-    pub(super) const CROWDED: u32 = 1 << 19;
+    pub(in crate::session) const CROWDED: u32 = 1 << 19;
     /// Nothing more will be written: the FIN follows what is in the outbox.
-    pub(super) const HALF_CLOSE: u32 = 1 << 20;
+    pub(in crate::session) const HALF_CLOSE: u32 = 1 << 20;
     /// Our FIN has left while lines still come.
-    pub(super) const FIN_SENT: u32 = 1 << 21;
+    pub(in crate::session) const FIN_SENT: u32 = 1 << 21;
     /// A drain takes what has come until now: it is read, up to one buffer.
-    pub(super) const LAST_READ: u32 = 1 << 22;
+    pub(in crate::session) const LAST_READ: u32 = 1 << 22;
     /// The server's goodbye is to be written when nothing else is.
-    pub(super) const GOODBYE: u32 = 1 << 23;
+    pub(in crate::session) const GOODBYE: u32 = 1 << 23;
     /// The kernel once refused a write, or the close is to be a reset: what it holds is worth asking. Not any more once the
     /// peer has acknowledged all of it behind our FIN.
-    pub(super) const REFUSED: u32 = 1 << 24;
+    pub(in crate::session) const REFUSED: u32 = 1 << 24;
     /// Lingering is over but for what the peer has yet to acknowledge.
-    pub(super) const LINGERED: u32 = 1 << 25;
+    pub(in crate::session) const LINGERED: u32 = 1 << 25;
     /// As much was discarded as may be: the peer is read no more.
-    pub(super) const GLUTTED: u32 = 1 << 26;
+    pub(in crate::session) const GLUTTED: u32 = 1 << 26;
     /// The close is to be a reset.
-    pub(super) const RESET: u32 = 1 << 27;
+    pub(in crate::session) const RESET: u32 = 1 << 27;
     /// The next read asks the kernel, whatever the reactor knows.
-    pub(super) const ASK: u32 = 1 << 28;
+    pub(in crate::session) const ASK: u32 = 1 << 28;
 
     /// While one of these holds, nothing is delivered.
-    pub(super) const NO_INPUT: u32 = WAITING | PAUSED | ABOVE | STOP | ABORT | CLOSE | THROTTLED | CROWDED;
+    pub(in crate::session) const NO_INPUT: u32 = WAITING | PAUSED | ABOVE | STOP | ABORT | CLOSE | THROTTLED | CROWDED;
     /// While one of these holds, no line is delivered from the block at hand.
-    pub(super) const NO_LINES: u32 = NO_INPUT | REFRAMED | RAW;
+    pub(in crate::session) const NO_LINES: u32 = NO_INPUT | REFRAMED | RAW;
     /// One of these ends the work on the socket for now.
-    pub(super) const INTERRUPT: u32 = AGAIN | STOP | ABORT | CLOSE;
+    pub(in crate::session) const INTERRUPT: u32 = AGAIN | STOP | ABORT | CLOSE;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
+pub(super) enum Phase {
     Open,
     /// No more reads; what was read is answered.
     Draining,
@@ -127,36 +134,36 @@ pub struct LineContext<A>
 where
     A: Actor<Context = LineContext<A>>,
 {
-    transport: Transport,
-    worker: Rc<Worker>,
-    mailbox: OnceCell<AddressReceiver<A>>,
-    extra: Option<Box<Extra<A>>>,
-    outbox: Option<Box<Outbox>>,
+    pub(super) transport: Transport,
+    pub(super) worker: Rc<Worker>,
+    pub(super) mailbox: OnceCell<AddressReceiver<A>>,
+    pub(super) extra: Option<Box<Extra<A>>>,
+    pub(super) outbox: Option<Box<Outbox>>,
     /// A partial line, or lines that are held; delivered up to `start`.
-    input: Vec<u8>,
-    start: u32,
+    pub(super) input: Vec<u8>,
+    pub(super) start: u32,
     /// Bytes of `input` known to hold no delimiter; while something is held, how far to look for one: a
     /// [`Reach`](crate::framing::Reach).
-    scanned: u32,
-    slot: u32,
-    flags: Cell<u32>,
-    framing: Framing,
-    phase: Phase,
-    overrun: Overrun,
+    pub(super) scanned: u32,
+    pub(super) slot: u32,
+    pub(super) flags: Cell<u32>,
+    pub(super) framing: Framing,
+    pub(super) phase: Phase,
+    pub(super) overrun: Overrun,
 }
 
-type BoxActorFuture<A> = Pin<Box<dyn ActorFuture<A, Output = ()>>>;
+pub(super) type BoxActorFuture<A> = Pin<Box<dyn ActorFuture<A, Output = ()>>>;
 
 /// What an actor that spawns or waits has besides: most never do.
-struct Extra<A: Actor> {
-    waits: Vec<BoxActorFuture<A>>,
-    items: Vec<(SpawnHandle, BoxActorFuture<A>)>,
+pub(super) struct Extra<A: Actor> {
+    pub(super) waits: Vec<BoxActorFuture<A>>,
+    pub(super) items: Vec<(SpawnHandle, BoxActorFuture<A>)>,
     /// Still among the items, or perhaps so if they are out to be polled.
-    cancelled: Vec<SpawnHandle>,
-    items_are_out: bool,
-    last_handle: SpawnHandle,
+    pub(super) cancelled: Vec<SpawnHandle>,
+    pub(super) items_are_out: bool,
+    pub(super) last_handle: SpawnHandle,
     /// Of the item that is being polled.
-    current_handle: SpawnHandle,
+    pub(super) current_handle: SpawnHandle,
 }
 
 impl<A: Actor> Default for Extra<A> {
@@ -189,30 +196,30 @@ impl<A> LineContext<A>
 where
     A: Actor<Context = LineContext<A>>,
 {
-    fn has(&self, flags: u32) -> bool {
+    pub(super) fn has(&self, flags: u32) -> bool {
         self.flags.get() & flags != 0
     }
 
-    fn set(&self, flags: u32) {
+    pub(super) fn set(&self, flags: u32) {
         self.flags.set(self.flags.get() | flags);
     }
 
-    fn clear(&self, flags: u32) {
+    pub(super) fn clear(&self, flags: u32) {
         self.flags.set(self.flags.get() & !flags);
     }
 
-    fn blame(&self, reason: CloseReason) {
+    pub(super) fn blame(&self, reason: CloseReason) {
         self.worker.slot(self.slot, |slot| slot.blame(reason));
     }
 
     /// What the handler's own wish to end is called.
-    fn own_reason(&self) -> CloseReason {
+    pub(super) fn own_reason(&self) -> CloseReason {
         if self.has(flag::PEER_EOF) { CloseReason::PeerEof } else { CloseReason::ClosedByHandler }
     }
 
     /// Whether lines or a payload may be delivered now.
     #[inline]
-    fn accepts_input(&self) -> bool {
+    pub(super) fn accepts_input(&self) -> bool {
         !self.has(flag::NO_INPUT)
     }
 
@@ -249,7 +256,7 @@ where
         self.write_shared(bytes.into());
     }
 
-    fn write_shared(&mut self, bytes: SharedBytes) {
+    pub(super) fn write_shared(&mut self, bytes: SharedBytes) {
         if self.phase > Phase::Draining {
             return self.write_too_late(bytes.len());
         }
@@ -271,7 +278,7 @@ where
     }
 
     #[inline(never)]
-    fn borrow_outbox(&mut self) -> &mut Outbox {
+    pub(super) fn borrow_outbox(&mut self) -> &mut Outbox {
         self.set(flag::LOAN);
         self.outbox.insert(self.worker.lend_outbox())
     }
@@ -292,7 +299,7 @@ where
         self.drain_because(self.own_reason());
     }
 
-    fn drain_because(&mut self, reason: CloseReason) {
+    pub(super) fn drain_because(&mut self, reason: CloseReason) {
         if self.phase == Phase::Open {
             self.blame(reason);
             self.phase = Phase::Draining;
@@ -302,7 +309,7 @@ where
     }
 
     /// The server drains: what the peer has sent until now is answered, and the goodbye follows.
-    fn drain_with_server(&mut self) {
+    pub(super) fn drain_with_server(&mut self) {
         if self.phase == Phase::Open {
             self.set(flag::LAST_READ);
         }
@@ -530,7 +537,7 @@ where
     }
 
     /// The mailbox, made the first time that it is needed.
-    fn receiver(&self) -> &AddressReceiver<A> {
+    pub(super) fn receiver(&self) -> &AddressReceiver<A> {
         self.mailbox.get_or_init(|| {
             // The new receiver has to be polled once, or nobody is woken for a message.
             self.set(flag::AGAIN);
@@ -538,7 +545,7 @@ where
         })
     }
 
-    fn extra(&mut self) -> &mut Extra<A> {
+    pub(super) fn extra(&mut self) -> &mut Extra<A> {
         self.extra.get_or_insert_default()
     }
 }

@@ -12,10 +12,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     pin::Pin,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context as TaskContext, Poll, ready},
     time::Duration,
 };
@@ -31,14 +28,14 @@ use tokio::{
 };
 
 use crate::{
-    Connection, ListenerId, SessionId,
-    admission::{Denial, Place, Refusal, RefuseReason, Ticket},
-    control::{Closing, Control, Finished, OpenListener},
-    limits::SCRATCH_BYTES,
+    connection::{Connection, ListenerId, SessionId},
+    control::{
+        admission::{Denial, Place, Refusal, RefuseReason, Ticket},
+        control::{Closing, Control, Finished, OpenListener},
+        orders::{Admitted, Batch, Order, WorkerHandle},
+    },
+    limits::{MAILBOX_CAPACITY, SCRATCH_BYTES},
     log_limit::{Events, LogLimit},
-    server::MAILBOX_CAPACITY,
-    supervisor::Batch,
-    worker::{Admitted, Order},
 };
 
 /// Connections accepted before the sessions of the same arbiter get a turn.
@@ -55,13 +52,6 @@ const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// How many bytes of a refused connection are read and discarded before it is reset: what a peer sends before it reads
 /// fits, and one that sends on costs a single read of a session's.
 const REFUSAL_BYTES: usize = 64 * 1024;
-
-/// The way to one worker.
-#[derive(Clone, Debug)]
-pub(crate) struct WorkerHandle {
-    pub(crate) orders: mpsc::UnboundedSender<Order>,
-    pub(crate) load: Arc<AtomicUsize>,
-}
 
 /// Starts a session on the arbiter that it is called on.
 pub(crate) type StartHere = Rc<dyn Fn(Admitted)>;
@@ -618,7 +608,12 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Line, LineContext, LineHandler, LineServer, Rot13, ServerHandle};
+    use crate::{
+        framing::Line,
+        rot13::Rot13,
+        server::builder::{LineServer, ServerHandle},
+        session::{context::LineContext, handler::LineHandler},
+    };
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// A server whose acceptor has just failed and was not replaced yet, on a paused clock.

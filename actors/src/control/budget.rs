@@ -11,9 +11,9 @@ use std::{
 };
 
 use crate::{
-    SessionId,
+    address::{Address, Prefix, SourcePrefix},
+    connection::SessionId,
     limits::AdmissionLimits,
-    source::{Address, Prefix, SourcePrefix},
 };
 
 /// A worker says what its sessions hold when it has changed by this much. Unit: bytes.

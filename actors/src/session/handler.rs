@@ -4,7 +4,11 @@
 
 use actix::Actor;
 
-use crate::{Chunk, CloseReport, Line, LineContext, Lines};
+use crate::{
+    framing::{Chunk, Line, Lines},
+    report::CloseReport,
+    session::context::LineContext,
+};
 
 /// A session's actor: what happens for one line, and, where the defaults do not fit, for everything else that a
 /// connection may do.

@@ -6,247 +6,39 @@
 //! (`context`).
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{Arc, Weak},
     time::Duration,
 };
 
 use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, Recipient, ResponseActFuture,
-    ResponseFuture, WrapFuture,
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, MessageResult, ResponseActFuture, ResponseFuture,
+    WrapFuture,
     dev::channel::{AddressReceiver, channel},
 };
-use bytes::Bytes;
 use futures::future::OptionFuture;
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    CloseReport, Limits, ListenerId,
-    acceptor::HearPause,
-    control::{Closing, Control, Draining, Finished},
-    limits::LONGEST_TIMEOUT,
-    query::{SessionFilter, SessionInfo, SessionPage, SessionQuery},
-    server::MAILBOX_CAPACITY,
+    control::{
+        control::{Closing, Control, Draining, Finished},
+        messages::{
+            Drain, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push, Pushed, SessionEvent,
+            SetLimits, Subscribe,
+        },
+        orders::{Answer, Answered, Batch, Order, Question},
+        query::SessionPage,
+        stats::{DrainProgress, DrainReport, Stats},
+    },
+    limits::{LONGEST_TIMEOUT, MAILBOX_CAPACITY},
+    listen::acceptor::HearPause,
     shared::SharedBytes,
-    worker::{Order, Question},
 };
 
 /// How often sources are forgotten that need not be remembered.
 const TIDY: Duration = Duration::from_secs(10);
 /// How often a drain says how far it is.
 const PROGRESS: Duration = Duration::from_secs(1);
-
-/// The server's counters. Consistent in themselves: `opened` is `live` and all of `closed`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Sessions since the start.
-    pub opened: u64,
-    /// Sessions now, those that linger included.
-    pub live: u64,
-    /// Sessions ended, by [`CloseReason::name`](crate::CloseReason::name).
-    pub closed: BTreeMap<&'static str, u64>,
-    /// Lines given to handlers, by the live and the ended.
-    pub lines_in: u64,
-    /// Bytes read.
-    pub bytes_in: u64,
-    /// Bytes that the kernel took.
-    pub bytes_out: u64,
-    /// Bytes written that the kernel never took, by the ended.
-    pub unsent_bytes: u64,
-    /// Bytes read that no handler saw, by the ended.
-    pub undelivered_bytes: u64,
-    /// Bytes that the kernel has yet to take, of the live.
-    pub outbox_bytes: u64,
-    /// Turns of sessions that ended with work left, because the other sessions of the worker come first.
-    pub turns_cut: u64,
-    /// How often a session had read as much as its rate allows and had to wait.
-    pub throttled: u64,
-    /// Connections that did not become sessions, by [`RefuseReason::name`](crate::RefuseReason::name).
-    pub refused: BTreeMap<&'static str, u64>,
-    /// Events that a subscriber was too slow for.
-    pub events_lost: u64,
-}
-
-/// What became of the sessions in a drain.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DrainReport {
-    /// Sessions that ended by themselves, every byte sent.
-    pub ended: u64,
-    /// Sessions that we closed before their peers did, at the deadline or at the end of their linger time.
-    pub cut: u64,
-    /// From the request to the last end.
-    pub duration: Duration,
-}
-
-/// What happens to sessions, as it happens. For [`Subscribe`].
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
-#[non_exhaustive]
-pub enum SessionEvent {
-    /// A session has ended.
-    Closed(CloseReport),
-    /// A drain goes on: said once a second, and once at its end.
-    Draining(DrainProgress),
-}
-
-/// How far a drain is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DrainProgress {
-    /// Sessions that have ended by themselves so far.
-    pub ended: u64,
-    /// Sessions that were cut so far.
-    pub cut: u64,
-    /// Sessions that are left.
-    pub left: u64,
-    /// Since the request.
-    pub duration: Duration,
-}
-
-/// Asks for the counters.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "Stats")]
-pub struct GetStats;
-
-/// Asks for a page of live sessions.
-#[derive(Clone, Copy, Debug, Default, Message)]
-#[rtype(result = "SessionPage")]
-pub struct ListSessions(pub SessionQuery);
-
-/// Ends sessions politely; answers how many. A session that waits for a future ends as soon as that has ended, or at
-/// its deadline.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "u64")]
-pub struct Kick {
-    /// Which.
-    pub whom: SessionFilter,
-    /// Written to each before; nothing if empty. The newline is yours.
-    pub goodbye: Bytes,
-}
-
-/// Writes bytes to sessions, behind what their handlers have written so far. All sessions share the bytes. It reaches a
-/// session that waits or is paused, too.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "Pushed")]
-pub struct Push {
-    /// Which.
-    pub whom: SessionFilter,
-    /// What. The newline is yours.
-    pub bytes: Bytes,
-}
-
-/// What became of a [`Push`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Pushed {
-    /// Sessions that will write it.
-    pub sessions: u64,
-    /// Sessions whose outbox had no room for it under their [`Pressure`](crate::Pressure), those that were cut for it included.
-    pub dropped: u64,
-}
-
-/// Stops or resumes accepting on one listener; while it is paused the backlog holds what comes. False if there is none
-/// with this number.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "bool")]
-pub struct PauseListener {
-    /// Which.
-    pub listener: ListenerId,
-    /// Whether it is to be paused.
-    pub paused: bool,
-}
-
-/// Asks for the limits in force.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "Limits")]
-pub struct GetLimits;
-
-/// Changes the limits, for the sessions that live as well. Lists may end sessions, and so may times; numbers of sessions
-/// and rates are for those to come.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "LimitsChange")]
-pub struct SetLimits {
-    /// All limits as they are to be: start from [`GetLimits`] to change some.
-    pub limits: Limits,
-    /// Change nothing, only say whom it would end.
-    pub dry_run: bool,
-}
-
-/// What a change of limits does, or would do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LimitsChange {
-    /// The sessions that it ends, those whose time would have been up anyway included.
-    pub ends: Vec<SessionInfo>,
-}
-
-/// Sends every event from now on: a supervisor [`SessionEvent`]s, a connector
-/// [`ConnectorEvent`](crate::ConnectorEvent)s.
-///
-/// What of a supervisor's does not fit the subscriber's mailbox is lost, and counted in [`Stats::events_lost`].
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct Subscribe<E = SessionEvent>(pub Recipient<E>)
-where
-    E: Message<Result = ()> + Send;
-
-/// Ends the server: it accepts no more, answers what was read, flushes and closes; after `deadline` it aborts the rest.
-/// Sent twice, it shortens the time if the second deadline comes first, and changes nothing else.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "DrainReport")]
-pub struct Drain {
-    /// How long sessions have; at most 24 days, which any longer time is taken for.
-    pub deadline: Duration,
-    /// Written to each session last, behind its answers; nothing if empty. The newline is yours.
-    pub goodbye: Bytes,
-    /// Sessions are told to end one after the other over this time, so that their peers do not all come back at once
-    /// elsewhere. Zero tells all at once; half of the deadline is the most, so that the last has time, too.
-    pub spread: Duration,
-}
-
-impl Drain {
-    /// All at once, without a goodbye.
-    #[must_use]
-    pub fn within(deadline: Duration) -> Self {
-        Self { deadline, goodbye: Bytes::new(), spread: Duration::ZERO }
-    }
-}
-
-impl From<Duration> for Drain {
-    fn from(deadline: Duration) -> Self {
-        Self::within(deadline)
-    }
-}
-
-/// From a worker: sessions have ended and are booked, or a question is answered.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct Batch {
-    pub(crate) worker: usize,
-    pub(crate) answer: Option<Answer>,
-    /// The worker is no more.
-    pub(crate) last: bool,
-}
-
-/// One worker's answer to [`Order::Answer`].
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) token: u64,
-    pub(crate) answered: Answered,
-}
-
-/// What workers answer; those of several are added up.
-#[derive(Debug, Default)]
-pub(crate) struct Answered {
-    pub(crate) stats: Stats,
-    pub(crate) sessions: Vec<SessionInfo>,
-    /// Sessions that the question was about.
-    pub(crate) count: u64,
-    /// Sessions that had no room for what was pushed.
-    pub(crate) dropped: u64,
-}
 
 /// A question that some workers have yet to answer.
 struct Asked {
@@ -426,47 +218,6 @@ impl Drop for Supervisor {
         {
             control.replace_supervisor();
         }
-    }
-}
-
-impl Stats {
-    /// Counts a session that has ended.
-    pub(crate) fn count(&mut self, report: &CloseReport) {
-        self.opened += 1;
-        *self.closed.entry(report.reason.name()).or_default() += 1;
-        self.lines_in += report.lines_in;
-        self.bytes_in += report.bytes_in;
-        self.bytes_out += report.bytes_out;
-        self.unsent_bytes += report.unsent_bytes;
-        self.undelivered_bytes += report.undelivered_bytes;
-    }
-
-    pub(crate) fn add(&mut self, other: &Self) {
-        let sum = |into: &mut BTreeMap<&'static str, u64>, from: &BTreeMap<&'static str, u64>| {
-            from.iter().for_each(|(name, count)| *into.entry(name).or_default() += count);
-        };
-        self.opened += other.opened;
-        self.live += other.live;
-        sum(&mut self.closed, &other.closed);
-        self.lines_in += other.lines_in;
-        self.bytes_in += other.bytes_in;
-        self.bytes_out += other.bytes_out;
-        self.unsent_bytes += other.unsent_bytes;
-        self.undelivered_bytes += other.undelivered_bytes;
-        self.outbox_bytes += other.outbox_bytes;
-        self.turns_cut += other.turns_cut;
-        self.throttled += other.throttled;
-        sum(&mut self.refused, &other.refused);
-        self.events_lost += other.events_lost;
-    }
-}
-
-impl Answered {
-    fn add(&mut self, other: Self) {
-        self.stats.add(&other.stats);
-        self.sessions.extend(other.sessions);
-        self.count += other.count;
-        self.dropped += other.dropped;
     }
 }
 
@@ -663,7 +414,9 @@ impl Handler<Drain> for Supervisor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LineServer, Rot13};
+    use crate::control::query::SessionQuery;
+    use crate::{rot13::Rot13, server::builder::LineServer};
+    use actix::Message;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,

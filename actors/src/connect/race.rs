@@ -10,7 +10,7 @@ use std::{future::Future, io, net::SocketAddr, time::Duration};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::net::TcpStream;
 
-use crate::tcp::SocketOptions;
+use crate::wire::tcp::SocketOptions;
 
 /// How long an address is tried alone. RFC 8305, section 5, recommends 250 ms.
 pub(crate) const HEAD_START: Duration = Duration::from_millis(250);

@@ -1,0 +1,144 @@
+//! Messages: what a supervisor is asked, told, and tells its subscribers.
+//!
+//! Not here: what it does about them (`control/supervisor`).
+
+use std::time::Duration;
+
+use actix::{Message, Recipient};
+use bytes::Bytes;
+
+use crate::{
+    connection::ListenerId,
+    control::{
+        query::{SessionFilter, SessionInfo, SessionPage, SessionQuery},
+        stats::{DrainProgress, DrainReport, Stats},
+    },
+    limits::Limits,
+    report::CloseReport,
+};
+
+/// What happens to sessions, as it happens. For [`Subscribe`].
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+#[non_exhaustive]
+pub enum SessionEvent {
+    /// A session has ended.
+    Closed(CloseReport),
+    /// A drain goes on: said once a second, and once at its end.
+    Draining(DrainProgress),
+}
+
+/// Asks for the counters.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Stats")]
+pub struct GetStats;
+
+/// Asks for a page of live sessions.
+#[derive(Clone, Copy, Debug, Default, Message)]
+#[rtype(result = "SessionPage")]
+pub struct ListSessions(pub SessionQuery);
+
+/// Ends sessions politely; answers how many. A session that waits for a future ends as soon as that has ended, or at
+/// its deadline.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "u64")]
+pub struct Kick {
+    /// Which.
+    pub whom: SessionFilter,
+    /// Written to each before; nothing if empty. The newline is yours.
+    pub goodbye: Bytes,
+}
+
+/// Writes bytes to sessions, behind what their handlers have written so far. All sessions share the bytes. It reaches a
+/// session that waits or is paused, too.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Pushed")]
+pub struct Push {
+    /// Which.
+    pub whom: SessionFilter,
+    /// What. The newline is yours.
+    pub bytes: Bytes,
+}
+
+/// What became of a [`Push`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pushed {
+    /// Sessions that will write it.
+    pub sessions: u64,
+    /// Sessions whose outbox had no room for it under their [`Pressure`](crate::Pressure), those that were cut for it included.
+    pub dropped: u64,
+}
+
+/// Stops or resumes accepting on one listener; while it is paused the backlog holds what comes. False if there is none
+/// with this number.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "bool")]
+pub struct PauseListener {
+    /// Which.
+    pub listener: ListenerId,
+    /// Whether it is to be paused.
+    pub paused: bool,
+}
+
+/// Asks for the limits in force.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Limits")]
+pub struct GetLimits;
+
+/// Changes the limits, for the sessions that live as well. Lists may end sessions, and so may times; numbers of sessions
+/// and rates are for those to come.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "LimitsChange")]
+pub struct SetLimits {
+    /// All limits as they are to be: start from [`GetLimits`] to change some.
+    pub limits: Limits,
+    /// Change nothing, only say whom it would end.
+    pub dry_run: bool,
+}
+
+/// What a change of limits does, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitsChange {
+    /// The sessions that it ends, those whose time would have been up anyway included.
+    pub ends: Vec<SessionInfo>,
+}
+
+/// Sends every event from now on: a supervisor [`SessionEvent`]s, a connector
+/// [`ConnectorEvent`](crate::ConnectorEvent)s.
+///
+/// What of a supervisor's does not fit the subscriber's mailbox is lost, and counted in [`Stats::events_lost`].
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Subscribe<E = SessionEvent>(pub Recipient<E>)
+where
+    E: Message<Result = ()> + Send;
+
+/// Ends the server: it accepts no more, answers what was read, flushes and closes; after `deadline` it aborts the rest.
+/// Sent twice, it shortens the time if the second deadline comes first, and changes nothing else.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "DrainReport")]
+pub struct Drain {
+    /// How long sessions have; at most 24 days, which any longer time is taken for.
+    pub deadline: Duration,
+    /// Written to each session last, behind its answers; nothing if empty. The newline is yours.
+    pub goodbye: Bytes,
+    /// Sessions are told to end one after the other over this time, so that their peers do not all come back at once
+    /// elsewhere. Zero tells all at once; half of the deadline is the most, so that the last has time, too.
+    pub spread: Duration,
+}
+
+impl Drain {
+    /// All at once, without a goodbye.
+    #[must_use]
+    pub fn within(deadline: Duration) -> Self {
+        Self { deadline, goodbye: Bytes::new(), spread: Duration::ZERO }
+    }
+}
+
+impl From<Duration> for Drain {
+    fn from(deadline: Duration) -> Self {
+        Self::within(deadline)
+    }
+}

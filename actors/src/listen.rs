@@ -1,0 +1,3 @@
+//! Listen: from a bound socket to an admitted connection.
+
+pub(crate) mod acceptor;

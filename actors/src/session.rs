@@ -1,0 +1,5 @@
+//! Session: one future, one task, one socket.
+
+pub(crate) mod context;
+pub(crate) mod handler;
+pub(crate) mod turn;
