@@ -4,15 +4,7 @@
 //! small multiple of those that are delivered: a search ends where the reach ends, and the reach follows what is taken.
 //! Not here: reading, keeping what is incomplete, calling the handler (`context`).
 
-use std::ops::{Deref, DerefMut};
-
-use multiversion::multiversion;
-use wide::u8x16;
-
-use crate::{
-    error::ConfigError,
-    session::{context::LineContext, handler::LineHandler},
-};
+use crate::{error::ConfigError, scan::count_byte};
 
 /// The longest line that may be asked for: 1 GiB.
 pub const MAX_LINE_LIMIT: usize = 1 << 30;
@@ -37,7 +29,7 @@ pub enum Delimiter {
 /// [`line_too_long`](crate::LineHandler::line_too_long) is called first, once for each such line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overlong {
-    /// Deliver it in pieces of the longest line, each not [terminated](Line::is_terminated) but the last: not a byte is
+    /// Deliver it in pieces of the longest line, each not [terminated](crate::Line::is_terminated) but the last: not a byte is
     /// lost or added.
     #[default]
     Pieces,
@@ -119,7 +111,7 @@ impl Framing {
 
     /// Makes a CR before an LF part of the text instead of the terminator. Of no effect with other delimiters.
     ///
-    /// Only [`Line::text`] differs: a [`Line`] as a whole always has all its bytes.
+    /// Only [`Line::text`](crate::Line::text) differs: a [`Line`](crate::Line) as a whole always has all its bytes.
     #[must_use]
     pub const fn keep_cr(mut self) -> Self {
         if let Cr::Optional = self.cr {
@@ -154,13 +146,23 @@ impl Framing {
         self.max_line as usize
     }
 
+    /// The last byte of the delimiter.
+    pub(crate) fn last(&self) -> u8 {
+        self.last
+    }
+
+    /// Whether a CR has to stand before that byte.
+    pub(crate) fn needs_cr(&self) -> bool {
+        self.cr == Cr::Required
+    }
+
     /// Length of the delimiter.
     fn delimiter_len(&self) -> usize {
         if self.cr == Cr::Required { 2 } else { 1 }
     }
 
     /// The most bytes that a line which is not overlong takes, delimiter included, an optional CR not.
-    fn window(&self) -> usize {
+    pub(crate) fn window(&self) -> usize {
         // `Split` ends a line when its buffer is full, before it could see that a delimiter comes next.
         self.max() + self.delimiter_len() - usize::from(self.overlong == Overlong::Split)
     }
@@ -219,7 +221,7 @@ impl Framing {
     }
 
     /// Length of the terminator that `line` ends with; 0 if it has none.
-    fn terminator_len(&self, line: &[u8]) -> usize {
+    pub(crate) fn terminator_len(&self, line: &[u8]) -> usize {
         match (line, self.cr) {
             ([.., b'\r', last], Cr::Optional | Cr::Required) if *last == self.last => 2,
             ([.., last], Cr::Optional | Cr::Data) if *last == self.last => 1,
@@ -255,7 +257,7 @@ impl Framing {
 
     /// Whether `bytes` begin with a line of exactly the longest length and a terminator with CR, which takes one byte
     /// more than the window.
-    fn is_longest_with_cr(&self, bytes: &[u8]) -> bool {
+    pub(crate) fn is_longest_with_cr(&self, bytes: &[u8]) -> bool {
         self.allows_cr_above_max() && bytes.get(self.max()..self.max() + 2) == Some(&[b'\r', self.last])
     }
 
@@ -292,49 +294,6 @@ mod effort {
 
 #[cfg(test)]
 pub(crate) use self::effort::take as take_effort;
-
-/// Bytes that one word of marks is for.
-const MARKED_BYTES: usize = 64;
-
-/// Marks the bytes that are `wanted` among the first 64: a bit for each.
-#[inline]
-fn mark_bytes(bytes: &[u8], wanted: u8) -> u64 {
-    let mut padded = [!wanted; MARKED_BYTES];
-    let chunk = match bytes.first_chunk::<MARKED_BYTES>() {
-        Some(chunk) => chunk,
-        None => {
-            padded[..bytes.len()].copy_from_slice(bytes);
-            &padded
-        }
-    };
-    let wanted = u8x16::splat(wanted);
-    let (quarters, _) = chunk.as_chunks::<16>();
-    quarters
-        .iter()
-        .rev()
-        .fold(0, |marks, quarter| marks << 16 | u64::from(u8x16::new(*quarter).simd_eq(wanted).to_bitmask() as u16))
-}
-
-/// How many of `bytes` are `wanted`. A pass over a block that is about to be answered in place, so it has to be nearly free.
-// `memchr` counts with AVX2 at most; the wider one takes half of the time on 16 KiB.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2"))]
-fn count_byte(bytes: &[u8], wanted: u8) -> u64 {
-    const LANES: usize = 256;
-    let blocks = bytes.chunks_exact(LANES);
-    let rest = blocks.remainder().iter().map(|byte| u8::from(*byte == wanted)).sum::<u8>();
-    let mut total = u64::from(rest);
-    // A lane counts to 255 before it would wrap; so does the remainder, which is shorter than that.
-    for part in bytes[..bytes.len() - blocks.remainder().len()].chunks(255 * LANES) {
-        let mut lanes = [0_u8; LANES];
-        for block in part.chunks_exact(LANES) {
-            for (lane, byte) in lanes.iter_mut().zip(block) {
-                *lane += u8::from(*byte == wanted);
-            }
-        }
-        total += lanes.iter().map(|lane| u64::from(*lane)).sum::<u64>();
-    }
-    total
-}
 
 /// Room that a buffer has behind the bytes given to [`step`], for a delimiter that has to be made up.
 pub(crate) const SLACK_BYTES: usize = 2;
@@ -471,284 +430,6 @@ fn step_inside(framing: &Framing, bytes: &[u8], scanned: usize, reach: Reach) ->
     }
 }
 
-/// One line, in the buffer that it was read into: its bytes may be changed in place.
-///
-/// It derefs to all its bytes, the terminator included, so that `ctx.write(&line)` is an echo.
-#[derive(Debug)]
-pub struct Line<'a> {
-    bytes: &'a mut [u8],
-    terminator_len: usize,
-}
-
-impl<'a> Line<'a> {
-    pub(crate) fn tail(bytes: &'a mut [u8]) -> Self {
-        Self { bytes, terminator_len: 0 }
-    }
-
-    /// The line without its terminator.
-    #[must_use]
-    pub fn text(&self) -> &[u8] {
-        &self.bytes[..self.bytes.len() - self.terminator_len]
-    }
-
-    /// The terminator as it came; empty if there is none.
-    #[must_use]
-    pub fn terminator(&self) -> &[u8] {
-        &self.bytes[self.bytes.len() - self.terminator_len..]
-    }
-
-    /// False for a piece of an overlong line that is not its last, and for the tail.
-    #[must_use]
-    pub fn is_terminated(&self) -> bool {
-        self.terminator_len > 0
-    }
-}
-
-impl Deref for Line<'_> {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        self.bytes
-    }
-}
-
-impl DerefMut for Line<'_> {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        self.bytes
-    }
-}
-
-impl AsRef<[u8]> for Line<'_> {
-    fn as_ref(&self) -> &[u8] {
-        self.bytes
-    }
-}
-
-/// Some bytes of a payload, in the buffer that they were read into: [`LineContext::raw`].
-///
-/// How a payload is cut into chunks depends on how it came: never rely on it.
-#[derive(Debug)]
-pub struct Chunk<'a> {
-    bytes: &'a mut [u8],
-    left: u64,
-}
-
-impl<'a> Chunk<'a> {
-    pub(crate) fn new(bytes: &'a mut [u8], left: u64) -> Self {
-        Self { bytes, left }
-    }
-
-    /// How many bytes of the payload come after this chunk.
-    #[must_use]
-    pub fn left(&self) -> u64 {
-        self.left
-    }
-
-    /// Whether the payload ends with this chunk.
-    #[must_use]
-    pub fn is_last(&self) -> bool {
-        self.left == 0
-    }
-}
-
-impl Deref for Chunk<'_> {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        self.bytes
-    }
-}
-
-impl DerefMut for Chunk<'_> {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        self.bytes
-    }
-}
-
-impl AsRef<[u8]> for Chunk<'_> {
-    fn as_ref(&self) -> &[u8] {
-        self.bytes
-    }
-}
-
-/// The whole lines of one read, for a service that works on blocks: [`LineHandler::batch`](crate::LineHandler::batch).
-///
-/// What is not taken is kept and offered again.
-#[derive(Debug)]
-pub struct Lines<'a> {
-    block: &'a mut [u8],
-    framing: Framing,
-    /// The most bytes that one line takes.
-    window: usize,
-    /// Of a made line, which is all of the block: the length of its terminator.
-    made: Option<usize>,
-    /// Whether an answer in place may be sent from here.
-    may_send: bool,
-    /// Bytes looked at for delimiters, and those found in the last of them: a bit for each byte from `marked` on.
-    scanned: usize,
-    marked: usize,
-    marks: u64,
-    taken: usize,
-    lines: u64,
-    in_place: Option<usize>,
-}
-
-impl<'a> Lines<'a> {
-    /// The lines of `block`, in front of `behind` more bytes.
-    ///
-    /// A block that is answered in place is sent by a system call of its own. One that is less than what comes behind it is
-    /// not: there may be thousands of them in one read.
-    pub(crate) fn new(block: &'a mut [u8], behind: usize, framing: Framing) -> Self {
-        Self {
-            window: framing.window(),
-            may_send: block.len() >= behind,
-            block,
-            framing,
-            made: None,
-            scanned: 0,
-            marked: 0,
-            marks: 0,
-            taken: 0,
-            lines: 0,
-            in_place: None,
-        }
-    }
-
-    /// One line with a made-up end: that is not looked for, and may be of bytes that would end a line otherwise.
-    pub(crate) fn made(block: &'a mut [u8], terminator_len: usize, behind: usize, framing: Framing) -> Self {
-        Self { made: Some(terminator_len), ..Self::new(block, behind, framing) }
-    }
-
-    /// The end of the next delimiter. The same again until [`next`](Self::next) has taken it.
-    ///
-    /// A search for each line would cost more than a short line's answer; marks are made for 64 bytes at once, before
-    /// any of them can have been changed by whoever was given a line.
-    #[inline]
-    fn find_next(&mut self) -> Option<usize> {
-        loop {
-            while self.marks == 0 {
-                if self.scanned >= self.block.len() {
-                    return None;
-                }
-                self.marked = self.scanned;
-                self.marks = mark_bytes(&self.block[self.scanned..], self.framing.last);
-                self.scanned += MARKED_BYTES;
-            }
-            let at = self.marked + self.marks.trailing_zeros() as usize;
-            if self.framing.cr != Cr::Required || (at > self.taken && self.block[at - 1] == b'\r') {
-                return Some(at + 1);
-            }
-            self.marks &= self.marks - 1;
-        }
-    }
-
-    /// Takes the next line. `None` at the end of the block, and also while `ctx` wants no line: once it waits, stops,
-    /// pauses, changes framing, or has more in its outbox than the high watermark.
-    #[inline]
-    pub fn next<A>(&mut self, ctx: &mut LineContext<A>) -> Option<Line<'_>>
-    where
-        A: LineHandler,
-    {
-        if self.taken == self.block.len() || !ctx.accepts_lines() {
-            return None;
-        }
-        let start = self.taken;
-        if let Some(terminator_len) = self.made {
-            self.lines += 1;
-            self.taken = self.block.len();
-            return Some(Line { bytes: self.block, terminator_len });
-        }
-        // Only a piece of an overlong line is longer than the window, and only `Pieces` lets one into a block.
-        let end = match self.find_next() {
-            Some(end) if end - start <= self.window || self.framing.is_longest_with_cr(&self.block[start..]) => {
-                self.marks &= self.marks - 1;
-                self.lines += 1;
-                self.taken = end;
-                let line = &mut self.block[start..end];
-                let terminator_len = self.framing.terminator_len(line);
-                return Some(Line { bytes: line, terminator_len });
-            }
-            _ => self.block.len().min(start + self.framing.max()),
-        };
-        self.taken = end;
-        Some(Line { bytes: &mut self.block[start..end], terminator_len: 0 })
-    }
-
-    /// Takes all that is left and makes it the reply: `answer` changes the bytes where they are, and they are sent from
-    /// there. The fastest reply there is, for a service whose answer is as long as the question.
-    ///
-    /// It keeps its place among other writes. It takes nothing while `ctx` wants no line, as [`next`](Self::next).
-    pub fn answer_in_place<A>(&mut self, ctx: &mut LineContext<A>, answer: impl FnOnce(&mut [u8]))
-    where
-        A: LineHandler,
-    {
-        let framing = self.framing;
-        self.answer_all(ctx, |rest| {
-            let lines = framing.count(rest);
-            answer(rest);
-            lines
-        });
-    }
-
-    /// As [`answer_in_place`](Self::answer_in_place), for an answer that counts the delimiters as it goes, which spares a
-    /// pass over the block.
-    pub(crate) fn answer_in_place_counting<A>(
-        &mut self,
-        ctx: &mut LineContext<A>,
-        answer: impl FnOnce(&mut [u8], u8) -> u64,
-    ) where
-        A: LineHandler,
-    {
-        let framing = self.framing;
-        self.answer_all(ctx, |rest| match framing.cr {
-            Cr::Required => {
-                let lines = framing.count(rest);
-                answer(rest, framing.last);
-                lines
-            }
-            Cr::Data | Cr::Optional => answer(rest, framing.last),
-        });
-    }
-
-    /// Takes all that is left; `answer` changes it to the reply and returns how many lines it was.
-    fn answer_all<A>(&mut self, ctx: &mut LineContext<A>, answer: impl FnOnce(&mut [u8]) -> u64)
-    where
-        A: LineHandler,
-    {
-        if self.taken == self.block.len() || !ctx.accepts_lines() {
-            return;
-        }
-        let start = self.taken;
-        let rest = &mut self.block[start..];
-        self.taken += rest.len();
-        self.lines += answer(rest);
-        if self.may_send && ctx.outbox_len() == 0 {
-            // Sent from here by the context, when the batch returns.
-            self.in_place = Some(start);
-        } else {
-            ctx.write(rest);
-        }
-    }
-
-    /// What is left, as it came.
-    #[must_use]
-    pub fn rest(&self) -> &[u8] {
-        &self.block[self.taken..]
-    }
-
-    pub(crate) fn taken(&self) -> usize {
-        self.taken
-    }
-
-    pub(crate) fn lines(&self) -> u64 {
-        self.lines
-    }
-
-    /// The block's bytes that were answered in place.
-    pub(crate) fn into_in_place(self) -> Option<&'a [u8]> {
-        let start = self.in_place?;
-        Some(&self.block[start..self.taken])
-    }
-}
-
 /// Delivers a made line: `buffer[..keep]`, and a terminator of `terminator_len` put behind it for as long as `deliver`
 /// looks at it. The buffer has room for that.
 pub(crate) fn with_made_line<R>(
@@ -767,25 +448,4 @@ pub(crate) fn with_made_line<R>(
     let result = deliver(&mut buffer[..end]);
     buffer[keep..keep + 2].copy_from_slice(&saved);
     result
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn marks_and_counts_are_those_of_a_plain_loop() {
-        for len in [0, 1, 15, 16, 17, 63, 64, 65, 255, 256, 257, 255 * 256 + 300] {
-            for (wanted, period) in [(b'\n', 1), (b'\n', 5), (0, 64), (0xff, 3)] {
-                let bytes: Vec<u8> = (0..len).map(|at| if at % period == 0 { wanted } else { b'x' }).collect();
-                let expected = bytes.iter().filter(|byte| **byte == wanted).count() as u64;
-                assert_eq!(count_byte(&bytes, wanted), expected, "length {len}");
-                let marks = mark_bytes(&bytes, wanted);
-                for at in 0..MARKED_BYTES {
-                    let marked = bytes.get(at) == Some(&wanted);
-                    assert_eq!(marks >> at & 1 == 1, marked, "length {len}, byte {at}");
-                }
-            }
-        }
-    }
 }

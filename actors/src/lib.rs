@@ -55,6 +55,7 @@ mod log_limit;
 mod rate;
 mod report;
 mod room;
+mod scan;
 mod shared;
 
 mod wire;
@@ -89,14 +90,18 @@ pub use crate::{
         supervisor::Supervisor,
     },
     error::{BindError, ConfigError, ConnectError, ServerEnded, StartError},
-    framing::{Chunk, DEFAULT_MAX_LINE, Delimiter, Framing, Line, Lines, MAX_LINE_LIMIT, Overlong},
+    framing::{DEFAULT_MAX_LINE, Delimiter, Framing, MAX_LINE_LIMIT, Overlong},
     limits::{Limits, LimitsBuilder, OverLimit, Pressure, PressurePolicy, Rate, SoftLimit, Watermarks},
     rate::{RateGroup, RateLimit},
     report::{CloseReason, CloseReport, Half},
     room::Room,
     rot13::{Rot13, rot13},
     server::builder::{DEFAULT_BACKLOG, DEFAULT_DRAIN_DEADLINE, LineServer, ListenerInfo, MAX_WORKERS, ServerHandle},
-    session::{context::LineContext, handler::LineHandler},
+    session::{
+        context::LineContext,
+        handler::LineHandler,
+        lines::{Chunk, Line, Lines},
+    },
     standalone::LineSession,
     testing::{Faults, FaultyStream, MemoryCapacity, MemoryStream, StreamCall, memory_pair},
     wire::{

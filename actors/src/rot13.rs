@@ -7,9 +7,10 @@
 use actix::Actor;
 use multiversion::multiversion;
 
-use crate::{
-    framing::{Line, Lines},
-    session::{context::LineContext, handler::LineHandler},
+use crate::session::{
+    context::LineContext,
+    handler::LineHandler,
+    lines::{Line, Lines},
 };
 
 /// Replaces each ASCII letter by the one 13 places on, in place; every other byte stays.

@@ -2,4 +2,5 @@
 
 pub(crate) mod context;
 pub(crate) mod handler;
+pub(crate) mod lines;
 pub(crate) mod turn;

@@ -609,10 +609,9 @@ impl Listener {
 mod tests {
     use super::*;
     use crate::{
-        framing::Line,
         rot13::Rot13,
         server::builder::{LineServer, ServerHandle},
-        session::{context::LineContext, handler::LineHandler},
+        session::{context::LineContext, handler::LineHandler, lines::Line},
     };
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

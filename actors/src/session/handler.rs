@@ -5,9 +5,11 @@
 use actix::Actor;
 
 use crate::{
-    framing::{Chunk, Line, Lines},
     report::CloseReport,
-    session::context::LineContext,
+    session::{
+        context::LineContext,
+        lines::{Chunk, Line, Lines},
+    },
 };
 
 /// A session's actor: what happens for one line, and, where the defaults do not fit, for everything else that a

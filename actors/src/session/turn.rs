@@ -26,13 +26,16 @@ use crate::{
     caught::{dispose, panic_text},
     connection::Connection,
     control::admission::Place,
-    framing::{self, Chunk, Framing, Line, Lines, Overrun, Reach, SLACK_BYTES, Step},
+    framing::{self, Framing, Overrun, Reach, SLACK_BYTES, Step},
     limits::{
         CARRY_BYTES, MESSAGES_PER_TURN, Pressure, PressurePolicy, READS_PER_TURN, ROUNDS_PER_TURN, SCRATCH_BYTES,
     },
     rate::{Grant, Unit},
     report::{CloseReason, CloseReport, Half},
-    session::handler::LineHandler,
+    session::{
+        handler::LineHandler,
+        lines::{Chunk, Line, Lines},
+    },
     wire::transport::Transport,
     worker::worker::{Command, Commands, Counts, Standing, Worker},
 };

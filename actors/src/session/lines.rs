@@ -1,0 +1,290 @@
+//! Lines, as a handler sees them: in the buffer that they were read into.
+//!
+//! Not here: where a line ends (`framing`).
+
+use std::ops::{Deref, DerefMut};
+
+use crate::{
+    framing::Framing,
+    scan::{MARKED_BYTES, mark_bytes},
+    session::{context::LineContext, handler::LineHandler},
+};
+
+/// One line, in the buffer that it was read into: its bytes may be changed in place.
+///
+/// It derefs to all its bytes, the terminator included, so that `ctx.write(&line)` is an echo.
+#[derive(Debug)]
+pub struct Line<'a> {
+    bytes: &'a mut [u8],
+    terminator_len: usize,
+}
+
+impl<'a> Line<'a> {
+    pub(crate) fn tail(bytes: &'a mut [u8]) -> Self {
+        Self { bytes, terminator_len: 0 }
+    }
+
+    /// The line without its terminator.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        &self.bytes[..self.bytes.len() - self.terminator_len]
+    }
+
+    /// The terminator as it came; empty if there is none.
+    #[must_use]
+    pub fn terminator(&self) -> &[u8] {
+        &self.bytes[self.bytes.len() - self.terminator_len..]
+    }
+
+    /// False for a piece of an overlong line that is not its last, and for the tail.
+    #[must_use]
+    pub fn is_terminated(&self) -> bool {
+        self.terminator_len > 0
+    }
+}
+
+impl Deref for Line<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl DerefMut for Line<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.bytes
+    }
+}
+
+impl AsRef<[u8]> for Line<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+/// Some bytes of a payload, in the buffer that they were read into: [`LineContext::raw`].
+///
+/// How a payload is cut into chunks depends on how it came: never rely on it.
+#[derive(Debug)]
+pub struct Chunk<'a> {
+    bytes: &'a mut [u8],
+    left: u64,
+}
+
+impl<'a> Chunk<'a> {
+    pub(crate) fn new(bytes: &'a mut [u8], left: u64) -> Self {
+        Self { bytes, left }
+    }
+
+    /// How many bytes of the payload come after this chunk.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Whether the payload ends with this chunk.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.left == 0
+    }
+}
+
+impl Deref for Chunk<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl DerefMut for Chunk<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.bytes
+    }
+}
+
+impl AsRef<[u8]> for Chunk<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+/// The whole lines of one read, for a service that works on blocks: [`LineHandler::batch`](crate::LineHandler::batch).
+///
+/// What is not taken is kept and offered again.
+#[derive(Debug)]
+pub struct Lines<'a> {
+    block: &'a mut [u8],
+    framing: Framing,
+    /// The most bytes that one line takes.
+    window: usize,
+    /// Of a made line, which is all of the block: the length of its terminator.
+    made: Option<usize>,
+    /// Whether an answer in place may be sent from here.
+    may_send: bool,
+    /// Bytes looked at for delimiters, and those found in the last of them: a bit for each byte from `marked` on.
+    scanned: usize,
+    marked: usize,
+    marks: u64,
+    taken: usize,
+    lines: u64,
+    in_place: Option<usize>,
+}
+
+impl<'a> Lines<'a> {
+    /// The lines of `block`, in front of `behind` more bytes.
+    ///
+    /// A block that is answered in place is sent by a system call of its own. One that is less than what comes behind it is
+    /// not: there may be thousands of them in one read.
+    pub(crate) fn new(block: &'a mut [u8], behind: usize, framing: Framing) -> Self {
+        Self {
+            window: framing.window(),
+            may_send: block.len() >= behind,
+            block,
+            framing,
+            made: None,
+            scanned: 0,
+            marked: 0,
+            marks: 0,
+            taken: 0,
+            lines: 0,
+            in_place: None,
+        }
+    }
+
+    /// One line with a made-up end: that is not looked for, and may be of bytes that would end a line otherwise.
+    pub(crate) fn made(block: &'a mut [u8], terminator_len: usize, behind: usize, framing: Framing) -> Self {
+        Self { made: Some(terminator_len), ..Self::new(block, behind, framing) }
+    }
+
+    /// The end of the next delimiter. The same again until [`next`](Self::next) has taken it.
+    ///
+    /// A search for each line would cost more than a short line's answer; marks are made for 64 bytes at once, before
+    /// any of them can have been changed by whoever was given a line.
+    #[inline]
+    fn find_next(&mut self) -> Option<usize> {
+        loop {
+            while self.marks == 0 {
+                if self.scanned >= self.block.len() {
+                    return None;
+                }
+                self.marked = self.scanned;
+                self.marks = mark_bytes(&self.block[self.scanned..], self.framing.last());
+                self.scanned += MARKED_BYTES;
+            }
+            let at = self.marked + self.marks.trailing_zeros() as usize;
+            if !self.framing.needs_cr() || (at > self.taken && self.block[at - 1] == b'\r') {
+                return Some(at + 1);
+            }
+            self.marks &= self.marks - 1;
+        }
+    }
+
+    /// Takes the next line. `None` at the end of the block, and also while `ctx` wants no line: once it waits, stops,
+    /// pauses, changes framing, or has more in its outbox than the high watermark.
+    #[inline]
+    pub fn next<A>(&mut self, ctx: &mut LineContext<A>) -> Option<Line<'_>>
+    where
+        A: LineHandler,
+    {
+        if self.taken == self.block.len() || !ctx.accepts_lines() {
+            return None;
+        }
+        let start = self.taken;
+        if let Some(terminator_len) = self.made {
+            self.lines += 1;
+            self.taken = self.block.len();
+            return Some(Line { bytes: self.block, terminator_len });
+        }
+        // Only a piece of an overlong line is longer than the window, and only `Pieces` lets one into a block.
+        let end = match self.find_next() {
+            Some(end) if end - start <= self.window || self.framing.is_longest_with_cr(&self.block[start..]) => {
+                self.marks &= self.marks - 1;
+                self.lines += 1;
+                self.taken = end;
+                let line = &mut self.block[start..end];
+                let terminator_len = self.framing.terminator_len(line);
+                return Some(Line { bytes: line, terminator_len });
+            }
+            _ => self.block.len().min(start + self.framing.max()),
+        };
+        self.taken = end;
+        Some(Line { bytes: &mut self.block[start..end], terminator_len: 0 })
+    }
+
+    /// Takes all that is left and makes it the reply: `answer` changes the bytes where they are, and they are sent from
+    /// there. The fastest reply there is, for a service whose answer is as long as the question.
+    ///
+    /// It keeps its place among other writes. It takes nothing while `ctx` wants no line, as [`next`](Self::next).
+    pub fn answer_in_place<A>(&mut self, ctx: &mut LineContext<A>, answer: impl FnOnce(&mut [u8]))
+    where
+        A: LineHandler,
+    {
+        let framing = self.framing;
+        self.answer_all(ctx, |rest| {
+            let lines = framing.count(rest);
+            answer(rest);
+            lines
+        });
+    }
+
+    /// As [`answer_in_place`](Self::answer_in_place), for an answer that counts the delimiters as it goes, which spares a
+    /// pass over the block.
+    pub(crate) fn answer_in_place_counting<A>(
+        &mut self,
+        ctx: &mut LineContext<A>,
+        answer: impl FnOnce(&mut [u8], u8) -> u64,
+    ) where
+        A: LineHandler,
+    {
+        let framing = self.framing;
+        self.answer_all(ctx, |rest| {
+            if framing.needs_cr() {
+                let lines = framing.count(rest);
+                answer(rest, framing.last());
+                lines
+            } else {
+                answer(rest, framing.last())
+            }
+        });
+    }
+
+    /// Takes all that is left; `answer` changes it to the reply and returns how many lines it was.
+    fn answer_all<A>(&mut self, ctx: &mut LineContext<A>, answer: impl FnOnce(&mut [u8]) -> u64)
+    where
+        A: LineHandler,
+    {
+        if self.taken == self.block.len() || !ctx.accepts_lines() {
+            return;
+        }
+        let start = self.taken;
+        let rest = &mut self.block[start..];
+        self.taken += rest.len();
+        self.lines += answer(rest);
+        if self.may_send && ctx.outbox_len() == 0 {
+            // Sent from here by the context, when the batch returns.
+            self.in_place = Some(start);
+        } else {
+            ctx.write(rest);
+        }
+    }
+
+    /// What is left, as it came.
+    #[must_use]
+    pub fn rest(&self) -> &[u8] {
+        &self.block[self.taken..]
+    }
+
+    pub(crate) fn taken(&self) -> usize {
+        self.taken
+    }
+
+    pub(crate) fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// The block's bytes that were answered in place.
+    pub(crate) fn into_in_place(self) -> Option<&'a [u8]> {
+        let start = self.in_place?;
+        Some(&self.block[start..self.taken])
+    }
+}
