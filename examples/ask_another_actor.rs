@@ -86,6 +86,6 @@ impl LineHandler for Asker {
 async fn main() -> std::io::Result<()> {
     let memory = Memory::start_in_arbiter(&Arbiter::new().handle(), |_| Memory::default());
     let server = LineServer::new(move |_connection| Asker(memory.clone())).bind(&*Args::parse().listen)?;
-    eprintln!("listening on {}", server.addresses()[0]);
+    eprintln!("listening on {}", server.local_addrs()[0]);
     server.run().await
 }

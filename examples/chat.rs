@@ -144,6 +144,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // What is too long arrives with one byte more than it may have.
     let framing = Framing::lf().max_line(MAX_TEXT + 1)?.overlong(Overlong::Truncate);
     let server = server.framing(framing).bind(&*Args::parse().listen)?;
-    eprintln!("listening on {}", server.addresses()[0]);
+    eprintln!("listening on {}", server.local_addrs()[0]);
     Ok(server.run().await?)
 }

@@ -28,6 +28,6 @@ impl LineHandler for Echo {
 #[actix::main]
 async fn main() -> std::io::Result<()> {
     let server = LineServer::new(|_connection| Echo).bind(&*Args::parse().listen)?;
-    eprintln!("listening on {}", server.addresses()[0]);
+    eprintln!("listening on {}", server.local_addrs()[0]);
     server.run().await
 }

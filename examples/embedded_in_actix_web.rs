@@ -159,7 +159,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     .shutdown_timeout(DEADLINE.as_secs())
     .bind(&*args.http)?;
     eprintln!("HTTP on {}", http_server.addrs()[0]);
-    eprintln!("listening on {}", line_server.addresses()[0]);
+    eprintln!("listening on {}", line_server.local_addrs()[0]);
 
     // Each hears the signals by itself; should one end for another reason, so does the other.
     let http_server = http_server.run();
@@ -170,7 +170,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ended
     };
     let lines_end = async {
-        let ended = line_server.finished().await;
+        let ended = line_server.wait().await;
         http_handle.stop(true).await;
         ended
     };

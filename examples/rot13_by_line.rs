@@ -33,6 +33,6 @@ impl LineHandler for ByLine {
 #[actix::main]
 async fn main() -> std::io::Result<()> {
     let server = LineServer::new(|_connection| ByLine).workers(1).bind(&*Args::parse().listen)?;
-    eprintln!("listening on {}", server.addresses()[0]);
+    eprintln!("listening on {}", server.local_addrs()[0]);
     server.run().await
 }

@@ -39,6 +39,6 @@ impl LineHandler for Shout {
 #[actix::main]
 async fn main() -> std::io::Result<()> {
     let server = LineServer::new(|_connection| Shout).bind(&*Args::parse().listen)?;
-    eprintln!("listening on {}", server.addresses()[0]);
+    eprintln!("listening on {}", server.local_addrs()[0]);
     server.run().await
 }

@@ -98,5 +98,5 @@ async fn serve(args: Args, settings: Settings, framing: Framing, limits: Limits)
     }
     let server = server.start()?;
     actix_rt::spawn(signals.obey(server.clone(), args, settings));
-    server.finished().await
+    server.wait().await
 }

@@ -7,9 +7,8 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use actix_lines::{
-    ConfigError, Connection, DEFAULT_BACKLOG, DEFAULT_KEEPALIVE, DEFAULT_MAX_LINE, DEFAULT_SOCKET_BUFFER, Framing,
-    Limits, LimitsBuilder, LineHandler, LineServer, MAX_LINE_LIMIT, MAX_WORKERS, OverLimit, Overlong, Prefix, Pressure,
-    Rate, RateLimit, SourcePrefix, Watermarks,
+    ConfigError, Connection, Framing, Limits, LimitsBuilder, LineHandler, LineServer, OutboxLimit, OverLimit, Overlong,
+    Prefix, Rate, RateLimit, SourcePrefix, Watermarks,
 };
 use clap::{Args, Command, ValueEnum};
 use serde::{
@@ -297,7 +296,7 @@ impl Settings {
     }
 
     pub(crate) fn backlog(&self) -> u32 {
-        self.backlog.map_or(DEFAULT_BACKLOG, |backlog| backlog.0)
+        self.backlog.map_or(LineServer::DEFAULT_BACKLOG, |backlog| backlog.0)
     }
 
     /// Sets on `server` what its connections' sockets have.
@@ -311,11 +310,11 @@ impl Settings {
     }
 
     fn keepalive(&self) -> Option<Duration> {
-        self.keepalive.map_or(Some(DEFAULT_KEEPALIVE), |time| time.on().map(|time| time.0))
+        self.keepalive.map_or(Some(LineServer::DEFAULT_KEEPALIVE), |time| time.on().map(|time| time.0))
     }
 
     fn max_line(&self) -> usize {
-        self.max_line.map_or(DEFAULT_MAX_LINE, |bytes| bytes.0)
+        self.max_line.map_or(Framing::DEFAULT_MAX_LINE, |bytes| bytes.0)
     }
 
     fn overlong(&self) -> Overlong {
@@ -379,10 +378,10 @@ impl Settings {
             limits = limits.memory_budget(budget.on().map(|size| size.0));
         }
         // Nothing is pushed here but a goodbye: no reason for a limit of its own.
-        let pressure = Pressure { hard: Pressure::default().hard.max(marks.high), ..Pressure::default() };
+        let outbox_limit = OutboxLimit { hard: OutboxLimit::default().hard.max(marks.high), ..OutboxLimit::default() };
         limits
             .outbox(marks)
-            .pressure(pressure)
+            .outbox_limit(outbox_limit)
             .allow(self.allow.iter().copied())
             .deny(self.deny.iter().copied())
             .build()
@@ -399,7 +398,7 @@ impl Settings {
 
 /// The size of a socket's buffer; `None` leaves it to the kernel.
 fn buffer(size: Option<Switch<SocketBuffer>>) -> Option<usize> {
-    size.map_or(Some(DEFAULT_SOCKET_BUFFER), |size| size.on().map(|size| size.0))
+    size.map_or(Some(LineServer::DEFAULT_SOCKET_BUFFER), |size| size.on().map(|size| size.0))
 }
 
 /// `text` as a line; nothing stays nothing.
@@ -507,8 +506,9 @@ pub(crate) struct MaxLine(usize);
 impl FromStr for MaxLine {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let size = text.parse().ok().filter(|Size(bytes)| (1..=MAX_LINE_LIMIT).contains(bytes));
-        size.map(|Size(bytes)| Self(bytes)).ok_or_else(|| format!("use 1 to {MAX_LINE_LIMIT} bytes, as 16384 or 16KiB"))
+        let size = text.parse().ok().filter(|Size(bytes)| (1..=Framing::MAX_LINE_LIMIT).contains(bytes));
+        size.map(|Size(bytes)| Self(bytes))
+            .ok_or_else(|| format!("use 1 to {} bytes, as 16384 or 16KiB", Framing::MAX_LINE_LIMIT))
     }
 }
 
@@ -528,7 +528,7 @@ pub(crate) struct Workers(usize);
 impl FromStr for Workers {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        number(text, 1..=MAX_WORKERS).map(Self)
+        number(text, 1..=LineServer::MAX_WORKERS).map(Self)
     }
 }
 

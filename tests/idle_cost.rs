@@ -65,7 +65,7 @@ fn an_idle_session_costs_under_700_bytes_of_heap() {
     let used = actix_rt::System::new().block_on(async {
         let server = LineServer::new(|_| Rot13).limits(everything_on().build().unwrap());
         let server = server.on_current_arbiter().bind("127.0.0.1:0").unwrap().start().unwrap();
-        let address = server.addresses()[0];
+        let address = server.local_addrs()[0];
         let live = async |count: u64| {
             let mut ticks = tokio::time::interval(Duration::from_millis(5));
             let all = async {

@@ -82,13 +82,13 @@ impl Connection {
 
     /// The peer's address; `None` for a transport without one.
     #[must_use]
-    pub fn peer(&self) -> Option<SocketAddr> {
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.peer
     }
 
     /// Our end's address; `None` for a transport without one.
     #[must_use]
-    pub fn local(&self) -> Option<SocketAddr> {
+    pub fn local_addr(&self) -> Option<SocketAddr> {
         self.local
     }
 

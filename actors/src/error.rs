@@ -6,12 +6,12 @@ use std::{fs, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustix::io::Errno;
 
-/// A setting that cannot be meant. Nothing has been started when it is returned.
+/// A setting that is invalid. Nothing has been started when it is returned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The longest line allowed is zero, or longer than [`MAX_LINE_LIMIT`](crate::framing::MAX_LINE_LIMIT).
-    #[error("max line is {bytes} bytes: use 1 to {}", crate::framing::MAX_LINE_LIMIT)]
+    /// The longest line allowed is zero, or longer than [`MAX_LINE_LIMIT`](crate::Framing::MAX_LINE_LIMIT).
+    #[error("max line is {bytes} bytes: use 1 to 1073741824")]
     MaxLine {
         /// What was asked for.
         bytes: usize,
@@ -70,8 +70,8 @@ pub enum ConfigError {
         /// As it was given.
         text: String,
     },
-    /// No worker at all, or more than [`MAX_WORKERS`](crate::server::builder::MAX_WORKERS).
-    #[error("{workers} workers: use 1 to {}, or leave it out for one a core", crate::server::builder::MAX_WORKERS)]
+    /// No worker at all, or more than [`MAX_WORKERS`](crate::LineServer::MAX_WORKERS).
+    #[error("{workers} workers: use 1 to 1024, or leave it out for one a core")]
     Workers {
         /// What was asked for.
         workers: usize,

@@ -6,12 +6,6 @@
 
 use crate::{error::ConfigError, scan::count_byte};
 
-/// The longest line that may be asked for: 1 GiB.
-pub const MAX_LINE_LIMIT: usize = 1 << 30;
-
-/// The longest line by default: 16,384 bytes, the `MAX_LINE` of libevent's introductory servers.
-pub const DEFAULT_MAX_LINE: usize = 16_384;
-
 /// Where a line ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delimiter {
@@ -26,7 +20,7 @@ pub enum Delimiter {
 }
 
 /// What happens to a line that is longer than [`Framing::max_line`]. In each case the handler's
-/// [`line_too_long`](crate::LineHandler::line_too_long) is called first, once for each such line.
+/// [`overlong`](crate::LineHandler::overlong) is called first, once for each such line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overlong {
     /// Deliver it in pieces of the longest line, each not [terminated](crate::Line::is_terminated) but the last: not a byte is
@@ -79,6 +73,12 @@ impl Default for Framing {
 }
 
 impl Framing {
+    /// The longest line that may be asked for: 1 GiB.
+    pub const MAX_LINE_LIMIT: usize = 1 << 30;
+
+    /// The longest line by default: 16,384 bytes, the `MAX_LINE` of libevent's introductory servers.
+    pub const DEFAULT_MAX_LINE: usize = 16_384;
+
     /// Lines end with LF; a CR before it belongs to the terminator. The default.
     #[must_use]
     pub const fn lf() -> Self {
@@ -97,7 +97,7 @@ impl Framing {
         Self::new(Delimiter::Nul)
     }
 
-    /// Lines end with `delimiter`, are at most [`DEFAULT_MAX_LINE`] long, and pass in pieces if longer.
+    /// Lines end with `delimiter`, are at most [`DEFAULT_MAX_LINE`](Self::DEFAULT_MAX_LINE) long, and pass in pieces if longer.
     #[must_use]
     pub const fn new(delimiter: Delimiter) -> Self {
         let (last, cr) = match delimiter {
@@ -106,7 +106,7 @@ impl Framing {
             Delimiter::Nul => (0, Cr::Data),
             Delimiter::Byte(byte) => (byte, Cr::Data),
         };
-        Self { max_line: DEFAULT_MAX_LINE as u32, last, cr, overlong: Overlong::Pieces }
+        Self { max_line: Self::DEFAULT_MAX_LINE as u32, last, cr, overlong: Overlong::Pieces }
     }
 
     /// Makes a CR before an LF part of the text instead of the terminator. Of no effect with other delimiters.
@@ -120,14 +120,14 @@ impl Framing {
         self
     }
 
-    /// Sets the longest line. Unit: bytes without the terminator. Default: [`DEFAULT_MAX_LINE`].
+    /// Sets the longest line. Unit: bytes without the terminator. Default: [`DEFAULT_MAX_LINE`](Self::DEFAULT_MAX_LINE).
     ///
     /// A session's incomplete line may need that much memory.
     ///
     /// # Errors
-    /// [`ConfigError::MaxLine`] unless it is 1 to [`MAX_LINE_LIMIT`].
+    /// [`ConfigError::MaxLine`] unless it is 1 to [`MAX_LINE_LIMIT`](Self::MAX_LINE_LIMIT).
     pub const fn max_line(mut self, bytes: usize) -> Result<Self, ConfigError> {
-        if bytes == 0 || bytes > MAX_LINE_LIMIT {
+        if bytes == 0 || bytes > Self::MAX_LINE_LIMIT {
             return Err(ConfigError::MaxLine { bytes });
         }
         self.max_line = bytes as u32;

@@ -68,11 +68,11 @@ impl Default for Watermarks {
 /// What becomes of bytes for a peer that does not read them.
 ///
 /// The limits of one server serve sessions of many kinds; a handler may set others for its own,
-/// with [`LineContext::set_pressure`](crate::LineContext::set_pressure).
+/// with [`LineContext::set_outbox_limit`](crate::LineContext::set_outbox_limit).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pressure {
-    /// What happens at the hard limit. Default: [`PressurePolicy::DropNewest`].
-    pub policy: PressurePolicy,
+pub struct OutboxLimit {
+    /// What happens at the hard limit. Default: [`OutboxPolicy::DropNewest`].
+    pub policy: OutboxPolicy,
     /// How many bytes an outbox may hold with what is pushed to it. Unit: bytes, at most 1 GiB; no less than the high
     /// watermark. Default: 1 MiB.
     pub hard: usize,
@@ -92,7 +92,7 @@ pub struct SoftLimit {
 
 /// What happens when a session's outbox would hold more than the hard limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PressurePolicy {
+pub enum OutboxPolicy {
     /// The session is cut: [`CloseReason::OutboxFull`](crate::CloseReason::OutboxFull). So it is when its own handler
     /// leaves more than the limit in the outbox, because it writes without having been given a line.
     Disconnect,
@@ -102,10 +102,10 @@ pub enum PressurePolicy {
     DropNewest,
     /// It is taken all the same; the session reads nothing from its peer meanwhile. For pushes that something else bounds:
     /// an outbox is counted up to 4 GiB.
-    PauseReader,
+    Accept,
 }
 
-impl Pressure {
+impl OutboxLimit {
     /// Whether it can work beside the high watermark `high`.
     pub(crate) fn check(&self, high: usize) -> Result<(), ConfigError> {
         let Self { hard, soft, .. } = *self;
@@ -128,9 +128,9 @@ fn check_length(limit: &'static str, time: Duration) -> Result<(), ConfigError> 
     if time > LONGEST_TIMEOUT { Err(ConfigError::TooLong { limit, time }) } else { Ok(()) }
 }
 
-impl Default for Pressure {
+impl Default for OutboxLimit {
     fn default() -> Self {
-        Self { policy: PressurePolicy::default(), hard: 1024 * 1024, soft: None }
+        Self { policy: OutboxPolicy::default(), hard: 1024 * 1024, soft: None }
     }
 }
 
@@ -202,7 +202,7 @@ pub(crate) struct AdmissionLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SessionLimits {
     pub(crate) outbox: Watermarks,
-    pub(crate) pressure: Pressure,
+    pub(crate) outbox_limit: OutboxLimit,
     pub(crate) linger_timeout: Duration,
     pub(crate) linger_bytes: u32,
     pub(crate) wait_timeout: Duration,
@@ -289,7 +289,7 @@ impl Default for Limits {
             },
             session: SessionLimits {
                 outbox: Watermarks::default(),
-                pressure: Pressure::default(),
+                outbox_limit: OutboxLimit::default(),
                 linger_timeout: Duration::from_secs(5),
                 linger_bytes: 1024 * 1024,
                 wait_timeout: Duration::from_secs(30),
@@ -424,7 +424,7 @@ impl LimitsBuilder {
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`ConfigError::Watermarks`] unless `low < high`, and [`ConfigError::OutboxBytes`] above
-    /// 1 GiB. Over 1 MiB the hard limit of [`pressure`](Self::pressure) has to be raised, too.
+    /// 1 GiB. Over 1 MiB the hard limit of [`outbox_limit`](Self::outbox_limit) has to be raised, too.
     ///
     /// # Source
     /// Terms: libevent's `bufferevent_setwatermark`.
@@ -434,7 +434,7 @@ impl LimitsBuilder {
     }
 
     /// Sets what becomes of bytes that others [`Push`](crate::Push) into a session whose peer does not read them.
-    /// Default: [`Pressure::default`].
+    /// Default: [`OutboxLimit::default`].
     ///
     /// Answers to lines are not held to it: a session is given no lines while its outbox is above the high watermark.
     ///
@@ -442,8 +442,8 @@ impl LimitsBuilder {
     /// [`build`](Self::build) returns [`ConfigError::HardLimit`] for a hard limit under the high watermark,
     /// [`ConfigError::OutboxBytes`] above 1 GiB, [`ConfigError::SoftLimit`] for a soft limit over the hard one, and
     /// [`ConfigError::TooLong`] for a time above it of over 24 days.
-    pub fn pressure(mut self, pressure: Pressure) -> Self {
-        self.limits.session.pressure = pressure;
+    pub fn outbox_limit(mut self, outbox_limit: OutboxLimit) -> Self {
+        self.limits.session.outbox_limit = outbox_limit;
         self
     }
 
@@ -564,7 +564,7 @@ impl LimitsBuilder {
         if high > MOST_OUTBOX {
             return Err(ConfigError::OutboxBytes { limit: "high watermark of an outbox", bytes: high });
         }
-        session.pressure.check(high)?;
+        session.outbox_limit.check(high)?;
         if admission.max_sessions == 0 {
             return Err(ConfigError::MaxSessions);
         }

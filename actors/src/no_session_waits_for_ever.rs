@@ -36,14 +36,14 @@ use crate::{
         supervisor::Supervisor,
     },
     framing::Framing,
-    limits::{Limits, Pressure, PressurePolicy, Rate, SoftLimit, Watermarks},
+    limits::{Limits, OutboxLimit, OutboxPolicy, Rate, SoftLimit, Watermarks},
     rate::{RateGroup, RateLimit},
     report::{CloseReason, CloseReport},
     room::Room,
     session::{
         context::LineContext,
         handler::LineHandler,
-        lines::{Chunk, Line},
+        lines::{Line, Payload},
         turn::Session,
     },
     wire::transport::Transport,
@@ -72,7 +72,7 @@ enum Kind {
     Rate,
     Group,
     Room,
-    Pressure,
+    OutboxLimit,
     Raw,
     End,
 }
@@ -86,7 +86,7 @@ impl Kind {
         Self::Rate,
         Self::Group,
         Self::Room,
-        Self::Pressure,
+        Self::OutboxLimit,
         Self::Raw,
         Self::End,
     ];
@@ -152,8 +152,8 @@ impl LineHandler for Puppet {
             "enter" => ctx.join(&self.world.rooms[amount % self.world.rooms.len()]),
             "exit" => ctx.leave(&self.world.rooms[amount % self.world.rooms.len()]),
             "say" => ctx.say(&self.world.rooms[amount % self.world.rooms.len()], vec![b's'; amount]),
-            "pressure" => ctx.set_pressure(pressure(&mut self.world.rng.borrow_mut())).unwrap(),
-            "raw" => ctx.raw(amount as u64),
+            "outbox_limit" => ctx.set_outbox_limit(outbox_limit(&mut self.world.rng.borrow_mut())).unwrap(),
+            "raw" => ctx.payload(amount as u64),
             "half" => ctx.half_close(),
             "drain" => ctx.drain(),
             "stop" => ctx.stop(),
@@ -161,7 +161,7 @@ impl LineHandler for Puppet {
         }
     }
 
-    fn data(&mut self, _: Chunk<'_>, ctx: &mut Self::Context) {
+    fn payload(&mut self, _: Payload<'_>, ctx: &mut Self::Context) {
         ctx.write(b".");
     }
 
@@ -180,11 +180,11 @@ fn rate_limit(rng: &mut fastrand::Rng) -> RateLimit {
     RateLimit { bytes: rate(rng, 100), lines: rate(rng, 2) }
 }
 
-fn pressure(rng: &mut fastrand::Rng) -> Pressure {
-    let policies = [PressurePolicy::DropNewest, PressurePolicy::PauseReader, PressurePolicy::Disconnect];
+fn outbox_limit(rng: &mut fastrand::Rng) -> OutboxLimit {
+    let policies = [OutboxPolicy::DropNewest, OutboxPolicy::Accept, OutboxPolicy::Disconnect];
     let soft =
         rng.bool().then(|| SoftLimit { bytes: rng.usize(1000..100_000), time: Duration::from_secs(rng.u64(1..5)) });
-    Pressure { policy: policies[rng.usize(0..3)], hard: rng.usize(150_000..2_000_000), soft }
+    OutboxLimit { policy: policies[rng.usize(0..3)], hard: rng.usize(150_000..2_000_000), soft }
 }
 
 /// Limits of any kind. All deadlines are on, so that whatever they are sessions have to end.
@@ -193,7 +193,7 @@ fn limits(rng: &mut fastrand::Rng) -> Limits {
     let timeout = |rng: &mut fastrand::Rng| Some(Duration::from_secs(rng.u64(1..20)));
     Limits::builder()
         .outbox(Watermarks { low, high: low + rng.usize(1..50_000) })
-        .pressure(pressure(rng))
+        .outbox_limit(outbox_limit(rng))
         .session_rate(if rng.bool() { rate_limit(rng) } else { RateLimit::default() })
         .idle_timeout(timeout(rng))
         .line_timeout(timeout(rng))
@@ -231,7 +231,7 @@ fn words(rng: &mut fastrand::Rng, kinds: &[Kind]) -> Vec<u8> {
                 1 => writeln!(said, "say {amount}"),
                 _ => writeln!(said, "enter {short}"),
             },
-            Some(Kind::Pressure) => writeln!(said, "pressure"),
+            Some(Kind::OutboxLimit) => writeln!(said, "outbox_limit"),
             Some(Kind::Raw) => writeln!(said, "raw {short}").map(|()| said.push_str(&"r".repeat(short))),
             // Seldom, or none would live to the end.
             Some(Kind::End) if rng.usize(0..20) == 0 => {
@@ -412,7 +412,7 @@ async fn run(seed: u64) {
         // All that holds sessions back but peers that do not read, whose bytes have room now.
         let lifted = Limits::builder()
             .outbox(Watermarks { low: (1 << 30) - 1, high: 1 << 30 })
-            .pressure(Pressure { hard: 1 << 30, ..Pressure::default() })
+            .outbox_limit(OutboxLimit { hard: 1 << 30, ..OutboxLimit::default() })
             .idle_timeout(None)
             .line_timeout(None)
             .write_timeout(None)

@@ -33,7 +33,7 @@ pub enum CloseReason {
     /// The peer reset the connection.
     PeerReset,
     /// A line outgrew the limit under [`Overlong::Close`](crate::Overlong::Close). Every line before it was answered.
-    LineTooLong,
+    Overlong,
     /// The handler called `ctx.stop()` or `ctx.drain()`.
     ClosedByHandler,
     /// The server drained, or the session's connector was told to [`Disconnect`](crate::Disconnect).
@@ -53,7 +53,7 @@ pub enum CloseReason {
     LineTimeout,
     /// The kernel took nothing of the outbox for [`write_timeout`](crate::LimitsBuilder::write_timeout).
     WriteStalled,
-    /// Its outbox held more than its [`Pressure`](crate::Pressure) allows; it was cut.
+    /// Its outbox held more than its [`OutboxLimit`](crate::OutboxLimit) allows; it was cut.
     OutboxFull,
     /// It was the largest of the source that held the most when all sessions together held more than the
     /// [memory budget](crate::LimitsBuilder::memory_budget); it was cut.
@@ -79,7 +79,7 @@ impl CloseReason {
         match self {
             Self::PeerEof => "peer-eof",
             Self::PeerReset => "peer-reset",
-            Self::LineTooLong => "line-too-long",
+            Self::Overlong => "overlong",
             Self::ClosedByHandler => "closed-by-handler",
             Self::Drained => "drained",
             Self::Aborted => "aborted",

@@ -1,7 +1,7 @@
 //! Rooms: what one session says, all others of a room are written, whatever worker they run on.
 //!
 //! A message goes to each worker that has members, not to each member: the bytes are shared, and a worker writes them to
-//! its own members as it would a push, with the pressure policy of each. So saying costs what its members' writes cost.
+//! its own members as it would a push, with the outbox policy of each. So saying costs what its members' writes cost.
 //! A worker that does not keep up holds back those who say something, and is never owed more than a bounded amount.
 //! Not here: how a worker tells its members (`delivery`), what becomes of pushed bytes (`context`).
 
@@ -31,7 +31,7 @@ const MESSAGE_BYTES: usize = 64;
 ///
 /// Members may run on any workers, of any servers of this process, or without a server. They leave when they end. What one
 /// session says in a room arrives at each member in the order it was said; what several say, in any order. A member that
-/// does not read is treated by its [`Pressure`](crate::Pressure), so it is never waited for; it can tell how many messages
+/// does not read is treated by its [`OutboxLimit`](crate::OutboxLimit), so it is never waited for; it can tell how many messages
 /// are [missing](crate::LineHandler::missed).
 ///
 /// ```
@@ -108,7 +108,7 @@ impl Room {
     }
 
     /// How many messages members did not get: because their outbox held too much, by the policy of their
-    /// [`Pressure`](crate::Pressure), or because their worker was owed more than 4 MiB of messages.
+    /// [`OutboxLimit`](crate::OutboxLimit), or because their worker was owed more than 4 MiB of messages.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.0.lost.load(Relaxed)

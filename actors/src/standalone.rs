@@ -77,7 +77,7 @@ impl LineSession {
         self
     }
 
-    /// Sets its limits: the watermarks, the pressure, the times and the read rate of `limits`. Those of a server as a whole, as
+    /// Sets its limits: the watermarks, the outbox limit, the times and the read rate of `limits`. Those of a server as a whole, as
     /// the number of sessions, accept rates and the memory budget, mean nothing to it.
     pub fn limits(mut self, limits: &Limits) -> Self {
         self.limits = limits.session;

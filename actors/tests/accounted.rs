@@ -294,7 +294,7 @@ impl Actor for WhoAmI {
     type Context = LineContext<Self>;
     fn started(&mut self, ctx: &mut Self::Context) {
         let connection = ctx.connection();
-        let text = format!("{} {:?} {:?}\n", connection.id(), connection.peer(), connection.local());
+        let text = format!("{} {:?} {:?}\n", connection.id(), connection.peer_addr(), connection.local_addr());
         ctx.write(text.as_bytes());
         ctx.run_later(Duration::ZERO, |_, ctx| ctx.stop());
     }
@@ -307,7 +307,7 @@ impl LineHandler for WhoAmI {
 #[actix::test]
 async fn a_session_knows_both_ends_of_its_connection() {
     let mut server = Server::start(LineServer::new(|connection| {
-        assert!(connection.local().is_some());
+        assert!(connection.local_addr().is_some());
         WhoAmI
     }))
     .await;

@@ -249,7 +249,7 @@ async fn lists_say_who_may_connect_and_may_change_while_the_server_runs() {
     let none = Limits::builder().allow(["127.0.0.0/30".parse().unwrap()]).deny(["127.0.0.2".parse().unwrap()]);
     let none = none.build().unwrap();
     let early_id = server.sessions().await[0].id;
-    let would = within("a dry run", server.handle.try_limits(none.clone())).await.unwrap();
+    let would = within("a dry run", server.handle.preview_limits(none.clone())).await.unwrap();
     assert_eq!(would.ends.iter().map(|session| session.id).collect::<Vec<_>>(), [early_id]);
     assert!(is_served(&mut early, b"").await, "a dry run changes nothing");
     assert_ne!(server.handle.limits().await.unwrap(), none);
@@ -299,7 +299,7 @@ async fn networks_of_ipv4_are_the_same_in_ipv6_notation_in_every_list_and_questi
                 }
                 Err(error) => panic!("{error}"),
             };
-            let to = SocketAddr::from(([127, 0, 0, 1], handle.addresses()[0].port()));
+            let to = SocketAddr::from(([127, 0, 0, 1], handle.local_addrs()[0].port()));
             for (source, expected) in [("127.0.0.5", inside), ("127.0.0.200", outside)] {
                 let mut first = connect_from(source, to).await;
                 // Of those for whom limits hold the second is one too many.
@@ -352,7 +352,7 @@ async fn a_source_is_the_same_by_whatever_listener_it_comes() {
         return eprintln!("not tried: there is no IPv6 here");
     };
     let handle = server.start().unwrap();
-    let [v4, both] = [0, 1].map(|at| SocketAddr::from(([127, 0, 0, 1], handle.addresses()[at].port())));
+    let [v4, both] = [0, 1].map(|at| SocketAddr::from(([127, 0, 0, 1], handle.local_addrs()[at].port())));
     let mut first = connect_from("127.0.0.5", v4).await;
     let mut second = connect_from("127.0.0.6", both).await;
     let mut third = connect_from("127.0.1.6", both).await;

@@ -289,9 +289,9 @@ async fn it_talks_with_a_server_and_ends_when_told_to() {
 #[actix::test]
 async fn a_name_is_looked_up() {
     let server = serve((Ipv4Addr::LOCALHOST, 0).into(), || Echo);
-    let port = server.addresses()[0].port();
+    let port = server.local_addrs()[0].port();
     let mut client = start(&format!("localhost:{port}"), |builder| builder);
-    assert_eq!(client.connected().await, (server.addresses()[0], 1), "whatever else localhost may be");
+    assert_eq!(client.connected().await, (server.local_addrs()[0], 1), "whatever else localhost may be");
     client.end().await;
     server.abort().await.unwrap();
 }
@@ -335,7 +335,7 @@ async fn it_reconnects_when_its_server_comes_back() {
 async fn addresses_are_looked_up_anew_at_each_attempt() {
     let (_ours, refusing) = refusing(Ipv4Addr::LOCALHOST);
     let server = serve((Ipv4Addr::LOCALHOST, 0).into(), || Echo);
-    let moved_to = server.addresses()[0];
+    let moved_to = server.local_addrs()[0];
     let asked = Rc::new(Cell::new(0));
     let count = Rc::clone(&asked);
     let mut client = start("a name that moves", |builder| {
@@ -467,7 +467,7 @@ async fn of_two_families_the_one_that_lives_wins_when_the_other_refuses() {
     ];
     for (alive, dead) in families {
         let server = serve((alive, 0).into(), || Echo);
-        let alive = server.addresses()[0];
+        let alive = server.local_addrs()[0];
         let (_ours, dead) = refusing(dead);
         expect_winner(vec![dead, alive], alive).await;
         expect_winner(vec![alive, dead], alive).await;
@@ -482,7 +482,7 @@ async fn an_address_that_is_silent_has_a_head_start_and_is_called_no_more_once_a
         (SocketAddr::from((Ipv6Addr::LOCALHOST, 0)), Silent::new(Ipv4Addr::LOCALHOST)),
     ] {
         let server = serve(alive, || Echo);
-        let alive = server.addresses()[0];
+        let alive = server.local_addrs()[0];
         let begin = Instant::now();
         expect_winner(vec![silent.address, alive], alive).await;
         assert!(begin.elapsed() >= Duration::from_millis(250), "no head start: {:?}", begin.elapsed());
@@ -639,7 +639,7 @@ impl LineHandler for Slow {
 #[actix::test]
 async fn when_it_is_ended_what_was_said_leaves_and_every_answer_comes() {
     let server = serve((Ipv4Addr::LOCALHOST, 0).into(), || Slow);
-    let mut client = start(&server.addresses()[0].to_string(), |builder| builder);
+    let mut client = start(&server.local_addrs()[0].to_string(), |builder| builder);
     let session = client.session().await;
     // More messages than a turn handles.
     for number in 0..100 {

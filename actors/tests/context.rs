@@ -75,8 +75,8 @@ impl LineHandler for Scripted {
         self.call(format!("tail {}", String::from_utf8_lossy(&tail)));
     }
 
-    fn line_too_long(&mut self, _: Ctx) {
-        self.call("line_too_long");
+    fn overlong(&mut self, _: Ctx) {
+        self.call("overlong");
     }
 
     fn eof(&mut self, ctx: Ctx) {
@@ -152,7 +152,7 @@ async fn hooks_come_in_their_order() {
     let framing = Framing::lf().max_line(5).unwrap();
     assert_eq!(converse(framing, actor, &[b"one\ntoo long\ntail"]).await, b"one\ntoo long\n");
     eventually("the end", async || calls.borrow().last().is_some_and(|call| call == "drop")).await;
-    let expected = "started, opened, line one, line_too_long, line too l, line ong, tail tail, eof, stopping, \
+    let expected = "started, opened, line one, overlong, line too l, line ong, tail tail, eof, stopping, \
                     closed peer-eof, stopped, drop";
     assert_eq!(calls.take().join(", "), expected);
 }

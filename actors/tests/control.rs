@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, fut::wrap_future};
 use actix_lines::{
-    CloseReason, Limits, Line, LineContext, LineHandler, LineServer, Pressure, SessionFilter, SessionOrder,
+    CloseReason, Limits, Line, LineContext, LineHandler, LineServer, OutboxLimit, SessionFilter, SessionOrder,
     SessionQuery, SessionState,
 };
 use support::{Echo, Peer, Server, eventually, pause, within};
@@ -101,7 +101,7 @@ async fn a_push_reaches_those_it_is_for_in_whatever_they_do() {
 #[actix::test]
 async fn a_session_that_does_not_read_is_pushed_no_more_than_the_limit() {
     const LIMIT: usize = 200_000;
-    let limits = Limits::builder().pressure(Pressure { hard: LIMIT, ..Pressure::default() }).build().unwrap();
+    let limits = Limits::builder().outbox_limit(OutboxLimit { hard: LIMIT, ..OutboxLimit::default() }).build().unwrap();
     let mut server = Server::start(LineServer::new(|_| Echo).limits(limits).workers(1)).await;
     let mut deaf = greeted(&server, 1).await;
     let mut reads = greeted(&server, 1).await;
@@ -159,7 +159,7 @@ async fn a_paused_listener_leaves_connections_in_the_backlog() {
     assert!(within("the pause", server.handle.pause(listener)).await.unwrap());
     let mut late = server.connect().await;
     late.send(b"hello\n").await;
-    let mut other = Peer::connect(server.handle.addresses()[1]).await;
+    let mut other = Peer::connect(server.handle.local_addrs()[1]).await;
     other.send(b"hello\n").await;
     other.expect(b"hello\n").await;
     early.send(b"hello\n").await;
@@ -179,7 +179,7 @@ async fn a_listener_can_be_paused_before_anybody_has_connected() {
     let server = LineServer::new(|_| Echo).workers(2).bind("127.0.0.1:0").unwrap();
     let mut server = Server::start(server).await;
     let listeners = server.handle.listeners().to_vec();
-    assert_eq!(listeners.iter().map(|listener| listener.local_addr).collect::<Vec<_>>(), server.handle.addresses());
+    assert_eq!(listeners.iter().map(|listener| listener.local_addr).collect::<Vec<_>>(), server.handle.local_addrs());
     assert!(within("the pause", server.handle.pause(listeners[1].id)).await.unwrap());
     let mut late = Peer::connect(listeners[1].local_addr).await;
     late.send(b"hello\n").await;
@@ -205,7 +205,7 @@ async fn times_that_are_changed_hold_for_the_living() {
     let limits = server.handle.limits().await.unwrap().to_builder().idle_timeout(Some(Duration::from_secs(20)));
     let limits = limits.build().unwrap();
     let ids: Vec<_> = server.sessions().await.iter().map(|session| session.id).collect();
-    let would = server.handle.try_limits(limits.clone()).await.unwrap();
+    let would = server.handle.preview_limits(limits.clone()).await.unwrap();
     assert_eq!(would.ends.iter().map(|session| session.id).collect::<Vec<_>>(), [ids[0]]);
     assert!(would.ends[0].idle >= Duration::from_secs(29), "{would:?}");
     early.send(b"hello\n").await;

@@ -205,7 +205,7 @@ async fn lines_that_lie_in_the_kernel_are_answered_before_the_goodbye() {
                 let report = server.report().await;
                 assert_eq!((report.reason, report.lines_in, report.undelivered_bytes), (CloseReason::Drained, 3, 5));
             }
-            within("the end", server.handle.finished()).await.unwrap();
+            within("the end", server.handle.wait()).await.unwrap();
         }
     }
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use actix::{Actor, AsyncContext, Handler, Message, fut::wrap_future};
 use actix_lines::{
-    Chunk, CloseReport, Delimiter, Framing, Line, LineContext, LineHandler, Lines, Overlong, Rot13, rot13,
+    CloseReport, Delimiter, Framing, Line, LineContext, LineHandler, Lines, Overlong, Payload, Rot13, rot13,
 };
 use proptest::prelude::*;
 use support::{Log, converse, cut, eventually};
@@ -469,7 +469,7 @@ struct Changing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hook {
     Opened,
-    LineTooLong,
+    Overlong,
     Tail,
     Eof,
 }
@@ -493,7 +493,7 @@ impl LineHandler for Changing {
         self.seen.borrow_mut().push(String::from_utf8_lossy(&line).into_owned());
     }
 
-    fn data(&mut self, chunk: Chunk<'_>, _: &mut Self::Context) {
+    fn payload(&mut self, chunk: Payload<'_>, _: &mut Self::Context) {
         let mut seen = self.seen.borrow_mut();
         match seen.last_mut().filter(|last| last.starts_with("payload:")) {
             Some(payload) => payload.push_str(&String::from_utf8_lossy(&chunk)),
@@ -505,9 +505,9 @@ impl LineHandler for Changing {
         self.note(Hook::Opened, ctx);
     }
 
-    fn line_too_long(&mut self, ctx: &mut Self::Context) {
+    fn overlong(&mut self, ctx: &mut Self::Context) {
         self.seen.borrow_mut().push("too long".into());
-        self.note(Hook::LineTooLong, ctx);
+        self.note(Hook::Overlong, ctx);
     }
 
     fn tail(&mut self, tail: Line<'_>, ctx: &mut Self::Context) {
@@ -517,7 +517,7 @@ impl LineHandler for Changing {
 
     fn eof(&mut self, ctx: &mut Self::Context) {
         self.note(Hook::Eof, ctx);
-        self.seen.borrow_mut().push(format!("eof, {} left", ctx.raw_left()));
+        self.seen.borrow_mut().push(format!("eof, {} left", ctx.payload_left()));
         ctx.drain();
     }
 }
@@ -531,7 +531,7 @@ fn by_nul(ctx: &mut LineContext<Changing>) {
 }
 
 fn three_bytes(ctx: &mut LineContext<Changing>) {
-    ctx.raw(3);
+    ctx.payload(3);
 }
 
 #[track_caller]
@@ -549,13 +549,12 @@ fn assert_seen(policy: Overlong, at: Hook, change: fn(&mut LineContext<Changing>
 fn a_change_of_framing_where_a_line_is_too_long_holds_for_that_line_from_its_first_byte() {
     let input: &[u8] = b"a\nbc\0de\0fgh\nijkl\n";
     for policy in POLICIES {
-        let cut_anew = |change, expected: &[&str]| assert_seen(policy, Hook::LineTooLong, change, input, expected);
+        let cut_anew = |change, expected: &[&str]| assert_seen(policy, Hook::Overlong, change, input, expected);
         cut_anew(longer, &["a\n", "too long", "bc\0de\0fgh\n", "ijkl\n", "eof, 0 left"]);
         cut_anew(by_nul, &["a\n", "too long", "bc\0", "de\0", "tail:fgh\nijkl\n", "eof, 0 left"]);
     }
     // The bytes of a payload are those of the line, too. What is behind them is cut as ever, and may be too long again.
-    let payload =
-        |policy, input, expected: &[&str]| assert_seen(policy, Hook::LineTooLong, three_bytes, input, expected);
+    let payload = |policy, input, expected: &[&str]| assert_seen(policy, Hook::Overlong, three_bytes, input, expected);
     for policy in [Overlong::Pieces, Overlong::Truncate, Overlong::Close] {
         payload(policy, b"abcdefg\nhi\n", &["too long", "payload:abc", "defg\n", "hi\n", "eof, 0 left"]);
     }

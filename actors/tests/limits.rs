@@ -7,8 +7,8 @@ use std::time::Duration;
 use actix::Actor;
 use actix_lines::{
     Backoff, ConfigError, Connector, Framing, Limits, LimitsBuilder, Line, LineContext, LineHandler, LineServer,
-    LineSession, MAX_LINE_LIMIT, OverLimit, Prefix, Pressure, PressurePolicy, Rate, RateLimit, Rot13, SessionFilter,
-    SoftLimit, SourcePrefix, Transport, Watermarks,
+    LineSession, OutboxLimit, OutboxPolicy, OverLimit, Prefix, Rate, RateLimit, Rot13, SessionFilter, SoftLimit,
+    SourcePrefix, Transport, Watermarks,
 };
 use support::{Server, pause, within};
 use tokio::{
@@ -22,8 +22,8 @@ const NANO: Duration = Duration::from_nanos(1);
 const SECOND: Duration = Duration::from_secs(1);
 const GIB: usize = 1 << 30;
 
-fn pressure(hard: usize, soft: Option<SoftLimit>) -> Pressure {
-    Pressure { policy: PressurePolicy::DropNewest, hard, soft }
+fn outbox_limit(hard: usize, soft: Option<SoftLimit>) -> OutboxLimit {
+    OutboxLimit { policy: OutboxPolicy::DropNewest, hard, soft }
 }
 
 #[test]
@@ -43,8 +43,8 @@ fn limits_that_cannot_work_are_refused_each_with_its_reason() {
         let limit = "linger timeout";
         assert_eq!(with(&|limits| limits.linger_timeout(time)), Err(ConfigError::TooLong { limit, time }));
         let limit = "time above the soft limit of an outbox";
-        let forgiving = pressure(1 << 20, soft(1, time));
-        assert_eq!(with(&|limits| limits.pressure(forgiving)), Err(ConfigError::TooLong { limit, time }));
+        let forgiving = outbox_limit(1 << 20, soft(1, time));
+        assert_eq!(with(&|limits| limits.outbox_limit(forgiving)), Err(ConfigError::TooLong { limit, time }));
     }
     for (low, high) in [(0, 0), (1, 1), (2, 1), (usize::MAX, usize::MAX)] {
         let marks = Watermarks { low, high };
@@ -56,13 +56,16 @@ fn limits_that_cannot_work_are_refused_each_with_its_reason() {
         assert_eq!(with(&|limits| limits.outbox(marks)), Err(ConfigError::OutboxBytes { limit, bytes }));
         let limit = "hard limit of an outbox";
         assert_eq!(
-            with(&|limits| limits.pressure(pressure(bytes, None))),
+            with(&|limits| limits.outbox_limit(outbox_limit(bytes, None))),
             Err(ConfigError::OutboxBytes { limit, bytes })
         );
     }
     let high = Watermarks::default().high;
     for hard in [0, 1, high - 1] {
-        assert_eq!(with(&|limits| limits.pressure(pressure(hard, None))), Err(ConfigError::HardLimit { hard, high }));
+        assert_eq!(
+            with(&|limits| limits.outbox_limit(outbox_limit(hard, None))),
+            Err(ConfigError::HardLimit { hard, high })
+        );
     }
     let marks = Watermarks { low: 0, high: (1 << 20) + 1 };
     assert_eq!(
@@ -72,7 +75,7 @@ fn limits_that_cannot_work_are_refused_each_with_its_reason() {
     );
     for soft_bytes in [high + 1, usize::MAX] {
         assert_eq!(
-            with(&|limits| limits.pressure(pressure(high, soft(soft_bytes, SECOND)))),
+            with(&|limits| limits.outbox_limit(outbox_limit(high, soft(soft_bytes, SECOND)))),
             Err(ConfigError::SoftLimit { soft: soft_bytes, hard: high })
         );
     }
@@ -94,7 +97,7 @@ fn limits_that_cannot_work_are_refused_each_with_its_reason() {
     for bytes in [0, 1, (1 << 20) - 1] {
         assert_eq!(with(&|limits| limits.memory_budget(Some(bytes))), Err(ConfigError::MemoryBudget { bytes }));
     }
-    for bytes in [0, MAX_LINE_LIMIT + 1, usize::MAX] {
+    for bytes in [0, Framing::MAX_LINE_LIMIT + 1, usize::MAX] {
         assert_eq!(Framing::lf().max_line(bytes), Err(ConfigError::MaxLine { bytes }));
     }
 }
@@ -127,7 +130,7 @@ fn edges() -> [LimitsBuilder; 2] {
         .refuse_line("")
         .memory_budget(Some(1 << 20))
         .outbox(Watermarks { low: 0, high: 1 })
-        .pressure(pressure(1, Some(SoftLimit { bytes: 0, time: SECOND })))
+        .outbox_limit(outbox_limit(1, Some(SoftLimit { bytes: 0, time: SECOND })))
         .linger_timeout(Duration::ZERO)
         .linger_bytes(0)
         .wait_timeout(SECOND)
@@ -146,7 +149,7 @@ fn edges() -> [LimitsBuilder; 2] {
         .refuse_line(vec![b'x'; 1024])
         .memory_budget(Some(usize::MAX))
         .outbox(Watermarks { low: GIB - 1, high: GIB })
-        .pressure(pressure(GIB, Some(SoftLimit { bytes: GIB, time: LONGEST })))
+        .outbox_limit(outbox_limit(GIB, Some(SoftLimit { bytes: GIB, time: LONGEST })))
         .linger_timeout(LONGEST)
         .linger_bytes(u32::MAX)
         .wait_timeout(LONGEST)
@@ -162,7 +165,7 @@ fn edges() -> [LimitsBuilder; 2] {
 async fn limits_at_their_least_and_their_most_serve_a_session() {
     // A second is short on a machine that is busy; on this clock nothing but waiting takes time.
     pause();
-    for (limits, max_line) in edges().into_iter().zip([1, MAX_LINE_LIMIT]) {
+    for (limits, max_line) in edges().into_iter().zip([1, Framing::MAX_LINE_LIMIT]) {
         let framing = Framing::lf().max_line(max_line).unwrap();
         let limits = limits.build().unwrap();
         let mut server =
@@ -217,14 +220,14 @@ impl LineHandler for Stopping {
     }
 }
 
-/// Sets a pressure of its own, and says what came of it.
-struct Own(Pressure, Option<oneshot::Sender<Result<(), ConfigError>>>);
+/// Sets a outbox limit of its own, and says what came of it.
+struct Own(OutboxLimit, Option<oneshot::Sender<Result<(), ConfigError>>>);
 
 impl Actor for Own {
     type Context = LineContext<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let result = ctx.set_pressure(self.0);
+        let result = ctx.set_outbox_limit(self.0);
         let _ = self.1.take().map(|said| said.send(result));
     }
 }
@@ -234,15 +237,15 @@ impl LineHandler for Own {
 }
 
 #[actix::test]
-async fn a_pressure_of_a_sessions_own_is_checked_whatever_the_watermarks_are() {
+async fn an_outbox_limit_of_a_sessions_own_is_checked_whatever_the_watermarks_are() {
     let high = 1000;
     let limits = Limits::builder().outbox(Watermarks { low: 10, high }).build().unwrap();
     let limit = "hard limit of an outbox";
     for (own, expected) in [
-        (pressure(high - 1, None), Ok(())),
-        (pressure(GIB + 1, None), Err(ConfigError::OutboxBytes { limit, bytes: GIB + 1 })),
+        (outbox_limit(high - 1, None), Ok(())),
+        (outbox_limit(GIB + 1, None), Err(ConfigError::OutboxBytes { limit, bytes: GIB + 1 })),
         (
-            pressure(high, Some(SoftLimit { bytes: high + 1, time: SECOND })),
+            outbox_limit(high, Some(SoftLimit { bytes: high + 1, time: SECOND })),
             Err(ConfigError::SoftLimit { soft: high + 1, hard: high }),
         ),
     ] {

@@ -154,7 +154,7 @@ async fn when_every_worker_stops_the_server_ends_and_says_so() {
     peer.expect(b"hello\n").await;
     server.handle.arbiters()[0].stop();
     assert_eq!(server.report().await.reason, CloseReason::WorkerStopped);
-    let error = within("the end of the server", server.handle.finished()).await.unwrap_err();
+    let error = within("the end of the server", server.handle.wait()).await.unwrap_err();
     assert!(error.to_string().contains("every worker has stopped"), "{error}");
 }
 

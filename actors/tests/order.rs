@@ -187,8 +187,8 @@ impl LineHandler for Hesitant {
         self.hesitate("tail", ctx);
     }
 
-    fn line_too_long(&mut self, ctx: &mut Self::Context) {
-        self.hesitate("line_too_long", ctx);
+    fn overlong(&mut self, ctx: &mut Self::Context) {
+        self.hesitate("overlong", ctx);
     }
 
     fn eof(&mut self, ctx: &mut Self::Context) {
@@ -204,7 +204,7 @@ async fn a_wait_in_any_hook_holds_what_comes_after_it_and_its_answer_is_owed() {
     for size in [1, 5, 100] {
         let calls = Log::default();
         let got = converse(framing, Hesitant(Rc::clone(&calls)), &cut(input, &[size])).await;
-        let hooks = ["started", "line", "line_too_long", "line", "line", "tail", "eof"];
+        let hooks = ["started", "line", "overlong", "line", "line", "tail", "eof"];
         let expected: Vec<_> = hooks.iter().flat_map(|hook| [(*hook).to_owned(), format!("{hook} over")]).collect();
         assert_eq!(calls.take(), expected, "chunks of {size}");
         assert_eq!(String::from_utf8(got).unwrap(), hooks.map(|hook| format!("{hook}\n")).concat());

@@ -10,7 +10,7 @@ use std::sync::{
 use actix::{Actor, ActorContext, AsyncContext, Handler, Message, Running, fut::wrap_future};
 use actix_lines::{
     CloseReason, CloseReport, Framing, Limits, Line, LineContext, LineHandler, LineServer, LineSession, Lines,
-    OverLimit, Overlong, Pressure, Room, SessionFilter, Transport,
+    OutboxLimit, OverLimit, Overlong, Room, SessionFilter, Transport,
 };
 use bytes::Bytes;
 use support::{Echo, Peer, Server, eventually, within};
@@ -150,8 +150,8 @@ impl LineHandler for Faulty {
         self.at("tail");
     }
 
-    fn line_too_long(&mut self, _: &mut Self::Context) {
-        self.at("line_too_long");
+    fn overlong(&mut self, _: &mut Self::Context) {
+        self.at("overlong");
     }
 
     fn eof(&mut self, ctx: &mut Self::Context) {
@@ -212,19 +212,8 @@ async fn fault(place: &'static str) -> (Vec<u8>, Vec<&'static str>) {
 #[actix::test]
 async fn a_panic_in_any_hook_ends_the_session_and_no_hook_runs_after_it() {
     for place in [
-        "started",
-        "opened",
-        "batch",
-        "in place",
-        "line",
-        "line_too_long",
-        "tail",
-        "eof",
-        "stopping",
-        "closed",
-        "stopped",
-        "message",
-        "notify",
+        "started", "opened", "batch", "in place", "line", "overlong", "tail", "eof", "stopping", "closed", "stopped",
+        "message", "notify",
     ] {
         let (got, calls) = fault(place).await;
         let at = calls.iter().position(|call| *call == place).unwrap_or_else(|| panic!("{place} was never called"));
@@ -367,7 +356,7 @@ async fn a_panic_while_the_arbiter_ends_costs_no_report() {
         for _ in 0..3 {
             assert_eq!(server.report().await.reason, CloseReason::HandlerPanicked, "{place}");
         }
-        within("the end", server.handle.finished()).await.unwrap_err();
+        within("the end", server.handle.wait()).await.unwrap_err();
         let calls = calls.lock().unwrap();
         assert_eq!(calls.iter().filter(|call| **call == "drop").count(), 3, "{place}: {calls:?}");
     }
@@ -436,7 +425,7 @@ async fn all_gone(gone: &AtomicUsize, count: usize, what: &str) {
 #[actix::test]
 async fn a_panic_in_the_destructor_of_bytes_that_were_pushed_ends_nobody() {
     let gone = Arc::new(AtomicUsize::new(0));
-    let limits = Limits::builder().pressure(Pressure { hard: 100_000, ..Pressure::default() });
+    let limits = Limits::builder().outbox_limit(OutboxLimit { hard: 100_000, ..OutboxLimit::default() });
     let limits = limits.refuse_line(owned(10, &gone)).max_sessions(4).over_limit(OverLimit::Refuse).build().unwrap();
     let lent = Arc::clone(&gone);
     let mut server =
@@ -492,7 +481,7 @@ async fn a_panic_in_the_destructor_of_bytes_that_were_pushed_ends_nobody() {
     };
     let (report, rest) = within("the drain", async { tokio::join!(drained, goodbyes) }).await;
     assert_eq!((report.unwrap().ended, rest), (1, 5000));
-    within("the end of the workers", server.handle.finished()).await.unwrap();
+    within("the end of the workers", server.handle.wait()).await.unwrap();
     let handle = server.handle.clone();
     drop(server);
     drop(handle);

@@ -40,7 +40,7 @@ impl LineHandler for Ending {
         }
     }
 
-    fn line_too_long(&mut self, ctx: &mut Self::Context) {
+    fn overlong(&mut self, ctx: &mut Self::Context) {
         ctx.write(b"too long\n");
     }
 }
@@ -84,7 +84,7 @@ async fn every_byte_arrives_when_a_line_is_too_long() {
     let got = reply_under_fire(&server, b"answer this\n").await;
     assert_eq!(got.len(), LONG_REPLY + "too long\n".len());
     assert!(got.ends_with(b"xtoo long\n"));
-    assert_eq!(server.report().await.reason, CloseReason::LineTooLong);
+    assert_eq!(server.report().await.reason, CloseReason::Overlong);
     server.end().await;
 }
 

@@ -15,7 +15,7 @@ use std::{
 
 use actix::{Actor, AsyncContext};
 use actix_lines::{
-    CloseReason, Limits, Line, LineContext, LineHandler, LineServer, LineSession, Pressure, PressurePolicy, Room,
+    CloseReason, Limits, Line, LineContext, LineHandler, LineServer, LineSession, OutboxLimit, OutboxPolicy, Room,
     SessionFilter, SessionState, Transport,
 };
 use bytes::Bytes;
@@ -188,7 +188,7 @@ impl LineHandler for Chatter {
     }
 
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-        let of = |policy| Pressure { policy, hard: 100_000, soft: None };
+        let of = |policy| OutboxLimit { policy, hard: 100_000, soft: None };
         match line.text() {
             b"join" => {
                 ctx.join(&self.room);
@@ -199,9 +199,9 @@ impl LineHandler for Chatter {
                 ctx.write(b"left\n");
             }
             b"tell" => self.tells_missed = true,
-            b"drop" => ctx.set_pressure(of(PressurePolicy::DropNewest)).unwrap(),
-            b"take" => ctx.set_pressure(of(PressurePolicy::PauseReader)).unwrap(),
-            b"disconnect" => ctx.set_pressure(of(PressurePolicy::Disconnect)).unwrap(),
+            b"drop" => ctx.set_outbox_limit(of(OutboxPolicy::DropNewest)).unwrap(),
+            b"take" => ctx.set_outbox_limit(of(OutboxPolicy::Accept)).unwrap(),
+            b"disconnect" => ctx.set_outbox_limit(of(OutboxPolicy::Disconnect)).unwrap(),
             b"flood" => {
                 // More than its worker can be owed, and none of it heard by whoever says it.
                 let line = Bytes::from([&b"z".repeat(9999)[..], b"\n"].concat());
@@ -713,8 +713,8 @@ async fn members_are_told_what_their_worker_was_not_given_but_not_what_they_said
     let of = room.clone();
     let chatter = move |_: &_| Chatter { gate: Some(gate.clone()), ..Chatter::new(&of) };
     // All that the worker is given fits the members' outboxes: none of it is lost there.
-    let pressure = Pressure { hard: 16 << 20, ..Pressure::default() };
-    let limits = Limits::builder().pressure(pressure).build().unwrap();
+    let outbox_limit = OutboxLimit { hard: 16 << 20, ..OutboxLimit::default() };
+    let limits = Limits::builder().outbox_limit(outbox_limit).build().unwrap();
     let server = Server::start(LineServer::new(chatter).limits(limits).workers(1)).await;
     let (mut one, mut two) = (member(&server).await, member(&server).await);
     for peer in [&mut one, &mut two] {

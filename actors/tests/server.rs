@@ -14,8 +14,8 @@ use std::{
 
 use actix::{Actor, System};
 use actix_lines::{
-    ConfigError, Connection, Framing, Limits, Line, LineContext, LineHandler, LineServer, MAX_LINE_LIMIT, OverLimit,
-    Rot13, SessionQuery, SessionState, StartError, Watermarks,
+    ConfigError, Connection, Framing, Limits, Line, LineContext, LineHandler, LineServer, OverLimit, Rot13,
+    SessionQuery, SessionState, StartError, Watermarks,
 };
 use support::{Counted, Echo, PATIENCE, Peer, Server, eventually, within};
 
@@ -28,10 +28,10 @@ async fn several_listeners_serve_and_know_their_number() {
     let given = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = given.local_addr().unwrap();
     let server = server.bind("127.0.0.1:0").unwrap().listen(given).unwrap().start().unwrap();
-    assert_eq!(server.addresses().len(), 2);
-    assert_eq!(server.addresses()[1], address);
+    assert_eq!(server.local_addrs().len(), 2);
+    assert_eq!(server.local_addrs()[1], address);
     let mut peers = Vec::new();
-    for address in server.addresses() {
+    for address in server.local_addrs() {
         let mut peer = Peer::connect(*address).await;
         peer.send(b"hello\n").await;
         peer.expect(b"hello\n").await;
@@ -94,7 +94,7 @@ async fn the_wildcards_of_both_families_listen_on_one_port_whichever_comes_first
     for [first, second] in [["[::]", "0.0.0.0"], ["0.0.0.0", "[::]"], ["[::]", "127.0.0.1"], ["127.0.0.1", "[::]"]] {
         // One more on each side: places are kept.
         let server = LineServer::new(|_| Echo).bind("127.0.0.1:0").unwrap().bind(format!("{first}:0")).unwrap();
-        let port = server.addresses()[1].port();
+        let port = server.local_addrs()[1].port();
         let server = server.bind(format!("{second}:{port}")).unwrap().bind("127.0.0.1:0").unwrap().start().unwrap();
         let listeners: Vec<_> = server.listeners().iter().map(|listener| listener.local_addr.to_string()).collect();
         assert_eq!(listeners[1..3], [format!("{first}:{port}"), format!("{second}:{port}")]);
@@ -119,7 +119,7 @@ async fn the_ipv6_wildcard_alone_serves_both_families() {
         return;
     };
     let server = server.start().unwrap();
-    let port = server.addresses()[0].port();
+    let port = server.local_addrs()[0].port();
     for address in ["127.0.0.1", "[::1]"] {
         let mut peer = Peer::connect(format!("{address}:{port}").parse().unwrap()).await;
         peer.send(b"hello\n").await;
@@ -143,7 +143,7 @@ async fn what_cannot_be_meant_is_said_before_anything_runs() {
     assert_eq!(Limits::builder().max_sessions(0).build(), Err(ConfigError::MaxSessions));
     let even = Watermarks { low: 5, high: 5 };
     assert_eq!(Limits::builder().outbox(even).build(), Err(ConfigError::Watermarks { low: 5, high: 5 }));
-    for bytes in [0, MAX_LINE_LIMIT + 1] {
+    for bytes in [0, Framing::MAX_LINE_LIMIT + 1] {
         assert_eq!(Framing::lf().max_line(bytes), Err(ConfigError::MaxLine { bytes }));
     }
     assert_eq!(ConfigError::MaxLine { bytes: 0 }.to_string(), "max line is 0 bytes: use 1 to 1073741824");
@@ -177,11 +177,11 @@ fn a_server_may_be_started_before_its_system_runs() {
         let system = System::new();
         let server = place(LineServer::new(|_| Echo).workers(2)).bind("127.0.0.1:0").unwrap().start().unwrap();
         system.block_on(async {
-            let mut peer = Peer::connect(server.addresses()[0]).await;
+            let mut peer = Peer::connect(server.local_addrs()[0]).await;
             peer.send(b"hello\n").await;
             peer.expect(b"hello\n").await;
             within("the abort", server.abort()).await.unwrap();
-            within("the end", server.finished()).await.unwrap();
+            within("the end", server.wait()).await.unwrap();
         });
     }
 }
@@ -290,7 +290,7 @@ async fn an_ended_server_still_answers_what_it_knows() {
     drop(peer);
     let report = within("the drain", server.handle.drain(PATIENCE)).await.unwrap();
     assert_eq!(report.cut, 0);
-    within("the end", server.handle.finished()).await.unwrap();
+    within("the end", server.handle.wait()).await.unwrap();
     let stats = within("the counters", server.handle.stats()).await.unwrap();
     assert_eq!((stats.opened, stats.live, stats.lines_in), (1, 0, 1));
     within("a second drain", server.handle.drain(PATIENCE)).await.unwrap();
@@ -309,7 +309,7 @@ async fn a_server_that_has_ended_leaves_nothing_behind() {
         let server = if on_current_arbiter { server.on_current_arbiter() } else { server.workers(2) };
         let server = server.bind("127.0.0.1:0").unwrap().start().unwrap();
         within("the drain", server.drain(PATIENCE)).await.unwrap();
-        within("the end", server.finished()).await.unwrap();
+        within("the end", server.wait()).await.unwrap();
         // Nobody else can make a session any more.
         eventually("the factory to be dropped", async || Arc::strong_count(&token) == 1).await;
     }
@@ -333,14 +333,14 @@ async fn the_limit_is_one_for_all_workers_and_listeners_and_is_used_up() {
     let mut server = Server::start(server).await;
     let mut held = Vec::new();
     for at in 0..LIMIT {
-        let mut peer = Peer::connect(server.handle.addresses()[at % 2]).await;
+        let mut peer = Peer::connect(server.handle.local_addrs()[at % 2]).await;
         peer.send(b"hello\n").await;
         peer.expect(b"hello\n").await;
         held.push(peer);
     }
     let mut peers = Vec::new();
     for at in LIMIT..PEERS {
-        let address = server.handle.addresses()[at % 2];
+        let address = server.handle.local_addrs()[at % 2];
         peers.push(actix_rt::spawn(async move {
             let mut peer = Peer::connect(address).await;
             peer.send(b"hello\n").await;
@@ -379,7 +379,7 @@ async fn an_acceptor_that_fails_is_replaced_and_sessions_go_on() {
         let socket = listener_with_its_own_port();
         let again = socket.try_clone().unwrap();
         let server = LineServer::new(|_| Echo).workers(workers).listen(socket).unwrap().start().unwrap();
-        let mut early = Peer::connect(server.addresses()[0]).await;
+        let mut early = Peer::connect(server.local_addrs()[0]).await;
         early.send(b"hello\n").await;
         early.expect(b"hello\n").await;
         break_listener(&again);
@@ -387,7 +387,7 @@ async fn an_acceptor_that_fails_is_replaced_and_sessions_go_on() {
         eventually("the listener to listen again", async || {
             early.send(b"hello\n").await;
             early.expect(b"hello\n").await;
-            late = tokio::net::TcpStream::connect(server.addresses()[0]).await.ok();
+            late = tokio::net::TcpStream::connect(server.local_addrs()[0]).await.ok();
             late.is_some()
         })
         .await;
@@ -402,7 +402,7 @@ async fn an_acceptor_that_fails_is_replaced_and_sessions_go_on() {
         );
         let drained = within("the drain", server.drain(Duration::ZERO)).await.unwrap();
         assert_eq!(drained.cut, 2);
-        within("the end", server.finished()).await.unwrap();
+        within("the end", server.wait()).await.unwrap();
     }
 }
 
@@ -412,12 +412,12 @@ async fn an_acceptor_that_fails_again_and_again_ends_the_server_with_an_error() 
     let again = socket.try_clone().unwrap();
     let server = LineServer::new(|_| Echo).workers(2).listen(socket).unwrap();
     let server = server.bind("127.0.0.1:0").unwrap().start().unwrap();
-    let (address, other) = (server.addresses()[0], server.addresses()[1]);
+    let (address, other) = (server.local_addrs()[0], server.local_addrs()[1]);
     let mut failures = 0;
     let ended = within("the end", async {
         loop {
             tokio::select! {
-                ended = server.finished() => break ended,
+                ended = server.wait() => break ended,
                 connection = tokio::net::TcpStream::connect(address) => if connection.is_ok() {
                     // It listens: one more failure.
                     break_listener(&again);

@@ -30,7 +30,7 @@ async fn run_drains_at_a_signal_unless_it_is_told_not_to_and_start_only_if_it_is
         let told = LineServer::new(|_| Echo).workers(1).listen(listener()).unwrap();
         let told = told.drain_on_signals(Duration::from_secs(20)).start().unwrap();
         let mut drained = Vec::new();
-        for address in [of_run_address, told.addresses()[0]] {
+        for address in [of_run_address, told.local_addrs()[0]] {
             let mut peer = Peer::connect(address).await;
             peer.send(b"hello\n").await;
             peer.expect(b"hello\n").await;
@@ -42,12 +42,12 @@ async fn run_drains_at_a_signal_unless_it_is_told_not_to_and_start_only_if_it_is
             peer.expect_eof().await;
         }
         within("the server that runs to end", running).await.unwrap().unwrap();
-        within("the server that is told to drain to end", told.finished()).await.unwrap();
+        within("the server that is told to drain to end", told.wait()).await.unwrap();
         let _ = match sent {
             Signal::TERM => within("SIGTERM", terminate.recv()).await,
             _ => within("SIGINT", interrupt.recv()).await,
         };
-        for address in [address, started.addresses()[0]] {
+        for address in [address, started.local_addrs()[0]] {
             let mut peer = Peer::connect(address).await;
             peer.send(b"still there?\n").await;
             peer.expect(b"still there?\n").await;

@@ -41,7 +41,7 @@ async fn workers_that_cannot_be_made_are_an_error_and_those_that_were_are_gone()
             }
             Err(error) => panic!("{error}"),
             Ok(server) => {
-                let mut peer = Peer::connect(server.addresses()[0]).await;
+                let mut peer = Peer::connect(server.local_addrs()[0]).await;
                 peer.send(b"hello\n").await;
                 peer.expect(b"hello\n").await;
                 within("the abort", server.abort()).await.unwrap();

@@ -5,7 +5,7 @@
 //! printf 'set a 0 0 5\r\nhello\r\nget a\r\n' | nc -N 127.0.0.1 11211
 //! ```
 //! Any memcached client that speaks the text protocol will do. What it shows: the value of a `set` is a payload inside the
-//! line protocol, `ctx.raw(n)`, so it may hold any bytes, CR LF included; small answers are copied to the outbox, long ones
+//! line protocol, `ctx.payload(n)`, so it may hold any bytes, CR LF included; small answers are copied to the outbox, long ones
 //! shared; the sessions of all workers share a store.
 //!
 //! All of memcached's `doc/protocol.txt` that is about storage, retrieval and times is here, as memcached 1.6.18 does it, which is
@@ -39,7 +39,7 @@ use std::{
 };
 
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext};
-use actix_lines::{Chunk, Framing, Limits, Line, LineContext, LineHandler, LineServer, Overlong, Watermarks};
+use actix_lines::{Framing, Limits, Line, LineContext, LineHandler, LineServer, Overlong, Payload, Watermarks};
 use clap::Parser;
 
 use crate::{
@@ -118,7 +118,7 @@ impl LineHandler for Session {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         let Request { command, block, noreply } = protocol::parse(line.text());
         if let Some(bytes) = block {
-            ctx.raw(bytes);
+            ctx.payload(bytes);
         }
         let answer: &[u8] = match command {
             Err(refusal) => {
@@ -165,7 +165,7 @@ impl LineHandler for Session {
         }
     }
 
-    fn data(&mut self, chunk: Chunk<'_>, ctx: &mut Self::Context) {
+    fn payload(&mut self, chunk: Payload<'_>, ctx: &mut Self::Context) {
         let Some(upload) = &mut self.upload else { return };
         if !chunk.is_last() {
             if !upload.received.extend(&chunk) {
@@ -195,7 +195,7 @@ impl LineHandler for Session {
     /// What has no end may have had more in it: half of a `delete` is no command.
     fn tail(&mut self, _tail: Line<'_>, _ctx: &mut Self::Context) {}
 
-    fn line_too_long(&mut self, ctx: &mut Self::Context) {
+    fn overlong(&mut self, ctx: &mut Self::Context) {
         ctx.write(b"CLIENT_ERROR line too long\r\n");
     }
 }
@@ -334,6 +334,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if let Some(workers) = args.workers {
         server = server.workers(workers);
     }
-    eprintln!("listening on {}", server.addresses()[0]);
+    eprintln!("listening on {}", server.local_addrs()[0]);
     Ok(server.run().await?)
 }

@@ -183,7 +183,7 @@ impl<A: LineHandler> ConnectorBuilder<A> {
         self
     }
 
-    /// Sets the limits. Only those of a single session count here: watermarks, pressure, timeouts, read rate. Default:
+    /// Sets the limits. Only those of a single session count here: watermarks, outbox limit, timeouts, read rate. Default:
     /// [`Limits::default`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -349,7 +349,7 @@ impl Way {
 /// # #[actix::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let server = LineServer::new(|_connection| Rot13).bind("127.0.0.1:0")?.start()?;
-/// let connector = Connector::builder(server.addresses()[0].to_string(), |_connection, nth| {
+/// let connector = Connector::builder(server.local_addrs()[0].to_string(), |_connection, nth| {
 ///     println!("connected for the {nth}. time");
 ///     Client
 /// })

@@ -407,14 +407,14 @@ mod tests {
         log::set_max_level(log::LevelFilter::Trace);
         let server = LineServer::new(|_| Rot13).on_current_arbiter().bind("127.0.0.1:0").unwrap().start().unwrap();
         LOGGED.set(Some((Arc::clone(server.control()), Vec::new())));
-        let mut peer = TcpStream::connect(server.addresses()[0]).await.unwrap();
+        let mut peer = TcpStream::connect(server.local_addrs()[0]).await.unwrap();
         peer.write_all(b"hello\n").await.unwrap();
         peer.read_exact(&mut [0; 6]).await.unwrap();
         // It lingers for a peer that does not close, while the drain says each second how far it is.
         tokio::time::pause();
         let report = server.drain(Duration::from_secs(3)).await.unwrap();
         assert_eq!((report.ended, report.cut), (0, 1));
-        server.finished().await.unwrap();
+        server.wait().await.unwrap();
         let (_, logged) = LOGGED.take().unwrap();
         for part in ["listening on ", "draining: 0 sessions ended, 0 cut, 1 left", " closed: "] {
             assert!(logged.iter().any(|(_, text)| text.contains(part)), "{part} is not in {logged:#?}");

@@ -66,7 +66,7 @@ pub struct Push {
 pub struct Pushed {
     /// Sessions that will write it.
     pub sessions: u64,
-    /// Sessions whose outbox had no room for it under their [`Pressure`](crate::Pressure), those that were cut for it included.
+    /// Sessions whose outbox had no room for it under their [`OutboxLimit`](crate::OutboxLimit), those that were cut for it included.
     pub dropped: u64,
 }
 
@@ -130,6 +130,9 @@ pub struct Drain {
 }
 
 impl Drain {
+    /// How long [`LineServer::run`](crate::LineServer::run) drains after SIGTERM or SIGINT, by default: as actix-web's server.
+    pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+
     /// All at once, without a goodbye.
     #[must_use]
     pub fn within(deadline: Duration) -> Self {

@@ -133,12 +133,9 @@ pub struct SessionQuery {
     pub order: SessionOrder,
     /// How many are left out before the page. Default: 0.
     pub offset: usize,
-    /// How many there are on it, at most [`MAX_PAGE`]. Default: 1000.
+    /// How many there are on it, at most [`MAX_PAGE`](Self::MAX_PAGE). Default: 1000.
     pub limit: usize,
 }
-
-/// The most sessions on one page.
-pub const MAX_PAGE: usize = 10_000;
 
 impl Default for SessionQuery {
     fn default() -> Self {
@@ -147,6 +144,9 @@ impl Default for SessionQuery {
 }
 
 impl SessionQuery {
+    /// The most sessions on one page.
+    pub const MAX_PAGE: usize = 10_000;
+
     fn compare(&self, a: &SessionInfo, b: &SessionInfo) -> Ordering {
         let most = |value: fn(&SessionInfo) -> u128| value(b).cmp(&value(a));
         match self.order {
@@ -165,7 +165,7 @@ impl SessionQuery {
     /// One of several workers cannot know how many of its sessions come before the page, so it skips none.
     pub(crate) fn cut_to_page(&self, sessions: &mut Vec<SessionInfo>, skip: usize) {
         sessions.sort_unstable_by(|a, b| self.compare(a, b));
-        sessions.truncate(self.offset.saturating_add(self.limit.min(MAX_PAGE)));
+        sessions.truncate(self.offset.saturating_add(self.limit.min(Self::MAX_PAGE)));
         sessions.drain(..skip.min(sessions.len()));
     }
 }

@@ -447,7 +447,7 @@ mod tests {
     #[actix::test]
     async fn sessions_go_on_without_their_supervisor_and_the_next_one_has_true_counts() {
         let server = LineServer::new(|_| Rot13).workers(2).bind("127.0.0.1:0").unwrap().start().unwrap();
-        let address = server.addresses()[0];
+        let address = server.local_addrs()[0];
         let mut peers = Vec::new();
         for _ in 0..10 {
             let mut peer = TcpStream::connect(address).await.unwrap();
@@ -490,6 +490,6 @@ mod tests {
         drop(peers);
         let report = tokio::time::timeout(PATIENCE, draining).await.expect("the drain to end");
         assert_eq!(report.unwrap().map(|report| report.ended + report.cut), Ok(7));
-        server.finished().await.unwrap();
+        server.wait().await.unwrap();
     }
 }

@@ -643,9 +643,9 @@ mod tests {
         let server = without_acceptor().await;
         let begin = Instant::now();
         server.drain(Duration::from_secs(60)).await.unwrap();
-        server.finished().await.unwrap();
+        server.wait().await.unwrap();
         assert_eq!(begin.elapsed(), Duration::ZERO, "nothing is waited for");
-        let connect = async || tokio::net::TcpStream::connect(server.addresses()[0]).await.map(drop);
+        let connect = async || tokio::net::TcpStream::connect(server.local_addrs()[0]).await.map(drop);
         for _ in 0..30 {
             assert_eq!(connect().await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -662,11 +662,11 @@ mod tests {
         let server = server.on_current_arbiter().bind("127.0.0.1:0").unwrap().start().unwrap();
         // So that it is the drain that accepts.
         assert!(server.pause(server.listeners()[0].id).await.unwrap());
-        let _peer = TcpStream::connect(server.addresses()[0]).unwrap();
+        let _peer = TcpStream::connect(server.local_addrs()[0]).unwrap();
         server.drain(Duration::from_secs(60)).await.unwrap();
         let connected = opened.try_recv().expect("the drain accepts it");
         assert_eq!(connected.map_err(|error| error.kind()).unwrap_err(), io::ErrorKind::ConnectionRefused);
-        server.finished().await.unwrap();
+        server.wait().await.unwrap();
     }
 
     /// Connects to its own server.
@@ -691,7 +691,7 @@ mod tests {
         assert!(server.pause(listener).await.unwrap());
         assert!(!server.pause(ListenerId(7)).await.unwrap());
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let mut peer = tokio::net::TcpStream::connect(server.addresses()[0]).await.expect("it listens again");
+        let mut peer = tokio::net::TcpStream::connect(server.local_addrs()[0]).await.expect("it listens again");
         peer.write_all(b"hello\n").await.unwrap();
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(server.stats().await.unwrap().opened, 0);

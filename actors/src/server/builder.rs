@@ -43,19 +43,9 @@ use crate::{
     report::{CloseReason, Half},
     session::{handler::LineHandler, turn::Session},
     shared::SharedBytes,
-    wire::tcp::SocketOptions,
+    wire::tcp::{self, SocketOptions},
     worker::worker::{self, Upstream, Worker},
 };
-
-/// The most workers that may be asked for. More threads than this serve no machine.
-pub const MAX_WORKERS: usize = 1024;
-
-/// Connections that the kernel holds for us before they are accepted, by default. It caps this at
-/// `net.core.somaxconn`.
-pub const DEFAULT_BACKLOG: u32 = 4096;
-
-/// How long [`LineServer::run`] drains after SIGTERM or SIGINT, by default: as actix-web's server.
-pub const DEFAULT_DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long a question waits for a new supervisor when its own has ended: until then the system has.
 const TAKE_OVER: Duration = Duration::from_secs(1);
@@ -82,7 +72,7 @@ const TAKE_OVER: Duration = Duration::from_secs(1);
 /// # #[actix::main]
 /// # async fn main() -> std::io::Result<()> {
 /// let server = LineServer::new(|_connection| Shout).bind("127.0.0.1:0")?.start()?;
-/// assert_ne!(server.addresses()[0].port(), 0);
+/// assert_ne!(server.local_addrs()[0].port(), 0);
 /// server.drain(std::time::Duration::from_secs(1)).await?;
 /// # Ok(())
 /// # }
@@ -128,6 +118,20 @@ impl<A, F> fmt::Debug for LineServer<A, F> {
     }
 }
 
+impl LineServer<(), ()> {
+    /// The most workers that may be asked for. More threads than this serve no machine.
+    pub const MAX_WORKERS: usize = 1024;
+
+    /// Connections that the kernel holds before they are accepted, by default. It caps this at `net.core.somaxconn`.
+    pub const DEFAULT_BACKLOG: u32 = 4096;
+
+    /// How long a peer may be silent before the kernel asks it whether it is still there, by default: 5 min.
+    pub const DEFAULT_KEEPALIVE: Duration = tcp::DEFAULT_KEEPALIVE;
+
+    /// How much the kernel may hold of a session by default, each way: 256 KiB. Unit: bytes.
+    pub const DEFAULT_SOCKET_BUFFER: usize = tcp::DEFAULT_SOCKET_BUFFER;
+}
+
 impl<A, F> LineServer<A, F>
 where
     A: LineHandler,
@@ -145,14 +149,14 @@ where
             framing: Framing::default(),
             limits: Limits::default(),
             placement: Placement::Arbiters(std::thread::available_parallelism().map_or(1, usize::from)),
-            backlog: DEFAULT_BACKLOG,
+            backlog: LineServer::DEFAULT_BACKLOG,
             options: SocketOptions::default(),
             signals: Signals::Unset,
             actor: PhantomData,
         }
     }
 
-    /// Adds a listener. Port 0 asks for a free one: see [`addresses`](Self::addresses). Of a name with several addresses
+    /// Adds a listener. Port 0 asks for a free one: see [`local_addrs`](Self::local_addrs). Of a name with several addresses
     /// the first that can be bound is used.
     ///
     /// `[::]` is every address of this machine, of IPv4 and IPv6. Where an IPv4 listener has the same port, whichever was
@@ -221,7 +225,7 @@ where
 
     /// The listeners' real addresses, in the order they were added.
     #[must_use]
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(|(_, address)| *address).collect()
     }
 
@@ -240,7 +244,7 @@ where
     /// Sets how many workers, each an arbiter with a thread of its own, run the sessions. Default: one for each core.
     ///
     /// # Errors
-    /// [`start`](Self::start) returns [`ConfigError::Workers`] unless it is 1 to [`MAX_WORKERS`].
+    /// [`start`](Self::start) returns [`ConfigError::Workers`] unless it is 1 to x(LineServer::MAX_WORKERS).
     pub fn workers(mut self, workers: usize) -> Self {
         self.placement = Placement::Arbiters(workers);
         self
@@ -252,7 +256,7 @@ where
         self
     }
 
-    /// Sets how many connections the kernel holds before they are accepted. Default: [`DEFAULT_BACKLOG`].
+    /// Sets how many connections the kernel holds before they are accepted. Default: [`DEFAULT_BACKLOG`](LineServer::DEFAULT_BACKLOG).
     ///
     /// # Errors
     /// [`start`](Self::start) returns [`ConfigError::Backlog`] for 0 and above `i32::MAX`.
@@ -263,7 +267,7 @@ where
 
     /// Sets after how long a silence the kernel asks a peer whether it is still there; without an answer to ten such
     /// questions, a sixth of that time apart, the connection is lost. Default:
-    /// [`DEFAULT_KEEPALIVE`](crate::DEFAULT_KEEPALIVE), 5 min; `None` never asks.
+    /// [`DEFAULT_KEEPALIVE`](LineServer::DEFAULT_KEEPALIVE), 5 min; `None` never asks.
     ///
     /// It finds peers that went without a FIN, also where [`idle_timeout`](crate::LimitsBuilder::idle_timeout) is off.
     ///
@@ -303,7 +307,7 @@ where
     }
 
     /// Has SIGTERM and SIGINT drain the server, with `deadline` for its sessions; a second signal aborts the rest.
-    /// Default: [`run`](Self::run) does so with [`DEFAULT_DRAIN_DEADLINE`], [`start`](Self::start) leaves signals alone.
+    /// Default: [`run`](Self::run) does so with [`Drain::DEFAULT_DEADLINE`], [`start`](Self::start) leaves signals alone.
     ///
     /// From then on these signals no longer end the process by themselves, not even after the server has ended.
     pub fn drain_on_signals(mut self, deadline: Duration) -> Self {
@@ -327,7 +331,7 @@ where
     /// As [`start`](Self::start), and an error if every worker has stopped by itself.
     pub async fn run(mut self) -> io::Result<()> {
         if let Signals::Unset = self.signals {
-            self.signals = Signals::Drain(DEFAULT_DRAIN_DEADLINE);
+            self.signals = Signals::Drain(Drain::DEFAULT_DEADLINE);
         }
         if let Placement::Arbiters(1) = self.placement {
             // This thread has nothing else to do; and a process of one thread pays less for each system call, in the
@@ -335,7 +339,7 @@ where
             self.placement = Placement::Current;
         }
         let server = self.start()?;
-        server.finished().await
+        server.wait().await
     }
 
     /// Starts the server in the current actix system and returns at once.
@@ -347,7 +351,7 @@ where
     pub fn start(self) -> Result<ServerHandle, StartError> {
         let count = match self.placement {
             Placement::Current => 1,
-            Placement::Arbiters(workers @ 1..=MAX_WORKERS) => workers,
+            Placement::Arbiters(workers @ 1..=LineServer::MAX_WORKERS) => workers,
             Placement::Arbiters(workers) => return Err(ConfigError::Workers { workers }.into()),
         };
         let backlog = i32::try_from(self.backlog).ok().filter(|backlog| *backlog > 0);
@@ -372,7 +376,7 @@ where
             Signals::Unset | Signals::Disabled => None,
         };
         let (supervisor, supervisor_mailbox) = channel(MAILBOX_CAPACITY);
-        let addresses = self.addresses();
+        let addresses = self.local_addrs();
         let listeners: Vec<_> = addresses
             .iter()
             .zip(0..)
@@ -619,7 +623,7 @@ pub struct ServerHandle {
 impl ServerHandle {
     /// The listeners' real addresses, in the order they were added.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
@@ -767,7 +771,7 @@ impl ServerHandle {
     /// # async fn main() -> std::io::Result<()> {
     /// # let server = LineServer::new(|_| Rot13).bind("127.0.0.1:0")?.start()?;
     /// let shorter = server.limits().await?.to_builder().idle_timeout(Some(Duration::from_secs(60))).build()?;
-    /// let would_end = server.try_limits(shorter.clone()).await?.ends.len();
+    /// let would_end = server.preview_limits(shorter.clone()).await?.ends.len();
     /// if would_end < 100 {
     ///     server.set_limits(shorter).await?;
     /// }
@@ -786,7 +790,7 @@ impl ServerHandle {
     ///
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
-    pub async fn try_limits(&self, limits: Limits) -> Result<LimitsChange, ServerEnded> {
+    pub async fn preview_limits(&self, limits: Limits) -> Result<LimitsChange, ServerEnded> {
         self.ask(SetLimits { limits, dry_run: true }).await
     }
 
@@ -814,7 +818,7 @@ impl ServerHandle {
     /// # Errors
     /// If every worker stopped without having been asked to, a listener's acceptor failed again and again, or the system
     /// stopped under the server.
-    pub async fn finished(&self) -> io::Result<()> {
+    pub async fn wait(&self) -> io::Result<()> {
         let mut finished = self.finished.clone();
         match finished.wait_for(Option::is_some).await.map(|how| *how) {
             Ok(Some(Finished::AsAsked)) => Ok(()),

@@ -32,7 +32,7 @@ use crate::{
     connection::{Connection, SessionId},
     error::ConfigError,
     framing::{Framing, Overrun},
-    limits::Pressure,
+    limits::OutboxLimit,
     rate::{RateGroup, RateLimit},
     report::CloseReason,
     room::Room,
@@ -80,7 +80,7 @@ pub(super) mod flag {
     /// It has read as much as its rate allows for now.
     pub(in crate::session) const THROTTLED: u32 = 1 << 17;
     /// The next bytes are a payload: how many, the slot knows.
-    pub(in crate::session) const RAW: u32 = 1 << 18;
+    pub(in crate::session) const PAYLOAD: u32 = 1 << 18;
     /// It has said more in a room than the members' workers have delivered.
     pub(in crate::session) const CROWDED: u32 = 1 << 19;
     /// Nothing more will be written: the FIN follows what is in the outbox.
@@ -106,7 +106,7 @@ pub(super) mod flag {
     /// While one of these holds, nothing is delivered.
     pub(in crate::session) const NO_INPUT: u32 = WAITING | PAUSED | ABOVE | STOP | ABORT | CLOSE | THROTTLED | CROWDED;
     /// While one of these holds, no line is delivered from the block at hand.
-    pub(in crate::session) const NO_LINES: u32 = NO_INPUT | REFRAMED | RAW;
+    pub(in crate::session) const NO_LINES: u32 = NO_INPUT | REFRAMED | PAYLOAD;
     /// One of these ends the work on the socket for now.
     pub(in crate::session) const INTERRUPT: u32 = AGAIN | STOP | ABORT | CLOSE;
 }
@@ -357,7 +357,7 @@ where
     ///
     /// Elsewhere than in a line it holds from the first byte on that was not delivered: in
     /// [`opened`](LineHandler::opened) from the peer's first; in a message or a future from the beginning of the incomplete
-    /// line; in [`line_too_long`](LineHandler::line_too_long) from the beginning of the line that is too long, which is then
+    /// line; in [`overlong`](LineHandler::overlong) from the beginning of the line that is too long, which is then
     /// cut as if it had come under this framing, and does not end the session for the old one's sake. In
     /// [`tail`](LineHandler::tail) and [`eof`](LineHandler::eof) there is nothing left to cut.
     pub fn set_framing(&mut self, framing: Framing) {
@@ -367,7 +367,7 @@ where
         }
     }
 
-    /// Has the next `bytes` bytes come as a payload, to [`LineHandler::data`]: those after the line, or the chunk of a
+    /// Has the next `bytes` bytes come as a payload, to [`LineHandler::payload`]: those after the line, or the chunk of a
     /// payload, that is being handled. Behind them lines go on. It replaces what is left of a payload that was asked for
     /// before; 0 ends one early. Elsewhere than in a line or a payload it begins where
     /// [`set_framing`](Self::set_framing) would.
@@ -378,7 +378,7 @@ where
     ///
     /// ```
     /// use actix::Actor;
-    /// use actix_lines::{Chunk, Line, LineContext, LineHandler};
+    /// use actix_lines::{Payload, Line, LineContext, LineHandler};
     ///
     /// /// A line says how many bytes follow; they are answered with how many of them are spaces.
     /// #[derive(Default)]
@@ -391,12 +391,12 @@ where
     /// impl LineHandler for Spaces {
     ///     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
     ///         match std::str::from_utf8(line.text()).ok().and_then(|text| text.parse().ok()) {
-    ///             Some(bytes) => ctx.raw(bytes),
+    ///             Some(bytes) => ctx.payload(bytes),
     ///             None => ctx.write(b"how many bytes follow?\n"),
     ///         }
     ///     }
     ///
-    ///     fn data(&mut self, chunk: Chunk<'_>, ctx: &mut Self::Context) {
+    ///     fn payload(&mut self, chunk: Payload<'_>, ctx: &mut Self::Context) {
     ///         self.0 += chunk.iter().filter(|byte| **byte == b' ').count();
     ///         if chunk.is_last() {
     ///             ctx.write(format!("{}\n", std::mem::take(&mut self.0)).as_bytes());
@@ -404,15 +404,15 @@ where
     ///     }
     /// }
     /// ```
-    pub fn raw(&mut self, bytes: u64) {
-        if self.has(flag::DONE) || (bytes == 0 && !self.has(flag::RAW)) {
+    pub fn payload(&mut self, bytes: u64) {
+        if self.has(flag::DONE) || (bytes == 0 && !self.has(flag::PAYLOAD)) {
             return;
         }
         self.worker.slot(self.slot, |slot| slot.set_payload(bytes));
         if bytes == 0 {
-            self.clear(flag::RAW);
+            self.clear(flag::PAYLOAD);
         } else {
-            self.set(flag::RAW);
+            self.set(flag::PAYLOAD);
         }
         self.set(flag::REFRAMED);
     }
@@ -420,22 +420,22 @@ where
     /// How many bytes of a payload have yet to come, without the chunk that is being handled; 0 if none was asked for. In
     /// [`LineHandler::eof`] anything else says that the payload is not whole.
     #[must_use]
-    pub fn raw_left(&self) -> u64 {
-        if self.has(flag::RAW) { self.worker.slot(self.slot, |slot| slot.payload()) } else { 0 }
+    pub fn payload_left(&self) -> u64 {
+        if self.has(flag::PAYLOAD) { self.worker.slot(self.slot, |slot| slot.payload()) } else { 0 }
     }
 
     /// Sets what becomes of bytes that its peer does not read, for this session instead of
-    /// [`LimitsBuilder::pressure`](crate::LimitsBuilder::pressure): best from
+    /// [`LimitsBuilder::outbox_limit`](crate::LimitsBuilder::outbox_limit): best from
     /// [`opened`](LineHandler::opened).
     ///
     /// # Errors
-    /// As [`LimitsBuilder::pressure`](crate::LimitsBuilder::pressure); then nothing changes. But a hard limit under the
+    /// As [`LimitsBuilder::outbox_limit`](crate::LimitsBuilder::outbox_limit); then nothing changes. But a hard limit under the
     /// high watermark is none: an operator may move that at any time. Pushes are held to it then, and what the session
     /// writes itself to the watermark.
-    pub fn set_pressure(&mut self, pressure: Pressure) -> Result<(), ConfigError> {
-        pressure.check(0)?;
+    pub fn set_outbox_limit(&mut self, outbox_limit: OutboxLimit) -> Result<(), ConfigError> {
+        outbox_limit.check(0)?;
         if !self.has(flag::DONE) {
-            self.worker.slot(self.slot, |slot| slot.set_pressure(pressure));
+            self.worker.slot(self.slot, |slot| slot.set_outbox_limit(outbox_limit));
         }
         Ok(())
     }

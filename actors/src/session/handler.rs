@@ -8,7 +8,7 @@ use crate::{
     report::CloseReport,
     session::{
         context::LineContext,
-        lines::{Chunk, Line, Lines},
+        lines::{Line, Lines, Payload},
     },
 };
 
@@ -16,7 +16,7 @@ use crate::{
 /// connection may do.
 ///
 /// The actor is an ordinary one: it may handle any message, spawn futures, set timers, wait. Hooks come in this order:
-/// [`Actor::started`], [`opened`](Self::opened), lines and [`data`](Self::data) in between, [`tail`](Self::tail) and [`eof`](Self::eof) once the
+/// [`Actor::started`], [`opened`](Self::opened), lines and [`payload`](Self::payload) in between, [`tail`](Self::tail) and [`eof`](Self::eof) once the
 /// peer's bytes have ended, [`Actor::stopping`], [`closed`](Self::closed), [`Actor::stopped`]. After a panic in any of
 /// them none is called again.
 ///
@@ -56,9 +56,9 @@ pub trait LineHandler: Actor<Context = LineContext<Self>> {
         }
     }
 
-    /// Bytes of a payload have come, which [`LineContext::raw`] asked for. The default drops them: whoever asks for a
+    /// Bytes of a payload have come, which [`LineContext::payload`] asked for. The default drops them: whoever asks for a
     /// payload has this method.
-    fn data(&mut self, _chunk: Chunk<'_>, _ctx: &mut Self::Context) {}
+    fn payload(&mut self, _chunk: Payload<'_>, _ctx: &mut Self::Context) {}
 
     /// The session has begun: the place to greet.
     fn opened(&mut self, _ctx: &mut Self::Context) {}
@@ -72,7 +72,7 @@ pub trait LineHandler: Actor<Context = LineContext<Self>> {
     /// A line has turned out longer than allowed; nothing of it was delivered yet. The framing's
     /// [`Overlong`](crate::Overlong) decides what becomes of it; here an answer may be written, or
     /// [another framing set](LineContext::set_framing), which it is then cut by. The default does nothing.
-    fn line_too_long(&mut self, _ctx: &mut Self::Context) {}
+    fn overlong(&mut self, _ctx: &mut Self::Context) {}
 
     /// The peer's bytes have ended, and every line of them was delivered; it may still read. The default drains: what is
     /// owed is sent, then the session ends. Without that, the session lives until it is stopped.

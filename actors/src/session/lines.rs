@@ -62,16 +62,16 @@ impl AsRef<[u8]> for Line<'_> {
     }
 }
 
-/// Some bytes of a payload, in the buffer that they were read into: [`LineContext::raw`].
+/// Some bytes of a payload, in the buffer that they were read into: [`LineContext::payload`].
 ///
 /// How a payload is cut into chunks depends on how it came: never rely on it.
 #[derive(Debug)]
-pub struct Chunk<'a> {
+pub struct Payload<'a> {
     bytes: &'a mut [u8],
     left: u64,
 }
 
-impl<'a> Chunk<'a> {
+impl<'a> Payload<'a> {
     pub(crate) fn new(bytes: &'a mut [u8], left: u64) -> Self {
         Self { bytes, left }
     }
@@ -89,20 +89,20 @@ impl<'a> Chunk<'a> {
     }
 }
 
-impl Deref for Chunk<'_> {
+impl Deref for Payload<'_> {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         self.bytes
     }
 }
 
-impl DerefMut for Chunk<'_> {
+impl DerefMut for Payload<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
         self.bytes
     }
 }
 
-impl AsRef<[u8]> for Chunk<'_> {
+impl AsRef<[u8]> for Payload<'_> {
     fn as_ref(&self) -> &[u8] {
         self.bytes
     }

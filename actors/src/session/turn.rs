@@ -28,13 +28,13 @@ use crate::{
     control::admission::Place,
     framing::{self, Framing, Overrun, Reach, SLACK_BYTES, Step},
     limits::{
-        CARRY_BYTES, MESSAGES_PER_TURN, Pressure, PressurePolicy, READS_PER_TURN, ROUNDS_PER_TURN, SCRATCH_BYTES,
+        CARRY_BYTES, MESSAGES_PER_TURN, OutboxLimit, OutboxPolicy, READS_PER_TURN, ROUNDS_PER_TURN, SCRATCH_BYTES,
     },
     rate::{Grant, Unit},
     report::{CloseReason, CloseReport, Half},
     session::{
         handler::LineHandler,
-        lines::{Chunk, Line, Lines},
+        lines::{Line, Lines, Payload},
     },
     wire::transport::Transport,
     worker::worker::{Command, Commands, Counts, Standing, Worker},
@@ -273,7 +273,7 @@ impl<A: LineHandler> Session<A> {
             flag::WAITING | flag::PAUSED | flag::ABOVE | flag::HELD | flag::EOF_SAID | flag::THROTTLED | flag::CROWDED;
         let standing = Standing::default()
             .with(Standing::OPEN, ctx.phase == Phase::Open)
-            .with(Standing::PARTIAL, !ctx.input.is_empty() || ctx.has(flag::RAW))
+            .with(Standing::PARTIAL, !ctx.input.is_empty() || ctx.has(flag::PAYLOAD))
             .with(Standing::WRITING, outbox_len > 0 || ctx.has(flag::UNFLUSHED) || is_closing)
             .with(Standing::STILL, ctx.has(held))
             .with(Standing::READING, turn.has_read_enough);
@@ -284,9 +284,9 @@ impl<A: LineHandler> Session<A> {
     /// Whether more is left in the outbox than a session with this policy may leave there. The kernel had its chance.
     #[cold]
     fn is_overfull(&self) -> bool {
-        let default = self.ctx.worker.limits().pressure;
-        let Pressure { policy, hard, .. } = self.ctx.worker.slot(self.ctx.slot, |slot| slot.pressure(default));
-        policy == PressurePolicy::Disconnect && self.ctx.outbox_len() > hard
+        let default = self.ctx.worker.limits().outbox_limit;
+        let OutboxLimit { policy, hard, .. } = self.ctx.worker.slot(self.ctx.slot, |slot| slot.outbox_limit(default));
+        policy == OutboxPolicy::Disconnect && self.ctx.outbox_len() > hard
     }
 
     fn overflow(&mut self) {
@@ -518,9 +518,9 @@ impl<A: LineHandler> Session<A> {
         ctx.set(flag::AGAIN);
         let input = mem::take(&mut ctx.input);
         let rest = input.len() - ctx.start as usize;
-        let payload = rest.min(usize::try_from(ctx.raw_left()).unwrap_or(usize::MAX));
+        let payload = rest.min(usize::try_from(ctx.payload_left()).unwrap_or(usize::MAX));
         let tail = ctx.framing.tail_len(&input[ctx.start as usize + payload..]);
-        ctx.clear(flag::HELD | flag::RAW);
+        ctx.clear(flag::HELD | flag::PAYLOAD);
         ctx.worker.slot(ctx.slot, |slot| {
             slot.clear_deadline();
             slot.set_closing();
@@ -770,7 +770,7 @@ impl<A: LineHandler> Session<A> {
                 self.reframe();
                 reframed_at = done;
             }
-            if self.ctx.has(flag::RAW) {
+            if self.ctx.has(flag::PAYLOAD) {
                 done += self.offer_payload(&mut buffer[done..*filled], turn);
                 continue;
             }
@@ -782,10 +782,10 @@ impl<A: LineHandler> Session<A> {
                 }
                 Step::Overlong => {
                     self.ctx.overrun = Overrun::Inside;
-                    self.guarded(|actor, ctx| actor.line_too_long(ctx));
+                    self.guarded(|actor, ctx| actor.overlong(ctx));
                     // Unless the line is to be cut in another way.
                     if framing.closes_at_overlong() && !self.ctx.has(flag::REFRAMED) {
-                        self.ctx.blame(CloseReason::LineTooLong);
+                        self.ctx.blame(CloseReason::Overlong);
                         self.ctx.set(flag::CLOSE | flag::AGAIN);
                     }
                 }
@@ -894,16 +894,16 @@ impl<A: LineHandler> Session<A> {
 
     /// Gives the handler the part of its payload that is there. Returns how many bytes that was.
     fn offer_payload(&mut self, bytes: &mut [u8], turn: &mut Turn) -> usize {
-        let wanted = self.ctx.raw_left();
+        let wanted = self.ctx.payload_left();
         let count = usize::try_from(wanted).unwrap_or(usize::MAX).min(bytes.len());
         let left = wanted - count as u64;
         // Before the handler sees it: it may ask for another.
         self.ctx.worker.slot(self.ctx.slot, |slot| slot.set_payload(left));
         if left == 0 {
-            self.ctx.clear(flag::RAW);
+            self.ctx.clear(flag::PAYLOAD);
         }
         turn.counts.delivered = true;
-        self.guarded(|actor, ctx| actor.data(Chunk::new(&mut bytes[..count], left), ctx));
+        self.guarded(|actor, ctx| actor.payload(Payload::new(&mut bytes[..count], left), ctx));
         count
     }
 
@@ -1232,7 +1232,7 @@ mod tests {
                     let other = if ctx.framing == self.1 { self.1.keep_cr() } else { self.1 };
                     ctx.set_framing(other);
                 }
-                Taking::Payloads => ctx.raw(1),
+                Taking::Payloads => ctx.payload(1),
             }
         }
 

@@ -10,10 +10,10 @@ use socket2::{SockRef, TcpKeepalive};
 use crate::error::ConfigError;
 
 /// After how long a silence the kernel asks a peer whether it is still there, by default.
-pub const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(300);
+pub(crate) const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(300);
 
 /// How much the kernel may hold of a session by default, each way. Unit: bytes.
-pub const DEFAULT_SOCKET_BUFFER: usize = 256 * 1024;
+pub(crate) const DEFAULT_SOCKET_BUFFER: usize = 256 * 1024;
 
 /// The longest keepalive time that Linux takes: 32,767 s.
 pub(crate) const LONGEST_KEEPALIVE: Duration = Duration::from_secs(9 * 3600);

@@ -2,7 +2,7 @@
 //!
 //! What waits for a room is joined once, and all of it is given to the members, some of them at a time: so several messages
 //! are one write for each member, in a room of any size. In between, others get their turns.
-//! Not here: what waits on its way to the worker (`room`), what a member's pressure makes of it (`worker`).
+//! Not here: what waits on its way to the worker (`room`), what a member's outbox limit makes of it (`worker`).
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -32,7 +32,7 @@ use crate::{
         stats::Stats,
     },
     framing::SLACK_BYTES,
-    limits::{CARRY_BYTES, Pressure, PressurePolicy, SCRATCH_BYTES, SessionLimits},
+    limits::{CARRY_BYTES, OutboxLimit, OutboxPolicy, SCRATCH_BYTES, SessionLimits},
     log_limit::LogLimit,
     rate::{Allowance, Grant, Member, RateGroup, RateLimit, Unit},
     report::{CloseReason, CloseReport},
@@ -218,7 +218,7 @@ struct Rare {
     /// Messages that were dropped since the last one that was pushed.
     missed: u64,
     /// Its handler's own choice.
-    pressure: Option<Pressure>,
+    outbox_limit: Option<OutboxLimit>,
     /// The same, for how fast it is read.
     rate: Option<RateLimit>,
     member: Option<Member>,
@@ -772,7 +772,7 @@ impl Worker {
 
     /// Delivers of what was said in rooms a slice; true if others should get their turns before the next one.
     fn deliver(&self, said: &mut Hearing) -> bool {
-        let default = self.limits.get().pressure;
+        let default = self.limits.get().outbox_limit;
         let is_cut = {
             let mut members = self.members.borrow_mut();
             let mut slots = self.slots.borrow_mut();
@@ -1043,7 +1043,7 @@ impl Worker {
             }
             Question::Push { whom, bytes } => {
                 for slot in sessions.filter(|slot| !slot.closing && whom.has(&slot.info(self.index, moment))) {
-                    match slot.offer(bytes, limits.pressure, &self.told) {
+                    match slot.offer(bytes, limits.outbox_limit, &self.told) {
                         true => answer.count += 1,
                         false => answer.dropped += 1,
                     }
@@ -1100,7 +1100,7 @@ impl Worker {
             }
             let is_late = slot.deadline != 0 && moment.stamp.wrapping_sub(slot.deadline) < u32::MAX / 2;
             let overdue = slot.overdue(&timeouts, moment);
-            let overflows = slot.is_above_soft_limit(limits.pressure, moment);
+            let overflows = slot.is_above_soft_limit(limits.outbox_limit, moment);
             if is_late || overdue.is_some() || overflows {
                 if slot.may_be_judged(&self.told) {
                     if is_late {
@@ -1266,12 +1266,12 @@ impl Slot {
         self.rare().payload = bytes;
     }
 
-    pub(crate) fn pressure(&self, default: Pressure) -> Pressure {
-        self.rare.as_ref().and_then(|rare| rare.pressure).unwrap_or(default)
+    pub(crate) fn outbox_limit(&self, default: OutboxLimit) -> OutboxLimit {
+        self.rare.as_ref().and_then(|rare| rare.outbox_limit).unwrap_or(default)
     }
 
-    pub(crate) fn set_pressure(&mut self, pressure: Pressure) {
-        self.rare().pressure = Some(pressure);
+    pub(crate) fn set_outbox_limit(&mut self, outbox_limit: OutboxLimit) {
+        self.rare().outbox_limit = Some(outbox_limit);
     }
 
     pub(crate) fn set_report_to(&mut self, report_to: oneshot::Sender<CloseReport>) {
@@ -1279,8 +1279,8 @@ impl Slot {
     }
 
     /// Whether its outbox has been above the soft limit for too long. To be asked at each sweep.
-    fn is_above_soft_limit(&mut self, default: Pressure, moment: Moment) -> bool {
-        let Some(soft) = self.pressure(default).soft.filter(|soft| self.outbox_len as usize > soft.bytes) else {
+    fn is_above_soft_limit(&mut self, default: OutboxLimit, moment: Moment) -> bool {
+        let Some(soft) = self.outbox_limit(default).soft.filter(|soft| self.outbox_len as usize > soft.bytes) else {
             self.above = 0;
             return false;
         };
@@ -1303,15 +1303,15 @@ impl Slot {
 
     /// Has the session write `bytes` in its next turn, unless its outbox holds too much: then its policy says what
     /// becomes of it, and this is false.
-    fn offer(&mut self, bytes: &SharedBytes, default: Pressure, told: &Cell<usize>) -> bool {
+    fn offer(&mut self, bytes: &SharedBytes, default: OutboxLimit, told: &Cell<usize>) -> bool {
         self.offer_messages(&Messages::one(bytes, &[bytes.len()]), default, told) == 0
     }
 
     /// The same for some messages, of which those that fit are taken. Returns how many were not.
-    fn offer_messages(&mut self, messages: &Messages<'_>, default: Pressure, told: &Cell<usize>) -> u64 {
-        let Pressure { policy, hard, .. } = self.pressure(default);
+    fn offer_messages(&mut self, messages: &Messages<'_>, default: OutboxLimit, told: &Cell<usize>) -> u64 {
+        let OutboxLimit { policy, hard, .. } = self.outbox_limit(default);
         let taken = match (policy, self.room_left(hard)) {
-            (PressurePolicy::PauseReader, _) => messages.count(),
+            (OutboxPolicy::Accept, _) => messages.count(),
             (_, Some(bytes)) => messages.fitting(bytes),
             (_, None) => 0,
         };
@@ -1321,7 +1321,7 @@ impl Slot {
         let lost = (messages.count() - taken) as u64;
         if lost > 0 {
             self.miss(lost);
-            if policy == PressurePolicy::Disconnect {
+            if policy == OutboxPolicy::Disconnect {
                 self.tell(Command::Overflow, told);
             }
         }

@@ -134,7 +134,7 @@ impl Server {
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.handle.addresses()[0]
+        self.handle.local_addrs()[0]
     }
 
     /// The first thousand live sessions, in the order of their numbers.
@@ -159,7 +159,7 @@ impl Server {
     /// Ends the server; no session may have left a report that nobody asked for.
     pub async fn end(mut self) {
         within("the end of the server", self.handle.abort()).await.unwrap();
-        within("the end of the workers", self.handle.finished()).await.unwrap();
+        within("the end of the workers", self.handle.wait()).await.unwrap();
         assert_eq!(self.reports.try_recv().ok(), None, "a report that was not expected");
     }
 }

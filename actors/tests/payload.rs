@@ -7,8 +7,8 @@ use std::{rc::Rc, time::Duration};
 
 use actix::{Actor, ActorContext, AsyncContext, fut::wrap_future};
 use actix_lines::{
-    Chunk, CloseReason, CloseReport, Delimiter, Framing, Limits, Line, LineContext, LineHandler, LineServer, Overlong,
-    Rate, RateLimit, SessionFilter, Transport,
+    CloseReason, CloseReport, Delimiter, Framing, Limits, Line, LineContext, LineHandler, LineServer, Overlong,
+    Payload, Rate, RateLimit, SessionFilter, Transport,
 };
 use proptest::prelude::*;
 use support::{Log, Server, converse, cut, eventually, pause};
@@ -69,14 +69,14 @@ impl LineHandler for Mixed {
         ctx.write(line.text());
         ctx.write(b"]");
         if let Some(bytes) = std::str::from_utf8(line.text()).ok().and_then(|text| text.parse().ok()) {
-            ctx.raw(bytes);
+            ctx.payload(bytes);
         }
         self.ask(line.text().first().copied().unwrap_or(b' '), ctx);
     }
 
-    fn data(&mut self, chunk: Chunk<'_>, ctx: &mut Self::Context) {
+    fn payload(&mut self, chunk: Payload<'_>, ctx: &mut Self::Context) {
         assert!(!chunk.is_empty(), "there is no chunk of nothing");
-        assert_eq!(chunk.left(), ctx.raw_left());
+        assert_eq!(chunk.left(), ctx.payload_left());
         if !self.is_open {
             ctx.write(b"{");
         }
@@ -89,7 +89,7 @@ impl LineHandler for Mixed {
     }
 
     fn eof(&mut self, ctx: &mut Self::Context) {
-        self.end.borrow_mut().push((ctx.raw_left(), None));
+        self.end.borrow_mut().push((ctx.payload_left(), None));
         ctx.drain();
     }
 
@@ -196,7 +196,7 @@ async fn a_drain_delivers_of_a_payload_what_was_read_and_a_stop_counts_the_rest(
     }
     impl LineHandler for Stops {
         fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-            ctx.raw(line.len() as u64);
+            ctx.payload(line.len() as u64);
             ctx.stop();
         }
         fn closed(&mut self, report: &CloseReport) {
@@ -226,7 +226,7 @@ async fn a_payload_may_be_asked_for_anew_ended_early_and_asked_for_from_anywhere
     impl LineHandler for Fickle {
         fn opened(&mut self, ctx: &mut Self::Context) {
             // Before there is a line: a protocol may begin with a payload.
-            ctx.raw(1);
+            ctx.payload(1);
         }
         fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
             self.0.borrow_mut().push(format!("line {}", String::from_utf8_lossy(line.text())));
@@ -234,16 +234,16 @@ async fn a_payload_may_be_asked_for_anew_ended_early_and_asked_for_from_anywhere
                 // Asked for when the beginning of what should be a payload has been taken for that of a line.
                 ctx.run_later(Duration::from_secs(1), |actor, ctx| {
                     actor.0.borrow_mut().push("now".to_owned());
-                    ctx.raw(6);
+                    ctx.payload(6);
                 });
             }
         }
-        fn data(&mut self, chunk: Chunk<'_>, ctx: &mut Self::Context) {
+        fn payload(&mut self, chunk: Payload<'_>, ctx: &mut Self::Context) {
             self.0.borrow_mut().push(format!("data {}", String::from_utf8_lossy(&chunk)));
             match chunk.first() {
-                Some(b'.') => ctx.raw(0),
-                Some(b'+') => ctx.raw(chunk.left() + 3),
-                _ if chunk.is_last() && chunk.len() == 1 => ctx.raw(1),
+                Some(b'.') => ctx.payload(0),
+                Some(b'+') => ctx.payload(chunk.left() + 3),
+                _ if chunk.is_last() && chunk.len() == 1 => ctx.payload(1),
                 _ => {}
             }
         }

@@ -1,4 +1,4 @@
-//! Pressure: what becomes of bytes for a peer that does not read, by the session's own policy or the server's.
+//! OutboxLimit: what becomes of bytes for a peer that does not read, by the session's own policy or the server's.
 
 mod support;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext};
 use actix_lines::{
-    CloseReason, CloseReport, Limits, Line, LineContext, LineHandler, LineServer, Pressure, PressurePolicy,
+    CloseReason, CloseReport, Limits, Line, LineContext, LineHandler, LineServer, OutboxLimit, OutboxPolicy,
     SessionFilter, SoftLimit,
 };
 use support::{Peer, Server, eventually, pause, within};
@@ -14,7 +14,7 @@ use support::{Peer, Server, eventually, pause, within};
 const HARD: usize = 200_000;
 const CHUNK: usize = 10_000;
 
-/// Answers each line with itself; chooses its own pressure policy, or begins to write without end, when a line says so.
+/// Answers each line with itself; chooses its own outbox policy, or begins to write without end, when a line says so.
 struct Choosy;
 
 impl Actor for Choosy {
@@ -24,11 +24,11 @@ impl Actor for Choosy {
 impl LineHandler for Choosy {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         ctx.write(&line);
-        let of = |policy| Pressure { policy, hard: HARD, soft: None };
+        let of = |policy| OutboxLimit { policy, hard: HARD, soft: None };
         match line.text() {
-            b"disconnect" => ctx.set_pressure(of(PressurePolicy::Disconnect)).unwrap(),
-            b"drop" => ctx.set_pressure(of(PressurePolicy::DropNewest)).unwrap(),
-            b"take" => ctx.set_pressure(of(PressurePolicy::PauseReader)).unwrap(),
+            b"disconnect" => ctx.set_outbox_limit(of(OutboxPolicy::Disconnect)).unwrap(),
+            b"drop" => ctx.set_outbox_limit(of(OutboxPolicy::DropNewest)).unwrap(),
+            b"take" => ctx.set_outbox_limit(of(OutboxPolicy::Accept)).unwrap(),
             b"pour" => drop(ctx.run_interval(Duration::from_millis(1), |_, ctx| ctx.write(&[b'x'; CHUNK]))),
             _ => {}
         }
@@ -82,8 +82,8 @@ async fn each_policy_does_what_it_says_to_a_session_that_does_not_read() {
 
 #[actix::test]
 async fn a_handler_that_pours_into_a_deaf_peer_is_disconnected_where_that_is_the_policy() {
-    let pressure = Pressure { policy: PressurePolicy::Disconnect, hard: HARD, soft: None };
-    let limits = Limits::builder().pressure(pressure).build().unwrap();
+    let outbox_limit = OutboxLimit { policy: OutboxPolicy::Disconnect, hard: HARD, soft: None };
+    let limits = Limits::builder().outbox_limit(outbox_limit).build().unwrap();
     let mut server = Server::start(LineServer::new(|_| Choosy).limits(limits).workers(1)).await;
     let peer = choosy(&server, "pour").await;
     let report = server.report().await;
@@ -98,7 +98,7 @@ async fn a_handler_that_pours_into_a_deaf_peer_is_disconnected_where_that_is_the
 async fn an_outbox_above_the_soft_limit_is_forgiven_for_a_time_only() {
     pause();
     let soft = Some(SoftLimit { bytes: 50_000, time: Duration::from_secs(10) });
-    let limits = Limits::builder().pressure(Pressure { soft, hard: 1 << 30, ..Pressure::default() });
+    let limits = Limits::builder().outbox_limit(OutboxLimit { soft, hard: 1 << 30, ..OutboxLimit::default() });
     let server = LineServer::new(|_| Choosy).limits(limits.build().unwrap()).on_current_arbiter();
     let mut server = Server::start(server).await;
     let mut peer = choosy(&server, "hello").await;
@@ -136,7 +136,7 @@ async fn all_sessions_together_hold_no_more_than_the_budget_and_the_largest_goes
     const BUDGET: usize = 4 << 20;
     const ROUND: usize = 24 * CHUNK;
     let limits = Limits::builder()
-        .pressure(Pressure { policy: PressurePolicy::PauseReader, ..Pressure::default() })
+        .outbox_limit(OutboxLimit { policy: OutboxPolicy::Accept, ..OutboxLimit::default() })
         .memory_budget(Some(BUDGET))
         .build()
         .unwrap();
@@ -187,7 +187,7 @@ async fn all_sessions_together_hold_no_more_than_the_budget_and_the_largest_goes
 async fn many_small_sessions_of_one_source_are_evicted_before_a_larger_one_of_another() {
     const BUDGET: usize = 4 << 20;
     let limits = Limits::builder()
-        .pressure(Pressure { policy: PressurePolicy::PauseReader, ..Pressure::default() })
+        .outbox_limit(OutboxLimit { policy: OutboxPolicy::Accept, ..OutboxLimit::default() })
         .memory_budget(Some(BUDGET))
         .build()
         .unwrap();
