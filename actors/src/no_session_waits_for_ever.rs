@@ -47,7 +47,10 @@ use crate::{
         turn::Session,
     },
     wire::transport::Transport,
-    worker::worker::{self, Upstream, Worker},
+    worker::{
+        task,
+        worker::{Upstream, Worker},
+    },
 };
 
 /// Seeds that are always tried. `MODEL_SEED` tries one alone.
@@ -323,7 +326,7 @@ impl Model {
         for (index, (orders, handle)) in orders.into_iter().zip(handles).enumerate() {
             let upstream = Upstream { control: Arc::clone(&control), load: handle.load };
             let worker = Worker::new(index, limits.session, Some(upstream));
-            actix_rt::spawn(worker::look_after(Rc::clone(&worker), orders, |_| {}));
+            actix_rt::spawn(task::look_after(Rc::clone(&worker), orders, |_| {}));
             workers.push(worker);
         }
         Supervisor::launch_with(&control, mailbox);

@@ -10,7 +10,7 @@ use crate::{
     limits::{Limits, SessionLimits},
     session::{context::LineContext, handler::LineHandler, turn::Session},
     wire::transport::Transport,
-    worker::worker,
+    worker::task,
 };
 
 /// A session that is about to start without a listener.
@@ -90,7 +90,7 @@ impl LineSession {
     /// Outside of an actix arbiter, as [`actix_rt::spawn`] does.
     pub fn start<A: LineHandler>(self, actor: A) -> SessionId {
         let connection = self.connection();
-        let worker = worker::standalone(self.limits);
+        let worker = task::standalone(self.limits);
         Session::start(&worker, self.transport, &connection, None, self.framing, actor);
         connection.id
     }
@@ -103,7 +103,7 @@ impl LineSession {
     /// Outside of an actix arbiter, as [`actix_rt::spawn`] does; and if `make` panics.
     pub fn create<A: LineHandler>(self, make: impl FnOnce(&mut LineContext<A>) -> A) -> Addr<A> {
         let connection = self.connection();
-        let worker = worker::standalone(self.limits);
+        let worker = task::standalone(self.limits);
         Session::create(&worker, self.transport, &connection, None, self.framing, |ctx| {
             let address = ctx.address();
             (make(ctx), address)

@@ -42,7 +42,7 @@ use crate::{
     report::CloseReport,
     session::{handler::LineHandler, turn::Session},
     wire::{tcp, transport::Transport},
-    worker::worker::{self, Command, Worker},
+    worker::{command::Command, task, worker::Worker},
 };
 
 /// How long an attempt to connect may take, by default. Linux repeats a SYN after 1, 3 and 7 seconds, so three lost ones
@@ -461,7 +461,7 @@ impl<A: LineHandler> Connector<A> {
             }
         };
         self.connections = nth;
-        let worker = worker::standalone(self.limits);
+        let worker = task::standalone(self.limits);
         let (session, slot, report) = Session::start_watched(&worker, transport, &connection, self.framing, actor);
         log::info!("connected to {} at {peer}: session {}", Escaped(&self.way.target), connection.id);
         self.waiting.answer(Some(&session));
@@ -845,7 +845,7 @@ mod tests {
 
     #[actix::test]
     async fn a_worker_for_one_session_ends_with_it() {
-        let worker = worker::standalone(Limits::default().session);
+        let worker = task::standalone(Limits::default().session);
         let (ours, theirs) = tokio::io::duplex(64);
         let connection = Connection { id: SessionId::next(), peer: None, local: None, listener: None };
         let (_, _, report) = Session::start_watched(&worker, Transport::new(ours), &connection, Framing::lf(), Rot13);

@@ -44,7 +44,10 @@ use crate::{
     session::{handler::LineHandler, turn::Session},
     shared::SharedBytes,
     wire::tcp::{self, SocketOptions},
-    worker::worker::{self, Upstream, Worker},
+    worker::{
+        task,
+        worker::{Upstream, Worker},
+    },
 };
 
 /// How long a question waits for a new supervisor when its own has ended: until then the system has.
@@ -514,7 +517,7 @@ impl<F> WorkerParts<F> {
             })
         };
         let start_ordered = Rc::clone(&start);
-        actix_rt::spawn(worker::look_after(worker, self.orders, move |admitted| start_ordered(admitted)));
+        actix_rt::spawn(task::look_after(worker, self.orders, move |admitted| start_ordered(admitted)));
         start
     }
 }

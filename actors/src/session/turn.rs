@@ -37,7 +37,12 @@ use crate::{
         lines::{Line, Lines, Payload},
     },
     wire::transport::Transport,
-    worker::worker::{Command, Commands, Counts, Standing, Worker},
+    worker::{
+        clock::Standing,
+        command::{Command, Commands},
+        reports::Counts,
+        worker::Worker,
+    },
 };
 
 /// Reads of a lingering session that one turn discards.
