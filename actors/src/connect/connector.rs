@@ -391,7 +391,7 @@ struct Live<A: LineHandler> {
 
 impl<A: LineHandler> Live<A> {
     fn tell(&self, command: Command) {
-        self.worker.tell(self.slot, self.id, command);
+        self.worker.send(self.slot, self.id, command);
     }
 }
 

@@ -555,7 +555,7 @@ fn start_session<A: LineHandler>(
                 }
             }
             let slot = worker.open(&connection, place);
-            worker.slot(slot, |slot| slot.blame(reason));
+            worker.slot(slot, |slot| slot.set_reason(reason));
             drop(stream);
             worker.close(slot, true);
         }

@@ -208,8 +208,8 @@ where
         self.flags.set(self.flags.get() & !flags);
     }
 
-    pub(super) fn blame(&self, reason: CloseReason) {
-        self.worker.slot(self.slot, |slot| slot.blame(reason));
+    pub(super) fn set_reason(&self, reason: CloseReason) {
+        self.worker.slot(self.slot, |slot| slot.set_reason(reason));
     }
 
     /// What the handler's own wish to end is called.
@@ -301,7 +301,7 @@ where
 
     pub(super) fn drain_because(&mut self, reason: CloseReason) {
         if self.phase == Phase::Open {
-            self.blame(reason);
+            self.set_reason(reason);
             self.phase = Phase::Draining;
             self.clear(flag::PAUSED | flag::THROTTLED | flag::CROWDED);
             self.set(flag::AGAIN);
@@ -565,7 +565,7 @@ where
     /// Ends the session now: unsent bytes are dropped and counted, as by [`abort`](LineContext::abort).
     fn terminate(&mut self) {
         if self.phase < Phase::Closed && !self.has(flag::ABORT) {
-            self.blame(CloseReason::Aborted);
+            self.set_reason(CloseReason::Aborted);
             self.set(flag::ABORT | flag::AGAIN);
         }
     }

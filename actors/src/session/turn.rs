@@ -140,7 +140,7 @@ impl<A: LineHandler> Session<A> {
         let mut turn = Turn::default();
         let mut messages = MESSAGES_PER_TURN;
         let mut rounds = ROUNDS_PER_TURN;
-        let commands = self.ctx.worker.hear(self.ctx.slot);
+        let commands = self.ctx.worker.take_commands(self.ctx.slot);
         if !commands.is_empty() {
             self.obey(commands);
         }
@@ -183,7 +183,7 @@ impl<A: LineHandler> Session<A> {
                 Phase::Lingering | Phase::Closed => Ok(()),
             };
             if let Err((half, error)) = result {
-                self.ctx.blame(CloseReason::from_io(half, &error));
+                self.ctx.set_reason(CloseReason::from_io(half, &error));
                 return self.finish(false, turn);
             }
             if self.ctx.has(flag::AGAIN) {
@@ -295,7 +295,7 @@ impl<A: LineHandler> Session<A> {
     }
 
     fn overflow(&mut self) {
-        self.ctx.blame(CloseReason::OutboxFull);
+        self.ctx.set_reason(CloseReason::OutboxFull);
         self.ctx.set(flag::ABORT);
     }
 
@@ -317,7 +317,7 @@ impl<A: LineHandler> Session<A> {
             self.overflow();
         }
         if commands.has(Command::Evict) {
-            self.ctx.blame(CloseReason::Evicted);
+            self.ctx.set_reason(CloseReason::Evicted);
             self.ctx.set(flag::ABORT);
         }
         if commands.has(Command::Look) {
@@ -332,7 +332,7 @@ impl<A: LineHandler> Session<A> {
             self.ctx.worker.slot(self.ctx.slot, |slot| {
                 // A peer's EOF is the reason only where every reply owed was sent.
                 slot.reason = slot.reason.filter(|reason| *reason != CloseReason::PeerEof);
-                slot.blame(CloseReason::WriteStalled);
+                slot.set_reason(CloseReason::WriteStalled);
             });
             self.ctx.set(flag::ABORT);
         }
@@ -350,14 +350,14 @@ impl<A: LineHandler> Session<A> {
             self.ctx.drain_with_server();
         }
         if commands.has(Command::HalfClose) && self.ctx.phase == Phase::Open {
-            self.ctx.blame(CloseReason::Drained);
+            self.ctx.set_reason(CloseReason::Drained);
             self.ctx.half_close();
         }
         if commands.has(Command::Deadline) {
             if self.ctx.phase == Phase::Lingering {
                 self.ctx.set(flag::LINGERED);
             } else if self.ctx.has(flag::WAITING) {
-                self.ctx.blame(CloseReason::WaitTimeout);
+                self.ctx.set_reason(CloseReason::WaitTimeout);
                 self.ctx.set(flag::CLOSE);
             }
         }
@@ -501,7 +501,7 @@ impl<A: LineHandler> Session<A> {
                 self.ctx.set(flag::AGAIN);
             } else {
                 self.ctx.set(flag::STOPPING_SAID);
-                self.ctx.blame(self.ctx.own_reason());
+                self.ctx.set_reason(self.ctx.own_reason());
                 self.begin_close();
             }
         }
@@ -790,7 +790,7 @@ impl<A: LineHandler> Session<A> {
                     self.guarded(|actor, ctx| actor.overlong(ctx));
                     // Unless the line is to be cut in another way.
                     if framing.closes_at_overlong() && !self.ctx.has(flag::REFRAMED) {
-                        self.ctx.blame(CloseReason::Overlong);
+                        self.ctx.set_reason(CloseReason::Overlong);
                         self.ctx.set(flag::CLOSE | flag::AGAIN);
                     }
                 }
@@ -915,7 +915,7 @@ impl<A: LineHandler> Session<A> {
     /// A handler that takes nothing though nothing keeps it from doing so would be asked for ever.
     fn check_stall(&mut self, taken: usize) {
         if taken == 0 && self.ctx.accepts_lines() {
-            self.ctx.blame(CloseReason::HandlerStalled);
+            self.ctx.set_reason(CloseReason::HandlerStalled);
             self.ctx.set(flag::CLOSE | flag::AGAIN);
         }
     }
@@ -1149,7 +1149,7 @@ impl<A: LineHandler> Drop for Session<A> {
             return;
         }
         let is_unmade = self.actor.is_none() && std::thread::panicking();
-        self.ctx.blame(if is_unmade { CloseReason::HandlerPanicked } else { CloseReason::WorkerStopped });
+        self.ctx.set_reason(if is_unmade { CloseReason::HandlerPanicked } else { CloseReason::WorkerStopped });
         // What the kernel holds may still arrive: nobody is left who would need the place.
         self.ctx.clear(flag::REFUSED);
         let mut turn = Turn::default();

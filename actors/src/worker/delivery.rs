@@ -44,79 +44,86 @@ struct Table {
 struct Member {
     id: SessionId,
     slot: u32,
-    /// Where among the session's places the one is that stands for this.
-    place: u32,
+    /// Where among the session's memberships the one is that stands for this.
+    membership: u32,
     /// Messages that its worker was not given, and that it knows of.
     skipped: u64,
 }
 
-/// A session's place in a room, on its worker.
+/// A session's membership of a room, on its worker.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Membership {
     room: Room,
     /// Where in the room's table.
     at: u32,
 }
 
-/// A member is elsewhere in its room's table: its `place`, among those of the session in `slot`, is [`at`](Self::at).
+/// A member is elsewhere in its room's table: its `membership`, among those of the session in `slot`, is [`at`](Self::at).
 pub(crate) struct Moved {
     pub(crate) slot: u32,
-    place: u32,
+    membership: u32,
     at: u32,
 }
 
 impl Moved {
-    /// Notes it in the session's own places.
-    pub(crate) fn note(&self, places: &mut [Place]) {
-        if let Some(place) = places.get_mut(self.place as usize) {
-            place.at = self.at;
+    /// Notes it in the session's own memberships.
+    pub(crate) fn note(&self, memberships: &mut [Membership]) {
+        if let Some(membership) = memberships.get_mut(self.membership as usize) {
+            membership.at = self.at;
         }
     }
 }
 
 impl Members {
     /// The session in `slot` enters a room, unless it is in it already.
-    pub(crate) fn join(&mut self, places: &mut Vec<Place>, id: SessionId, slot: u32, room: &Room, inbox: &Arc<Inbox>) {
-        if places.iter().all(|place| place.room.id() != room.id()) {
+    pub(crate) fn join(
+        &mut self,
+        memberships: &mut Vec<Membership>,
+        id: SessionId,
+        slot: u32,
+        room: &Room,
+        inbox: &Arc<Inbox>,
+    ) {
+        if memberships.iter().all(|membership| membership.room.id() != room.id()) {
             let table = self.0.entry(room.id()).or_default();
             let skipped = room.enter(inbox);
-            places.push(Place { room: room.clone(), at: table.members.len() as u32 });
-            table.members.push(Member { id, slot, place: places.len() as u32 - 1, skipped });
+            memberships.push(Membership { room: room.clone(), at: table.members.len() as u32 });
+            table.members.push(Member { id, slot, membership: memberships.len() as u32 - 1, skipped });
         }
     }
 
-    /// Takes a session's place in a room out of its others, to be [given up](Self::give_up).
-    pub(crate) fn take_place(&mut self, places: &mut Vec<Place>, room: &Room) -> Option<Place> {
-        let index = places.iter().position(|place| place.room.id() == room.id())?;
-        let place = places.swap_remove(index);
-        if let Some(moved) = places.get(index)
+    /// Takes a session's membership of a room out of its others, to be [given up](Self::give_up).
+    pub(crate) fn take_membership(&mut self, memberships: &mut Vec<Membership>, room: &Room) -> Option<Membership> {
+        let index = memberships.iter().position(|membership| membership.room.id() == room.id())?;
+        let membership = memberships.swap_remove(index);
+        if let Some(moved) = memberships.get(index)
             && let Some(table) = self.0.get_mut(&moved.room.id())
         {
-            table.members[moved.at as usize].place = index as u32;
+            table.members[moved.at as usize].membership = index as u32;
         }
-        Some(place)
+        Some(membership)
     }
 
     /// A session leaves a room. `moved` hears of the members that are elsewhere now.
-    pub(crate) fn give_up(&mut self, place: Place, inbox: &Arc<Inbox>, moved: impl FnMut(Moved)) {
-        if let Some(table) = self.0.get_mut(&place.room.id()) {
-            table.remove(place.at as usize, moved);
+    pub(crate) fn give_up(&mut self, membership: Membership, inbox: &Arc<Inbox>, moved: impl FnMut(Moved)) {
+        if let Some(table) = self.0.get_mut(&membership.room.id()) {
+            table.remove(membership.at as usize, moved);
             if table.members.is_empty() {
-                self.0.remove(&place.room.id());
+                self.0.remove(&membership.room.id());
                 if self.0.capacity() > SPARE_MEMBERS.max(4 * self.0.len()) {
                     self.0.shrink_to(2 * self.0.len());
                 }
             }
         }
-        place.room.exit(inbox);
+        membership.room.exit(inbox);
     }
 
     /// A member said something that its own worker was not given: it did not miss that.
-    pub(crate) fn forgive(&mut self, places: &[Place], room: &Room) {
-        if let Some(place) = places.iter().find(|place| place.room.id() == room.id())
+    pub(crate) fn forgive(&mut self, memberships: &[Membership], room: &Room) {
+        if let Some(membership) = memberships.iter().find(|membership| membership.room.id() == room.id())
             && let Some(table) = self.0.get_mut(&room.id())
         {
-            table.members[place.at as usize].skipped += 1;
+            table.members[membership.at as usize].skipped += 1;
             room.forgive_lost();
         }
     }
@@ -149,8 +156,8 @@ impl Table {
     }
 
     fn moved(&self, at: usize) -> Moved {
-        let Member { slot, place, .. } = self.members[at];
-        Moved { slot, place, at: at as u32 }
+        let Member { slot, membership, .. } = self.members[at];
+        Moved { slot, membership, at: at as u32 }
     }
 }
 
@@ -431,30 +438,30 @@ mod tests {
     #[derive(Default)]
     struct Sessions {
         members: Members,
-        places: Vec<Vec<Place>>,
+        memberships: Vec<Vec<Membership>>,
         ids: Vec<SessionId>,
     }
 
     impl Sessions {
         fn new(count: usize) -> Self {
-            let places = std::iter::repeat_with(Vec::new).take(count).collect();
-            Self { members: Members::default(), places, ids: (0..count).map(|_| SessionId::next()).collect() }
+            let memberships = std::iter::repeat_with(Vec::new).take(count).collect();
+            Self { members: Members::default(), memberships, ids: (0..count).map(|_| SessionId::next()).collect() }
         }
 
         fn toggle(&mut self, slot: usize, room: &Room, inbox: &Arc<Inbox>) {
-            let Self { members, places, ids } = self;
-            if let Some(place) = members.take_place(&mut places[slot], room) {
-                members.give_up(place, inbox, |moved| moved.note(&mut places[moved.slot as usize]));
+            let Self { members, memberships, ids } = self;
+            if let Some(membership) = members.take_membership(&mut memberships[slot], room) {
+                members.give_up(membership, inbox, |moved| moved.note(&mut memberships[moved.slot as usize]));
             } else {
-                members.join(&mut places[slot], ids[slot], slot as u32, room, inbox);
+                members.join(&mut memberships[slot], ids[slot], slot as u32, room, inbox);
             }
         }
 
         fn check(&self) {
-            for (slot, places) in self.places.iter().enumerate() {
-                for (index, place) in places.iter().enumerate() {
-                    let member = self.members.0[&place.room.id()].members[place.at as usize];
-                    assert_eq!((member.slot as usize, member.place as usize), (slot, index));
+            for (slot, memberships) in self.memberships.iter().enumerate() {
+                for (index, membership) in memberships.iter().enumerate() {
+                    let member = self.members.0[&membership.room.id()].members[membership.at as usize];
+                    assert_eq!((member.slot as usize, member.membership as usize), (slot, index));
                 }
             }
         }

@@ -137,7 +137,7 @@ impl Worker {
                 if let Some(slot) = slots.at(holder.slot) {
                     slot.is_evicted = true;
                     slot.memory = 0;
-                    slot.tell(Command::Evict, &self.told);
+                    slot.send(Command::Evict, &self.told);
                 }
                 // It gives that back in its next turn. Counted as given back now, so that nobody else has to go for it.
                 self.held.set(self.held.get() - holder.held);
@@ -165,7 +165,6 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::connection::Connection;
     use crate::connection::SessionId;
     use crate::control::control::Control;

@@ -89,7 +89,7 @@ pub(super) struct Rare {
     /// Bytes discarded since our FIN.
     pub(super) discarded: u64,
     /// The rooms that it is in, and whom it waits for before it says more in one.
-    pub(super) rooms: Vec<delivery::Place>,
+    pub(super) rooms: Vec<delivery::Membership>,
     pub(super) crowded: Option<(Arc<Inbox>, Wait)>,
     /// Who waits for its report besides the supervisor.
     pub(super) report_to: Option<oneshot::Sender<CloseReport>>,
@@ -135,7 +135,7 @@ impl Slots {
 
 impl Slot {
     /// Says it and wakes the session; it listens at the start of its turn, whatever else it waits for.
-    pub(super) fn tell(&mut self, command: Command, told: &Cell<usize>) {
+    pub(super) fn send(&mut self, command: Command, told: &Cell<usize>) {
         if self.commands.is_empty() {
             told.set(told.get() + 1);
         }
@@ -148,7 +148,7 @@ impl Slot {
     /// Has a session that its rate holds back ask for more.
     pub(super) fn look_again_if_throttled(&mut self, told: &Cell<usize>) {
         if std::mem::take(&mut self.throttled) {
-            self.tell(Command::Refill, told);
+            self.send(Command::Refill, told);
         }
     }
 
@@ -156,7 +156,7 @@ impl Slot {
     pub(super) fn look_again(&mut self, told: &Cell<usize>) {
         self.look_again_if_throttled(told);
         if self.standing.has(Standing::STILL) || self.standing.has(Standing::WRITING) {
-            self.tell(Command::Refill, told);
+            self.send(Command::Refill, told);
         }
     }
 
@@ -183,7 +183,7 @@ impl Slot {
         self.looks = looks.saturating_add(1);
         let may = looks > 0 && (!self.standing.has(Standing::READING) || looks >= MOST_LOOKS);
         if !may {
-            self.tell(Command::Look, told);
+            self.send(Command::Look, told);
         }
         may
     }
@@ -329,7 +329,7 @@ impl Slot {
         if lost > 0 {
             self.miss(lost);
             if policy == OutboxPolicy::Disconnect {
-                self.tell(Command::Overflow, told);
+                self.send(Command::Overflow, told);
             }
         }
         lost
@@ -347,7 +347,7 @@ impl Slot {
         let rare = self.rare();
         rare.pushed_len += bytes.len();
         rare.pushed.add(Push { missed: std::mem::take(&mut rare.missed), bytes });
-        self.tell(Command::Push, told);
+        self.send(Command::Push, told);
     }
 
     /// What others had pushed since it was last taken.
@@ -358,7 +358,7 @@ impl Slot {
     }
 
     /// The first cause counts.
-    pub(crate) fn blame(&mut self, reason: CloseReason) {
+    pub(crate) fn set_reason(&mut self, reason: CloseReason) {
         self.reason.get_or_insert(reason);
     }
 

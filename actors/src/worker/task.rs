@@ -50,7 +50,7 @@ impl Worker {
 
     pub(super) fn abort_all(&self) {
         for slot in self.slots.borrow_mut().iter_mut() {
-            slot.tell(Command::Abort, &self.told);
+            slot.send(Command::Abort, &self.told);
         }
     }
 
@@ -70,7 +70,7 @@ impl Worker {
         let part = spread.since.elapsed().as_secs_f64() / spread.over.as_secs_f64().max(f64::MIN_POSITIVE);
         let due = if part < 1.0 { (all as f64 * part) as usize } else { all };
         for slot in slots.chunks.iter_mut().flatten().take(due).skip(spread.told).flatten() {
-            slot.tell(Command::Drain, &self.told);
+            slot.send(Command::Drain, &self.told);
         }
         self.spread.set((due < all).then_some(Spread { told: due.max(spread.told), ..spread }));
         due < all
@@ -98,7 +98,7 @@ impl Worker {
                     if !goodbye.is_empty() {
                         slot.push(goodbye.clone(), &self.told);
                     }
-                    slot.tell(Command::Kick, &self.told);
+                    slot.send(Command::Kick, &self.told);
                     answer.count += 1;
                 }
             }
@@ -119,7 +119,7 @@ impl Worker {
                         answer.sessions.push(slot.info(self.index, moment));
                     }
                     if denied && !*dry_run {
-                        slot.tell(Command::Kick, &self.told);
+                        slot.send(Command::Kick, &self.told);
                     }
                 }
                 if !*dry_run {
@@ -147,7 +147,7 @@ impl Worker {
             }
             let is_stuck = slot.standing.has(Standing::WRITING) && moment.since(slot.wrote) >= SWEEP.as_millis() as u32;
             if is_stuck && self.probes.get() {
-                slot.tell(Command::Probe, &self.told);
+                slot.send(Command::Probe, &self.told);
             }
             let is_late = slot.deadline != 0 && moment.stamp.wrapping_sub(slot.deadline) < u32::MAX / 2;
             let overdue = slot.overdue(&timeouts, moment);
@@ -156,11 +156,11 @@ impl Worker {
                 if slot.may_be_judged(&self.told) {
                     if is_late {
                         slot.deadline = 0;
-                        slot.tell(Command::Deadline, &self.told);
+                        slot.send(Command::Deadline, &self.told);
                     }
-                    overdue.into_iter().for_each(|command| slot.tell(command, &self.told));
+                    overdue.into_iter().for_each(|command| slot.send(command, &self.told));
                     if overflows {
-                        slot.tell(Command::Overflow, &self.told);
+                        slot.send(Command::Overflow, &self.told);
                     }
                 }
             } else {

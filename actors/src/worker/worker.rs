@@ -289,7 +289,7 @@ impl Worker {
 
     /// What a session was told since it last asked.
     #[inline]
-    pub(crate) fn hear(&self, index: u32) -> Commands {
+    pub(crate) fn take_commands(&self, index: u32) -> Commands {
         if self.told.get() == 0 {
             return Commands::default();
         }
@@ -444,7 +444,7 @@ impl Worker {
 
     pub(crate) fn leave(&self, index: u32, room: &Room) {
         let mut members = self.members.borrow_mut();
-        let take = |slot: &mut Slot| members.take_place(&mut slot.rare.as_mut()?.rooms, room);
+        let take = |slot: &mut Slot| members.take_membership(&mut slot.rare.as_mut()?.rooms, room);
         if let Some(place) = self.slot(index, take) {
             let mut slots = self.slots.borrow_mut();
             members.give_up(place, &self.inbox, |moved| slots.note(&moved));
@@ -546,9 +546,9 @@ impl Worker {
     }
 
     /// Tells one session, if it still lives.
-    pub(crate) fn tell(&self, index: u32, id: SessionId, command: Command) {
+    pub(crate) fn send(&self, index: u32, id: SessionId, command: Command) {
         if let Some(slot) = self.slots.borrow_mut().at(index).as_mut().filter(|slot| slot.id == id) {
-            slot.tell(command, &self.told);
+            slot.send(command, &self.told);
         }
     }
 
