@@ -77,7 +77,12 @@ mod testing;
 
 pub use crate::{
     address::{Prefix, SourcePrefix},
-    connect::connector::{Backoff, Connector, ConnectorBuilder, ConnectorEvent, Disconnect, GetSession},
+    connect::{
+        backoff::Backoff,
+        builder::ConnectorBuilder,
+        connector::Connector,
+        messages::{ConnectorEvent, Disconnect, GetSession},
+    },
     connection::{Connection, ListenerId, SessionId},
     control::{
         admission::RefuseReason,
@@ -96,7 +101,10 @@ pub use crate::{
     report::{CloseReason, CloseReport, Half},
     room::Room,
     rot13::{Rot13, rot13},
-    server::builder::{LineServer, ListenerInfo, ServerHandle},
+    server::{
+        builder::LineServer,
+        handle::{ListenerInfo, ServerHandle},
+    },
     session::{
         context::LineContext,
         handler::LineHandler,

@@ -5,307 +5,39 @@
 //! Not here: how several addresses are tried (`race`), what a session is (`context`).
 
 use std::{
-    cell::RefCell,
     fmt,
-    future::Future,
-    io,
-    marker::PhantomData,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
     rc::Rc,
-    sync::Arc,
     time::Duration,
 };
 
 use actix::{
-    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseFuture,
-    dev::{MessageResponse, OneshotSender},
-    fut::wrap_future,
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, ResponseFuture,
+    dev::MessageResponse, fut::wrap_future,
 };
-use futures::FutureExt;
-use tokio::{
-    net::TcpStream,
-    sync::oneshot,
-    time::{Instant, timeout_at},
-};
+use tokio::{net::TcpStream, sync::oneshot};
 
 use crate::{
     caught::dispose,
-    connect::race::{self, interleave, race},
+    connect::{
+        backoff::Backoff,
+        messages::{Asker, Askers, ConnectorEvent, Disconnect, GetSession, SessionAnswer},
+        target::Way,
+    },
     connection::{Connection, SessionId},
     control::messages::Subscribe,
-    error::{ConfigError, ConnectError},
+    error::ConnectError,
     escape::Escaped,
     framing::Framing,
-    limits::{LONGEST_TIMEOUT, Limits, SessionLimits},
+    limits::SessionLimits,
     report::CloseReport,
     session::{handler::LineHandler, turn::Session},
-    wire::{tcp, transport::Transport},
+    wire::transport::Transport,
     worker::{command::Command, task, worker::Worker},
 };
 
-/// How long an attempt to connect may take, by default. Linux repeats a SYN after 1, 3 and 7 seconds, so three lost ones
-/// are forgiven.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// After how long a silence the peer's machine is asked whether it is still there, by default.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-
-/// For how many who wait for a session there is room before the list of them is looked through.
-const LEAST_ASKERS: usize = 16;
-
-/// How long a connector waits between two attempts: a random time up to a ceiling, which is `initial` at first and grows
-/// with each attempt. A connection that has lasted for `max` starts over from `initial`.
-///
-/// A connection that ends sooner is an attempt that failed. Otherwise a server that accepts and hangs up, be it that it
-/// refuses or that its first line makes our handler panic, would be called without end.
-///
-/// # Source
-/// "Full jitter" of Marc Brooker's "Exponential Backoff And Jitter", AWS Architecture Blog, 2015: of the ways compared
-/// there it is the one with which many clients that lost the same server make the fewest calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
-    /// The ceiling of the first wait. Default: 500 ms.
-    pub initial: Duration,
-    /// By how much the ceiling grows. Default: 2.
-    pub factor: u32,
-    /// The highest ceiling. Default: 30 s.
-    pub max: Duration,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self { initial: Duration::from_millis(500), factor: 2, max: Duration::from_secs(30) }
-    }
-}
-
-impl Backoff {
-    fn is_valid(self) -> bool {
-        let range = Duration::from_millis(1)..=LONGEST_TIMEOUT;
-        range.contains(&self.initial) && range.contains(&self.max) && self.initial <= self.max && self.factor > 0
-    }
-
-    /// The longest wait after so many failed attempts, the first being 1.
-    fn ceiling(self, failed: u32) -> Duration {
-        let grown = self.factor.checked_pow(failed.saturating_sub(1)).and_then(|times| self.initial.checked_mul(times));
-        grown.map_or(self.max, |ceiling| ceiling.min(self.max))
-    }
-
-    fn wait(self, failed: u32) -> Duration {
-        self.ceiling(failed).mul_f64(fastrand::f64())
-    }
-}
-
-type Resolve = Box<dyn Fn(String) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>>>>>;
-
-type Factory<A> = Box<dyn FnMut(&Connection, u64) -> A>;
-
-/// Makes a [`Connector`]: what it connects to, and how.
-#[must_use = "a connector does nothing until it is started"]
-pub struct ConnectorBuilder<A> {
-    target: String,
-    resolve: Option<Resolve>,
-    connect_timeout: Duration,
-    keepalive: Option<Duration>,
-    framing: Framing,
-    limits: Limits,
-    backoff: Backoff,
-    max_attempts: Option<u32>,
-    subscribers: Vec<Recipient<ConnectorEvent>>,
-    factory: Factory<A>,
-}
-
-impl<A> fmt::Debug for ConnectorBuilder<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectorBuilder")
-            .field("target", &self.target)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("backoff", &self.backoff)
-            .field("max_attempts", &self.max_attempts)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<A: LineHandler> ConnectorBuilder<A> {
-    /// Has every [`ConnectorEvent`] sent to `recipient`, from the first on. Later ones: [`Subscribe`].
-    pub fn subscribe(mut self, recipient: Recipient<ConnectorEvent>) -> Self {
-        self.subscribers.push(recipient);
-        self
-    }
-
-    /// Sets who looks up the addresses, at each attempt anew. Default: the system's resolver, and the target has to be
-    /// written as `HOST:PORT`.
-    ///
-    /// `resolve` gets the target as it was given, so it may be the name of anything: a service record, a key in a
-    /// registry. Its addresses are tried in their order, the two families taking turns.
-    ///
-    /// ```
-    /// # use actix_lines::{Connector, Rot13};
-    /// let connector = Connector::builder("the nearest rot13d", |_connection, _nth| Rot13)
-    ///     .resolver(async |_target| Ok(vec!["[2001:db8::7]:40713".parse().unwrap(), "192.0.2.7:40713".parse().unwrap()]));
-    /// # let _ = connector;
-    /// ```
-    pub fn resolver<F, R>(mut self, resolve: F) -> Self
-    where
-        F: Fn(String) -> R + 'static,
-        R: Future<Output = io::Result<Vec<SocketAddr>>> + 'static,
-    {
-        self.resolve = Some(Box::new(move |target| Box::pin(resolve(target))));
-        self
-    }
-
-    /// Sets how long one attempt may take, from the look-up to the connection, over all addresses. Default: 10 s.
-    ///
-    /// A look-up by the system's resolver cannot be interrupted: it is then forgotten, on a thread of its own.
-    ///
-    /// # Errors
-    /// [`start`](Self::start) returns [`ConfigError::ConnectTimeout`] unless it is 1 ms to 24 days.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
-    }
-
-    /// Sets after how long a silence the kernel asks the peer's machine whether it is still there; then it does so every
-    /// sixth of that time, and ends the connection when several of these probes, nine on Linux, are not answered. Without
-    /// it a session that only listens does not notice that its peer's machine is gone. Default: 60 s.
-    ///
-    /// # Errors
-    /// [`start`](Self::start) returns [`ConfigError::Keepalive`] unless it is 1 s to 9 hours, or none.
-    pub fn keepalive(mut self, after: Option<Duration>) -> Self {
-        self.keepalive = after;
-        self
-    }
-
-    /// Sets how bytes are cut into lines. Default: [`Framing::lf`].
-    pub fn framing(mut self, framing: Framing) -> Self {
-        self.framing = framing;
-        self
-    }
-
-    /// Sets the limits. Only those of a single session count here: watermarks, outbox limit, timeouts, read rate. Default:
-    /// [`Limits::default`].
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Sets how long to wait between attempts. Default: up to 500 ms, doubled up to 30 s: see [`Backoff`].
-    ///
-    /// # Errors
-    /// [`start`](Self::start) returns [`ConfigError::Backoff`] for a wait under 1 ms or over 24 days, a factor of 0, or a
-    /// first wait longer than the longest.
-    pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
-        self
-    }
-
-    /// Sets how many attempts in a row may fail before the connector gives up. A connection that ends before
-    /// [`Backoff::max`] is over is one of them. Default: it never does.
-    ///
-    /// # Errors
-    /// [`start`](Self::start) returns [`ConfigError::MaxAttempts`] for 0.
-    pub fn max_attempts(mut self, attempts: u32) -> Self {
-        self.max_attempts = Some(attempts);
-        self
-    }
-
-    /// Starts the connector on the current arbiter; its sessions run there too.
-    ///
-    /// It lives until it is told to [`Disconnect`], or gives up, whether anybody keeps its address or not.
-    ///
-    /// # Errors
-    /// [`ConfigError`], before anything has been started.
-    ///
-    /// # Panics
-    /// Outside of an actix arbiter, as [`Actor::start`] does.
-    pub fn start(self) -> Result<Addr<Connector<A>>, ConfigError> {
-        let is_timeout = |timeout| (Duration::from_millis(1)..=LONGEST_TIMEOUT).contains(&timeout);
-        if self.resolve.is_none() && !is_address(&self.target) {
-            return Err(ConfigError::Target { target: self.target });
-        }
-        if !is_timeout(self.connect_timeout) {
-            return Err(ConfigError::ConnectTimeout { timeout: self.connect_timeout });
-        }
-        self.keepalive.map_or(Ok(()), tcp::check_keepalive)?;
-        let Backoff { initial, factor, max } = self.backoff;
-        if !self.backoff.is_valid() {
-            return Err(ConfigError::Backoff { initial, max, factor });
-        }
-        if self.max_attempts == Some(0) {
-            return Err(ConfigError::MaxAttempts);
-        }
-        let resolve = self.resolve.unwrap_or_else(|| {
-            Box::new(|target| Box::pin(async move { Ok(tokio::net::lookup_host(target).await?.collect()) }))
-        });
-        let Self { target, connect_timeout, keepalive, .. } = self;
-        let connector = Connector {
-            way: Rc::new(Way { target, resolve, connect_timeout, keepalive }),
-            framing: self.framing,
-            limits: self.limits.session,
-            backoff: self.backoff,
-            max_attempts: self.max_attempts,
-            factory: self.factory,
-            subscribers: self.subscribers,
-            attempt: 1,
-            connections: 0,
-            live: None,
-            waiting: Askers::default(),
-            disconnecting: None,
-        };
-        Ok(connector.start())
-    }
-}
-
-/// Whether it is `HOST:PORT`, and no more than that: a name, an IPv4 address, or an IPv6 address in brackets.
-fn is_address(target: &str) -> bool {
-    if let Ok(address) = target.parse::<SocketAddr>() {
-        return address.port() != 0;
-    }
-    target.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && !host.contains([':', '[', ']', '/']) && port.parse::<u16>().is_ok_and(|port| port != 0)
-    })
-}
-
-/// The way to the other side.
-struct Way {
-    target: String,
-    resolve: Resolve,
-    connect_timeout: Duration,
-    keepalive: Option<Duration>,
-}
-
-impl Way {
-    /// One attempt: look up, then race.
-    async fn attempt(self: Rc<Self>) -> Result<(SocketAddr, TcpStream), ConnectError> {
-        let target = || self.target.clone();
-        let deadline = Instant::now() + self.connect_timeout;
-        let resolve = AssertUnwindSafe(async { (self.resolve)(self.target.clone()).await }).catch_unwind();
-        let addresses = match timeout_at(deadline, resolve).await {
-            Ok(Ok(addresses)) => addresses,
-            Ok(Err(payload)) => {
-                dispose(payload);
-                return Err(ConnectError::Panicked { target: target(), what: "resolver" });
-            }
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        };
-        let addresses = addresses
-            .map_err(|source| ConnectError::Resolve { target: target(), source: Arc::new(source) })
-            .map(interleave)?;
-        if addresses.is_empty() {
-            return Err(ConnectError::NoAddress { target: target() });
-        }
-        let connect = |address| race::connect(address, self.keepalive);
-        match timeout_at(deadline, race(addresses.clone(), connect)).await {
-            Ok(Ok(connected)) => Ok(connected),
-            Ok(Err(failures)) => Err(ConnectError::Refused {
-                target: target(),
-                failures: failures.into_iter().map(|(address, error)| (address, Arc::new(error))).collect(),
-            }),
-            Err(_) => Err(ConnectError::TimedOut { target: target(), addresses, timeout: self.connect_timeout }),
-        }
-    }
-}
+pub(super) type Factory<A> = Box<dyn FnMut(&Connection, u64) -> A>;
 
 /// An actor that keeps one outgoing session: it connects, makes a session actor of the connection, and when that has
 /// ended, whatever the reason, does so again.
@@ -364,24 +96,24 @@ impl Way {
 /// # }
 /// ```
 pub struct Connector<A: LineHandler> {
-    way: Rc<Way>,
-    framing: Framing,
-    limits: SessionLimits,
-    backoff: Backoff,
-    max_attempts: Option<u32>,
-    factory: Factory<A>,
-    subscribers: Vec<Recipient<ConnectorEvent>>,
+    pub(super) way: Rc<Way>,
+    pub(super) framing: Framing,
+    pub(super) limits: SessionLimits,
+    pub(super) backoff: Backoff,
+    pub(super) max_attempts: Option<u32>,
+    pub(super) factory: Factory<A>,
+    pub(super) subscribers: Vec<Recipient<ConnectorEvent>>,
     /// The attempt under way or to come next: 1 is the first since the start, or since a connection that lasted.
-    attempt: u32,
-    connections: u64,
-    live: Option<Live<A>>,
-    waiting: Askers<A>,
+    pub(super) attempt: u32,
+    pub(super) connections: u64,
+    pub(super) live: Option<Live<A>>,
+    pub(super) waiting: Askers<A>,
     /// Who waits for the end, once it has been asked for.
-    disconnecting: Option<Vec<oneshot::Sender<CloseReport>>>,
+    pub(super) disconnecting: Option<Vec<oneshot::Sender<CloseReport>>>,
 }
 
 /// The session, and where it is told things.
-struct Live<A: LineHandler> {
+pub(super) struct Live<A: LineHandler> {
     session: Addr<A>,
     id: SessionId,
     peer: SocketAddr,
@@ -407,29 +139,6 @@ impl<A: LineHandler> fmt::Debug for Connector<A> {
 }
 
 impl<A: LineHandler> Connector<A> {
-    /// Starts from the defaults: tries for ever, each attempt 10 s at most, [`Framing::lf`], [`Limits::default`].
-    ///
-    /// `target` is `HOST:PORT`, unless there is a [`resolver`](ConnectorBuilder::resolver). `factory` makes the actor of
-    /// each connection, and is told which one it is, counted from 1. If it panics, that connection is closed and the
-    /// attempt has failed; it will be called again for the next.
-    pub fn builder(
-        target: impl Into<String>,
-        factory: impl FnMut(&Connection, u64) -> A + 'static,
-    ) -> ConnectorBuilder<A> {
-        ConnectorBuilder {
-            target: target.into(),
-            resolve: None,
-            connect_timeout: CONNECT_TIMEOUT,
-            keepalive: Some(KEEPALIVE),
-            framing: Framing::default(),
-            limits: Limits::default(),
-            backoff: Backoff::default(),
-            max_attempts: None,
-            subscribers: Vec::new(),
-            factory: Box::new(factory),
-        }
-    }
-
     fn tell(&mut self, event: &ConnectorEvent) {
         // `do_send` skips the mailbox's limit; the pauses between attempts bound how many there can be.
         self.subscribers.retain(|subscriber| {
@@ -540,101 +249,13 @@ impl<A: LineHandler> Actor for Connector<A> {
     }
 }
 
-/// What happens to a connector's session, as it happens. For [`ConnectorBuilder::subscribe`] and [`Subscribe`], which
-/// begins with `Connected` if that is how it stands.
-///
-/// `Connected` and `Lost` take turns, with any number of `Failed` before each `Connected`. `GaveUp` or `Disconnected` is
-/// the last.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
-#[non_exhaustive]
-pub enum ConnectorEvent {
-    /// A session has begun.
-    Connected {
-        /// Its number.
-        session: SessionId,
-        /// Which of the addresses it was.
-        peer: SocketAddr,
-        /// The how many-th session it is, counted from 1: above that it is a reconnection.
-        nth: u64,
-    },
-    /// The session has ended, for whatever reason.
-    Lost {
-        /// What it has left behind, with the reason and the bytes that were not sent.
-        report: CloseReport,
-        /// When the next attempt begins; none if there will be none.
-        retry_in: Option<Duration>,
-    },
-    /// An attempt brought no session.
-    Failed {
-        /// Why.
-        error: ConnectError,
-        /// Which one it was since the start, or since the last session that lasted; from 1.
-        attempt: u32,
-        /// When the next attempt begins; none if there will be none.
-        retry_in: Option<Duration>,
-    },
-    /// That was the last of [`max_attempts`](ConnectorBuilder::max_attempts); the connector has ended.
-    GaveUp {
-        /// How many were made.
-        attempts: u32,
-    },
-    /// It was told to [`Disconnect`], and has ended.
-    Disconnected,
-}
-
-/// Asks a connector for the address of its session.
-///
-/// The answer is `None` while there is none, and from a connector that has ended without one. An address outlives its
-/// session: messages to it then come back as [`MailboxError::Closed`](actix::MailboxError::Closed), and this is to be
-/// asked again.
-pub struct GetSession<A> {
-    wait: bool,
-    actor: PhantomData<fn() -> A>,
-}
-
-impl<A> GetSession<A> {
-    /// The session that is there now.
-    #[must_use]
-    pub fn now() -> Self {
-        Self { wait: false, actor: PhantomData }
-    }
-
-    /// The session that is there, or the next one, however long that takes. `None` means that there will be none.
-    #[must_use]
-    pub fn when_connected() -> Self {
-        Self { wait: true, actor: PhantomData }
-    }
-}
-
-impl<A> fmt::Debug for GetSession<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GetSession").field("wait", &self.wait).finish()
-    }
-}
-
-impl<A: LineHandler> Message for GetSession<A> {
-    type Result = Option<Addr<A>>;
-}
-
-/// Ends a connector: it connects no more, and its session, if there is one, is half-closed: it sends what was written and
-/// its FIN, and gets the peer's lines until these end, as [`half_close`](crate::LineContext::half_close) does. What is
-/// left after `deadline` is aborted. The answer is the session's report; `None` if there was none.
-///
-/// Sending it twice shortens the time if the second deadline comes first, and changes nothing else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
-#[rtype(result = "Option<CloseReport>")]
-#[non_exhaustive]
-pub struct Disconnect {
-    /// How long the session may take. At zero it is aborted at once.
-    pub deadline: Duration,
-}
-
-impl Disconnect {
-    /// Gives the session so long to end.
-    #[must_use]
-    pub fn within(deadline: Duration) -> Self {
-        Self { deadline }
+impl<A: LineHandler> MessageResponse<Connector<A>, GetSession<A>> for SessionAnswer<A> {
+    fn handle(self, _: &mut Context<Connector<A>>, asker: Option<Asker<A>>) {
+        let Some(asker) = asker else { return };
+        match self {
+            Self::Now(session) => drop(asker.send(session)),
+            Self::Later(askers) => askers.add(asker),
+        }
     }
 }
 
@@ -650,74 +271,6 @@ impl<A: LineHandler> Handler<GetSession<A>> for Connector<A> {
             _ if wait => SessionAnswer::Later(self.waiting.clone()),
             _ => SessionAnswer::Now(None),
         }
-    }
-}
-
-/// The answer to a [`GetSession`].
-///
-/// Not a future: that would be kept until there is a session, whether the asker still waits for it or not.
-pub enum SessionAnswer<A: LineHandler> {
-    /// At once.
-    Now(Option<Addr<A>>),
-    /// When there is a session, or there will be none.
-    Later(Askers<A>),
-}
-
-impl<A: LineHandler> MessageResponse<Connector<A>, GetSession<A>> for SessionAnswer<A> {
-    fn handle(self, _: &mut Context<Connector<A>>, asker: Option<Asker<A>>) {
-        let Some(asker) = asker else { return };
-        match self {
-            Self::Now(session) => drop(asker.send(session)),
-            Self::Later(askers) => askers.add(asker),
-        }
-    }
-}
-
-/// Where an answer to [`GetSession`] goes.
-type Asker<A> = OneshotSender<Option<Addr<A>>>;
-
-/// Those who wait for the next session of a connector. A clone is the same list.
-pub struct Askers<A: LineHandler>(Rc<RefCell<Vec<Asker<A>>>>);
-
-impl<A: LineHandler> Askers<A> {
-    /// Adds one. The gone are forgotten whenever the list would grow: it is at most twice as long as those who wait are
-    /// many.
-    fn add(&self, asker: Asker<A>) {
-        let is_full = {
-            let askers = self.0.borrow();
-            askers.len() == askers.capacity()
-        };
-        if is_full {
-            self.forget_the_gone();
-            let mut askers = self.0.borrow_mut();
-            let more = askers.len().max(LEAST_ASKERS);
-            askers.reserve_exact(more);
-        }
-        self.0.borrow_mut().push(asker);
-    }
-
-    fn forget_the_gone(&self) {
-        let mut askers = self.0.borrow_mut();
-        askers.retain(|asker| !asker.is_closed());
-        askers.shrink_to_fit();
-    }
-
-    /// Tells all of them what comes of it.
-    fn answer(&self, session: Option<&Addr<A>>) {
-        let askers = self.0.take();
-        askers.into_iter().for_each(|asker| drop(asker.send(session.cloned())));
-    }
-}
-
-impl<A: LineHandler> Clone for Askers<A> {
-    fn clone(&self) -> Self {
-        Self(Rc::clone(&self.0))
-    }
-}
-
-impl<A: LineHandler> Default for Askers<A> {
-    fn default() -> Self {
-        Self(Rc::default())
     }
 }
 
@@ -766,38 +319,13 @@ impl<A: LineHandler> Handler<Disconnect> for Connector<A> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use actix::Message;
+    use futures::FutureExt;
+
     use super::*;
-    use crate::rot13::Rot13;
-
-    #[test]
-    fn the_ceiling_doubles_from_half_a_second_to_half_a_minute() {
-        let ceilings: Vec<_> =
-            [0, 1, 2, 3, 6, 7, 8, 1000].map(|failed| Backoff::default().ceiling(failed).as_millis()).into();
-        assert_eq!(ceilings, [500, 500, 1000, 2000, 16_000, 30_000, 30_000, 30_000]);
-    }
-
-    #[test]
-    fn waits_are_spread_over_all_of_the_time_below_the_ceiling() {
-        let waits: Vec<_> = (0..1000).map(|_| Backoff::default().wait(1).as_millis()).collect();
-        assert!(waits.iter().all(|wait| *wait <= 500), "{waits:?}");
-        for tenth in 0..10 {
-            // Each tenth gets a hundred of the thousand; that one gets none has a chance of 1e-45.
-            assert!(waits.iter().any(|wait| wait / 50 == tenth), "none in tenth {tenth}: {waits:?}");
-        }
-    }
-
-    #[test]
-    fn what_can_be_connected_to_is_told_from_what_cannot() {
-        for good in ["localhost:1", "example.org:65535", "192.0.2.7:7", "[::1]:7"] {
-            assert!(is_address(good), "{good}");
-        }
-        for bad in
-            ["", "localhost", "localhost:", ":7", "localhost:0", "localhost:65536", "::1:7", "[::1]", "http://a:7"]
-        {
-            assert!(!is_address(bad), "{bad}");
-        }
-        assert!(!is_address("127.0.0.1:0"));
-    }
+    use crate::{connect::messages::LEAST_ASKERS, limits::Limits, rot13::Rot13};
 
     /// How many are kept who wait for a session, gone or not.
     #[derive(Message)]

@@ -610,7 +610,7 @@ mod tests {
     use super::*;
     use crate::{
         rot13::Rot13,
-        server::builder::{LineServer, ServerHandle},
+        server::{builder::LineServer, handle::ServerHandle},
         session::{context::LineContext, handler::LineHandler, lines::Line},
     };
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,0 +1,87 @@
+//! Target: what a connector connects to, and one attempt to do so.
+//!
+//! Not here: how several addresses are tried (`race`), what becomes of the connection (`connector`).
+
+use std::{io, net::SocketAddr, panic::AssertUnwindSafe, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    caught::dispose,
+    connect::race::{self, interleave, race},
+    error::ConnectError,
+};
+
+pub(super) type Resolve = Box<dyn Fn(String) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>>>>>;
+
+/// Whether it is `HOST:PORT`, and no more than that: a name, an IPv4 address, or an IPv6 address in brackets.
+pub(super) fn is_address(target: &str) -> bool {
+    if let Ok(address) = target.parse::<SocketAddr>() {
+        return address.port() != 0;
+    }
+    target.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !host.contains([':', '[', ']', '/']) && port.parse::<u16>().is_ok_and(|port| port != 0)
+    })
+}
+
+/// The way to the other side.
+pub(super) struct Way {
+    pub(super) target: String,
+    pub(super) resolve: Resolve,
+    pub(super) connect_timeout: Duration,
+    pub(super) keepalive: Option<Duration>,
+}
+
+impl Way {
+    /// One attempt: look up, then race.
+    pub(super) async fn attempt(self: Rc<Self>) -> Result<(SocketAddr, TcpStream), ConnectError> {
+        let target = || self.target.clone();
+        let deadline = Instant::now() + self.connect_timeout;
+        let resolve = AssertUnwindSafe(async { (self.resolve)(self.target.clone()).await }).catch_unwind();
+        let addresses = match timeout_at(deadline, resolve).await {
+            Ok(Ok(addresses)) => addresses,
+            Ok(Err(payload)) => {
+                dispose(payload);
+                return Err(ConnectError::Panicked { target: target(), what: "resolver" });
+            }
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        };
+        let addresses = addresses
+            .map_err(|source| ConnectError::Resolve { target: target(), source: Arc::new(source) })
+            .map(interleave)?;
+        if addresses.is_empty() {
+            return Err(ConnectError::NoAddress { target: target() });
+        }
+        let connect = |address| race::connect(address, self.keepalive);
+        match timeout_at(deadline, race(addresses.clone(), connect)).await {
+            Ok(Ok(connected)) => Ok(connected),
+            Ok(Err(failures)) => Err(ConnectError::Refused {
+                target: target(),
+                failures: failures.into_iter().map(|(address, error)| (address, Arc::new(error))).collect(),
+            }),
+            Err(_) => Err(ConnectError::TimedOut { target: target(), addresses, timeout: self.connect_timeout }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_connected_to_is_told_from_what_cannot() {
+        for good in ["localhost:1", "example.org:65535", "192.0.2.7:7", "[::1]:7"] {
+            assert!(is_address(good), "{good}");
+        }
+        for bad in
+            ["", "localhost", "localhost:", ":7", "localhost:0", "localhost:65536", "::1:7", "[::1]", "http://a:7"]
+        {
+            assert!(!is_address(bad), "{bad}");
+        }
+        assert!(!is_address("127.0.0.1:0"));
+    }
+}
