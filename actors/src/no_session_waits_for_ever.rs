@@ -44,7 +44,7 @@ use crate::{
         context::LineContext,
         handler::LineHandler,
         lines::{Line, Payload},
-        turn::Session,
+        user_code::Session,
     },
     wire::transport::Transport,
     worker::{

@@ -8,7 +8,7 @@ use crate::{
     connection::{Connection, SessionId},
     framing::Framing,
     limits::{Limits, SessionLimits},
-    session::{context::LineContext, handler::LineHandler, turn::Session},
+    session::{context::LineContext, handler::LineHandler, user_code::Session},
     wire::transport::Transport,
     worker::task,
 };
@@ -112,5 +112,36 @@ impl LineSession {
 
     fn connection(&self) -> Connection {
         Connection { id: SessionId::next(), peer: self.transport.peer(), local: self.transport.local(), listener: None }
+    }
+}
+
+impl<A> LineContext<A>
+where
+    A: LineHandler,
+{
+    /// Starts a session without a listener, over any transport, on the current arbiter, with the default limits. It has no
+    /// supervisor: its report goes to its own [`closed`](LineHandler::closed) and to the log.
+    ///
+    /// [`LineSession`] starts one with other limits, or with its address at hand.
+    ///
+    /// # Panics
+    /// Outside of an actix arbiter, as [`actix_rt::spawn`] does.
+    ///
+    /// ```
+    /// use actix_lines::{Framing, LineContext, Rot13, Transport};
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// # actix_rt::System::new().block_on(async {
+    /// let (ours, mut theirs) = tokio::io::duplex(1024);
+    /// LineContext::start(Transport::new(ours), Framing::lf(), Rot13);
+    /// theirs.write_all(b"Hello\n").await?;
+    /// theirs.shutdown().await?;
+    /// let mut answer = String::new();
+    /// theirs.read_to_string(&mut answer).await?;
+    /// assert_eq!(answer, "Uryyb\n");
+    /// # Ok::<(), std::io::Error>(()) }).unwrap();
+    /// ```
+    pub fn start(transport: impl Into<Transport>, framing: Framing, actor: A) -> SessionId {
+        LineSession::new(transport).framing(framing).start(actor)
     }
 }

@@ -32,7 +32,7 @@ use crate::{
     framing::Framing,
     limits::SessionLimits,
     report::CloseReport,
-    session::{handler::LineHandler, turn::Session},
+    session::{handler::LineHandler, user_code::Session},
     wire::transport::Transport,
     worker::{command::Command, task, worker::Worker},
 };

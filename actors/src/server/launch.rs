@@ -30,7 +30,7 @@ use crate::{
         handle::{ListenerInfo, ServerHandle},
         signals::{EndSignals, drain_on_signals},
     },
-    session::{handler::LineHandler, turn::Session},
+    session::{handler::LineHandler, user_code::Session},
     worker::{
         task,
         worker::{Upstream, Worker},

@@ -8,7 +8,7 @@
 //!   │  stop() ─────────────────────────────────▶│            (FIN)       └──deadline──▶ closed, cut
 //!   └─ terminate(), abort, dead socket ─▶ closed
 //! ```
-//! Not here: the turn (`context/session`), where lines end (`framing`), what is kept for the kernel (`outbox`), the clock
+//! Not here: the flags (`state`), the turn (`turn`), where lines end (`framing`), what is kept for the kernel (`outbox`), the clock
 //! and the slots (`worker`).
 
 use std::{
@@ -29,99 +29,21 @@ use actix::{
 use bytes::Bytes;
 
 use crate::{
-    connection::{Connection, SessionId},
+    connection::Connection,
     error::ConfigError,
     framing::{Framing, Overrun},
     limits::OutboxLimit,
     rate::{RateGroup, RateLimit},
     report::CloseReason,
     room::Room,
-    session::handler::LineHandler,
+    session::state::{Phase, flag},
     shared::SharedBytes,
-    standalone::LineSession,
     wire::{outbox::Outbox, transport::Transport},
     worker::worker::Worker,
 };
 
 /// Capacity that a session's mailbox asks for: actix's own default.
 const MAILBOX_CAPACITY: usize = 16;
-
-/// What is true of a session, as bits of one word.
-pub(super) mod flag {
-    /// Something was set that this turn has not looked at yet.
-    pub(in crate::session) const AGAIN: u32 = 1;
-    pub(in crate::session) const STARTED: u32 = 1 << 1;
-    /// A `wait` future is there, polled at this moment or not.
-    pub(in crate::session) const WAITING: u32 = 1 << 2;
-    pub(in crate::session) const PAUSED: u32 = 1 << 3;
-    /// The outbox went above the high watermark and is not yet at the low one.
-    pub(in crate::session) const ABOVE: u32 = 1 << 4;
-    /// What was not delivered is no longer what it was taken for: the framing is another, or a payload begins or ends.
-    pub(in crate::session) const REFRAMED: u32 = 1 << 5;
-    /// `stop()` was called, `stopping()` not yet asked.
-    pub(in crate::session) const STOP: u32 = 1 << 6;
-    /// `terminate()` was called.
-    pub(in crate::session) const ABORT: u32 = 1 << 7;
-    /// The session has to close, whatever the actor thinks of it.
-    pub(in crate::session) const CLOSE: u32 = 1 << 8;
-    pub(in crate::session) const PANICKED: u32 = 1 << 9;
-    /// `input` may hold whole lines.
-    pub(in crate::session) const HELD: u32 = 1 << 10;
-    pub(in crate::session) const PEER_EOF: u32 = 1 << 11;
-    pub(in crate::session) const EOF_SAID: u32 = 1 << 12;
-    /// The transport has bytes in a buffer of its own.
-    pub(in crate::session) const UNFLUSHED: u32 = 1 << 13;
-    /// The outbox is on loan from the worker.
-    pub(in crate::session) const LOAN: u32 = 1 << 14;
-    /// `stopping()` was called and had its say.
-    pub(in crate::session) const STOPPING_SAID: u32 = 1 << 15;
-    /// The slot is given back: nothing is left to be done.
-    pub(in crate::session) const DONE: u32 = 1 << 16;
-    /// It has read as much as its rate allows for now.
-    pub(in crate::session) const THROTTLED: u32 = 1 << 17;
-    /// The next bytes are a payload: how many, the slot knows.
-    pub(in crate::session) const PAYLOAD: u32 = 1 << 18;
-    /// It has said more in a room than the members' workers have delivered.
-    pub(in crate::session) const CROWDED: u32 = 1 << 19;
-    /// Nothing more will be written: the FIN follows what is in the outbox.
-    pub(in crate::session) const HALF_CLOSE: u32 = 1 << 20;
-    /// Our FIN has left while lines still come.
-    pub(in crate::session) const FIN_SENT: u32 = 1 << 21;
-    /// A drain takes what has come until now: it is read, up to one buffer.
-    pub(in crate::session) const LAST_READ: u32 = 1 << 22;
-    /// The server's goodbye is to be written when nothing else is.
-    pub(in crate::session) const GOODBYE: u32 = 1 << 23;
-    /// The kernel once refused a write, or the close is to be a reset: what it holds is worth asking. Not any more once the
-    /// peer has acknowledged all of it behind our FIN.
-    pub(in crate::session) const REFUSED: u32 = 1 << 24;
-    /// Lingering is over but for what the peer has yet to acknowledge.
-    pub(in crate::session) const LINGERED: u32 = 1 << 25;
-    /// As much was discarded as may be: the peer is read no more.
-    pub(in crate::session) const GLUTTED: u32 = 1 << 26;
-    /// The close is to be a reset.
-    pub(in crate::session) const RESET: u32 = 1 << 27;
-    /// The next read asks the kernel, whatever the reactor knows.
-    pub(in crate::session) const ASK: u32 = 1 << 28;
-
-    /// While one of these holds, nothing is delivered.
-    pub(in crate::session) const NO_INPUT: u32 = WAITING | PAUSED | ABOVE | STOP | ABORT | CLOSE | THROTTLED | CROWDED;
-    /// While one of these holds, no line is delivered from the block at hand.
-    pub(in crate::session) const NO_LINES: u32 = NO_INPUT | REFRAMED | PAYLOAD;
-    /// One of these ends the work on the socket for now.
-    pub(in crate::session) const INTERRUPT: u32 = AGAIN | STOP | ABORT | CLOSE;
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
-    Open,
-    /// No more reads; what was read is answered.
-    Draining,
-    /// The actor has nothing more to say; its bytes leave.
-    Closing,
-    /// Our FIN is sent; what still comes is discarded.
-    Lingering,
-    Closed,
-}
 
 /// The context of a session's actor: the socket, the line buffer, the outbox, the clock and the close.
 ///
@@ -356,10 +278,10 @@ where
     /// framing that is in use changes nothing.
     ///
     /// Elsewhere than in a line it holds from the first byte on that was not delivered: in
-    /// [`opened`](LineHandler::opened) from the peer's first; in a message or a future from the beginning of the incomplete
-    /// line; in [`overlong`](LineHandler::overlong) from the beginning of the line that is too long, which is then
+    /// [`opened`](crate::LineHandler::opened) from the peer's first; in a message or a future from the beginning of the incomplete
+    /// line; in [`overlong`](crate::LineHandler::overlong) from the beginning of the line that is too long, which is then
     /// cut as if it had come under this framing, and does not end the session for the old one's sake. In
-    /// [`tail`](LineHandler::tail) and [`eof`](LineHandler::eof) there is nothing left to cut.
+    /// [`tail`](crate::LineHandler::tail) and [`eof`](crate::LineHandler::eof) there is nothing left to cut.
     pub fn set_framing(&mut self, framing: Framing) {
         if self.framing != framing {
             self.framing = framing;
@@ -367,7 +289,7 @@ where
         }
     }
 
-    /// Has the next `bytes` bytes come as a payload, to [`LineHandler::payload`]: those after the line, or the chunk of a
+    /// Has the next `bytes` bytes come as a payload, to [`LineHandler::payload`](crate::LineHandler::payload): those after the line, or the chunk of a
     /// payload, that is being handled. Behind them lines go on. It replaces what is left of a payload that was asked for
     /// before; 0 ends one early. Elsewhere than in a line or a payload it begins where
     /// [`set_framing`](Self::set_framing) would.
@@ -418,7 +340,7 @@ where
     }
 
     /// How many bytes of a payload have yet to come, without the chunk that is being handled; 0 if none was asked for. In
-    /// [`LineHandler::eof`] anything else says that the payload is not whole.
+    /// [`LineHandler::eof`](crate::LineHandler::eof) anything else says that the payload is not whole.
     #[must_use]
     pub fn payload_left(&self) -> u64 {
         if self.has(flag::PAYLOAD) { self.worker.slot(self.slot, |slot| slot.payload()) } else { 0 }
@@ -426,7 +348,7 @@ where
 
     /// Sets what becomes of bytes that its peer does not read, for this session instead of
     /// [`LimitsBuilder::outbox_limit`](crate::LimitsBuilder::outbox_limit): best from
-    /// [`opened`](LineHandler::opened).
+    /// [`opened`](crate::LineHandler::opened).
     ///
     /// # Errors
     /// As [`LimitsBuilder::outbox_limit`](crate::LimitsBuilder::outbox_limit); then nothing changes. But a hard limit under the
@@ -641,36 +563,5 @@ where
 {
     fn pack(message: M, tx: Option<tokio::sync::oneshot::Sender<M::Result>>) -> Envelope<A> {
         Envelope::new(message, tx)
-    }
-}
-
-impl<A> LineContext<A>
-where
-    A: LineHandler,
-{
-    /// Starts a session without a listener, over any transport, on the current arbiter, with the default limits. It has no
-    /// supervisor: its report goes to its own [`closed`](LineHandler::closed) and to the log.
-    ///
-    /// [`LineSession`] starts one with other limits, or with its address at hand.
-    ///
-    /// # Panics
-    /// Outside of an actix arbiter, as [`actix_rt::spawn`] does.
-    ///
-    /// ```
-    /// use actix_lines::{Framing, LineContext, Rot13, Transport};
-    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    ///
-    /// # actix_rt::System::new().block_on(async {
-    /// let (ours, mut theirs) = tokio::io::duplex(1024);
-    /// LineContext::start(Transport::new(ours), Framing::lf(), Rot13);
-    /// theirs.write_all(b"Hello\n").await?;
-    /// theirs.shutdown().await?;
-    /// let mut answer = String::new();
-    /// theirs.read_to_string(&mut answer).await?;
-    /// assert_eq!(answer, "Uryyb\n");
-    /// # Ok::<(), std::io::Error>(()) }).unwrap();
-    /// ```
-    pub fn start(transport: impl Into<Transport>, framing: Framing, actor: A) -> SessionId {
-        LineSession::new(transport).framing(framing).start(actor)
     }
 }

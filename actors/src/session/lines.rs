@@ -4,10 +4,12 @@
 
 use std::ops::{Deref, DerefMut};
 
+use actix::Actor;
+
 use crate::{
     framing::Framing,
     scan::{MARKED_BYTES, mark_bytes},
-    session::{context::LineContext, handler::LineHandler},
+    session::context::LineContext,
 };
 
 /// One line, in the buffer that it was read into: its bytes may be changed in place.
@@ -184,7 +186,7 @@ impl<'a> Lines<'a> {
     #[inline]
     pub fn next<A>(&mut self, ctx: &mut LineContext<A>) -> Option<Line<'_>>
     where
-        A: LineHandler,
+        A: Actor<Context = LineContext<A>>,
     {
         if self.taken == self.block.len() || !ctx.accepts_lines() {
             return None;
@@ -217,7 +219,7 @@ impl<'a> Lines<'a> {
     /// It keeps its place among other writes. It takes nothing while `ctx` wants no line, as [`next`](Self::next).
     pub fn answer_in_place<A>(&mut self, ctx: &mut LineContext<A>, answer: impl FnOnce(&mut [u8]))
     where
-        A: LineHandler,
+        A: Actor<Context = LineContext<A>>,
     {
         let framing = self.framing;
         self.answer_all(ctx, |rest| {
@@ -234,7 +236,7 @@ impl<'a> Lines<'a> {
         ctx: &mut LineContext<A>,
         answer: impl FnOnce(&mut [u8], u8) -> u64,
     ) where
-        A: LineHandler,
+        A: Actor<Context = LineContext<A>>,
     {
         let framing = self.framing;
         self.answer_all(ctx, |rest| {
@@ -251,7 +253,7 @@ impl<'a> Lines<'a> {
     /// Takes all that is left; `answer` changes it to the reply and returns how many lines it was.
     fn answer_all<A>(&mut self, ctx: &mut LineContext<A>, answer: impl FnOnce(&mut [u8]) -> u64)
     where
-        A: LineHandler,
+        A: Actor<Context = LineContext<A>>,
     {
         if self.taken == self.block.len() || !ctx.accepts_lines() {
             return;

@@ -1,0 +1,169 @@
+//! Output: what was written leaves, as far as the kernel takes it; and what a turn leaves behind.
+//!
+//! Not here: the words that write (`context`), the end of a session (`close`).
+
+use std::{
+    io,
+    task::{Context, Poll},
+};
+
+use crate::{
+    limits::{OutboxLimit, OutboxPolicy},
+    report::Half,
+    session::{
+        handler::LineHandler,
+        state::{Failure, Phase, Turn, flag},
+        user_code::Session,
+    },
+    worker::clock::Standing,
+};
+
+impl<A: LineHandler> Session<A> {
+    /// Sends an answer from where it is, before whatever was written after it.
+    pub(super) fn write_through(&mut self, mut answer: &[u8], cx: &mut Context<'_>, turn: &mut Turn) {
+        // After an abort or our FIN nothing more is sent.
+        while !answer.is_empty() && !self.ctx.has(flag::ABORT | flag::FIN_SENT) {
+            match self.ctx.transport.poll_write(cx, answer) {
+                Poll::Ready(Ok(0)) => {
+                    turn.failure = Some((Half::Write, io::ErrorKind::WriteZero.into()));
+                    break;
+                }
+                Poll::Ready(Ok(count)) => {
+                    turn.counts.bytes_out += count as u64;
+                    self.ctx.set(flag::UNFLUSHED);
+                    answer = &answer[count..];
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Poll::Ready(Err(error)) => {
+                    turn.failure = Some((Half::Write, error));
+                    break;
+                }
+                Poll::Pending => {
+                    self.ctx.set(flag::REFUSED);
+                    break;
+                }
+            }
+        }
+        if !answer.is_empty() {
+            // To be sent later, or to be counted as unsent.
+            let outbox = match &mut self.ctx.outbox {
+                Some(outbox) => outbox,
+                None => self.ctx.borrow_outbox(),
+            };
+            outbox.push_front(answer);
+            if outbox.len() > self.ctx.worker.high() {
+                self.ctx.set(flag::ABOVE);
+            }
+        }
+    }
+
+    /// Sends what the kernel takes of the outbox.
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<(), Failure> {
+        if self.ctx.has(flag::FIN_SENT) {
+            self.discard_outbox();
+        }
+        if let Some(outbox) = &mut self.ctx.outbox {
+            while outbox.len() > 0 {
+                match self.ctx.transport.poll_write(cx, outbox.front()) {
+                    Poll::Ready(Ok(0)) => return Err((Half::Write, io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(count)) => {
+                        turn.counts.bytes_out += count as u64;
+                        outbox.advance(count);
+                        self.ctx.flags.set(self.ctx.flags.get() | flag::UNFLUSHED);
+                    }
+                    Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Poll::Ready(Err(error)) => return Err((Half::Write, error)),
+                    Poll::Pending => {
+                        self.ctx.flags.set(self.ctx.flags.get() | flag::REFUSED);
+                        break;
+                    }
+                }
+            }
+            if outbox.len() <= self.ctx.worker.low() && self.ctx.has(flag::ABOVE) {
+                self.ctx.clear(flag::ABOVE);
+                if self.ctx.extra.is_some() {
+                    // A future of the actor's may have waited for that.
+                    self.ctx.set(flag::AGAIN);
+                }
+            }
+        }
+        if self.ctx.has(flag::UNFLUSHED)
+            && let Poll::Ready(result) = self.ctx.transport.poll_flush(cx)
+        {
+            result.map_err(|error| (Half::Write, error))?;
+            self.ctx.clear(flag::UNFLUSHED);
+        }
+        Ok(())
+    }
+
+    /// What was written after our FIN.
+    #[cold]
+    pub(super) fn discard_outbox(&mut self) {
+        let unsent = self.ctx.outbox_len();
+        if let Some(outbox) = self.ctx.outbox.as_mut().filter(|_| unsent > 0) {
+            while outbox.len() > 0 {
+                let len = outbox.front().len();
+                outbox.advance(len);
+            }
+            self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_unsent(unsent));
+        }
+    }
+
+    /// Sends the FIN of a session that goes on reading, once nothing is left to be written.
+    #[cold]
+    pub(super) fn half_close(&mut self, cx: &mut Context<'_>) {
+        const NOT_YET: u32 = flag::WAITING | flag::AGAIN | flag::UNFLUSHED | flag::FIN_SENT;
+        // An error is that of the socket: the next read says it again.
+        if self.ctx.outbox_len() == 0 && !self.ctx.has(NOT_YET) && self.ctx.transport.poll_shutdown(cx).is_ready() {
+            self.ctx.set(flag::FIN_SENT);
+        }
+    }
+
+    /// Whether more is left in the outbox than a session with this policy may leave there. The kernel had its chance.
+    #[cold]
+    pub(super) fn is_overfull(&self) -> bool {
+        let default = self.ctx.worker.limits().outbox_limit;
+        let OutboxLimit { policy, hard, .. } = self.ctx.worker.slot(self.ctx.slot, |slot| slot.outbox_limit(default));
+        policy == OutboxPolicy::Disconnect && self.ctx.outbox_len() > hard
+    }
+
+    /// Whether a peer that has not taken anything for too long still has not.
+    pub(super) fn is_stalled(&self) -> bool {
+        let (ctx, Some(queue)) = (&self.ctx, self.ctx.transport.send_queue()) else { return true };
+        ctx.worker.book_acknowledged(ctx.slot, queue.acknowledged);
+        !ctx.worker.slot(ctx.slot, |slot| slot.has_progress())
+    }
+
+    /// Hands back what was on loan and adds up what the turn counted.
+    pub(super) fn end_turn(&mut self, turn: &Turn) {
+        let ctx = &mut self.ctx;
+        let outbox_len = ctx.outbox_len();
+        if ctx.has(flag::LOAN) {
+            if let Some(mut loan) = ctx.outbox.take() {
+                ctx.clear(flag::LOAN);
+                if outbox_len > 0 {
+                    ctx.outbox = Some(loan.take_fitted());
+                }
+                ctx.worker.return_outbox(loan);
+            }
+        } else if outbox_len == 0 {
+            ctx.outbox = None;
+        }
+        let is_closing = match ctx.phase {
+            Phase::Closing => true,
+            // What the kernel holds may be much, and is nobody's after the close.
+            Phase::Lingering => ctx.has(flag::REFUSED),
+            _ => false,
+        };
+        let held =
+            flag::WAITING | flag::PAUSED | flag::ABOVE | flag::HELD | flag::EOF_SAID | flag::THROTTLED | flag::CROWDED;
+        let standing = Standing::default()
+            .with(Standing::OPEN, ctx.phase == Phase::Open)
+            .with(Standing::PARTIAL, !ctx.input.is_empty() || ctx.has(flag::PAYLOAD))
+            .with(Standing::WRITING, outbox_len > 0 || ctx.has(flag::UNFLUSHED) || is_closing)
+            .with(Standing::STILL, ctx.has(held))
+            .with(Standing::READING, turn.has_read_enough);
+        let memory = ctx.outbox.as_ref().map_or(0, |outbox| outbox.memory()) + ctx.input.capacity();
+        ctx.worker.end_turn(ctx.slot, &turn.counts, outbox_len, memory, standing);
+    }
+}
