@@ -1,6 +1,6 @@
 //! Arguments: as typed → as meant.
 //!
-//! Whatever is wrong with one is said here, before anything runs, with exit code 2.
+//! Rule: an error in one is told before anything runs, with exit code 2.
 //! Not here: the settings, which the configuration file has as well (`settings`).
 
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser};
 use log::LevelFilter;
 
-use crate::settings::Settings;
+use crate::settings::Given;
 
 /// Answers every line with its ROT13.
 ///
@@ -21,26 +21,26 @@ use crate::settings::Settings;
                   SIGINT or SIGTERM drains: no new connection, every line that was read is answered. A second one aborts.\n\
                   SIGHUP reads the --config file again, SIGUSR1 logs the counters.\n\
                   Exit codes: 0 ended as asked, 1 could not run or go on, 2 bad usage.\n\
-                  The log goes to standard error; RUST_LOG chooses what of it, -v and -q overrule that."
+                  The log goes to standard error; RUST_LOG filters it unless -v or -q is given.\n\
+                  -h is short; --help says of each setting when to change it, and when SIGHUP does."
 )]
 pub(crate) struct Args {
     #[command(flatten)]
-    pub(crate) settings: Settings,
+    pub(crate) settings: Given,
 
-    /// A file of settings, in TOML: each flag that takes a value is a key, as `idle-timeout = "5m"`. What is typed
-    /// overrules it.
+    /// File of settings, in TOML: each other flag that takes a value is a key, as idle-timeout = "5m". A flag overrules it.
     #[arg(long, value_name = "FILE", help_heading = "Configuration")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Check flags and file and exit: 0 if a server could start with them, 2 if not.
+    /// Check flags and file, and exit with 0 if a server could start with them, with 2 if not.
     #[arg(long, help_heading = "Configuration")]
     pub(crate) check_config: bool,
 
-    /// Log more: once for a line for each closed session, twice for everything.
+    /// Log more: a line for each closed session; repeated, everything.
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
 
-    /// Log less: once for warnings and errors only, twice for errors only.
+    /// Log less: warnings and errors; repeated, errors only.
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "verbose")]
     quiet: u8,
 }

@@ -1,127 +1,170 @@
 //! The configuration file: TOML, a key for each setting.
 //!
-//! Whatever is wrong with it is said with its line, also what only the library can know to be wrong.
+//! Rule: an error in it is told with its line, even one that only the library finds.
 //! Not here: what the settings are (`settings`), when the file is read again (`signals`).
 
 use std::{
     fs,
-    io::{self, Read},
+    io::Read,
     path::{Path, PathBuf},
 };
 
 use actix_lines::{ConfigError, Limits};
-use serde::Deserialize;
-use toml::{Spanned, de::DeTable};
+use toml::{
+    Spanned,
+    de::{DeInteger, DeTable, DeValue},
+};
 
-use crate::{args::Args, descriptors, settings::Settings};
+use crate::{
+    args::Args,
+    descriptors,
+    reason::reason,
+    settings::{Auto, Given, Setting, Settings, Unusable},
+};
 
 /// The largest file that is read: far more than settings and long lists of networks need.
 const LARGEST_FILE: u64 = 1 << 20;
 
-/// Why the settings cannot be used.
+/// Why there are no settings to start with.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {
-    #[error("cannot read {}: {source}: check --config", file.display())]
-    Read { file: PathBuf, source: io::Error },
+    #[error("cannot read {}: {reason}: check --config", file.display())]
+    Read { file: PathBuf, reason: String },
     #[error("{}:{line}: {message}", file.display())]
     File { file: PathBuf, line: usize, message: String },
     #[error(transparent)]
-    Meaning(#[from] ConfigError),
+    Settings(#[from] Unusable),
 }
 
-/// What is typed, and the file where that says more. A server can be started with it.
+impl From<ConfigError> for Problem {
+    fn from(error: ConfigError) -> Self {
+        Self::Settings(error.into())
+    }
+}
+
+/// The settings as typed, and as the file has them where nothing is typed. A server can be started with them.
 pub(crate) fn load(args: &Args) -> Result<Settings, Problem> {
     let typed = &args.settings;
-    let Some(file) = &args.config else {
-        typed.check()?;
-        return Ok(typed.clone());
+    let Some(path) = &args.config else { return Ok(Settings::new(typed)?) };
+    let text = read(path).map_err(|reason| Problem::Read { file: path.clone(), reason })?;
+    let at = |fault: Fault| {
+        let before = text.as_bytes().iter().take(fault.offset);
+        let line = before.filter(|byte| **byte == b'\n').count() + 1;
+        Problem::File { file: path.clone(), line, message: fault.message }
     };
-    let text = read(file).map_err(|source| Problem::Read { file: file.clone(), source })?;
-    let file = File { path: file, text: &text };
-    let table = file.parse()?;
-    let settings = typed.clone().or(file.settings(&table)?);
-    match settings.check() {
-        Ok(()) => Ok(settings),
-        Err(error) => Err(file.blame(&table, typed, error)),
-    }
+    let file = File::parse(&text).map_err(at)?;
+    Settings::new(&typed.clone().or(&file.given)).map_err(|error| match file.to_blame(typed, &error) {
+        Some(offset) => at(Fault { offset, message: error.to_string() }),
+        None => error.into(),
+    })
 }
 
 /// A device may have no end, so there is one here.
-fn read(file: &Path) -> io::Result<String> {
+fn read(file: &Path) -> Result<String, String> {
     let mut text = Vec::new();
-    fs::File::open(file)?.take(LARGEST_FILE + 1).read_to_end(&mut text)?;
+    let opened = fs::File::open(file).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut text));
+    opened.map_err(|error| reason(&error))?;
     if text.len() as u64 > LARGEST_FILE {
-        return Err(io::Error::other(format!("it is larger than {LARGEST_FILE} bytes")));
+        return Err(format!("it is larger than {LARGEST_FILE} bytes"));
     }
-    String::from_utf8(text).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no UTF-8"))
+    String::from_utf8(text).map_err(|_| "it is no UTF-8".to_owned())
 }
 
-/// A file that has been read.
-struct File<'a> {
-    path: &'a Path,
-    text: &'a str,
+/// What is wrong at a place of the file.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    offset: usize,
+    message: String,
 }
 
-impl<'a> File<'a> {
-    fn parse(&self) -> Result<Spanned<DeTable<'a>>, Problem> {
-        let table = DeTable::parse(self.text).map_err(|error| self.misread(&error))?;
-        let mut keys: Vec<_> = table.get_ref().keys().collect();
-        keys.sort_by_key(|key| key.span().start);
-        for key in keys {
-            if !Settings::names().iter().any(|name| name == key.get_ref()) {
-                return Err(self.problem(key.span().start, unknown(key.get_ref())));
-            }
+/// The settings of a file, and where each key stands.
+#[derive(Debug, Default)]
+struct File {
+    given: Given,
+    keys: Vec<(&'static str, usize)>,
+}
+
+impl File {
+    fn parse(text: &str) -> Result<Self, Fault> {
+        let table = DeTable::parse(text).map_err(|error| {
+            let offset = error.span().map_or(0, |span| span.start);
+            Fault { offset, message: error.message().replace('\n', " ") }
+        })?;
+        let mut keys: Vec<_> = table.get_ref().iter().collect();
+        keys.sort_by_key(|(key, _)| key.span().start);
+        let mut file = Self::default();
+        for (key, value) in keys {
+            let (offset, key) = (key.span().start, key.get_ref());
+            let Some(setting) = Settings::ALL.iter().find(|setting| setting.about.name == key) else {
+                return Err(Fault { offset, message: unknown(key) });
+            };
+            file.given.insert(setting.about.name, texts(setting, value)?);
+            file.keys.push((setting.about.name, offset));
         }
-        Ok(table)
+        Ok(file)
     }
 
-    fn settings(&self, table: &Spanned<DeTable<'a>>) -> Result<Settings, Problem> {
-        Settings::deserialize(toml::Deserializer::from(table.clone())).map_err(|error| self.misread(&error))
-    }
-
-    /// An error with the line of the first key without which it would not be there; without a line if the file is not to
-    /// blame.
-    fn blame(&self, table: &Spanned<DeTable<'a>>, typed: &Settings, error: ConfigError) -> Problem {
-        let is_to_blame = |key: &Spanned<_>| {
-            let mut others = table.clone();
-            others.get_mut().remove(key);
-            self.settings(&others).is_ok_and(|settings| typed.clone().or(settings).check().as_ref() != Err(&error))
+    /// The place of the first key without which there would not be `error`, if any.
+    fn to_blame(&self, typed: &Given, error: &Unusable) -> Option<usize> {
+        let is_to_blame = |name: &str| {
+            let others = typed.clone().or(&self.given.without(name));
+            Settings::new(&others).as_ref() != Err(error)
         };
-        let keys = table.get_ref().keys().filter(|key| is_to_blame(key));
-        match keys.map(|key| key.span().start).min() {
-            Some(offset) => self.problem(offset, error.to_string()),
-            None => error.into(),
-        }
-    }
-
-    fn misread(&self, error: &toml::de::Error) -> Problem {
-        self.problem(error.span().map_or(0, |span| span.start), error.message().replace('\n', " "))
-    }
-
-    fn problem(&self, offset: usize, message: String) -> Problem {
-        let before = self.text.as_bytes().iter().take(offset);
-        let line = before.filter(|byte| **byte == b'\n').count() + 1;
-        Problem::File { file: self.path.to_owned(), line, message }
+        self.keys.iter().find(|(name, _)| is_to_blame(name)).map(|(_, offset)| *offset)
     }
 }
 
-/// What to say of a key that there is not: the one that was meant, if any looks like it.
-fn unknown(key: &str) -> String {
-    let alike = |name: &String| strsim::jaro(&key.replace('_', "-"), name);
-    let nearest = Settings::names().into_iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
-    match nearest.filter(|name| alike(name) > 0.8) {
-        Some(name) => format!("unknown key {key:?}: write {name}"),
-        None => format!("unknown key {key:?}: use the flags of --help that take a value, without their dashes"),
+/// What a file says of `setting`: a value, or for a list several.
+fn texts(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, Fault> {
+    match value.get_ref().as_array() {
+        Some(values) if setting.is_list => values.iter().map(|value| text(setting, value)).collect(),
+        _ => Ok(vec![text(setting, value)?]),
     }
+}
+
+/// A value as if it had been typed.
+fn text(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<String, Fault> {
+    let number = |integer: &DeInteger<'_>| i64::from_str_radix(integer.as_str(), integer.radix()).ok();
+    let text = match value.get_ref() {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(integer) => number(integer).map(|number| number.to_string()),
+        _ => None,
+    };
+    let name = setting.about.name;
+    let wrong = |message| Fault { offset: value.span().start, message };
+    let text = text.ok_or_else(|| {
+        let several = if setting.is_list { ", or a list of these" } else { "" };
+        wrong(format!("invalid value for {name}: use a text or a number, as for --{name}{several}"))
+    })?;
+    match setting.check(&text) {
+        Ok(()) => Ok(text),
+        Err(advice) => Err(wrong(format!("invalid value {text:?} for {name}: {advice}"))),
+    }
+}
+
+/// What to say of a key that there is not: the one that is most alike, if any is.
+fn unknown(key: &str) -> String {
+    let alike = |name: &str| strsim::jaro(&key.replace('_', "-"), name);
+    let names = Settings::ALL.iter().map(|setting| setting.about.name);
+    match names.max_by(|one, other| alike(one).total_cmp(&alike(other))).filter(|name| alike(name) > 0.8) {
+        Some(name) => format!("unknown key {key:?}: use {name}"),
+        None => format!("unknown key {key:?}: use a flag of --help that takes a value, without its dashes"),
+    }
+}
+
+/// The settings of a file, for tests that have none.
+#[cfg(test)]
+pub(crate) fn given(text: &str) -> Result<Given, Fault> {
+    File::parse(text).map(|file| file.given)
 }
 
 /// The limits that the settings mean on this machine.
 pub(crate) fn limits(settings: &Settings) -> Result<Limits, ConfigError> {
     let room = descriptors::limit().map(|limit| {
-        let others = (settings.workers() as u64, settings.listen().len() as u64);
+        let others = (settings.worker_threads() as u64, settings.addresses().len() as u64);
         usize::try_from(descriptors::room_for_sessions(limit, others.0, others.1)).unwrap_or(usize::MAX)
     });
-    if let (Some(asked), Some(room)) = (settings.max_sessions, room)
+    if let (Auto::Set(asked), Some(room)) = (settings.max_sessions, room)
         && asked.0 > room
     {
         log::warn!("max-sessions {} is more than the descriptor limit has room for ({room}): raise ulimit -n", asked.0);

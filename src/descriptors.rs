@@ -6,6 +6,8 @@ use std::{io, os::unix::net::UnixStream};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::reason::reason;
+
 /// Kept free of sessions: standard streams, log, signals, lookups, the acceptors' reserves.
 const RESERVE: u64 = 32;
 /// What a worker needs: its reactor and its waker.
@@ -28,7 +30,7 @@ pub(crate) fn raise_limit() {
     if limit.current != limit.maximum {
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            log::warn!("the descriptor limit stays at {:?}: {error}", limit.current);
+            log::warn!("the descriptor limit stays at {}: {}", shown(limit.current), reason(&error.into()));
         }
     }
 }
@@ -52,14 +54,19 @@ pub(crate) fn check(workers: usize, listeners: usize) -> io::Result<()> {
     let needed = AT_LEAST + runtimes * AT_LEAST_PER_RUNTIME + listeners as u64 * PER_LISTENER;
     let tried: io::Result<Vec<_>> = (0..needed.div_ceil(2)).map(|_| UnixStream::pair()).collect();
     tried.map(drop).map_err(|error| {
-        let limit = limit().map_or_else(|| "off".to_owned(), |limit| limit.to_string());
         let fewer = if workers > 1 { ", or use fewer --workers" } else { "" };
         let what = format!(
-            "cannot start: {error}: with --workers {workers} it takes {needed} descriptors more than are in use, and the \
-             limit is {limit}; raise it (ulimit -n, or LimitNOFILE= of its service){fewer}"
+            "cannot start: {}: with --workers {workers} it takes {needed} descriptors more than are in use, and the limit \
+             is {}; raise it (ulimit -n, or LimitNOFILE= of its service){fewer}",
+            reason(&error),
+            shown(limit())
         );
         io::Error::new(error.kind(), what)
     })
+}
+
+fn shown(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod args;
 mod config;
 mod descriptors;
 mod logging;
+mod reason;
 mod settings;
 mod signals;
 
@@ -22,7 +23,7 @@ use actix_lines::{Framing, Limits, LineServer, Rot13};
 use actix_rt::{Runtime, System, SystemRunner};
 use clap::Parser;
 
-use crate::{args::Args, config::Problem, logging::Log, settings::Settings, signals::Signals};
+use crate::{args::Args, config::Problem, logging::Log, reason::reason, settings::Settings, signals::Signals};
 
 /// glibc's allocator wastes some 190 bytes on each task cell, which is aligned to 128.
 #[global_allocator]
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
             let what = "cannot start a thread for the log";
             let advice = "raise the thread limit (ulimit -u, or TasksMax= of its service)";
             // Nobody may be there to read it, which is no reason to panic.
-            let _ = writeln!(io::stderr(), "rot13d: {what}: {error}; {advice}");
+            let _ = writeln!(io::stderr(), "rot13d: {what}: {}; {advice}", reason(&error));
             return ExitCode::from(COULD_NOT_RUN);
         }
     };
@@ -70,7 +71,7 @@ fn run(args: Args) -> Result<(), Failure> {
     if args.check_config {
         return Ok(());
     }
-    let (workers, listeners) = (settings.workers(), settings.listen().len());
+    let (workers, listeners) = (settings.worker_threads(), settings.addresses().len());
     descriptors::check(workers, listeners)?;
     Ok(system()?.block_on(serve(args, settings, framing, limits))?)
 }
@@ -79,7 +80,7 @@ fn run(args: Args) -> Result<(), Failure> {
 fn system() -> io::Result<SystemRunner> {
     // tokio panics where it cannot make the pipe that it hears of signals by. There was room for it a moment ago.
     let runtime = catch_unwind(Runtime::new).unwrap_or_else(|_| Err(io::Error::other("look above for the panic")));
-    let runtime = runtime.map_err(|error| io::Error::new(error.kind(), format!("cannot start: {error}")))?;
+    let runtime = runtime.map_err(|error| io::Error::new(error.kind(), format!("cannot start: {}", reason(&error))))?;
     Ok(System::with_tokio_rt(|| runtime))
 }
 
@@ -87,13 +88,13 @@ async fn serve(args: Args, settings: Settings, framing: Framing, limits: Limits)
     // Before any listener says that it listens: whoever reads that may send a signal at once.
     let signals = Signals::new()?;
     let mut server = LineServer::new(|_connection| Rot13).framing(framing).limits(limits);
-    server = match settings.workers() {
+    server = match settings.worker_threads() {
         // This thread has nothing else to do; see `LineServer::run`.
         1 => server.on_current_arbiter(),
         workers => server.workers(workers),
     };
-    server = settings.sockets(server.backlog(settings.backlog()));
-    for address in settings.listen() {
+    server = settings.sockets(server);
+    for address in settings.addresses() {
         server = server.bind(address)?;
     }
     let server = server.start()?;

@@ -15,6 +15,7 @@ use crate::{
     args::Args,
     config::{self, Problem},
     logging::one_line,
+    reason::reason,
     settings::Settings,
 };
 
@@ -36,7 +37,7 @@ impl Signals {
     pub(crate) fn new() -> io::Result<Self> {
         let ours = |kind| {
             signal(kind).map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot handle signals: {error}: is ulimit -n too low?"))
+                io::Error::new(error.kind(), format!("cannot handle signals: {}; raise the descriptor limit (ulimit -n, or LimitNOFILE= of its service)", reason(&error)))
             })
         };
         Ok(Self {
@@ -161,7 +162,9 @@ impl Reloads {
             Ok(_) => {
                 self.reading = Some(Reading { settings, since: Instant::now(), again: false });
             }
-            Err(error) => log::error!("SIGHUP: nothing is changed: no thread to read {} with: {error}", shown(file)),
+            Err(error) => {
+                log::error!("SIGHUP: nothing is changed: no thread to read {} with: {}", shown(file), reason(&error))
+            }
         }
     }
 

@@ -85,8 +85,7 @@ fn too_few_descriptors_to_start_are_said_with_code_1() {
             }
             let (code, log) = server.wait();
             assert_eq!((code, served, log.len()), (Some(1), 0, 1), "with {descriptors}: {log:#?}");
-            let begin =
-                format!("rot13d: cannot start: Too many open files (os error 24): with --workers {workers} it takes ");
+            let begin = format!("rot13d: cannot start: too many open files: with --workers {workers} it takes ");
             let limit = format!(", and the limit is {descriptors}; raise it (ulimit -n, ");
             assert!(log[0].starts_with(&begin) && log[0].contains(&limit), "{log:#?}");
         }

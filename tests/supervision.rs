@@ -158,7 +158,7 @@ fn slow_readers_take_no_more_memory_than_the_budget_and_a_constant() {
     const PEERS: usize = 60;
     let run = |budget: &str, is_enough: fn(u64, usize) -> bool| {
         // Few peers with large outboxes: many would first fill what the kernel has for all sockets together.
-        let marks = ["--write-high", "1MiB", "--write-low", "64KiB", "--write-timeout", "1h"];
+        let marks = ["--outbox-high", "1MiB", "--outbox-low", "64KiB", "--write-timeout", "1h"];
         let server = Server::start(&[&marks[..], &["--workers", "2", "--memory-budget", budget]].concat());
         let mut peers: Vec<_> = (0..PEERS).map(|_| Some(server.connect())).collect();
         peers.iter_mut().flatten().for_each(greet);

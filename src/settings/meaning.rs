@@ -1,0 +1,103 @@
+//! Meaning: what settings come to in the library's words.
+//!
+//! Rule: a [`Settings`] that exists has been here once, so a server can be started with it.
+//! Not here: what a limit does (`actix-lines`), how many sessions the machine has room for (`descriptors`).
+
+use std::thread;
+
+use actix_lines::{ConfigError, Connection, Drain, Framing, Limits, LineHandler, LineServer, OutboxLimit, Watermarks};
+
+use super::{Auto, Given, Invalid, Settings};
+
+/// Why a server cannot be started with settings.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error(transparent)]
+    Value(#[from] Invalid),
+    /// What only the library can tell, of several settings together.
+    #[error(transparent)]
+    Together(#[from] ConfigError),
+}
+
+impl Settings {
+    /// The settings that are `given`, the others by default.
+    pub(crate) fn new(given: &Given) -> Result<Self, Unusable> {
+        let settings = Self::read(given)?;
+        settings.framing()?;
+        settings.limits(None)?;
+        Ok(settings)
+    }
+
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.listen.0
+    }
+
+    pub(crate) fn worker_threads(&self) -> usize {
+        match self.workers {
+            Auto::Auto => thread::available_parallelism().map_or(1, usize::from),
+            Auto::Set(workers) => workers.0,
+        }
+    }
+
+    /// Sets on `server` what its sockets have.
+    pub(crate) fn sockets<A, F>(&self, server: LineServer<A, F>) -> LineServer<A, F>
+    where
+        A: LineHandler,
+        F: Fn(&Connection) -> A + Clone + Send + 'static,
+    {
+        server
+            // No more than the kernel's own number, an i32.
+            .backlog(self.backlog.0 as u32)
+            .keepalive(self.keepalive.map(|after| after.0))
+            .send_buffer(self.send_buffer.map(|size| size.0))
+            .receive_buffer(self.receive_buffer.map(|size| size.0))
+    }
+
+    pub(crate) fn framing(&self) -> Result<Framing, ConfigError> {
+        Ok(Framing::lf().max_line(self.max_line.0)?.overlong(self.overlong))
+    }
+
+    /// The limits, on a machine that has room for so many sessions.
+    pub(crate) fn limits(&self, room: Option<usize>) -> Result<Limits, ConfigError> {
+        let sessions = match self.max_sessions {
+            Auto::Auto => room.unwrap_or(usize::MAX),
+            Auto::Set(sessions) => sessions.0,
+        };
+        let outbox = Watermarks { low: self.outbox_low.0, high: self.outbox_high.0 };
+        // Nothing is pushed here but a goodbye: no reason for a limit of its own.
+        let outbox_limit = OutboxLimit { hard: OutboxLimit::default().hard.max(outbox.high), ..OutboxLimit::default() };
+        Limits::exposed()
+            .to_builder()
+            .max_sessions(sessions)
+            .max_sessions_per_source(self.max_sessions_per_source.map_or(usize::MAX, |sessions| sessions.0))
+            .source_prefix(self.source_prefix)
+            .accept_rate(self.accept_rate)
+            .accept_rate_per_source(self.accept_rate_per_source)
+            .over_limit(self.over_limit)
+            .refuse_line(line(&self.refuse_line))
+            .allow(self.allow.iter().flatten().copied())
+            .deny(self.deny.iter().flatten().copied())
+            .exempt(self.exempt.iter().flatten().copied())
+            .idle_timeout(self.idle_timeout.map(|time| time.0))
+            .line_timeout(self.line_timeout.map(|time| time.0))
+            .write_timeout(self.write_timeout.map(|time| time.0))
+            .max_age(self.max_age.map(|time| time.0))
+            .linger_timeout(self.linger_timeout.0)
+            // At most 1 GiB.
+            .linger_bytes(self.linger_bytes.0 as u32)
+            .session_rate(self.session_rate.unwrap_or_default())
+            .outbox(outbox)
+            .outbox_limit(outbox_limit)
+            .memory_budget(self.memory_budget.map(|size| size.0))
+            .build()
+    }
+
+    pub(crate) fn drain(&self) -> Drain {
+        Drain { deadline: self.drain_timeout.0, goodbye: line(&self.drain_goodbye).into(), spread: self.drain_spread.0 }
+    }
+}
+
+/// `text` as a line; nothing stays nothing.
+fn line(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("{text}\r\n") }
+}
