@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use actix_lines::Escaped;
 use anstream::{AutoStream, ColorChoice};
 use env_logger::{Target, WriteStyle};
 use log::LevelFilter;
@@ -35,8 +36,6 @@ const FLUSH_TIME: Duration = Duration::from_secs(5);
 /// Panics logged within a time: each may be caused by a peer.
 const MOST_PANICS: u32 = 5;
 const PANICS_WITHIN: Duration = Duration::from_secs(10);
-/// Characters shown of a text that others chose.
-const SHOWN: usize = 1000;
 
 /// The log of the process. When dropped it is written to its end, if somebody reads it.
 pub(crate) struct Log(Arc<Queue>);
@@ -114,7 +113,7 @@ impl Panics {
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    let text = one_line(text.unwrap_or("a value that is no text"));
+    let text = Escaped::new(text.unwrap_or("a value that is no text"));
     let others = match PANICS.lock().unwrap_or_else(PoisonError::into_inner).pass(Instant::now()) {
         None => return,
         Some(0) => String::new(),
@@ -123,22 +122,6 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     match panic.location() {
         Some(location) => log::error!("panicked at {location}: {text}{others}"),
         None => log::error!("panicked: {text}{others}"),
-    }
-}
-
-/// A text that others chose, as one line of bounded length: what does not print is written as in a Rust literal.
-pub(crate) fn one_line(text: &str) -> String {
-    let mut line = String::new();
-    let mut letters = text.chars();
-    for letter in letters.by_ref().take(SHOWN) {
-        match letter {
-            '"' | '\'' => line.push(letter),
-            _ => line.extend(letter.escape_debug()),
-        }
-    }
-    match letters.as_str().len() {
-        0 => line,
-        left => format!("{line}... ({left} bytes more)"),
     }
 }
 
@@ -380,11 +363,5 @@ mod tests {
         assert_eq!(passed, [0; MOST_PANICS as usize]);
         assert_eq!(panics.pass(begin + PANICS_WITHIN), Some(95));
         assert_eq!(panics.pass(begin + PANICS_WITHIN), Some(0));
-    }
-
-    #[test]
-    fn a_text_of_others_is_one_line_of_bounded_length() {
-        assert_eq!(one_line("\"it's\"\r\n\x1b[2J\u{202e}"), r#""it's"\r\n\u{1b}[2J\u{202e}"#);
-        assert_eq!(one_line(&"x".repeat(SHOWN + 7)), "x".repeat(SHOWN) + "... (7 bytes more)");
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{io, path::Path, sync::Arc, thread, time::Duration};
 
-use actix_lines::{ServerHandle, Stats};
+use actix_lines::{Escaped, ServerHandle, Stats};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
@@ -14,7 +14,6 @@ use tokio::{
 use crate::{
     args::Args,
     config::{self, Problem},
-    logging::one_line,
     reason::reason,
     settings::Settings,
 };
@@ -213,11 +212,11 @@ impl Reloads {
 }
 
 fn refuse(problem: &Problem) {
-    log::error!("SIGHUP: nothing is changed: {}", one_line(&problem.to_string()));
+    log::error!("SIGHUP: nothing is changed: {}", Escaped::new(&problem.to_string()));
 }
 
 fn shown(file: &Path) -> String {
-    one_line(&file.to_string_lossy())
+    Escaped::new(file.as_os_str().as_encoded_bytes()).to_string()
 }
 
 fn log_counters(server: &ServerHandle) {

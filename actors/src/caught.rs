@@ -15,7 +15,7 @@ pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> Escaped<'_> {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     // It may hold what a peer has sent.
-    Escaped(text.unwrap_or("a value that is no text"))
+    Escaped::new(text.unwrap_or("a value that is no text"))
 }
 
 /// Drops what a panic carried; that may panic as well, and then nothing more can be done about it.

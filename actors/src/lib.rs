@@ -95,6 +95,7 @@ pub use crate::{
         supervisor::Supervisor,
     },
     error::{BindError, ConfigError, ConnectError, ServerEnded, StartError},
+    escape::Escaped,
     framing::{Delimiter, Framing, Overlong},
     limits::{Limits, LimitsBuilder, OutboxLimit, OutboxPolicy, OverLimit, Rate, SoftLimit, Watermarks},
     rate::{RateGroup, RateLimit},

@@ -172,7 +172,7 @@ impl<A: LineHandler> Connector<A> {
         self.connections = nth;
         let worker = task::standalone(self.limits);
         let (session, slot, report) = Session::start_watched(&worker, transport, &connection, self.framing, actor);
-        log::info!("connected to {} at {peer}: session {}", Escaped(&self.way.target), connection.id);
+        log::info!("connected to {} at {peer}: session {}", Escaped::new(&self.way.target), connection.id);
         self.waiting.answer(Some(&session));
         self.live = Some(Live { session, id: connection.id, peer, worker, slot });
         self.tell_connected();
@@ -206,7 +206,7 @@ impl<A: LineHandler> Connector<A> {
             self.attempt = 0;
         }
         let retry_in = self.retry_in();
-        log::info!("lost {}: {report}", Escaped(&self.way.target));
+        log::info!("lost {}: {report}", Escaped::new(&self.way.target));
         self.tell(&ConnectorEvent::Lost { report, retry_in });
         self.retry(retry_in, ctx);
     }
@@ -214,7 +214,7 @@ impl<A: LineHandler> Connector<A> {
     /// An attempt brought no session.
     fn fail(&mut self, error: ConnectError, ctx: &mut Context<Self>) {
         let (attempt, retry_in) = (self.attempt, self.retry_in());
-        log::warn!("{}", Escaped(&error.to_string()));
+        log::warn!("{}", Escaped::new(&error.to_string()));
         self.tell(&ConnectorEvent::Failed { error, attempt, retry_in });
         self.retry(retry_in, ctx);
     }
@@ -228,7 +228,7 @@ impl<A: LineHandler> Connector<A> {
     fn retry(&mut self, wait: Option<Duration>, ctx: &mut Context<Self>) {
         self.waiting.forget_the_gone();
         let Some(wait) = wait else {
-            log::error!("giving up on {} after {} attempts", Escaped(&self.way.target), self.attempt);
+            log::error!("giving up on {} after {} attempts", Escaped::new(&self.way.target), self.attempt);
             return self.end(&ConnectorEvent::GaveUp { attempts: self.attempt }, ctx);
         };
         self.attempt = self.attempt.saturating_add(1);
