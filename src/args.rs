@@ -46,7 +46,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// What `-v` and `-q` ask for; `None` leaves it to `RUST_LOG`.
+    /// Returns the level of `-v` and `-q`; `None` leaves it to `RUST_LOG`.
     pub(crate) fn level(&self) -> Option<LevelFilter> {
         match (self.verbose, self.quiet) {
             (0, 0) => None,

@@ -42,7 +42,10 @@ impl From<ConfigError> for Problem {
     }
 }
 
-/// The settings as typed, and as the file has them where nothing is typed. A server can be started with them.
+/// Loads the settings: a flag overrules the file, the file the default.
+///
+/// # Errors
+/// For settings that no server can be started with.
 pub(crate) fn load(args: &Args) -> Result<Settings, Problem> {
     let typed = &args.settings;
     let Some(path) = &args.config else { return Ok(Settings::new(typed)?) };
@@ -59,7 +62,7 @@ pub(crate) fn load(args: &Args) -> Result<Settings, Problem> {
     })
 }
 
-/// A device may have no end, so there is one here.
+/// Reads the file, at most [`LARGEST_FILE`] of it: a device may have no end.
 fn read(file: &Path) -> Result<String, String> {
     let mut text = Vec::new();
     let opened = fs::File::open(file).and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut text));
@@ -70,7 +73,7 @@ fn read(file: &Path) -> Result<String, String> {
     String::from_utf8(text).map_err(|_| "it is no UTF-8".to_owned())
 }
 
-/// What is wrong at a place of the file.
+/// An error at a place of the file, in bytes from its beginning.
 #[derive(Debug)]
 pub(crate) struct Fault {
     offset: usize,
@@ -104,7 +107,7 @@ impl File {
         Ok(file)
     }
 
-    /// The place of the first key without which there would not be `error`, if any.
+    /// Finds the first key without which there would not be `error`.
     fn to_blame(&self, typed: &Given, error: &Unusable) -> Option<usize> {
         let is_to_blame = |name: &str| {
             let others = typed.clone().or(&self.given.without(name));
@@ -114,7 +117,7 @@ impl File {
     }
 }
 
-/// What a file says of `setting`: a value, or for a list several.
+/// Reads the value of `setting`, for a list its items.
 fn texts(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, Fault> {
     match value.get_ref().as_array() {
         Some(values) if setting.is_list => values.iter().map(|value| text(setting, value)).collect(),
@@ -122,7 +125,7 @@ fn texts(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>,
     }
 }
 
-/// A value as if it had been typed.
+/// Reads a value as the text that a flag would have.
 fn text(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<String, Fault> {
     let number = |integer: &DeInteger<'_>| i64::from_str_radix(integer.as_str(), integer.radix()).ok();
     let text = match value.get_ref() {
@@ -142,7 +145,7 @@ fn text(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<String, Fault
     }
 }
 
-/// What to say of a key that there is not: the one that is most alike, if any is.
+/// Tells of a key that does not exist which one it resembles, if any.
 fn unknown(key: &str) -> String {
     let alike = |name: &str| strsim::jaro(&key.replace('_', "-"), name);
     let names = Settings::ALL.iter().map(|setting| setting.about.name);

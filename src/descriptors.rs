@@ -10,16 +10,16 @@ use crate::reason::reason;
 
 /// Kept free of sessions: standard streams, log, signals, lookups, the acceptors' reserves.
 const RESERVE: u64 = 32;
-/// What a worker needs: its reactor and its waker.
+/// Descriptors of a worker: its reactor and its waker.
 const PER_WORKER: u64 = 8;
-/// What a listener needs: itself, its acceptor's duplicate, and its reserve.
+/// Descriptors of a listener: itself, its acceptor's duplicate, and its reserve.
 const PER_LISTENER: u64 = 3;
 /// Connections that are being refused have a descriptor each: so many at most, as of the library.
 const REFUSALS: u64 = 256;
 /// Where descriptors are few, refusals get no more than one in so many: a session is worth more.
 const REFUSALS_SHARE: u64 = 8;
 
-/// What it takes to start at all: the pipe that signals come by; for each runtime its epoll instance, which is held twice,
+/// Descriptors without which nothing starts: the pipe that signals come by; for each runtime its epoll instance, which is held twice,
 /// its waker and its end of that pipe; and one session, or the file when it is read again.
 const AT_LEAST: u64 = 2 + 1;
 const AT_LEAST_PER_RUNTIME: u64 = 4;
@@ -40,14 +40,14 @@ pub(crate) fn limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// How many sessions a descriptor limit leaves room for; at least one.
+/// Returns how many sessions a descriptor limit leaves room for; at least one.
 pub(crate) fn room_for_sessions(limit: u64, workers: u64, listeners: u64) -> u64 {
     let others = RESERVE + workers * PER_WORKER + listeners * PER_LISTENER + REFUSALS.min(limit / REFUSALS_SHARE);
     limit.saturating_sub(others).max(1)
 }
 
-/// Whether there are enough to start and to serve anybody. It tries: that counts what we were given, and knows of every
-/// limit there is. Else tokio would panic somewhere in the middle.
+/// Checks that there are enough to start and to serve somebody, since tokio panics where it finds too few. It opens as
+/// many: that counts the inherited ones, and meets every limit there is.
 pub(crate) fn check(workers: usize, listeners: usize) -> io::Result<()> {
     // A single worker shares the runtime of the process.
     let runtimes = 1 + if workers > 1 { workers as u64 } else { 0 };

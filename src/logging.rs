@@ -1,9 +1,9 @@
 //! Logging: records are queued, and a thread of its own writes them to standard error.
 //!
-//! Whoever logs never waits for whoever reads the log. What does not fit the queue is left out and counted, and the count
-//! stands where the lines would have stood. The thread ends when nothing has been logged for a while: in a process of one
+//! Rule: logging never waits for the reader of the log. Lines that do not fit the queue are left out and counted, and the
+//! count stands in their place. The thread ends when nothing has been logged for a while: in a process of one
 //! thread each system call on a descriptor is cheaper.
-//! Not here: what is logged (whoever logs), the level as typed (`args`).
+//! Not here: the messages (each module has its own), the level as typed (`args`).
 
 use std::{
     collections::VecDeque,
@@ -28,9 +28,9 @@ use rustix::{
 const QUEUE_BYTES: usize = 1 << 20;
 /// Bytes written at once: as many as a pipe takes undivided (PIPE_BUF), for others may write to it as well.
 const WRITE_BYTES: usize = 4096;
-/// How long the thread stays for the next line.
+/// Time that the thread stays for the next line.
 const REST: Duration = Duration::from_secs(1);
-/// How long the end of the process waits for a reader that takes nothing, and how long for one that takes little.
+/// Time that the end of the process waits for a reader that takes nothing, and for one that takes little.
 const FLUSH_STALL: Duration = Duration::from_secs(1);
 const FLUSH_TIME: Duration = Duration::from_secs(5);
 /// Panics logged within a time: each may be caused by a peer.
@@ -60,8 +60,8 @@ impl Log {
         Ok(Self(queue))
     }
 
-    /// A line for whoever started us, whatever the level is and however full the queue.
-    pub(crate) fn say(&self, line: &str) {
+    /// Writes a line at any level, however full the queue is.
+    pub(crate) fn print(&self, line: &str) {
         self.0.add(format!("{line}\n").as_bytes(), usize::MAX);
     }
 }
@@ -266,7 +266,7 @@ impl Queue {
     }
 }
 
-/// Whether a pipe takes as much as is written at once.
+/// True if a pipe takes as much as is written at once.
 fn is_ready(stderr: &io::Stderr) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut [PollFd::new(stderr, PollFlags::OUT)], Some(&now)) == Ok(1)
@@ -279,9 +279,9 @@ fn write_to_stderr(mut lines: &[u8]) {
         match rustix::io::write(&stderr, lines) {
             Ok(count) => lines = &lines[count..],
             Err(Errno::INTR) => {}
-            // Whoever gave it to us has made it non-blocking.
+            // Inherited as non-blocking.
             Err(Errno::AGAIN) => drop(poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None)),
-            // Nobody is there who could be told.
+            // There is nowhere to report it.
             Err(_) => return,
         }
     }

@@ -1,7 +1,7 @@
 //! rot13d: the ROT13 line server. Reads its arguments, starts the library's server, turns its end into an exit code.
 //!
-//! No protocol here: lines are `actix-lines`' business.
-// Whatever a peer, a file or the system decides is an error to handle, not a panic.
+//! Rule: what a peer, a file or the system decides is an error to handle, not a panic.
+//! Not here: the protocol (`actix-lines`).
 #![warn(clippy::unwrap_used)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -49,14 +49,13 @@ fn main() -> ExitCode {
         Err(error) => {
             let what = "cannot start a thread for the log";
             let advice = "raise the thread limit (ulimit -u, or TasksMax= of its service)";
-            // Nobody may be there to read it, which is no reason to panic.
+            // A closed standard error is no reason to panic.
             let _ = writeln!(io::stderr(), "rot13d: {what}: {}; {advice}", reason(&error));
             return ExitCode::from(COULD_NOT_RUN);
         }
     };
     let Err(failure) = run(args) else { return ExitCode::SUCCESS };
-    // Said to whoever started us, whatever the log leaves out.
-    log.say(&format!("rot13d: {failure}"));
+    log.print(&format!("rot13d: {failure}"));
     ExitCode::from(match failure {
         Failure::Usage(_) => BAD_USAGE,
         Failure::Run(_) => COULD_NOT_RUN,
@@ -85,7 +84,7 @@ fn system() -> io::Result<SystemRunner> {
 }
 
 async fn serve(args: Args, settings: Settings, framing: Framing, limits: Limits) -> io::Result<()> {
-    // Before any listener says that it listens: whoever reads that may send a signal at once.
+    // Before any listener logs that it listens: a signal may follow at once.
     let signals = Signals::new()?;
     let mut server = LineServer::new(|_connection| Rot13).framing(framing).limits(limits);
     server = match settings.worker_threads() {
@@ -98,6 +97,6 @@ async fn serve(args: Args, settings: Settings, framing: Framing, limits: Limits)
         server = server.bind(address)?;
     }
     let server = server.start()?;
-    actix_rt::spawn(signals.obey(server.clone(), args, settings));
+    actix_rt::spawn(signals.handle(server.clone(), args, settings));
     server.wait().await
 }

@@ -379,7 +379,7 @@ mod tests {
     use actix_lines::{Drain, Limits, Watermarks};
     use clap::Parser;
 
-    use super::*;
+    use super::{value::Time, *};
 
     #[derive(Parser)]
     struct Typed {
@@ -513,7 +513,7 @@ mod tests {
         let drain = Drain { deadline: seconds(33), goodbye: "bye\r\n".into(), spread: seconds(35) };
         assert_eq!(format!("{:?}", all.drain()), format!("{drain:?}"));
         assert_eq!((all.addresses(), all.worker_threads()), (&["[::1]:1".to_owned()][..], 3));
-        // What `sockets` sets has no way to be asked for; `tests/bounded.rs` asks the kernel.
+        // What `sockets` sets has no way to be asked for.
 
         let off = ["idle-timeout", "line-timeout", "write-timeout", "max-age", "exempt"].map(|name| (name, "off"));
         let limits = Limits::exposed().to_builder().idle_timeout(None).line_timeout(None).write_timeout(None);
@@ -531,26 +531,10 @@ mod tests {
     fn the_defaults_are_those_of_the_library() {
         assert_eq!(default().limits(None), Ok(Limits::exposed()));
         assert_eq!(default().framing(), Ok(Framing::lf()));
-        let SettingsOfSockets { backlog, keepalive, buffers } = SettingsOfSockets::of(&default());
-        assert_eq!(backlog, LineServer::DEFAULT_BACKLOG);
-        assert_eq!(keepalive, Some(LineServer::DEFAULT_KEEPALIVE));
-        assert_eq!(buffers, [Some(LineServer::DEFAULT_SOCKET_BUFFER); 2]);
-    }
-
-    struct SettingsOfSockets {
-        backlog: u32,
-        keepalive: Option<Duration>,
-        buffers: [Option<usize>; 2],
-    }
-
-    impl SettingsOfSockets {
-        fn of(settings: &Settings) -> Self {
-            Self {
-                backlog: settings.backlog.0 as u32,
-                keepalive: settings.keepalive.map(|after| after.0),
-                buffers: [settings.send_buffer, settings.receive_buffer].map(|size| size.map(|size| size.0)),
-            }
-        }
+        let Settings { backlog, keepalive, send_buffer, receive_buffer, .. } = default();
+        assert_eq!(backlog, Number(LineServer::DEFAULT_BACKLOG as usize));
+        assert_eq!(keepalive, Some(Time(LineServer::DEFAULT_KEEPALIVE)));
+        assert_eq!([send_buffer, receive_buffer], [Some(Size(LineServer::DEFAULT_SOCKET_BUFFER)); 2]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Signals: what an operator may say to a running server.
+//! Signals: an operator's requests to a running server.
 //!
+//! Rule: none waits for another one's outcome, least of all the signal that ends the server.
 //! Not here: what a drain or a change of limits does (`actix-lines`).
 
 use std::{io, path::Path, sync::Arc, thread, time::Duration};
@@ -18,10 +19,10 @@ use crate::{
     settings::Settings,
 };
 
-/// How long SIGHUP waits for its file.
+/// Time that SIGHUP waits for its file.
 const READ_TIME: Duration = Duration::from_secs(5);
 
-/// How many reads of the file may hang at once that nobody waits for any more: each has a thread, until what it waits for comes.
+/// Reads of the file that may hang at once after they were given up: each keeps a thread until its disk or writer answers.
 const MOST_HUNG: usize = 3;
 
 /// The signals that are ours, from when this is made.
@@ -47,8 +48,8 @@ impl Signals {
         })
     }
 
-    /// Does what signals ask for, for as long as the server runs.
-    pub(crate) async fn obey(mut self, server: ServerHandle, args: Args, settings: Settings) {
+    /// Handles signals for as long as the server runs.
+    pub(crate) async fn handle(mut self, server: ServerHandle, args: Args, settings: Settings) {
         let mut file = Reloads { args, settings, reading: None, readers: Arc::new(()) };
         let mut is_draining = false;
         loop {
@@ -74,7 +75,7 @@ impl Signals {
             };
             if std::mem::replace(&mut is_draining, true) {
                 log::warn!("{name} again: aborting what is left");
-                // Whether it had ended already does not matter any more.
+                // It may have ended already.
                 let _ = server.abort().await;
                 return;
             }
@@ -98,12 +99,12 @@ impl Signals {
     }
 }
 
-// What asks the server is a task of its own: a signal that ends it is heard however long the answer takes.
+// Each request to the server is a task of its own: a signal that ends it is handled however long the answer takes.
 
-/// The file, each time that SIGHUP asks for it. What is wrong with it changes nothing.
+/// The file, each time that SIGHUP asks for it. An error in it changes nothing.
 struct Reloads {
     args: Args,
-    /// What runs.
+    /// Those in force.
     settings: Settings,
     reading: Option<Reading>,
     /// Each thread that reads the file has a clone.
@@ -167,7 +168,7 @@ impl Reloads {
         }
     }
 
-    /// What has become of the file that is being read; for ever pending when none is.
+    /// Waits for the file that is being read; for ever when none is.
     async fn outcome(&mut self) -> Outcome {
         let Some(reading) = &mut self.reading else { return std::future::pending().await };
         match timeout_at(reading.since + READ_TIME, &mut reading.settings).await {

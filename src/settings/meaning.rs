@@ -14,7 +14,7 @@ use super::{Auto, Given, Invalid, Settings};
 pub(crate) enum Unusable {
     #[error(transparent)]
     Value(#[from] Invalid),
-    /// What only the library can tell, of several settings together.
+    /// Several settings contradict each other, or the library forbids one.
     #[error(transparent)]
     Together(#[from] ConfigError),
 }

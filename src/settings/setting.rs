@@ -1,4 +1,4 @@
-//! A setting: what is said of it, and how what is written of it becomes a value.
+//! A setting: its description, and the way from what is written to its value.
 //!
 //! Rule: nothing here knows a setting by name. `settings!` makes of a list of fields a struct and its [`Setting`]s, so that a
 //! second table of settings is a second list.
@@ -13,14 +13,14 @@ use clap::{
 
 use super::value::Value;
 
-/// What is said of a setting, in help and in the documentation. Texts are Markdown of which help drops the backticks.
+/// The description of a setting, for help and documentation. Texts are Markdown, of which help drops the backticks.
 #[derive(Debug)]
 pub(crate) struct About {
     /// The flag without its dashes, and the key.
     pub(crate) name: &'static str,
-    /// What stands for the value behind the flag.
+    /// The placeholder of the value behind the flag.
     pub(crate) value: &'static str,
-    /// What is counted, where the value does not say so itself.
+    /// The unit, where a value does not show it; else empty.
     pub(crate) unit: &'static str,
     /// Read as if it were written; several for a list.
     pub(crate) default: &'static [&'static str],
@@ -29,7 +29,7 @@ pub(crate) struct About {
     pub(crate) reload: Reload,
     /// One sentence without its full stop.
     pub(crate) help: &'static str,
-    /// When to turn it, and what that costs.
+    /// When to change it, and what that costs.
     pub(crate) advice: &'static str,
 }
 
@@ -69,7 +69,7 @@ impl Setting {
         Self { about, is_list: T::IS_LIST, choices: T::CHOICES, allowed: T::allowed, check: check::<T> }
     }
 
-    /// What may be written, with its unit.
+    /// Describes the values that are allowed, with their unit.
     pub(crate) fn takes(&self) -> String {
         match self.about.unit {
             "" => (self.allowed)(),
@@ -77,7 +77,10 @@ impl Setting {
         }
     }
 
-    /// Whether `text`, for a list an item of it, is allowed; if not, what to do instead.
+    /// Checks a text, for a list one of its items.
+    ///
+    /// # Errors
+    /// As [`Value::read`].
     pub(crate) fn check(&self, text: &str) -> Result<(), String> {
         (self.check)(text)
     }

@@ -149,11 +149,11 @@ const GIB: u64 = 1024 * MIB;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Size<const MIN: u64, const MAX: u64>(pub(crate) usize);
 
-/// What one session may hold of a kind.
+/// An amount that one session may hold, at most 1 GiB.
 pub(crate) type Amount<const MIN: u64> = Size<MIN, GIB>;
-/// What the kernel is asked for.
+/// A size that the kernel is asked for.
 pub(crate) type SocketBuffer = Amount<{ 4 * KIB }>;
-/// What all sessions may hold.
+/// An amount for all sessions together.
 pub(crate) type Budget = Size<MIB, { u64::MAX }>;
 
 impl<const MIN: u64, const MAX: u64> Value for Size<MIN, MAX> {
@@ -343,7 +343,7 @@ mod tests {
 
     use super::*;
 
-    /// What is allowed, and what is said of a text that is not.
+    /// Returns what is allowed, and the error for `text`.
     fn said<T: Value>(text: &str) -> (String, String) {
         (T::allowed(), T::read(text).unwrap_err())
     }
