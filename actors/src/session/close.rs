@@ -14,7 +14,7 @@ use crate::{
     report::CloseReason,
     session::{
         handler::LineHandler,
-        state::{Phase, Turn, flag},
+        state::{Flags, Phase, Turn},
         user_code::Session,
     },
 };
@@ -25,15 +25,15 @@ const DISCARDS_PER_TURN: usize = 4;
 impl<A: LineHandler> Session<A> {
     /// Does what `stop()` or a reason to close asked for.
     pub(super) fn consider_stop(&mut self) {
-        if self.ctx.has(flag::CLOSE) {
+        if self.ctx.has(Flags::CLOSE) {
             self.begin_close();
-        } else if self.ctx.has(flag::STOP) {
+        } else if self.ctx.has(Flags::STOP) {
             let vetoed = self.guarded(|actor, ctx| actor.stopping(ctx)) == Some(Running::Continue);
-            self.ctx.clear(flag::STOP);
+            self.ctx.clear(Flags::STOP);
             if vetoed {
-                self.ctx.set(flag::AGAIN);
+                self.ctx.set(Flags::AGAIN);
             } else {
-                self.ctx.set(flag::STOPPING_SAID);
+                self.ctx.set(Flags::STOPPING_CALLED);
                 self.ctx.set_reason(self.ctx.own_reason());
                 self.begin_close();
             }
@@ -45,20 +45,20 @@ impl<A: LineHandler> Session<A> {
         if self.ctx.phase >= Phase::Closing {
             return;
         }
-        self.say_stopping();
-        if self.ctx.has(flag::GOODBYE) && !self.ctx.has(flag::ABORT) {
+        self.call_stopping();
+        if self.ctx.has(Flags::GOODBYE) && !self.ctx.has(Flags::ABORT) {
             let goodbye = self.ctx.worker.goodbye();
             self.ctx.write_shared(goodbye);
         }
         let ctx = &mut self.ctx;
         ctx.phase = Phase::Closing;
-        ctx.clear(flag::WAITING | flag::CLOSE | flag::STOP | flag::PAUSED | flag::LAST_READ);
-        ctx.set(flag::AGAIN);
+        ctx.clear(Flags::WAITING | Flags::CLOSE | Flags::STOP | Flags::PAUSED | Flags::LAST_READ);
+        ctx.set(Flags::AGAIN);
         let input = mem::take(&mut ctx.input);
         let rest = input.len() - ctx.start as usize;
         let payload = rest.min(usize::try_from(ctx.payload_left()).unwrap_or(usize::MAX));
         let tail = ctx.framing.tail_len(&input[ctx.start as usize + payload..]);
-        ctx.clear(flag::HELD | flag::PAYLOAD);
+        ctx.clear(Flags::UNDELIVERED_LINES | Flags::PAYLOAD);
         ctx.worker.slot(ctx.slot, |slot| {
             slot.clear_deadline();
             slot.set_closing();
@@ -67,7 +67,7 @@ impl<A: LineHandler> Session<A> {
         });
         ctx.worker.leave_rooms(ctx.slot);
         self.discard_context();
-        if self.ctx.has(flag::PANICKED) {
+        if self.ctx.has(Flags::PANICKED) {
             let actor = self.actor.take();
             self.discard_state(actor);
         }
@@ -75,7 +75,7 @@ impl<A: LineHandler> Session<A> {
 
     pub(super) fn overflow(&mut self) {
         self.ctx.set_reason(CloseReason::OutboxFull);
-        self.ctx.set(flag::ABORT);
+        self.ctx.set(Flags::ABORT);
     }
 
     /// Whether not a byte was ever written to the peer.
@@ -86,30 +86,31 @@ impl<A: LineHandler> Session<A> {
     /// Whether the kernel holds nothing more that the peer has not acknowledged. Of one that never refused a write this
     /// is taken as read: what it may hold is bounded by `SocketOptions`, and not worth a question at each close.
     pub(super) fn is_acknowledged(&self) -> bool {
-        !self.ctx.has(flag::REFUSED) || self.ctx.transport.send_queue().is_none_or(|queue| queue.is_empty)
+        !self.ctx.has(Flags::WRITE_REFUSED) || self.ctx.transport.send_queue().is_none_or(|queue| queue.is_empty)
     }
 
     /// Reads and discards until the peer has closed too, or the time for that is over; what the kernel still holds for
     /// the peer keeps the session's place until it is taken. Ready when the session is over: true if we close first.
     pub(super) fn linger(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<bool> {
-        if !self.ctx.has(flag::PEER_EOF | flag::GLUTTED) && self.discard(cx, turn).is_ready() {
-            self.ctx.set(flag::PEER_EOF);
+        if !self.ctx.has(Flags::PEER_EOF | Flags::DISCARD_LIMIT) && self.discard(cx, turn).is_ready() {
+            self.ctx.set(Flags::PEER_EOF);
         }
         if self.is_acknowledged() {
             // Nothing is written any more, so it stays so: from here on only the peer's close is waited for.
-            self.ctx.clear(flag::REFUSED);
+            self.ctx.clear(Flags::WRITE_REFUSED);
         }
-        if self.ctx.has(flag::REFUSED) || !self.ctx.has(flag::PEER_EOF | flag::GLUTTED | flag::LINGERED) {
+        if self.ctx.has(Flags::WRITE_REFUSED) || !self.ctx.has(Flags::PEER_EOF | Flags::DISCARD_LIMIT | Flags::LINGERED)
+        {
             return Poll::Pending;
         }
-        if !self.ctx.has(flag::PEER_EOF) && self.ctx.has(flag::GLUTTED) {
-            self.ctx.set(flag::RESET);
+        if !self.ctx.has(Flags::PEER_EOF) && self.ctx.has(Flags::DISCARD_LIMIT) {
+            self.ctx.set(Flags::RESET);
         }
-        Poll::Ready(!self.ctx.has(flag::PEER_EOF))
+        Poll::Ready(!self.ctx.has(Flags::PEER_EOF))
     }
 
     /// Reads and discards what is there, as far as it may. Ready when the peer has closed too.
-    pub(super) fn discard(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
+    fn discard(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<()> {
         let mut scratch = self.ctx.worker.take_scratch();
         let mut reads = 0;
         let poll = loop {
@@ -125,7 +126,7 @@ impl<A: LineHandler> Session<A> {
                     turn.counts.bytes_in += count as u64;
                     if !self.ctx.worker.discard(self.ctx.slot, count) {
                         // A reset would destroy what the peer has yet to acknowledge, so that is asked for.
-                        self.ctx.set(flag::GLUTTED | flag::REFUSED);
+                        self.ctx.set(Flags::DISCARD_LIMIT | Flags::WRITE_REFUSED);
                         break Poll::Pending;
                     }
                     reads += 1;
@@ -139,10 +140,10 @@ impl<A: LineHandler> Session<A> {
 
     /// The end: last hooks, then the slot with its report.
     pub(super) fn finish(&mut self, cut: bool, turn: Turn) -> Poll<()> {
-        let cut = cut || self.ctx.has(flag::ABORT);
+        let cut = cut || self.ctx.has(Flags::ABORT);
         // `terminate()` skips `stopping()`; a dead socket does not, but has it know that there is no way back.
-        if self.ctx.has(flag::ABORT) {
-            self.ctx.set(flag::STOPPING_SAID);
+        if self.ctx.has(Flags::ABORT) {
+            self.ctx.set(Flags::STOPPING_CALLED);
         }
         self.begin_close();
         let unsent = self.ctx.outbox_len();
@@ -151,7 +152,7 @@ impl<A: LineHandler> Session<A> {
         if unsent > 0 {
             self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_unsent(unsent));
         }
-        if self.actor.is_some() && self.ctx.has(flag::STARTED) {
+        if self.actor.is_some() && self.ctx.has(Flags::STARTED) {
             let report = self.ctx.worker.slot(self.ctx.slot, |slot| slot.report(cut));
             if self.guarded(|actor, _| actor.closed(&report)).is_some() {
                 // `state()` says so from here on, as in `actix::Context`.
@@ -165,13 +166,13 @@ impl<A: LineHandler> Session<A> {
         self.discard_state(actor);
         self.ctx.phase = Phase::Closed;
         // A peer that took too little would have the kernel hold the rest for minutes, where nobody counts it.
-        if self.ctx.has(flag::RESET) || (cut && self.ctx.has(flag::REFUSED)) {
+        if self.ctx.has(Flags::RESET) || (cut && self.ctx.has(Flags::WRITE_REFUSED)) {
             self.ctx.transport.reset_at_close();
         }
         // Before its place is given back: there are never more sockets than places.
         let transport = self.ctx.transport.take();
         self.discard_state(transport);
-        self.ctx.set(flag::DONE);
+        self.ctx.set(Flags::DONE);
         self.ctx.worker.close(self.ctx.slot, cut);
         Poll::Ready(())
     }

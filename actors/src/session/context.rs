@@ -36,7 +36,7 @@ use crate::{
     rate::{RateGroup, RateLimit},
     report::CloseReason,
     room::Room,
-    session::state::{Phase, flag},
+    session::state::{Flags, Phase},
     shared::SharedBytes,
     wire::{outbox::Outbox, transport::Transport},
     worker::worker::Worker,
@@ -68,7 +68,7 @@ where
     /// [`Reach`](crate::framing::Reach).
     pub(super) scanned: u32,
     pub(super) slot: u32,
-    pub(super) flags: Cell<u32>,
+    pub(super) flags: Cell<Flags>,
     pub(super) framing: Framing,
     pub(super) phase: Phase,
     pub(super) overrun: Overrun,
@@ -118,16 +118,16 @@ impl<A> LineContext<A>
 where
     A: Actor<Context = LineContext<A>>,
 {
-    pub(super) fn has(&self, flags: u32) -> bool {
-        self.flags.get() & flags != 0
+    pub(super) fn has(&self, flags: Flags) -> bool {
+        self.flags.get().intersects(flags)
     }
 
-    pub(super) fn set(&self, flags: u32) {
+    pub(super) fn set(&self, flags: Flags) {
         self.flags.set(self.flags.get() | flags);
     }
 
-    pub(super) fn clear(&self, flags: u32) {
-        self.flags.set(self.flags.get() & !flags);
+    pub(super) fn clear(&self, flags: Flags) {
+        self.flags.set(self.flags.get().difference(flags));
     }
 
     pub(super) fn set_reason(&self, reason: CloseReason) {
@@ -136,19 +136,19 @@ where
 
     /// What the handler's own wish to end is called.
     pub(super) fn own_reason(&self) -> CloseReason {
-        if self.has(flag::PEER_EOF) { CloseReason::PeerEof } else { CloseReason::ClosedByHandler }
+        if self.has(Flags::PEER_EOF) { CloseReason::PeerEof } else { CloseReason::ClosedByHandler }
     }
 
     /// Whether lines or a payload may be delivered now.
     #[inline]
     pub(super) fn accepts_input(&self) -> bool {
-        !self.has(flag::NO_INPUT)
+        !self.has(Flags::NO_INPUT)
     }
 
     /// Whether the next line may be delivered now.
     #[inline]
     pub(crate) fn accepts_lines(&self) -> bool {
-        !self.has(flag::NO_LINES)
+        !self.has(Flags::NO_LINES)
     }
 
     /// Writes `bytes` to the peer, behind everything written before. They are sent at the end of the turn; what the
@@ -168,7 +168,7 @@ where
         };
         outbox.push(bytes);
         if outbox.len() > self.worker.high() {
-            self.set(flag::ABOVE);
+            self.set(Flags::ABOVE_HIGH);
         }
     }
 
@@ -188,20 +188,20 @@ where
         };
         outbox.push_shared(bytes);
         if outbox.len() > self.worker.high() {
-            self.set(flag::ABOVE);
+            self.set(Flags::ABOVE_HIGH);
         }
     }
 
     #[cold]
     fn write_too_late(&self, len: usize) {
-        if !self.has(flag::DONE) {
+        if !self.has(Flags::DONE) {
             self.worker.slot(self.slot, |slot| slot.add_unsent(len));
         }
     }
 
     #[inline(never)]
     pub(super) fn borrow_outbox(&mut self) -> &mut Outbox {
-        self.set(flag::LOAN);
+        self.set(Flags::LOAN);
         self.outbox.insert(self.worker.lend_outbox())
     }
 
@@ -225,18 +225,18 @@ where
         if self.phase == Phase::Open {
             self.set_reason(reason);
             self.phase = Phase::Draining;
-            self.clear(flag::PAUSED | flag::THROTTLED | flag::CROWDED);
-            self.set(flag::AGAIN);
+            self.clear(Flags::PAUSED | Flags::THROTTLED | Flags::CROWDED);
+            self.set(Flags::AGAIN);
         }
     }
 
     /// The server drains: what the peer has sent until now is answered, and the goodbye follows.
     pub(super) fn drain_with_server(&mut self) {
         if self.phase == Phase::Open {
-            self.set(flag::LAST_READ);
+            self.set(Flags::LAST_READ);
         }
         if self.phase <= Phase::Draining {
-            self.set(flag::GOODBYE | flag::AGAIN);
+            self.set(Flags::GOODBYE | Flags::AGAIN);
         }
         self.drain_because(CloseReason::Drained);
     }
@@ -248,7 +248,7 @@ where
     /// Calling it twice changes nothing.
     pub fn half_close(&mut self) {
         if self.phase == Phase::Open {
-            self.set(flag::HALF_CLOSE | flag::AGAIN);
+            self.set(Flags::HALF_CLOSE | Flags::AGAIN);
         }
     }
 
@@ -261,16 +261,16 @@ where
     /// Stops reading and the delivery of lines, until [`resume`](Self::resume). Messages, futures and writes go on.
     pub fn pause(&mut self) {
         if self.phase == Phase::Open {
-            self.set(flag::PAUSED);
+            self.set(Flags::PAUSED);
         }
     }
 
     /// Undoes [`pause`](Self::pause).
     pub fn resume(&mut self) {
         // A future may say it whenever it is polled: that alone is no reason to be polled again.
-        if self.has(flag::PAUSED) {
-            self.clear(flag::PAUSED);
-            self.set(flag::AGAIN);
+        if self.has(Flags::PAUSED) {
+            self.clear(Flags::PAUSED);
+            self.set(Flags::AGAIN);
         }
     }
 
@@ -285,7 +285,7 @@ where
     pub fn set_framing(&mut self, framing: Framing) {
         if self.framing != framing {
             self.framing = framing;
-            self.set(flag::REFRAMED);
+            self.set(Flags::REFRAMED);
         }
     }
 
@@ -327,23 +327,23 @@ where
     /// }
     /// ```
     pub fn payload(&mut self, bytes: u64) {
-        if self.has(flag::DONE) || (bytes == 0 && !self.has(flag::PAYLOAD)) {
+        if self.has(Flags::DONE) || (bytes == 0 && !self.has(Flags::PAYLOAD)) {
             return;
         }
         self.worker.slot(self.slot, |slot| slot.set_payload(bytes));
         if bytes == 0 {
-            self.clear(flag::PAYLOAD);
+            self.clear(Flags::PAYLOAD);
         } else {
-            self.set(flag::PAYLOAD);
+            self.set(Flags::PAYLOAD);
         }
-        self.set(flag::REFRAMED);
+        self.set(Flags::REFRAMED);
     }
 
     /// How many bytes of a payload have yet to come, without the chunk that is being handled; 0 if none was asked for. In
     /// [`LineHandler::eof`](crate::LineHandler::eof) anything else says that the payload is not whole.
     #[must_use]
     pub fn payload_left(&self) -> u64 {
-        if self.has(flag::PAYLOAD) { self.worker.slot(self.slot, |slot| slot.payload()) } else { 0 }
+        if self.has(Flags::PAYLOAD) { self.worker.slot(self.slot, |slot| slot.payload()) } else { 0 }
     }
 
     /// Sets what becomes of bytes that its peer does not read, for this session instead of
@@ -356,7 +356,7 @@ where
     /// writes itself to the watermark.
     pub fn set_outbox_limit(&mut self, outbox_limit: OutboxLimit) -> Result<(), ConfigError> {
         outbox_limit.check(0)?;
-        if !self.has(flag::DONE) {
+        if !self.has(Flags::DONE) {
             self.worker.slot(self.slot, |slot| slot.set_outbox_limit(outbox_limit));
         }
         Ok(())
@@ -377,7 +377,7 @@ where
     /// ```
     pub fn set_rate(&mut self, limit: RateLimit) -> Result<(), ConfigError> {
         limit.check("rate of a session")?;
-        if !self.has(flag::DONE) {
+        if !self.has(Flags::DONE) {
             self.worker.set_rate(self.slot, limit);
         }
         Ok(())
@@ -386,14 +386,14 @@ where
     /// Has this session share the rate of `group` with its other members, besides its own; it leaves the group that it
     /// was in. It leaves this one when it ends.
     pub fn join_rate_group(&mut self, group: &RateGroup) {
-        if !self.has(flag::DONE) {
+        if !self.has(Flags::DONE) {
             self.worker.set_rate_group(self.slot, Some(group));
         }
     }
 
     /// Leaves its rate group, if it is in one.
     pub fn leave_rate_group(&mut self) {
-        if !self.has(flag::DONE) {
+        if !self.has(Flags::DONE) {
             self.worker.set_rate_group(self.slot, None);
         }
     }
@@ -419,8 +419,9 @@ where
     /// When workers of members do not keep up, this session is given no more lines until they do. What is said all the same, by
     /// a timer perhaps, is [lost](Room::lost) when a worker is owed more than 4 MiB.
     pub fn say(&mut self, room: &Room, bytes: impl Into<Bytes>) {
-        if !self.has(flag::DONE) && self.worker.say(self.slot, room, bytes.into().into()) && self.phase == Phase::Open {
-            self.set(flag::CROWDED);
+        if !self.has(Flags::DONE) && self.worker.say(self.slot, room, bytes.into().into()) && self.phase == Phase::Open
+        {
+            self.set(Flags::CROWDED);
         }
     }
 
@@ -462,7 +463,7 @@ where
     pub(super) fn receiver(&self) -> &AddressReceiver<A> {
         self.mailbox.get_or_init(|| {
             // The new receiver has to be polled once, or nobody is woken for a message.
-            self.set(flag::AGAIN);
+            self.set(Flags::AGAIN);
             channel(MAILBOX_CAPACITY).1
         })
     }
@@ -479,23 +480,23 @@ where
     /// Ends the session politely: [`Actor::stopping`] may veto; then no more lines, messages or futures, and what was
     /// written is flushed, followed by FIN and linger.
     fn stop(&mut self) {
-        if self.phase < Phase::Closing && !self.has(flag::STOP) {
-            self.set(flag::STOP | flag::AGAIN);
+        if self.phase < Phase::Closing && !self.has(Flags::STOP) {
+            self.set(Flags::STOP | Flags::AGAIN);
         }
     }
 
     /// Ends the session now: unsent bytes are dropped and counted, as by [`abort`](LineContext::abort).
     fn terminate(&mut self) {
-        if self.phase < Phase::Closed && !self.has(flag::ABORT) {
+        if self.phase < Phase::Closed && !self.has(Flags::ABORT) {
             self.set_reason(CloseReason::Aborted);
-            self.set(flag::ABORT | flag::AGAIN);
+            self.set(Flags::ABORT | Flags::AGAIN);
         }
     }
 
     fn state(&self) -> ActorState {
-        if self.phase == Phase::Closed || self.has(flag::ABORT) {
+        if self.phase == Phase::Closed || self.has(Flags::ABORT) {
             ActorState::Stopped
-        } else if self.phase > Phase::Draining || self.has(flag::STOP) {
+        } else if self.phase > Phase::Draining || self.has(Flags::STOP) {
             ActorState::Stopping
         } else {
             ActorState::Running
@@ -511,7 +512,7 @@ where
     where
         F: ActorFuture<A, Output = ()> + 'static,
     {
-        self.set(flag::AGAIN);
+        self.set(Flags::AGAIN);
         let extra = self.extra();
         extra.last_handle = extra.last_handle.next();
         let handle = extra.last_handle;
@@ -523,15 +524,15 @@ where
     where
         F: ActorFuture<A, Output = ()> + 'static,
     {
-        if !self.has(flag::WAITING) {
+        if !self.has(Flags::WAITING) {
             self.worker.set_deadline(self.slot, self.worker.limits().wait_timeout);
         }
-        self.set(flag::WAITING | flag::AGAIN);
+        self.set(Flags::WAITING | Flags::AGAIN);
         self.extra().waits.push(Box::pin(future));
     }
 
     fn waiting(&self) -> bool {
-        self.has(flag::WAITING) || self.state() != ActorState::Running
+        self.has(Flags::WAITING) || self.state() != ActorState::Running
     }
 
     /// Cancels a spawned future: it is not polled again, and dropped when user code is no longer running. Always `true`, as
@@ -543,7 +544,7 @@ where
             extra.cancelled.push(handle);
             // A future may cancel another whenever it is polled: that alone is no reason to be polled again.
             if !extra.items_are_out {
-                self.set(flag::AGAIN);
+                self.set(Flags::AGAIN);
             }
         }
         true

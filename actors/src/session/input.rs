@@ -18,7 +18,7 @@ use crate::{
     session::{
         handler::LineHandler,
         lines::{Line, Lines, Payload},
-        state::{Failure, Phase, Turn, flag},
+        state::{Failure, Flags, Phase, Turn},
         user_code::Session,
     },
 };
@@ -26,11 +26,11 @@ use crate::{
 impl<A: LineHandler> Session<A> {
     /// A new framing, or a payload, begins with what was not delivered before.
     pub(super) fn reframe(&mut self) {
-        if self.ctx.has(flag::REFRAMED) {
-            self.ctx.clear(flag::REFRAMED);
+        if self.ctx.has(Flags::REFRAMED) {
+            self.ctx.clear(Flags::REFRAMED);
             self.ctx.overrun = Overrun::None;
-            if !self.ctx.input.is_empty() && !self.ctx.has(flag::HELD) {
-                self.ctx.set(flag::HELD);
+            if !self.ctx.input.is_empty() && !self.ctx.has(Flags::UNDELIVERED_LINES) {
+                self.ctx.set(Flags::UNDELIVERED_LINES);
                 self.ctx.scanned = Reach::ALL.to_bits();
             }
         }
@@ -39,7 +39,7 @@ impl<A: LineHandler> Session<A> {
     /// One read, and what can be delivered of it. False if there was nothing to read.
     pub(super) fn read(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<bool, Failure> {
         let mut grant = Grant::own(SCRATCH_BYTES);
-        let is_last = self.ctx.has(flag::LAST_READ);
+        let is_last = self.ctx.has(Flags::LAST_READ);
         if self.ctx.worker.is_rated() && !is_last {
             grant = self.grant(Unit::Bytes, turn.counts.bytes_in, SCRATCH_BYTES, || SCRATCH_BYTES);
             if grant.amount == 0 {
@@ -50,8 +50,8 @@ impl<A: LineHandler> Session<A> {
         let at = if carried > CARRY_BYTES { 0 } else { carried };
         let mut scratch = self.ctx.worker.take_scratch();
         let mut buffer = ReadBuf::new(&mut scratch[at..at + grant.amount]);
-        let asks = self.ctx.has(flag::ASK | flag::LAST_READ);
-        self.ctx.clear(flag::ASK);
+        let asks = self.ctx.has(Flags::ASK_KERNEL | Flags::LAST_READ);
+        self.ctx.clear(Flags::ASK_KERNEL);
         let poll = match asks {
             true => self.ctx.transport.poll_read_now(cx, &mut buffer),
             false => self.ctx.transport.poll_read(cx, &mut buffer),
@@ -68,7 +68,7 @@ impl<A: LineHandler> Session<A> {
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
             Poll::Ready(Err(error)) => Err((Half::Read, error)),
             Poll::Ready(Ok(())) if count == 0 => {
-                self.ctx.set(flag::PEER_EOF);
+                self.ctx.set(Flags::PEER_EOF);
                 Ok(true)
             }
             Poll::Ready(Ok(())) => {
@@ -82,7 +82,7 @@ impl<A: LineHandler> Session<A> {
                 }
                 // A read ends before a byte that was sent as urgent, and the reactor takes a short one for the last.
                 if !asks && !self.ctx.input.is_empty() {
-                    self.ctx.set(flag::ASK);
+                    self.ctx.set(Flags::ASK_KERNEL);
                 }
                 turn.failure.take().map_or(Ok(true), Err)
             }
@@ -92,7 +92,7 @@ impl<A: LineHandler> Session<A> {
     }
 
     /// Delivers what was read behind room for the carried bytes; keeps what remains.
-    pub(super) fn deliver_scratch(
+    fn deliver_scratch(
         &mut self,
         scratch: &mut [u8],
         carried: usize,
@@ -121,7 +121,7 @@ impl<A: LineHandler> Session<A> {
         let mut input = mem::take(&mut self.ctx.input);
         let start = self.ctx.start as usize;
         let noted = mem::take(&mut self.ctx.scanned);
-        let (scanned, reach) = match self.ctx.has(flag::HELD) {
+        let (scanned, reach) = match self.ctx.has(Flags::UNDELIVERED_LINES) {
             true => (0, Reach::from_bits(noted)),
             false => (noted as usize, Reach::ALL),
         };
@@ -138,7 +138,7 @@ impl<A: LineHandler> Session<A> {
         } else if start > rest {
             input.drain(..start);
             self.ctx.start = 0;
-        } else if self.ctx.has(flag::HELD) {
+        } else if self.ctx.has(Flags::UNDELIVERED_LINES) {
             self.ctx.start = start as u32;
         } else {
             input.drain(..start);
@@ -148,8 +148,8 @@ impl<A: LineHandler> Session<A> {
     }
 
     /// Delivers lines from `buffer[..filled]`, of which the first `scanned` hold no delimiter, for as long as the handler
-    /// wants them. Returns how many bytes are done with, and leaves the flag `HELD` if whole lines may remain.
-    pub(super) fn deliver(
+    /// wants them. Returns how many bytes are done with, and leaves the flag `UNDELIVERED_LINES` if whole lines may remain.
+    fn deliver(
         &mut self,
         buffer: &mut [u8],
         filled: &mut usize,
@@ -158,24 +158,24 @@ impl<A: LineHandler> Session<A> {
         cx: &mut Context<'_>,
         turn: &mut Turn,
     ) -> usize {
-        self.ctx.clear(flag::HELD);
+        self.ctx.clear(Flags::UNDELIVERED_LINES);
         let mut done = 0;
         let mut reframed_at = 0;
         while done < *filled {
             if !self.ctx.accepts_input() || turn.failure.is_some() || turn.has_had_its_share {
-                self.ctx.set(flag::HELD);
+                self.ctx.set(Flags::UNDELIVERED_LINES);
                 break;
             }
-            if self.ctx.has(flag::REFRAMED) {
+            if self.ctx.has(Flags::REFRAMED) {
                 if done == reframed_at {
                     // It changes its mind and takes nothing: that may go on for ever, so others come in between.
-                    self.ctx.set(flag::HELD | flag::AGAIN);
+                    self.ctx.set(Flags::UNDELIVERED_LINES | Flags::AGAIN);
                     break;
                 }
                 self.reframe();
                 reframed_at = done;
             }
-            if self.ctx.has(flag::PAYLOAD) {
+            if self.ctx.has(Flags::PAYLOAD) {
                 done += self.offer_payload(&mut buffer[done..*filled], turn);
                 continue;
             }
@@ -189,9 +189,9 @@ impl<A: LineHandler> Session<A> {
                     self.ctx.overrun = Overrun::Inside;
                     self.guarded(|actor, ctx| actor.overlong(ctx));
                     // Unless the line is to be cut in another way.
-                    if framing.closes_at_overlong() && !self.ctx.has(flag::REFRAMED) {
+                    if framing.closes_at_overlong() && !self.ctx.has(Flags::REFRAMED) {
                         self.ctx.set_reason(CloseReason::Overlong);
-                        self.ctx.set(flag::CLOSE | flag::AGAIN);
+                        self.ctx.set(Flags::CLOSE | Flags::AGAIN);
                     }
                 }
                 Step::Block { end: shown } => {
@@ -264,7 +264,7 @@ impl<A: LineHandler> Session<A> {
                 }
             }
         }
-        if self.ctx.has(flag::HELD) {
+        if self.ctx.has(Flags::UNDELIVERED_LINES) {
             self.ctx.scanned = reach.to_bits();
         }
         done
@@ -272,21 +272,21 @@ impl<A: LineHandler> Session<A> {
 
     /// Whether lines have to be granted. What was read is not held back when the session ends.
     #[inline]
-    pub(super) fn is_line_rated(&self) -> bool {
+    fn is_line_rated(&self) -> bool {
         self.ctx.worker.is_rated() && self.ctx.phase == Phase::Open
     }
 
     /// What the session's rate allows now. With nothing left it is throttled, until a sweep has filled the bucket.
-    pub(super) fn grant(&self, unit: Unit, spent: u64, most: usize, wanted: impl FnOnce() -> usize) -> Grant {
+    fn grant(&self, unit: Unit, spent: u64, most: usize, wanted: impl FnOnce() -> usize) -> Grant {
         let grant = self.ctx.worker.grant(self.ctx.slot, unit, spent, most, wanted);
         if grant.amount == 0 {
-            self.ctx.set(flag::THROTTLED);
+            self.ctx.set(Flags::THROTTLED);
         }
         grant
     }
 
     /// Offers lines to the handler. Returns how many bytes it took.
-    pub(super) fn offer(&mut self, mut lines: Lines<'_>, cx: &mut Context<'_>, turn: &mut Turn) -> usize {
+    fn offer(&mut self, mut lines: Lines<'_>, cx: &mut Context<'_>, turn: &mut Turn) -> usize {
         self.guarded(|actor, ctx| actor.batch(&mut lines, ctx));
         let taken = lines.taken();
         turn.counts.delivered |= taken > 0;
@@ -298,14 +298,14 @@ impl<A: LineHandler> Session<A> {
     }
 
     /// Gives the handler the part of its payload that is there. Returns how many bytes that was.
-    pub(super) fn offer_payload(&mut self, bytes: &mut [u8], turn: &mut Turn) -> usize {
+    fn offer_payload(&mut self, bytes: &mut [u8], turn: &mut Turn) -> usize {
         let wanted = self.ctx.payload_left();
         let count = usize::try_from(wanted).unwrap_or(usize::MAX).min(bytes.len());
         let left = wanted - count as u64;
         // Before the handler sees it: it may ask for another.
         self.ctx.worker.slot(self.ctx.slot, |slot| slot.set_payload(left));
         if left == 0 {
-            self.ctx.clear(flag::PAYLOAD);
+            self.ctx.clear(Flags::PAYLOAD);
         }
         turn.counts.delivered = true;
         self.guarded(|actor, ctx| actor.payload(Payload::new(&mut bytes[..count], left), ctx));
@@ -313,15 +313,15 @@ impl<A: LineHandler> Session<A> {
     }
 
     /// A handler that takes nothing though nothing keeps it from doing so would be asked for ever.
-    pub(super) fn check_stall(&mut self, taken: usize) {
+    fn check_stall(&mut self, taken: usize) {
         if taken == 0 && self.ctx.accepts_lines() {
             self.ctx.set_reason(CloseReason::HandlerStalled);
-            self.ctx.set(flag::CLOSE | flag::AGAIN);
+            self.ctx.set(Flags::CLOSE | Flags::AGAIN);
         }
     }
 
     /// The peer's bytes have ended: the tail, if there is one, and the hook.
-    pub(super) fn say_eof(&mut self, turn: &mut Turn) {
+    pub(super) fn call_eof(&mut self, turn: &mut Turn) {
         if !self.ctx.input.is_empty() {
             let mut tail = mem::take(&mut self.ctx.input);
             let dropped = tail.len().saturating_sub(self.ctx.framing.longest_tail(self.ctx.overrun));
@@ -333,7 +333,7 @@ impl<A: LineHandler> Session<A> {
             // Its answer may have to be waited for.
             return;
         }
-        self.ctx.set(flag::EOF_SAID);
+        self.ctx.set(Flags::EOF_CALLED);
         self.guarded(|actor, ctx| actor.eof(ctx));
     }
 }

@@ -15,7 +15,12 @@ use crate::{
     control::admission::Place,
     framing::{Framing, Overrun},
     report::CloseReport,
-    session::{context::LineContext, handler::LineHandler, state::Phase, user_code::Session},
+    session::{
+        context::LineContext,
+        handler::LineHandler,
+        state::{Flags, Phase},
+        user_code::Session,
+    },
     wire::transport::Transport,
     worker::worker::Worker,
 };
@@ -70,7 +75,7 @@ impl<A: LineHandler> Session<A> {
                 start: 0,
                 scanned: 0,
                 slot: worker.open(connection, place),
-                flags: Cell::new(0),
+                flags: Cell::new(Flags::empty()),
                 framing,
                 phase: Phase::Open,
                 overrun: Overrun::None,

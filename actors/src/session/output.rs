@@ -12,7 +12,7 @@ use crate::{
     report::Half,
     session::{
         handler::LineHandler,
-        state::{Failure, Phase, Turn, flag},
+        state::{Failure, Flags, Phase, Turn},
         user_code::Session,
     },
     worker::clock::Standing,
@@ -22,7 +22,7 @@ impl<A: LineHandler> Session<A> {
     /// Sends an answer from where it is, before whatever was written after it.
     pub(super) fn write_through(&mut self, mut answer: &[u8], cx: &mut Context<'_>, turn: &mut Turn) {
         // After an abort or our FIN nothing more is sent.
-        while !answer.is_empty() && !self.ctx.has(flag::ABORT | flag::FIN_SENT) {
+        while !answer.is_empty() && !self.ctx.has(Flags::ABORT | Flags::FIN_SENT) {
             match self.ctx.transport.poll_write(cx, answer) {
                 Poll::Ready(Ok(0)) => {
                     turn.failure = Some((Half::Write, io::ErrorKind::WriteZero.into()));
@@ -30,7 +30,7 @@ impl<A: LineHandler> Session<A> {
                 }
                 Poll::Ready(Ok(count)) => {
                     turn.counts.bytes_out += count as u64;
-                    self.ctx.set(flag::UNFLUSHED);
+                    self.ctx.set(Flags::UNFLUSHED);
                     answer = &answer[count..];
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -39,7 +39,7 @@ impl<A: LineHandler> Session<A> {
                     break;
                 }
                 Poll::Pending => {
-                    self.ctx.set(flag::REFUSED);
+                    self.ctx.set(Flags::WRITE_REFUSED);
                     break;
                 }
             }
@@ -52,14 +52,14 @@ impl<A: LineHandler> Session<A> {
             };
             outbox.push_front(answer);
             if outbox.len() > self.ctx.worker.high() {
-                self.ctx.set(flag::ABOVE);
+                self.ctx.set(Flags::ABOVE_HIGH);
             }
         }
     }
 
     /// Sends what the kernel takes of the outbox.
     pub(super) fn flush(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<(), Failure> {
-        if self.ctx.has(flag::FIN_SENT) {
+        if self.ctx.has(Flags::FIN_SENT) {
             self.discard_outbox();
         }
         if let Some(outbox) = &mut self.ctx.outbox {
@@ -69,36 +69,36 @@ impl<A: LineHandler> Session<A> {
                     Poll::Ready(Ok(count)) => {
                         turn.counts.bytes_out += count as u64;
                         outbox.advance(count);
-                        self.ctx.flags.set(self.ctx.flags.get() | flag::UNFLUSHED);
+                        self.ctx.flags.set(self.ctx.flags.get() | Flags::UNFLUSHED);
                     }
                     Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                     Poll::Ready(Err(error)) => return Err((Half::Write, error)),
                     Poll::Pending => {
-                        self.ctx.flags.set(self.ctx.flags.get() | flag::REFUSED);
+                        self.ctx.flags.set(self.ctx.flags.get() | Flags::WRITE_REFUSED);
                         break;
                     }
                 }
             }
-            if outbox.len() <= self.ctx.worker.low() && self.ctx.has(flag::ABOVE) {
-                self.ctx.clear(flag::ABOVE);
+            if outbox.len() <= self.ctx.worker.low() && self.ctx.has(Flags::ABOVE_HIGH) {
+                self.ctx.clear(Flags::ABOVE_HIGH);
                 if self.ctx.extra.is_some() {
                     // A future of the actor's may have waited for that.
-                    self.ctx.set(flag::AGAIN);
+                    self.ctx.set(Flags::AGAIN);
                 }
             }
         }
-        if self.ctx.has(flag::UNFLUSHED)
+        if self.ctx.has(Flags::UNFLUSHED)
             && let Poll::Ready(result) = self.ctx.transport.poll_flush(cx)
         {
             result.map_err(|error| (Half::Write, error))?;
-            self.ctx.clear(flag::UNFLUSHED);
+            self.ctx.clear(Flags::UNFLUSHED);
         }
         Ok(())
     }
 
     /// What was written after our FIN.
     #[cold]
-    pub(super) fn discard_outbox(&mut self) {
+    fn discard_outbox(&mut self) {
         let unsent = self.ctx.outbox_len();
         if let Some(outbox) = self.ctx.outbox.as_mut().filter(|_| unsent > 0) {
             while outbox.len() > 0 {
@@ -112,10 +112,10 @@ impl<A: LineHandler> Session<A> {
     /// Sends the FIN of a session that goes on reading, once nothing is left to be written.
     #[cold]
     pub(super) fn half_close(&mut self, cx: &mut Context<'_>) {
-        const NOT_YET: u32 = flag::WAITING | flag::AGAIN | flag::UNFLUSHED | flag::FIN_SENT;
+        const NOT_YET: Flags = Flags::WAITING.union(Flags::AGAIN).union(Flags::UNFLUSHED).union(Flags::FIN_SENT);
         // An error is that of the socket: the next read says it again.
         if self.ctx.outbox_len() == 0 && !self.ctx.has(NOT_YET) && self.ctx.transport.poll_shutdown(cx).is_ready() {
-            self.ctx.set(flag::FIN_SENT);
+            self.ctx.set(Flags::FIN_SENT);
         }
     }
 
@@ -138,9 +138,9 @@ impl<A: LineHandler> Session<A> {
     pub(super) fn end_turn(&mut self, turn: &Turn) {
         let ctx = &mut self.ctx;
         let outbox_len = ctx.outbox_len();
-        if ctx.has(flag::LOAN) {
+        if ctx.has(Flags::LOAN) {
             if let Some(mut loan) = ctx.outbox.take() {
-                ctx.clear(flag::LOAN);
+                ctx.clear(Flags::LOAN);
                 if outbox_len > 0 {
                     ctx.outbox = Some(loan.take_fitted());
                 }
@@ -152,16 +152,21 @@ impl<A: LineHandler> Session<A> {
         let is_closing = match ctx.phase {
             Phase::Closing => true,
             // What the kernel holds may be much, and is nobody's after the close.
-            Phase::Lingering => ctx.has(flag::REFUSED),
+            Phase::Lingering => ctx.has(Flags::WRITE_REFUSED),
             _ => false,
         };
-        let held =
-            flag::WAITING | flag::PAUSED | flag::ABOVE | flag::HELD | flag::EOF_SAID | flag::THROTTLED | flag::CROWDED;
+        const STILL: Flags = Flags::WAITING
+            .union(Flags::PAUSED)
+            .union(Flags::ABOVE_HIGH)
+            .union(Flags::UNDELIVERED_LINES)
+            .union(Flags::EOF_CALLED)
+            .union(Flags::THROTTLED)
+            .union(Flags::CROWDED);
         let standing = Standing::default()
             .with(Standing::OPEN, ctx.phase == Phase::Open)
-            .with(Standing::PARTIAL, !ctx.input.is_empty() || ctx.has(flag::PAYLOAD))
-            .with(Standing::WRITING, outbox_len > 0 || ctx.has(flag::UNFLUSHED) || is_closing)
-            .with(Standing::STILL, ctx.has(held))
+            .with(Standing::PARTIAL, !ctx.input.is_empty() || ctx.has(Flags::PAYLOAD))
+            .with(Standing::WRITING, outbox_len > 0 || ctx.has(Flags::UNFLUSHED) || is_closing)
+            .with(Standing::STILL, ctx.has(STILL))
             .with(Standing::READING, turn.has_read_enough);
         let memory = ctx.outbox.as_ref().map_or(0, |outbox| outbox.memory()) + ctx.input.capacity();
         ctx.worker.end_turn(ctx.slot, &turn.counts, outbox_len, memory, standing);

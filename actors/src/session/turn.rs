@@ -18,7 +18,7 @@ use crate::{
     report::CloseReason,
     session::{
         handler::LineHandler,
-        state::{Failure, Phase, Turn, flag},
+        state::{Failure, Flags, Phase, Turn},
         user_code::Session,
     },
     worker::command::{Command, Commands},
@@ -31,25 +31,25 @@ impl<A: LineHandler> Session<A> {
         let mut rounds = ROUNDS_PER_TURN;
         let commands = self.ctx.worker.take_commands(self.ctx.slot);
         if !commands.is_empty() {
-            self.obey(commands);
+            self.apply(commands);
         }
-        if self.ctx.has(flag::CROWDED) && !self.ctx.worker.is_crowded(self.ctx.slot) {
-            self.ctx.clear(flag::CROWDED);
+        if self.ctx.has(Flags::CROWDED) && !self.ctx.worker.is_crowded(self.ctx.slot) {
+            self.ctx.clear(Flags::CROWDED);
         }
-        if !self.ctx.has(flag::STARTED) {
-            self.ctx.set(flag::STARTED);
+        if !self.ctx.has(Flags::STARTED) {
+            self.ctx.set(Flags::STARTED);
             // A task's waker is the same in each of its turns.
             self.ctx.worker.slot(self.ctx.slot, |slot| slot.set_waker(cx.waker()));
             if self.ctx.worker.is_draining() {
                 self.ctx.drain_with_server();
             }
-            if self.guarded(|actor, ctx| actor.started(ctx)).is_some() && !self.ctx.has(flag::ABORT) {
+            if self.guarded(|actor, ctx| actor.started(ctx)).is_some() && !self.ctx.has(Flags::ABORT) {
                 self.guarded(|actor, ctx| actor.opened(ctx));
             }
         }
         loop {
-            self.ctx.clear(flag::AGAIN);
-            if self.ctx.has(flag::ABORT) {
+            self.ctx.clear(Flags::AGAIN);
+            if self.ctx.has(Flags::ABORT) {
                 return self.finish(true, turn);
             }
             if self.ctx.phase < Phase::Closing {
@@ -58,12 +58,12 @@ impl<A: LineHandler> Session<A> {
                 self.poll_items(cx);
                 self.consider_stop();
             }
-            if self.ctx.has(flag::ABORT) {
+            if self.ctx.has(Flags::ABORT) {
                 continue;
             }
-            if rounds == 0 && self.ctx.has(flag::AGAIN) {
+            if rounds == 0 && self.ctx.has(Flags::AGAIN) {
                 // The socket gets its share of this turn, and a session that has to close closes.
-                self.ctx.clear(flag::AGAIN);
+                self.ctx.clear(Flags::AGAIN);
                 turn.give_way = true;
             }
             let result = match self.ctx.phase {
@@ -75,30 +75,32 @@ impl<A: LineHandler> Session<A> {
                 self.ctx.set_reason(CloseReason::from_io(half, &error));
                 return self.finish(false, turn);
             }
-            if self.ctx.has(flag::AGAIN) {
-                if rounds > 0 || self.ctx.has(flag::ABORT) {
+            if self.ctx.has(Flags::AGAIN) {
+                if rounds > 0 || self.ctx.has(Flags::ABORT) {
                     rounds = rounds.saturating_sub(1);
                     continue;
                 }
                 turn.give_way = true;
             }
-            if self.ctx.phase == Phase::Open && self.ctx.has(flag::HALF_CLOSE) && messages > 0 {
+            if self.ctx.phase == Phase::Open && self.ctx.has(Flags::HALF_CLOSE) && messages > 0 {
                 self.half_close(cx);
             }
-            if self.ctx.has(flag::LAST_READ) && turn.counts.bytes_in > 0 && !self.ctx.has(flag::PEER_EOF) {
+            if self.ctx.has(Flags::LAST_READ) && turn.counts.bytes_in > 0 && !self.ctx.has(Flags::PEER_EOF) {
                 // Something holds the session back behind its last read. What comes meanwhile comes too late, or a peer that
                 // sends on would be read after each wait; an end that is there already counts.
                 let ends = self.ctx.transport.is_at_eof();
-                if ends { self.ctx.set(flag::PEER_EOF) } else { self.ctx.clear(flag::LAST_READ) }
+                if ends { self.ctx.set(Flags::PEER_EOF) } else { self.ctx.clear(Flags::LAST_READ) }
             }
-            if self.ctx.phase == Phase::Draining && !self.ctx.has(flag::HELD | flag::WAITING | flag::LAST_READ) {
+            if self.ctx.phase == Phase::Draining
+                && !self.ctx.has(Flags::UNDELIVERED_LINES | Flags::WAITING | Flags::LAST_READ)
+            {
                 self.begin_close();
                 continue;
             }
-            if self.ctx.phase == Phase::Closing && self.ctx.outbox_len() == 0 && !self.ctx.has(flag::UNFLUSHED) {
+            if self.ctx.phase == Phase::Closing && self.ctx.outbox_len() == 0 && !self.ctx.has(Flags::UNFLUSHED) {
                 let is_owed_nothing = self.has_written_nothing(&turn) || self.is_acknowledged();
                 // The peer's EOF was read, so nothing of its bytes is left that could turn our close into a reset.
-                if self.ctx.has(flag::PEER_EOF) && is_owed_nothing && self.ctx.transport.closes_when_dropped() {
+                if self.ctx.has(Flags::PEER_EOF) && is_owed_nothing && self.ctx.transport.closes_when_dropped() {
                     return self.finish(false, turn);
                 }
                 match self.ctx.transport.poll_shutdown(cx) {
@@ -119,7 +121,7 @@ impl<A: LineHandler> Session<A> {
             }
             break;
         }
-        if self.ctx.has(flag::ABOVE) && self.is_overfull() {
+        if self.ctx.has(Flags::ABOVE_HIGH) && self.is_overfull() {
             self.overflow();
             return self.finish(true, turn);
         }
@@ -132,29 +134,29 @@ impl<A: LineHandler> Session<A> {
         Poll::Pending
     }
 
-    fn obey(&mut self, commands: Commands) {
+    fn apply(&mut self, commands: Commands) {
         if commands.has(Command::Abort) {
             self.ctx.terminate();
         }
         if commands.has(Command::Push) {
             // Before any end that came with it: a goodbye is written by a session that may then close.
             for push in self.ctx.worker.slot(self.ctx.slot, |slot| slot.take_pushed()) {
-                self.tell_missed(push.missed);
+                self.call_missed(push.missed);
                 self.ctx.write_shared(push.bytes);
             }
         }
         if commands.has(Command::Refill) {
-            self.ctx.clear(flag::THROTTLED);
+            self.ctx.clear(Flags::THROTTLED);
         }
         if commands.has(Command::Overflow) {
             self.overflow();
         }
         if commands.has(Command::Evict) {
             self.ctx.set_reason(CloseReason::Evicted);
-            self.ctx.set(flag::ABORT);
+            self.ctx.set(Flags::ABORT);
         }
         if commands.has(Command::Look) {
-            self.ctx.set(flag::ASK);
+            self.ctx.set(Flags::ASK_KERNEL);
         }
         if commands.has(Command::Probe)
             && let Some(queue) = self.ctx.transport.send_queue()
@@ -167,7 +169,7 @@ impl<A: LineHandler> Session<A> {
                 slot.reason = slot.reason.filter(|reason| *reason != CloseReason::PeerEof);
                 slot.set_reason(CloseReason::WriteStalled);
             });
-            self.ctx.set(flag::ABORT);
+            self.ctx.set(Flags::ABORT);
         }
         for (command, reason) in [
             (Command::Kick, CloseReason::Kicked),
@@ -188,10 +190,10 @@ impl<A: LineHandler> Session<A> {
         }
         if commands.has(Command::Deadline) {
             if self.ctx.phase == Phase::Lingering {
-                self.ctx.set(flag::LINGERED);
-            } else if self.ctx.has(flag::WAITING) {
+                self.ctx.set(Flags::LINGERED);
+            } else if self.ctx.has(Flags::WAITING) {
                 self.ctx.set_reason(CloseReason::WaitTimeout);
-                self.ctx.set(flag::CLOSE);
+                self.ctx.set(Flags::CLOSE);
             }
         }
     }
@@ -199,15 +201,15 @@ impl<A: LineHandler> Session<A> {
     /// Writes, delivers and reads, until the peer, the handler or fairness says stop.
     fn exchange(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<(), Failure> {
         loop {
-            if self.ctx.has(flag::ABORT) {
+            if self.ctx.has(Flags::ABORT) {
                 return Ok(());
             }
             self.flush(cx, turn)?;
             self.reframe();
-            if self.ctx.has(flag::INTERRUPT) {
+            if self.ctx.has(Flags::INTERRUPT) {
                 return Ok(());
             }
-            if self.ctx.has(flag::HELD) {
+            if self.ctx.has(Flags::UNDELIVERED_LINES) {
                 if !self.ctx.accepts_input() {
                     return Ok(());
                 }
@@ -219,26 +221,26 @@ impl<A: LineHandler> Session<A> {
                 turn.failure.take().map_or(Ok(()), Err)?;
                 continue;
             }
-            let reads = self.ctx.phase == Phase::Open || self.ctx.has(flag::LAST_READ);
+            let reads = self.ctx.phase == Phase::Open || self.ctx.has(Flags::LAST_READ);
             if !reads || !self.ctx.accepts_input() {
                 return Ok(());
             }
-            if self.ctx.has(flag::EOF_SAID) {
-                self.ctx.clear(flag::LAST_READ);
+            if self.ctx.has(Flags::EOF_CALLED) {
+                self.ctx.clear(Flags::LAST_READ);
                 return Ok(());
             }
-            if self.ctx.has(flag::PEER_EOF) {
-                self.say_eof(turn);
+            if self.ctx.has(Flags::PEER_EOF) {
+                self.call_eof(turn);
                 continue;
             }
             if turn.has_read_enough {
                 // In a drain that was the last.
-                turn.give_way = !self.ctx.has(flag::LAST_READ);
-                self.ctx.clear(flag::LAST_READ);
+                turn.give_way = !self.ctx.has(Flags::LAST_READ);
+                self.ctx.clear(Flags::LAST_READ);
                 return Ok(());
             }
             if !self.read(cx, turn)? {
-                self.ctx.clear(flag::LAST_READ);
+                self.ctx.clear(Flags::LAST_READ);
                 return Ok(());
             }
         }
@@ -257,13 +259,13 @@ impl<A: LineHandler> Future for Session<A> {
 /// the report.
 impl<A: LineHandler> Drop for Session<A> {
     fn drop(&mut self) {
-        if self.ctx.has(flag::DONE) {
+        if self.ctx.has(Flags::DONE) {
             return;
         }
         let is_unmade = self.actor.is_none() && std::thread::panicking();
         self.ctx.set_reason(if is_unmade { CloseReason::HandlerPanicked } else { CloseReason::WorkerStopped });
         // What the kernel holds may still arrive: nobody is left who would need the place.
-        self.ctx.clear(flag::REFUSED);
+        self.ctx.clear(Flags::WRITE_REFUSED);
         let mut turn = Turn::default();
         self.begin_close();
         if let Some(outbox) = &mut self.ctx.outbox {

@@ -20,7 +20,7 @@ use crate::{
     session::{
         context::{Extra, LineContext},
         handler::LineHandler,
-        state::{Phase, Turn, flag},
+        state::{Flags, Phase, Turn},
     },
 };
 
@@ -55,10 +55,10 @@ impl<A: LineHandler> Session<A> {
     }
 
     #[cold]
-    pub(super) fn panicked(&mut self, payload: &(dyn Any + Send)) {
+    fn panicked(&mut self, payload: &(dyn Any + Send)) {
         let text = panic_text(payload);
-        let first = !self.ctx.has(flag::PANICKED);
-        self.ctx.set(flag::PANICKED | flag::CLOSE | flag::AGAIN);
+        let first = !self.ctx.has(Flags::PANICKED);
+        self.ctx.set(Flags::PANICKED | Flags::CLOSE | Flags::AGAIN);
         let (id, peer) = self.ctx.worker.slot(self.ctx.slot, |slot| {
             // It was not what ended the session, perhaps, but it is what somebody has to look into.
             slot.reason = Some(CloseReason::HandlerPanicked);
@@ -73,9 +73,9 @@ impl<A: LineHandler> Session<A> {
     }
 
     pub(super) fn poll_waits(&mut self, cx: &mut Context<'_>) {
-        while self.ctx.has(flag::WAITING) && !self.ctx.has(flag::STOP | flag::ABORT | flag::CLOSE) {
+        while self.ctx.has(Flags::WAITING) && !self.ctx.has(Flags::STOP | Flags::ABORT | Flags::CLOSE) {
             let Some(mut newest) = self.ctx.extra().waits.pop() else {
-                self.ctx.clear(flag::WAITING);
+                self.ctx.clear(Flags::WAITING);
                 self.ctx.worker.slot(self.ctx.slot, |slot| slot.clear_deadline());
                 break;
             };
@@ -92,7 +92,7 @@ impl<A: LineHandler> Session<A> {
     }
 
     pub(super) fn poll_messages(&mut self, cx: &mut Context<'_>, budget: &mut u32, turn: &mut Turn) {
-        while !self.ctx.has(flag::WAITING | flag::STOP | flag::ABORT | flag::CLOSE) {
+        while !self.ctx.has(Flags::WAITING | Flags::STOP | Flags::ABORT | Flags::CLOSE) {
             let Some(mailbox) = self.ctx.mailbox.get_mut() else { return };
             if *budget == 0 {
                 turn.give_way = true;
@@ -106,7 +106,7 @@ impl<A: LineHandler> Session<A> {
     }
 
     pub(super) fn poll_items(&mut self, cx: &mut Context<'_>) {
-        const NOT_NOW: u32 = flag::WAITING | flag::STOP | flag::ABORT | flag::CLOSE;
+        const NOT_NOW: Flags = Flags::WAITING.union(Flags::STOP).union(Flags::ABORT).union(Flags::CLOSE);
         let Some(extra) = &mut self.ctx.extra else { return };
         if extra.items.is_empty() || self.ctx.has(NOT_NOW) {
             return;
@@ -173,21 +173,21 @@ impl<A: LineHandler> Session<A> {
     }
 
     /// `stopping()`, where its answer does not count.
-    pub(super) fn say_stopping(&mut self) {
-        if self.ctx.has(flag::STARTED) && !self.ctx.has(flag::STOPPING_SAID | flag::PANICKED) {
+    pub(super) fn call_stopping(&mut self) {
+        if self.ctx.has(Flags::STARTED) && !self.ctx.has(Flags::STOPPING_CALLED | Flags::PANICKED) {
             // `state()` says so meanwhile.
-            self.ctx.set(flag::STOPPING_SAID | flag::STOP);
+            self.ctx.set(Flags::STOPPING_CALLED | Flags::STOP);
             self.guarded(|actor, ctx| actor.stopping(ctx));
         }
     }
 
     /// Has the actor know how many messages are missing before the next.
     #[inline]
-    pub(super) fn tell_missed(&mut self, messages: u64) {
-        if messages == 0 || self.ctx.phase >= Phase::Closing || self.ctx.has(flag::PANICKED | flag::ABORT) {
+    pub(super) fn call_missed(&mut self, messages: u64) {
+        if messages == 0 || self.ctx.phase >= Phase::Closing || self.ctx.has(Flags::PANICKED | Flags::ABORT) {
             return;
         }
-        if self.ctx.has(flag::STARTED) {
+        if self.ctx.has(Flags::STARTED) {
             self.guarded(|actor, ctx| actor.missed(messages, ctx));
         } else {
             // No hook comes before `started`.
