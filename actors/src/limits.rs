@@ -554,7 +554,7 @@ impl LimitsBuilder {
     /// Checks the limits.
     ///
     /// # Errors
-    /// A [`ConfigError`] that names the first limit which cannot be meant.
+    /// A [`ConfigError`] that names the first limit that is invalid.
     pub fn build(self) -> Result<Limits, ConfigError> {
         let Limits { admission, session, memory_budget } = &self.limits;
         let Watermarks { low, high } = session.outbox;
