@@ -8,8 +8,8 @@ use std::{
     cell::RefCell,
     future::Future,
     io::{self, Write},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    os::fd::{AsFd, OwnedFd},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsFd,
     pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -20,9 +20,8 @@ use std::{
 use actix::{
     Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, dev::channel::channel, fut::ActorFuture,
 };
-use rustix::{io::Errno, net::SocketFlags};
+use rustix::io::Errno;
 use tokio::{
-    io::Interest,
     sync::{mpsc, oneshot, watch},
     time::{Instant, Sleep},
 };
@@ -34,24 +33,18 @@ use crate::{
         control::{Closing, Control, Finished, OpenListener},
         orders::{Admitted, Batch, Order, WorkerHandle},
     },
-    limits::{MAILBOX_CAPACITY, SCRATCH_BYTES},
+    limits::MAILBOX_CAPACITY,
+    listen::{
+        refusal::close_refused,
+        shortage::{FIRST_BACK_OFF, Shortage},
+        socket::{ACCEPTS_PER_TURN, ListeningSocket, is_of_connection, is_shortage},
+    },
     log_limit::{Events, LogLimit},
 };
-
-/// Connections accepted before the sessions of the same arbiter get a turn.
-const ACCEPTS_PER_TURN: usize = 64;
-/// How long no accept is tried after one failed for want of descriptors or memory; doubled up to the most.
-const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
 
 /// Within this time an acceptor may fail so often; once more, and the server ends: its service manager knows better.
 const FAILURES_WITHIN: Duration = Duration::from_secs(60);
 const MOST_FAILURES: usize = 5;
-/// How long a refused connection has to take its line and close.
-const REFUSAL_TIME: Duration = Duration::from_secs(1);
-/// How many bytes of a refused connection are read and discarded before it is reset: what a peer sends before it reads
-/// fits, and one that sends on costs a single read of a session's.
-const REFUSAL_BYTES: usize = 64 * 1024;
 
 /// Starts a session on the arbiter that it is called on.
 pub(crate) type StartHere = Rc<dyn Fn(Admitted)>;
@@ -69,7 +62,7 @@ pub(crate) struct Acceptor {
     pub(crate) workers: Vec<WorkerHandle>,
     /// Set where the only worker shares our arbiter: then no message and no thread is in between.
     pub(crate) start_here: Option<StartHere>,
-    pub(crate) listener: Option<Listener>,
+    pub(crate) listener: Option<ListeningSocket>,
     pub(crate) shortage: Shortage,
     pub(crate) is_paused: bool,
     /// A connection that has a place, and waits for the accept rate.
@@ -100,20 +93,6 @@ pub(crate) struct Logs {
     lost: LogLimit,
 }
 
-/// What a listener does without descriptors or memory.
-#[derive(Debug, Default)]
-pub(crate) struct Shortage {
-    /// Given up for a moment, it is the descriptor with which a connection that cannot be served is at least closed.
-    reserve: Option<OwnedFd>,
-    back_off: Option<Pin<Box<Sleep>>>,
-    since: Option<Instant>,
-    /// Connections closed unserved since the last shortage that was logged.
-    shed: u64,
-    /// It was logged, so its end is.
-    is_logged: bool,
-    delay: Duration,
-}
-
 impl Actor for Acceptor {
     type Context = Context<Self>;
 
@@ -123,7 +102,7 @@ impl Actor for Acceptor {
             return ctx.stop();
         };
         self.shortage.reserve = socket.as_fd().try_clone_to_owned().ok();
-        match Listener::new(socket) {
+        match ListeningSocket::new(socket) {
             Ok(listener) => {
                 self.listener = Some(listener);
                 log::info!("listening on {}", self.address);
@@ -376,7 +355,7 @@ impl Acceptor {
             self.admit(stream, peer, place);
             return true;
         }
-        match self.listener.as_ref().map(Listener::accept_now) {
+        match self.listener.as_ref().map(ListeningSocket::accept_now) {
             Some(Ok((stream, peer))) => match self.control.admission.ticket_at_once() {
                 Ok(place) => self.admit(stream, peer, place),
                 Err(reason) => self.refuse(stream, peer, self.control.admission.try_refusal(), reason),
@@ -482,129 +461,6 @@ impl Acceptor {
     }
 }
 
-/// What accept(2) lists as an error of the connection, not of the listener: the next one may be fine.
-fn is_of_connection(error: Errno) -> bool {
-    matches!(
-        error,
-        Errno::INTR
-            | Errno::CONNABORTED
-            | Errno::PROTO
-            | Errno::PERM
-            | Errno::NETDOWN
-            | Errno::NOPROTOOPT
-            | Errno::HOSTDOWN
-            | Errno::HOSTUNREACH
-            | Errno::OPNOTSUPP
-            | Errno::NETUNREACH
-            | Errno::TIMEDOUT
-    )
-}
-
-fn is_shortage(error: Errno) -> bool {
-    matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
-}
-
-/// Sends a FIN behind the refuse line and reads until the peer closes too: closing at once could destroy the line on its
-/// way. A peer that sends on, or stays, is reset.
-async fn close_refused(stream: TcpStream, scratch: &RefCell<Vec<u8>>) -> io::Result<()> {
-    stream.shutdown(Shutdown::Write)?;
-    let stream = tokio::net::TcpStream::from_std(stream)?;
-    let read = tokio::time::timeout(REFUSAL_TIME, read_refused(&stream, scratch));
-    if !matches!(read.await, Ok(Ok(true))) {
-        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-    }
-    Ok(())
-}
-
-/// Reads what a refused peer sends and discards it; false if that is too much.
-async fn read_refused(stream: &tokio::net::TcpStream, scratch: &RefCell<Vec<u8>>) -> io::Result<bool> {
-    let mut left = REFUSAL_BYTES;
-    while left > 0 {
-        stream.readable().await?;
-        let read = {
-            let mut scratch = scratch.borrow_mut();
-            scratch.resize(SCRATCH_BYTES, 0);
-            stream.try_read(&mut scratch[..left.min(SCRATCH_BYTES)])
-        };
-        match read {
-            Ok(0) => return Ok(true),
-            Ok(count) => left -= count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(false)
-}
-
-impl Shortage {
-    /// An accept has failed; returns what is to be logged: that a shortage has begun, with the number of those not logged.
-    fn begin(&mut self, log: &LogLimit) -> Option<Events> {
-        if self.since.is_none() {
-            self.since = Some(Instant::now());
-            self.is_logged = false;
-            self.delay = FIRST_BACK_OFF;
-            log.count();
-        } else {
-            self.delay = (self.delay * 2).min(LONGEST_BACK_OFF);
-        }
-        self.back_off = Some(Box::pin(tokio::time::sleep(self.delay)));
-        // One that came too soon after another is logged if it lasts.
-        let events = if self.is_logged { None } else { log.due() };
-        self.is_logged |= events.is_some();
-        events
-    }
-
-    /// Closes connections that cannot be served: better than to leave their peers waiting for an answer.
-    fn shed(&mut self, listener: &Listener) {
-        self.reserve = None;
-        let mut shed = 0;
-        while shed < ACCEPTS_PER_TURN as u64 && listener.accept().is_ok() {
-            shed += 1;
-        }
-        self.reserve = listener.0.as_fd().try_clone_to_owned().ok();
-        self.shed += shed;
-    }
-
-    /// An accept has not failed; returns how long a shortage has lasted that is to be logged, and how many connections were
-    /// closed since one was.
-    fn is_over(&mut self) -> Option<(Duration, u64)> {
-        let since = self.since.take().filter(|_| self.is_logged)?;
-        Some((since.elapsed(), std::mem::take(&mut self.shed)))
-    }
-}
-
-/// A listening socket whose readiness the reactor knows.
-///
-/// tokio's own listener would register each connection with this reactor; its `AsyncFd` cannot be made of a descriptor
-/// without `unsafe`. Its `TcpStream` can, and asks no more of it than to be a socket.
-#[derive(Debug)]
-pub(crate) struct Listener(tokio::net::TcpStream);
-
-impl Listener {
-    fn new(socket: TcpListener) -> io::Result<Self> {
-        tokio::net::TcpStream::from_std(TcpStream::from(OwnedFd::from(socket))).map(Self)
-    }
-
-    fn poll_ready(&self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_read_ready(cx)
-    }
-
-    fn accept(&self) -> Result<(TcpStream, Option<SocketAddr>), Errno> {
-        // Not yet ready is said without a number.
-        self.0
-            .try_io(Interest::READABLE, || Ok(self.accept_now()?))
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))
-    }
-
-    /// The same, whatever the reactor knows. One system call: the socket comes non-blocking, and with the listener's
-    /// options.
-    fn accept_now(&self) -> Result<(TcpStream, Option<SocketAddr>), Errno> {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let (socket, peer) = rustix::net::acceptfrom_with(&self.0, flags)?;
-        Ok((TcpStream::from(socket), peer.and_then(|peer| SocketAddr::try_from(peer).ok())))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -613,6 +469,7 @@ mod tests {
         server::{builder::LineServer, handle::ServerHandle},
         session::{context::LineContext, handler::LineHandler, lines::Line},
     };
+    use std::net::Shutdown;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// A server whose acceptor has just failed and was not replaced yet, on a paused clock.
@@ -700,27 +557,5 @@ mod tests {
         peer.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"uryyb\n");
         server.abort().await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_shortage_that_comes_and_goes_is_logged_once_with_how_often() {
-        let (mut shortage, log) = (Shortage::default(), LogLimit::default());
-        let mut flap = || {
-            let begin = shortage.begin(&log);
-            shortage.shed += 3;
-            (begin, shortage.is_over())
-        };
-        assert_eq!(flap(), (Some(Events(1)), Some((Duration::ZERO, 3))));
-        for _ in 0..99 {
-            assert_eq!(flap(), (None, None));
-        }
-        tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(flap(), (Some(Events(100)), Some((Duration::ZERO, 300))));
-        // One that stays is logged in the end, and so is its end.
-        assert_eq!(shortage.begin(&log), None);
-        tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(shortage.begin(&log), Some(Events(1)));
-        assert_eq!(shortage.begin(&log), None);
-        assert_eq!(shortage.is_over(), Some((Duration::from_secs(10), 0)));
     }
 }

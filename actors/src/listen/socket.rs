@@ -1,0 +1,75 @@
+//! The listening socket: accept4(2), its readiness, and what its errors mean.
+//!
+//! Not here: what is done about an error (`acceptor`, `shortage`).
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsFd, OwnedFd},
+    task::{Context, Poll},
+};
+
+use rustix::{io::Errno, net::SocketFlags};
+use tokio::io::Interest;
+
+/// Connections accepted before the sessions of the same arbiter get a turn.
+pub(crate) const ACCEPTS_PER_TURN: usize = 64;
+
+/// A listening socket whose readiness the reactor knows.
+///
+/// tokio's own listener would register each connection with this reactor; its `AsyncFd` cannot be made of a descriptor
+/// without `unsafe`. Its `TcpStream` can, and asks no more of it than to be a socket.
+#[derive(Debug)]
+pub(crate) struct ListeningSocket(tokio::net::TcpStream);
+
+impl ListeningSocket {
+    pub(crate) fn new(socket: TcpListener) -> io::Result<Self> {
+        tokio::net::TcpStream::from_std(TcpStream::from(OwnedFd::from(socket))).map(Self)
+    }
+
+    /// Another descriptor of it.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.0.as_fd().try_clone_to_owned()
+    }
+
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_read_ready(cx)
+    }
+
+    pub(crate) fn accept(&self) -> Result<(TcpStream, Option<SocketAddr>), Errno> {
+        // Not yet ready is said without a number.
+        self.0
+            .try_io(Interest::READABLE, || Ok(self.accept_now()?))
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))
+    }
+
+    /// The same, whatever the reactor knows. One system call: the socket comes non-blocking, and with the listener's
+    /// options.
+    pub(crate) fn accept_now(&self) -> Result<(TcpStream, Option<SocketAddr>), Errno> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (socket, peer) = rustix::net::acceptfrom_with(&self.0, flags)?;
+        Ok((TcpStream::from(socket), peer.and_then(|peer| SocketAddr::try_from(peer).ok())))
+    }
+}
+
+/// What accept(2) lists as an error of the connection, not of the listener: the next one may be fine.
+pub(crate) fn is_of_connection(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::INTR
+            | Errno::CONNABORTED
+            | Errno::PROTO
+            | Errno::PERM
+            | Errno::NETDOWN
+            | Errno::NOPROTOOPT
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::OPNOTSUPP
+            | Errno::NETUNREACH
+            | Errno::TIMEDOUT
+    )
+}
+
+pub(crate) fn is_shortage(error: Errno) -> bool {
+    matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+}
