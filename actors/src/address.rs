@@ -91,23 +91,23 @@ impl Default for SourcePrefix {
 
 impl SourcePrefix {
     /// Whether `address` is a source by itself, because all its bits count.
-    pub(crate) fn is_exact(self, address: Address) -> bool {
+    pub(crate) fn is_exact(self, address: PackedAddr) -> bool {
         if address.is_v4() { self.v4 == 32 } else { self.v6 == 128 }
     }
 
     /// The source of `address`: all that counts as one has the same.
-    pub(crate) fn source(self, address: Address) -> Address {
+    pub(crate) fn source(self, address: PackedAddr) -> PackedAddr {
         let bits = if address.is_v4() { u32::from(self.v4) + 96 } else { u32::from(self.v6) };
         let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
-        Address::from_bits(address.to_bits() & mask)
+        PackedAddr::from_bits(address.to_bits() & mask)
     }
 }
 
 /// An IP address of either kind in 16 bytes that need no alignment: one is kept for each session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Address([u32; 4]);
+pub(crate) struct PackedAddr([u32; 4]);
 
-impl Address {
+impl PackedAddr {
     fn from_bits(bits: u128) -> Self {
         Self(std::array::from_fn(|at| (bits >> (32 * at)) as u32))
     }
@@ -121,13 +121,21 @@ impl Address {
     }
 }
 
-impl From<IpAddr> for Address {
+impl From<IpAddr> for PackedAddr {
     fn from(address: IpAddr) -> Self {
         Self::from_bits(match address {
             IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
             IpAddr::V6(address) => address.to_bits(),
         })
     }
+}
+
+/// Who a session is weighed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum SourceKey {
+    Address(PackedAddr),
+    /// The session of this number alone: its peer has no address, or its address is that of many users.
+    Alone(u64),
 }
 
 #[cfg(test)]
@@ -174,7 +182,7 @@ mod tests {
     }
 
     fn source(prefix: SourcePrefix, address: &str) -> String {
-        Ipv6Addr::from_bits(prefix.source(Address::from(address.parse::<IpAddr>().unwrap())).to_bits()).to_string()
+        Ipv6Addr::from_bits(prefix.source(PackedAddr::from(address.parse::<IpAddr>().unwrap())).to_bits()).to_string()
     }
 
     #[test]

@@ -22,7 +22,7 @@ use governor::{Quota, RateLimiter, clock::Clock, middleware::NoOpMiddleware, sta
 use tokio::time::Instant;
 
 use crate::{
-    address::{Address, Prefix},
+    address::{PackedAddr, Prefix},
     limits::{AdmissionLimits, OverLimit, Rate},
     shared::SharedBytes,
 };
@@ -79,7 +79,7 @@ impl Clock for TokioClock {
     }
 }
 
-type Buckets = RateLimiter<Address, HashMapStateStore<Address>, TokioClock, NoOpMiddleware<std::time::Instant>>;
+type Buckets = RateLimiter<PackedAddr, HashMapStateStore<PackedAddr>, TokioClock, NoOpMiddleware<std::time::Instant>>;
 
 fn quota(rate: Rate) -> Quota {
     // A `Limits` that exists has no rate of 0.
@@ -145,11 +145,11 @@ struct Rules {
     buckets: Option<Buckets>,
     /// With more sources than this in `buckets` it is time to forget some.
     forget_at: usize,
-    by_address: HashMap<Address, u32>,
+    by_address: HashMap<PackedAddr, u32>,
     /// The same, added up by source; empty where each address is a source by itself.
-    by_source: HashMap<Address, u32>,
+    by_source: HashMap<PackedAddr, u32>,
     /// Connections of each source that are being refused.
-    refusals: HashMap<Address, u32>,
+    refusals: HashMap<PackedAddr, u32>,
 }
 
 /// Why a connection is not admitted, now that its source is known.
@@ -185,25 +185,25 @@ impl Rules {
     }
 
     /// Sessions of the source that `address` belongs to.
-    fn count(&self, address: Address) -> u32 {
+    fn count(&self, address: PackedAddr) -> u32 {
         let prefix = self.limits.source_prefix;
         let counts = if prefix.is_exact(address) { &self.by_address } else { &self.by_source };
         counts.get(&prefix.source(address)).copied().unwrap_or(0)
     }
 
-    fn add(&mut self, address: Address) {
+    fn add(&mut self, address: PackedAddr) {
         *self.by_address.entry(address).or_default() += 1;
         self.add_to_source(address, 1);
     }
 
-    fn add_to_source(&mut self, address: Address, count: u32) {
+    fn add_to_source(&mut self, address: PackedAddr, count: u32) {
         let prefix = self.limits.source_prefix;
         if !prefix.is_exact(address) {
             *self.by_source.entry(prefix.source(address)).or_default() += count;
         }
     }
 
-    fn remove(&mut self, address: Address) {
+    fn remove(&mut self, address: PackedAddr) {
         let prefix = self.limits.source_prefix;
         subtract(&mut self.by_address, address);
         if !prefix.is_exact(address) {
@@ -247,7 +247,7 @@ impl Rules {
     /// What is its source's own comes first: whoever is kept out by that is no charge to the others.
     fn admit(&mut self, peer: Option<IpAddr>) -> Result<(), Denial> {
         let refused = |reason| Err(Denial::Refused(reason));
-        let limited = peer.filter(|peer| !is_in(&self.limits.exempt, *peer)).map(Address::from);
+        let limited = peer.filter(|peer| !is_in(&self.limits.exempt, *peer)).map(PackedAddr::from);
         if peer.is_some_and(|peer| self.limits.denies(peer)) {
             return refused(RefuseReason::Denied);
         }
@@ -279,7 +279,7 @@ impl Rules {
     }
 
     /// Books the refusal of a connection to its source, which is returned; `None` if that has its share already.
-    fn refuse(&mut self, peer: IpAddr) -> Option<Address> {
+    fn refuse(&mut self, peer: IpAddr) -> Option<PackedAddr> {
         let source = self.limits.source_prefix.source(peer.into());
         let count = self.refusals.entry(source).or_default();
         if *count >= MAX_REFUSALS_PER_SOURCE && !is_in(&self.limits.exempt, peer) {
@@ -290,7 +290,7 @@ impl Rules {
     }
 }
 
-fn subtract(counts: &mut HashMap<Address, u32>, address: Address) {
+fn subtract(counts: &mut HashMap<PackedAddr, u32>, address: PackedAddr) {
     if let Some(count) = counts.get_mut(&address) {
         *count -= 1;
         if *count == 0 {
@@ -489,7 +489,7 @@ impl Drop for Place {
 pub(crate) struct Refusal {
     admission: Arc<Admission>,
     /// Counted for this source, once it is known.
-    source: Option<Address>,
+    source: Option<PackedAddr>,
 }
 
 impl Refusal {

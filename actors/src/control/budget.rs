@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    address::{Address, Prefix, SourcePrefix},
+    address::{Prefix, SourceKey, SourcePrefix},
     connection::SessionId,
     limits::AdmissionLimits,
 };
@@ -89,14 +89,6 @@ impl Budget {
     }
 }
 
-/// Who a session is weighed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum SourceKey {
-    Address(Address),
-    /// Itself alone: its peer has no address, or its address is that of many users.
-    Session(SessionId),
-}
-
 /// What makes sessions one source.
 #[derive(Debug)]
 pub(crate) struct Sources {
@@ -114,7 +106,7 @@ impl Sources {
             Some(peer) if !self.exempt.iter().any(|prefix| prefix.contains(peer)) => {
                 SourceKey::Address(self.prefix.source(peer.into()))
             }
-            _ => SourceKey::Session(session),
+            _ => SourceKey::Alone(session.get()),
         }
     }
 }
