@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 pub(crate) mod budget;
 pub(crate) mod control;
+pub(crate) mod ledger;
 pub(crate) mod messages;
 pub(crate) mod orders;
 pub(crate) mod query;

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant as WallClock},
 };
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, dev::channel::channel, fut::wrap_future};
+use actix::{Actor, ActorContext, Addr, AsyncContext, fut::wrap_future};
 use actix_rt::Arbiter;
 use futures::task::noop_waker_ref;
 use tokio::{
@@ -33,7 +33,7 @@ use crate::{
         messages::{Kick, ListSessions, Push, SetLimits},
         orders::WorkerHandle,
         query::{SessionFilter, SessionQuery, SessionState},
-        supervisor::Supervisor,
+        supervisor::{Supervisor, Unlaunched},
     },
     framing::Framing,
     limits::{Limits, OutboxLimit, OutboxPolicy, Rate, SoftLimit, Watermarks},
@@ -312,8 +312,8 @@ impl Model {
             lines: RefCell::default(),
             reports: RefCell::default(),
         });
-        let (sender, mailbox) = channel(16);
-        let supervisor = Addr::new(sender);
+        let unlaunched = Unlaunched::new();
+        let supervisor = unlaunched.address();
         let (handles, orders): (Vec<_>, Vec<_>) = (0..2)
             .map(|_| {
                 let (orders, receiver) = mpsc::unbounded_channel();
@@ -321,7 +321,14 @@ impl Model {
             })
             .unzip();
         let limits = Limits::default();
-        let control = Control::new(limits.clone(), 0, handles.clone(), vec![], Arbiter::current(), supervisor.clone());
+        let control = Control::new(
+            limits.clone(),
+            0,
+            handles.clone(),
+            vec![],
+            Arbiter::current(),
+            supervisor.clone().recipient(),
+        );
         let mut workers = Vec::new();
         for (index, (orders, handle)) in orders.into_iter().zip(handles).enumerate() {
             let upstream = Upstream { control: Arc::clone(&control), load: handle.load };
@@ -329,12 +336,12 @@ impl Model {
             actix_rt::spawn(task::look_after(Rc::clone(&worker), orders, |_| {}));
             workers.push(worker);
         }
-        Supervisor::launch_with(&control, mailbox);
+        unlaunched.launch(&control);
         Self { world, control, supervisor, workers, peers: Vec::new(), kinds: Vec::new() }
     }
 
     fn connect(&mut self, rng: &mut fastrand::Rng) {
-        let Ticket::Place(mut place) = self.control.admission.ticket(noop_waker_ref()) else {
+        let Ticket::Place(mut place) = self.control.ledger.admission.ticket(noop_waker_ref()) else {
             panic!("no limit of sessions was set");
         };
         let peer = Some(SocketAddr::new(Ipv4Addr::new(192, 0, 2, rng.u8(1..4)).into(), 1024));

@@ -1,40 +1,31 @@
-//! Control: what has to outlive a supervisor, shared by it, the workers and the acceptors of one server.
+//! Control: the ways to the workers, the listeners and the supervisor of one server, and its end.
 //!
-//! One lock, taken for a batch of ends or for an operator's question, never for a line. No user code runs under it.
-//! Not here: what is asked and ordered (`supervisor`), how many may come in (`admission`).
+//! It outlives supervisors, and is shared by them, the workers and the acceptors. One lock, taken for an operator's order.
+//! Not here: what is counted (`ledger`), what is asked and ordered (`supervisor`).
 
 use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
     time::Duration,
 };
 
-use actix::{Addr, Recipient};
+use actix::{Recipient, dev::RecipientRequest};
 use actix_rt::{Arbiter, ArbiterHandle};
-use tokio::{
-    sync::{oneshot, watch},
-    time::Instant,
-};
+use tokio::sync::watch;
 
 use crate::{
     connection::ListenerId,
     control::{
-        admission::Admission,
-        budget::Budget,
-        messages::SessionEvent,
-        orders::{Batch, Order, WorkerHandle},
-        stats::{DrainReport, Stats},
-        supervisor::Supervisor,
+        ledger::Ledger,
+        orders::{Answer, Closing, FromWorker, ListenerOrder, News, Order, WorkerHandle},
+        stats::Stats,
     },
     limits::Limits,
-    listen::acceptor::Acceptor,
-    report::CloseReport,
-    shared::SharedBytes,
 };
 
 /// How long until a thread is asked for again that could not be made.
@@ -50,23 +41,13 @@ pub(crate) enum Finished {
     LostListener(SocketAddr),
 }
 
-/// How listeners are closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Closing {
-    /// What lies in the backlog is accepted first: its lines may have been sent already.
-    AfterBacklog,
-    AtOnce,
-}
-
 /// A listener that has not been closed yet. Dropped when it is, after its sockets: the server has not ended before.
 #[derive(Debug)]
 pub(crate) struct OpenListener(Arc<Control>);
 
 pub(crate) struct Control {
-    pub(crate) admission: Arc<Admission>,
-    pub(crate) budget: Budget,
-    state: Mutex<State>,
-    supervisor: watch::Sender<Addr<Supervisor>>,
+    pub(crate) ledger: Arc<Ledger>,
+    ways: Mutex<Ways>,
     /// Whether the listeners are to be closed, and whether they are. Once they are to be none listens again.
     closing: watch::Sender<Option<Closing>>,
     closed: watch::Sender<bool>,
@@ -77,21 +58,15 @@ pub(crate) struct Control {
 }
 
 /// What the lock is for.
-pub(crate) struct State {
-    pub(crate) limits: Limits,
+struct Ways {
     /// In the order of the listeners' numbers.
-    pub(crate) listeners: Vec<ListenerState>,
+    listeners: Vec<WayToListener>,
     open_listeners: usize,
     /// `None` for a worker that is no more.
-    pub(crate) workers: Vec<Option<WorkerHandle>>,
+    workers: Vec<Option<WorkerHandle>>,
     arbiters: Vec<Arbiter>,
-    /// Sessions that have ended, on all workers.
-    pub(crate) ended: u64,
-    /// The counters of workers that are no more, and of sessions that never reached one.
-    pub(crate) gone: Stats,
-    pub(crate) subscribers: Vec<Recipient<SessionEvent>>,
-    pub(crate) events_lost: u64,
-    pub(crate) draining: Option<Draining>,
+    /// The one of the moment. It may have ended, and another be on its way.
+    supervisor: Recipient<FromWorker>,
     /// The server ends: nobody has to take over any more.
     is_finishing: bool,
     /// How it has ended, but for its listeners.
@@ -99,36 +74,16 @@ pub(crate) struct State {
 }
 
 /// What outlives the acceptors of a listener.
-#[derive(Debug, Default)]
-pub(crate) struct ListenerState {
+#[derive(Default)]
+struct WayToListener {
     /// The last one. It may have ended, and another be on its way.
-    pub(crate) acceptor: Option<Addr<Acceptor>>,
-    pub(crate) is_paused: bool,
-}
-
-/// A drain, for whoever is the supervisor when it goes on.
-pub(crate) struct Draining {
-    pub(crate) since: Instant,
-    /// When what is left is aborted.
-    pub(crate) until: Instant,
-    pub(crate) goodbye: SharedBytes,
-    pub(crate) spread: Duration,
-    /// The listeners are closed, the workers know.
-    pub(crate) is_ordered: bool,
-    pub(crate) report: DrainReport,
-    pub(crate) waiting: Vec<oneshot::Sender<DrainReport>>,
-}
-
-impl Draining {
-    /// Whether its deadline is over.
-    pub(crate) fn is_late(&self) -> bool {
-        Instant::now() >= self.until
-    }
+    acceptor: Option<Recipient<ListenerOrder>>,
+    is_paused: bool,
 }
 
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Control").field("admission", &self.admission).finish_non_exhaustive()
+        f.debug_struct("Control").field("ledger", &self.ledger).finish_non_exhaustive()
     }
 }
 
@@ -139,26 +94,19 @@ impl Control {
         workers: Vec<WorkerHandle>,
         arbiters: Vec<Arbiter>,
         home: ArbiterHandle,
-        supervisor: Addr<Supervisor>,
+        supervisor: Recipient<FromWorker>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            admission: Admission::new(limits.admission.clone()),
-            budget: Budget::new(limits.memory_budget, workers.len()),
-            state: Mutex::new(State {
-                limits,
-                listeners: std::iter::repeat_with(ListenerState::default).take(listeners).collect(),
+            ledger: Ledger::new(limits, workers.len()),
+            ways: Mutex::new(Ways {
+                listeners: std::iter::repeat_with(WayToListener::default).take(listeners).collect(),
                 open_listeners: 0,
                 workers: workers.into_iter().map(Some).collect(),
                 arbiters,
-                ended: 0,
-                gone: Stats::default(),
-                subscribers: Vec::new(),
-                events_lost: 0,
-                draining: None,
+                supervisor,
                 is_finishing: false,
                 ended_as: None,
             }),
-            supervisor: watch::Sender::new(supervisor),
             closing: watch::Sender::new(None),
             closed: watch::Sender::new(false),
             finished: watch::Sender::new(None),
@@ -167,18 +115,8 @@ impl Control {
         })
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The supervisor of the moment.
-    pub(crate) fn supervisor(&self) -> Addr<Supervisor> {
-        self.supervisor.borrow().clone()
-    }
-
-    /// The supervisor of the moment, and word of each that takes over from it.
-    pub(crate) fn supervisors(&self) -> watch::Receiver<Addr<Supervisor>> {
-        self.supervisor.subscribe()
+    fn ways(&self) -> MutexGuard<'_, Ways> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn when_finished(&self) -> watch::Receiver<Option<Finished>> {
@@ -187,7 +125,7 @@ impl Control {
 
     /// Whether the server has ended, or is about to.
     pub(crate) fn has_finished(&self) -> bool {
-        self.state().is_finishing
+        self.ways().is_finishing
     }
 
     /// A number that no question of this server had before: an answer to a supervisor that is no more fits none.
@@ -195,57 +133,59 @@ impl Control {
         self.last_token.fetch_add(1, Relaxed) + 1
     }
 
-    /// Has a new supervisor take over, on the same arbiter.
-    pub(crate) fn replace_supervisor(self: &Arc<Self>) {
-        let control = Arc::downgrade(self);
-        // Where the arbiter is ending nothing comes of it, which is right.
-        self.home.spawn_fn(move || {
-            if let Some(control) = Weak::upgrade(&control) {
-                log::error!("the supervisor has ended without being asked: a new one takes over");
-                let supervisor = Supervisor::launch(&control);
-                control.supervisor.send_replace(supervisor);
-            }
-        });
+    /// Where the supervisor runs.
+    pub(crate) fn home(&self) -> &ArbiterHandle {
+        &self.home
     }
 
-    /// Books the ends of sessions, and tells the subscribers.
-    pub(crate) fn book(&self, reports: Vec<CloseReport>) {
-        if reports.is_empty() {
-            return;
-        }
-        let mut state = self.state();
-        for report in reports {
-            state.ended += 1;
-            if let Some(draining) = &mut state.draining {
-                *if report.cut { &mut draining.report.cut } else { &mut draining.report.ended } += 1;
-            }
-            state.tell(&SessionEvent::Closed(report));
-        }
+    /// Another supervisor hears of the workers from here on.
+    pub(crate) fn set_supervisor(&self, supervisor: Recipient<FromWorker>) {
+        self.ways().supervisor = supervisor;
     }
 
-    /// Says something to the supervisor of the moment. What a dying one does not hear its successor finds in the state.
-    pub(crate) fn notify(&self, batch: Batch) {
-        self.supervisor.borrow().do_send(batch);
+    /// Passes an answer to the supervisor of the moment. One that came later has not asked.
+    pub(crate) fn answer(&self, worker: usize, answer: Answer) {
+        self.ways().supervisor.do_send(FromWorker { worker, news: News::Answer(answer) });
     }
 
-    /// A worker is no more: its counters stay.
+    /// A worker is no more: its counters stay. What a dying supervisor does not hear of it its successor finds here.
     pub(crate) fn lose_worker(&self, worker: usize, counters: &Stats) {
-        let mut state = self.state();
-        state.gone.add(counters);
-        state.workers[worker] = None;
+        self.ledger.books().gone.add(counters);
+        let mut ways = self.ways();
+        ways.workers[worker] = None;
+        ways.supervisor.do_send(FromWorker { worker, news: News::Gone });
+    }
+
+    /// Whether no worker is left.
+    pub(crate) fn has_lost_workers(&self) -> bool {
+        self.ways().workers.iter().all(Option::is_none)
+    }
+
+    /// Gives an order to every worker; returns those that got it.
+    pub(crate) fn order(&self, order: impl Fn() -> Order) -> Vec<usize> {
+        let reached =
+            |worker: &Option<WorkerHandle>| worker.as_ref().is_some_and(|worker| worker.orders.send(order()).is_ok());
+        self.ways().workers.iter().enumerate().filter(|(_, worker)| reached(worker)).map(|(index, _)| index).collect()
+    }
+
+    /// Gives an order to one worker, if it still is.
+    pub(crate) fn order_one(&self, worker: usize, order: Order) {
+        if let Some(Some(worker)) = self.ways().workers.get(worker) {
+            // It may just have ended.
+            let _ = worker.orders.send(order);
+        }
     }
 
     /// Counts a listener that will have to be closed.
     pub(crate) fn open_listener(self: &Arc<Self>) -> OpenListener {
-        self.state().open_listeners += 1;
+        self.ways().open_listeners += 1;
         OpenListener(Arc::clone(self))
     }
 
     /// A listener has another acceptor from here on; returns whether it is paused. A pause that is asked for later finds
     /// this acceptor.
-    pub(crate) fn set_acceptor(&self, listener: ListenerId, acceptor: Addr<Acceptor>) -> bool {
-        let mut state = self.state();
-        state.listeners.get_mut(listener.get()).is_some_and(|known| {
+    pub(crate) fn set_acceptor(&self, listener: ListenerId, acceptor: Recipient<ListenerOrder>) -> bool {
+        self.ways().listeners.get_mut(listener.get()).is_some_and(|known| {
             known.acceptor = Some(acceptor);
             known.is_paused
         })
@@ -253,7 +193,23 @@ impl Control {
 
     /// Whether a listener is paused, whoever accepts on it.
     pub(crate) fn is_paused(&self, listener: ListenerId) -> bool {
-        self.state().listeners.get(listener.get()).is_some_and(|known| known.is_paused)
+        self.ways().listeners.get(listener.get()).is_some_and(|known| known.is_paused)
+    }
+
+    /// Pauses or resumes a listener; `None` if there is none with this number. Its acceptor, if it has one, has heard so
+    /// when the request within has ended.
+    pub(crate) fn pause(&self, listener: ListenerId, paused: bool) -> Option<Option<RecipientRequest<ListenerOrder>>> {
+        let mut ways = self.ways();
+        let known = ways.listeners.get_mut(listener.get())?;
+        // Before it is said: an acceptor that comes between the two finds it here.
+        known.is_paused = paused;
+        Some(known.acceptor.as_ref().map(|acceptor| acceptor.send(ListenerOrder::LookAtPause)))
+    }
+
+    /// Whether a listener has an acceptor.
+    #[cfg(test)]
+    pub(crate) fn has_acceptor(&self, listener: ListenerId) -> bool {
+        self.ways().listeners[listener.get()].acceptor.as_ref().is_some_and(Recipient::connected)
     }
 
     /// Has the listeners closed, if they are not; `AtOnce` hurries those that are being closed.
@@ -280,13 +236,13 @@ impl Control {
     /// Ends the server: its workers' threads are stopped and joined.
     pub(crate) fn finish(self: &Arc<Self>, how: Finished) {
         let arbiters = {
-            let mut state = self.state();
-            if std::mem::replace(&mut state.is_finishing, true) {
+            let mut ways = self.ways();
+            if std::mem::replace(&mut ways.is_finishing, true) {
                 return;
             }
             // A worker ends when nobody can give it an order: on an arbiter that lives on, it would stay otherwise.
-            state.workers.fill_with(|| None);
-            std::mem::take(&mut state.arbiters)
+            ways.workers.fill_with(|| None);
+            std::mem::take(&mut ways.arbiters)
         };
         self.close_listeners(Closing::AtOnce);
         for arbiter in &arbiters {
@@ -303,9 +259,9 @@ impl Control {
                 }
             }
             let has_listeners = {
-                let mut state = control.state();
-                state.ended_as = Some(how);
-                state.open_listeners > 0
+                let mut ways = control.ways();
+                ways.ended_as = Some(how);
+                ways.open_listeners > 0
             };
             // Or whoever closes the last of them says so.
             if !has_listeners {
@@ -331,9 +287,9 @@ impl Control {
 impl Drop for OpenListener {
     fn drop(&mut self) {
         let (is_last, ended_as) = {
-            let mut state = self.0.state();
-            state.open_listeners -= 1;
-            (state.open_listeners == 0, state.ended_as)
+            let mut ways = self.0.ways();
+            ways.open_listeners -= 1;
+            (ways.open_listeners == 0, ways.ended_as)
         };
         if is_last {
             self.0.closed.send_replace(true);
@@ -341,25 +297,6 @@ impl Drop for OpenListener {
                 self.0.finished.send_replace(ended_as);
             }
         }
-    }
-}
-
-impl State {
-    /// Sends an order to every worker; returns those that got it.
-    pub(crate) fn order(&self, order: impl Fn() -> Order) -> Vec<usize> {
-        let reached =
-            |worker: &Option<WorkerHandle>| worker.as_ref().is_some_and(|worker| worker.orders.send(order()).is_ok());
-        self.workers.iter().enumerate().filter(|(_, worker)| reached(worker)).map(|(index, _)| index).collect()
-    }
-
-    pub(crate) fn tell(&mut self, event: &SessionEvent) {
-        let lost = &mut self.events_lost;
-        self.subscribers.retain(|subscriber| {
-            if subscriber.try_send(event.clone()).is_err() {
-                *lost += 1;
-            }
-            subscriber.connected()
-        });
     }
 }
 
@@ -393,7 +330,10 @@ mod tests {
         fn log(&self, record: &log::Record<'_>) {
             LOGGED.with_borrow_mut(|logged| {
                 if let Some((control, logged)) = logged {
-                    logged.push((control.state.try_lock().is_err(), record.args().to_string()));
+                    logged.push((
+                        control.ways.try_lock().is_err() || control.ledger.is_locked(),
+                        record.args().to_string(),
+                    ));
                 }
             });
         }

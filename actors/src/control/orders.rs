@@ -1,6 +1,6 @@
-//! Orders: what a worker is told and asked, what it answers, and the way to it.
+//! Orders: what workers and acceptors are told and asked, what they answer, and the way to a worker.
 //!
-//! Not here: what it does about them (`worker`).
+//! Not here: what they do about them (`worker`, `listen`), how a message finds them (`control`).
 
 use std::{
     net::TcpStream,
@@ -12,15 +12,12 @@ use actix::Message;
 use tokio::sync::mpsc;
 
 use crate::{
-    connection::Connection,
     control::{
-        admission::Place,
-        control::Control,
+        ledger::OwedReport,
         query::{SessionFilter, SessionInfo, SessionQuery},
         stats::Stats,
     },
     limits::Limits,
-    report::{CloseReason, CloseReport},
     shared::SharedBytes,
 };
 
@@ -31,40 +28,11 @@ pub(crate) struct WorkerHandle {
     pub(crate) load: Arc<AtomicUsize>,
 }
 
-/// A connection on its way to its worker. Dropped on the way, it leaves a report like any other session.
+/// A connection on its way to its worker. Dropped on the way, it leaves a report like any other session, behind its socket.
 #[derive(Debug)]
 pub(crate) struct Admitted {
-    pub(crate) stream: Option<TcpStream>,
-    pub(crate) connection: Connection,
-    pub(crate) place: Option<Place>,
-    pub(crate) control: Arc<Control>,
-    pub(crate) worker: usize,
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        if self.stream.take().is_some() {
-            // The place first, as in `Worker::close`.
-            self.place = None;
-            let report = CloseReport {
-                id: self.connection.id,
-                peer: self.connection.peer,
-                listener: self.connection.listener,
-                reason: CloseReason::WorkerStopped,
-                lines_in: 0,
-                bytes_in: 0,
-                bytes_out: 0,
-                unsent_bytes: 0,
-                tail_bytes: 0,
-                undelivered_bytes: 0,
-                duration: Duration::ZERO,
-                cut: true,
-            };
-            self.control.state().gone.count(&report);
-            self.control.book(vec![report]);
-            self.control.notify(Batch { worker: self.worker, answer: None, last: false });
-        }
-    }
+    pub(crate) stream: TcpStream,
+    pub(crate) owed: OwedReport,
 }
 
 /// What a worker is asked to do.
@@ -87,14 +55,19 @@ pub(crate) enum Question {
     Limits { limits: Arc<Limits>, dry_run: bool },
 }
 
-/// From a worker: sessions have ended and are booked, or a question is answered.
+/// From a worker to the supervisor. Ends of sessions are in the ledger.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Batch {
+pub(crate) struct FromWorker {
     pub(crate) worker: usize,
-    pub(crate) answer: Option<Answer>,
+    pub(crate) news: News,
+}
+
+#[derive(Debug)]
+pub(crate) enum News {
+    Answer(Answer),
     /// The worker is no more.
-    pub(crate) last: bool,
+    Gone,
 }
 
 /// One worker's answer to [`Order::Answer`].
@@ -122,4 +95,22 @@ impl Answered {
         self.count += other.count;
         self.dropped += other.dropped;
     }
+}
+
+/// How listeners are closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closing {
+    /// What lies in the backlog is accepted first: its lines may have been sent already.
+    AfterBacklog,
+    AtOnce,
+}
+
+/// What an acceptor is asked to do.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) enum ListenerOrder {
+    /// Accept no more, and close the socket.
+    Close(Closing),
+    /// Look whether the listener is paused: while it is, its backlog holds what comes.
+    LookAtPause,
 }

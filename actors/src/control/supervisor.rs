@@ -2,7 +2,7 @@
 //!
 //! No line passes through here, and nothing is kept here that would be missed: a supervisor that ends is replaced. It holds
 //! no session's address; whoever asks about sessions asks their workers.
-//! Not here: admission (`admission`), the state that outlives it (`control`), what a drain means to one connection
+//! Not here: admission (`admission`), what outlives it (`ledger`, `control`), what a drain means to one connection
 //! (`context`).
 
 use std::{
@@ -12,26 +12,29 @@ use std::{
 };
 
 use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, MessageResult, ResponseActFuture, ResponseFuture,
-    WrapFuture,
+    Actor, ActorContext, ActorFutureExt, ActorStreamExt, Addr, AsyncContext, Context, Handler, MessageResult,
+    ResponseActFuture, ResponseFuture, WrapFuture, WrapStream,
     dev::channel::{AddressReceiver, channel},
 };
-use futures::future::OptionFuture;
-use tokio::{sync::oneshot, time::Instant};
+use futures::{future::OptionFuture, stream};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
 
 use crate::{
     control::{
-        control::{Closing, Control, Draining, Finished},
+        control::{Control, Finished},
+        ledger::Draining,
         messages::{
-            Drain, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push, Pushed, SessionEvent,
-            SetLimits, Subscribe,
+            Drain, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push, Pushed, SetLimits,
+            Subscribe,
         },
-        orders::{Answer, Answered, Batch, Order, Question},
+        orders::{Answer, Answered, Closing, FromWorker, News, Order, Question},
         query::SessionPage,
         stats::{DrainProgress, DrainReport, Stats},
     },
     limits::{LONGEST_TIMEOUT, MAILBOX_CAPACITY},
-    listen::acceptor::HearPause,
     shared::SharedBytes,
 };
 
@@ -54,27 +57,72 @@ struct Asked {
 pub struct Supervisor {
     /// Kept by the workers, the acceptors and the handles: once they are gone there is nothing to supervise.
     control: Weak<Control>,
+    /// Has the address of the one at the moment.
+    addresses: watch::Sender<Addr<Self>>,
     questions: HashMap<u64, Asked>,
 }
 
-impl Supervisor {
-    /// Starts one on the current arbiter.
-    pub(crate) fn launch(control: &Arc<Control>) -> Addr<Self> {
+/// A supervisor that does not run yet.
+pub(crate) struct Unlaunched {
+    mailbox: AddressReceiver<Supervisor>,
+    addresses: watch::Sender<Addr<Supervisor>>,
+}
+
+impl Unlaunched {
+    pub(crate) fn new() -> Self {
         let (sender, mailbox) = channel(MAILBOX_CAPACITY);
-        Self::launch_with(control, mailbox);
-        Addr::new(sender)
+        Self { mailbox, addresses: watch::Sender::new(Addr::new(sender)) }
     }
 
-    /// The same, for a mailbox that others know already.
-    pub(crate) fn launch_with(control: &Arc<Control>, mailbox: AddressReceiver<Self>) {
-        Context::with_receiver(mailbox).run(Self { control: Arc::downgrade(control), questions: HashMap::new() });
+    /// The address of the supervisor of the moment, and word of each that takes over from it.
+    pub(crate) fn addresses(&self) -> watch::Receiver<Addr<Supervisor>> {
+        self.addresses.subscribe()
+    }
+
+    pub(crate) fn address(&self) -> Addr<Supervisor> {
+        self.addresses.borrow().clone()
+    }
+
+    /// Starts it on the current arbiter.
+    pub(crate) fn launch(self, control: &Arc<Control>) {
+        let Self { mailbox, addresses } = self;
+        let control = Arc::downgrade(control);
+        Context::with_receiver(mailbox).run(Supervisor { control, addresses, questions: HashMap::new() });
+    }
+}
+
+impl Supervisor {
+    /// Has a new one take over, on the same arbiter.
+    fn replace(&self, control: &Control) {
+        let (addresses, known) = (self.addresses.clone(), Weak::clone(&self.control));
+        // Where the arbiter is ending nothing comes of it, which is right.
+        control.home().spawn_fn(move || {
+            if let Some(control) = known.upgrade() {
+                log::error!("the supervisor has ended without being asked: a new one takes over");
+                let (sender, mailbox) = channel(MAILBOX_CAPACITY);
+                let address = Addr::new(sender);
+                control.set_supervisor(address.clone().recipient());
+                addresses.send_replace(address);
+                Unlaunched { mailbox, addresses }.launch(&control);
+            }
+        });
+    }
+
+    /// Looks at each end whether it was the last, and ends itself when nobody is left who could book one.
+    fn watch_ends(&self, control: &Control, ctx: &mut Context<Self>) {
+        let ends = stream::unfold(control.ledger.ends(), |mut ends| async {
+            ends.changed().await.ok()?;
+            Some(((), ends))
+        });
+        let each = ends.into_actor(self).map(|(), supervisor: &mut Self, _| supervisor.consider_end());
+        ctx.spawn(each.finish().map(|(), _, ctx| ctx.stop()));
     }
 
     fn ask(&mut self, question: &Question) -> impl Future<Output = Answered> + use<> {
         let (done, answer) = oneshot::channel();
         if let Some(control) = self.control.upgrade() {
             let token = control.next_token();
-            let missing = control.state().order(|| Order::Answer { token, question: question.clone() });
+            let missing = control.order(|| Order::Answer { token, question: question.clone() });
             self.questions.insert(token, Asked { missing, so_far: Answered::default(), done });
             self.settle(token);
         }
@@ -93,16 +141,16 @@ impl Supervisor {
     }
 
     /// Has a drain that is in the state go on: from its beginning, or from where another supervisor left it.
-    fn drain_on(&mut self, ctx: &mut Context<Self>) {
+    fn resume_drain(&mut self, ctx: &mut Context<Self>) {
         let Some(control) = self.control.upgrade() else { return };
         let left = {
-            let state = control.state();
-            let Some(draining) = &state.draining else { return };
+            let books = control.ledger.books();
+            let Some(draining) = &books.draining else { return };
             draining.until.saturating_duration_since(Instant::now())
         };
         ctx.run_later(left, |supervisor, _| supervisor.abort_if_late());
         ctx.run_interval(PROGRESS, |supervisor, _| {
-            supervisor.tell_progress();
+            supervisor.report_progress();
             supervisor.consider_end();
         });
         control.close_listeners(if left.is_zero() { Closing::AtOnce } else { Closing::AfterBacklog });
@@ -117,14 +165,16 @@ impl Supervisor {
     /// The listeners are closed: now all sessions that there will be are there, or on their way to a worker.
     fn order_drain(&mut self) {
         let Some(control) = self.control.upgrade() else { return };
-        let mut state = control.state();
-        if let Some(draining) = state.draining.as_mut().filter(|draining| !draining.is_ordered) {
-            draining.is_ordered = true;
-            let over = draining.spread.min((draining.until - draining.since) / 2);
-            let goodbye = draining.goodbye.clone();
-            state.order(|| Order::Drain { over, goodbye: goodbye.clone() });
+        let drain = {
+            let mut books = control.ledger.books();
+            books.draining.as_mut().filter(|draining| !draining.is_ordered).map(|draining| {
+                draining.is_ordered = true;
+                (draining.spread.min((draining.until - draining.since) / 2), draining.goodbye.clone())
+            })
+        };
+        if let Some((over, goodbye)) = drain {
+            control.order(|| Order::Drain { over, goodbye: goodbye.clone() });
         }
-        drop(state);
         self.abort_if_late();
         self.consider_end();
     }
@@ -132,28 +182,21 @@ impl Supervisor {
     /// Aborts what has not ended by the deadline.
     fn abort_if_late(&mut self) {
         let Some(control) = self.control.upgrade() else { return };
-        {
-            let state = control.state();
-            if !state.draining.as_ref().is_some_and(Draining::is_late) {
-                return;
-            }
-            state.order(|| Order::Abort);
+        if !control.ledger.books().draining.as_ref().is_some_and(Draining::is_late) {
+            return;
         }
+        control.order(|| Order::Abort);
         control.close_listeners(Closing::AtOnce);
         self.consider_end();
     }
 
-    fn tell_progress(&mut self) {
+    fn report_progress(&mut self) {
         let Some(control) = self.control.upgrade() else { return };
         if control.has_finished() {
             return;
         }
-        let mut state = control.state();
-        let Some(Draining { report: DrainReport { ended, cut, .. }, since, .. }) = state.draining else { return };
-        let left = control.admission.admitted().saturating_sub(state.ended);
-        state.tell(&SessionEvent::Draining(DrainProgress { ended, cut, left, duration: since.elapsed() }));
-        // A log may take its time, and all workers need the lock.
-        drop(state);
+        let Some(DrainProgress { ended, cut, left, .. }) = control.ledger.publish_progress() else { return };
+        // A log may take its time, and all workers need the ledger: it is not locked here.
         if left > 0 {
             log::info!("draining: {ended} sessions ended, {cut} cut, {left} left");
         }
@@ -162,20 +205,13 @@ impl Supervisor {
     /// Says that a worker is gone which nobody has stopped; without any the server ends.
     fn miss_workers(&self, lost: Option<usize>) {
         let Some(control) = self.control.upgrade() else { return };
-        if control.has_finished() {
+        if control.has_finished() || control.ledger.books().draining.is_some() {
             return;
         }
-        let all_are_lost = {
-            let state = control.state();
-            if state.draining.is_some() {
-                return;
-            }
-            state.workers.iter().all(Option::is_none)
-        };
         if let Some(worker) = lost {
             log::error!("worker {worker} has stopped; its sessions are gone");
         }
-        if all_are_lost {
+        if control.has_lost_workers() {
             log::error!("every worker has stopped: the server ends");
             control.finish(Finished::LostWorkers);
         }
@@ -187,22 +223,8 @@ impl Supervisor {
         if control.has_finished() {
             return;
         }
-        let (report, waiting) = {
-            let mut state = control.state();
-            let all_ended = state.ended == control.admission.admitted();
-            // Whoever is being refused has a moment to hear so, as others have to read what they were answered.
-            let all_refused = control.admission.refusing() == 0;
-            let Some(draining) = state
-                .draining
-                .as_mut()
-                .filter(|draining| draining.is_ordered && all_ended && (all_refused || draining.is_late()))
-            else {
-                return;
-            };
-            draining.report.duration = draining.since.elapsed();
-            (draining.report, std::mem::take(&mut draining.waiting))
-        };
-        self.tell_progress();
+        let Some((report, waiting)) = control.ledger.drained() else { return };
+        self.report_progress();
         for waiting in waiting {
             let _ = waiting.send(report);
         }
@@ -216,7 +238,7 @@ impl Drop for Supervisor {
         if let Some(control) = self.control.upgrade()
             && !control.has_finished()
         {
-            control.replace_supervisor();
+            self.replace(&control);
         }
     }
 }
@@ -227,34 +249,38 @@ impl Actor for Supervisor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(TIDY, |supervisor, _| {
             if let Some(control) = supervisor.control.upgrade() {
-                control.admission.tidy();
+                control.ledger.admission.tidy();
             }
         });
-        self.drain_on(ctx);
+        if let Some(control) = self.control.upgrade() {
+            self.watch_ends(&control, ctx);
+        }
+        self.resume_drain(ctx);
         self.miss_workers(None);
     }
 }
 
-impl Handler<Batch> for Supervisor {
+impl Handler<FromWorker> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, Batch { worker, answer, last }: Batch, _: &mut Self::Context) {
-        if let Some(Answer { token, answered }) = answer
-            && let Some(asked) = self.questions.get_mut(&token)
-        {
-            asked.missing.retain(|missing| *missing != worker);
-            asked.so_far.add(answered);
-            self.settle(token);
-        }
-        if last {
-            for asked in self.questions.values_mut() {
-                asked.missing.retain(|missing| *missing != worker);
+    fn handle(&mut self, FromWorker { worker, news }: FromWorker, _: &mut Self::Context) {
+        match news {
+            News::Answer(Answer { token, answered }) => {
+                if let Some(asked) = self.questions.get_mut(&token) {
+                    asked.missing.retain(|missing| *missing != worker);
+                    asked.so_far.add(answered);
+                    self.settle(token);
+                }
             }
-            let tokens: Vec<_> = self.questions.keys().copied().collect();
-            tokens.into_iter().for_each(|token| self.settle(token));
-            self.miss_workers(Some(worker));
+            News::Gone => {
+                for asked in self.questions.values_mut() {
+                    asked.missing.retain(|missing| *missing != worker);
+                }
+                let tokens: Vec<_> = self.questions.keys().copied().collect();
+                tokens.into_iter().for_each(|token| self.settle(token));
+                self.miss_workers(Some(worker));
+            }
         }
-        self.consider_end();
     }
 }
 
@@ -266,10 +292,10 @@ impl Handler<GetStats> for Supervisor {
         Box::pin(answer.map(|answered, supervisor, _| {
             let mut stats = answered.stats;
             if let Some(control) = supervisor.control.upgrade() {
-                let state = control.state();
-                stats.add(&state.gone);
-                stats.events_lost = state.events_lost;
-                stats.refused = control.admission.refused();
+                let books = control.ledger.books();
+                stats.add(&books.gone);
+                stats.events_lost = books.events_lost;
+                stats.refused = control.ledger.admission.refused();
             }
             stats
         }))
@@ -314,15 +340,8 @@ impl Handler<PauseListener> for Supervisor {
     type Result = ResponseFuture<bool>;
 
     fn handle(&mut self, PauseListener { listener, paused }: PauseListener, _: &mut Self::Context) -> Self::Result {
-        // In the state before it is said: an acceptor that comes between the two finds it there.
-        let acceptor = self.control.upgrade().and_then(|control| {
-            let mut state = control.state();
-            let known = state.listeners.get_mut(listener.get())?;
-            known.is_paused = paused;
-            Some(known.acceptor.clone())
-        });
-        let Some(acceptor) = acceptor else { return Box::pin(async { false }) };
-        let heard = acceptor.map(|acceptor| acceptor.send(HearPause));
+        let paused = self.control.upgrade().and_then(|control| control.pause(listener, paused));
+        let Some(heard) = paused else { return Box::pin(async { false }) };
         Box::pin(async {
             // One that has ended accepts nothing, and the next one knows.
             let _ = OptionFuture::from(heard).await;
@@ -335,7 +354,7 @@ impl Handler<GetLimits> for Supervisor {
     type Result = MessageResult<GetLimits>;
 
     fn handle(&mut self, _: GetLimits, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.control.upgrade().map(|control| control.state().limits.clone()).unwrap_or_default())
+        MessageResult(self.control.upgrade().map(|control| control.ledger.books().limits.clone()).unwrap_or_default())
     }
 }
 
@@ -345,11 +364,7 @@ impl Handler<SetLimits> for Supervisor {
     fn handle(&mut self, SetLimits { limits, dry_run }: SetLimits, _: &mut Self::Context) -> Self::Result {
         if let Some(control) = self.control.upgrade().filter(|_| !dry_run) {
             // Before the workers look at the living, so that nobody comes in between by the old lists.
-            control.admission.set(limits.admission.clone());
-            control.budget.set_limit(limits.memory_budget);
-            // No lock is held when the old ones are dropped: they hold bytes of the user's.
-            let old = std::mem::replace(&mut control.state().limits, limits.clone());
-            drop(old);
+            control.ledger.set_limits(limits.clone());
         }
         let answer = self.ask(&Question::Limits { limits: Arc::new(limits), dry_run });
         Box::pin(async {
@@ -365,7 +380,7 @@ impl Handler<Subscribe> for Supervisor {
 
     fn handle(&mut self, Subscribe(recipient): Subscribe, _: &mut Self::Context) {
         if let Some(control) = self.control.upgrade() {
-            control.state().subscribers.push(recipient);
+            control.ledger.books().subscribe(recipient);
         }
     }
 }
@@ -382,9 +397,9 @@ impl Handler<Drain> for Supervisor {
         let now = Instant::now();
         let until = now + deadline.min(LONGEST_TIMEOUT);
         let (is_first, so_far) = {
-            let mut state = control.state();
-            let is_first = state.draining.is_none();
-            let draining = state.draining.get_or_insert_with(|| Draining {
+            let mut books = control.ledger.books();
+            let is_first = books.draining.is_none();
+            let draining = books.draining.get_or_insert_with(|| Draining {
                 since: now,
                 until,
                 goodbye: goodbye.clone(),
@@ -398,7 +413,7 @@ impl Handler<Drain> for Supervisor {
             (is_first, draining.report)
         };
         if is_first {
-            self.drain_on(ctx);
+            self.resume_drain(ctx);
         } else {
             ctx.run_later(until - now, |supervisor, _| supervisor.abort_if_late());
         }
@@ -481,7 +496,7 @@ mod tests {
             async move { server.drain(PATIENCE).await }
         });
         let until_ordered = async {
-            while !server.control().state().draining.as_ref().is_some_and(|draining| draining.is_ordered) {
+            while !server.control().ledger.books().draining.as_ref().is_some_and(|draining| draining.is_ordered) {
                 tokio::task::yield_now().await;
             }
         };
@@ -491,5 +506,21 @@ mod tests {
         let report = tokio::time::timeout(PATIENCE, draining).await.expect("the drain to end");
         assert_eq!(report.unwrap().map(|report| report.ended + report.cut), Ok(7));
         server.wait().await.unwrap();
+    }
+
+    #[actix::test]
+    async fn a_supervisor_ends_when_workers_acceptors_and_handles_are_gone() {
+        let server = LineServer::new(|_| Rot13).workers(2).bind("127.0.0.1:0").unwrap().start().unwrap();
+        server.drain(PATIENCE).await.unwrap();
+        server.wait().await.unwrap();
+        let supervisor = server.supervisor();
+        assert_eq!(server.stats().await.map(|stats| stats.live), Ok(0), "a handle keeps it");
+        drop(server);
+        let ends = async {
+            while supervisor.connected() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ends).await.expect("the supervisor to end");
     }
 }

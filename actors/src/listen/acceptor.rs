@@ -17,9 +17,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{
-    Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, dev::channel::channel, fut::ActorFuture,
-};
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, dev::channel::channel, fut::ActorFuture};
 use rustix::io::Errno;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -30,8 +28,9 @@ use crate::{
     connection::{Connection, ListenerId, SessionId},
     control::{
         admission::{Denial, Place, Refusal, RefuseReason, Ticket},
-        control::{Closing, Control, Finished, OpenListener},
-        orders::{Admitted, Batch, Order, WorkerHandle},
+        control::{Control, Finished, OpenListener},
+        ledger::OwedReport,
+        orders::{Admitted, Closing, ListenerOrder, Order, WorkerHandle},
     },
     limits::MAILBOX_CAPACITY,
     listen::{
@@ -48,11 +47,6 @@ const MOST_FAILURES: usize = 5;
 
 /// Starts a session on the arbiter that it is called on.
 pub(crate) type StartHere = Rc<dyn Fn(Admitted)>;
-
-/// Stop accepting, now or behind what lies in the backlog.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct CloseListener(pub(crate) Closing);
 
 pub(crate) struct Acceptor {
     pub(crate) socket: Option<TcpListener>,
@@ -116,30 +110,20 @@ impl Actor for Acceptor {
     }
 }
 
-impl Handler<CloseListener> for Acceptor {
+impl Handler<ListenerOrder> for Acceptor {
     type Result = ();
 
-    /// The accept loop, which runs behind each message, does it.
-    fn handle(&mut self, CloseListener(how): CloseListener, _: &mut Self::Context) {
-        self.closing = Some(match how {
-            Closing::AfterBacklog => self.backlog,
-            Closing::AtOnce => 0,
-        });
-    }
-}
-
-/// Look whether to accept or not: while a listener is paused its backlog holds what comes.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct HearPause;
-
-impl Handler<HearPause> for Acceptor {
-    type Result = ();
-
-    fn handle(&mut self, _: HearPause, _: &mut Self::Context) {
-        let is_paused = self.control.is_paused(self.id);
-        if std::mem::replace(&mut self.is_paused, is_paused) != is_paused {
-            log::info!("listener {}: {}", self.address, if is_paused { "paused" } else { "resumed" });
+    /// The accept loop, which runs behind each message, closes.
+    fn handle(&mut self, order: ListenerOrder, _: &mut Self::Context) {
+        match order {
+            ListenerOrder::Close(Closing::AfterBacklog) => self.closing = Some(self.backlog),
+            ListenerOrder::Close(Closing::AtOnce) => self.closing = Some(0),
+            ListenerOrder::LookAtPause => {
+                let is_paused = self.control.is_paused(self.id);
+                if std::mem::replace(&mut self.is_paused, is_paused) != is_paused {
+                    log::info!("listener {}: {}", self.address, if is_paused { "paused" } else { "resumed" });
+                }
+            }
         }
     }
 }
@@ -176,7 +160,7 @@ pub(crate) async fn keep(
     loop {
         let (sender, mailbox) = channel(MAILBOX_CAPACITY);
         let acceptor = Addr::new(sender);
-        let is_paused = control.set_acceptor(id, acceptor.clone());
+        let is_paused = control.set_acceptor(id, acceptor.clone().recipient());
         let (ended, when_ended) = oneshot::channel();
         Context::with_receiver(mailbox).run(Acceptor {
             socket: socket.as_ref().and_then(|socket| socket.try_clone().ok()),
@@ -241,7 +225,7 @@ async fn has_closed(
                 if let Some(how) = how {
                     // Whoever connects behind the acceptor's last accept would be reset: it has to be the one who closes.
                     *socket = None;
-                    acceptor.do_send(CloseListener(how));
+                    acceptor.do_send(ListenerOrder::Close(how));
                 }
             }
         }
@@ -300,7 +284,7 @@ impl Acceptor {
         let Some(listener) = self.listener.as_ref().filter(|_| !self.is_paused) else { return Poll::Pending };
         ready!(listener.poll_ready(cx))?;
         // Known before the accept: a connection that has to wait stays in the backlog.
-        let ticket = match self.control.admission.ticket(cx.waker()) {
+        let ticket = match self.control.ledger.admission.ticket(cx.waker()) {
             Ticket::Wait(Some(until)) => return self.poll_token(until, cx).map(Ok),
             Ticket::Wait(None) => return Poll::Pending,
             ticket => ticket,
@@ -356,9 +340,9 @@ impl Acceptor {
             return true;
         }
         match self.listener.as_ref().map(ListeningSocket::accept_now) {
-            Some(Ok((stream, peer))) => match self.control.admission.ticket_at_once() {
+            Some(Ok((stream, peer))) => match self.control.ledger.admission.ticket_at_once() {
                 Ok(place) => self.admit(stream, peer, place),
-                Err(reason) => self.refuse(stream, peer, self.control.admission.try_refusal(), reason),
+                Err(reason) => self.refuse(stream, peer, self.control.ledger.admission.try_refusal(), reason),
             },
             Some(Err(error)) if is_of_connection(error) => {}
             Some(Err(_)) | None => return false,
@@ -383,13 +367,8 @@ impl Acceptor {
                 let local =
                     if self.address.ip().is_unspecified() { stream.local_addr().ok() } else { Some(self.address) };
                 let connection = Connection { id: SessionId::next(), peer, local, listener: Some(self.id) };
-                return self.hand_over(Admitted {
-                    stream: Some(stream),
-                    connection,
-                    place: Some(place),
-                    control: Arc::clone(&self.control),
-                    worker: 0,
-                });
+                let owed = OwedReport::new(Arc::clone(&self.control.ledger), connection, place);
+                return self.hand_over(Admitted { stream, owed });
             }
             Err(Denial::NotYet(until)) if self.closing.is_none() => {
                 self.held = Some(Held { stream, peer, place, until });
@@ -399,13 +378,13 @@ impl Acceptor {
             Err(Denial::Refused(reason)) => reason,
         };
         drop(place);
-        self.refuse(stream, peer, self.control.admission.try_refusal(), reason);
+        self.refuse(stream, peer, self.control.ledger.admission.try_refusal(), reason);
     }
 
     /// Tells a connection that it is refused, and gives it the time to read so in a task of its own; without room for that
     /// it is closed at once.
     fn refuse(&mut self, stream: TcpStream, peer: Option<SocketAddr>, room: Option<Refusal>, reason: RefuseReason) {
-        let admission = &self.control.admission;
+        let admission = &self.control.ledger.admission;
         let reason = if admission.denies(peer) { RefuseReason::Denied } else { reason };
         admission.count_refused(reason);
         if let Some(peer) = peer {
@@ -422,14 +401,12 @@ impl Acceptor {
         // An empty socket takes it whole; whether the peer hears it or is gone is its own business.
         let _ = (&stream).write(&line);
         let Some(room) = room.and_then(|mut room| room.charge(peer).then_some(room)) else { return };
-        let (control, scratch) = (Arc::clone(&self.control), Rc::clone(&self.scratch));
+        let (ledger, scratch) = (Arc::clone(&self.control.ledger), Rc::clone(&self.scratch));
         actix_rt::spawn(async move {
             // As above.
             let _ = close_refused(stream, &scratch).await;
             drop(room);
-            if control.state().draining.is_some() {
-                control.notify(Batch { worker: 0, answer: None, last: false });
-            }
+            ledger.book_refusal();
         });
     }
 
@@ -442,12 +419,11 @@ impl Acceptor {
             let least = self.workers.iter().enumerate().min_by_key(|(_, worker)| worker.load.load(Relaxed));
             let Some((index, worker)) = least else {
                 if let Some(events) = self.logs.lost.pass() {
-                    let (address, id) = (self.address, admitted.connection.id);
+                    let (address, id) = (self.address, admitted.owed.connection().id);
                     log::error!("listener {address}: every worker has stopped; {id} is closed{events}");
                 }
                 return;
             };
-            admitted.worker = index;
             worker.load.fetch_add(1, Relaxed);
             match worker.orders.send(Order::Start(admitted)) {
                 Ok(()) => return,
@@ -480,10 +456,7 @@ mod tests {
         let socket = TcpListener::bind(address).unwrap();
         let again = socket.try_clone().unwrap();
         let server = LineServer::new(|_| Rot13).on_current_arbiter().listen(socket).unwrap().start().unwrap();
-        let is_there = || {
-            let state = server.control().state();
-            state.listeners[0].acceptor.as_ref().is_some_and(Addr::connected)
-        };
+        let is_there = || server.control().has_acceptor(ListenerId(0));
         // The clock stands still as long as there is something to do.
         while !is_there() {
             tokio::task::yield_now().await;

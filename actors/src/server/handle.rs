@@ -42,10 +42,10 @@ pub struct ListenerInfo {
 #[derive(Clone, Debug)]
 pub struct ServerHandle {
     pub(super) control: Arc<Control>,
+    pub(super) supervisors: watch::Receiver<Addr<Supervisor>>,
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) listeners: Vec<ListenerInfo>,
     pub(super) arbiters: Vec<ArbiterHandle>,
-    pub(super) finished: watch::Receiver<Option<Finished>>,
 }
 
 impl ServerHandle {
@@ -79,7 +79,7 @@ impl ServerHandle {
     /// [`Subscribe`](crate::Subscribe).
     #[must_use]
     pub fn supervisor(&self) -> Addr<Supervisor> {
-        self.control.supervisor()
+        self.supervisors.borrow().clone()
     }
 
     /// Asks the supervisor; should that have ended unasked, its successor.
@@ -89,7 +89,7 @@ impl ServerHandle {
         M::Result: Send,
         Supervisor: Handler<M>,
     {
-        let mut supervisors = self.control.supervisors();
+        let mut supervisors = self.supervisors.clone();
         loop {
             let supervisor = supervisors.borrow_and_update().clone();
             if let Ok(answer) = supervisor.send(message.clone()).await {
@@ -247,7 +247,7 @@ impl ServerHandle {
     /// If every worker stopped without having been asked to, a listener's acceptor failed again and again, or the system
     /// stopped under the server.
     pub async fn wait(&self) -> io::Result<()> {
-        let mut finished = self.finished.clone();
+        let mut finished = self.control.when_finished();
         match finished.wait_for(Option::is_some).await.map(|how| *how) {
             Ok(Some(Finished::AsAsked)) => Ok(()),
             Ok(Some(Finished::LostListener(address))) => {

@@ -8,7 +8,6 @@ use std::{
     sync::{Arc, atomic::AtomicUsize},
 };
 
-use actix::{Addr, dev::channel::channel};
 use actix_rt::{Arbiter, System};
 use tokio::{net::TcpStream, runtime::Handle, sync::mpsc};
 
@@ -18,11 +17,11 @@ use crate::{
     control::{
         control::Control,
         orders::{Admitted, Order, WorkerHandle},
-        supervisor::Supervisor,
+        supervisor::Unlaunched,
     },
     error::{ConfigError, StartError},
     framing::Framing,
-    limits::{MAILBOX_CAPACITY, SessionLimits},
+    limits::SessionLimits,
     listen::acceptor::{self, StartHere},
     report::{CloseReason, Half},
     server::{
@@ -75,7 +74,8 @@ where
             Signals::Drain(deadline) => EndSignals::new().map(|signals| (signals, deadline)),
             Signals::Unset | Signals::Disabled => None,
         };
-        let (supervisor, supervisor_mailbox) = channel(MAILBOX_CAPACITY);
+        let supervisor = Unlaunched::new();
+        let supervisors = supervisor.addresses();
         let addresses = self.local_addrs();
         let listeners: Vec<_> = addresses
             .iter()
@@ -95,8 +95,14 @@ where
             Placement::Current => vec![home.clone()],
         };
         let session_limits = self.limits.session;
-        let control =
-            Control::new(self.limits, listeners.len(), handles.clone(), arbiters, home.clone(), Addr::new(supervisor));
+        let control = Control::new(
+            self.limits,
+            listeners.len(),
+            handles.clone(),
+            arbiters,
+            home.clone(),
+            supervisor.address().recipient(),
+        );
         let mut acceptor_parts = Vec::new();
         for ((socket, _), ListenerInfo { id, local_addr: address }) in self.listeners.into_iter().zip(&listeners) {
             // It listens already; this sets the options and the backlog asked for since.
@@ -137,11 +143,10 @@ where
                 for parts in acceptor_parts {
                     actix_rt::spawn(acceptor::keep(parts, Arc::clone(&control), handles.clone(), None));
                 }
-                Supervisor::launch_with(&control, supervisor_mailbox);
+                supervisor.launch(&control);
             }
         });
-        let finished = control.when_finished();
-        let server = ServerHandle { control, addresses, listeners, arbiters: places, finished };
+        let server = ServerHandle { control, supervisors, addresses, listeners, arbiters: places };
         if let Some((signals, deadline)) = signals {
             home.spawn(drain_on_signals(server.clone(), signals, deadline));
         }
@@ -205,13 +210,12 @@ impl<F> WorkerParts<F> {
 /// Makes a session of a connection that has arrived at its worker.
 fn start_session<A: LineHandler>(
     worker: &Rc<Worker>,
-    mut admitted: Admitted,
+    Admitted { stream, owed }: Admitted,
     framing: Framing,
     factory: &impl Fn(&Connection) -> A,
 ) {
-    let connection = admitted.connection;
-    let Some(stream) = admitted.stream.take() else { return };
-    let place = admitted.place.take();
+    let connection = *owed.connection();
+    let place = owed.settle();
     let made = catch_unwind(AssertUnwindSafe(|| factory(&connection)));
     match (TcpStream::from_std(stream), made) {
         (Ok(stream), Ok(actor)) => Session::start(worker, stream.into(), &connection, place, framing, actor),

@@ -28,8 +28,8 @@ impl Worker {
         }
         if let Some(upstream) = &self.upstream {
             self.published.set(held);
-            upstream.control.budget.publish(published, held);
-            if held > published && upstream.control.budget.excess() > 0 {
+            upstream.control.ledger.budget.publish(published, held);
+            if held > published && upstream.control.ledger.budget.excess() > 0 {
                 self.reports_ready.notify_one();
             }
         }
@@ -39,7 +39,7 @@ impl Worker {
     pub(super) fn publish(&self) {
         if let Some(upstream) = &self.upstream {
             let held = self.held.get();
-            upstream.control.budget.publish(self.published.replace(held), held);
+            upstream.control.ledger.budget.publish(self.published.replace(held), held);
         }
     }
 
@@ -63,7 +63,7 @@ impl Worker {
     pub(super) async fn rank_all(&self, control: &Control) {
         let mut ranking = Ranking::default();
         if self.held.get() > 0 {
-            let sources = Sources::new(&control.state().limits.admission);
+            let sources = Sources::new(&control.ledger.books().limits.admission);
             let mut slice = 0;
             while self.rank(&mut ranking, &sources, slice) {
                 slice += 1;
@@ -71,19 +71,19 @@ impl Worker {
             }
             ranking.finish();
         }
-        control.budget.set_heaviest(self.index, ranking.heaviest());
+        control.ledger.budget.set_heaviest(self.index, ranking.heaviest());
         self.ranking.replace(ranking);
     }
 
     /// What every other worker has to know to leave it to the one with the heaviest source. Once a sweep.
     pub(super) async fn weigh(&self) {
         if let Some(Upstream { control, .. }) = &self.upstream
-            && control.budget.has_limit()
+            && control.ledger.budget.has_limit()
         {
             self.publish();
-            if !control.budget.is_short() {
+            if !control.ledger.budget.is_short() {
                 // To look at all sessions is for when it may be needed. What was seen before is not so any more.
-                control.budget.set_heaviest(self.index, Weight::default());
+                control.ledger.budget.set_heaviest(self.index, Weight::default());
                 return;
             }
             self.rank_all(control).await;
@@ -97,7 +97,7 @@ impl Worker {
     /// worker, if they weigh more.
     pub(super) async fn evict(&self) {
         let Some(Upstream { control, .. }) = &self.upstream else { return };
-        while control.budget.excess() > 0 {
+        while control.ledger.budget.excess() > 0 {
             if self.ranking.borrow().is_worn() {
                 self.rank_all(control).await;
             }
@@ -118,13 +118,13 @@ impl Worker {
             let mut ranking = self.ranking.borrow_mut();
             let mut slots = self.slots.borrow_mut();
             for _ in 0..CUTS_PER_SLICE {
-                let excess = control.budget.excess();
+                let excess = control.ledger.budget.excess();
                 if excess == 0 || (ranking.is_worn() && !ranking.is_empty()) {
                     break;
                 }
                 let heaviest = ranking.heaviest();
-                control.budget.set_heaviest(self.index, heaviest);
-                leave_to = control.budget.heavier_than(heaviest, self.index);
+                control.ledger.budget.set_heaviest(self.index, heaviest);
+                leave_to = control.ledger.budget.heavier_than(heaviest, self.index);
                 if leave_to.is_some() || heaviest.source == 0 {
                     goes_on = false;
                     break;
@@ -154,10 +154,8 @@ impl Worker {
                  hold {excess} bytes more than the memory budget{events}"
             );
         }
-        if let Some(worker) = leave_to
-            && let Some(Some(worker)) = control.state().workers.get(worker)
-        {
-            let _ = worker.orders.send(Order::Evict);
+        if let Some(worker) = leave_to {
+            control.order_one(worker, Order::Evict);
         }
         goes_on
     }
@@ -170,6 +168,7 @@ mod tests {
     use crate::control::control::Control;
     use crate::control::orders::Order;
     use crate::control::orders::WorkerHandle;
+    use crate::control::supervisor::Unlaunched;
     use crate::limits::Limits;
     use crate::worker::clock::Standing;
     use crate::worker::command::Command;
@@ -177,7 +176,6 @@ mod tests {
     use crate::worker::task::look_after;
     use crate::worker::worker::Upstream;
     use crate::worker::worker::Worker;
-    use actix::{Addr, dev::channel::channel};
     use actix_rt::Arbiter;
     use std::rc::Rc;
     use std::sync::Arc;
@@ -196,7 +194,7 @@ mod tests {
                 (WorkerHandle { orders, load: Arc::default() }, receiver)
             })
             .unzip();
-        let supervisor = Addr::new(channel(16).0);
+        let supervisor = Unlaunched::new().address().recipient();
         let control = Control::new(limits, 0, handles, vec![], Arbiter::current(), supervisor);
         let worker = |index| {
             let upstream = Upstream { control: Arc::clone(&control), load: Arc::default() };
@@ -234,7 +232,7 @@ mod tests {
             let all = worker.held.get();
             worker.evict().await;
             assert!(worker.held.get() <= BUDGET && worker.held.get() > BUDGET - 1007, "{} left", worker.held.get());
-            assert_eq!(control.budget.excess(), 0);
+            assert_eq!(control.ledger.budget.excess(), 0);
             let gone = evicted(worker).len();
             assert!(gone * 1000 <= all - worker.held.get() && gone > 18_900, "{gone}");
             let looked_at = worker.looked_at.get();
@@ -277,7 +275,7 @@ mod tests {
             actix_rt::spawn(look_after(worker, orders, |_| {}));
         }
         let done = async {
-            while control.budget.excess() > 0 {
+            while control.ledger.budget.excess() > 0 {
                 tokio::task::yield_now().await;
             }
         };
@@ -298,12 +296,12 @@ mod tests {
         workers[1].0.publish();
         workers[1].0.rank_all(&control).await;
         workers.truncate(1);
-        assert_eq!(control.budget.excess(), 0);
+        assert_eq!(control.ledger.budget.excess(), 0);
         for _ in 0..20 {
             hold(&workers[0].0, "192.0.2.1:7", 100_000);
         }
         workers[0].0.publish();
         workers[0].0.evict().await;
-        assert_eq!((control.budget.excess(), evicted(&workers[0].0).len()), (0, 10));
+        assert_eq!((control.ledger.budget.excess(), evicted(&workers[0].0).len()), (0, 10));
     }
 }

@@ -22,7 +22,7 @@ use crate::{
         admission::Place,
         budget::{Ranking, Weight},
         control::Control,
-        orders::{Answer, Batch},
+        orders::Answer,
         stats::Stats,
     },
     framing::SLACK_BYTES,
@@ -356,8 +356,10 @@ impl Worker {
             return;
         }
         if let Some(upstream) = &self.upstream {
-            upstream.control.book(reports);
-            upstream.control.notify(Batch { worker: self.index, answer, last: false });
+            upstream.control.ledger.book(reports);
+            if let Some(answer) = answer {
+                upstream.control.answer(self.index, answer);
+            }
         }
     }
 
@@ -568,15 +570,15 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         if let Some(upstream) = &self.upstream {
-            upstream.control.book(std::mem::take(self.reports.get_mut()));
+            let Upstream { control, .. } = upstream;
+            control.ledger.book(std::mem::take(self.reports.get_mut()));
+            // Or the others would leave it to this one to cut somebody.
+            control.ledger.budget.set_heaviest(self.index, Weight::default());
+            control.ledger.budget.publish(self.published.get(), 0);
             let counters = self.counters.get_mut();
             counters.turns_cut = self.turns_cut.get();
             counters.throttled = self.throttled.get();
-            upstream.control.lose_worker(self.index, self.counters.get_mut());
-            // Or the others would leave it to this one to cut somebody.
-            upstream.control.budget.set_heaviest(self.index, Weight::default());
-            upstream.control.budget.publish(self.published.get(), 0);
-            upstream.control.notify(Batch { worker: self.index, answer: None, last: true });
+            control.lose_worker(self.index, counters);
         }
     }
 }
