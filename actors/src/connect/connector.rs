@@ -34,7 +34,7 @@ use crate::{
     report::CloseReport,
     session::{handler::LineHandler, user_code::Session},
     wire::transport::Transport,
-    worker::{command::Command, task, worker::Worker},
+    worker::{command::Commands, task, worker::Worker},
 };
 
 pub(super) type Factory<A> = Box<dyn FnMut(&Connection, u64) -> A>;
@@ -122,7 +122,7 @@ pub(super) struct Live<A: LineHandler> {
 }
 
 impl<A: LineHandler> Live<A> {
-    fn tell(&self, command: Command) {
+    fn tell(&self, command: Commands) {
         self.worker.send(self.slot, self.id, command);
     }
 }
@@ -303,11 +303,11 @@ impl<A: LineHandler> Handler<Disconnect> for Connector<A> {
             None => self.end(&ConnectorEvent::Disconnected, ctx),
             Some(live) => {
                 if deadline.is_zero() {
-                    live.tell(Command::Abort);
+                    live.tell(Commands::ABORT);
                 } else {
-                    live.tell(Command::HalfClose);
+                    live.tell(Commands::HALF_CLOSE);
                     ctx.run_later(deadline, |connector, _| {
-                        connector.live.iter().for_each(|live| live.tell(Command::Abort));
+                        connector.live.iter().for_each(|live| live.tell(Commands::ABORT));
                     });
                 }
                 self.disconnecting.get_or_insert_default().push(sender);

@@ -21,7 +21,7 @@ use crate::{
         state::{Failure, Flags, Phase, Turn},
         user_code::Session,
     },
-    worker::command::{Command, Commands},
+    worker::command::Commands,
 };
 
 impl<A: LineHandler> Session<A> {
@@ -135,35 +135,35 @@ impl<A: LineHandler> Session<A> {
     }
 
     fn apply(&mut self, commands: Commands) {
-        if commands.has(Command::Abort) {
+        if commands.contains(Commands::ABORT) {
             self.ctx.terminate();
         }
-        if commands.has(Command::Push) {
+        if commands.contains(Commands::PUSH) {
             // Before any end that came with it: a goodbye is written by a session that may then close.
             for push in self.ctx.worker.slot(self.ctx.slot, |slot| slot.take_pushed()) {
                 self.call_missed(push.missed);
                 self.ctx.write_shared(push.bytes);
             }
         }
-        if commands.has(Command::Refill) {
+        if commands.contains(Commands::REFILL) {
             self.ctx.clear(Flags::THROTTLED);
         }
-        if commands.has(Command::Overflow) {
+        if commands.contains(Commands::OVERFLOW) {
             self.overflow();
         }
-        if commands.has(Command::Evict) {
+        if commands.contains(Commands::EVICT) {
             self.ctx.set_reason(CloseReason::Evicted);
             self.ctx.set(Flags::ABORT);
         }
-        if commands.has(Command::Look) {
+        if commands.contains(Commands::LOOK) {
             self.ctx.set(Flags::ASK_KERNEL);
         }
-        if commands.has(Command::Probe)
+        if commands.contains(Commands::PROBE)
             && let Some(queue) = self.ctx.transport.send_queue()
         {
             self.ctx.worker.book_acknowledged(self.ctx.slot, queue.acknowledged);
         }
-        if commands.has(Command::Stall) && self.is_stalled() {
+        if commands.contains(Commands::STALL) && self.is_stalled() {
             self.ctx.worker.slot(self.ctx.slot, |slot| {
                 // A peer's EOF is the reason only where every reply owed was sent.
                 slot.reason = slot.reason.filter(|reason| *reason != CloseReason::PeerEof);
@@ -172,23 +172,23 @@ impl<A: LineHandler> Session<A> {
             self.ctx.set(Flags::ABORT);
         }
         for (command, reason) in [
-            (Command::Kick, CloseReason::Kicked),
-            (Command::Age, CloseReason::MaxAge),
-            (Command::Line, CloseReason::LineTimeout),
-            (Command::Idle, CloseReason::IdleTimeout),
+            (Commands::KICK, CloseReason::Kicked),
+            (Commands::AGE, CloseReason::MaxAge),
+            (Commands::LINE, CloseReason::LineTimeout),
+            (Commands::IDLE, CloseReason::IdleTimeout),
         ] {
-            if commands.has(command) {
+            if commands.contains(command) {
                 self.ctx.drain_because(reason);
             }
         }
-        if commands.has(Command::Drain) {
+        if commands.contains(Commands::DRAIN) {
             self.ctx.drain_with_server();
         }
-        if commands.has(Command::HalfClose) && self.ctx.phase == Phase::Open {
+        if commands.contains(Commands::HALF_CLOSE) && self.ctx.phase == Phase::Open {
             self.ctx.set_reason(CloseReason::Drained);
             self.ctx.half_close();
         }
-        if commands.has(Command::Deadline) {
+        if commands.contains(Commands::DEADLINE) {
             if self.ctx.phase == Phase::Lingering {
                 self.ctx.set(Flags::LINGERED);
             } else if self.ctx.has(Flags::WAITING) {

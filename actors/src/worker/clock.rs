@@ -12,28 +12,27 @@ pub(super) const SWEEP: Duration = Duration::from_millis(250);
 /// the largest receive buffers hold.
 pub(super) const MOST_LOOKS: u8 = 16;
 
-/// What a turn leaves a session in, as the sweep has to know it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Standing(pub(super) u8);
+bitflags::bitflags! {
+    /// What a turn leaves a session in, as the sweep has to know it.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub(crate) struct Standing: u8 {
+        /// It reads on as far as its actor is concerned: not draining, not closing.
+        const OPEN = 1;
+        /// A line has begun.
+        const PARTIAL = 1 << 1;
+        /// Bytes, or the FIN, have yet to leave.
+        const WRITING = 1 << 2;
+        /// It is not its peer who keeps lines from coming.
+        const STILL = 1 << 3;
+        /// There was more to read than one turn reads.
+        const READING = 1 << 4;
+    }
+}
 
 impl Standing {
-    /// It reads on as far as its actor is concerned: not draining, not closing.
-    pub(crate) const OPEN: Self = Self(1);
-    /// A line has begun.
-    pub(crate) const PARTIAL: Self = Self(1 << 1);
-    /// Bytes, or the FIN, have yet to leave.
-    pub(crate) const WRITING: Self = Self(1 << 2);
-    /// It is not its peer who keeps lines from coming.
-    pub(crate) const STILL: Self = Self(1 << 3);
-    /// There was more to read than one turn reads.
-    pub(crate) const READING: Self = Self(1 << 4);
-
+    /// With `other`, if that holds.
     pub(crate) fn with(self, other: Self, holds: bool) -> Self {
-        Self(self.0 | if holds { other.0 } else { 0 })
-    }
-
-    pub(super) fn has(self, other: Self) -> bool {
-        self.0 & other.0 != 0
+        if holds { self | other } else { self }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
         orders::Order,
     },
     worker::{
-        command::Command,
+        command::Commands,
         slot::{CHUNK, Slot},
         task::SWEEP_SLICE,
         worker::{Upstream, Worker},
@@ -137,7 +137,7 @@ impl Worker {
                 if let Some(slot) = slots.at(holder.slot) {
                     slot.is_evicted = true;
                     slot.memory = 0;
-                    slot.send(Command::Evict, &self.told);
+                    slot.send(Commands::EVICT, &self.told);
                 }
                 // It gives that back in its next turn. Counted as given back now, so that nobody else has to go for it.
                 self.held.set(self.held.get() - holder.held);
@@ -171,7 +171,7 @@ mod tests {
     use crate::control::supervisor::Unlaunched;
     use crate::limits::Limits;
     use crate::worker::clock::Standing;
-    use crate::worker::command::Command;
+    use crate::worker::command::Commands;
     use crate::worker::reports::Counts;
     use crate::worker::task::look_after;
     use crate::worker::worker::Upstream;
@@ -215,7 +215,7 @@ mod tests {
 
     fn evicted(worker: &Worker) -> Vec<SessionId> {
         let mut slots = worker.slots.borrow_mut();
-        slots.iter_mut().filter(|slot| slot.commands.has(Command::Evict)).map(|slot| slot.id).collect()
+        slots.iter_mut().filter(|slot| slot.commands.contains(Commands::EVICT)).map(|slot| slot.id).collect()
     }
 
     #[actix::test]

@@ -12,7 +12,7 @@ use crate::{
     shared::SharedBytes,
     worker::{
         clock::{MOST_LOOKS, Moment, SWEEP, Standing, Timeouts},
-        command::{Command, Commands},
+        command::Commands,
         delivery::{self, Messages, Moved},
         pushes::Pushes,
     },
@@ -135,11 +135,11 @@ impl Slots {
 
 impl Slot {
     /// Says it and wakes the session; it listens at the start of its turn, whatever else it waits for.
-    pub(super) fn send(&mut self, command: Command, told: &Cell<usize>) {
+    pub(super) fn send(&mut self, command: Commands, told: &Cell<usize>) {
         if self.commands.is_empty() {
             told.set(told.get() + 1);
         }
-        self.commands.0 |= command as u16;
+        self.commands |= command;
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
@@ -148,15 +148,15 @@ impl Slot {
     /// Has a session that its rate holds back ask for more.
     pub(super) fn look_again_if_throttled(&mut self, told: &Cell<usize>) {
         if std::mem::take(&mut self.throttled) {
-            self.send(Command::Refill, told);
+            self.send(Commands::REFILL, told);
         }
     }
 
     /// Has a session that is held back, by whatever it is, look whether that still holds.
     pub(super) fn look_again(&mut self, told: &Cell<usize>) {
         self.look_again_if_throttled(told);
-        if self.standing.has(Standing::STILL) || self.standing.has(Standing::WRITING) {
-            self.send(Command::Refill, told);
+        if self.standing.contains(Standing::STILL) || self.standing.contains(Standing::WRITING) {
+            self.send(Commands::REFILL, told);
         }
     }
 
@@ -181,29 +181,29 @@ impl Slot {
     pub(super) fn may_be_judged(&mut self, told: &Cell<usize>) -> bool {
         let looks = self.looks;
         self.looks = looks.saturating_add(1);
-        let may = looks > 0 && (!self.standing.has(Standing::READING) || looks >= MOST_LOOKS);
+        let may = looks > 0 && (!self.standing.contains(Standing::READING) || looks >= MOST_LOOKS);
         if !may {
-            self.send(Command::Look, told);
+            self.send(Commands::LOOK, told);
         }
         may
     }
 
     /// Which of its times is up, if one is.
-    pub(super) fn overdue(&self, timeouts: &Timeouts, moment: Moment) -> Option<Command> {
-        if self.standing.has(Standing::WRITING) && moment.since(self.wrote) >= timeouts.write {
-            return Some(Command::Stall);
+    pub(super) fn overdue(&self, timeouts: &Timeouts, moment: Moment) -> Option<Commands> {
+        if self.standing.contains(Standing::WRITING) && moment.since(self.wrote) >= timeouts.write {
+            return Some(Commands::STALL);
         }
-        if !self.standing.has(Standing::OPEN) {
+        if !self.standing.contains(Standing::OPEN) {
             return None;
         }
         if moment.instant - self.opened >= timeouts.age {
-            return Some(Command::Age);
+            return Some(Commands::AGE);
         }
-        let (command, timeout) = match self.standing.has(Standing::PARTIAL) {
-            true if timeouts.line != u32::MAX => (Command::Line, timeouts.line),
-            _ => (Command::Idle, timeouts.idle),
+        let (command, timeout) = match self.standing.contains(Standing::PARTIAL) {
+            true if timeouts.line != u32::MAX => (Commands::LINE, timeouts.line),
+            _ => (Commands::IDLE, timeouts.idle),
         };
-        (!self.standing.has(Standing::STILL) && moment.since(self.heard) >= timeout).then_some(command)
+        (!self.standing.contains(Standing::STILL) && moment.since(self.heard) >= timeout).then_some(command)
     }
 
     /// The peer's address; `None` for a transport without one.
@@ -329,7 +329,7 @@ impl Slot {
         if lost > 0 {
             self.miss(lost);
             if policy == OutboxPolicy::Disconnect {
-                self.send(Command::Overflow, told);
+                self.send(Commands::OVERFLOW, told);
             }
         }
         lost
@@ -347,7 +347,7 @@ impl Slot {
         let rare = self.rare();
         rare.pushed_len += bytes.len();
         rare.pushed.add(Push { missed: std::mem::take(&mut rare.missed), bytes });
-        self.send(Command::Push, told);
+        self.send(Commands::PUSH, told);
     }
 
     /// What others had pushed since it was last taken.
@@ -411,10 +411,10 @@ impl Slot {
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             outbox_bytes: self.outbox_len as usize,
-            state: match (self.closing, self.standing.has(Standing::OPEN)) {
+            state: match (self.closing, self.standing.contains(Standing::OPEN)) {
                 (true, _) => SessionState::Closing,
                 (false, false) => SessionState::Draining,
-                (false, true) if self.standing.has(Standing::STILL) => SessionState::Held,
+                (false, true) if self.standing.contains(Standing::STILL) => SessionState::Held,
                 (false, true) => SessionState::Open,
             },
         }

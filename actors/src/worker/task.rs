@@ -6,7 +6,7 @@ use crate::{
     shared::SharedBytes,
     worker::{
         clock::{SWEEP, Standing, Timeouts},
-        command::Command,
+        command::Commands,
         delivery::Hearing,
         slot::CHUNK,
         worker::{Spread, Worker},
@@ -50,7 +50,7 @@ impl Worker {
 
     pub(super) fn abort_all(&self) {
         for slot in self.slots.borrow_mut().iter_mut() {
-            slot.send(Command::Abort, &self.told);
+            slot.send(Commands::ABORT, &self.told);
         }
     }
 
@@ -70,7 +70,7 @@ impl Worker {
         let part = spread.since.elapsed().as_secs_f64() / spread.over.as_secs_f64().max(f64::MIN_POSITIVE);
         let due = if part < 1.0 { (all as f64 * part) as usize } else { all };
         for slot in slots.chunks.iter_mut().flatten().take(due).skip(spread.told).flatten() {
-            slot.send(Command::Drain, &self.told);
+            slot.send(Commands::DRAIN, &self.told);
         }
         self.spread.set((due < all).then_some(Spread { told: due.max(spread.told), ..spread }));
         due < all
@@ -98,7 +98,7 @@ impl Worker {
                     if !goodbye.is_empty() {
                         slot.push(goodbye.clone(), &self.told);
                     }
-                    slot.send(Command::Kick, &self.told);
+                    slot.send(Commands::KICK, &self.told);
                     answer.count += 1;
                 }
             }
@@ -119,7 +119,7 @@ impl Worker {
                         answer.sessions.push(slot.info(self.index, moment));
                     }
                     if denied && !*dry_run {
-                        slot.send(Command::Kick, &self.told);
+                        slot.send(Commands::KICK, &self.told);
                     }
                 }
                 if !*dry_run {
@@ -140,14 +140,15 @@ impl Worker {
         let chunks = SWEEP_SLICE / CHUNK;
         for slot in slots.chunks.iter_mut().skip(slice * chunks).take(chunks).flatten().flatten() {
             slot.renew_stamps(last, moment);
-            if slot.standing.has(Standing::STILL) {
+            if slot.standing.contains(Standing::STILL) {
                 // The clock stands still: what has gone by since the last sweep does not count.
                 let gone = moment.since(last);
                 slot.heard = slot.heard.wrapping_add(gone.min(moment.since(slot.heard)));
             }
-            let is_stuck = slot.standing.has(Standing::WRITING) && moment.since(slot.wrote) >= SWEEP.as_millis() as u32;
+            let is_stuck =
+                slot.standing.contains(Standing::WRITING) && moment.since(slot.wrote) >= SWEEP.as_millis() as u32;
             if is_stuck && self.probes.get() {
-                slot.send(Command::Probe, &self.told);
+                slot.send(Commands::PROBE, &self.told);
             }
             let is_late = slot.deadline != 0 && moment.stamp.wrapping_sub(slot.deadline) < u32::MAX / 2;
             let overdue = slot.overdue(&timeouts, moment);
@@ -156,11 +157,11 @@ impl Worker {
                 if slot.may_be_judged(&self.told) {
                     if is_late {
                         slot.deadline = 0;
-                        slot.send(Command::Deadline, &self.told);
+                        slot.send(Commands::DEADLINE, &self.told);
                     }
                     overdue.into_iter().for_each(|command| slot.send(command, &self.told));
                     if overflows {
-                        slot.send(Command::Overflow, &self.told);
+                        slot.send(Commands::OVERFLOW, &self.told);
                     }
                 }
             } else {

@@ -35,7 +35,7 @@ use crate::{
     wire::outbox::Outbox,
     worker::{
         clock::{Moment, SWEEP, Standing},
-        command::{Command, Commands},
+        command::Commands,
         delivery::{Hearing, Members},
         reports::Counts,
         slot::{Slot, Slots},
@@ -532,11 +532,12 @@ impl Worker {
             }
             slot.outbox_len = u32::try_from(outbox_len).unwrap_or(u32::MAX);
             slot.memory = if slot.is_evicted { 0 } else { u32::try_from(memory).unwrap_or(u32::MAX) };
-            let has_changed = Standing(slot.standing.0 ^ standing.0);
-            if counts.delivered || has_changed.has(Standing::PARTIAL) || (bytes_count && counts.bytes_in > 0) {
+            let has_changed = slot.standing ^ standing;
+            if counts.delivered || has_changed.contains(Standing::PARTIAL) || (bytes_count && counts.bytes_in > 0) {
                 slot.heard = stamp;
             }
-            if standing.has(Standing::WRITING) && (counts.bytes_out > 0 || has_changed.has(Standing::WRITING)) {
+            if standing.contains(Standing::WRITING) && (counts.bytes_out > 0 || has_changed.contains(Standing::WRITING))
+            {
                 slot.wrote = stamp;
             }
             slot.standing = standing;
@@ -548,7 +549,7 @@ impl Worker {
     }
 
     /// Tells one session, if it still lives.
-    pub(crate) fn send(&self, index: u32, id: SessionId, command: Command) {
+    pub(crate) fn send(&self, index: u32, id: SessionId, command: Commands) {
         if let Some(slot) = self.slots.borrow_mut().at(index).as_mut().filter(|slot| slot.id == id) {
             slot.send(command, &self.told);
         }
