@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::{
     address::{Prefix, SourcePrefix},
     error::ConfigError,
-    rate::RateLimit,
+    rate::{Rate, RateLimit},
     shared::SharedBytes,
 };
 
@@ -131,33 +131,6 @@ fn check_length(limit: &'static str, time: Duration) -> Result<(), ConfigError> 
 impl Default for OutboxLimit {
     fn default() -> Self {
         Self { policy: OutboxPolicy::default(), hard: 1024 * 1024, soft: None }
-    }
-}
-
-/// How often something may happen: a bucket that holds `burst` and is filled with `per_second`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// How many a second in the long run, however small the burst is.
-    pub per_second: u32,
-    /// How many at once after a rest. Buckets are looked at now and then, and one that held less than comes in between would
-    /// lower the rate; so one of a session holds at least what it is filled with at once (250 ms, if its worker is on time),
-    /// one of a [`RateGroup`](crate::RateGroup) what comes in half a second, that of accepts what comes in 2 ms more.
-    pub burst: u32,
-}
-
-impl Rate {
-    /// Whether it can be meant; `limit` names it.
-    pub(crate) fn check(&self, limit: &'static str) -> Result<(), ConfigError> {
-        match self.per_second == 0 || self.burst == 0 {
-            true => Err(ConfigError::Rate { limit }),
-            false => Ok(()),
-        }
-    }
-
-    /// So many a second, and as many at once after a rest.
-    #[must_use]
-    pub const fn per_second(per_second: u32) -> Self {
-        Self { per_second, burst: per_second }
     }
 }
 

@@ -36,8 +36,8 @@ use crate::{
         supervisor::{Supervisor, Unlaunched},
     },
     framing::Framing,
-    limits::{Limits, OutboxLimit, OutboxPolicy, Rate, SoftLimit, Watermarks},
-    rate::{RateGroup, RateLimit},
+    limits::{Limits, OutboxLimit, OutboxPolicy, SoftLimit, Watermarks},
+    rate::{Rate, RateGroup, RateLimit},
     report::{CloseReason, CloseReport},
     room::Room,
     session::{

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{error::ConfigError, limits::Rate};
+use crate::error::ConfigError;
 
 /// The least that a member of a group is given at once, if there is as much: with less it would make a system call for
 /// a few bytes. The number is libevent's `bufferevent_rate_limit_group_set_min_share` default.
@@ -28,6 +28,33 @@ const LEAST_PART: u32 = 2;
 
 /// The clock of a group when the group is made: a bucket that was empty at 0 is full by then, at any rate and burst.
 const CLOCK_BEGIN: u64 = (1 << 32) * NANOS;
+
+/// How often something may happen: a bucket that holds `burst` and is filled with `per_second`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many a second in the long run, however small the burst is.
+    pub per_second: u32,
+    /// How many at once after a rest. Buckets are looked at now and then, and one that held less than comes in between would
+    /// lower the rate; so one of a session holds at least what it is filled with at once (250 ms, if its worker is on time),
+    /// one of a [`RateGroup`](crate::RateGroup) what comes in half a second, that of accepts what comes in 2 ms more.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// Whether it can be meant; `limit` names it.
+    pub(crate) fn check(&self, limit: &'static str) -> Result<(), ConfigError> {
+        match self.per_second == 0 || self.burst == 0 {
+            true => Err(ConfigError::Rate { limit }),
+            false => Ok(()),
+        }
+    }
+
+    /// So many a second, and as many at once after a rest.
+    #[must_use]
+    pub const fn per_second(per_second: u32) -> Self {
+        Self { per_second, burst: per_second }
+    }
+}
 
 /// How fast something may be read: bytes, lines, both or neither. The default is neither.
 ///

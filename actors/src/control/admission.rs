@@ -23,7 +23,8 @@ use tokio::time::Instant;
 
 use crate::{
     address::{PackedAddr, Prefix},
-    limits::{AdmissionLimits, OverLimit, Rate},
+    limits::{AdmissionLimits, OverLimit},
+    rate::Rate,
     shared::SharedBytes,
 };
 

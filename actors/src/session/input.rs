@@ -346,7 +346,7 @@ mod tests {
     use super::*;
     use crate::{
         framing::{Framing, Overlong, take_effort},
-        limits::Rate,
+        rate::Rate,
         rate::RateLimit,
         session::context::LineContext,
         wire::transport::Transport,

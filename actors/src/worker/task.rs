@@ -25,9 +25,8 @@ pub(super) const SPREAD_TICK: Duration = Duration::from_millis(50);
 /// Slots looked at before the sessions get a turn again.
 pub(super) const SWEEP_SLICE: usize = 4096;
 
-/// How long an end may wait for others before the supervisor hears of it, and how many at most.
+/// How long an end may wait for others before it is booked.
 pub(super) const REPORT_DELAY: Duration = Duration::from_millis(10);
-pub(super) const REPORT_BATCH: usize = 256;
 
 impl Worker {
     /// Delivers of what was said in rooms a slice; true if others should get their turns before the next one.

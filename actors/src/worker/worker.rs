@@ -39,9 +39,11 @@ use crate::{
         delivery::{Hearing, Members},
         reports::Counts,
         slot::{Slot, Slots},
-        task::REPORT_BATCH,
     },
 };
+
+/// How many ends wait for others before they are booked, at most.
+const REPORT_BATCH: usize = 256;
 
 /// The way from a worker to the rest of its server.
 #[derive(Debug)]
