@@ -206,9 +206,9 @@ impl Grant {
 /// # Ok::<(), actix_lines::ConfigError>(())
 /// ```
 #[derive(Clone)]
-pub struct RateGroup(Arc<Shared>);
+pub struct RateGroup(Arc<GroupState>);
 
-struct Shared {
+struct GroupState {
     epoch: Instant,
     bytes: Bucket,
     lines: Bucket,
@@ -222,7 +222,7 @@ impl RateGroup {
     /// # Errors
     /// [`ConfigError::Rate`] for a rate or burst of 0.
     pub fn new(limit: RateLimit) -> Result<Self, ConfigError> {
-        let group = Self(Arc::new(Shared {
+        let group = Self(Arc::new(GroupState {
             epoch: Instant::now(),
             bytes: Bucket::default(),
             lines: Bucket::default(),

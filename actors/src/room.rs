@@ -59,9 +59,9 @@ const MESSAGE_BYTES: usize = 64;
 /// # drop(server);
 /// ```
 #[derive(Clone)]
-pub struct Room(Arc<Shared>);
+pub struct Room(Arc<RoomState>);
 
-struct Shared {
+struct RoomState {
     id: RoomId,
     /// The workers that have members.
     seats: RwLock<Vec<Seat>>,
@@ -86,7 +86,7 @@ impl Room {
     #[must_use]
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(Arc::new(Shared {
+        Self(Arc::new(RoomState {
             id: RoomId(NEXT.fetch_add(1, Relaxed)),
             seats: RwLock::default(),
             lost: AtomicU64::new(0),

@@ -129,10 +129,10 @@ pub struct FaultyStream<S> {
 
 /// Tells a [`FaultyStream`] what to do from now on. It may be told from another thread, whatever the stream is waiting for.
 #[derive(Clone, Default)]
-pub struct Faults(Arc<Mutex<Shared>>);
+pub struct Faults(Arc<Mutex<FaultsState>>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct FaultsState {
     read: Call,
     write: Call,
     flush: Call,
@@ -173,7 +173,7 @@ impl Call {
     }
 }
 
-impl Shared {
+impl FaultsState {
     fn call(&mut self, call: StreamCall) -> &mut Call {
         match call {
             StreamCall::Read => &mut self.read,
@@ -240,7 +240,7 @@ impl Faults {
         shared.call(call).poll(done, cx)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    fn lock(&self) -> MutexGuard<'_, FaultsState> {
         // Nothing here is ever left half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -122,7 +122,7 @@ pub(super) struct Live<A: LineHandler> {
 }
 
 impl<A: LineHandler> Live<A> {
-    fn tell(&self, command: Commands) {
+    fn send(&self, command: Commands) {
         self.worker.send(self.slot, self.id, command);
     }
 }
@@ -139,7 +139,7 @@ impl<A: LineHandler> fmt::Debug for Connector<A> {
 }
 
 impl<A: LineHandler> Connector<A> {
-    fn tell(&mut self, event: &ConnectorEvent) {
+    fn publish(&mut self, event: &ConnectorEvent) {
         // `do_send` skips the mailbox's limit; the pauses between attempts bound how many there can be.
         self.subscribers.retain(|subscriber| {
             subscriber.do_send(event.clone());
@@ -175,7 +175,7 @@ impl<A: LineHandler> Connector<A> {
         log::info!("connected to {} at {peer}: session {}", Escaped::new(&self.way.target), connection.id);
         self.waiting.answer(Some(&session));
         self.live = Some(Live { session, id: connection.id, peer, worker, slot });
-        self.tell_connected();
+        self.publish_connected();
         ctx.spawn(wrap_future::<_, Self>(report).map(|report, connector, ctx| match report {
             Ok(report) => connector.close(report, ctx),
             // Only with its arbiter can a session go without a report.
@@ -188,9 +188,9 @@ impl<A: LineHandler> Connector<A> {
         Some(ConnectorEvent::Connected { session: *id, peer: *peer, nth: self.connections })
     }
 
-    fn tell_connected(&mut self) {
+    fn publish_connected(&mut self) {
         if let Some(event) = self.connected() {
-            self.tell(&event);
+            self.publish(&event);
         }
     }
 
@@ -199,7 +199,7 @@ impl<A: LineHandler> Connector<A> {
         self.live = None;
         if let Some(askers) = self.disconnecting.take() {
             askers.into_iter().for_each(|asker| drop(asker.send(report.clone())));
-            self.tell(&ConnectorEvent::Lost { report, retry_in: None });
+            self.publish(&ConnectorEvent::Lost { report, retry_in: None });
             return self.end(&ConnectorEvent::Disconnected, ctx);
         }
         if report.duration >= self.backoff.max {
@@ -207,7 +207,7 @@ impl<A: LineHandler> Connector<A> {
         }
         let retry_in = self.retry_in();
         log::info!("lost {}: {report}", Escaped::new(&self.way.target));
-        self.tell(&ConnectorEvent::Lost { report, retry_in });
+        self.publish(&ConnectorEvent::Lost { report, retry_in });
         self.retry(retry_in, ctx);
     }
 
@@ -215,7 +215,7 @@ impl<A: LineHandler> Connector<A> {
     fn fail(&mut self, error: ConnectError, ctx: &mut Context<Self>) {
         let (attempt, retry_in) = (self.attempt, self.retry_in());
         log::warn!("{}", Escaped::new(&error.to_string()));
-        self.tell(&ConnectorEvent::Failed { error, attempt, retry_in });
+        self.publish(&ConnectorEvent::Failed { error, attempt, retry_in });
         self.retry(retry_in, ctx);
     }
 
@@ -236,7 +236,7 @@ impl<A: LineHandler> Connector<A> {
     }
 
     fn end(&mut self, last: &ConnectorEvent, ctx: &mut Context<Self>) {
-        self.tell(last);
+        self.publish(last);
         ctx.stop();
     }
 }
@@ -303,11 +303,11 @@ impl<A: LineHandler> Handler<Disconnect> for Connector<A> {
             None => self.end(&ConnectorEvent::Disconnected, ctx),
             Some(live) => {
                 if deadline.is_zero() {
-                    live.tell(Commands::ABORT);
+                    live.send(Commands::ABORT);
                 } else {
-                    live.tell(Commands::HALF_CLOSE);
+                    live.send(Commands::HALF_CLOSE);
                     ctx.run_later(deadline, |connector, _| {
-                        connector.live.iter().for_each(|live| live.tell(Commands::ABORT));
+                        connector.live.iter().for_each(|live| live.send(Commands::ABORT));
                     });
                 }
                 self.disconnecting.get_or_insert_default().push(sender);

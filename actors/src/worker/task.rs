@@ -58,11 +58,11 @@ impl Worker {
         self.draining.set(true);
         drop(self.goodbye.replace(goodbye.clone()));
         self.spread.set(Some(Spread { since: Instant::now(), over, told: 0 }));
-        self.drain_on();
+        self.drain_due();
     }
 
     /// Tells those whose time has come in a drain that is spread; false when all are told.
-    pub(super) fn drain_on(&self) -> bool {
+    pub(super) fn drain_due(&self) -> bool {
         let Some(spread) = self.spread.get() else { return false };
         let mut slots = self.slots.borrow_mut();
         let all: usize = slots.chunks.iter().map(Vec::len).sum();
@@ -225,7 +225,7 @@ pub(crate) async fn look_after(
                 worker.send_reports(None);
             }
             _ = spread.tick(), if worker.spread.get().is_some() => {
-                worker.drain_on();
+                worker.drain_due();
             }
             _ = sweep.tick(), if worker.live.get() > 0 => {
                 let last = worker.clock.replace(worker.now());
