@@ -97,7 +97,7 @@ pub use crate::{
     error::{BindError, ConfigError, ConnectError, ServerEnded, StartError},
     escape::Escaped,
     framing::{Delimiter, Framing, Overlong},
-    limits::{Limits, LimitsBuilder, OutboxLimit, OutboxPolicy, OverLimit, SoftLimit, Watermarks},
+    limits::{Limits, LimitsBuilder, OutboxLimit, OutboxPolicy, OverLimit, SessionLimits, SoftLimit, Watermarks},
     rate::{Rate, RateGroup, RateLimit},
     report::{CloseReason, CloseReport, Half},
     room::Room,

@@ -171,9 +171,22 @@ pub(crate) struct AdmissionLimits {
     pub(crate) exempt: Vec<Prefix>,
 }
 
-/// What a session has to keep to. Small and `Copy`: each worker has one.
+/// The limits of a single session: watermarks, outbox limit, timeouts, read rate. Small and `Copy`.
+///
+/// They are made of [`Limits`], which also have those of a server as a whole. A [`LineSession`](crate::LineSession) and a
+/// [`Connector`](crate::Connector) take either.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use actix_lines::{ConfigError, Limits, SessionLimits};
+///
+/// let patient: SessionLimits = Limits::builder().idle_timeout(Some(Duration::from_secs(3600))).build()?.into();
+/// # let _ = patient;
+/// # Ok::<(), ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SessionLimits {
+pub struct SessionLimits {
     pub(crate) outbox: Watermarks,
     pub(crate) outbox_limit: OutboxLimit,
     pub(crate) linger_timeout: Duration,
@@ -184,6 +197,20 @@ pub(crate) struct SessionLimits {
     pub(crate) write_timeout: Option<Duration>,
     pub(crate) max_age: Option<Duration>,
     pub(crate) rate: RateLimit,
+}
+
+/// Leaves out those of a server as a whole: numbers of sessions, accept rates, lists, the memory budget.
+impl From<Limits> for SessionLimits {
+    fn from(limits: Limits) -> Self {
+        limits.session
+    }
+}
+
+/// Those of [`Limits::default`].
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Limits::default().session
+    }
 }
 
 impl Limits {

@@ -44,7 +44,7 @@ use crate::{
         context::LineContext,
         handler::LineHandler,
         lines::{Line, Payload},
-        user_code::Session,
+        opening::Opening,
     },
     wire::transport::Transport,
     worker::{
@@ -350,7 +350,8 @@ impl Model {
         let (ours, theirs) = tokio::io::duplex(1 << rng.usize(6..15));
         let connection = Connection { id: SessionId::next(), peer, local: None, listener: None };
         let puppet = Puppet { number: self.peers.len(), world: Rc::clone(&self.world) };
-        Session::start(worker, Transport::new(ours), &connection, Some(place), Framing::lf(), puppet);
+        let opening = Opening::new(worker, Transport::new(ours), connection, Some(place), Framing::lf());
+        assert!(opening.open(|_| (puppet, ())).is_ok());
         self.peers.push(Peer::new(theirs, connection.id));
     }
 

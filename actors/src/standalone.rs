@@ -7,8 +7,8 @@ use actix::{Addr, AsyncContext};
 use crate::{
     connection::{Connection, SessionId},
     framing::Framing,
-    limits::{Limits, SessionLimits},
-    session::{context::LineContext, handler::LineHandler, user_code::Session},
+    limits::SessionLimits,
+    session::{context::LineContext, handler::LineHandler, opening::Opening},
     wire::transport::Transport,
     worker::task,
 };
@@ -50,7 +50,7 @@ use crate::{
 /// # actix_rt::System::new().block_on(async {
 /// let limits = Limits::builder().idle_timeout(Some(Duration::from_secs(5))).build()?;
 /// let (ours, mut theirs) = tokio::io::duplex(1024);
-/// let notifier = LineSession::new(Transport::new(ours)).limits(&limits).create(|_ctx| Notifier);
+/// let notifier = LineSession::new(Transport::new(ours)).limits(limits).create(|_ctx| Notifier);
 /// notifier.send(News("it rains\n")).await?;
 /// let mut line = [0; 9];
 /// theirs.read_exact(&mut line).await?;
@@ -60,15 +60,27 @@ use crate::{
 #[derive(Debug)]
 #[must_use = "a session begins when it is started"]
 pub struct LineSession {
+    id: SessionId,
     transport: Transport,
     framing: Framing,
     limits: SessionLimits,
 }
 
 impl LineSession {
-    /// Begins with the defaults: [`Framing::lf`], [`Limits::default`].
+    /// Begins with the defaults: [`Framing::lf`], [`Limits::default`](crate::Limits::default).
     pub fn new(transport: impl Into<Transport>) -> Self {
-        Self { transport: transport.into(), framing: Framing::default(), limits: Limits::default().session }
+        Self {
+            id: SessionId::next(),
+            transport: transport.into(),
+            framing: Framing::default(),
+            limits: SessionLimits::default(),
+        }
+    }
+
+    /// Returns the session's number, which reports and logs name.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
     }
 
     /// Sets where its lines end.
@@ -77,41 +89,39 @@ impl LineSession {
         self
     }
 
-    /// Sets its limits: the watermarks, the outbox limit, the times and the read rate of `limits`. Those of a server as a whole, as
-    /// the number of sessions, accept rates and the memory budget, mean nothing to it.
-    pub fn limits(mut self, limits: &Limits) -> Self {
-        self.limits = limits.session;
+    /// Sets its limits. Of [`Limits`](crate::Limits) only those of a single session count.
+    pub fn limits(mut self, limits: impl Into<SessionLimits>) -> Self {
+        self.limits = limits.into();
         self
     }
 
-    /// Starts it on the current arbiter.
+    /// Starts it on the current arbiter, and returns the actor's address.
     ///
     /// # Panics
     /// Outside of an actix arbiter, as [`actix_rt::spawn`] does.
-    pub fn start<A: LineHandler>(self, actor: A) -> SessionId {
-        let connection = self.connection();
-        let worker = task::standalone(self.limits);
-        Session::start(&worker, self.transport, &connection, None, self.framing, actor);
-        connection.id
+    pub fn start<A: LineHandler>(self, actor: A) -> Addr<A> {
+        self.create(|_| actor)
     }
 
     /// Starts it on the current arbiter, as [`Actor::create`](actix::Actor::create) does: `make` is given the context, and
-    /// may write, spawn and the rest before the session begins. Returns its address; messages that are sent before
+    /// may write, spawn and the rest before the session begins. Returns the actor's address; messages that are sent before
     /// [`Actor::started`](actix::Actor::started) wait for it.
     ///
     /// # Panics
-    /// Outside of an actix arbiter, as [`actix_rt::spawn`] does; and if `make` panics.
+    /// Outside of an actix arbiter, as [`actix_rt::spawn`] does; and if `make` panics: the connection is closed before,
+    /// and its report says [`HandlerPanicked`](crate::CloseReason::HandlerPanicked).
     pub fn create<A: LineHandler>(self, make: impl FnOnce(&mut LineContext<A>) -> A) -> Addr<A> {
-        let connection = self.connection();
-        let worker = task::standalone(self.limits);
-        Session::create(&worker, self.transport, &connection, None, self.framing, |ctx| {
+        let Self { id, transport, framing, limits } = self;
+        let connection = Connection { id, peer: transport.peer(), local: transport.local(), listener: None };
+        let opening = Opening::new(&task::standalone(limits), transport, connection, None, framing);
+        let opened = opening.open(|ctx| {
             let address = ctx.address();
             (make(ctx), address)
-        })
-    }
-
-    fn connection(&self) -> Connection {
-        Connection { id: SessionId::next(), peer: self.transport.peer(), local: self.transport.local(), listener: None }
+        });
+        match opened {
+            Ok((_, address)) => address,
+            Err(panicked) => panicked.resume(),
+        }
     }
 }
 
@@ -122,7 +132,7 @@ where
     /// Starts a session without a listener, over any transport, on the current arbiter, with the default limits. It has no
     /// supervisor: its report goes to its own [`closed`](LineHandler::closed) and to the log.
     ///
-    /// [`LineSession`] starts one with other limits, or with its address at hand.
+    /// [`LineSession`] starts one with other limits, or with its context at hand. Returns the actor's address.
     ///
     /// # Panics
     /// Outside of an actix arbiter, as [`actix_rt::spawn`] does.
@@ -141,7 +151,7 @@ where
     /// assert_eq!(answer, "Uryyb\n");
     /// # Ok::<(), std::io::Error>(()) }).unwrap();
     /// ```
-    pub fn start(transport: impl Into<Transport>, framing: Framing, actor: A) -> SessionId {
+    pub fn start(transport: impl Into<Transport>, framing: Framing, actor: A) -> Addr<A> {
         LineSession::new(transport).framing(framing).start(actor)
     }
 }

@@ -191,7 +191,7 @@ async fn a_session_without_a_linger_gives_its_answers_and_closes_at_once() {
     let limits = Limits::builder().linger_timeout(Duration::ZERO).build().unwrap();
     let (ours, mut theirs) = tokio::io::duplex(1024);
     let (closed, when_closed) = oneshot::channel();
-    LineSession::new(Transport::new(ours)).limits(&limits).start(Stopping(Some(closed)));
+    LineSession::new(Transport::new(ours)).limits(limits.clone()).start(Stopping(Some(closed)));
     theirs.write_all(b"stop\n").await.unwrap();
     let mut got = Vec::new();
     theirs.read_to_end(&mut got).await.unwrap();
@@ -251,7 +251,7 @@ async fn an_outbox_limit_of_a_sessions_own_is_checked_whatever_the_watermarks_ar
     ] {
         let (said, heard) = oneshot::channel();
         let (ours, _theirs) = tokio::io::duplex(1024);
-        LineSession::new(Transport::new(ours)).limits(&limits).start(Own(own, Some(said)));
+        LineSession::new(Transport::new(ours)).limits(limits.clone()).start(Own(own, Some(said)));
         assert_eq!(within("the session to begin", heard).await.unwrap(), expected, "{own:?}");
     }
 }

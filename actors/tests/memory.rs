@@ -54,7 +54,7 @@ fn start(capacity: MemoryCapacity) -> Session {
     let (ours, faults) = FaultyStream::new(ours);
     let (closed, report) = oneshot::channel();
     let limits = Limits::builder().write_timeout(Some(FIVE_SECONDS)).build().unwrap();
-    LineSession::new(Transport::new(ours)).limits(&limits).start(Echo(Some(closed)));
+    LineSession::new(Transport::new(ours)).limits(limits.clone()).start(Echo(Some(closed)));
     Session { peer, faults, report, begin: Instant::now() }
 }
 

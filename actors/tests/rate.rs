@@ -421,7 +421,7 @@ async fn whoever_is_held_back_goes_on_when_the_rate_is_another_and_has_its_deadl
         let begin = Instant::now();
         let limits = Limits::builder().idle_timeout(Some(Duration::from_secs(3))).build().unwrap();
         let freed = Freed(what, RateGroup::new(lines(1, 1)).unwrap());
-        LineSession::new(Transport::new(ours)).limits(&limits).start(freed);
+        LineSession::new(Transport::new(ours)).limits(limits.clone()).start(freed);
         let mut answer = vec![0; input.len()];
         within(what, theirs.read_exact(&mut answer)).await.unwrap();
         let took = begin.elapsed().as_millis();

@@ -317,7 +317,10 @@ async fn who_it_is_depends_on_the_transport() {
     }
     let who = |transport: Transport| {
         let (sender, answer) = oneshot::channel();
-        (LineSession::new(transport).start(Who(Some(sender))), answer)
+        let session = LineSession::new(transport);
+        let id = session.id();
+        session.start(Who(Some(sender)));
+        (id, answer)
     };
     let (ours, peer) = tcp().await;
     let (id, answer) = who(ours.into());
@@ -349,7 +352,7 @@ async fn each_session_has_its_own_limits() {
         let mut session = LineSession::new(ours);
         if let Some(idle) = idle {
             let limits = Limits::builder().idle_timeout(Some(Duration::from_secs(idle))).build().unwrap();
-            session = session.limits(&limits);
+            session = session.limits(limits.clone());
         }
         let (closed, report) = oneshot::channel();
         session.start(Echo(Some(closed)));

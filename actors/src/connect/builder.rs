@@ -16,7 +16,7 @@ use crate::{
     connection::Connection,
     error::ConfigError,
     framing::Framing,
-    limits::{LONGEST_TIMEOUT, Limits},
+    limits::{LONGEST_TIMEOUT, SessionLimits},
     session::handler::LineHandler,
     wire::tcp,
 };
@@ -36,7 +36,7 @@ pub struct ConnectorBuilder<A> {
     pub(super) connect_timeout: Duration,
     pub(super) keepalive: Option<Duration>,
     pub(super) framing: Framing,
-    pub(super) limits: Limits,
+    pub(super) limits: SessionLimits,
     pub(super) backoff: Backoff,
     pub(super) max_attempts: Option<u32>,
     pub(super) subscribers: Vec<Recipient<ConnectorEvent>>,
@@ -110,10 +110,10 @@ impl<A: LineHandler> ConnectorBuilder<A> {
         self
     }
 
-    /// Sets the limits. Only those of a single session count here: watermarks, outbox limit, timeouts, read rate. Default:
-    /// [`Limits::default`].
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+    /// Sets the limits of its sessions. Of [`Limits`](crate::Limits) only those of a single session count. Default:
+    /// [`Limits::default`](crate::Limits::default).
+    pub fn limits(mut self, limits: impl Into<SessionLimits>) -> Self {
+        self.limits = limits.into();
         self
     }
 
@@ -169,7 +169,7 @@ impl<A: LineHandler> ConnectorBuilder<A> {
         let connector = Connector {
             way: Rc::new(Way { target, resolve, connect_timeout, keepalive }),
             framing: self.framing,
-            limits: self.limits.session,
+            limits: self.limits,
             backoff: self.backoff,
             max_attempts: self.max_attempts,
             factory: self.factory,
@@ -200,7 +200,7 @@ impl<A: LineHandler> Connector<A> {
             connect_timeout: CONNECT_TIMEOUT,
             keepalive: Some(KEEPALIVE),
             framing: Framing::default(),
-            limits: Limits::default(),
+            limits: SessionLimits::default(),
             backoff: Backoff::default(),
             max_attempts: None,
             subscribers: Vec::new(),

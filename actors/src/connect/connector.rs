@@ -4,13 +4,7 @@
 //! No line passes through it: the session is an actor like those of a server, on the connector's arbiter.
 //! Not here: how several addresses are tried (`race`), what a session is (`context`).
 
-use std::{
-    fmt,
-    net::SocketAddr,
-    panic::{AssertUnwindSafe, catch_unwind},
-    rc::Rc,
-    time::Duration,
-};
+use std::{fmt, net::SocketAddr, rc::Rc, time::Duration};
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, ResponseFuture,
@@ -19,7 +13,6 @@ use actix::{
 use tokio::{net::TcpStream, sync::oneshot};
 
 use crate::{
-    caught::dispose,
     connect::{
         backoff::Backoff,
         messages::{Asker, Askers, ConnectorEvent, Disconnect, GetSession, SessionAnswer},
@@ -32,9 +25,12 @@ use crate::{
     framing::Framing,
     limits::SessionLimits,
     report::CloseReport,
-    session::{handler::LineHandler, user_code::Session},
+    session::{
+        handler::LineHandler,
+        opening::{Opening, SessionRef},
+    },
     wire::transport::Transport,
-    worker::{command::Commands, task, worker::Worker},
+    worker::{command::Commands, task},
 };
 
 pub(super) type Factory<A> = Box<dyn FnMut(&Connection, u64) -> A>;
@@ -115,23 +111,15 @@ pub struct Connector<A: LineHandler> {
 /// The session, and where it is told things.
 pub(super) struct Live<A: LineHandler> {
     session: Addr<A>,
-    id: SessionId,
     peer: SocketAddr,
-    worker: Rc<Worker>,
-    slot: u32,
-}
-
-impl<A: LineHandler> Live<A> {
-    fn send(&self, command: Commands) {
-        self.worker.send(self.slot, self.id, command);
-    }
+    at: SessionRef,
 }
 
 impl<A: LineHandler> fmt::Debug for Connector<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connector")
             .field("target", &self.way.target)
-            .field("session", &self.live.as_ref().map(|live| live.id))
+            .field("session", &self.live.as_ref().map(|live| live.at.id))
             .field("attempt", &self.attempt)
             .field("connections", &self.connections)
             .finish_non_exhaustive()
@@ -161,20 +149,22 @@ impl<A: LineHandler> Connector<A> {
         let connection =
             Connection { id: SessionId::next(), peer: Some(peer), local: transport.local(), listener: None };
         let nth = self.connections + 1;
-        let actor = match catch_unwind(AssertUnwindSafe(|| (self.factory)(&connection, nth))) {
-            Ok(actor) => actor,
-            Err(payload) => {
-                dispose(payload);
+        let worker = task::standalone(self.limits);
+        let mut opening = Opening::new(&worker, transport, connection, None, self.framing);
+        let report = opening.watch();
+        let factory = &mut self.factory;
+        let (at, session) = match opening.open(|ctx| (factory(&connection, nth), ctx.address())) {
+            Ok(opened) => opened,
+            Err(panicked) => {
+                panicked.log();
                 let target = self.way.target.clone();
                 return self.fail(ConnectError::Panicked { target, what: "factory" }, ctx);
             }
         };
         self.connections = nth;
-        let worker = task::standalone(self.limits);
-        let (session, slot, report) = Session::start_watched(&worker, transport, &connection, self.framing, actor);
         log::info!("connected to {} at {peer}: session {}", Escaped::new(&self.way.target), connection.id);
         self.waiting.answer(Some(&session));
-        self.live = Some(Live { session, id: connection.id, peer, worker, slot });
+        self.live = Some(Live { session, peer, at });
         self.publish_connected();
         ctx.spawn(wrap_future::<_, Self>(report).map(|report, connector, ctx| match report {
             Ok(report) => connector.close(report, ctx),
@@ -184,8 +174,8 @@ impl<A: LineHandler> Connector<A> {
     }
 
     fn connected(&self) -> Option<ConnectorEvent> {
-        let Live { id, peer, .. } = self.live.as_ref()?;
-        Some(ConnectorEvent::Connected { session: *id, peer: *peer, nth: self.connections })
+        let Live { at, peer, .. } = self.live.as_ref()?;
+        Some(ConnectorEvent::Connected { session: at.id, peer: *peer, nth: self.connections })
     }
 
     fn publish_connected(&mut self) {
@@ -303,11 +293,11 @@ impl<A: LineHandler> Handler<Disconnect> for Connector<A> {
             None => self.end(&ConnectorEvent::Disconnected, ctx),
             Some(live) => {
                 if deadline.is_zero() {
-                    live.send(Commands::ABORT);
+                    live.at.send(Commands::ABORT);
                 } else {
-                    live.send(Commands::HALF_CLOSE);
+                    live.at.send(Commands::HALF_CLOSE);
                     ctx.run_later(deadline, |connector, _| {
-                        connector.live.iter().for_each(|live| live.send(Commands::ABORT));
+                        connector.live.iter().for_each(|live| live.at.send(Commands::ABORT));
                     });
                 }
                 self.disconnecting.get_or_insert_default().push(sender);
@@ -376,7 +366,9 @@ mod tests {
         let worker = task::standalone(Limits::default().session);
         let (ours, theirs) = tokio::io::duplex(64);
         let connection = Connection { id: SessionId::next(), peer: None, local: None, listener: None };
-        let (_, _, report) = Session::start_watched(&worker, Transport::new(ours), &connection, Framing::lf(), Rot13);
+        let mut opening = Opening::new(&worker, Transport::new(ours), connection, None, Framing::lf());
+        let report = opening.watch();
+        assert!(opening.open(|_| (Rot13, ())).is_ok());
         let left = Rc::downgrade(&worker);
         drop(worker);
         drop(theirs);

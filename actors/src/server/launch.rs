@@ -3,7 +3,6 @@
 //! Not here: what is set (`builder`), what a running server is asked (`handle`).
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
 };
@@ -12,7 +11,6 @@ use actix_rt::{Arbiter, System};
 use tokio::{net::TcpStream, runtime::Handle, sync::mpsc};
 
 use crate::{
-    caught::{dispose, panic_text},
     connection::{Connection, ListenerId},
     control::{
         control::Control,
@@ -29,7 +27,8 @@ use crate::{
         handle::{ListenerInfo, ServerHandle},
         signals::{EndSignals, drain_on_signals},
     },
-    session::{handler::LineHandler, user_code::Session},
+    session::{handler::LineHandler, opening::Opening},
+    wire::transport::Transport,
     worker::{
         task,
         worker::{Upstream, Worker},
@@ -215,33 +214,14 @@ fn start_session<A: LineHandler>(
     factory: &impl Fn(&Connection) -> A,
 ) {
     let connection = *owed.connection();
-    let place = owed.settle();
-    let made = catch_unwind(AssertUnwindSafe(|| factory(&connection)));
-    match (TcpStream::from_std(stream), made) {
-        (Ok(stream), Ok(actor)) => Session::start(worker, stream.into(), &connection, place, framing, actor),
-        (stream, made) => {
-            let reason = match &stream {
-                Err(error) => CloseReason::Io(Half::Read, error.kind()),
-                Ok(_) => CloseReason::HandlerPanicked,
-            };
-            match made {
-                Err(payload) => {
-                    if let Some(events) = worker.panics.pass() {
-                        let text = panic_text(&*payload);
-                        log::error!("session {}: the factory of its actor panicked: {text}{events}", connection.id);
-                    }
-                    dispose(payload);
-                }
-                Ok(actor) => {
-                    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(actor))) {
-                        dispose(payload);
-                    }
-                }
-            }
-            let slot = worker.open(&connection, place);
-            worker.slot(slot, |slot| slot.set_reason(reason));
-            drop(stream);
-            worker.close(slot, true);
-        }
+    let (transport, error) = match TcpStream::from_std(stream) {
+        Ok(stream) => (stream.into(), None),
+        Err(error) => (Transport::closed(), Some(error)),
+    };
+    let opening = Opening::new(worker, transport, connection, owed.settle(), framing);
+    if let Some(error) = error {
+        opening.fail(CloseReason::Io(Half::Read, error.kind()));
+    } else if let Err(panicked) = opening.open(|_| (factory(&connection), ())) {
+        panicked.log();
     }
 }

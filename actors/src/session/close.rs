@@ -1,6 +1,8 @@
-//! The close of a session: last words, flush, FIN, linger, report.
+//! Close: from the first reason to end a session until its report.
 //!
-//! Not here: what leads to it (`turn`).
+//! Bytes written before leave, then our FIN; what the peer still sends is discarded. The order in which state is dropped is
+//! here, each part under a catch of its own.
+//! Not here: the reasons (`turn`, `input`), the caught calls (`user_code`).
 
 use std::{
     mem,
@@ -78,13 +80,13 @@ impl<A: LineHandler> Session<A> {
         self.ctx.set(Flags::ABORT);
     }
 
-    /// Whether not a byte was ever written to the peer.
+    /// True if not a byte was ever written to the peer.
     pub(super) fn has_written_nothing(&self, turn: &Turn) -> bool {
         turn.counts.bytes_out == 0 && self.ctx.worker.slot(self.ctx.slot, |slot| slot.bytes_out()) == 0
     }
 
-    /// Whether the kernel holds nothing more that the peer has not acknowledged. Of one that never refused a write this
-    /// is taken as read: what it may hold is bounded by `SocketOptions`, and not worth a question at each close.
+    /// True if the peer has acknowledged all that the kernel holds. Of one that never refused a write this is taken as
+    /// read: what it may hold is bounded by `SocketOptions`, and not worth a question at each close.
     pub(super) fn is_acknowledged(&self) -> bool {
         !self.ctx.has(Flags::WRITE_REFUSED) || self.ctx.transport.send_queue().is_none_or(|queue| queue.is_empty)
     }

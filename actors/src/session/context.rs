@@ -8,8 +8,8 @@
 //!   │  stop() ─────────────────────────────────▶│            (FIN)       └──deadline──▶ closed, cut
 //!   └─ terminate(), abort, dead socket ─▶ closed
 //! ```
-//! Not here: the flags (`state`), the turn (`turn`), where lines end (`framing`), what is kept for the kernel (`outbox`), the clock
-//! and the slots (`worker`).
+//! Not here: the flags (`state`), the turn (`turn`), where lines end (`framing`), what is kept for the kernel (`outbox`), the
+//! clock and the slots (`worker`).
 
 use std::{
     cell::{Cell, OnceCell},
@@ -52,6 +52,28 @@ const MAILBOX_CAPACITY: usize = 16;
 /// deadline; a panic ends the session only, and no hook runs after it; the actor lives as long as its socket, whether
 /// anybody holds its address or not, and `stopped` comes when the socket is closed; futures keep their order, and are
 /// dropped after `stopping`.
+///
+/// # Ways to end
+///
+/// | | still delivered | still sent | hooks, in order | reason in the report |
+/// |---|---|---|---|---|
+/// | [`stop`](ActorContext::stop) | nothing; messages and futures are dropped | all that was written, then FIN | [`stopping`], which may veto; [`closed`], [`stopped`] | [`ClosedByHandler`], after the peer's EOF [`PeerEof`] |
+/// | [`drain`](Self::drain) | whole lines that were read; messages and `wait` futures until these are done | the same | those of the lines; [`stopping`], which cannot veto; [`closed`], [`stopped`] | the same |
+/// | [`half_close`](Self::half_close) | everything, until the peer's bytes end | the same; what is written later counts as unsent | those of the lines, [`tail`], [`eof`]; then those of the end | that of the end, as a rule [`PeerEof`] |
+/// | [`abort`](Self::abort), [`terminate`](ActorContext::terminate) | nothing | nothing: unsent bytes are dropped and counted | [`closed`], [`stopped`] | [`Aborted`] |
+///
+/// After the FIN of `stop` and `drain` the session lingers: it reads and discards until the peer closes too, or
+/// [`linger_timeout`](crate::LimitsBuilder::linger_timeout) is over. Of several ways the first one names the reason, and
+/// each may be followed by one that is further down in the life of a session: `half_close`, `drain`, `stop`, `abort`.
+///
+/// [`stopping`]: actix::Actor::stopping
+/// [`stopped`]: actix::Actor::stopped
+/// [`closed`]: crate::LineHandler::closed
+/// [`tail`]: crate::LineHandler::tail
+/// [`eof`]: crate::LineHandler::eof
+/// [`ClosedByHandler`]: crate::CloseReason::ClosedByHandler
+/// [`PeerEof`]: crate::CloseReason::PeerEof
+/// [`Aborted`]: crate::CloseReason::Aborted
 pub struct LineContext<A>
 where
     A: Actor<Context = LineContext<A>>,
@@ -76,7 +98,7 @@ where
 
 pub(super) type BoxActorFuture<A> = Pin<Box<dyn ActorFuture<A, Output = ()>>>;
 
-/// What an actor that spawns or waits has besides: most never do.
+/// Futures of an actor that spawns or waits. Boxed: most actors never do.
 pub(super) struct Extra<A: Actor> {
     pub(super) waits: Vec<BoxActorFuture<A>>,
     pub(super) items: Vec<(SpawnHandle, BoxActorFuture<A>)>,
@@ -134,18 +156,18 @@ where
         self.worker.slot(self.slot, |slot| slot.set_reason(reason));
     }
 
-    /// What the handler's own wish to end is called.
+    /// The reason of an end that the handler asks for.
     pub(super) fn own_reason(&self) -> CloseReason {
         if self.has(Flags::PEER_EOF) { CloseReason::PeerEof } else { CloseReason::ClosedByHandler }
     }
 
-    /// Whether lines or a payload may be delivered now.
+    /// True while lines or a payload may be delivered.
     #[inline]
     pub(super) fn accepts_input(&self) -> bool {
         !self.has(Flags::NO_INPUT)
     }
 
-    /// Whether the next line may be delivered now.
+    /// True while the next line may be delivered.
     #[inline]
     pub(crate) fn accepts_lines(&self) -> bool {
         !self.has(Flags::NO_LINES)
@@ -205,7 +227,7 @@ where
         self.outbox.insert(self.worker.lend_outbox())
     }
 
-    /// Bytes written and not yet taken by the kernel.
+    /// Returns how many bytes are written and not yet taken by the kernel.
     ///
     /// A future that is spawned or waited for may write until this is above the high watermark and return `Pending`: it is
     /// polled again when the outbox is at the low one. So an answer of any length takes bounded memory.
@@ -339,7 +361,7 @@ where
         self.set(Flags::REFRAMED);
     }
 
-    /// How many bytes of a payload have yet to come, without the chunk that is being handled; 0 if none was asked for. In
+    /// Returns how many bytes of a payload have yet to come, without the chunk that is being handled; 0 if none was asked for. In
     /// [`LineHandler::eof`](crate::LineHandler::eof) anything else says that the payload is not whole.
     #[must_use]
     pub fn payload_left(&self) -> u64 {
@@ -416,7 +438,7 @@ where
     /// Has all members of a room but this session write `bytes`, which they share. Whoever says something need not be a
     /// member.
     ///
-    /// When workers of members do not keep up, this session is given no more lines until they do. What is said all the same, by
+    /// This session is given no more lines while workers of members do not keep up. A message that is said all the same, by
     /// a timer perhaps, is [lost](Room::lost) when a worker is owed more than 4 MiB.
     pub fn say(&mut self, room: &Room, bytes: impl Into<Bytes>) {
         if !self.has(Flags::DONE) && self.worker.say(self.slot, room, bytes.into().into()) && self.phase == Phase::Open
@@ -425,7 +447,7 @@ where
         }
     }
 
-    /// Who this session is.
+    /// Returns the number, the addresses and the listener of this session.
     #[must_use]
     pub fn connection(&self) -> Connection {
         let local = self.transport.local();
@@ -437,14 +459,14 @@ where
         })
     }
 
-    /// The handle of the spawned future that is being polled; the default one elsewhere. As
+    /// Returns the handle of the spawned future that is being polled; the default one elsewhere. As
     /// [`actix::Context::handle`].
     #[must_use]
     pub fn handle(&self) -> SpawnHandle {
         self.extra.as_ref().map_or_else(SpawnHandle::default, |extra| extra.current_handle)
     }
 
-    /// Whether anybody holds an address of the actor. As [`actix::Context::connected`].
+    /// Returns whether anybody holds an address of the actor. As [`actix::Context::connected`].
     #[must_use]
     pub fn connected(&self) -> bool {
         self.mailbox.get().is_some_and(AddressReceiver::connected)

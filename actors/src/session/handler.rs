@@ -48,7 +48,7 @@ pub trait LineHandler: Actor<Context = LineContext<Self>> {
 
     /// All whole lines of one read have come. The default calls [`line`](Self::line) for each.
     ///
-    /// What is left in `lines` is offered again once `ctx` wants lines again. To leave some though it wants them is
+    /// Lines that are left are offered again once `ctx` wants lines again. To leave some though it wants them is
     /// fine, to take none is not: it ends the session with [`CloseReason::HandlerStalled`](crate::CloseReason).
     fn batch(&mut self, lines: &mut Lines<'_>, ctx: &mut Self::Context) {
         while let Some(line) = lines.next(ctx) {

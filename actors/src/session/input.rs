@@ -270,13 +270,13 @@ impl<A: LineHandler> Session<A> {
         done
     }
 
-    /// Whether lines have to be granted. What was read is not held back when the session ends.
+    /// True if lines have to be granted. None that was read is held back when the session ends.
     #[inline]
     fn is_line_rated(&self) -> bool {
         self.ctx.worker.is_rated() && self.ctx.phase == Phase::Open
     }
 
-    /// What the session's rate allows now. With nothing left it is throttled, until a sweep has filled the bucket.
+    /// Takes from the session's rate. With nothing left the session is throttled, until a sweep has filled the bucket.
     fn grant(&self, unit: Unit, spent: u64, most: usize, wanted: impl FnOnce() -> usize) -> Grant {
         let grant = self.ctx.worker.grant(self.ctx.slot, unit, spent, most, wanted);
         if grant.amount == 0 {

@@ -26,19 +26,19 @@ impl<'a> Line<'a> {
         Self { bytes, terminator_len: 0 }
     }
 
-    /// The line without its terminator.
+    /// Returns the line without its terminator.
     #[must_use]
     pub fn text(&self) -> &[u8] {
         &self.bytes[..self.bytes.len() - self.terminator_len]
     }
 
-    /// The terminator as it came; empty if there is none.
+    /// Returns the terminator as it came; empty if there is none.
     #[must_use]
     pub fn terminator(&self) -> &[u8] {
         &self.bytes[self.bytes.len() - self.terminator_len..]
     }
 
-    /// False for a piece of an overlong line that is not its last, and for the tail.
+    /// Returns false for a piece of an overlong line that is not its last, and for the tail.
     #[must_use]
     pub fn is_terminated(&self) -> bool {
         self.terminator_len > 0
@@ -66,7 +66,7 @@ impl AsRef<[u8]> for Line<'_> {
 
 /// Some bytes of a payload, in the buffer that they were read into: [`LineContext::payload`].
 ///
-/// How a payload is cut into chunks depends on how it came: never rely on it.
+/// Chunks are cut as the bytes came: never rely on where.
 #[derive(Debug)]
 pub struct Payload<'a> {
     bytes: &'a mut [u8],
@@ -78,13 +78,13 @@ impl<'a> Payload<'a> {
         Self { bytes, left }
     }
 
-    /// How many bytes of the payload come after this chunk.
+    /// Returns how many bytes of the payload come after this chunk.
     #[must_use]
     pub fn left(&self) -> u64 {
         self.left
     }
 
-    /// Whether the payload ends with this chunk.
+    /// Returns whether the payload ends with this chunk.
     #[must_use]
     pub fn is_last(&self) -> bool {
         self.left == 0
@@ -112,7 +112,7 @@ impl AsRef<[u8]> for Payload<'_> {
 
 /// The whole lines of one read, for a service that works on blocks: [`LineHandler::batch`](crate::LineHandler::batch).
 ///
-/// What is not taken is kept and offered again.
+/// Lines that are not taken are kept and offered again.
 #[derive(Debug)]
 pub struct Lines<'a> {
     block: &'a mut [u8],
@@ -121,7 +121,7 @@ pub struct Lines<'a> {
     window: usize,
     /// Of a made line, which is all of the block: the length of its terminator.
     made: Option<usize>,
-    /// Whether an answer in place may be sent from here.
+    /// An answer in place may be sent from here.
     may_send: bool,
     /// Bytes looked at for delimiters, and those found in the last of them: a bit for each byte from `marked` on.
     scanned: usize,
@@ -270,7 +270,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// What is left, as it came.
+    /// Returns the bytes that are left, as they came.
     #[must_use]
     pub fn rest(&self) -> &[u8] {
         &self.block[self.taken..]

@@ -1,4 +1,4 @@
-//! Output: what was written leaves, as far as the kernel takes it; and what a turn leaves behind.
+//! Output: sends what was written, as far as the kernel takes it, and books a turn at its end.
 //!
 //! Not here: the words that write (`context`), the end of a session (`close`).
 
@@ -96,7 +96,7 @@ impl<A: LineHandler> Session<A> {
         Ok(())
     }
 
-    /// What was written after our FIN.
+    /// Counts as unsent all that was written after our FIN.
     #[cold]
     fn discard_outbox(&mut self) {
         let unsent = self.ctx.outbox_len();
@@ -119,7 +119,7 @@ impl<A: LineHandler> Session<A> {
         }
     }
 
-    /// Whether more is left in the outbox than a session with this policy may leave there. The kernel had its chance.
+    /// True if more is left in the outbox than the session's policy allows. The kernel had its chance.
     #[cold]
     pub(super) fn is_overfull(&self) -> bool {
         let default = self.ctx.worker.limits().outbox_limit;
@@ -127,7 +127,7 @@ impl<A: LineHandler> Session<A> {
         policy == OutboxPolicy::Disconnect && self.ctx.outbox_len() > hard
     }
 
-    /// Whether a peer that has not taken anything for too long still has not.
+    /// True if a peer that has not taken anything for too long still has not.
     pub(super) fn is_stalled(&self) -> bool {
         let (ctx, Some(queue)) = (&self.ctx, self.ctx.transport.send_queue()) else { return true };
         ctx.worker.book_acknowledged(ctx.slot, queue.acknowledged);

@@ -6,11 +6,11 @@ use std::io;
 
 use crate::{report::Half, worker::reports::Counts};
 
-/// How the work on the socket failed.
+/// An error of the socket, and of which half.
 pub(super) type Failure = (Half, io::Error);
 
 bitflags::bitflags! {
-    /// What is true of a session, as bits of one word.
+    /// States of a session that come and go, as bits of one word.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) struct Flags: u32 {
         /// Something was set that this turn has not looked at yet.
@@ -21,7 +21,7 @@ bitflags::bitflags! {
         const PAUSED = 1 << 3;
         /// The outbox went above the high watermark and is not yet at the low one.
         const ABOVE_HIGH = 1 << 4;
-        /// What was not delivered is no longer what it was taken for: the framing is another, or a payload begins or ends.
+        /// Undelivered input has to be looked at anew: the framing is another, or a payload begins or ends.
         const REFRAMED = 1 << 5;
         /// `stop()` was called, `stopping()` not yet asked.
         const STOP = 1 << 6;
@@ -98,7 +98,7 @@ pub(super) enum Phase {
     Closed,
 }
 
-/// What is counted and remembered within one turn only.
+/// Counters and marks of one turn.
 #[derive(Default)]
 pub(super) struct Turn {
     pub(super) counts: Counts,

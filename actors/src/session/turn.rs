@@ -1,9 +1,9 @@
-//! A session: one future, one task, one socket.
+//! Turn: one poll of a session's future.
 //!
-//! A turn hears commands, polls what the actor waits for, its messages and its futures, then writes, delivers and reads.
+//! A turn takes commands, polls what the actor waits for, its messages and its futures, then writes, delivers and reads.
 //! Whole lines are answered in the worker's scratch; only a partial line, held lines, and what the kernel refused are the
 //! session's own. Every call into user code is caught if it panics, and none happens while something shared is borrowed.
-//! Not here: what an actor may ask for (`context`), where lines end (`framing`), the clock and the slots (`worker`).
+//! Not here: what an actor may ask for (`context`), where lines end (`framing`), the clock and the slots (`worker`), what a turn calls (`user_code`, `input`, `output`, `close`).
 
 use std::{
     future::Future,
@@ -262,8 +262,7 @@ impl<A: LineHandler> Drop for Session<A> {
         if self.ctx.has(Flags::DONE) {
             return;
         }
-        let is_unmade = self.actor.is_none() && std::thread::panicking();
-        self.ctx.set_reason(if is_unmade { CloseReason::HandlerPanicked } else { CloseReason::WorkerStopped });
+        self.ctx.set_reason(CloseReason::WorkerStopped);
         // What the kernel holds may still arrive: nobody is left who would need the place.
         self.ctx.clear(Flags::WRITE_REFUSED);
         let mut turn = Turn::default();

@@ -45,6 +45,11 @@ impl Transport {
         Self(Kind::Other(Box::new(stream)))
     }
 
+    /// Makes a transport that is closed already.
+    pub(crate) fn closed() -> Self {
+        Self(Kind::Closed)
+    }
+
     /// Gives up the stream; what is returned closes it when it is dropped.
     pub(crate) fn take(&mut self) -> Self {
         Self(std::mem::replace(&mut self.0, Kind::Closed))

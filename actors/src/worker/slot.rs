@@ -15,6 +15,7 @@ use crate::{
         command::Commands,
         delivery::{self, Messages, Moved},
         pushes::Pushes,
+        reports::Counts,
     },
 };
 use std::cell::Cell;
@@ -279,6 +280,14 @@ impl Slot {
 
     pub(crate) fn set_outbox_limit(&mut self, outbox_limit: OutboxLimit) {
         self.rare().outbox_limit = Some(outbox_limit);
+    }
+
+    /// Takes over the counters of a session that began elsewhere, and when that was.
+    pub(crate) fn resume(&mut self, counts: &Counts, opened: Option<Instant>) {
+        self.lines_in += counts.lines_in;
+        self.bytes_in += counts.bytes_in;
+        self.bytes_out += counts.bytes_out;
+        self.opened = opened.unwrap_or(self.opened);
     }
 
     pub(crate) fn set_report_to(&mut self, report_to: oneshot::Sender<CloseReport>) {
