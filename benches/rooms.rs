@@ -29,7 +29,7 @@ use support::{PATIENCE, Server, number};
 
 // As in rot13d.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "\
 usage: cargo bench --bench rooms -- [options]

@@ -8,7 +8,7 @@ use clap::Parser;
 
 /// As in `rot13d`: glibc's allocator wastes some 190 bytes on each session's task.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 struct Args {

@@ -17,8 +17,8 @@ use std::{
 
 use actix_lines::Escaped;
 use anstream::{AutoStream, ColorChoice};
-use env_logger::{Target, WriteStyle};
-use log::LevelFilter;
+use env_logger::{Target, WriteStyle, fmt::Formatter};
+use log::{LevelFilter, Record};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -55,7 +55,10 @@ impl Log {
             Some(level) => log.filter_level(level),
             None => log.parse_default_env(),
         };
-        log.target(Target::Pipe(Box::new(Enqueue(Arc::clone(&queue))))).write_style(style()).init();
+        log.target(Target::Pipe(Box::new(Enqueue(Arc::clone(&queue)))))
+            .write_style(style())
+            .format(write_record)
+            .init();
         std::panic::set_hook(Box::new(log_panic));
         Ok(Self(queue))
     }
@@ -82,6 +85,17 @@ fn style() -> WriteStyle {
             ColorChoice::Auto | ColorChoice::Never => WriteStyle::Never,
         },
     }
+}
+
+/// Writes a record as env_logger does by itself, which would bring a library of time zones for the stamp.
+fn write_record(line: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    let now = humantime::format_rfc3339_seconds(SystemTime::now());
+    let (level, target) = (record.level(), record.target());
+    let style = line.default_level_style(level);
+    write!(line, "[{now} {style}{level:<5}{style:#} {target}] ")?;
+    // A text of several lines is indented, so that no line of it passes for a record.
+    let text = record.args().to_string();
+    writeln!(line, "{}", text.replace('\n', "\n    "))
 }
 
 /// Panics that are logged: the first few of a flood tell what is wrong.

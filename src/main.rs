@@ -27,7 +27,7 @@ use crate::{args::Args, config::Problem, logging::Log, reason::reason, settings:
 
 /// glibc's allocator wastes some 190 bytes on each task cell, which is aligned to 128.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Exit codes, those of clap among them.
 const COULD_NOT_RUN: u8 = 1;

@@ -49,7 +49,7 @@ use crate::{
 
 /// As in `rot13d`: glibc's allocator wastes some 190 bytes on each session's task.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The longest command line: a `get` of some 260 of the longest keys. Unit: bytes.
 const MAX_LINE: usize = 64 * 1024;

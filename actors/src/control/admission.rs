@@ -9,7 +9,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
-    num::NonZeroU32,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
@@ -18,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use governor::{Quota, RateLimiter, clock::Clock, middleware::NoOpMiddleware, state::keyed::HashMapStateStore};
 use tokio::time::Instant;
 
 use crate::{
@@ -68,59 +66,89 @@ impl RefuseReason {
     }
 }
 
-/// The clock of rates: tokio's, which a test can pause.
-#[derive(Clone, Debug)]
-struct TokioClock;
-
-impl Clock for TokioClock {
-    type Instant = std::time::Instant;
-
-    fn now(&self) -> Self::Instant {
-        Instant::now().into_std()
-    }
-}
-
-type Buckets = RateLimiter<PackedAddr, HashMapStateStore<PackedAddr>, TokioClock, NoOpMiddleware<std::time::Instant>>;
-
-fn quota(rate: Rate) -> Quota {
-    // A `Limits` that exists has no rate of 0.
-    let at_least_one = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
-    Quota::per_second(at_least_one(rate.per_second)).allow_burst(at_least_one(rate.burst))
-}
-
 /// How late a timer may ring.
 const TIMER_DELAY: Duration = Duration::from_millis(2);
 
-/// The accept rate of all, as a bucket of tokens that may be looked at without taking one.
-#[derive(Debug)]
-struct Bucket {
+/// How fast buckets of an accept rate are filled, and how many tokens they hold. A bucket itself is one moment, at which it
+/// will be full: so it may be looked at without taking a token, and one for each source is small.
+#[derive(Clone, Copy, Debug)]
+struct Filling {
     /// What one token takes to come.
     interval: Duration,
     /// What a full bucket has less than an empty one, but for the token that has to be there.
     tolerance: Duration,
+}
+
+impl Filling {
+    fn new(rate: Rate) -> Self {
+        // Rounded up: never more than the rate.
+        let interval = Duration::from_nanos(1_000_000_000_u64.div_ceil(u64::from(rate.per_second.max(1))));
+        Self { interval, tolerance: interval * (rate.burst.max(1) - 1) }
+    }
+
+    /// When the next token is there, if none is now.
+    fn next_token(&self, full_at: Instant, now: Instant) -> Option<Instant> {
+        full_at.checked_sub(self.tolerance).filter(|next| *next > now)
+    }
+
+    /// Takes a token that is there.
+    fn take(&self, full_at: &mut Instant, now: Instant) {
+        let came = full_at.checked_sub(self.tolerance);
+        // An acceptor waits for a token by a timer: what comes while that is late is not lost.
+        if came.is_none_or(|came| now - came >= TIMER_DELAY) {
+            *full_at = now.max(*full_at);
+        }
+        *full_at += self.interval;
+    }
+}
+
+/// The accept rate of all.
+#[derive(Debug)]
+struct Bucket {
+    filling: Filling,
     full_at: Instant,
 }
 
 impl Bucket {
     fn new(rate: Rate) -> Self {
-        // Rounded up: never more than the rate.
-        let interval = Duration::from_nanos(1_000_000_000_u64.div_ceil(u64::from(rate.per_second.max(1))));
-        Self { interval, tolerance: interval * (rate.burst.max(1) - 1), full_at: Instant::now() }
+        Self { filling: Filling::new(rate), full_at: Instant::now() }
     }
 
-    /// When the next token is there, if none is now.
     fn next_token(&self, now: Instant) -> Option<Instant> {
-        self.full_at.checked_sub(self.tolerance).filter(|next| *next > now)
+        self.filling.next_token(self.full_at, now)
     }
 
-    /// Takes a token that is there.
     fn take(&mut self, now: Instant) {
-        let came = self.full_at.checked_sub(self.tolerance);
-        // An acceptor waits for a token by a timer: what comes while that is late is not lost.
-        if came.is_none_or(|came| now - came >= TIMER_DELAY) {
-            self.full_at = self.full_at.max(now);
+        self.filling.take(&mut self.full_at, now);
+    }
+}
+
+/// The accept rate of each source. One that is not here has a full bucket.
+#[derive(Debug)]
+struct Buckets {
+    filling: Filling,
+    full_at: HashMap<PackedAddr, Instant>,
+}
+
+impl Buckets {
+    fn new(rate: Rate) -> Self {
+        Self { filling: Filling::new(rate), full_at: HashMap::new() }
+    }
+
+    /// Takes a token of the source's; false if there is none.
+    fn take(&mut self, source: PackedAddr, now: Instant) -> bool {
+        let full_at = self.full_at.entry(source).or_insert(now);
+        let is_there = self.filling.next_token(*full_at, now).is_none();
+        if is_there {
+            self.filling.take(full_at, now);
         }
-        self.full_at += self.interval;
+        is_there
+    }
+
+    /// Forgets the sources whose buckets are full.
+    fn forget(&mut self, now: Instant) {
+        self.full_at.retain(|_, full_at| *full_at > now);
+        self.full_at.shrink_to_fit();
     }
 }
 
@@ -176,7 +204,7 @@ impl Rules {
     fn new(limits: AdmissionLimits) -> Self {
         Self {
             bucket: limits.accept_rate.map(Bucket::new),
-            buckets: limits.accept_rate_per_source.map(|rate| RateLimiter::hashmap_with_clock(quota(rate), TokioClock)),
+            buckets: limits.accept_rate_per_source.map(Buckets::new),
             limits,
             forget_at: FORGET_AFTER,
             by_address: HashMap::new(),
@@ -221,8 +249,7 @@ impl Rules {
         }
         let regrouped = old.source_prefix != self.limits.source_prefix;
         if regrouped || old.accept_rate_per_source != self.limits.accept_rate_per_source {
-            let rate = self.limits.accept_rate_per_source;
-            self.buckets = rate.map(|rate| RateLimiter::hashmap_with_clock(quota(rate), TokioClock));
+            self.buckets = self.limits.accept_rate_per_source.map(Buckets::new);
         }
         if regrouped {
             self.by_source = HashMap::new();
@@ -236,10 +263,9 @@ impl Rules {
 
     /// Forgets the sources whose accept rate has recovered.
     fn forget(&mut self) {
-        if let Some(buckets) = &self.buckets {
-            buckets.retain_recent();
-            buckets.shrink_to_fit();
-            self.forget_at = FORGET_AFTER.max(2 * buckets.len());
+        if let Some(buckets) = &mut self.buckets {
+            buckets.forget(Instant::now());
+            self.forget_at = FORGET_AFTER.max(2 * buckets.full_at.len());
         }
     }
 
@@ -262,11 +288,11 @@ impl Rules {
                 OverLimit::Refuse => refused(RefuseReason::AcceptRate),
             };
         }
-        if let (Some(address), Some(buckets)) = (limited, &self.buckets) {
-            if buckets.check_key(&self.limits.source_prefix.source(address)).is_err() {
+        if let (Some(address), Some(buckets)) = (limited, &mut self.buckets) {
+            if !buckets.take(self.limits.source_prefix.source(address), Instant::now()) {
                 return refused(RefuseReason::AcceptRatePerSource);
             }
-            if buckets.len() > self.forget_at {
+            if buckets.full_at.len() > self.forget_at {
                 self.forget();
             }
         }
@@ -607,7 +633,7 @@ mod tests {
         for number in 0..100_000_u32 {
             let mut place = reserve(&admission).unwrap();
             place.admit(Some(SocketAddr::new(std::net::Ipv4Addr::from_bits(number).into(), 1))).unwrap();
-            let remembered = admission.rules().buckets.as_ref().unwrap().len();
+            let remembered = admission.rules().buckets.as_ref().unwrap().full_at.len();
             assert!(remembered <= FORGET_AFTER + 1, "{remembered} after {number}");
         }
         assert!(admission.rules().by_address.is_empty());
