@@ -47,10 +47,7 @@ use crate::{
         opening::Opening,
     },
     wire::transport::Transport,
-    worker::{
-        task,
-        worker::{Upstream, Worker},
-    },
+    worker::{task, upstream::Upstream, worker::Worker},
 };
 
 /// Seeds that are always tried. `MODEL_SEED` tries one alone.

@@ -1,11 +1,40 @@
-//! Worker: what the sessions of one arbiter share.
+//! Worker: the sessions of one arbiter, what they share, and the task that looks after them.
+//!
+//! Each aspect of a session is one file, with its part of the session's slot and its part of the worker; the parts compute,
+//! the slot and the worker hold them. From the ground:
+//!
+//! | file | holds |
+//! |---|---|
+//! | `command` | commands to a session that it has not taken yet |
+//! | `reports` | counters, and the reports of those that have ended |
+//! | `clock` | stamps, timeouts, deadlines |
+//! | `rates` | what a session may still take in |
+//! | `delivery`, `rooms` | members of rooms, and messages for them |
+//! | `pushes` | bytes that others push, and outbox limits |
+//! | `held` | memory of buffers |
+//! | `drain` | which session is told when |
+//! | `buffers` | scratch and outbox for one turn |
+//! | `slot` | the table of slots, each made of its parts |
+//! | `upstream` | the way to the rest of the server |
+//! | `worker` | the worker, made of its parts, and its doors for sessions |
+//! | `eviction`, `answers`, `task` | what is done with all sessions: when memory is short, for a question, in a sweep |
+//!
+//! Everything here stays on its thread. Not here: what a session does in its turn (`session`), who is told of its end
+//! (`control`).
 
+pub(crate) mod answers;
+pub(crate) mod buffers;
 pub(crate) mod clock;
 pub(crate) mod command;
 pub(crate) mod delivery;
+pub(crate) mod drain;
 pub(crate) mod eviction;
+pub(crate) mod held;
 pub(crate) mod pushes;
+pub(crate) mod rates;
 pub(crate) mod reports;
+pub(crate) mod rooms;
 pub(crate) mod slot;
 pub(crate) mod task;
+pub(crate) mod upstream;
 pub(crate) mod worker;

@@ -29,10 +29,7 @@ use crate::{
     },
     session::{handler::LineHandler, opening::Opening},
     wire::transport::Transport,
-    worker::{
-        task,
-        worker::{Upstream, Worker},
-    },
+    worker::{task, upstream::Upstream, worker::Worker},
 };
 
 impl<A, F> LineServer<A, F>

@@ -126,7 +126,7 @@ impl<A: LineHandler> Session<A> {
             return self.finish(true, turn);
         }
         if turn.give_way {
-            self.ctx.worker.count_cut();
+            self.ctx.worker.count_yield();
             // Waking ourselves would let this task run again before the driver is asked; this defers it behind that.
             let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
         }

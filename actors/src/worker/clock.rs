@@ -1,19 +1,27 @@
-//! The clock: what a worker's sweep knows of the time of each session.
+//! The clock: the times of each session, and which of them are over.
 //!
-//! Not here: the sweep (`task`), what becomes of a session whose time is up (`session`).
+//! A session has no timer. Its turns stamp its slot with the worker's clock, which moves once a sweep, and the sweep
+//! compares. A stamp is never too early, so a timeout is never short.
+//! Not here: the sweep over all slots (`task`), what becomes of a session whose time is over (`session`).
 
-use crate::limits::SessionLimits;
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
+
 use tokio::time::Instant;
 
-/// How often deadlines are looked at; they are met within three times that.
+use crate::{
+    control::query::SessionState,
+    limits::SessionLimits,
+    worker::{command::Commands, reports::Counts},
+};
+
+/// The time from one sweep to the next. Deadlines are met within three times that.
 pub(super) const SWEEP: Duration = Duration::from_millis(250);
 /// How often a session is looked at while it has more to read, before a verdict: as many sweeps as it takes to read what
 /// the largest receive buffers hold.
-pub(super) const MOST_LOOKS: u8 = 16;
+const MOST_LOOKS: u8 = 16;
 
 bitflags::bitflags! {
-    /// What a turn leaves a session in, as the sweep has to know it.
+    /// The state that a turn leaves a session in, as far as the sweep has to know it.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub(crate) struct Standing: u8 {
         /// It reads on as far as its actor is concerned: not draining, not closing.
@@ -22,27 +30,42 @@ bitflags::bitflags! {
         const PARTIAL = 1 << 1;
         /// Bytes, or the FIN, have yet to leave.
         const WRITING = 1 << 2;
-        /// It is not its peer who keeps lines from coming.
+        /// Idle and line clocks stand still: the session itself does not read.
         const STILL = 1 << 3;
         /// There was more to read than one turn reads.
         const READING = 1 << 4;
+        /// Its end has begun. Set at once, and for good.
+        const CLOSING = 1 << 5;
     }
 }
 
 impl Standing {
-    /// With `other`, if that holds.
+    /// Adds `other` if `holds`.
     pub(crate) fn with(self, other: Self, holds: bool) -> Self {
         if holds { self | other } else { self }
     }
+
+    /// The state as queries know it.
+    fn state(self) -> SessionState {
+        if self.contains(Self::CLOSING) {
+            SessionState::Closing
+        } else if !self.contains(Self::OPEN) {
+            SessionState::Draining
+        } else if self.contains(Self::STILL) {
+            SessionState::Held
+        } else {
+            SessionState::Open
+        }
+    }
 }
 
-/// How long what may last, in milliseconds; longer than any time where it may last for ever.
+/// Timeouts in milliseconds of the worker's clock; `u32::MAX` is none.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
-    pub(super) idle: u32,
-    pub(super) line: u32,
-    pub(super) write: u32,
-    pub(super) age: Duration,
+    idle: u32,
+    line: u32,
+    write: u32,
+    age: Duration,
 }
 
 impl Timeouts {
@@ -72,5 +95,429 @@ impl Moment {
     pub(super) fn since(self, stamp: u32) -> u32 {
         let elapsed = self.stamp.wrapping_sub(stamp);
         if elapsed > u32::MAX / 2 { 0 } else { elapsed }
+    }
+}
+
+/// One sweep, as it looks at a session's clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sweep {
+    pub(super) moment: Moment,
+    /// The worker's clock at the sweep before this.
+    pub(super) last: u32,
+    pub(super) timeouts: Timeouts,
+    /// Sessions that make no progress are told to ask the kernel how they get on.
+    pub(super) probes: bool,
+}
+
+/// The worker's part: its clock in milliseconds, which wraps after 49 days; deadlines are compared so that it may.
+#[derive(Debug)]
+pub(super) struct WorkerClock {
+    epoch: Instant,
+    /// The clock at the last sweep.
+    swept: Cell<u32>,
+    /// Without a line timeout a byte counts as activity.
+    bytes_count: Cell<bool>,
+    /// Every second sweep probes.
+    probes: Cell<bool>,
+}
+
+impl WorkerClock {
+    pub(super) fn new(limits: &SessionLimits) -> Self {
+        Self {
+            // A clock that never shows 0, which stands for 'no deadline'.
+            epoch: Instant::now() - Duration::from_millis(1),
+            swept: Cell::new(0),
+            bytes_count: Cell::new(limits.line_timeout.is_none()),
+            probes: Cell::new(false),
+        }
+    }
+
+    pub(super) fn set_limits(&self, limits: &SessionLimits) {
+        self.bytes_count.set(limits.line_timeout.is_none());
+    }
+
+    /// Milliseconds of this clock.
+    fn now(&self) -> u32 {
+        self.epoch.elapsed().as_millis() as u32
+    }
+
+    pub(super) fn moment(&self) -> Moment {
+        Moment { stamp: self.now(), instant: Instant::now() }
+    }
+
+    /// A stamp that is not too early: the clock may be a sweep old.
+    pub(super) fn stamp(&self) -> u32 {
+        self.swept.get().wrapping_add(SWEEP.as_millis() as u32)
+    }
+
+    /// The clock at the last sweep.
+    pub(super) fn swept(&self) -> u32 {
+        self.swept.get()
+    }
+
+    /// Sets the clock without a sweep: it stands while there are no sessions.
+    pub(super) fn wind(&self) {
+        self.swept.set(self.now());
+    }
+
+    /// Moves the clock on for a sweep. Returns the time of the sweep before it.
+    pub(super) fn tick(&self) -> u32 {
+        self.probes.set(!self.probes.get());
+        self.swept.replace(self.now())
+    }
+
+    /// The sweep at hand, `last` being the time of the one before it.
+    pub(super) fn sweep(&self, last: u32, limits: &SessionLimits) -> Sweep {
+        Sweep { moment: self.moment(), last, timeouts: Timeouts::new(limits), probes: self.probes.get() }
+    }
+}
+
+/// A session's part.
+#[derive(Debug)]
+pub(super) struct SessionClock {
+    opened: Instant,
+    /// The end of a linger or wait, in milliseconds of the worker's clock; 0 is none.
+    deadline: u32,
+    /// When the last line was delivered or the next one began, in the same unit.
+    active: u32,
+    /// When the peer last took something, in the same unit.
+    progress: u32,
+    standing: Standing,
+    /// Sweeps in a row that found one of its timeouts over.
+    looks: u8,
+}
+
+impl SessionClock {
+    pub(super) fn new(worker: &WorkerClock) -> Self {
+        Self {
+            opened: Instant::now(),
+            deadline: 0,
+            active: worker.stamp(),
+            progress: 0,
+            standing: Standing::OPEN,
+            looks: 0,
+        }
+    }
+
+    /// Takes over the age of a session that began elsewhere.
+    pub(super) fn resume(&mut self, opened: Option<Instant>) {
+        self.opened = opened.unwrap_or(self.opened);
+    }
+
+    /// Books a turn.
+    #[inline]
+    pub(super) fn end_turn(&mut self, counts: &Counts, standing: Standing, worker: &WorkerClock) {
+        let stamp = worker.stamp();
+        let has_changed = self.standing ^ standing;
+        let has_bytes = worker.bytes_count.get() && counts.bytes_in > 0;
+        if counts.delivered || has_changed.contains(Standing::PARTIAL) || has_bytes {
+            self.active = stamp;
+        }
+        if standing.contains(Standing::WRITING) && (counts.bytes_out > 0 || has_changed.contains(Standing::WRITING)) {
+            self.progress = stamp;
+        }
+        self.standing = standing | (self.standing & Standing::CLOSING);
+    }
+
+    /// The peer was found to have taken something at `stamp`.
+    pub(super) fn book_progress(&mut self, stamp: u32) {
+        self.progress = stamp;
+        self.looks = 0;
+    }
+
+    /// Whether the peer was just found to have taken something: nothing that was found before holds.
+    pub(super) fn has_progress(&self) -> bool {
+        self.looks == 0
+    }
+
+    pub(super) fn set_closing(&mut self) {
+        self.standing.insert(Standing::CLOSING);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.standing.contains(Standing::CLOSING)
+    }
+
+    /// Whether the session does not read, or has something to write: limits may hold it back.
+    pub(super) fn may_be_held_back(&self) -> bool {
+        self.standing.intersects(Standing::STILL | Standing::WRITING)
+    }
+
+    pub(super) fn state(&self) -> SessionState {
+        self.standing.state()
+    }
+
+    pub(super) fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    /// The time since its last line.
+    pub(super) fn idle(&self, moment: Moment) -> Duration {
+        Duration::from_millis(moment.since(self.active).into())
+    }
+
+    pub(super) fn set_deadline(&mut self, after: Duration, worker: &WorkerClock) {
+        let after = u32::try_from(after.as_millis()).unwrap_or(u32::MAX / 2).min(u32::MAX / 2);
+        self.deadline = worker.now().wrapping_add(after).max(1);
+    }
+
+    pub(super) fn clear_deadline(&mut self) {
+        self.deadline = 0;
+    }
+
+    /// Sweeps: moves the stamps on, and returns the commands that are due. `overflows` says that the outbox has been
+    /// above its soft limit for too long.
+    pub(super) fn sweep(&mut self, sweep: &Sweep, overflows: bool) -> Commands {
+        self.renew(sweep);
+        let moment = sweep.moment;
+        let is_stuck =
+            self.standing.contains(Standing::WRITING) && moment.since(self.progress) >= SWEEP.as_millis() as u32;
+        let mut commands = if is_stuck && sweep.probes { Commands::PROBE } else { Commands::empty() };
+        let is_late = self.deadline != 0 && moment.stamp.wrapping_sub(self.deadline) < u32::MAX / 2;
+        let overdue = self.overdue(&sweep.timeouts, moment);
+        if !is_late && overdue.is_empty() && !overflows {
+            self.looks = 0;
+        } else if self.may_be_judged() {
+            commands |= overdue;
+            if is_late {
+                self.deadline = 0;
+                commands |= Commands::DEADLINE;
+            }
+            if overflows {
+                commands |= Commands::OVERFLOW;
+            }
+        } else {
+            commands |= Commands::LOOK;
+        }
+        commands
+    }
+
+    /// Moves the stamps on to a sweep that looks at them.
+    fn renew(&mut self, sweep: &Sweep) {
+        self.renew_stamps(sweep.last, sweep.moment);
+        if self.standing.contains(Standing::STILL) {
+            // The clock stands still: what has gone by since the last sweep does not count.
+            let gone = sweep.moment.since(sweep.last);
+            self.active = self.active.wrapping_add(gone.min(sweep.moment.since(self.active)));
+        }
+    }
+
+    /// Puts stamps right that were given since the sweep at `last`: they are of a clock that this sweep moves on, which may
+    /// have stood for as long as the process did.
+    fn renew_stamps(&mut self, last: u32, moment: Moment) {
+        let given = last.wrapping_add(SWEEP.as_millis() as u32);
+        for stamp in [&mut self.active, &mut self.progress] {
+            if *stamp == given && moment.since(given) > 0 {
+                *stamp = moment.stamp;
+            }
+        }
+    }
+
+    /// Whether a session whose time is up had its chance: since the sweep that found it first, the reactor was asked what
+    /// had come, and the session had a turn with it. It has another while it has more to read than one turn does.
+    fn may_be_judged(&mut self) -> bool {
+        let looks = self.looks;
+        self.looks = looks.saturating_add(1);
+        looks > 0 && (!self.standing.contains(Standing::READING) || looks >= MOST_LOOKS)
+    }
+
+    /// The command of the timeout that is over; empty if none is.
+    pub(super) fn overdue(&self, timeouts: &Timeouts, moment: Moment) -> Commands {
+        if self.standing.contains(Standing::WRITING) && moment.since(self.progress) >= timeouts.write {
+            return Commands::STALL;
+        }
+        if !self.standing.contains(Standing::OPEN) {
+            return Commands::empty();
+        }
+        if moment.instant - self.opened >= timeouts.age {
+            return Commands::AGE;
+        }
+        let (command, timeout) = match self.standing.contains(Standing::PARTIAL) {
+            true if timeouts.line != u32::MAX => (Commands::LINE, timeouts.line),
+            _ => (Commands::IDLE, timeouts.idle),
+        };
+        let is_over = !self.standing.contains(Standing::STILL) && moment.since(self.active) >= timeout;
+        if is_over { command } else { Commands::empty() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u32 = 1000;
+    const TIMEOUTS: Timeouts =
+        Timeouts { idle: 10 * SECOND, line: 5 * SECOND, write: 20 * SECOND, age: Duration::from_secs(3600) };
+
+    /// A session and the sweeps over it, at times in milliseconds.
+    struct Swept {
+        worker: WorkerClock,
+        session: SessionClock,
+        begin: Instant,
+        now: u32,
+    }
+
+    impl Swept {
+        /// A session that is opened at `begin` of the worker's clock.
+        fn open(begin: u32) -> Self {
+            let limits = crate::limits::Limits::default().session;
+            let worker = WorkerClock::new(&limits);
+            worker.swept.set(begin);
+            let session = SessionClock::new(&worker);
+            Self { begin: session.opened, worker, session, now: begin }
+        }
+
+        fn turn(&mut self, counts: &Counts, standing: Standing) {
+            self.session.end_turn(counts, standing, &self.worker);
+        }
+
+        /// Sweeps so many milliseconds after the last sweep.
+        fn sweep(&mut self, after: u32) -> Commands {
+            let last = self.worker.swept.get();
+            self.now = self.now.wrapping_add(after);
+            self.begin += Duration::from_millis(after.into());
+            self.worker.swept.set(self.now);
+            let moment = Moment { stamp: self.now, instant: self.begin };
+            self.session.sweep(&Sweep { moment, last, timeouts: TIMEOUTS, probes: false }, false)
+        }
+
+        /// Sweeps on time until there are commands. Returns them and the milliseconds gone by.
+        fn sweep_until_commands(&mut self) -> (Commands, u32) {
+            let begin = self.now;
+            for _ in 0..1_000_000 {
+                let commands = self.sweep(250);
+                if !commands.is_empty() {
+                    return (commands, self.now.wrapping_sub(begin));
+                }
+            }
+            panic!("no timeout is ever over");
+        }
+    }
+
+    fn line() -> Counts {
+        Counts { delivered: true, lines_in: 1, bytes_in: 6, bytes_out: 0 }
+    }
+
+    #[test]
+    fn a_timeout_is_over_in_time_and_never_early_wherever_the_clock_is() {
+        for begin in [1, 12_345, u32::MAX - 7_000, u32::MAX - 1] {
+            for (standing, command, timeout) in [
+                (Standing::OPEN, Commands::IDLE, TIMEOUTS.idle),
+                (Standing::OPEN | Standing::PARTIAL, Commands::LINE, TIMEOUTS.line),
+                (Standing::OPEN | Standing::WRITING | Standing::STILL, Commands::STALL, TIMEOUTS.write),
+                (Standing::WRITING, Commands::STALL, TIMEOUTS.write),
+            ] {
+                let mut swept = Swept::open(begin);
+                swept.turn(&line(), standing);
+                // It is looked at once, and judged at the next sweep.
+                let (commands, after) = swept.sweep_until_commands();
+                assert_eq!(commands, Commands::LOOK, "{standing:?}");
+                assert!((timeout..=timeout + 500).contains(&after), "{command:?} after {after} ms");
+                assert_eq!(swept.sweep(250), command);
+            }
+        }
+    }
+
+    #[test]
+    fn the_age_counts_whatever_the_session_does() {
+        let mut swept = Swept::open(1);
+        let mut commands = Commands::empty();
+        while commands.is_empty() {
+            swept.turn(&line(), Standing::OPEN | Standing::STILL);
+            commands = swept.sweep(250);
+        }
+        assert_eq!((commands, swept.now), (Commands::LOOK, 1 + 3600 * SECOND));
+        assert_eq!(swept.sweep(250), Commands::AGE);
+    }
+
+    #[test]
+    fn idle_and_line_clocks_stand_still_while_the_session_does_not_read() {
+        for standing in [Standing::OPEN, Standing::OPEN | Standing::PARTIAL] {
+            let mut swept = Swept::open(1);
+            swept.turn(&line(), standing | Standing::STILL);
+            for _ in 0..4000 {
+                assert_eq!(swept.sweep(250), Commands::empty());
+            }
+            let idle = swept.session.idle(Moment { stamp: swept.now, instant: swept.begin });
+            assert!(idle < Duration::from_millis(500), "{idle:?}");
+            swept.turn(&Counts::default(), standing);
+            let (_, after) = swept.sweep_until_commands();
+            assert!(after + 500 >= if standing == Standing::OPEN { TIMEOUTS.idle } else { TIMEOUTS.line });
+        }
+    }
+
+    #[test]
+    fn a_session_with_more_to_read_is_looked_at_sixteen_times_before_a_verdict() {
+        let mut swept = Swept::open(1);
+        swept.turn(&line(), Standing::OPEN | Standing::READING);
+        let _ = swept.sweep_until_commands();
+        for _ in 1..MOST_LOOKS {
+            assert_eq!(swept.sweep(250), Commands::LOOK);
+        }
+        assert_eq!(swept.sweep(250), Commands::IDLE);
+    }
+
+    #[test]
+    fn a_session_that_was_served_at_a_look_is_not_judged() {
+        let mut swept = Swept::open(1);
+        swept.turn(&line(), Standing::OPEN);
+        assert_eq!(swept.sweep_until_commands().0, Commands::LOOK);
+        swept.turn(&line(), Standing::OPEN);
+        let (commands, after) = swept.sweep_until_commands();
+        assert_eq!(commands, Commands::LOOK, "it begins anew");
+        assert!(after >= TIMEOUTS.idle);
+    }
+
+    #[test]
+    fn time_for_which_the_process_stood_still_does_not_count_for_who_was_served_behind_it() {
+        let mut swept = Swept::open(1);
+        swept.turn(&line(), Standing::OPEN | Standing::WRITING);
+        swept.session.book_progress(swept.worker.stamp());
+        // All of it between two sweeps, and the turn was behind it: its stamps are of a clock that had yet to move.
+        assert_eq!(swept.sweep(3 * TIMEOUTS.write), Commands::empty());
+        let (_, after) = swept.sweep_until_commands();
+        assert!(after >= TIMEOUTS.idle, "{after}");
+    }
+
+    #[test]
+    fn a_deadline_is_said_once() {
+        let mut swept = Swept::open(1);
+        swept.session.end_turn(&Counts::default(), Standing::CLOSING, &swept.worker);
+        swept.session.deadline = swept.now + 600;
+        assert_eq!(swept.sweep(250), Commands::empty());
+        assert_eq!(swept.sweep(250), Commands::empty());
+        assert_eq!(swept.sweep(250), Commands::LOOK);
+        assert_eq!(swept.sweep(250), Commands::DEADLINE);
+        for _ in 0..1000 {
+            assert_eq!(swept.sweep(250), Commands::empty());
+        }
+    }
+
+    #[test]
+    fn output_that_makes_no_progress_is_asked_for_when_the_sweep_probes() {
+        let mut swept = Swept::open(1);
+        swept.turn(&line(), Standing::OPEN | Standing::WRITING);
+        let _ = (swept.sweep(250), swept.sweep(250));
+        let moment = Moment { stamp: swept.now, instant: swept.begin };
+        let sweep = |probes| Sweep { moment, last: swept.now, timeouts: TIMEOUTS, probes };
+        assert_eq!(swept.session.sweep(&sweep(true), false), Commands::PROBE);
+        assert_eq!(swept.session.sweep(&sweep(false), false), Commands::empty());
+        swept.session.book_progress(swept.now);
+        assert_eq!(swept.session.sweep(&sweep(true), false), Commands::empty());
+    }
+
+    #[test]
+    fn the_state_that_queries_see() {
+        let mut swept = Swept::open(1);
+        assert_eq!(swept.session.state(), SessionState::Open);
+        swept.turn(&line(), Standing::OPEN | Standing::STILL);
+        assert_eq!(swept.session.state(), SessionState::Held);
+        swept.turn(&line(), Standing::STILL);
+        assert_eq!(swept.session.state(), SessionState::Draining);
+        swept.session.set_closing();
+        assert_eq!(swept.session.state(), SessionState::Closing);
+        swept.turn(&line(), Standing::WRITING);
+        assert_eq!(swept.session.state(), SessionState::Closing, "for good");
+        assert!(swept.session.may_be_held_back());
     }
 }

@@ -1,36 +1,92 @@
-//! Commands: what a session is told from outside its turn.
+//! Commands: orders to a session from outside its turn.
 //!
-//! Not here: what it does about them (`session`), who gives them (`task`).
+//! A session takes all of them at once, at the beginning of a turn, whatever else it waits for.
+//! Not here: what it does about them (`session`), who gives them (`task`, `eviction`, `rooms`).
+
+use std::cell::Cell;
 
 bitflags::bitflags! {
     /// Commands that a session was given since its last turn.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub(crate) struct Commands: u16 {
+        /// Answers what was read, flushes, closes: the server drains.
         const DRAIN = 1;
+        /// Ends now.
         const ABORT = 1 << 1;
-        /// The end of a linger or of a wait.
+        /// The linger or wait timeout is over.
         const DEADLINE = 1 << 2;
-        /// No line for too long.
+        /// The idle timeout is over.
         const IDLE = 1 << 3;
-        /// A line that takes too long.
+        /// The line timeout is over.
         const LINE = 1 << 4;
-        /// The outbox makes no progress.
+        /// The write timeout is over.
         const STALL = 1 << 5;
+        /// It is as old as it may become.
         const AGE = 1 << 6;
+        /// Drains: an operator ends it.
         const KICK = 1 << 7;
-        /// Bytes to write are in the slot.
+        /// Bytes to write are in its slot.
         const PUSH = 1 << 8;
-        /// The outbox holds more than it may.
+        /// Its outbox holds more than it may.
         const OVERFLOW = 1 << 9;
-        /// It holds the most, and all together hold too much.
+        /// Ends now: its source holds the most, and all sessions together hold too much.
         const EVICT = 1 << 10;
-        /// What holds it back may be gone: its bucket was filled, or its limits are others.
+        /// Its bucket was filled, or its limits have changed: what holds it back may be gone.
         const REFILL = 1 << 11;
-        /// Nothing more will be written; lines still come.
+        /// Sends its FIN behind what was written; lines still come.
         const HALF_CLOSE = 1 << 12;
-        /// The kernel is to be asked how much of the output the peer has acknowledged.
+        /// Asks the kernel how much of its output the peer has acknowledged.
         const PROBE = 1 << 13;
-        /// One of its times is up: what has come until now counts.
+        /// Reads once more: one of its timeouts is over, and what has come until now counts.
         const LOOK = 1 << 14;
+    }
+}
+
+/// The number of sessions of a table that have commands to take. While it is 0 a turn need not look into its slot.
+#[derive(Debug, Default)]
+pub(super) struct Commanded(Cell<usize>);
+
+impl Commanded {
+    /// Whether no session has a command to take.
+    #[inline]
+    pub(super) fn is_none(&self) -> bool {
+        self.0.get() == 0
+    }
+
+    /// Adds to the commands that one session has yet to take.
+    pub(super) fn add(&self, pending: &mut Commands, commands: Commands) {
+        if pending.is_empty() && !commands.is_empty() {
+            self.0.set(self.0.get() + 1);
+        }
+        pending.insert(commands);
+    }
+
+    /// Takes the commands of one session.
+    pub(super) fn take(&self, pending: &mut Commands) -> Commands {
+        if !pending.is_empty() {
+            self.0.set(self.0.get() - 1);
+        }
+        std::mem::take(pending)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_count_is_that_of_sessions_with_commands_however_many_they_have() {
+        let (commanded, mut one, mut other) = (Commanded::default(), Commands::empty(), Commands::empty());
+        commanded.add(&mut one, Commands::empty());
+        assert!(commanded.is_none());
+        commanded.add(&mut one, Commands::PUSH);
+        commanded.add(&mut one, Commands::PUSH | Commands::KICK);
+        commanded.add(&mut other, Commands::DRAIN);
+        assert_eq!(commanded.0.get(), 2);
+        assert_eq!(commanded.take(&mut one), Commands::PUSH | Commands::KICK);
+        assert_eq!(commanded.take(&mut one), Commands::empty(), "taken once");
+        assert_eq!(commanded.0.get(), 1);
+        assert_eq!(commanded.take(&mut other), Commands::DRAIN);
+        assert!(commanded.is_none());
     }
 }

@@ -296,7 +296,7 @@ struct Waiting {
 }
 
 /// The worker's end of an inbox. Once it is gone nobody waits for it.
-pub(crate) struct Hearing {
+pub(crate) struct Delivery {
     inbox: Arc<Inbox>,
     receiver: mpsc::UnboundedReceiver<Said>,
     rooms: HashMap<RoomId, Waiting>,
@@ -310,10 +310,10 @@ pub(crate) struct Hearing {
     spent_bursts: Vec<Burst>,
 }
 
-impl Hearing {
+impl Delivery {
     pub(crate) fn new() -> (Arc<Inbox>, Self) {
         let (inbox, receiver) = Inbox::new();
-        let hearing = Self {
+        let delivery = Self {
             inbox: Arc::clone(&inbox),
             receiver,
             rooms: HashMap::new(),
@@ -323,7 +323,7 @@ impl Hearing {
             spent: Vec::new(),
             spent_bursts: Vec::new(),
         };
-        (inbox, hearing)
+        (inbox, delivery)
     }
 
     /// Waits until something is to be delivered.
@@ -413,7 +413,7 @@ impl Hearing {
     }
 }
 
-impl Drop for Hearing {
+impl Drop for Delivery {
     fn drop(&mut self) {
         self.inbox.close();
     }
@@ -426,10 +426,10 @@ mod tests {
 
     use super::*;
 
-    fn messages(hearing: &mut Hearing, room: &Room, speakers: &[Option<SessionId>]) -> Vec<Bytes> {
+    fn messages(delivery: &mut Delivery, room: &Room, speakers: &[Option<SessionId>]) -> Vec<Bytes> {
         let bytes: Vec<Bytes> = (0..speakers.len()).map(|number| Bytes::from(format!("{number} "))).collect();
         for (bytes, except) in bytes.iter().zip(speakers) {
-            hearing.sort_in(Said { room: room.clone(), bytes: bytes.clone().into(), except: *except, skipped: 0 });
+            delivery.sort_in(Said { room: room.clone(), bytes: bytes.clone().into(), except: *except, skipped: 0 });
         }
         bytes
     }
@@ -471,12 +471,12 @@ mod tests {
         #[test]
         fn each_hears_all_but_its_own(speakers in proptest::collection::vec(0..6_usize, 1..40)) {
             let ids: Vec<SessionId> = (0..6).map(|_| SessionId::next()).collect();
-            let (_inbox, mut hearing) = Hearing::new();
+            let (_inbox, mut delivery) = Delivery::new();
             let room = Room::new();
             // Nobody's, where it is the last.
             let speakers: Vec<Option<SessionId>> = speakers.iter().map(|speaker| ids[..5].get(*speaker).copied()).collect();
-            let said = messages(&mut hearing, &room, &speakers);
-            let waiting = &mut hearing.rooms.get_mut(&room.id()).unwrap().messages;
+            let said = messages(&mut delivery, &room, &speakers);
+            let waiting = &mut delivery.rooms.get_mut(&room.id()).unwrap().messages;
             let burst = Burst::take(waiting, &mut Vec::new()).unwrap();
             for id in ids {
                 let mut heard = Vec::new();
@@ -497,7 +497,7 @@ mod tests {
         fn who_stays_hears_each_message_once_whoever_comes_and_goes(
             steps in proptest::collection::vec((0..30_usize, 0..3_usize, 0..4_usize), 1..200),
         ) {
-            let (inbox, _hearing) = Hearing::new();
+            let (inbox, _hearing) = Delivery::new();
             let rooms = [Room::new(), Room::new(), Room::new()];
             let mut sessions = Sessions::new(30);
             // For each room the members that have yet to hear the burst, if they stay, and whether they did.
@@ -545,7 +545,7 @@ mod tests {
 
     #[test]
     fn a_room_that_was_once_large_is_as_small_as_its_members() {
-        let (inbox, mut hearing) = Hearing::new();
+        let (inbox, mut delivery) = Delivery::new();
         let room = Room::new();
         let mut sessions = Sessions::new(100_000);
         for slot in 0..100_000 {
@@ -558,7 +558,7 @@ mod tests {
         assert!(sessions.members.0[&room.id()].members.capacity() <= 2 * SPARE_MEMBERS);
         room.say("hello");
         let mut told = 0;
-        let is_cut = hearing.deliver(&mut sessions.members, |_, _, part| {
+        let is_cut = delivery.deliver(&mut sessions.members, |_, _, part| {
             told += part.count();
             0
         });

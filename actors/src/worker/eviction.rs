@@ -1,69 +1,35 @@
-//! Eviction: who goes when the memory of all sessions together is spent.
+//! Eviction: which sessions go when the memory of all sessions together is spent.
+//!
+//! Not here: the ranking of sources and the budget (`control/budget`), what one session holds (`held`).
 
 use crate::{
-    control::{
-        budget::{self, Holder, Ranking, Sources, Weight},
-        control::Control,
-        orders::Order,
-    },
-    worker::{
-        command::Commands,
-        slot::{CHUNK, Slot},
-        task::SWEEP_SLICE,
-        worker::{Upstream, Worker},
-    },
+    control::budget::{Holder, Ranking, Sources, Weight},
+    worker::{command::Commands, upstream::Upstream, worker::Worker},
 };
 
-/// Sessions cut for want of memory before the others get a turn again.
-pub(super) const CUTS_PER_SLICE: usize = 1024;
+/// Sessions that are evicted before the others get a turn again.
+const EVICTIONS_PER_SLICE: usize = 1024;
 
 impl Worker {
-    /// One session holds `after` bytes where it held `before`.
-    pub(super) fn hold(&self, before: usize, after: usize) {
-        let held = self.held.get() + after - before;
-        self.held.set(held);
-        let published = self.published.get();
-        if held.abs_diff(published) < budget::STEP {
-            return;
-        }
-        if let Some(upstream) = &self.upstream {
-            self.published.set(held);
-            upstream.control.ledger.budget.publish(published, held);
-            if held > published && upstream.control.ledger.budget.excess() > 0 {
-                self.reports_ready.notify_one();
-            }
-        }
-    }
-
-    /// Says exactly how much is held here.
-    pub(super) fn publish(&self) {
-        if let Some(upstream) = &self.upstream {
-            let held = self.held.get();
-            upstream.control.ledger.budget.publish(self.published.replace(held), held);
-        }
-    }
-
-    /// Looks at the sessions of one slice for what they hold; false behind the last slice.
-    pub(super) fn rank(&self, ranking: &mut Ranking, sources: &Sources, slice: usize) -> bool {
+    /// Ranks the sessions of one slice by what they hold. False behind the last slice.
+    fn rank(&self, ranking: &mut Ranking, sources: &Sources, slice: usize) -> bool {
         let mut slots = self.slots.borrow_mut();
-        let before = slice * SWEEP_SLICE;
-        let chunks = SWEEP_SLICE / CHUNK;
-        for (index, slot) in slots.chunks.iter_mut().skip(slice * chunks).take(chunks).flatten().enumerate() {
+        for (index, slot) in slots.slice(slice) {
             #[cfg(test)]
-            self.looked_at.set(self.looked_at.get() + 1);
-            if let Some(slot) = slot.as_ref().filter(|slot| slot.held() > 0) {
+            self.memory.looked_at.set(self.memory.looked_at.get() + 1);
+            if let Some(slot) = slot.filter(|slot| slot.memory.bytes() > 0) {
                 let key = sources.key(slot.id, slot.peer().map(|peer| peer.ip()));
-                ranking.add(key, Holder { held: slot.held(), slot: (before + index) as u32, id: slot.id });
+                ranking.add(key, Holder { held: slot.memory.bytes(), slot: index, id: slot.id });
             }
         }
-        (slice + 1) * chunks < slots.chunks.len()
+        slots.has_more(slice)
     }
 
-    /// Looks at all sessions for what they hold, and says what the heaviest source does.
-    pub(super) async fn rank_all(&self, control: &Control) {
+    /// Ranks all sessions by what they hold, and publishes the weight of the heaviest source.
+    async fn rank_all(&self, upstream: &Upstream) {
         let mut ranking = Ranking::default();
-        if self.held.get() > 0 {
-            let sources = Sources::new(&control.ledger.books().limits.admission);
+        if self.memory.held() > 0 {
+            let sources = upstream.sources();
             let mut slice = 0;
             while self.rank(&mut ranking, &sources, slice) {
                 slice += 1;
@@ -71,91 +37,91 @@ impl Worker {
             }
             ranking.finish();
         }
-        control.ledger.budget.set_heaviest(self.index, ranking.heaviest());
-        self.ranking.replace(ranking);
+        upstream.budget().set_heaviest(self.index, ranking.heaviest());
+        self.memory.ranking.replace(ranking);
     }
 
-    /// What every other worker has to know to leave it to the one with the heaviest source. Once a sweep.
+    /// Publishes what every other worker has to know to leave it to the one with the heaviest source. Once a sweep.
     pub(super) async fn weigh(&self) {
-        if let Some(Upstream { control, .. }) = &self.upstream
-            && control.ledger.budget.has_limit()
+        if let Some(upstream) = &self.upstream
+            && upstream.budget().has_limit()
         {
-            self.publish();
-            if !control.ledger.budget.is_short() {
+            self.memory.publish(upstream.budget());
+            if !upstream.budget().is_short() {
                 // To look at all sessions is for when it may be needed. What was seen before is not so any more.
-                control.ledger.budget.set_heaviest(self.index, Weight::default());
+                upstream.budget().set_heaviest(self.index, Weight::default());
                 return;
             }
-            self.rank_all(control).await;
+            self.rank_all(upstream).await;
             self.evict().await;
             // Not needed before memory is short again, and then it is looked at anew.
-            self.ranking.take();
+            self.memory.ranking.take();
         }
     }
 
-    /// Cuts sessions until all are within the budget again, the largest of the heaviest source first; those of another
+    /// Evicts sessions until all are within the budget again, the largest of the heaviest source first; those of another
     /// worker, if they weigh more.
     pub(super) async fn evict(&self) {
-        let Some(Upstream { control, .. }) = &self.upstream else { return };
-        while control.ledger.budget.excess() > 0 {
-            if self.ranking.borrow().is_worn() {
-                self.rank_all(control).await;
+        let Some(upstream) = &self.upstream else { return };
+        while upstream.budget().excess() > 0 {
+            if self.memory.ranking.borrow().is_worn() {
+                self.rank_all(upstream).await;
             }
-            if !self.cut_heaviest(control) {
+            if !self.evict_heaviest(upstream) {
                 return;
             }
             tokio::task::yield_now().await;
         }
     }
 
-    /// Cuts some of those who hold the most; false if there is nothing more to be done here.
-    pub(super) fn cut_heaviest(&self, control: &Control) -> bool {
-        let mut cut = None;
+    /// Evicts some of the sessions that hold the most. False if there is nothing more to be done here.
+    fn evict_heaviest(&self, upstream: &Upstream) -> bool {
+        let budget = upstream.budget();
+        let mut evicted = None;
         let mut goes_on = true;
         let mut leave_to = None;
-        self.publish();
+        self.memory.publish(budget);
         {
-            let mut ranking = self.ranking.borrow_mut();
+            let mut ranking = self.memory.ranking.borrow_mut();
             let mut slots = self.slots.borrow_mut();
-            for _ in 0..CUTS_PER_SLICE {
-                let excess = control.ledger.budget.excess();
+            for _ in 0..EVICTIONS_PER_SLICE {
+                let excess = budget.excess();
                 if excess == 0 || (ranking.is_worn() && !ranking.is_empty()) {
                     break;
                 }
                 let heaviest = ranking.heaviest();
-                control.ledger.budget.set_heaviest(self.index, heaviest);
-                leave_to = control.ledger.budget.heavier_than(heaviest, self.index);
+                budget.set_heaviest(self.index, heaviest);
+                leave_to = budget.heavier_than(heaviest, self.index);
                 if leave_to.is_some() || heaviest.source == 0 {
                     goes_on = false;
                     break;
                 }
                 let held = |holder: Holder| {
-                    let slot = slots.at(holder.slot).as_ref().filter(|slot| slot.id == holder.id);
-                    slot.map_or(0, Slot::held)
+                    let slot = slots.get_by_id(holder.slot, holder.id);
+                    slot.map_or(0, |slot| slot.memory.bytes())
                 };
                 let Some(holder) = ranking.take(held) else { continue };
-                if let Some(slot) = slots.at(holder.slot) {
-                    slot.is_evicted = true;
-                    slot.memory = 0;
-                    slot.send(Commands::EVICT, &self.told);
+                if let Some(mut slot) = slots.get(holder.slot) {
+                    slot.memory.evict();
+                    slot.send(Commands::EVICT);
                 }
                 // It gives that back in its next turn. Counted as given back now, so that nobody else has to go for it.
-                self.held.set(self.held.get() - holder.held);
-                self.publish();
-                self.evictions.count();
-                cut = Some((holder, excess));
+                self.memory.book(holder.held, 0);
+                self.memory.publish(budget);
+                self.memory.evictions.count();
+                evicted = Some((holder, excess));
             }
         }
-        if let Some((Holder { id, held, .. }, excess)) = cut
-            && let Some(events) = self.evictions.due()
+        if let Some((Holder { id, held, .. }, excess)) = evicted
+            && let Some(events) = self.memory.evictions.due()
         {
             log::warn!(
-                "session {id}: cut with the {held} bytes that it holds, because its source holds the most and all together \
-                 hold {excess} bytes more than the memory budget{events}"
+                "session {id}: evicted with the {held} bytes that it holds, because its source holds the most and all \
+                 together hold {excess} bytes more than the memory budget{events}"
             );
         }
         if let Some(worker) = leave_to {
-            control.order_one(worker, Order::Evict);
+            upstream.order_eviction(worker);
         }
         goes_on
     }
@@ -163,24 +129,22 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
-    use crate::connection::Connection;
-    use crate::connection::SessionId;
-    use crate::control::control::Control;
-    use crate::control::orders::Order;
-    use crate::control::orders::WorkerHandle;
-    use crate::control::supervisor::Unlaunched;
-    use crate::limits::Limits;
-    use crate::worker::clock::Standing;
-    use crate::worker::command::Commands;
-    use crate::worker::reports::Counts;
-    use crate::worker::task::look_after;
-    use crate::worker::worker::Upstream;
-    use crate::worker::worker::Worker;
+    use std::{rc::Rc, sync::Arc, time::Duration};
+
     use actix_rt::Arbiter;
-    use std::rc::Rc;
-    use std::sync::Arc;
-    use std::time::Duration;
     use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        connection::{Connection, SessionId},
+        control::{
+            control::Control,
+            orders::{Order, WorkerHandle},
+            supervisor::Unlaunched,
+        },
+        limits::Limits,
+        worker::{clock::Standing, reports::Counts, task::look_after},
+    };
 
     type WithOrders = (Rc<Worker>, mpsc::UnboundedReceiver<Order>);
 
@@ -213,9 +177,13 @@ mod tests {
         connection.id
     }
 
+    fn publish(worker: &Worker) {
+        worker.memory.publish(worker.upstream.as_ref().unwrap().budget());
+    }
+
     fn evicted(worker: &Worker) -> Vec<SessionId> {
         let mut slots = worker.slots.borrow_mut();
-        slots.iter_mut().filter(|slot| slot.commands.contains(Commands::EVICT)).map(|slot| slot.id).collect()
+        slots.iter_mut().filter(|slot| slot.has(Commands::EVICT)).map(|slot| slot.id).collect()
     }
 
     #[actix::test]
@@ -229,13 +197,17 @@ mod tests {
                 let source = number % sources;
                 hold(worker, &format!("10.0.{}.{}:7", source / 256, source % 256), 1000 + number % 7);
             }
-            let all = worker.held.get();
+            let all = worker.memory.held();
             worker.evict().await;
-            assert!(worker.held.get() <= BUDGET && worker.held.get() > BUDGET - 1007, "{} left", worker.held.get());
+            assert!(
+                worker.memory.held() <= BUDGET && worker.memory.held() > BUDGET - 1007,
+                "{} left",
+                worker.memory.held()
+            );
             assert_eq!(control.ledger.budget.excess(), 0);
             let gone = evicted(worker).len();
-            assert!(gone * 1000 <= all - worker.held.get() && gone > 18_900, "{gone}");
-            let looked_at = worker.looked_at.get();
+            assert!(gone * 1000 <= all - worker.memory.held() && gone > 18_900, "{gone}");
+            let looked_at = worker.memory.looked_at.get();
             assert!(looked_at <= 6 * SESSIONS, "{looked_at} slots looked at for {gone} evictions, {sources} sources");
         }
     }
@@ -251,11 +223,11 @@ mod tests {
         // Each takes as much as makes one of the others go.
         for _ in 0..1000 {
             hold(worker, "192.0.2.1:8", 1000);
-            worker.publish();
+            publish(worker);
             worker.evict().await;
         }
         assert_eq!(evicted(worker).len(), 1000);
-        let looked_at = worker.looked_at.get();
+        let looked_at = worker.memory.looked_at.get();
         assert!(looked_at <= 2 * (SESSIONS + 1000), "{looked_at} slots looked at");
     }
 
@@ -270,7 +242,7 @@ mod tests {
         }
         let mut known = Vec::new();
         for (worker, orders) in workers {
-            worker.publish();
+            publish(&worker);
             known.push(Rc::clone(&worker));
             actix_rt::spawn(look_after(worker, orders, |_| {}));
         }
@@ -285,7 +257,7 @@ mod tests {
         // The attacker's are cut on both, and no more of them than need be.
         assert!(gone.iter().all(|gone| gone.len() > 100), "{} and {}", gone[0].len(), gone[1].len());
         assert_eq!(gone[0].len() + gone[1].len(), (6_500_000_usize - (2 << 20)).div_ceil(10_000));
-        let looked_at: usize = known.iter().map(|worker| worker.looked_at.get()).sum();
+        let looked_at: usize = known.iter().map(|worker| worker.memory.looked_at.get()).sum();
         assert!(looked_at < 100 * 601, "{looked_at} slots looked at");
     }
 
@@ -293,14 +265,16 @@ mod tests {
     async fn a_worker_that_is_no_more_is_not_left_to_cut_anybody() {
         let (control, mut workers) = workers(2, 1 << 20);
         hold(&workers[1].0, "192.0.2.2:7", 3_000_000);
-        workers[1].0.publish();
-        workers[1].0.rank_all(&control).await;
+        publish(&workers[1].0);
+        let other = Rc::clone(&workers[1].0);
+        other.rank_all(other.upstream.as_ref().unwrap()).await;
+        drop(other);
         workers.truncate(1);
         assert_eq!(control.ledger.budget.excess(), 0);
         for _ in 0..20 {
             hold(&workers[0].0, "192.0.2.1:7", 100_000);
         }
-        workers[0].0.publish();
+        publish(&workers[0].0);
         workers[0].0.evict().await;
         assert_eq!((control.ledger.budget.excess(), evicted(&workers[0].0).len()), (0, 10));
     }

@@ -1,109 +1,363 @@
-//! Slots: the part of each session that its turns seldom touch, in a table that never moves what is in it.
+//! Slots: the part of each session that its turns seldom touch, in a table.
+//!
+//! A slot is made of parts, one for each aspect of a session; each part has a file of its own and computes what is to be
+//! known of it. The table grows in chunks and never moves what is in it. It owns the count of sessions that have commands
+//! to take, so any slot that it hands out can be sent one.
+//! Not here: the worker's parts (`worker`), its task (`task`).
 
-use crate::control::admission::Place;
-use crate::worker::pushes::Push;
+use std::{
+    cell::{Cell, RefCell, RefMut},
+    net::SocketAddr,
+    ops::{Deref, DerefMut, Range},
+    sync::Arc,
+    task::Waker,
+};
+
+use tokio::{sync::oneshot, time::Instant};
+
 use crate::{
-    connection::{ListenerId, SessionId},
-    control::query::{SessionInfo, SessionState},
-    limits::{OutboxLimit, OutboxPolicy},
-    rate::{Allowance, Grant, Member, RateLimit, Unit},
+    connection::{Connection, ListenerId, SessionId},
+    control::{admission::Place, query::SessionInfo},
+    limits::OutboxLimit,
+    rate::{Grant, RateLimit, Unit},
     report::{CloseReason, CloseReport},
-    room::{Inbox, Wait},
+    room::Inbox,
     shared::SharedBytes,
     worker::{
-        clock::{MOST_LOOKS, Moment, SWEEP, Standing, Timeouts},
-        command::Commands,
-        delivery::{self, Messages, Moved},
-        pushes::Pushes,
-        reports::Counts,
+        clock::{Moment, SessionClock},
+        command::{Commanded, Commands},
+        delivery::{Messages, Moved},
+        held::HeldMemory,
+        pushes::{OutboxLevel, Pushed, Pushes},
+        rates::{OwnRates, SessionRates},
+        reports::{Counters, Counts, Leftovers},
+        rooms::SessionRooms,
     },
 };
-use std::cell::Cell;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::task::Waker;
-use std::time::Duration;
-use tokio::sync::oneshot;
-use tokio::time::Instant;
 
-/// Sessions in one piece of the slot table: it grows by as much, and what exists is never moved.
-pub(super) const CHUNK: usize = 256;
+/// Slots in one piece of the table: it grows by as much.
+const CHUNK: usize = 256;
+/// Chunks that are looked at before the sessions get a turn again.
+const CHUNKS_PER_SLICE: usize = 16;
 
-/// The part of a session that its turns seldom touch.
+/// One session, as its worker knows it.
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) id: SessionId,
     pub(crate) listener: Option<ListenerId>,
     pub(crate) reason: Option<CloseReason>,
-    pub(super) commands: Commands,
-    pub(super) closing: bool,
-    /// It has read as much as its rate allows, and has to be told when it may go on.
-    pub(super) throttled: bool,
-    /// It was cut for want of memory: what it holds until its next turn counts no more.
-    pub(super) is_evicted: bool,
-    pub(super) standing: Standing,
-    /// Sweeps that found one of its times up, in a row.
-    pub(super) looks: u8,
-    pub(super) opened: Instant,
-    /// In milliseconds of the worker's clock; 0 is none.
-    pub(super) deadline: u32,
-    /// When the last line was delivered or the next one began, and when the kernel last took something; in milliseconds of
-    /// the worker's clock, never too early.
-    pub(super) heard: u32,
-    pub(super) wrote: u32,
-    /// Since when the outbox holds more than its soft limit; 0 if it does not.
-    pub(super) above: u32,
-    pub(super) outbox_len: u32,
-    /// Memory of its buffers, in bytes.
-    pub(super) memory: u32,
-    pub(super) waker: Option<Waker>,
-    pub(super) lines_in: u64,
-    pub(super) bytes_in: u64,
-    pub(super) bytes_out: u64,
-    /// What it may still read.
-    pub(super) allowance: Allowance,
-    /// Seldom there, so it is not here.
-    pub(super) rare: Option<Box<Rare>>,
+    /// Not yet taken.
+    commands: Commands,
+    waker: Option<Waker>,
+    pub(super) clock: SessionClock,
+    pub(super) rates: SessionRates,
+    pub(super) memory: HeldMemory,
+    pub(super) outbox: OutboxLevel,
+    pub(super) counters: Counters,
+    /// Boxed: most sessions never need it.
+    rare: Option<Box<Rare>>,
     /// Given back with the slot.
-    pub(super) place: Place,
+    place: Place,
 }
 
+/// The parts that most sessions never need.
 #[derive(Debug, Default)]
 pub(super) struct Rare {
-    pub(super) unsent: u64,
-    pub(super) undelivered: u64,
-    pub(super) tail: u64,
-    /// Pushed by others, to be written in the next turn.
-    pub(super) pushed: Pushes,
-    pub(super) pushed_len: usize,
-    /// Messages that were dropped since the last one that was pushed.
-    pub(super) missed: u64,
-    /// Its handler's own choice.
-    pub(super) outbox_limit: Option<OutboxLimit>,
-    /// The same, for how fast it is read.
-    pub(super) rate: Option<RateLimit>,
-    pub(super) member: Option<Member>,
+    pub(super) leftovers: Leftovers,
+    pub(super) pushed: Pushed,
+    pub(super) rates: OwnRates,
+    pub(super) rooms: SessionRooms,
+    /// Bytes that the peer had acknowledged when that was last asked.
+    acknowledged: Option<u64>,
     /// Bytes of a payload that have yet to come.
-    pub(super) payload: u64,
-    /// What the peer had acknowledged when that was last looked at.
-    pub(super) acknowledged: Option<u64>,
-    /// Bytes discarded since our FIN.
-    pub(super) discarded: u64,
-    /// The rooms that it is in, and whom it waits for before it says more in one.
-    pub(super) rooms: Vec<delivery::Membership>,
-    pub(super) crowded: Option<(Arc<Inbox>, Wait)>,
-    /// Who waits for its report besides the supervisor.
-    pub(super) report_to: Option<oneshot::Sender<CloseReport>>,
+    payload: u64,
+}
+
+impl Slot {
+    pub(super) fn new(connection: &Connection, place: Option<Place>, clock: SessionClock, rates: SessionRates) -> Self {
+        Self {
+            id: connection.id,
+            listener: connection.listener,
+            reason: None,
+            commands: Commands::empty(),
+            waker: None,
+            clock,
+            rates,
+            memory: HeldMemory::default(),
+            outbox: OutboxLevel::default(),
+            counters: Counters::default(),
+            rare: None,
+            place: place.unwrap_or_else(|| Place::outside(connection.peer)),
+        }
+    }
+
+    /// The parts that most sessions never need, made if they are not there.
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// The parts that most sessions never need, if they are there.
+    pub(super) fn rare_if_any(&mut self) -> Option<&mut Rare> {
+        self.rare.as_deref_mut()
+    }
+
+    /// The peer's address; `None` for a transport without one.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.place.peer()
+    }
+
+    /// Has commands wake the session's task from here on.
+    pub(crate) fn set_waker(&mut self, waker: &Waker) {
+        self.waker = Some(waker.clone());
+    }
+
+    /// Sets the reason of the end. The first cause counts.
+    pub(crate) fn set_reason(&mut self, reason: CloseReason) {
+        self.reason.get_or_insert(reason);
+    }
+
+    /// Notes that the end has begun: nobody pushes to this session or asks it to end.
+    pub(crate) fn set_closing(&mut self) {
+        self.clock.set_closing();
+    }
+
+    pub(crate) fn clear_deadline(&mut self) {
+        self.clock.clear_deadline();
+    }
+
+    /// Books that the peer has acknowledged `bytes` in all. Any more than at the last look is progress at `stamp`, and so
+    /// is the first look, since which the time is known.
+    pub(super) fn book_acknowledged(&mut self, bytes: u64, stamp: u32) {
+        if self.rare().acknowledged.replace(bytes).is_none_or(|before| before < bytes) {
+            self.clock.book_progress(stamp);
+        }
+    }
+
+    /// Whether the peer was just found to have taken something: nothing that was found before holds.
+    pub(crate) fn has_progress(&self) -> bool {
+        self.clock.has_progress()
+    }
+
+    /// Bytes that the kernel took until the turn at hand.
+    pub(crate) fn bytes_out(&self) -> u64 {
+        self.counters.bytes_out
+    }
+
+    pub(crate) fn add_unsent(&mut self, bytes: usize) {
+        self.rare().leftovers.unsent += bytes as u64;
+    }
+
+    pub(crate) fn add_undelivered(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.rare().leftovers.undelivered += bytes as u64;
+        }
+    }
+
+    pub(crate) fn add_tail(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.rare().leftovers.tail += bytes as u64;
+        }
+    }
+
+    /// Takes over the counters of a session that began elsewhere, and when that was.
+    pub(crate) fn resume(&mut self, counts: &Counts, opened: Option<Instant>) {
+        self.counters.add(counts);
+        self.clock.resume(opened);
+    }
+
+    /// Has the report sent to `report_to`, besides the supervisor.
+    pub(crate) fn set_report_to(&mut self, report_to: oneshot::Sender<CloseReport>) {
+        self.rare().leftovers.set_report_to(report_to);
+    }
+
+    pub(crate) fn payload(&self) -> u64 {
+        self.rare.as_ref().map_or(0, |rare| rare.payload)
+    }
+
+    pub(crate) fn set_payload(&mut self, bytes: u64) {
+        self.rare().payload = bytes;
+    }
+
+    /// The rates that this session has to keep to and others have not, if there are any.
+    pub(super) fn own_rates(&self) -> Option<&OwnRates> {
+        self.rare.as_ref().map(|rare| &rare.rates).filter(|rates| !rates.is_none())
+    }
+
+    /// The rate in force for this session.
+    pub(super) fn rate(&self, default: RateLimit) -> RateLimit {
+        self.own_rates().and_then(OwnRates::limit).unwrap_or(default)
+    }
+
+    /// Sets the session's own rate. Returns whether that changed anything.
+    pub(super) fn set_rate(&mut self, default: &RateLimit, limit: RateLimit) -> bool {
+        let own = &mut self.rare.get_or_insert_default().rates;
+        self.rates.set_own(own, default, limit)
+    }
+
+    /// Goes from one rate for all sessions to another, unless this one has its own.
+    pub(super) fn change_default_rate(&mut self, from: &RateLimit, to: &RateLimit) {
+        if self.own_rates().and_then(OwnRates::limit).is_none() {
+            self.rates.change(from, to);
+        }
+    }
+
+    /// Grants input: see [`SessionRates::grant`].
+    pub(super) fn grant(
+        &mut self,
+        default: &RateLimit,
+        unit: Unit,
+        spent: u64,
+        most: usize,
+        wanted: impl FnOnce() -> usize,
+    ) -> Grant {
+        let own = self.rare.as_mut().map(|rare| &mut rare.rates);
+        self.rates.grant(own, default, unit, spent, most, wanted)
+    }
+
+    /// The outbox limit in force for this session.
+    pub(crate) fn outbox_limit(&self, default: OutboxLimit) -> OutboxLimit {
+        self.rare.as_ref().and_then(|rare| rare.pushed.limit()).unwrap_or(default)
+    }
+
+    pub(crate) fn set_outbox_limit(&mut self, outbox_limit: OutboxLimit) {
+        self.rare().pushed.set_limit(outbox_limit);
+    }
+
+    /// Counts messages that the session is told of before the next bytes that others push.
+    pub(crate) fn miss(&mut self, messages: u64) {
+        if messages > 0 {
+            self.rare().pushed.miss(messages);
+        }
+    }
+
+    /// Takes what others have pushed.
+    pub(crate) fn take_pushed(&mut self) -> Pushes {
+        self.rare_if_any().map_or_else(Pushes::default, |rare| rare.pushed.take())
+    }
+
+    /// Waits for a worker that does not keep up with a room. False if it does by now.
+    pub(super) fn wait_for_room(&mut self, inbox: Arc<Inbox>) -> bool {
+        let Some(waker) = &self.waker else { return false };
+        self.rare.get_or_insert_default().rooms.wait_for(inbox, waker)
+    }
+
+    /// Whether the worker that the session waits for still does not keep up.
+    pub(super) fn is_crowded(&mut self) -> bool {
+        self.rare.as_mut().is_some_and(|rare| rare.rooms.is_crowded(self.waker.as_ref()))
+    }
+
+    /// The close report, as things are.
+    pub(crate) fn report(&self, cut: bool) -> CloseReport {
+        let rare = self.rare.as_deref();
+        CloseReport {
+            id: self.id,
+            peer: self.peer(),
+            listener: self.listener,
+            reason: self.reason.unwrap_or(CloseReason::WorkerStopped),
+            lines_in: self.counters.lines_in,
+            bytes_in: self.counters.bytes_in,
+            bytes_out: self.counters.bytes_out,
+            // What was pushed and never written is unsent as well.
+            unsent_bytes: rare.map_or(0, |rare| rare.leftovers.unsent + rare.pushed.len() as u64),
+            tail_bytes: rare.map_or(0, |rare| rare.leftovers.tail),
+            undelivered_bytes: rare.map_or(0, |rare| rare.leftovers.undelivered),
+            duration: self.clock.opened().elapsed(),
+            cut,
+        }
+    }
+
+    /// The session as queries see it.
+    pub(super) fn info(&self, worker: usize, moment: Moment) -> SessionInfo {
+        SessionInfo {
+            id: self.id,
+            peer: self.peer(),
+            listener: self.listener,
+            worker,
+            age: moment.instant.saturating_duration_since(self.clock.opened()),
+            idle: self.clock.idle(moment),
+            lines_in: self.counters.lines_in,
+            bytes_in: self.counters.bytes_in,
+            bytes_out: self.counters.bytes_out,
+            outbox_bytes: self.outbox.len(),
+            state: self.clock.state(),
+        }
+    }
+}
+
+/// A slot of a table: the session can be sent commands.
+pub(crate) struct SlotMut<'a> {
+    slot: &'a mut Slot,
+    commanded: &'a Commanded,
+}
+
+impl Deref for SlotMut<'_> {
+    type Target = Slot;
+
+    fn deref(&self) -> &Slot {
+        self.slot
+    }
+}
+
+impl DerefMut for SlotMut<'_> {
+    fn deref_mut(&mut self) -> &mut Slot {
+        self.slot
+    }
+}
+
+impl SlotMut<'_> {
+    /// Whether the session has yet to take these commands.
+    #[cfg(test)]
+    pub(super) fn has(&self, commands: Commands) -> bool {
+        self.slot.commands.contains(commands)
+    }
+
+    /// Sends commands, if there are any, and wakes the session. It takes them at the start of its turn.
+    pub(super) fn send(&mut self, commands: Commands) {
+        self.commanded.add(&mut self.slot.commands, commands);
+        if !commands.is_empty()
+            && let Some(waker) = &self.slot.waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Has a session that its rate holds back ask for more.
+    pub(super) fn release(&mut self) {
+        let commands = self.slot.rates.release();
+        self.send(commands);
+    }
+
+    /// Has a session that is held back, by whatever it is, look whether that still holds.
+    pub(super) fn look_again(&mut self) {
+        self.release();
+        if self.slot.clock.may_be_held_back() {
+            self.send(Commands::REFILL);
+        }
+    }
+
+    /// Offers messages, of which those that fit into the outbox are pushed. Returns how many were not.
+    pub(super) fn offer(&mut self, messages: &Messages<'_>, default: OutboxLimit) -> u64 {
+        let Slot { rare, outbox, .. } = &mut *self.slot;
+        let (lost, commands) = rare.get_or_insert_default().pushed.offer(outbox, messages, default);
+        self.send(commands);
+        lost
+    }
+
+    /// Has the session write `bytes` in its next turn, whatever its outbox holds.
+    pub(super) fn push(&mut self, bytes: SharedBytes) {
+        let commands = self.slot.rare().pushed.push(bytes);
+        self.send(commands);
+    }
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Slots {
-    pub(super) chunks: Vec<Vec<Option<Slot>>>,
-    pub(super) free: Vec<u32>,
+struct Table {
+    chunks: Vec<Vec<Option<Slot>>>,
+    free: Vec<u32>,
 }
 
-impl Slots {
-    pub(super) fn insert(&mut self, slot: Slot) -> u32 {
+impl Table {
+    fn insert(&mut self, slot: Slot) -> u32 {
         let index = self.free.pop().unwrap_or_else(|| {
             if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
                 self.chunks.push(Vec::with_capacity(CHUNK));
@@ -117,315 +371,199 @@ impl Slots {
         index
     }
 
-    pub(super) fn at(&mut self, index: u32) -> &mut Option<Slot> {
+    #[inline]
+    fn at(&mut self, index: u32) -> &mut Option<Slot> {
         let index = index as usize;
         &mut self.chunks[index / CHUNK][index % CHUNK]
     }
+}
 
-    /// A member of a room is elsewhere in the room's table.
-    pub(super) fn note(&mut self, moved: &Moved) {
-        if let Some(rare) = self.at(moved.slot).as_mut().and_then(|slot| slot.rare.as_mut()) {
-            moved.note(&mut rare.rooms);
-        }
+/// The slots of all sessions of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    table: RefCell<Table>,
+    live: Cell<usize>,
+    commanded: Commanded,
+}
+
+impl Slots {
+    /// The sessions that have a slot.
+    pub(super) fn len(&self) -> usize {
+        self.live.get()
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
-        self.chunks.iter_mut().flatten().flatten()
+    pub(super) fn insert(&self, slot: Slot) -> u32 {
+        self.live.set(self.live.get() + 1);
+        self.table.borrow_mut().insert(slot)
+    }
+
+    /// Takes a session's slot out. Nothing that it holds is dropped here.
+    pub(super) fn remove(&self, index: u32) -> Option<Slot> {
+        let mut table = self.table.borrow_mut();
+        let mut slot = table.at(index).take()?;
+        table.free.push(index);
+        self.live.set(self.live.get() - 1);
+        self.commanded.take(&mut slot.commands);
+        Some(slot)
+    }
+
+    /// Looks into a session's slot. No user code runs in `look`.
+    #[inline]
+    pub(super) fn with<R>(&self, index: u32, look: impl FnOnce(&mut SlotMut<'_>) -> R) -> R {
+        let mut table = self.table.borrow_mut();
+        let slot = table.at(index).as_mut().expect("a session has its slot until it closes it");
+        look(&mut SlotMut { slot, commanded: &self.commanded })
+    }
+
+    /// Takes the commands that a session was sent.
+    #[inline]
+    pub(super) fn take_commands(&self, index: u32) -> Commands {
+        if self.commanded.is_none() {
+            return Commands::empty();
+        }
+        self.with(index, |slot| self.commanded.take(&mut slot.commands))
+    }
+
+    /// Whether no session has a command to take.
+    #[cfg(test)]
+    pub(super) fn are_told_nothing(&self) -> bool {
+        self.commanded.is_none()
+    }
+
+    /// Borrows the table for a look at many slots.
+    pub(super) fn borrow_mut(&self) -> SlotsMut<'_> {
+        SlotsMut { table: self.table.borrow_mut(), commanded: &self.commanded }
     }
 }
 
-impl Slot {
-    /// Says it and wakes the session; it listens at the start of its turn, whatever else it waits for.
-    pub(super) fn send(&mut self, command: Commands, told: &Cell<usize>) {
-        if self.commands.is_empty() {
-            told.set(told.get() + 1);
-        }
-        self.commands |= command;
-        if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
-        }
+/// A borrowed table of slots.
+pub(super) struct SlotsMut<'a> {
+    table: RefMut<'a, Table>,
+    commanded: &'a Commanded,
+}
+
+impl SlotsMut<'_> {
+    /// The slot with this index, if a session has it.
+    #[inline]
+    pub(super) fn get(&mut self, index: u32) -> Option<SlotMut<'_>> {
+        let slot = self.table.at(index).as_mut()?;
+        Some(SlotMut { slot, commanded: self.commanded })
     }
 
-    /// Has a session that its rate holds back ask for more.
-    pub(super) fn look_again_if_throttled(&mut self, told: &Cell<usize>) {
-        if std::mem::take(&mut self.throttled) {
-            self.send(Commands::REFILL, told);
-        }
+    /// The slot with this index, if the session with this number still has it.
+    pub(super) fn get_by_id(&mut self, index: u32, id: SessionId) -> Option<SlotMut<'_>> {
+        self.get(index).filter(|slot| slot.id == id)
     }
 
-    /// Has a session that is held back, by whatever it is, look whether that still holds.
-    pub(super) fn look_again(&mut self, told: &Cell<usize>) {
-        self.look_again_if_throttled(told);
-        if self.standing.contains(Standing::STILL) || self.standing.contains(Standing::WRITING) {
-            self.send(Commands::REFILL, told);
-        }
+    /// Indexes of slots, taken or free.
+    pub(super) fn len(&self) -> usize {
+        self.table.chunks.iter().map(Vec::len).sum()
     }
 
-    /// Has commands wake the session's task from here on.
-    pub(crate) fn set_waker(&mut self, waker: &Waker) {
-        self.waker = Some(waker.clone());
+    /// The sessions in these slots.
+    pub(super) fn range(&mut self, range: Range<usize>) -> impl Iterator<Item = SlotMut<'_>> {
+        let commanded = self.commanded;
+        let slots = self.table.chunks.iter_mut().flatten().take(range.end).skip(range.start).flatten();
+        slots.map(move |slot| SlotMut { slot, commanded })
     }
 
-    /// Puts stamps right that were given since the sweep at `last`: they are of a clock that this sweep moves on, which may
-    /// have stood for as long as the process did.
-    pub(super) fn renew_stamps(&mut self, last: u32, moment: Moment) {
-        let given = last.wrapping_add(SWEEP.as_millis() as u32);
-        for stamp in [&mut self.heard, &mut self.wrote] {
-            if *stamp == given && moment.since(given) > 0 {
-                *stamp = moment.stamp;
-            }
-        }
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = SlotMut<'_>> {
+        let commanded = self.commanded;
+        self.table.chunks.iter_mut().flatten().flatten().map(move |slot| SlotMut { slot, commanded })
     }
 
-    /// Whether a session whose time is up had its chance: since the sweep that found it first, the reactor was asked what
-    /// had come, and the session had a turn with it. It has another while it has more to read than one turn does.
-    pub(super) fn may_be_judged(&mut self, told: &Cell<usize>) -> bool {
-        let looks = self.looks;
-        self.looks = looks.saturating_add(1);
-        let may = looks > 0 && (!self.standing.contains(Standing::READING) || looks >= MOST_LOOKS);
-        if !may {
-            self.send(Commands::LOOK, told);
-        }
-        may
+    /// The slots of one slice with their indexes, free ones included: to look at more at once would keep sessions from
+    /// their turns.
+    pub(super) fn slice(&mut self, slice: usize) -> impl Iterator<Item = (u32, Option<SlotMut<'_>>)> {
+        let commanded = self.commanded;
+        let first = slice * CHUNKS_PER_SLICE;
+        let slots = self.table.chunks.iter_mut().skip(first).take(CHUNKS_PER_SLICE).flatten();
+        let slots = slots.map(move |slot| slot.as_mut().map(|slot| SlotMut { slot, commanded }));
+        ((first * CHUNK) as u32..).zip(slots)
     }
 
-    /// Which of its times is up, if one is.
-    pub(super) fn overdue(&self, timeouts: &Timeouts, moment: Moment) -> Option<Commands> {
-        if self.standing.contains(Standing::WRITING) && moment.since(self.wrote) >= timeouts.write {
-            return Some(Commands::STALL);
-        }
-        if !self.standing.contains(Standing::OPEN) {
-            return None;
-        }
-        if moment.instant - self.opened >= timeouts.age {
-            return Some(Commands::AGE);
-        }
-        let (command, timeout) = match self.standing.contains(Standing::PARTIAL) {
-            true if timeouts.line != u32::MAX => (Commands::LINE, timeouts.line),
-            _ => (Commands::IDLE, timeouts.idle),
-        };
-        (!self.standing.contains(Standing::STILL) && moment.since(self.heard) >= timeout).then_some(command)
+    /// Whether there is a slice behind this one.
+    pub(super) fn has_more(&self, slice: usize) -> bool {
+        (slice + 1) * CHUNKS_PER_SLICE < self.table.chunks.len()
     }
 
-    /// The peer's address; `None` for a transport without one.
-    pub(crate) fn peer(&self) -> Option<SocketAddr> {
-        self.place.peer()
-    }
-
-    pub(super) fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
-    }
-
-    pub(crate) fn add_unsent(&mut self, bytes: usize) {
-        self.rare().unsent += bytes as u64;
-    }
-
-    pub(crate) fn add_undelivered(&mut self, bytes: usize) {
-        if bytes > 0 {
-            self.rare().undelivered += bytes as u64;
-        }
-    }
-
-    pub(crate) fn add_tail(&mut self, bytes: usize) {
-        if bytes > 0 {
-            self.rare().tail += bytes as u64;
-        }
-    }
-
-    /// The rate that was set for it alone.
-    pub(super) fn own_rate(&self) -> Option<RateLimit> {
-        self.rare.as_ref()?.rate
-    }
-
-    /// Whether it has a rate to keep to that the others have not.
-    pub(super) fn has_rate(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.rate.is_some() || rare.member.is_some())
-    }
-
-    pub(super) fn grant(
-        &mut self,
-        default: &RateLimit,
-        unit: Unit,
-        spent: u64,
-        most: usize,
-        wanted: impl FnOnce() -> usize,
-    ) -> Grant {
-        let limit = self.own_rate().unwrap_or(*default);
-        let left = self.allowance.left(&limit, unit, spent);
-        let member = self.rare.as_mut().and_then(|rare| rare.member.as_mut());
-        if member.is_none() && left >= most {
-            return Grant::own(most);
-        }
-        let mut grant = Grant::own(left.min(wanted()));
-        if grant.amount > 0
-            && let Some(member) = member
+    /// Notes that a member of a room is elsewhere in the room's table.
+    pub(super) fn note(&mut self, moved: &Moved) {
+        if let Some(mut slot) = self.get(moved.slot)
+            && let Some(rare) = slot.rare_if_any()
         {
-            grant = member.take(unit, grant.amount);
+            rare.rooms.note(moved);
         }
-        self.throttled = grant.amount == 0;
-        grant
     }
+}
 
-    pub(crate) fn payload(&self) -> u64 {
-        self.rare.as_ref().map_or(0, |rare| rare.payload)
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{limits::Limits, rate::RateLimit, worker::clock::WorkerClock};
 
-    pub(crate) fn set_payload(&mut self, bytes: u64) {
-        self.rare().payload = bytes;
-    }
-
-    pub(crate) fn outbox_limit(&self, default: OutboxLimit) -> OutboxLimit {
-        self.rare.as_ref().and_then(|rare| rare.outbox_limit).unwrap_or(default)
-    }
-
-    pub(crate) fn set_outbox_limit(&mut self, outbox_limit: OutboxLimit) {
-        self.rare().outbox_limit = Some(outbox_limit);
-    }
-
-    /// Takes over the counters of a session that began elsewhere, and when that was.
-    pub(crate) fn resume(&mut self, counts: &Counts, opened: Option<Instant>) {
-        self.lines_in += counts.lines_in;
-        self.bytes_in += counts.bytes_in;
-        self.bytes_out += counts.bytes_out;
-        self.opened = opened.unwrap_or(self.opened);
-    }
-
-    pub(crate) fn set_report_to(&mut self, report_to: oneshot::Sender<CloseReport>) {
-        self.rare().report_to = Some(report_to);
-    }
-
-    /// Whether its outbox has been above the soft limit for too long. To be asked at each sweep.
-    pub(super) fn is_above_soft_limit(&mut self, default: OutboxLimit, moment: Moment) -> bool {
-        let Some(soft) = self.outbox_limit(default).soft.filter(|soft| self.outbox_len as usize > soft.bytes) else {
-            self.above = 0;
-            return false;
-        };
-        if self.above == 0 {
-            self.above = moment.stamp.max(1);
+    fn slots(count: usize) -> Slots {
+        let slots = Slots::default();
+        let clock = WorkerClock::new(&Limits::default().session);
+        for index in 0..count {
+            let connection = Connection { id: SessionId::next(), peer: None, local: None, listener: None };
+            let rates = SessionRates::full(&RateLimit::default());
+            let slot = Slot::new(&connection, None, SessionClock::new(&clock), rates);
+            assert_eq!(slots.insert(slot) as usize, index);
         }
-        u128::from(moment.since(self.above)) >= soft.time.as_millis()
+        slots
     }
 
-    /// Memory that its buffers hold, in bytes.
-    pub(super) fn held(&self) -> usize {
-        self.memory as usize
+    #[test]
+    fn a_slot_is_no_larger_than_what_a_million_sessions_may_cost() {
+        assert!(size_of::<Option<Slot>>() <= 160, "{} bytes", size_of::<Option<Slot>>());
+        assert!(size_of::<Rare>() <= 280, "{} bytes", size_of::<Rare>());
     }
 
-    /// How many more bytes others may have waiting in this session; `None` where it is over that already.
-    pub(super) fn room_left(&self, limit: usize) -> Option<usize> {
-        let pushed = self.rare.as_ref().map_or(0, |rare| rare.pushed_len);
-        limit.checked_sub(self.outbox_len as usize + pushed)
-    }
-
-    /// Has the session write `bytes` in its next turn, unless its outbox holds too much: then its policy says what
-    /// becomes of it, and this is false.
-    pub(super) fn offer(&mut self, bytes: &SharedBytes, default: OutboxLimit, told: &Cell<usize>) -> bool {
-        self.offer_messages(&Messages::one(bytes, &[bytes.len()]), default, told) == 0
-    }
-
-    /// The same for some messages, of which those that fit are taken. Returns how many were not.
-    pub(super) fn offer_messages(&mut self, messages: &Messages<'_>, default: OutboxLimit, told: &Cell<usize>) -> u64 {
-        let OutboxLimit { policy, hard, .. } = self.outbox_limit(default);
-        let taken = match (policy, self.room_left(hard)) {
-            (OutboxPolicy::Accept, _) => messages.count(),
-            (_, Some(bytes)) => messages.fitting(bytes),
-            (_, None) => 0,
-        };
-        if taken > 0 {
-            self.push(messages.first(taken), told);
+    #[test]
+    fn whoever_has_a_slot_of_the_table_can_send_it_a_command_that_is_taken_once() {
+        let slots = slots(3);
+        slots.borrow_mut().get(1).unwrap().send(Commands::DRAIN);
+        slots.with(1, |slot| slot.send(Commands::PROBE));
+        assert_eq!(slots.take_commands(0), Commands::empty());
+        assert_eq!(slots.take_commands(1), Commands::DRAIN | Commands::PROBE);
+        assert_eq!(slots.take_commands(1), Commands::empty());
+        assert!(slots.are_told_nothing());
+        // A session that ends before it takes them leaves nothing behind.
+        slots.borrow_mut().iter_mut().for_each(|mut slot| slot.send(Commands::ABORT));
+        for index in 0..3 {
+            assert!(slots.remove(index).is_some());
         }
-        let lost = (messages.count() - taken) as u64;
-        if lost > 0 {
-            self.miss(lost);
-            if policy == OutboxPolicy::Disconnect {
-                self.send(Commands::OVERFLOW, told);
+        assert!(slots.are_told_nothing() && slots.len() == 0);
+    }
+
+    #[test]
+    fn slices_have_each_slot_once_with_its_index() {
+        let slots = slots(2 * CHUNK * CHUNKS_PER_SLICE + 7);
+        assert!(slots.remove(5).is_some());
+        let mut table = slots.borrow_mut();
+        let (mut next, mut slice) = (0, 0);
+        loop {
+            for (index, slot) in table.slice(slice) {
+                assert_eq!((index, slot.is_some()), (next, index != 5));
+                next += 1;
             }
+            if !table.has_more(slice) {
+                break;
+            }
+            slice += 1;
         }
-        lost
+        assert_eq!((next as usize, slice, table.iter_mut().count()), (table.len(), 2, next as usize - 1));
+        assert_eq!(table.range(4..7).count(), 2);
     }
 
-    /// It is told of these before the next bytes that others push.
-    pub(crate) fn miss(&mut self, messages: u64) {
-        if messages > 0 {
-            self.rare().missed += messages;
-        }
-    }
-
-    /// Has the session write `bytes` in its next turn.
-    pub(super) fn push(&mut self, bytes: SharedBytes, told: &Cell<usize>) {
-        let rare = self.rare();
-        rare.pushed_len += bytes.len();
-        rare.pushed.add(Push { missed: std::mem::take(&mut rare.missed), bytes });
-        self.send(Commands::PUSH, told);
-    }
-
-    /// What others had pushed since it was last taken.
-    pub(crate) fn take_pushed(&mut self) -> Pushes {
-        let Some(rare) = &mut self.rare else { return Pushes::default() };
-        rare.pushed_len = 0;
-        std::mem::take(&mut rare.pushed)
-    }
-
-    /// The first cause counts.
-    pub(crate) fn set_reason(&mut self, reason: CloseReason) {
-        self.reason.get_or_insert(reason);
-    }
-
-    /// Bytes that the kernel took until the turn at hand.
-    pub(crate) fn bytes_out(&self) -> u64 {
-        self.bytes_out
-    }
-
-    /// Whether its peer was just found to have taken something: nothing that was found before holds.
-    pub(crate) fn has_progress(&self) -> bool {
-        self.looks == 0
-    }
-
-    pub(crate) fn set_closing(&mut self) {
-        self.closing = true;
-    }
-
-    pub(crate) fn clear_deadline(&mut self) {
-        self.deadline = 0;
-    }
-
-    pub(crate) fn report(&self, cut: bool) -> CloseReport {
-        let rare = self.rare.as_deref();
-        CloseReport {
-            id: self.id,
-            peer: self.peer(),
-            listener: self.listener,
-            reason: self.reason.unwrap_or(CloseReason::WorkerStopped),
-            lines_in: self.lines_in,
-            bytes_in: self.bytes_in,
-            bytes_out: self.bytes_out,
-            // What was pushed and never written is unsent as well.
-            unsent_bytes: rare.map_or(0, |rare| rare.unsent + rare.pushed_len as u64),
-            tail_bytes: rare.map_or(0, |rare| rare.tail),
-            undelivered_bytes: rare.map_or(0, |rare| rare.undelivered),
-            duration: self.opened.elapsed(),
-            cut,
-        }
-    }
-
-    pub(super) fn info(&self, worker: usize, moment: Moment) -> SessionInfo {
-        SessionInfo {
-            id: self.id,
-            peer: self.peer(),
-            listener: self.listener,
-            worker,
-            age: moment.instant.saturating_duration_since(self.opened),
-            idle: Duration::from_millis(moment.since(self.heard).into()),
-            lines_in: self.lines_in,
-            bytes_in: self.bytes_in,
-            bytes_out: self.bytes_out,
-            outbox_bytes: self.outbox_len as usize,
-            state: match (self.closing, self.standing.contains(Standing::OPEN)) {
-                (true, _) => SessionState::Closing,
-                (false, false) => SessionState::Draining,
-                (false, true) if self.standing.contains(Standing::STILL) => SessionState::Held,
-                (false, true) => SessionState::Open,
-            },
-        }
+    #[test]
+    fn a_session_is_found_by_its_number_only_while_it_has_the_slot() {
+        let slots = slots(1);
+        let id = slots.with(0, |slot| slot.id);
+        assert!(slots.borrow_mut().get_by_id(0, id).is_some());
+        drop(slots.remove(0));
+        assert!(slots.borrow_mut().get_by_id(0, id).is_none());
+        assert!(slots.remove(0).is_none());
     }
 }

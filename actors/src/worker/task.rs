@@ -1,184 +1,80 @@
-//! The worker's own task: starts sessions, runs the clock, sends the reports.
+//! The worker's own task: starts sessions, carries out orders, sweeps, delivers, sends the reports.
+//!
+//! Not here: what a question is answered (`answers`), who is evicted (`eviction`).
+
+use std::{
+    cell::RefCell,
+    rc::{Rc, Weak},
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior},
+};
 
 use crate::{
-    control::orders::{Admitted, Answer, Answered, Order, Question},
+    control::orders::{Admitted, Order},
     limits::SessionLimits,
-    shared::SharedBytes,
-    worker::{
-        clock::{SWEEP, Standing, Timeouts},
-        command::Commands,
-        delivery::Hearing,
-        slot::CHUNK,
-        worker::{Spread, Worker},
-    },
+    worker::{clock::SWEEP, command::Commands, delivery::Delivery, worker::Worker},
 };
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::rc::Weak;
-use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
-use tokio::time::MissedTickBehavior;
 
-/// How often a drain that is spread over time tells more sessions.
-pub(super) const SPREAD_TICK: Duration = Duration::from_millis(50);
-/// Slots looked at before the sessions get a turn again.
-pub(super) const SWEEP_SLICE: usize = 4096;
-
-/// How long an end may wait for others before it is booked.
-pub(super) const REPORT_DELAY: Duration = Duration::from_millis(10);
+/// The time from one look to the next at a drain that is spread.
+const SPREAD_TICK: Duration = Duration::from_millis(50);
+/// How long a report may wait for others.
+const REPORT_DELAY: Duration = Duration::from_millis(10);
 
 impl Worker {
-    /// Delivers of what was said in rooms a slice; true if others should get their turns before the next one.
-    pub(super) fn deliver(&self, said: &mut Hearing) -> bool {
-        let default = self.limits.get().outbox_limit;
-        let is_cut = {
-            let mut members = self.members.borrow_mut();
+    /// Delivers one slice of waiting room messages. True if others should get their turns before the next one.
+    fn deliver(&self, delivery: &mut Delivery) -> bool {
+        let limit = self.limits().outbox_limit;
+        let has_more = {
             let mut slots = self.slots.borrow_mut();
-            said.deliver(&mut members, |slot, missed, messages| match slots.at(slot) {
-                Some(slot) if !slot.closing => {
+            self.rooms.deliver(delivery, |slot, missed, messages| match slots.get(slot) {
+                Some(mut slot) if !slot.clock.is_closing() => {
                     slot.miss(missed);
-                    slot.offer_messages(&messages, default, &self.told)
+                    slot.offer(&messages, limit)
                 }
                 _ => 0,
             })
         };
-        said.let_go();
-        is_cut
+        delivery.let_go();
+        has_more
     }
 
-    pub(super) fn abort_all(&self) {
-        for slot in self.slots.borrow_mut().iter_mut() {
-            slot.send(Commands::ABORT, &self.told);
-        }
+    fn abort_all(&self) {
+        self.slots.borrow_mut().iter_mut().for_each(|mut slot| slot.send(Commands::ABORT));
     }
 
-    /// Has the sessions drain, all now or one after the other.
-    pub(super) fn drain(&self, over: Duration, goodbye: &SharedBytes) {
-        self.draining.set(true);
-        drop(self.goodbye.replace(goodbye.clone()));
-        self.spread.set(Some(Spread { since: Instant::now(), over, told: 0 }));
-        self.drain_due();
-    }
-
-    /// Tells those whose time has come in a drain that is spread; false when all are told.
-    pub(super) fn drain_due(&self) -> bool {
-        let Some(spread) = self.spread.get() else { return false };
+    /// Tells the sessions to drain whose time for that has come.
+    fn drain_due(&self) {
         let mut slots = self.slots.borrow_mut();
-        let all: usize = slots.chunks.iter().map(Vec::len).sum();
-        let part = spread.since.elapsed().as_secs_f64() / spread.over.as_secs_f64().max(f64::MIN_POSITIVE);
-        let due = if part < 1.0 { (all as f64 * part) as usize } else { all };
-        for slot in slots.chunks.iter_mut().flatten().take(due).skip(spread.told).flatten() {
-            slot.send(Commands::DRAIN, &self.told);
-        }
-        self.spread.set((due < all).then_some(Spread { told: due.max(spread.told), ..spread }));
-        due < all
+        let due = self.drain.take_due(slots.len());
+        slots.range(due).for_each(|mut slot| slot.send(Commands::DRAIN));
     }
 
-    pub(super) fn answer(&self, token: u64, question: &Question) -> Answer {
-        let mut answer = Answered::default();
-        if let Question::Totals = question {
-            answer.stats = self.stats();
-        }
-        let moment = self.moment();
-        let limits = self.limits.get();
+    /// Sweeps one slice of the slots. False behind the last slice. `last` is the time of the sweep before this one.
+    fn sweep(&self, slice: usize, last: u32) -> bool {
+        let limits = self.limits();
+        let sweep = self.clock.sweep(last, &limits);
         let mut slots = self.slots.borrow_mut();
-        let sessions = slots.iter_mut();
-        match question {
-            Question::Totals => {}
-            Question::List(query) => {
-                let infos = sessions.map(|slot| slot.info(self.index, moment)).filter(|info| query.filter.has(info));
-                answer.sessions.extend(infos);
-                answer.count = answer.sessions.len() as u64;
-                query.cut_to_page(&mut answer.sessions, 0);
-            }
-            Question::Kick { whom, goodbye } => {
-                for slot in sessions.filter(|slot| !slot.closing && whom.has(&slot.info(self.index, moment))) {
-                    if !goodbye.is_empty() {
-                        slot.push(goodbye.clone(), &self.told);
-                    }
-                    slot.send(Commands::KICK, &self.told);
-                    answer.count += 1;
-                }
-            }
-            Question::Push { whom, bytes } => {
-                for slot in sessions.filter(|slot| !slot.closing && whom.has(&slot.info(self.index, moment))) {
-                    match slot.offer(bytes, limits.outbox_limit, &self.told) {
-                        true => answer.count += 1,
-                        false => answer.dropped += 1,
-                    }
-                }
-            }
-            Question::Limits { limits, dry_run } => {
-                let timeouts = Timeouts::new(&limits.session);
-                for slot in sessions {
-                    let denied = slot.peer().is_some_and(|peer| limits.admission.denies(peer.ip())) && !slot.closing;
-                    if denied || slot.overdue(&timeouts, moment).is_some() {
-                        answer.count += 1;
-                        answer.sessions.push(slot.info(self.index, moment));
-                    }
-                    if denied && !*dry_run {
-                        slot.send(Commands::KICK, &self.told);
-                    }
-                }
-                if !*dry_run {
-                    self.set_limits(limits.session, &mut slots);
-                }
-            }
-        }
-        Answer { token, answered: answer }
-    }
-
-    /// Tells the sessions of one slice whose time is up; false behind the last slice. `last` is when the sweep before
-    /// this began.
-    pub(super) fn sweep(&self, slice: usize, last: u32) -> bool {
-        let moment = self.moment();
-        let limits = self.limits.get();
-        let timeouts = Timeouts::new(&limits);
-        let mut slots = self.slots.borrow_mut();
-        let chunks = SWEEP_SLICE / CHUNK;
-        for slot in slots.chunks.iter_mut().skip(slice * chunks).take(chunks).flatten().flatten() {
-            slot.renew_stamps(last, moment);
-            if slot.standing.contains(Standing::STILL) {
-                // The clock stands still: what has gone by since the last sweep does not count.
-                let gone = moment.since(last);
-                slot.heard = slot.heard.wrapping_add(gone.min(moment.since(slot.heard)));
-            }
-            let is_stuck =
-                slot.standing.contains(Standing::WRITING) && moment.since(slot.wrote) >= SWEEP.as_millis() as u32;
-            if is_stuck && self.probes.get() {
-                slot.send(Commands::PROBE, &self.told);
-            }
-            let is_late = slot.deadline != 0 && moment.stamp.wrapping_sub(slot.deadline) < u32::MAX / 2;
-            let overdue = slot.overdue(&timeouts, moment);
-            let overflows = slot.is_above_soft_limit(limits.outbox_limit, moment);
-            if is_late || overdue.is_some() || overflows {
-                if slot.may_be_judged(&self.told) {
-                    if is_late {
-                        slot.deadline = 0;
-                        slot.send(Commands::DEADLINE, &self.told);
-                    }
-                    overdue.into_iter().for_each(|command| slot.send(command, &self.told));
-                    if overflows {
-                        slot.send(Commands::OVERFLOW, &self.told);
-                    }
-                }
-            } else {
-                slot.looks = 0;
-            }
-            if self.is_rated() {
-                let limit = slot.own_rate().unwrap_or(limits.rate);
-                slot.allowance.refill(&limit, last, self.clock.get());
+        for mut slot in slots.slice(slice).filter_map(|(_, slot)| slot) {
+            let outbox_limit = slot.outbox_limit(limits.outbox_limit);
+            let overflows = slot.outbox.is_above_soft_limit(outbox_limit, sweep.moment);
+            let commands = slot.clock.sweep(&sweep, overflows);
+            slot.send(commands);
+            if self.rates.is_any() {
+                let limit = slot.rate(limits.rate);
+                slot.rates.refill(&limit, last, self.clock.swept());
             }
             // Even if nobody has a rate any more: it may have had one when it was held back.
-            slot.look_again_if_throttled(&self.told);
+            slot.release();
         }
-        (slice + 1) * chunks < slots.chunks.len()
+        slots.has_more(slice)
     }
 }
 
-/// The worker's own task: starts sessions, runs the clock, sends the reports. Ends with its arbiter, or when nobody can
-/// give it an order and no session is left.
+/// The worker's own task. Ends with its arbiter, or when nobody can give it an order and no session is left.
 pub(crate) async fn look_after(
     worker: Rc<Worker>,
     mut orders: mpsc::UnboundedReceiver<Order>,
@@ -189,19 +85,19 @@ pub(crate) async fn look_after(
     let mut spread = tokio::time::interval(SPREAD_TICK);
     spread.set_missed_tick_behavior(MissedTickBehavior::Delay);
     worker.is_looked_after.set(true);
-    // A worker has one such task, so they are there.
-    let mut said = worker.said.take().unwrap_or_else(|| Hearing::new().1);
+    let mut delivery = worker.rooms.take_delivery();
     let mut delivers = false;
     let mut open = true;
     let mut send_at = None;
-    while open || worker.live.get() > 0 || send_at.is_some() {
+    while open || worker.slots.len() > 0 || send_at.is_some() {
         tokio::select! {
             order = orders.recv(), if open => match order {
                 Some(Order::Start(admitted)) => start(admitted),
                 Some(Order::Drain { over, goodbye }) => {
                     // What has come until now is answered: the reactor is asked for it first.
                     tokio::task::yield_now().await;
-                    worker.drain(over, &goodbye);
+                    worker.drain.begin(over, &goodbye);
+                    worker.drain_due();
                 }
                 Some(Order::Abort) => {
                     // However late the order is: whoever can end by itself has a turn to do so.
@@ -212,11 +108,11 @@ pub(crate) async fn look_after(
                 Some(Order::Answer { token, question }) => worker.send_reports(Some(worker.answer(token, &question))),
                 None => open = false,
             },
-            () = said.wait(), if !delivers => delivers = worker.deliver(&mut said),
-            () = tokio::task::yield_now(), if delivers => delivers = worker.deliver(&mut said),
-            () = worker.reports_ready.notified() => {
+            () = delivery.wait(), if !delivers => delivers = worker.deliver(&mut delivery),
+            () = tokio::task::yield_now(), if delivers => delivers = worker.deliver(&mut delivery),
+            () = worker.attention.notified() => {
                 worker.evict().await;
-                if !worker.reports.borrow().is_empty() {
+                if !worker.reports.is_empty() {
                     send_at.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
                 }
             }
@@ -224,12 +120,9 @@ pub(crate) async fn look_after(
                 send_at = None;
                 worker.send_reports(None);
             }
-            _ = spread.tick(), if worker.spread.get().is_some() => {
-                worker.drain_due();
-            }
-            _ = sweep.tick(), if worker.live.get() > 0 => {
-                let last = worker.clock.replace(worker.now());
-                worker.probes.set(!worker.probes.get());
+            _ = spread.tick(), if worker.drain.is_spread() => worker.drain_due(),
+            _ = sweep.tick(), if worker.slots.len() > 0 => {
+                let last = worker.clock.tick();
                 let mut slice = 0;
                 while worker.sweep(slice, last) {
                     slice += 1;

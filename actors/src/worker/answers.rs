@@ -1,0 +1,67 @@
+//! Answers: what a worker does about a question, and what it says.
+//!
+//! Not here: who asks, and who adds up the answers of several workers (`control/supervisor`).
+
+use crate::{
+    control::orders::{Answer, Answered, Question},
+    worker::{clock::Timeouts, command::Commands, delivery::Messages, worker::Worker},
+};
+
+impl Worker {
+    pub(super) fn answer(&self, token: u64, question: &Question) -> Answer {
+        let mut answered = Answered::default();
+        let moment = self.clock.moment();
+        match question {
+            Question::Totals => answered.stats = self.stats(),
+            Question::List(query) => {
+                let mut slots = self.slots.borrow_mut();
+                let infos = slots.iter_mut().map(|slot| slot.info(self.index, moment));
+                answered.sessions.extend(infos.filter(|info| query.filter.has(info)));
+                answered.count = answered.sessions.len() as u64;
+                query.cut_to_page(&mut answered.sessions, 0);
+            }
+            Question::Kick { whom, goodbye } => {
+                for mut slot in self.slots.borrow_mut().iter_mut() {
+                    if slot.clock.is_closing() || !whom.has(&slot.info(self.index, moment)) {
+                        continue;
+                    }
+                    if !goodbye.is_empty() {
+                        slot.push(goodbye.clone());
+                    }
+                    slot.send(Commands::KICK);
+                    answered.count += 1;
+                }
+            }
+            Question::Push { whom, bytes } => {
+                let limit = self.limits().outbox_limit;
+                for mut slot in self.slots.borrow_mut().iter_mut() {
+                    if slot.clock.is_closing() || !whom.has(&slot.info(self.index, moment)) {
+                        continue;
+                    }
+                    match slot.offer(&Messages::one(bytes, &[bytes.len()]), limit) {
+                        0 => answered.count += 1,
+                        _ => answered.dropped += 1,
+                    }
+                }
+            }
+            Question::Limits { limits, dry_run } => {
+                let timeouts = Timeouts::new(&limits.session);
+                for mut slot in self.slots.borrow_mut().iter_mut() {
+                    let is_denied = slot.peer().is_some_and(|peer| limits.admission.denies(peer.ip()));
+                    let is_denied = is_denied && !slot.clock.is_closing();
+                    if is_denied || !slot.clock.overdue(&timeouts, moment).is_empty() {
+                        answered.count += 1;
+                        answered.sessions.push(slot.info(self.index, moment));
+                    }
+                    if is_denied && !*dry_run {
+                        slot.send(Commands::KICK);
+                    }
+                }
+                if !*dry_run {
+                    self.set_limits(limits.session);
+                }
+            }
+        }
+        Answer { token, answered }
+    }
+}

@@ -1,0 +1,63 @@
+//! Upstream: the way from a worker to the rest of its server.
+//!
+//! Every call that a worker makes into `control` is here.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use crate::{
+    control::{
+        budget::{Budget, Sources},
+        control::Control,
+        orders::{Answer, Order},
+        stats::Stats,
+    },
+    report::CloseReport,
+};
+
+/// The way from a worker to the rest of its server.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) control: Arc<Control>,
+    /// Sessions here and on their way here: the acceptor picks the least loaded worker.
+    pub(crate) load: Arc<AtomicUsize>,
+}
+
+impl Upstream {
+    /// Counts the end of a session.
+    pub(super) fn release_load(&self) {
+        self.load.fetch_sub(1, Relaxed);
+    }
+
+    /// Books the ends of sessions.
+    pub(super) fn book(&self, reports: Vec<CloseReport>) {
+        self.control.ledger.book(reports);
+    }
+
+    /// Answers a question of the supervisor.
+    pub(super) fn answer(&self, worker: usize, answer: Answer) {
+        self.control.answer(worker, answer);
+    }
+
+    /// The worker is no more: its counters stay.
+    pub(super) fn lose_worker(&self, worker: usize, counters: &Stats) {
+        self.control.lose_worker(worker, counters);
+    }
+
+    /// The memory budget of all workers.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.control.ledger.budget
+    }
+
+    /// The rule by which sessions belong to one source, as it is now.
+    pub(super) fn sources(&self) -> Sources {
+        Sources::new(&self.control.ledger.books().limits.admission)
+    }
+
+    /// Orders another worker to evict.
+    pub(super) fn order_eviction(&self, worker: usize) {
+        self.control.order_one(worker, Order::Evict);
+    }
+}
