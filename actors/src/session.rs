@@ -10,7 +10,7 @@ pub(crate) mod lines;
 
 pub(crate) mod handler;
 
-pub(crate) mod user_code;
+mod user_code;
 
 mod input;
 mod output;

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The one future of a session.
-pub(crate) struct Session<A: LineHandler> {
+pub(super) struct Session<A: LineHandler> {
     pub(super) ctx: LineContext<A>,
     /// Gone after a panic, and at the end: it is dropped under a catch, not with the future.
     pub(super) actor: Option<A>,
