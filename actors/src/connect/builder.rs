@@ -185,7 +185,8 @@ impl<A: LineHandler> ConnectorBuilder<A> {
 }
 
 impl<A: LineHandler> Connector<A> {
-    /// Starts from the defaults: tries for ever, each attempt 10 s at most, [`Framing::lf`], [`Limits::default`](crate::Limits::default).
+    /// Starts from the defaults: tries for ever, each attempt 10 s at most, [`Framing::lf`],
+    /// [`Limits::default`](crate::Limits::default).
     ///
     /// `target` is `HOST:PORT`, unless there is a [`resolver`](ConnectorBuilder::resolver). `factory` makes the actor of
     /// each connection, and is told which one it is, counted from 1. If it panics, that connection is closed and the

@@ -83,10 +83,10 @@ where
     pub(super) mailbox: OnceCell<AddressReceiver<A>>,
     pub(super) extra: Option<Box<Extra<A>>>,
     pub(super) outbox: Option<Box<Outbox>>,
-    /// A partial line, or lines that are held; delivered up to `start`.
+    /// A partial line, or lines that were not delivered; done with up to `start`.
     pub(super) input: Vec<u8>,
     pub(super) start: u32,
-    /// Bytes of `input` known to hold no delimiter; while something is held, how far to look for one: a
+    /// Bytes of `input` known to have no delimiter; with undelivered lines, how far to look for one: a
     /// [`Reach`](crate::framing::Reach).
     pub(super) scanned: u32,
     pub(super) slot: u32,

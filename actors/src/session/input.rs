@@ -1,6 +1,6 @@
 //! Input: reads, and delivers what was read to the handler.
 //!
-//! Whole lines are answered in the worker's scratch; only a partial line and held lines are the session's own.
+//! Whole lines are answered in the worker's scratch; only a partial line and undelivered lines are the session's own.
 //! Not here: where lines end (`framing`), how a call into user code is caught (`user_code`).
 
 use std::{

@@ -30,7 +30,7 @@ bitflags::bitflags! {
         /// The session has to close, whatever the actor thinks of it.
         const CLOSE = 1 << 8;
         const PANICKED = 1 << 9;
-        /// `input` may hold whole lines.
+        /// Whole lines may wait in `input`.
         const UNDELIVERED_LINES = 1 << 10;
         const PEER_EOF = 1 << 11;
         const EOF_CALLED = 1 << 12;
