@@ -270,7 +270,7 @@ async fn it_talks_with_a_server_and_ends_when_told_to() {
     client.expect(["1: hello"]).await;
     assert_eq!(client.connected().await, (server.address(), 1));
     let late = unbounded_channel();
-    client.connector.send(Subscribe(Watcher(late.0).start().recipient())).await.unwrap();
+    client.connector.send(Subscribe::new(Watcher(late.0).start().recipient())).await.unwrap();
     let mut late = late.1;
     let first = within("the state", late.recv()).await.unwrap().1;
     assert!(matches!(first, ConnectorEvent::Connected { nth: 1, .. }), "who subscribes late is told: {first:?}");
@@ -616,7 +616,7 @@ async fn after_a_loss_it_is_not_taken_for_connected() {
     client.lost().await;
     assert!(client.session_if_any().await.is_none());
     let (watch, mut late) = unbounded_channel();
-    client.connector.send(Subscribe(Watcher(watch).start().recipient())).await.unwrap();
+    client.connector.send(Subscribe::new(Watcher(watch).start().recipient())).await.unwrap();
     assert_eq!(client.disconnect(20 * SECOND).await, None, "there is no session to wait for");
     let first = within("the last event", late.recv()).await.unwrap().1;
     assert!(matches!(first, ConnectorEvent::Disconnected), "{first:?}");

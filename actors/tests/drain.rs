@@ -70,7 +70,7 @@ async fn a_drain_that_is_spread_ends_sessions_one_after_the_other_and_tells_how_
     pause();
     let (mut server, mut peers) = with_peers(LineServer::new(|_| Echo).on_current_arbiter(), 100).await;
     let (sender, mut progress) = mpsc::unbounded_channel();
-    server.handle.supervisor().send(Subscribe(Watcher(sender).start().recipient())).await.unwrap();
+    server.handle.supervisor().send(Subscribe::new(Watcher(sender).start().recipient())).await.unwrap();
     let begin = Instant::now();
     let spread = Duration::from_secs(10);
     let drain = Drain { spread, ..Drain::within(Duration::from_secs(60)) };

@@ -484,3 +484,21 @@ async fn socket_options_that_cannot_be_meant_are_refused_before_anything_runs() 
         assert_eq!(refused(before), ConfigError::Keepalive { after });
     }
 }
+
+#[test]
+fn a_question_after_the_system_has_stopped_is_answered_at_once() {
+    let system = System::new();
+    let server = system.block_on(async {
+        let server = LineServer::new(|_| Echo).on_current_arbiter().bind("127.0.0.1:0").unwrap().start().unwrap();
+        within("an answer", server.stats()).await.unwrap();
+        System::current().stop();
+        server
+    });
+    system.run().unwrap();
+    let after = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    after.block_on(async {
+        let begin = tokio::time::Instant::now();
+        server.stats().await.unwrap_err();
+        assert_eq!(begin.elapsed(), Duration::ZERO, "no successor is waited for");
+    });
+}

@@ -274,7 +274,7 @@ impl<A: LineHandler> Drop for Connector<A> {
 impl<A: LineHandler> Handler<Subscribe<ConnectorEvent>> for Connector<A> {
     type Result = ();
 
-    fn handle(&mut self, Subscribe(recipient): Subscribe<ConnectorEvent>, _: &mut Self::Context) {
+    fn handle(&mut self, Subscribe { recipient, .. }: Subscribe<ConnectorEvent>, _: &mut Self::Context) {
         if let Some(event) = self.connected() {
             recipient.do_send(event);
         }

@@ -5,11 +5,16 @@
 //! Not here: how many may come in (`admission`), the ways to those who do something (`control`).
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
     time::Duration,
 };
 
-use actix::Recipient;
 use tokio::{
     sync::{oneshot, watch},
     time::Instant,
@@ -20,7 +25,7 @@ use crate::{
     control::{
         admission::{Admission, Place},
         budget::Budget,
-        messages::SessionEvent,
+        messages::{SessionEvent, Subscribe},
         stats::{DrainProgress, DrainReport, Stats},
     },
     limits::Limits,
@@ -33,6 +38,8 @@ pub(crate) struct Ledger {
     pub(crate) admission: Arc<Admission>,
     pub(crate) budget: Budget,
     books: Mutex<Books>,
+    /// Somebody wants to hear of what happens: without, openings are not even gathered. Set under the lock only.
+    has_subscribers: AtomicBool,
     /// Marked when sessions have ended, and when the last of those may be gone that a drain waits for.
     ends: watch::Sender<()>,
 }
@@ -45,9 +52,17 @@ pub(crate) struct Books {
     ended: u64,
     /// The counters of workers that are no more, and of sessions that never reached one.
     pub(crate) gone: Stats,
-    subscribers: Vec<Recipient<SessionEvent>>,
+    subscribers: Vec<Subscribe>,
     pub(crate) events_lost: u64,
     pub(crate) draining: Option<Draining>,
+}
+
+/// What a worker reports of its sessions at once.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// As long as there are subscribers.
+    pub(crate) opened: Vec<Connection>,
+    pub(crate) closed: Vec<CloseReport>,
 }
 
 /// A drain, for whoever is the supervisor when it goes on.
@@ -87,6 +102,7 @@ impl Ledger {
                 events_lost: 0,
                 draining: None,
             }),
+            has_subscribers: AtomicBool::new(false),
             ends: watch::Sender::new(()),
         })
     }
@@ -105,18 +121,53 @@ impl Ledger {
         self.ends.subscribe()
     }
 
-    /// Books the ends of sessions, and publishes them.
-    pub(crate) fn book(&self, reports: Vec<CloseReport>) {
-        if reports.is_empty() {
+    /// Sends events from now on.
+    pub(crate) fn subscribe(&self, subscriber: Subscribe) {
+        let mut books = self.books();
+        books.subscribers.push(subscriber);
+        self.has_subscribers.store(true, Release);
+    }
+
+    /// Whether openings are worth to be gathered.
+    pub(crate) fn has_subscribers(&self) -> bool {
+        self.has_subscribers.load(Acquire)
+    }
+
+    fn publish(&self, books: &mut Books, event: &SessionEvent) {
+        let lost = &mut books.events_lost;
+        books.subscribers.retain(|Subscribe { recipient, is_lossless }| {
+            if *is_lossless {
+                recipient.do_send(event.clone());
+            } else if recipient.try_send(event.clone()).is_err() {
+                *lost += event.count();
+            }
+            recipient.connected()
+        });
+        self.has_subscribers.store(!books.subscribers.is_empty(), Release);
+    }
+
+    /// Books the ends of sessions, and publishes openings and ends.
+    pub(crate) fn book(&self, batch: Batch) {
+        if batch.len() == 0 {
             return;
         }
+        let Batch { opened, closed } = batch;
         let mut books = self.books();
-        for report in reports {
-            books.ended += 1;
-            if let Some(draining) = &mut books.draining {
-                *if report.cut { &mut draining.report.cut } else { &mut draining.report.ended } += 1;
-            }
-            books.publish(&SessionEvent::Closed(report));
+        let has_subscribers = !books.subscribers.is_empty();
+        if has_subscribers && !opened.is_empty() {
+            self.publish(&mut books, &SessionEvent::Opened(opened.into()));
+        }
+        if closed.is_empty() {
+            return;
+        }
+        books.ended += closed.len() as u64;
+        if let Some(draining) = &mut books.draining {
+            let cut = closed.iter().filter(|report| report.cut).count() as u64;
+            draining.report.cut += cut;
+            draining.report.ended += closed.len() as u64 - cut;
+        }
+        if has_subscribers {
+            self.publish(&mut books, &SessionEvent::Closed(closed.into()));
         }
         drop(books);
         self.ends.send_replace(());
@@ -148,7 +199,7 @@ impl Ledger {
         let mut books = self.books();
         let Draining { report: DrainReport { ended, cut, .. }, since, .. } = *books.draining.as_ref()?;
         let progress = DrainProgress { ended, cut, left: self.left(&books), duration: since.elapsed() };
-        books.publish(&SessionEvent::Draining(progress));
+        self.publish(&mut books, &SessionEvent::Draining(progress));
         Some(progress)
     }
 
@@ -167,19 +218,10 @@ impl Ledger {
     }
 }
 
-impl Books {
-    pub(crate) fn subscribe(&mut self, subscriber: Recipient<SessionEvent>) {
-        self.subscribers.push(subscriber);
-    }
-
-    fn publish(&mut self, event: &SessionEvent) {
-        let lost = &mut self.events_lost;
-        self.subscribers.retain(|subscriber| {
-            if subscriber.try_send(event.clone()).is_err() {
-                *lost += 1;
-            }
-            subscriber.connected()
-        });
+impl Batch {
+    /// Openings and ends in it.
+    pub(crate) fn len(&self) -> usize {
+        self.opened.len() + self.closed.len()
     }
 }
 
@@ -225,6 +267,94 @@ impl Drop for OwedReport {
             cut: true,
         };
         self.ledger.books().gone.count(&report);
-        self.ledger.book(vec![report]);
+        self.ledger.book(Batch { opened: vec![self.connection], closed: vec![report] });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, fut::wrap_future};
+
+    use super::*;
+    use crate::connection::SessionId;
+
+    #[derive(Default)]
+    struct Watcher(Vec<&'static str>);
+
+    impl Actor for Watcher {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<SessionEvent> for Watcher {
+        type Result = ();
+
+        fn handle(&mut self, event: SessionEvent, ctx: &mut Self::Context) {
+            self.0.push(match event {
+                SessionEvent::Opened(_) => "opened",
+                SessionEvent::Closed(_) => "closed",
+                SessionEvent::Draining(_) => "draining",
+            });
+            if self.0 == ["opened", "closed"] {
+                ctx.terminate();
+            }
+        }
+    }
+
+    fn admitted(ledger: &Arc<Ledger>) -> OwedReport {
+        let mut place = ledger.admission.ticket_at_once().expect("a place");
+        place.admit(None).expect("admission");
+        let connection = Connection { id: SessionId::next(), peer: None, local: None, listener: None };
+        OwedReport::new(Arc::clone(ledger), connection, place)
+    }
+
+    #[actix::test]
+    async fn an_admitted_connection_that_no_session_takes_over_leaves_one_report() {
+        let ledger = Ledger::new(Limits::default(), 1);
+        let mut ends = ledger.ends();
+        let place = admitted(&ledger).settle();
+        assert!(place.is_some() && !ends.has_changed().unwrap());
+        assert_eq!(ledger.left(&ledger.books()), 1);
+        drop(admitted(&ledger));
+        assert!(ends.has_changed().unwrap());
+        ends.mark_unchanged();
+        assert_eq!(ledger.left(&ledger.books()), 1);
+        assert_eq!(ledger.books().gone.closed["worker-stopped"], 1);
+    }
+
+    #[actix::test]
+    async fn openings_are_gathered_as_long_as_somebody_listens() {
+        let ledger = Ledger::new(Limits::default(), 1);
+        assert!(!ledger.has_subscribers());
+        let watcher: Addr<Watcher> = Watcher::create(|ctx| {
+            // It lives on without an address.
+            ctx.spawn(wrap_future(pending()));
+            Watcher::default()
+        });
+        ledger.subscribe(Subscribe::new(watcher.clone().recipient()));
+        assert!(ledger.has_subscribers());
+        drop(admitted(&ledger));
+        while watcher.connected() {
+            tokio::task::yield_now().await;
+        }
+        assert!(ledger.has_subscribers());
+        drop(admitted(&ledger));
+        assert!(!ledger.has_subscribers());
+    }
+
+    #[actix::test]
+    async fn each_session_of_a_batch_that_is_lost_counts() {
+        const SESSIONS: usize = 5;
+        const BATCHES: u64 = 40;
+        let ledger = Ledger::new(Limits::default(), 1);
+        let watcher = Watcher::default().start();
+        ledger.subscribe(Subscribe::new(watcher.clone().recipient()));
+        let opened = Connection { id: SessionId::next(), peer: None, local: None, listener: None };
+        // The watcher has no turn meanwhile.
+        (0..BATCHES).for_each(|_| ledger.book(Batch { opened: vec![opened; SESSIONS], closed: vec![] }));
+        let lost = ledger.books().events_lost;
+        let kept = BATCHES - lost / SESSIONS as u64;
+        assert!(lost.is_multiple_of(SESSIONS as u64) && (16..=17).contains(&kept), "{lost} lost");
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! Not here: what it does about them (`control/supervisor`).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use actix::{Message, Recipient};
 use bytes::Bytes;
 
 use crate::{
-    connection::ListenerId,
+    connection::{Connection, ListenerId},
     control::{
         query::{SessionFilter, SessionInfo, SessionPage, SessionQuery},
         stats::{DrainProgress, DrainReport, Stats},
@@ -17,14 +17,19 @@ use crate::{
     report::CloseReport,
 };
 
-/// What happens to sessions, as it happens. For [`Subscribe`].
+/// What happens to sessions, in batches that subscribers share: a worker gathers for 10 ms, or until there are 256. For
+/// [`Subscribe`].
+///
+/// Of one session `Opened` comes before `Closed`. Sessions of several workers are in no order.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 #[non_exhaustive]
 pub enum SessionEvent {
-    /// A session has ended.
-    Closed(CloseReport),
-    /// A drain goes on: said once a second, and once at its end.
+    /// Connections have become sessions.
+    Opened(Arc<[Connection]>),
+    /// Sessions have ended. A session from before the subscription was not among the opened.
+    Closed(Arc<[CloseReport]>),
+    /// A drain goes on: once a second, and once at its end.
     Draining(DrainProgress),
 }
 
@@ -106,14 +111,48 @@ pub struct LimitsChange {
 }
 
 /// Sends every event from now on: a supervisor [`SessionEvent`]s, a connector
-/// [`ConnectorEvent`](crate::ConnectorEvent)s.
+/// [`ConnectorEvent`](crate::connect::messages::ConnectorEvent)s.
 ///
-/// What of a supervisor's does not fit the subscriber's mailbox is lost, and counted in [`Stats::events_lost`].
-#[derive(Message)]
+/// The subscriber chooses its bound with the constructor. A connector's events are few: it keeps them all for either.
+#[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Subscribe<E = SessionEvent>(pub Recipient<E>)
+pub struct Subscribe<E = SessionEvent>
 where
-    E: Message<Result = ()> + Send;
+    E: Message<Result = ()> + Send,
+{
+    pub(crate) recipient: Recipient<E>,
+    pub(crate) is_lossless: bool,
+}
+
+impl<E> Subscribe<E>
+where
+    E: Message<Result = ()> + Send,
+{
+    /// Subscribes with the bound of the subscriber's mailbox
+    /// ([`set_mailbox_capacity`](actix::Context::set_mailbox_capacity), 16 batches by default): what does not fit is lost, and
+    /// counted in [`Stats::events_lost`].
+    #[must_use]
+    pub fn new(recipient: Recipient<E>) -> Self {
+        Self { recipient, is_lossless: false }
+    }
+
+    /// Subscribes without a bound: nothing is lost, and a subscriber that does not keep up takes memory until it does.
+    #[must_use]
+    pub fn lossless(recipient: Recipient<E>) -> Self {
+        Self { recipient, is_lossless: true }
+    }
+}
+
+impl SessionEvent {
+    /// Sessions in a batch; a drain's progress counts as one.
+    pub(crate) fn count(&self) -> u64 {
+        match self {
+            Self::Opened(sessions) => sessions.len() as u64,
+            Self::Closed(reports) => reports.len() as u64,
+            Self::Draining(_) => 1,
+        }
+    }
+}
 
 /// Ends the server: it accepts no more, answers what was read, flushes and closes; after `deadline` it aborts the rest.
 /// Sent twice, it shortens the time if the second deadline comes first, and changes nothing else.

@@ -34,7 +34,7 @@ pub struct Stats {
     pub throttled: u64,
     /// Connections that did not become sessions, by [`RefuseReason::name`](crate::RefuseReason::name).
     pub refused: BTreeMap<&'static str, u64>,
-    /// Events that a subscriber was too slow for.
+    /// Openings, ends and progress of drains that a subscriber had no room for, each counted for each subscriber.
     pub events_lost: u64,
 }
 

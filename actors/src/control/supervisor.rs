@@ -378,9 +378,9 @@ impl Handler<SetLimits> for Supervisor {
 impl Handler<Subscribe> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, Subscribe(recipient): Subscribe, _: &mut Self::Context) {
+    fn handle(&mut self, subscriber: Subscribe, _: &mut Self::Context) {
         if let Some(control) = self.control.upgrade() {
-            control.ledger.books().subscribe(recipient);
+            control.ledger.subscribe(subscriber);
         }
     }
 }

@@ -6,9 +6,13 @@ use std::cell::{Cell, RefCell};
 
 use tokio::sync::oneshot;
 
-use crate::{control::stats::Stats, report::CloseReport};
+use crate::{
+    connection::Connection,
+    control::{ledger::Batch, stats::Stats},
+    report::CloseReport,
+};
 
-/// Reports that are sent at once, without waiting for others.
+/// So many openings and reports are sent at once, without waiting for others.
 pub(super) const BATCH: usize = 256;
 
 /// What one turn adds to a session's counters.
@@ -81,7 +85,7 @@ impl Leftovers {
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     /// Not yet sent.
-    batch: RefCell<Vec<CloseReport>>,
+    batch: RefCell<Batch>,
     /// The counters of the sessions that have ended.
     ended: RefCell<Stats>,
     /// Turns that ended with work left, because others come first.
@@ -98,20 +102,27 @@ impl Reports {
         self.turns_yielded.set(self.turns_yielded.get() + 1);
     }
 
-    /// Adds a report to the batch. Returns the reports in it.
-    pub(super) fn push(&self, report: CloseReport) -> usize {
+    /// Adds a session that was opened to the batch. Returns what is in it.
+    pub(super) fn push_opened(&self, connection: &Connection) -> usize {
         let mut batch = self.batch.borrow_mut();
-        batch.push(report);
+        batch.opened.push(*connection);
         batch.len()
     }
 
-    /// Whether no report waits to be sent.
-    pub(super) fn is_empty(&self) -> bool {
-        self.batch.borrow().is_empty()
+    /// Adds a report to the batch. Returns what is in it.
+    pub(super) fn push(&self, report: CloseReport) -> usize {
+        let mut batch = self.batch.borrow_mut();
+        batch.closed.push(report);
+        batch.len()
     }
 
-    pub(super) fn take_batch(&self) -> Vec<CloseReport> {
-        std::mem::take(&mut *self.batch.borrow_mut())
+    /// Whether nothing waits to be sent.
+    pub(super) fn is_empty(&self) -> bool {
+        self.batch.borrow().len() == 0
+    }
+
+    pub(super) fn take_batch(&self) -> Batch {
+        self.batch.take()
     }
 
     /// The counters of the sessions that have ended, and of all turns.
@@ -154,8 +165,11 @@ mod tests {
             reports.count(&report);
             assert_eq!(reports.push(report), number);
         }
-        assert_eq!(reports.take_batch().len(), 3);
-        assert!(reports.is_empty() && reports.take_batch().is_empty());
+        let opened = Connection { id: SessionId::next(), peer: None, local: None, listener: None };
+        assert_eq!(reports.push_opened(&opened), 4);
+        let batch = reports.take_batch();
+        assert_eq!((batch.opened, batch.closed.len()), (vec![opened], 3));
+        assert!(reports.is_empty() && reports.take_batch().len() == 0);
         reports.count_yield();
         let stats = reports.stats();
         assert_eq!((stats.opened, stats.live, stats.bytes_in, stats.turns_cut), (3, 0, 30, 1));

@@ -7,14 +7,12 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use crate::{
-    control::{
-        budget::{Budget, Sources},
-        control::Control,
-        orders::{Answer, Order},
-        stats::Stats,
-    },
-    report::CloseReport,
+use crate::control::{
+    budget::{Budget, Sources},
+    control::Control,
+    ledger::Batch,
+    orders::{Answer, Order},
+    stats::Stats,
 };
 
 /// The way from a worker to the rest of its server.
@@ -31,9 +29,14 @@ impl Upstream {
         self.load.fetch_sub(1, Relaxed);
     }
 
-    /// Books the ends of sessions.
-    pub(super) fn book(&self, reports: Vec<CloseReport>) {
-        self.control.ledger.book(reports);
+    /// Whether openings are worth to be gathered.
+    pub(super) fn has_subscribers(&self) -> bool {
+        self.control.ledger.has_subscribers()
+    }
+
+    /// Books openings and ends of sessions.
+    pub(super) fn book(&self, batch: Batch) {
+        self.control.ledger.book(batch);
     }
 
     /// Answers a question of the supervisor.

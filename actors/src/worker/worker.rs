@@ -139,6 +139,9 @@ impl Worker {
             self.attention.notify_one();
             self.clock.wind();
         }
+        if self.upstream.as_ref().is_some_and(Upstream::has_subscribers) {
+            self.report_soon(self.reports.push_opened(connection));
+        }
         let rates = SessionRates::full(&self.limits.get().rate);
         self.slots.insert(Slot::new(connection, place, SessionClock::new(&self.clock), rates))
     }
@@ -322,7 +325,12 @@ impl Worker {
         if self.upstream.is_none() {
             return;
         }
-        match self.reports.push(report) {
+        self.report_soon(self.reports.push(report));
+    }
+
+    /// So much waits to be sent: enough to do so now, or the first, which waits for others.
+    fn report_soon(&self, waiting: usize) {
+        match waiting {
             1 => self.attention.notify_one(),
             reports::BATCH.. => self.send_reports(None),
             _ => {}
@@ -331,12 +339,8 @@ impl Worker {
 
     /// Sends the reports that wait, and an answer behind them.
     pub(super) fn send_reports(&self, answer: Option<Answer>) {
-        let reports = self.reports.take_batch();
-        if reports.is_empty() && answer.is_none() {
-            return;
-        }
         if let Some(upstream) = &self.upstream {
-            upstream.book(reports);
+            upstream.book(self.reports.take_batch());
             if let Some(answer) = answer {
                 upstream.answer(self.index, answer);
             }

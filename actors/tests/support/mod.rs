@@ -106,16 +106,13 @@ struct Reporter(mpsc::UnboundedSender<CloseReport>);
 
 impl Actor for Reporter {
     type Context = Context<Self>;
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(100_000);
-    }
 }
 
 impl Handler<SessionEvent> for Reporter {
     type Result = ();
     fn handle(&mut self, event: SessionEvent, _: &mut Self::Context) {
-        if let SessionEvent::Closed(report) = event {
-            let _ = self.0.send(report);
+        if let SessionEvent::Closed(reports) = event {
+            reports.iter().for_each(|report| drop(self.0.send(report.clone())));
         }
     }
 }
@@ -129,7 +126,7 @@ impl Server {
     {
         let handle = server.bind("127.0.0.1:0").unwrap().start().unwrap();
         let (sender, reports) = mpsc::unbounded_channel();
-        handle.supervisor().send(Subscribe(Reporter(sender).start().recipient())).await.unwrap();
+        handle.supervisor().send(Subscribe::lossless(Reporter(sender).start().recipient())).await.unwrap();
         Self { handle, reports }
     }
 
