@@ -115,8 +115,8 @@ async fn sessions(server: web::Data<ServerHandle>) -> impl Responder {
     };
     let mut list = String::new();
     for session in page.sessions {
-        let peer = session.peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
-        let _ = writeln!(list, "{} {peer} {} lines, {} bytes in", session.id, session.lines_in, session.bytes_in);
+        let _ =
+            writeln!(list, "{} {} {} lines, {} bytes in", session.id, session.peer, session.lines_in, session.bytes_in);
     }
     HttpResponse::Ok().body(list)
 }

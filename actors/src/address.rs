@@ -1,141 +1,178 @@
-//! Source: where a connection comes from, as limits and lists see it.
+//! Address: where an end of a connection is, or a listener.
 //!
-//! An IPv4 address is the same whether it came by an IPv4 or an IPv6 listener.
-//! Not here: how many sessions a source has (`admission`).
+//! Not here: what of it limits and lists see (`source`).
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    str::FromStr,
+    net::{IpAddr, SocketAddr},
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use crate::escape::Escaped;
 
-use crate::error::ConfigError;
-
-/// A network of addresses, as `192.0.2.0/24` or `2001:db8::/32`; an address alone is a network of one.
-///
-/// An IPv4 address is the same in either notation, and so is a network: `::ffff:192.0.2.0/120` is `192.0.2.0/24`. An IPv4
-/// address is none of IPv6: `::/0` is all of IPv6 and nothing of IPv4, of which `0.0.0.0/0` is all.
+/// Where one end of a connection is, or a listener.
 ///
 /// ```
-/// use actix_lines::Prefix;
+/// use actix_lines::Address;
 ///
-/// let network: Prefix = "192.0.2.0/24".parse()?;
-/// assert!(network.contains("192.0.2.7".parse().unwrap()));
-/// assert!(network.contains("::ffff:192.0.2.7".parse().unwrap()), "the same, as an IPv6 listener sees it");
-/// assert_eq!("::ffff:192.0.2.0/120".parse(), Ok(network));
-/// assert!("192.0.2.0/33".parse::<Prefix>().is_err());
-/// # Ok::<(), actix_lines::ConfigError>(())
+/// let address = Address::from(std::net::SocketAddr::from(([192, 0, 2, 7], 40713)));
+/// assert_eq!(address.to_string(), "192.0.2.7:40713");
+/// assert_eq!(address.port(), Some(40713));
+/// assert_eq!(Address::Memory.ip(), None);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Prefix(IpNet);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Address {
+    /// An IP address and a port.
+    Ip(SocketAddr),
+    /// A unix socket.
+    Unix(UnixAddress),
+    /// No address: a stream in memory, or one that does not say where it leads. The default.
+    #[default]
+    Memory,
+}
 
-impl Prefix {
-    /// This machine's own addresses: `127.0.0.0/8` and `::1`.
-    pub const LOOPBACK: [Self; 2] = [
-        Self(IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8))),
-        Self(IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128))),
-    ];
-
-    /// Whether `address` is one of the network's.
+impl Address {
+    /// The IP address; `None` for anything else.
     #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.contains(&address.to_canonical())
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.socket_addr().map(|address| address.ip())
+    }
+
+    /// The port; `None` without one.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.socket_addr().map(|address| address.port())
+    }
+
+    /// The IP address and port; `None` for anything else.
+    #[must_use]
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(*address),
+            Self::Unix(_) | Self::Memory => None,
+        }
+    }
+
+    /// The unix socket; `None` for anything else.
+    #[must_use]
+    pub fn unix(&self) -> Option<&UnixAddress> {
+        match self {
+            Self::Unix(address) => Some(address),
+            Self::Ip(_) | Self::Memory => None,
+        }
     }
 }
 
-impl FromStr for Prefix {
-    type Err = ConfigError;
-
-    fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let network = text.parse().or_else(|_| text.parse().map(|address: IpAddr| address.into()));
-        let network: IpNet = network.map_err(|_| ConfigError::Prefix { text: text.to_owned() })?;
-        let (address, bits) = (network.addr().to_canonical(), network.prefix_len());
-        // Peers are compared as IPv4, however they came.
-        let bits = match address.is_ipv4() && network.addr().is_ipv6() {
-            true => bits.checked_sub(96).ok_or_else(|| ConfigError::MappedPrefix { text: text.to_owned() })?,
-            false => bits,
-        };
-        let network = IpNet::new(address, bits).map_err(|_| ConfigError::Prefix { text: text.to_owned() })?;
-        Ok(Self(network.trunc()))
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
     }
 }
 
-impl From<IpAddr> for Prefix {
-    fn from(address: IpAddr) -> Self {
-        Self(address.to_canonical().into())
+impl From<UnixAddress> for Address {
+    fn from(address: UnixAddress) -> Self {
+        Self::Unix(address)
     }
 }
 
-impl fmt::Display for Prefix {
+impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix(address) => address.fmt(f),
+            Self::Memory => f.write_str("memory"),
+        }
     }
 }
 
-/// How many leading bits of an address make a source: addresses that share them count as one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SourcePrefix {
-    /// Of an IPv4 address, at most 32. Default: 32, each address by itself.
-    pub v4: u8,
-    /// Of an IPv6 address, at most 128. Default: 64, the network that one customer commonly gets.
-    pub v6: u8,
-}
+/// Where a session comes from, as a log says it behind the session's number: ` from 192.0.2.7:1024`, or nothing.
+pub(crate) struct Origin<'a>(pub(crate) &'a Address);
 
-impl Default for SourcePrefix {
-    fn default() -> Self {
-        Self { v4: 32, v6: 64 }
+impl fmt::Display for Origin<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Address::Memory => Ok(()),
+            address => write!(f, " from {address}"),
+        }
     }
 }
 
-impl SourcePrefix {
-    /// Whether `address` is a source by itself, because all its bits count.
-    pub(crate) fn is_exact(self, address: PackedAddr) -> bool {
-        if address.is_v4() { self.v4 == 32 } else { self.v6 == 128 }
+/// A unix socket: its path, and who is at its other end. Peers seldom have a path, and listeners have no credentials.
+///
+/// It is one pointer, so that an [`Address`] is no larger for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UnixAddress(Arc<UnixParts>);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct UnixParts {
+    path: Option<PathBuf>,
+    credentials: Option<Credentials>,
+}
+
+impl UnixAddress {
+    /// The socket at `path`.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(Arc::new(UnixParts { path: Some(path.into()), credentials: None }))
     }
 
-    /// The source of `address`: all that counts as one has the same.
-    pub(crate) fn source(self, address: PackedAddr) -> PackedAddr {
-        let bits = if address.is_v4() { u32::from(self.v4) + 96 } else { u32::from(self.v6) };
-        let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
-        PackedAddr::from_bits(address.to_bits() & mask)
+    /// A socket without a path, of a process with these credentials.
+    #[must_use]
+    pub fn of(credentials: Credentials) -> Self {
+        Self(Arc::new(UnixParts { path: None, credentials: Some(credentials) }))
+    }
+
+    pub(crate) fn new(path: Option<PathBuf>, credentials: Option<Credentials>) -> Self {
+        Self(Arc::new(UnixParts { path, credentials }))
+    }
+
+    /// The path; `None` for a socket that was never bound to one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
+    }
+
+    /// The process at the other end, as it was when it connected; `None` of a listener.
+    #[must_use]
+    pub fn credentials(&self) -> Option<Credentials> {
+        self.0.credentials
     }
 }
 
-/// An IP address of either kind in 16 bytes that need no alignment: one is kept for each session.
+impl fmt::Display for UnixAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("unix")?;
+        if let Some(path) = self.path() {
+            // A peer chooses its own.
+            write!(f, ":{}", Escaped::new(path.as_os_str().as_bytes()))?;
+        }
+        match self.credentials() {
+            Some(credentials) => write!(f, " ({credentials})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The process at the other end of a unix socket, as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct PackedAddr([u32; 4]);
-
-impl PackedAddr {
-    fn from_bits(bits: u128) -> Self {
-        Self(std::array::from_fn(|at| (bits >> (32 * at)) as u32))
-    }
-
-    fn to_bits(self) -> u128 {
-        self.0.iter().rev().fold(0, |bits, word| bits << 32 | u128::from(*word))
-    }
-
-    fn is_v4(self) -> bool {
-        Ipv6Addr::from_bits(self.to_bits()).to_ipv4_mapped().is_some()
-    }
+pub struct Credentials {
+    /// Its number in our namespace; `None` if it is of another one, or the kernel does not say.
+    pub pid: Option<u32>,
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
 }
 
-impl From<IpAddr> for PackedAddr {
-    fn from(address: IpAddr) -> Self {
-        Self::from_bits(match address {
-            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-            IpAddr::V6(address) => address.to_bits(),
-        })
+impl fmt::Display for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(pid) = self.pid {
+            write!(f, "pid {pid}, ")?;
+        }
+        write!(f, "uid {}, gid {}", self.uid, self.gid)
     }
-}
-
-/// Who a session is weighed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum SourceKey {
-    Address(PackedAddr),
-    /// The session of this number alone: its peer has no address, or its address is that of many users.
-    Alone(u64),
 }
 
 #[cfg(test)]
@@ -143,59 +180,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_of_ipv4_is_the_same_in_either_notation() {
-        for (text, same) in [
-            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
-            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
-            ("::ffff:a01:203/128", "10.1.2.3/32"),
-            ("::ffff:10.1.2.3", "10.1.2.3/32"),
-            ("0:0:0:0:0:FFFF:192.0.2.128/121", "192.0.2.128/25"),
-            ("::ffff:0:0/96", "0.0.0.0/0"),
-            ("::/0", "::/0"),
-            ("::/80", "::/80"),
-            ("::10.0.0.0/104", "::a00:0/104"),
-            ("64:ff9b::10.0.0.0/104", "64:ff9b::a00:0/104"),
+    fn an_address_is_no_larger_for_what_else_it_may_be() {
+        assert_eq!(size_of::<Address>(), size_of::<SocketAddr>());
+    }
+
+    #[test]
+    fn an_address_says_what_there_is() {
+        let credentials = Credentials { pid: Some(12), uid: 1000, gid: 100 };
+        for (address, text) in [
+            (Address::Ip("192.0.2.7:7".parse().unwrap()), "192.0.2.7:7"),
+            (Address::Ip("[2001:db8::7]:7".parse().unwrap()), "[2001:db8::7]:7"),
+            (UnixAddress::at("/run/lines.sock").into(), "unix:/run/lines.sock"),
+            (UnixAddress::at("/tmp/a\nb").into(), r"unix:/tmp/a\nb"),
+            (UnixAddress::of(credentials).into(), "unix (pid 12, uid 1000, gid 100)"),
+            (UnixAddress::of(Credentials { pid: None, ..credentials }).into(), "unix (uid 1000, gid 100)"),
+            (UnixAddress::new(None, None).into(), "unix"),
+            (Address::Memory, "memory"),
         ] {
-            let prefix: Prefix = text.parse().unwrap();
-            assert_eq!(prefix.to_string(), same, "{text}");
-            assert_eq!(Ok(prefix), same.parse(), "{text}");
+            assert_eq!(address.to_string(), text);
         }
-        for text in ["::ffff:10.0.0.0/95", "::ffff:10.0.0.0/8", "::ffff:0:0/0"] {
-            assert_eq!(text.parse::<Prefix>(), Err(ConfigError::MappedPrefix { text: text.to_owned() }));
-        }
-        for text in ["::ffff:10.0.0.0/129", "10.0.0.0/33", "10.0.0/8", ""] {
-            assert_eq!(text.parse::<Prefix>(), Err(ConfigError::Prefix { text: text.to_owned() }));
-        }
-    }
-
-    #[test]
-    fn an_address_is_in_a_network_however_it_came() {
-        let (all_of_v4, all_of_v6): (Prefix, Prefix) = ("0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap());
-        let ten: Prefix = "::ffff:10.0.0.0/104".parse().unwrap();
-        for (address, is_ten) in [("10.1.2.3", true), ("::ffff:10.1.2.3", true), ("11.1.2.3", false)] {
-            let address = address.parse().unwrap();
-            assert_eq!(ten.contains(address), is_ten, "{address}");
-            assert!(all_of_v4.contains(address) && !all_of_v6.contains(address), "{address}");
-        }
-        let address = "2001:db8::1".parse().unwrap();
-        assert!(!all_of_v4.contains(address) && all_of_v6.contains(address));
-    }
-
-    fn source(prefix: SourcePrefix, address: &str) -> String {
-        Ipv6Addr::from_bits(prefix.source(PackedAddr::from(address.parse::<IpAddr>().unwrap())).to_bits()).to_string()
-    }
-
-    #[test]
-    fn addresses_that_share_the_prefix_are_one_source() {
-        let default = SourcePrefix::default();
-        assert_eq!(source(default, "192.0.2.7"), "::ffff:192.0.2.7");
-        assert_eq!(source(default, "::ffff:192.0.2.7"), "::ffff:192.0.2.7");
-        assert_eq!(source(default, "2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-        let wide = SourcePrefix { v4: 24, v6: 32 };
-        assert_eq!(source(wide, "192.0.2.7"), "::ffff:192.0.2.0");
-        assert_eq!(source(wide, "2001:db8:1::1"), "2001:db8::");
-        let all = SourcePrefix { v4: 0, v6: 0 };
-        assert_eq!(source(all, "192.0.2.7"), "::ffff:0.0.0.0");
-        assert_eq!(source(all, "2001:db8:1::1"), "::");
     }
 }

@@ -4,11 +4,15 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
-    num::ParseIntError,
+    num::{NonZeroU16, ParseIntError},
     str::FromStr,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
+
+use crate::address::Address;
 
 /// A session's number: unique in the process, counted up from 1 in the order of admission.
 ///
@@ -52,44 +56,105 @@ impl FromStr for SessionId {
     }
 }
 
-/// A listener's number: its place in the order of [`LineServer::bind`](crate::LineServer::bind), from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ListenerId(pub(crate) u16);
+/// A listener: its number, which is its place in the order in which listeners were added, from 0; and its name, if it has
+/// one.
+///
+/// Small and `Copy`: the names that listeners of this process ever had are kept, 65,535 at most. Two of the same number and
+/// name are equal, of whatever server.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerId {
+    /// One more than the number, so that `Option` costs nothing: each session has one.
+    place: NonZeroU16,
+    /// Its place among the names, from 1; 0 is none.
+    name: u16,
+}
+
+/// The names of listeners. Not on any path of a connection.
+static NAMES: RwLock<Vec<&'static str>> = RwLock::new(Vec::new());
 
 impl ListenerId {
+    pub(crate) fn new(number: u16, name: Option<&str>) -> Self {
+        let name = name.map_or(0, |name| {
+            let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
+            let known = names.iter().position(|known| *known == name).unwrap_or(names.len());
+            let nth = u16::try_from(known + 1).unwrap_or(0);
+            if nth > 0 && known == names.len() {
+                names.push(Box::leak(name.into()));
+            }
+            nth
+        });
+        Self { place: NonZeroU16::MIN.saturating_add(number), name }
+    }
+
     /// The number itself.
     #[must_use]
     pub fn get(self) -> usize {
-        usize::from(self.0)
+        usize::from(self.place.get()) - 1
+    }
+
+    /// The name that [`Listener::name`](crate::Listener::name) gave it.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
+        names.get(usize::from(self.name).checked_sub(1)?).copied()
+    }
+}
+
+/// The name; without one the number, as `listener 0`.
+impl fmt::Display for ListenerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "listener {}", self.get()),
+        }
+    }
+}
+
+impl fmt::Debug for ListenerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ListenerId").field(&self.get()).field(&self.name()).finish()
     }
 }
 
 /// Who a session is: what the server knows of its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     pub(crate) id: SessionId,
-    pub(crate) peer: Option<SocketAddr>,
-    pub(crate) local: Option<SocketAddr>,
+    pub(crate) peer: Address,
+    pub(crate) local: Address,
     pub(crate) listener: Option<ListenerId>,
 }
 
 impl Connection {
+    /// Makes one between two addresses, with a number of its own and no listener: for tests of what is given one.
+    ///
+    /// ```
+    /// use actix_lines::{Address, Connection};
+    ///
+    /// let greeting = |connection: &Connection| format!("welcome, {}\n", connection.peer_addr());
+    /// let peer = std::net::SocketAddr::from(([192, 0, 2, 7], 1024));
+    /// assert_eq!(greeting(&Connection::between(peer, Address::Memory)), "welcome, 192.0.2.7:1024\n");
+    /// ```
+    pub fn between(peer: impl Into<Address>, local: impl Into<Address>) -> Self {
+        Self { id: SessionId::next(), peer: peer.into(), local: local.into(), listener: None }
+    }
+
     /// The session's number.
     #[must_use]
     pub fn id(&self) -> SessionId {
         self.id
     }
 
-    /// The peer's address; `None` for a transport without one.
+    /// The peer's address.
     #[must_use]
-    pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.peer
+    pub fn peer_addr(&self) -> &Address {
+        &self.peer
     }
 
-    /// Our end's address; `None` for a transport without one.
+    /// Our end's address.
     #[must_use]
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.local
+    pub fn local_addr(&self) -> &Address {
+        &self.local
     }
 
     /// The listener that it came in by; `None` for a session started without one.

@@ -6,6 +6,8 @@ use std::{fs, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustix::io::Errno;
 
+use crate::address::Address;
+
 /// A setting that is invalid. Nothing has been started when it is returned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -229,7 +231,8 @@ fn too_few(error: &io::Error) -> &'static str {
 pub enum BindError {
     /// The address could not be understood or looked up.
     #[error(
-        "cannot look up {address}: {source}; write it as 192.0.2.7:40713, [2001:db8::7]:40713, or a name that this machine knows"
+        "cannot look up {address}: {}; write it as 192.0.2.7:40713, [2001:db8::7]:40713, or a name that this machine knows",
+        reason(source)
     )]
     Resolve {
         /// As it was given.
@@ -238,12 +241,18 @@ pub enum BindError {
         source: io::Error,
     },
     /// The kernel refused the socket, the address, or the listen call.
-    #[error("cannot listen on {address}: {}; {}", reason(source), listen_advice(*address, source))]
+    #[error("cannot listen on {address}: {}; {}", reason(source), listen_advice(address, source))]
     Listen {
         /// The address that was refused.
-        address: SocketAddr,
+        address: Address,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// A descriptor was handed over that is no listening socket.
+    #[error("{address}: not a listening socket; hand over one that listen(2) was called for")]
+    NotListening {
+        /// The address that it is bound to.
+        address: Address,
     },
     /// More listeners than can be numbered.
     #[error("too many listeners: use at most 65535")]
@@ -254,17 +263,18 @@ impl From<BindError> for io::Error {
     fn from(error: BindError) -> Self {
         let kind = match &error {
             BindError::Resolve { source, .. } | BindError::Listen { source, .. } => source.kind(),
-            BindError::TooMany => io::ErrorKind::InvalidInput,
+            BindError::NotListening { .. } | BindError::TooMany => io::ErrorKind::InvalidInput,
         };
         io::Error::new(kind, error)
     }
 }
 
 /// What helps against a reason not to listen.
-fn listen_advice(address: SocketAddr, error: &io::Error) -> String {
+fn listen_advice(address: &Address, error: &io::Error) -> String {
     if let Some(Errno::MFILE | Errno::NFILE) = Errno::from_io_error(error) {
         return too_few(error).to_owned();
     }
+    let Some(address) = address.socket_addr() else { return path_advice(error).to_owned() };
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => {
             let read = |name| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
@@ -285,6 +295,18 @@ fn listen_advice(address: SocketAddr, error: &io::Error) -> String {
         _ => "choose another address",
     };
     advice.to_owned()
+}
+
+/// The same for the path of a unix socket.
+fn path_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "choose another path, or remove what is there, if nobody listens on it",
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "make its directory first",
+        io::ErrorKind::PermissionDenied => "choose a directory that this process may write to",
+        // The kernel has room for 107 bytes.
+        io::ErrorKind::InvalidInput => "choose a path of at most 107 bytes, without a NUL",
+        _ => "choose another path",
+    }
 }
 
 /// The range of ports for outgoing connections, if `port` is one that these are given. In the kernel's formats: `32768
@@ -416,7 +438,7 @@ mod tests {
     fn a_shortage_is_not_blamed_on_the_address() {
         let listen = |error: Errno| {
             let address = SocketAddr::from(([127, 0, 0, 1], 7));
-            BindError::Listen { address, source: error.into() }.to_string()
+            BindError::Listen { address: address.into(), source: error.into() }.to_string()
         };
         assert_eq!(
             listen(Errno::MFILE),

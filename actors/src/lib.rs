@@ -57,6 +57,7 @@ mod report;
 mod room;
 mod scan;
 mod shared;
+mod source;
 
 mod wire;
 
@@ -76,7 +77,7 @@ mod standalone;
 mod testing;
 
 pub use crate::{
-    address::{Prefix, SourcePrefix},
+    address::{Address, Credentials, UnixAddress},
     connect::{
         backoff::Backoff,
         builder::ConnectorBuilder,
@@ -98,6 +99,7 @@ pub use crate::{
     escape::Escaped,
     framing::{Delimiter, Framing, Overlong},
     limits::{Limits, LimitsBuilder, OutboxLimit, OutboxPolicy, OverLimit, SessionLimits, SoftLimit, Watermarks},
+    listen::listener::Listener,
     rate::{Rate, RateGroup, RateLimit},
     report::{CloseReason, CloseReport, Half},
     room::Room,
@@ -111,6 +113,7 @@ pub use crate::{
         handler::LineHandler,
         lines::{Line, Lines, Payload},
     },
+    source::{Prefix, SourcePrefix},
     standalone::LineSession,
     testing::{Faults, FaultyStream, MemoryCapacity, MemoryStream, StreamCall, memory_pair},
     wire::transport::{ByteStream, Transport},

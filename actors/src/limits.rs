@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    address::{Prefix, SourcePrefix},
     error::ConfigError,
     rate::{Rate, RateLimit},
     shared::SharedBytes,
+    source::{Prefix, SourcePrefix},
 };
 
 /// Bytes that one read may bring, and the size of the buffer that a worker's sessions read through. It is what the

@@ -1,6 +1,7 @@
 //! Listen: from a bound socket to an admitted connection.
 
 pub(crate) mod acceptor;
+pub(crate) mod listener;
 pub(crate) mod refusal;
 pub(crate) mod shortage;
 pub(crate) mod socket;

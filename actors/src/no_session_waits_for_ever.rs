@@ -26,6 +26,7 @@ use tokio::{
 };
 
 use crate::{
+    address::Address,
     connection::{Connection, SessionId},
     control::{
         admission::Ticket,
@@ -328,7 +329,8 @@ impl Model {
         );
         let mut workers = Vec::new();
         for (index, (orders, handle)) in orders.into_iter().zip(handles).enumerate() {
-            let upstream = Upstream { control: Arc::clone(&control), load: handle.load };
+            let upstream =
+                Upstream { control: Arc::clone(&control), load: handle.load, thread: index, has_own_limits: false };
             let worker = Worker::new(index, limits.session, Some(upstream));
             actix_rt::spawn(task::look_after(Rc::clone(&worker), orders, |_| {}));
             workers.push(worker);
@@ -341,13 +343,13 @@ impl Model {
         let Ticket::Place(mut place) = self.control.ledger.admission.ticket(noop_waker_ref()) else {
             panic!("no limit of sessions was set");
         };
-        let peer = Some(SocketAddr::new(Ipv4Addr::new(192, 0, 2, rng.u8(1..4)).into(), 1024));
-        place.admit(peer).unwrap();
+        let peer = Address::Ip(SocketAddr::new(Ipv4Addr::new(192, 0, 2, rng.u8(1..4)).into(), 1024));
+        place.admit(peer.clone()).unwrap();
         let worker = &self.workers[rng.usize(0..self.workers.len())];
         let (ours, theirs) = tokio::io::duplex(1 << rng.usize(6..15));
-        let connection = Connection { id: SessionId::next(), peer, local: None, listener: None };
+        let connection = Connection::between(peer, Address::Memory);
         let puppet = Puppet { number: self.peers.len(), world: Rc::clone(&self.world) };
-        let opening = Opening::new(worker, Transport::new(ours), connection, Some(place), Framing::lf());
+        let opening = Opening::new(worker, Transport::new(ours), connection.clone(), Some(place), Framing::lf());
         assert!(opening.open(|_| (puppet, ())).is_ok());
         self.peers.push(Peer::new(theirs, connection.id));
     }

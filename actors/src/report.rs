@@ -2,9 +2,12 @@
 //!
 //! Not here: who sends it and when (`worker`), who counts it (`control`).
 
-use std::{fmt, io, net::SocketAddr, time::Duration};
+use std::{fmt, io, time::Duration};
 
-use crate::connection::{ListenerId, SessionId};
+use crate::{
+    address::{Address, Origin},
+    connection::{ListenerId, SessionId},
+};
 
 /// One half of a socket, as seen from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -124,8 +127,8 @@ impl fmt::Display for CloseReason {
 pub struct CloseReport {
     /// The session's number.
     pub id: SessionId,
-    /// The peer's address; `None` for a transport without one.
-    pub peer: Option<SocketAddr>,
+    /// The peer's address.
+    pub peer: Address,
     /// The listener that it came in by; `None` for a session started without one.
     pub listener: Option<ListenerId>,
     /// The first cause of the end.
@@ -152,10 +155,7 @@ pub struct CloseReport {
 
 impl fmt::Display for CloseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "session {}", self.id)?;
-        if let Some(peer) = self.peer {
-            write!(f, " from {peer}")?;
-        }
+        write!(f, "session {}{}", self.id, Origin(&self.peer))?;
         write!(
             f,
             " closed: {}, {} lines and {} bytes in, {} bytes out, {} unsent, {} undelivered, tail {}, {:.3} s{}",

@@ -249,10 +249,10 @@ async fn the_report_says_who_and_how_long() {
     peer.expect(b"hello\n").await;
     let listed = server.sessions().await;
     assert_eq!(listed.len(), 1);
-    assert_eq!((listed[0].peer, listed[0].lines_in, listed[0].bytes_out), (Some(own), 1, 6));
+    assert_eq!((&listed[0].peer, listed[0].lines_in, listed[0].bytes_out), (&own.into(), 1, 6));
     drop(peer);
     let report = server.report().await;
-    assert_eq!((report.id, report.peer), (listed[0].id, Some(own)));
+    assert_eq!((report.id, &report.peer), (listed[0].id, &own.into()));
     assert_eq!(report.listener.unwrap().get(), 0);
     assert!(report.duration >= listed[0].age && report.duration < Duration::from_secs(60));
     let text = report.to_string();
@@ -294,7 +294,7 @@ impl Actor for WhoAmI {
     type Context = LineContext<Self>;
     fn started(&mut self, ctx: &mut Self::Context) {
         let connection = ctx.connection();
-        let text = format!("{} {:?} {:?}\n", connection.id(), connection.peer_addr(), connection.local_addr());
+        let text = format!("{} {} {}\n", connection.id(), connection.peer_addr(), connection.local_addr());
         ctx.write(text.as_bytes());
         ctx.run_later(Duration::ZERO, |_, ctx| ctx.stop());
     }
@@ -307,7 +307,7 @@ impl LineHandler for WhoAmI {
 #[actix::test]
 async fn a_session_knows_both_ends_of_its_connection() {
     let mut server = Server::start(LineServer::new(|connection| {
-        assert!(connection.local_addr().is_some());
+        assert!(connection.local_addr().port().is_some());
         WhoAmI
     }))
     .await;
@@ -316,6 +316,6 @@ async fn a_session_knows_both_ends_of_its_connection() {
     let text = String::from_utf8(peer.rest().await).unwrap();
     drop(peer);
     let report = server.report().await;
-    assert_eq!(text, format!("{} {:?} {:?}\n", report.id, Some(own), Some(theirs)));
+    assert_eq!(text, format!("{} {own} {theirs}\n", report.id));
     server.end().await;
 }

@@ -68,7 +68,7 @@ async fn sessions_are_listed_by_page_filter_and_order() {
     let page = server.handle.sessions(SessionQuery { filter: held, ..SessionQuery::default() }).await.unwrap();
     assert_eq!((page.total, page.sessions[0].id), (1, ids[2]));
 
-    let peer = all[4].peer.unwrap();
+    let peer = all[4].peer.socket_addr().unwrap();
     assert_eq!(peer, peers[4].stream.local_addr().unwrap());
     assert_eq!(within("a look-up", server.handle.session(ids[4])).await.unwrap().unwrap().lines_in, 5);
     drop(peers.remove(4));
@@ -179,9 +179,12 @@ async fn a_listener_can_be_paused_before_anybody_has_connected() {
     let server = LineServer::new(|_| Echo).workers(2).bind("127.0.0.1:0").unwrap();
     let mut server = Server::start(server).await;
     let listeners = server.handle.listeners().to_vec();
-    assert_eq!(listeners.iter().map(|listener| listener.local_addr).collect::<Vec<_>>(), server.handle.local_addrs());
+    assert_eq!(
+        listeners.iter().filter_map(|listener| listener.local_addr.socket_addr()).collect::<Vec<_>>(),
+        server.handle.local_addrs()
+    );
     assert!(within("the pause", server.handle.pause(listeners[1].id)).await.unwrap());
-    let mut late = Peer::connect(listeners[1].local_addr).await;
+    let mut late = Peer::connect(listeners[1].local_addr.socket_addr().unwrap()).await;
     late.send(b"hello\n").await;
     let early = greeted(&server, 1).await;
     let sessions = server.sessions().await;

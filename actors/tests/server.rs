@@ -104,7 +104,8 @@ async fn the_wildcards_of_both_families_listen_on_one_port_whichever_comes_first
             peer.send(b"hello\n").await;
             peer.expect(b"hello\n").await;
             let session = server.sessions(SessionQuery::default()).await.unwrap().sessions.pop().unwrap();
-            let is_v6 = server.listeners()[session.listener.unwrap().get()].local_addr.is_ipv6();
+            let is_v6 =
+                server.listeners()[session.listener.unwrap().get()].local_addr.ip().is_some_and(|ip| ip.is_ipv6());
             assert_eq!(is_v6, family == "[::]", "{first} and {second}: {address}");
             peers.push(peer);
         }

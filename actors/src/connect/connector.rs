@@ -147,10 +147,10 @@ impl<A: LineHandler> Connector<A> {
     fn open(&mut self, peer: SocketAddr, stream: TcpStream, ctx: &mut Context<Self>) {
         let transport = Transport::from(stream);
         let connection =
-            Connection { id: SessionId::next(), peer: Some(peer), local: transport.local(), listener: None };
+            Connection { id: SessionId::next(), peer: peer.into(), local: transport.local(), listener: None };
         let nth = self.connections + 1;
         let worker = task::standalone(self.limits);
-        let mut opening = Opening::new(&worker, transport, connection, None, self.framing);
+        let mut opening = Opening::new(&worker, transport, connection.clone(), None, self.framing);
         let report = opening.watch();
         let factory = &mut self.factory;
         let (at, session) = match opening.open(|ctx| (factory(&connection, nth), ctx.address())) {
@@ -309,6 +309,7 @@ impl<A: LineHandler> Handler<Disconnect> for Connector<A> {
 
 #[cfg(test)]
 mod tests {
+    use crate::address::Address;
     use std::io;
 
     use actix::Message;
@@ -365,7 +366,7 @@ mod tests {
     async fn a_worker_for_one_session_ends_with_it() {
         let worker = task::standalone(Limits::default().session);
         let (ours, theirs) = tokio::io::duplex(64);
-        let connection = Connection { id: SessionId::next(), peer: None, local: None, listener: None };
+        let connection = Connection::between(Address::Memory, Address::Memory);
         let mut opening = Opening::new(&worker, Transport::new(ours), connection, None, Framing::lf());
         let report = opening.watch();
         assert!(opening.open(|_| (Rot13, ())).is_ok());

@@ -8,7 +8,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
@@ -20,10 +20,11 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    address::{PackedAddr, Prefix},
+    address::Address,
     limits::{AdmissionLimits, OverLimit},
     rate::Rate,
     shared::SharedBytes,
+    source::{PackedAddr, Prefix},
 };
 
 /// Refused connections that still hear why, at most: each has a descriptor.
@@ -415,7 +416,7 @@ impl Admission {
         self.taken
             .fetch_update(SeqCst, SeqCst, |taken| (taken < most).then_some(taken + 1))
             .ok()
-            .map(|_| Place { admission: Some(Arc::clone(self)), peer: None })
+            .map(|_| Place { admission: Some(Arc::clone(self)), peer: Address::Memory })
     }
 
     /// Room to tell one more connection that it is refused.
@@ -432,8 +433,8 @@ impl Admission {
     }
 
     /// Whether the lists keep this peer out.
-    pub(crate) fn denies(&self, peer: Option<SocketAddr>) -> bool {
-        peer.is_some_and(|peer| self.rules().limits.denies(peer.ip()))
+    pub(crate) fn denies(&self, peer: &Address) -> bool {
+        peer.ip().is_some_and(|peer| self.rules().limits.denies(peer))
     }
 
     pub(crate) fn count_refused(&self, reason: RefuseReason) {
@@ -476,14 +477,14 @@ pub(crate) struct Place {
     /// `None` for a session without a server.
     admission: Option<Arc<Admission>>,
     /// Counted for this peer, once it is known.
-    peer: Option<SocketAddr>,
+    peer: Address,
 }
 
 impl Place {
     /// The connection came: if its source may have one more, it is a session from here on, and owes a close report.
-    pub(crate) fn admit(&mut self, peer: Option<SocketAddr>) -> Result<(), Denial> {
+    pub(crate) fn admit(&mut self, peer: Address) -> Result<(), Denial> {
         if let Some(admission) = &self.admission {
-            admission.rules().admit(peer.map(|peer| peer.ip()))?;
+            admission.rules().admit(peer.ip())?;
             admission.admitted.fetch_add(1, SeqCst);
         }
         self.peer = peer;
@@ -491,20 +492,20 @@ impl Place {
     }
 
     /// The place of a session that nobody admits.
-    pub(crate) fn outside(peer: Option<SocketAddr>) -> Self {
+    pub(crate) fn outside(peer: Address) -> Self {
         Self { admission: None, peer }
     }
 
-    pub(crate) fn peer(&self) -> Option<SocketAddr> {
-        self.peer
+    pub(crate) fn peer(&self) -> &Address {
+        &self.peer
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let Some(admission) = &self.admission else { return };
-        if let Some(peer) = self.peer {
-            admission.rules().remove(peer.ip().into());
+        if let Some(peer) = self.peer.ip() {
+            admission.rules().remove(peer.into());
         }
         admission.taken.fetch_sub(1, SeqCst);
         admission.wake();
@@ -521,9 +522,9 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     /// The connection came: whether its source may have one more that is being refused.
-    pub(crate) fn charge(&mut self, peer: Option<SocketAddr>) -> bool {
-        let Some(peer) = peer else { return true };
-        self.source = self.admission.rules().refuse(peer.ip());
+    pub(crate) fn charge(&mut self, peer: &Address) -> bool {
+        let Some(peer) = peer.ip() else { return true };
+        self.source = self.admission.rules().refuse(peer);
         self.source.is_some()
     }
 }
@@ -542,8 +543,9 @@ impl Drop for Refusal {
 mod tests {
     use super::*;
     use crate::limits::LimitsBuilder;
-    use crate::{address::SourcePrefix, limits::Limits};
+    use crate::{limits::Limits, source::SourcePrefix};
     use futures::task::noop_waker_ref;
+    use std::net::SocketAddr;
 
     #[test]
     fn an_accept_rate_is_met_with_a_burst_of_less_than_comes_while_a_timer_rings_late() {
@@ -601,7 +603,7 @@ mod tests {
     fn counts_of_sources_stay_true_when_sources_are_drawn_anew() {
         let limits = Limits::builder().max_sessions_per_source(2).build().unwrap();
         let admission = admission(limits.clone());
-        let peer = |text: &str| Some(SocketAddr::new(text.parse().unwrap(), 1));
+        let peer = |text: &str| Address::Ip(SocketAddr::new(text.parse().unwrap(), 1));
         let admit = |text: &str| {
             let mut place = reserve(&admission).unwrap();
             place.admit(peer(text)).map(|()| place)
@@ -632,15 +634,15 @@ mod tests {
         let admission = admission(Limits::builder().accept_rate_per_source(rate).build().unwrap());
         for number in 0..100_000_u32 {
             let mut place = reserve(&admission).unwrap();
-            place.admit(Some(SocketAddr::new(std::net::Ipv4Addr::from_bits(number).into(), 1))).unwrap();
+            place.admit(Address::Ip(SocketAddr::new(std::net::Ipv4Addr::from_bits(number).into(), 1))).unwrap();
             let remembered = admission.rules().buckets.as_ref().unwrap().full_at.len();
             assert!(remembered <= FORGET_AFTER + 1, "{remembered} after {number}");
         }
         assert!(admission.rules().by_address.is_empty());
     }
 
-    fn peer(text: &str) -> Option<SocketAddr> {
-        Some(SocketAddr::new(text.parse().unwrap(), 1))
+    fn peer(text: &str) -> Address {
+        Address::Ip(SocketAddr::new(text.parse().unwrap(), 1))
     }
 
     fn rated(per_second: u32, burst: u32, policy: OverLimit) -> LimitsBuilder {
@@ -754,7 +756,7 @@ mod tests {
         let admission = admission(limits.exempt(["198.51.100.1".parse().unwrap()]).build().unwrap());
         let refusal = |text: &str| {
             let mut refusal = admission.try_refusal().unwrap();
-            refusal.charge(peer(text)).then_some(refusal)
+            refusal.charge(&peer(text)).then_some(refusal)
         };
         let mut held: Vec<_> = (0..100).filter_map(|at| refusal(&format!("192.0.2.{at}"))).collect();
         assert_eq!(held.len(), MAX_REFUSALS_PER_SOURCE as usize);

@@ -11,9 +11,9 @@ use std::{
 };
 
 use crate::{
-    address::{Prefix, SourceKey, SourcePrefix},
     connection::SessionId,
     limits::AdmissionLimits,
+    source::{Prefix, SourceKey, SourcePrefix},
 };
 
 /// A worker says what its sessions hold when it has changed by this much. Unit: bytes.
@@ -204,8 +204,9 @@ impl Ranking {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::net::IpAddr;
+
+    use super::*;
 
     fn ranking(holders: &[(&str, usize)]) -> (Ranking, Vec<SessionId>) {
         let sources = Sources { prefix: SourcePrefix::default(), exempt: vec!["198.51.100.0/24".parse().unwrap()] };

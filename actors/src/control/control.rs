@@ -5,7 +5,6 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -19,6 +18,7 @@ use actix_rt::{Arbiter, ArbiterHandle};
 use tokio::sync::watch;
 
 use crate::{
+    address::Address,
     connection::ListenerId,
     control::{
         ledger::Ledger,
@@ -32,13 +32,13 @@ use crate::{
 const JOIN_RETRY: Duration = Duration::from_millis(50);
 
 /// How a server ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Finished {
     AsAsked,
     /// Every worker stopped without having been asked.
     LostWorkers,
     /// The acceptor on this address failed again and again.
-    LostListener(SocketAddr),
+    LostListener(Address),
 }
 
 /// A listener that has not been closed yet. Dropped when it is, after its sockets: the server has not ended before.
@@ -260,12 +260,12 @@ impl Control {
             }
             let has_listeners = {
                 let mut ways = control.ways();
-                ways.ended_as = Some(how);
+                ways.ended_as = Some(how.clone());
                 ways.open_listeners > 0
             };
             // Or whoever closes the last of them says so.
             if !has_listeners {
-                control.finished.send_replace(Some(how));
+                control.finished.send_replace(Some(how.clone()));
             }
         };
         if no_threads {
@@ -289,7 +289,7 @@ impl Drop for OpenListener {
         let (is_last, ended_as) = {
             let mut ways = self.0.ways();
             ways.open_listeners -= 1;
-            (ways.open_listeners == 0, ways.ended_as)
+            (ways.open_listeners == 0, ways.ended_as.clone())
         };
         if is_last {
             self.0.closed.send_replace(true);

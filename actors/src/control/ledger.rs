@@ -254,7 +254,7 @@ impl Drop for OwedReport {
         drop(place);
         let report = CloseReport {
             id: self.connection.id,
-            peer: self.connection.peer,
+            peer: self.connection.peer.clone(),
             listener: self.connection.listener,
             reason: CloseReason::WorkerStopped,
             lines_in: 0,
@@ -267,18 +267,18 @@ impl Drop for OwedReport {
             cut: true,
         };
         self.ledger.books().gone.count(&report);
-        self.ledger.book(Batch { opened: vec![self.connection], closed: vec![report] });
+        self.ledger.book(Batch { opened: vec![self.connection.clone()], closed: vec![report] });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::address::Address;
     use std::future::pending;
 
     use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, fut::wrap_future};
 
     use super::*;
-    use crate::connection::SessionId;
 
     #[derive(Default)]
     struct Watcher(Vec<&'static str>);
@@ -304,8 +304,8 @@ mod tests {
 
     fn admitted(ledger: &Arc<Ledger>) -> OwedReport {
         let mut place = ledger.admission.ticket_at_once().expect("a place");
-        place.admit(None).expect("admission");
-        let connection = Connection { id: SessionId::next(), peer: None, local: None, listener: None };
+        place.admit(Address::Memory).expect("admission");
+        let connection = Connection::between(Address::Memory, Address::Memory);
         OwedReport::new(Arc::clone(ledger), connection, place)
     }
 
@@ -350,9 +350,9 @@ mod tests {
         let ledger = Ledger::new(Limits::default(), 1);
         let watcher = Watcher::default().start();
         ledger.subscribe(Subscribe::new(watcher.clone().recipient()));
-        let opened = Connection { id: SessionId::next(), peer: None, local: None, listener: None };
+        let opened = Connection::between(Address::Memory, Address::Memory);
         // The watcher has no turn meanwhile.
-        (0..BATCHES).for_each(|_| ledger.book(Batch { opened: vec![opened; SESSIONS], closed: vec![] }));
+        (0..BATCHES).for_each(|_| ledger.book(Batch { opened: vec![opened.clone(); SESSIONS], closed: vec![] }));
         let lost = ledger.books().events_lost;
         let kept = BATCHES - lost / SESSIONS as u64;
         assert!(lost.is_multiple_of(SESSIONS as u64) && (16..=17).contains(&kept), "{lost} lost");

@@ -3,7 +3,6 @@
 //! Not here: what they do about them (`worker`, `listen`), how a message finds them (`control`).
 
 use std::{
-    net::TcpStream,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
@@ -19,6 +18,7 @@ use crate::{
     },
     limits::Limits,
     shared::SharedBytes,
+    wire::socket::Socket,
 };
 
 /// The way to one worker.
@@ -31,7 +31,7 @@ pub(crate) struct WorkerHandle {
 /// A connection on its way to its worker. Dropped on the way, it leaves a report like any other session, behind its socket.
 #[derive(Debug)]
 pub(crate) struct Admitted {
-    pub(crate) stream: TcpStream,
+    pub(crate) socket: Socket,
     pub(crate) owed: OwedReport,
 }
 

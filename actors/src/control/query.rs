@@ -3,11 +3,12 @@
 //! Pure: nothing here knows where sessions are.
 //! Not here: asking them (`supervisor`), answering (`worker`).
 
-use std::{cmp::Ordering, net::SocketAddr, time::Duration};
+use std::{cmp::Ordering, time::Duration};
 
 use crate::{
-    address::Prefix,
+    address::Address,
     connection::{ListenerId, SessionId},
+    source::Prefix,
 };
 
 /// What is known of a live session.
@@ -16,8 +17,8 @@ use crate::{
 pub struct SessionInfo {
     /// The session's number.
     pub id: SessionId,
-    /// The peer's address; `None` for a transport without one.
-    pub peer: Option<SocketAddr>,
+    /// The peer's address.
+    pub peer: Address,
     /// The listener that it came in by.
     pub listener: Option<ListenerId>,
     /// The worker that runs it, from 0.
@@ -97,7 +98,7 @@ impl SessionFilter {
 
     pub(crate) fn has(&self, session: &SessionInfo) -> bool {
         self.id.is_none_or(|id| id == session.id)
-            && self.source.is_none_or(|prefix| session.peer.is_some_and(|peer| prefix.contains(peer.ip())))
+            && self.source.is_none_or(|prefix| session.peer.ip().is_some_and(|peer| prefix.contains(peer)))
             && self.listener.is_none_or(|listener| session.listener == Some(listener))
             && self.state.is_none_or(|state| state == session.state)
             && session.age >= self.age_at_least

@@ -428,14 +428,14 @@ impl Handler<Drain> for Supervisor {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::control::query::SessionQuery;
-    use crate::{rot13::Rot13, server::builder::LineServer};
     use actix::Message;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
     };
+
+    use super::*;
+    use crate::{control::query::SessionQuery, rot13::Rot13, server::builder::LineServer};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -7,9 +7,8 @@
 use std::{
     cell::RefCell,
     future::Future,
-    io::{self, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::AsFd,
+    io,
+    os::fd::{AsFd, OwnedFd},
     pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -25,6 +24,7 @@ use tokio::{
 };
 
 use crate::{
+    address::Address,
     connection::{Connection, ListenerId, SessionId},
     control::{
         admission::{Denial, Place, Refusal, RefuseReason, Ticket},
@@ -34,11 +34,13 @@ use crate::{
     },
     limits::MAILBOX_CAPACITY,
     listen::{
+        listener::BoundListener,
         refusal::close_refused,
         shortage::{FIRST_BACK_OFF, Shortage},
         socket::{ACCEPTS_PER_TURN, ListeningSocket, is_of_connection, is_shortage},
     },
     log_limit::{Events, LogLimit},
+    wire::socket::Socket,
 };
 
 /// Within this time an acceptor may fail so often; once more, and the server ends: its service manager knows better.
@@ -49,9 +51,9 @@ const MOST_FAILURES: usize = 5;
 pub(crate) type StartHere = Rc<dyn Fn(Admitted)>;
 
 pub(crate) struct Acceptor {
-    pub(crate) socket: Option<TcpListener>,
+    pub(crate) socket: Option<OwnedFd>,
     pub(crate) id: ListenerId,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Address,
     pub(crate) control: Arc<Control>,
     pub(crate) workers: Vec<WorkerHandle>,
     /// Set where the only worker shares our arbiter: then no message and no thread is in between.
@@ -73,8 +75,8 @@ pub(crate) struct Acceptor {
 
 /// An accepted connection that another acceptor has taken the token of the accept rate from.
 struct Held {
-    stream: TcpStream,
-    peer: Option<SocketAddr>,
+    socket: Socket,
+    peer: Address,
     place: Place,
     until: Instant,
 }
@@ -96,7 +98,7 @@ impl Actor for Acceptor {
             return ctx.stop();
         };
         self.shortage.reserve = socket.as_fd().try_clone_to_owned().ok();
-        match ListeningSocket::new(socket) {
+        match ListeningSocket::new(socket, self.address.unix().is_some()) {
             Ok(listener) => {
                 self.listener = Some(listener);
                 log::info!("listening on {}", self.address);
@@ -130,13 +132,11 @@ impl Handler<ListenerOrder> for Acceptor {
 
 /// What makes an acceptor, again if need be.
 pub(crate) struct Parts {
-    /// Each acceptor gets a duplicate: until it is to be closed, the listener outlives them.
-    pub(crate) socket: TcpListener,
+    /// Each acceptor gets a duplicate of its socket: until it is to be closed, the listener outlives them.
+    pub(crate) listener: BoundListener,
     pub(crate) backlog: i32,
-    pub(crate) address: SocketAddr,
     pub(crate) id: ListenerId,
-    /// Dropped behind the socket.
-    pub(crate) _open: OpenListener,
+    pub(crate) open: OpenListener,
 }
 
 /// Keeps an acceptor on a listener until it is to be closed, or an acceptor has failed too often. Runs on the acceptor's
@@ -147,8 +147,9 @@ pub(crate) async fn keep(
     workers: Vec<WorkerHandle>,
     start_here: Option<StartHere>,
 ) {
-    // Dropped behind the socket.
-    let Parts { socket, backlog, address, id, _open } = parts;
+    let Parts { listener: BoundListener { socket, address, path, .. }, backlog, id, open } = parts;
+    // Dropped behind the socket, the path before anybody may hear that the listener is closed.
+    let (_open, _path) = (open, path);
     // Gone once the listener is to be closed.
     let mut socket = Some(socket);
     let mut closing = control.closing();
@@ -165,7 +166,7 @@ pub(crate) async fn keep(
         Context::with_receiver(mailbox).run(Acceptor {
             socket: socket.as_ref().and_then(|socket| socket.try_clone().ok()),
             id,
-            address,
+            address: address.clone(),
             control: Arc::clone(&control),
             workers: workers.clone(),
             start_here: start_here.clone(),
@@ -202,7 +203,7 @@ pub(crate) async fn keep(
         }
         // Whatever has become of it: an open socket that no longer listens may do so again.
         if let Some(socket) = &socket
-            && let Err(error) = socket2::SockRef::from(socket).listen(backlog)
+            && let Err(error) = rustix::net::listen(socket, backlog)
         {
             log::error!("listener {address}: cannot listen again: {error}");
         }
@@ -214,7 +215,7 @@ async fn has_closed(
     mut ended: oneshot::Receiver<()>,
     closing: &mut watch::Receiver<Option<Closing>>,
     acceptor: &Addr<Acceptor>,
-    socket: &mut Option<TcpListener>,
+    socket: &mut Option<OwnedFd>,
 ) -> bool {
     loop {
         tokio::select! {
@@ -277,8 +278,8 @@ impl Acceptor {
         if let Some(until) = self.held.as_ref().map(|held| held.until) {
             ready!(self.poll_token(until, cx));
         }
-        if let Some(Held { stream, peer, place, .. }) = self.held.take() {
-            self.admit(stream, peer, place);
+        if let Some(Held { socket, peer, place, .. }) = self.held.take() {
+            self.admit(socket, peer, place);
             return Poll::Ready(Ok(()));
         }
         let Some(listener) = self.listener.as_ref().filter(|_| !self.is_paused) else { return Poll::Pending };
@@ -290,14 +291,14 @@ impl Acceptor {
             ticket => ticket,
         };
         match listener.accept() {
-            Ok((stream, peer)) => {
+            Ok((socket, peer)) => {
                 if let Some((lasted, shed)) = self.shortage.is_over() {
-                    let address = self.address;
+                    let address = &self.address;
                     log::info!("listener {address}: accepts again after {lasted:?}; {shed} connections were closed");
                 }
                 match ticket {
-                    Ticket::Place(place) => self.admit(stream, peer, place),
-                    Ticket::Refusal(refusal, reason) => self.refuse(stream, peer, Some(refusal), reason),
+                    Ticket::Place(place) => self.admit(socket, peer, place),
+                    Ticket::Refusal(refusal, reason) => self.refuse(socket, peer, Some(refusal), reason),
                     Ticket::Wait(_) => {}
                 }
             }
@@ -335,14 +336,14 @@ impl Acceptor {
     /// Accepts one of those who came before the listener is closed; false when there is no more. Whoever would have to
     /// wait is refused: nobody will be accepted later.
     fn accept_last(&mut self) -> bool {
-        if let Some(Held { stream, peer, place, .. }) = self.held.take() {
-            self.admit(stream, peer, place);
+        if let Some(Held { socket, peer, place, .. }) = self.held.take() {
+            self.admit(socket, peer, place);
             return true;
         }
         match self.listener.as_ref().map(ListeningSocket::accept_now) {
-            Some(Ok((stream, peer))) => match self.control.ledger.admission.ticket_at_once() {
-                Ok(place) => self.admit(stream, peer, place),
-                Err(reason) => self.refuse(stream, peer, self.control.ledger.admission.try_refusal(), reason),
+            Some(Ok((socket, peer))) => match self.control.ledger.admission.ticket_at_once() {
+                Ok(place) => self.admit(socket, peer, place),
+                Err(reason) => self.refuse(socket, peer, self.control.ledger.admission.try_refusal(), reason),
             },
             Some(Err(error)) if is_of_connection(error) => {}
             Some(Err(_)) | None => return false,
@@ -361,35 +362,35 @@ impl Acceptor {
     }
 
     /// Makes a session of a connection that has a place, unless its source may not have one more.
-    fn admit(&mut self, stream: TcpStream, peer: Option<SocketAddr>, mut place: Place) {
-        let reason = match place.admit(peer) {
+    fn admit(&mut self, socket: Socket, peer: Address, mut place: Place) {
+        let reason = match place.admit(peer.clone()) {
             Ok(()) => {
-                let local =
-                    if self.address.ip().is_unspecified() { stream.local_addr().ok() } else { Some(self.address) };
+                let local = match self.address.ip() {
+                    Some(ip) if ip.is_unspecified() => socket.local(),
+                    _ => self.address.clone(),
+                };
                 let connection = Connection { id: SessionId::next(), peer, local, listener: Some(self.id) };
                 let owed = OwedReport::new(Arc::clone(&self.control.ledger), connection, place);
-                return self.hand_over(Admitted { stream, owed });
+                return self.hand_over(Admitted { socket, owed });
             }
             Err(Denial::NotYet(until)) if self.closing.is_none() => {
-                self.held = Some(Held { stream, peer, place, until });
+                self.held = Some(Held { socket, peer, place, until });
                 return;
             }
             Err(Denial::NotYet(_)) => RefuseReason::AcceptRate,
             Err(Denial::Refused(reason)) => reason,
         };
         drop(place);
-        self.refuse(stream, peer, self.control.ledger.admission.try_refusal(), reason);
+        self.refuse(socket, peer, self.control.ledger.admission.try_refusal(), reason);
     }
 
     /// Tells a connection that it is refused, and gives it the time to read so in a task of its own; without room for that
     /// it is closed at once.
-    fn refuse(&mut self, stream: TcpStream, peer: Option<SocketAddr>, room: Option<Refusal>, reason: RefuseReason) {
+    fn refuse(&mut self, socket: Socket, peer: Address, room: Option<Refusal>, reason: RefuseReason) {
         let admission = &self.control.ledger.admission;
-        let reason = if admission.denies(peer) { RefuseReason::Denied } else { reason };
+        let reason = if admission.denies(&peer) { RefuseReason::Denied } else { reason };
         admission.count_refused(reason);
-        if let Some(peer) = peer {
-            log::debug!("listener {}: {peer} is refused: {}", self.address, reason.name());
-        }
+        log::debug!("listener {}: {peer} is refused: {}", self.address, reason.name());
         if let Some(Events(count)) = self.logs.refused.pass() {
             log::warn!("listener {}: {count} connections refused, the last for {}", self.address, reason.name());
         }
@@ -399,12 +400,12 @@ impl Acceptor {
             return;
         }
         // An empty socket takes it whole; whether the peer hears it or is gone is its own business.
-        let _ = (&stream).write(&line);
-        let Some(room) = room.and_then(|mut room| room.charge(peer).then_some(room)) else { return };
+        let _ = socket.write_now(&line);
+        let Some(room) = room.and_then(|mut room| room.charge(&peer).then_some(room)) else { return };
         let (ledger, scratch) = (Arc::clone(&self.control.ledger), Rc::clone(&self.scratch));
         actix_rt::spawn(async move {
             // As above.
-            let _ = close_refused(stream, &scratch).await;
+            let _ = close_refused(socket, &scratch).await;
             drop(room);
             ledger.book_refusal();
         });
@@ -419,7 +420,7 @@ impl Acceptor {
             let least = self.workers.iter().enumerate().min_by_key(|(_, worker)| worker.load.load(Relaxed));
             let Some((index, worker)) = least else {
                 if let Some(events) = self.logs.lost.pass() {
-                    let (address, id) = (self.address, admitted.owed.connection().id);
+                    let (address, id) = (&self.address, admitted.owed.connection().id);
                     log::error!("listener {address}: every worker has stopped; {id} is closed{events}");
                 }
                 return;
@@ -439,14 +440,16 @@ impl Acceptor {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
     use crate::{
         rot13::Rot13,
         server::{builder::LineServer, handle::ServerHandle},
         session::{context::LineContext, handler::LineHandler, lines::Line},
     };
-    use std::net::Shutdown;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// A server whose acceptor has just failed and was not replaced yet, on a paused clock.
     async fn without_acceptor() -> ServerHandle {
@@ -456,7 +459,7 @@ mod tests {
         let socket = TcpListener::bind(address).unwrap();
         let again = socket.try_clone().unwrap();
         let server = LineServer::new(|_| Rot13).on_current_arbiter().listen(socket).unwrap().start().unwrap();
-        let is_there = || server.control().has_acceptor(ListenerId(0));
+        let is_there = || server.control().has_acceptor(ListenerId::new(0, None));
         // The clock stands still as long as there is something to do.
         while !is_there() {
             tokio::task::yield_now().await;
@@ -487,7 +490,7 @@ mod tests {
         let (sender, opened) = std::sync::mpsc::channel();
         let server = LineServer::new(move |connection| {
             // Made while the acceptor is at it; its first turn comes behind that.
-            Connects(connection.local.unwrap(), sender.clone())
+            Connects(connection.local.socket_addr().unwrap(), sender.clone())
         });
         let server = server.on_current_arbiter().bind("127.0.0.1:0").unwrap().start().unwrap();
         // So that it is the drain that accepts.
@@ -519,7 +522,7 @@ mod tests {
         let server = without_acceptor().await;
         let listener = server.listeners()[0].id;
         assert!(server.pause(listener).await.unwrap());
-        assert!(!server.pause(ListenerId(7)).await.unwrap());
+        assert!(!server.pause(ListenerId::new(7, None)).await.unwrap());
         tokio::time::sleep(Duration::from_secs(2)).await;
         let mut peer = tokio::net::TcpStream::connect(server.local_addrs()[0]).await.expect("it listens again");
         peer.write_all(b"hello\n").await.unwrap();

@@ -69,10 +69,10 @@ impl Shortage {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::log_limit::Events;
-    use crate::log_limit::LogLimit;
     use std::time::Duration;
+
+    use super::*;
+    use crate::log_limit::{Events, LogLimit};
 
     #[tokio::test(start_paused = true)]
     async fn a_shortage_that_comes_and_goes_is_logged_once_with_how_often() {

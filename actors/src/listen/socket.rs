@@ -4,13 +4,18 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     os::fd::{AsFd, OwnedFd},
     task::{Context, Poll},
 };
 
 use rustix::{io::Errno, net::SocketFlags};
 use tokio::io::Interest;
+
+use crate::{
+    address::Address,
+    wire::socket::{Socket, unix_peer},
+};
 
 /// Connections accepted before the sessions of the same arbiter get a turn.
 pub(crate) const ACCEPTS_PER_TURN: usize = 64;
@@ -20,35 +25,42 @@ pub(crate) const ACCEPTS_PER_TURN: usize = 64;
 /// tokio's own listener would register each connection with this reactor; its `AsyncFd` cannot be made of a descriptor
 /// without `unsafe`. Its `TcpStream` can, and asks no more of it than to be a socket.
 #[derive(Debug)]
-pub(crate) struct ListeningSocket(tokio::net::TcpStream);
+pub(crate) struct ListeningSocket {
+    socket: tokio::net::TcpStream,
+    is_unix: bool,
+}
 
 impl ListeningSocket {
-    pub(crate) fn new(socket: TcpListener) -> io::Result<Self> {
-        tokio::net::TcpStream::from_std(TcpStream::from(OwnedFd::from(socket))).map(Self)
+    pub(crate) fn new(socket: OwnedFd, is_unix: bool) -> io::Result<Self> {
+        Ok(Self { socket: tokio::net::TcpStream::from_std(TcpStream::from(socket))?, is_unix })
     }
 
     /// Another descriptor of it.
     pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
-        self.0.as_fd().try_clone_to_owned()
+        self.socket.as_fd().try_clone_to_owned()
     }
 
     pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_read_ready(cx)
+        self.socket.poll_read_ready(cx)
     }
 
-    pub(crate) fn accept(&self) -> Result<(TcpStream, Option<SocketAddr>), Errno> {
+    pub(crate) fn accept(&self) -> Result<(Socket, Address), Errno> {
         // Not yet ready is said without a number.
-        self.0
+        self.socket
             .try_io(Interest::READABLE, || Ok(self.accept_now()?))
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))
     }
 
     /// The same, whatever the reactor knows. One system call: the socket comes non-blocking, and with the listener's
-    /// options.
-    pub(crate) fn accept_now(&self) -> Result<(TcpStream, Option<SocketAddr>), Errno> {
+    /// options. A unix socket takes another for its peer.
+    pub(crate) fn accept_now(&self) -> Result<(Socket, Address), Errno> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let (socket, peer) = rustix::net::acceptfrom_with(&self.0, flags)?;
-        Ok((TcpStream::from(socket), peer.and_then(|peer| SocketAddr::try_from(peer).ok())))
+        let (socket, peer) = rustix::net::acceptfrom_with(&self.socket, flags)?;
+        let peer = match self.is_unix {
+            true => unix_peer(&socket),
+            false => peer.and_then(|peer| SocketAddr::try_from(peer).ok()).map_or(Address::Memory, Address::Ip),
+        };
+        Ok((Socket::new(socket, self.is_unix), peer))
     }
 }
 

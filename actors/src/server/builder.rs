@@ -6,7 +6,7 @@
 use std::{
     fmt, io,
     marker::PhantomData,
-    net::{SocketAddr, TcpListener, ToSocketAddrs},
+    net::{SocketAddr, ToSocketAddrs},
     time::Duration,
 };
 
@@ -16,6 +16,8 @@ use crate::{
     error::BindError,
     framing::Framing,
     limits::Limits,
+    listen::listener::{BoundListener, Listener},
+    server::protocol::{Protocol, Served},
     session::handler::LineHandler,
     wire::tcp::{self, SocketOptions},
 };
@@ -50,9 +52,9 @@ use crate::{
 #[must_use = "a server does nothing until it is started or run"]
 pub struct LineServer<A, F> {
     pub(super) factory: F,
-    pub(super) listeners: Vec<(TcpListener, SocketAddr)>,
-    /// Which of them we have bound to all addresses of both families.
-    pub(super) dual_stack: Vec<usize>,
+    pub(super) listeners: Vec<BoundListener>,
+    /// For each listener; `None` is what the server's own factory makes.
+    pub(super) protocols: Vec<Option<Box<dyn Protocol>>>,
     pub(super) framing: Framing,
     pub(super) limits: Limits,
     pub(super) placement: Placement,
@@ -115,7 +117,7 @@ where
         Self {
             factory,
             listeners: Vec::new(),
-            dual_stack: Vec::new(),
+            protocols: Vec::new(),
             framing: Framing::default(),
             limits: Limits::default(),
             placement: Placement::Arbiters(std::thread::available_parallelism().map_or(1, usize::from)),
@@ -126,77 +128,67 @@ where
         }
     }
 
-    /// Adds a listener. Port 0 asks for a free one: see [`local_addrs`](Self::local_addrs). Of a name with several addresses
-    /// the first that can be bound is used.
-    ///
-    /// `[::]` is every address of this machine, of IPv4 and IPv6. Where an IPv4 listener has the same port, whichever was
-    /// added first, it is those of IPv6 alone: so `[::]` and `0.0.0.0` work together.
+    /// Adds a listener on an IP address and a port, as [`listen`](Self::listen) of [`Listener::tcp`]. Port 0 asks for a free
+    /// one: see [`local_addrs`](Self::local_addrs).
     ///
     /// # Errors
     /// [`BindError`], which says what could not be looked up or bound, and why.
-    pub fn bind(mut self, address: impl ToSocketAddrs + fmt::Debug) -> Result<Self, BindError> {
-        let unresolved = |source| BindError::Resolve { address: format!("{address:?}"), source };
-        let mut last = unresolved(io::ErrorKind::NotFound.into());
-        for address in address.to_socket_addrs().map_err(unresolved)? {
-            if address.is_ipv4() {
-                self = self.leave_ipv4(address.port())?;
-            }
-            let is_v6_wildcard = address.is_ipv6() && address.ip().is_unspecified();
-            let has_ipv4 = self.listeners.iter().any(|(_, other)| other.is_ipv4() && other.port() == address.port());
-            match listen_on(address, self.backlog, is_v6_wildcard.then_some(has_ipv4)) {
-                Ok(listener) => {
-                    if is_v6_wildcard && !has_ipv4 {
-                        self.dual_stack.push(self.listeners.len());
-                    }
-                    return self.listen(listener);
-                }
-                Err(source) => last = BindError::Listen { address, source },
-            }
-        }
-        self.listeners.clear();
-        Err(last)
+    pub fn bind(self, address: impl ToSocketAddrs + fmt::Debug) -> Result<Self, BindError> {
+        self.listen(Listener::tcp(address))
     }
 
-    /// Has the listener on `[::]` and this port, if we have bound one, leave IPv4 to another one. It is bound anew: the
-    /// kernel does not change this of a socket that has an address.
-    fn leave_ipv4(mut self, port: u16) -> Result<Self, BindError> {
-        let Some(at) = self.dual_stack.iter().position(|at| self.listeners[*at].1.port() == port) else {
-            return Ok(self);
-        };
-        let at = self.dual_stack.swap_remove(at);
-        let (socket, address) = self.listeners.remove(at);
-        drop(socket);
-        let socket = listen_on(address, self.backlog, Some(true));
-        self = self.listen(socket.map_err(|source| BindError::Listen { address, source })?)?;
-        // Where it was: its number is its place.
-        self.listeners[at..].rotate_right(1);
+    /// Adds a listener. One that exists already may be given as it is: it is [inherited](Listener::inherited).
+    ///
+    /// # Errors
+    /// [`BindError`], which says what could not be looked up or bound, and why.
+    pub fn listen(mut self, listener: impl Into<Listener>) -> Result<Self, BindError> {
+        self.add(listener.into(), None)?;
         Ok(self)
     }
 
-    /// Adds a listener that exists already, as one handed over by a service manager. It is made non-blocking.
+    /// Adds a listener whose sessions are actors of another kind, which `factory` makes: several protocols in one server.
+    ///
+    /// ```
+    /// use actix_lines::{LineServer, Listener, Rot13};
+    /// # use actix_lines::{Line, LineContext, LineHandler};
+    /// # struct Console;
+    /// # impl actix::Actor for Console { type Context = LineContext<Self>; }
+    /// # impl LineHandler for Console { fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {} }
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let server = LineServer::new(|_connection| Rot13)
+    ///     .bind("127.0.0.1:0")?
+    ///     .listen_with(Listener::tcp("127.0.0.1:0").name("console"), |_connection| Console)?;
+    /// # drop(server);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`BindError::Listen`] if it is no listening socket that we can use.
-    pub fn listen(mut self, listener: TcpListener) -> Result<Self, BindError> {
+    /// As [`listen`](Self::listen).
+    pub fn listen_with<B, G>(mut self, listener: impl Into<Listener>, factory: G) -> Result<Self, BindError>
+    where
+        B: LineHandler,
+        G: Fn(&Connection) -> B + Clone + Send + 'static,
+    {
+        self.add(listener.into(), Some(Box::new(Served::new(factory))))?;
+        Ok(self)
+    }
+
+    fn add(&mut self, listener: Listener, protocol: Option<Box<dyn Protocol>>) -> Result<(), BindError> {
         if self.listeners.len() > usize::from(u16::MAX) - 1 {
             return Err(BindError::TooMany);
         }
-        let unusable = |address| move |source| BindError::Listen { address, source };
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let address = listener.local_addr().map_err(unusable(nowhere))?;
-        listener.set_nonblocking(true).map_err(unusable(address))?;
-        // Those asked for so far, for whoever connects before the start, which says what is wrong with them.
-        if self.options.check().is_ok() {
-            self.options.apply(&socket2::SockRef::from(&listener)).map_err(unusable(address))?;
-        }
-        self.listeners.push((listener, address));
-        Ok(self)
+        let bound = listener.bind(&mut self.listeners, self.backlog, &self.options)?;
+        self.listeners.push(bound);
+        self.protocols.push(protocol);
+        Ok(())
     }
 
-    /// The listeners' real addresses, in the order they were added.
+    /// The real addresses and ports of the listeners, in the order they were added, those of unix sockets left out.
     #[must_use]
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(|(_, address)| *address).collect()
+        self.listeners.iter().filter_map(|listener| listener.address.socket_addr()).collect()
     }
 
     /// Sets how bytes are cut into lines. Default: [`Framing::lf`].
@@ -311,21 +303,4 @@ where
         let server = self.start()?;
         server.wait().await
     }
-}
-
-/// Socket options as std's own listener, and a backlog of our own.
-fn listen_on(address: SocketAddr, backlog: u32, only_v6: Option<bool>) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(
-        socket2::Domain::for_address(address),
-        socket2::Type::STREAM,
-        Some(socket2::Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    if let Some(only_v6) = only_v6 {
-        // Said in any case: what it is otherwise is a setting of the machine.
-        socket.set_only_v6(only_v6)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX).max(1))?;
-    Ok(socket.into())
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{
+    address::Address,
     connection::{ListenerId, SessionId},
     control::{
         control::{Control, Finished},
@@ -29,13 +30,13 @@ use crate::{
 const TAKE_OVER: Duration = Duration::from_secs(1);
 
 /// A listener of a running server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListenerInfo {
     /// Its number, for [`ServerHandle::pause`] and [`SessionFilter`]s.
     pub id: ListenerId,
     /// The address that it is bound to, with its real port.
-    pub local_addr: SocketAddr,
+    pub local_addr: Address,
 }
 
 /// A running server. Cheap to clone; dropping it changes nothing.
@@ -248,7 +249,7 @@ impl ServerHandle {
     /// stopped under the server.
     pub async fn wait(&self) -> io::Result<()> {
         let mut finished = self.control.when_finished();
-        match finished.wait_for(Option::is_some).await.map(|how| *how) {
+        match finished.wait_for(Option::is_some).await.map(|how| how.clone()) {
             Ok(Some(Finished::AsAsked)) => Ok(()),
             Ok(Some(Finished::LostListener(address))) => {
                 Err(io::Error::other(format!("cannot go on accepting on {address}: look above for what failed")))

@@ -8,7 +8,7 @@ use std::{
 };
 
 use actix_rt::{Arbiter, System};
-use tokio::{net::TcpStream, runtime::Handle, sync::mpsc};
+use tokio::{runtime::Handle, sync::mpsc};
 
 use crate::{
     connection::{Connection, ListenerId},
@@ -20,15 +20,17 @@ use crate::{
     error::{ConfigError, StartError},
     framing::Framing,
     limits::SessionLimits,
-    listen::acceptor::{self, StartHere},
-    report::{CloseReason, Half},
+    listen::{
+        acceptor::{self, StartHere},
+        listener::BoundListener,
+    },
     server::{
         builder::{LineServer, Placement, Signals},
         handle::{ListenerInfo, ServerHandle},
+        protocol::{Protocol, Served},
         signals::{EndSignals, drain_on_signals},
     },
-    session::{handler::LineHandler, opening::Opening},
-    wire::transport::Transport,
+    session::handler::LineHandler,
     worker::{task, upstream::Upstream, worker::Worker},
 };
 
@@ -73,24 +75,26 @@ where
         let supervisor = Unlaunched::new();
         let supervisors = supervisor.addresses();
         let addresses = self.local_addrs();
-        let listeners: Vec<_> = addresses
-            .iter()
-            .zip(0..)
-            .map(|(address, number)| ListenerInfo { id: ListenerId(number), local_addr: *address })
+        let listeners: Vec<_> = (self.listeners.iter().zip(0..))
+            .map(|(listener, number)| ListenerInfo {
+                id: ListenerId::new(number, listener.own.name.as_deref()),
+                local_addr: listener.address.clone(),
+            })
             .collect();
+        let profiles = Profiles::new(self.limits.session, &self.listeners);
 
         let mut handles = Vec::new();
         let mut orders = Vec::new();
-        for _ in 0..count {
+        let loads: Vec<_> = std::iter::repeat_with(Arc::<AtomicUsize>::default).take(count).collect();
+        for load in loads.iter().cycle().take(profiles.count() * count) {
             let (sender, receiver) = mpsc::unbounded_channel();
-            handles.push(WorkerHandle { orders: sender, load: Arc::new(AtomicUsize::new(0)) });
+            handles.push(WorkerHandle { orders: sender, load: Arc::clone(load) });
             orders.push(receiver);
         }
         let places = match self.placement {
             Placement::Arbiters(_) => arbiters.iter().map(Arbiter::handle).collect(),
             Placement::Current => vec![home.clone()],
         };
-        let session_limits = self.limits.session;
         let control = Control::new(
             self.limits,
             listeners.len(),
@@ -99,45 +103,49 @@ where
             home.clone(),
             supervisor.address().recipient(),
         );
-        let mut acceptor_parts = Vec::new();
-        for ((socket, _), ListenerInfo { id, local_addr: address }) in self.listeners.into_iter().zip(&listeners) {
-            // It listens already; this sets the options and the backlog asked for since.
-            if let Err(error) = self.options.apply(&socket2::SockRef::from(&socket)) {
-                log::warn!("listener {address}: socket options not set: {error}");
-            }
-            if let Err(error) = socket2::SockRef::from(&socket).listen(backlog) {
-                log::warn!("listener {address}: backlog not changed to {backlog}: {error}");
-            }
-            let _open = control.open_listener();
-            acceptor_parts.push(acceptor::Parts { socket, backlog, address: *address, id: *id, _open });
+        let (framing, own) = (self.framing, Served::new(self.factory));
+        let protocols: Vec<(Framing, Box<dyn Protocol>)> = (self.listeners.iter().zip(self.protocols))
+            .map(|(listener, other)| {
+                (listener.own.framing.unwrap_or(framing), other.unwrap_or_else(|| own.duplicate()))
+            })
+            .collect();
+        let mut acceptors = Vec::new();
+        for (listener, ListenerInfo { id, .. }) in self.listeners.into_iter().zip(&listeners) {
+            // It listens already.
+            listener.update(&self.options, backlog);
+            let profile = profiles.of(&listener);
+            let parts = acceptor::Parts { listener, backlog, id: *id, open: control.open_listener() };
+            let workers = handles[profile * count..][..count].to_vec();
+            acceptors.push(AcceptorParts { parts, workers, profile, control: Arc::clone(&control) });
         }
-        for (index, (orders, place)) in orders.into_iter().zip(&places).enumerate() {
-            let parts = WorkerParts {
-                index,
-                orders,
-                limits: session_limits,
-                framing: self.framing,
-                control: Arc::clone(&control),
-                load: Arc::clone(&handles[index].load),
-                factory: self.factory.clone(),
-            };
-            // With one worker its arbiter accepts too, or each connection would pay for a change of threads.
-            let acceptors = if count == 1 { std::mem::take(&mut acceptor_parts) } else { Vec::new() };
-            let handles = handles.clone();
-            let control = Arc::clone(&control);
+        let mut orders = orders.into_iter().enumerate();
+        let mut workers: Vec<Vec<_>> = places.iter().map(|_| Vec::new()).collect();
+        for (limits, is_own) in profiles.all() {
+            for (thread, workers) in workers.iter_mut().enumerate() {
+                let Some((index, orders)) = orders.next() else { break };
+                let (control, load) = (Arc::clone(&control), Arc::clone(&handles[index].load));
+                let upstream = Upstream { control, load, thread, has_own_limits: is_own };
+                let protocols = protocols.iter().map(|(framing, other)| (*framing, other.duplicate())).collect();
+                workers.push(WorkerParts { index, orders, limits, upstream, protocols });
+            }
+        }
+        // With one worker its arbiter accepts too, or each connection would pay for a change of threads.
+        let mut acceptors_here = if count == 1 { std::mem::take(&mut acceptors) } else { Vec::new() };
+        for (workers, place) in workers.into_iter().zip(&places) {
+            let acceptors = std::mem::take(&mut acceptors_here);
             place.spawn_fn(move || {
-                let start_here = parts.launch();
-                for parts in acceptors {
-                    let start_here = Some(Rc::clone(&start_here));
-                    actix_rt::spawn(acceptor::keep(parts, Arc::clone(&control), handles.clone(), start_here));
+                let starts: Vec<_> = workers.into_iter().map(WorkerParts::launch).collect();
+                for acceptor in acceptors {
+                    let start_here = starts.get(acceptor.profile).cloned();
+                    acceptor.launch(start_here);
                 }
             });
         }
         home.spawn_fn({
             let control = Arc::clone(&control);
             move || {
-                for parts in acceptor_parts {
-                    actix_rt::spawn(acceptor::keep(parts, Arc::clone(&control), handles.clone(), None));
+                for acceptor in acceptors {
+                    acceptor.launch(None);
                 }
                 supervisor.launch(&control);
             }
@@ -169,56 +177,77 @@ fn start_arbiters(count: usize) -> Result<Vec<Arbiter>, StartError> {
     Ok(arbiters)
 }
 
+/// The limits that sessions of a server have, those of the server itself first. Each worker's thread has a worker for each.
+struct Profiles(Vec<SessionLimits>);
+
+impl Profiles {
+    fn new(default: SessionLimits, listeners: &[BoundListener]) -> Self {
+        let mut all = vec![default];
+        for limits in listeners.iter().filter_map(|listener| listener.own.limits) {
+            if !all[1..].contains(&limits) {
+                all.push(limits);
+            }
+        }
+        Self(all)
+    }
+
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Which of them a listener's sessions have. A listener's own stay its own, also where they are those of the server.
+    fn of(&self, listener: &BoundListener) -> usize {
+        let own = listener.own.limits;
+        own.and_then(|own| self.0[1..].iter().position(|limits| *limits == own)).map_or(0, |at| at + 1)
+    }
+
+    /// Each, and whether it is a listener's own.
+    fn all(&self) -> impl Iterator<Item = (SessionLimits, bool)> {
+        self.0.iter().enumerate().map(|(index, limits)| (*limits, index > 0))
+    }
+}
+
+/// What becomes an acceptor, on the way to its thread.
+struct AcceptorParts {
+    parts: acceptor::Parts,
+    workers: Vec<WorkerHandle>,
+    profile: usize,
+    control: Arc<Control>,
+}
+
+impl AcceptorParts {
+    fn launch(self, start_here: Option<StartHere>) {
+        actix_rt::spawn(acceptor::keep(self.parts, self.control, self.workers, start_here));
+    }
+}
+
 /// What becomes a worker, on the way to its thread.
-struct WorkerParts<F> {
+struct WorkerParts {
     index: usize,
     orders: mpsc::UnboundedReceiver<Order>,
     limits: SessionLimits,
-    framing: Framing,
-    control: Arc<Control>,
-    load: Arc<AtomicUsize>,
-    factory: F,
+    upstream: Upstream,
+    /// For each listener.
+    protocols: Vec<(Framing, Box<dyn Protocol>)>,
 }
 
-impl<F> WorkerParts<F> {
-    fn launch<A>(self) -> StartHere
-    where
-        A: LineHandler,
-        F: Fn(&Connection) -> A + 'static,
-    {
-        let upstream = Upstream { control: self.control, load: self.load };
-        let worker = Worker::new(self.index, self.limits, Some(upstream));
-        let (framing, factory) = (self.framing, self.factory);
+impl WorkerParts {
+    fn launch(self) -> StartHere {
+        let worker = Worker::new(self.index, self.limits, Some(self.upstream));
+        let protocols = self.protocols;
         let start: StartHere = {
             let worker = Rc::downgrade(&worker);
-            Rc::new(move |admitted| {
-                if let Some(worker) = worker.upgrade() {
-                    start_session(&worker, admitted, framing, &factory);
+            Rc::new(move |admitted: Admitted| {
+                let listener = admitted.owed.connection().listener;
+                if let Some(worker) = worker.upgrade()
+                    && let Some((framing, protocol)) = listener.and_then(|listener| protocols.get(listener.get()))
+                {
+                    protocol.start(&worker, admitted, *framing);
                 }
             })
         };
         let start_ordered = Rc::clone(&start);
         actix_rt::spawn(task::look_after(worker, self.orders, move |admitted| start_ordered(admitted)));
         start
-    }
-}
-
-/// Makes a session of a connection that has arrived at its worker.
-fn start_session<A: LineHandler>(
-    worker: &Rc<Worker>,
-    Admitted { stream, owed }: Admitted,
-    framing: Framing,
-    factory: &impl Fn(&Connection) -> A,
-) {
-    let connection = *owed.connection();
-    let (transport, error) = match TcpStream::from_std(stream) {
-        Ok(stream) => (stream.into(), None),
-        Err(error) => (Transport::closed(), Some(error)),
-    };
-    let opening = Opening::new(worker, transport, connection, owed.settle(), framing);
-    if let Some(error) = error {
-        opening.fail(CloseReason::Io(Half::Read, error.kind()));
-    } else if let Err(panicked) = opening.open(|_| (factory(&connection), ())) {
-        panicked.log();
     }
 }

@@ -453,7 +453,7 @@ where
         let local = self.transport.local();
         self.worker.slot(self.slot, |slot| Connection {
             id: slot.id,
-            peer: slot.peer(),
+            peer: slot.peer().clone(),
             local,
             listener: slot.listener,
         })

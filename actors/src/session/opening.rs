@@ -228,6 +228,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        address::Address,
         control::admission::{Admission, Ticket},
         framing::Overlong,
         limits::{Limits, SessionLimits},
@@ -297,7 +298,7 @@ mod tests {
     }
 
     fn opening(stream: impl ByteStream, place: Option<Place>, framing: Framing) -> Opening {
-        let connection = Connection { id: SessionId::next(), peer: None, local: None, listener: None };
+        let connection = Connection::between(Address::Memory, Address::Memory);
         Opening::new(&worker(), Transport::new(stream), connection, place, framing)
     }
 
@@ -354,7 +355,7 @@ mod tests {
         let bytes = Some(Rate { per_second: 100, burst: 100 });
         let limits = Limits::builder().session_rate(RateLimit { bytes, lines: None }).build().unwrap();
         let (ours, mut theirs) = pair();
-        let connection = Connection { id: SessionId::next(), peer: None, local: None, listener: None };
+        let connection = Connection::between(Address::Memory, Address::Memory);
         let worker = task::standalone(limits.into());
         let mut opening = Opening::new(&worker, Transport::new(ours), connection, None, Framing::lf());
         opening.input = b"x\n".repeat(50);
@@ -393,7 +394,7 @@ mod tests {
         let admission = Admission::new(Limits::builder().max_sessions(1).build().unwrap().admission);
         let place = match admission.ticket(noop_waker_ref()) {
             Ticket::Place(mut place) => {
-                place.admit(None).unwrap();
+                place.admit(Address::Memory).unwrap();
                 place
             }
             _ => panic!("the place is free"),

@@ -15,6 +15,7 @@ use actix::{SpawnHandle, dev::EnvelopeProxy};
 use futures::Stream;
 
 use crate::{
+    address::Origin,
     caught::{dispose, panic_text},
     report::CloseReason,
     session::{
@@ -62,13 +63,10 @@ impl<A: LineHandler> Session<A> {
         let (id, peer) = self.ctx.worker.slot(self.ctx.slot, |slot| {
             // It was not what ended the session, perhaps, but it is what somebody has to look into.
             slot.reason = Some(CloseReason::HandlerPanicked);
-            (slot.id, slot.peer())
+            (slot.id, slot.peer().clone())
         });
         if first && let Some(events) = self.ctx.worker.panics.pass() {
-            match peer {
-                Some(peer) => log::error!("session {id} from {peer}: its handler panicked: {text}{events}"),
-                None => log::error!("session {id}: its handler panicked: {text}{events}"),
-            }
+            log::error!("session {id}{}: its handler panicked: {text}{events}", Origin(&peer));
         }
     }
 

@@ -68,6 +68,13 @@ impl SocketOptions {
         // A byte sent as urgent would otherwise be missing from the stream.
         socket.set_out_of_band_inline(true)?;
         set_keepalive(socket, self.keepalive)?;
+        // Not every system that calls itself Linux has it; without, the send buffer alone is the bound.
+        let _ = sys::limit_unsent(&**socket, UNSENT_BYTES);
+        self.apply_buffers(socket)
+    }
+
+    /// Sets what holds for any kind of socket.
+    pub(crate) fn apply_buffers(&self, socket: &SockRef<'_>) -> io::Result<()> {
         // The kernel books twice as much, for its own structures.
         if let Some(bytes) = self.send_buffer {
             socket.set_send_buffer_size(bytes / 2)?;
@@ -75,8 +82,6 @@ impl SocketOptions {
         if let Some(bytes) = self.receive_buffer {
             socket.set_recv_buffer_size(bytes / 2)?;
         }
-        // Not every system that calls itself Linux has it; without, the send buffer alone is the bound.
-        let _ = sys::limit_unsent(&**socket, UNSENT_BYTES);
         Ok(())
     }
 }

@@ -1,24 +1,28 @@
-//! What a session talks through: TCP now, anything that reads and writes bytes besides.
+//! Transport: what a session talks through. TCP, a unix socket, or anything else that reads and writes bytes.
 //!
 //! TCP is a variant of its own, so that the common case costs no indirect call and no allocation.
 //! Not here: what is read or written, and when (`context`).
 
 use std::{
     fmt, io,
-    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd},
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use rustix::net::RecvFlags;
-
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 
-use crate::wire::tcp::{self, SendQueue};
+use crate::{
+    address::Address,
+    wire::{
+        socket::{self, Socket},
+        tcp::{self, SendQueue},
+    },
+};
 
 /// Any two-way byte stream: a unix socket, a TLS stream, a pipe, an in-memory pair.
 ///
@@ -34,6 +38,7 @@ pub struct Transport(Kind);
 
 enum Kind {
     Tcp(TcpStream),
+    Unix(UnixStream),
     Other(Box<dyn ByteStream>),
     /// Given up: its descriptor is closed.
     Closed,
@@ -58,6 +63,7 @@ impl Transport {
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             Kind::Other(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
             Kind::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
@@ -66,8 +72,8 @@ impl Transport {
     /// Reads what is there at this moment, also if the reactor does not know of it yet: a socket that has just come to it
     /// counts as empty until it has asked the kernel.
     pub(crate) fn poll_read_now(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Kind::Tcp(stream) = &self.0 else { return self.poll_read(cx, buffer) };
-        match rustix::net::recv(stream, buffer.initialize_unfilled(), RecvFlags::DONTWAIT) {
+        let Some(socket) = self.socket() else { return self.poll_read(cx, buffer) };
+        match rustix::net::recv(socket, buffer.initialize_unfilled(), RecvFlags::DONTWAIT) {
             Ok((_, count)) => {
                 buffer.advance(count);
                 Poll::Ready(Ok(()))
@@ -78,24 +84,26 @@ impl Transport {
         }
     }
 
-    /// Whether the peer's EOF is what would be read next. Never for other transports than TCP: nobody can look without reading.
+    /// Whether the peer's EOF is what would be read next. Never for other transports than sockets: nobody can look without
+    /// reading.
     pub(crate) fn is_at_eof(&self) -> bool {
-        let Kind::Tcp(stream) = &self.0 else { return false };
-        matches!(rustix::net::recv(stream, &mut [0_u8][..], RecvFlags::DONTWAIT | RecvFlags::PEEK), Ok((_, 0)))
+        let Some(socket) = self.socket() else { return false };
+        matches!(rustix::net::recv(socket, &mut [0_u8][..], RecvFlags::DONTWAIT | RecvFlags::PEEK), Ok((_, 0)))
     }
 
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Kind::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Kind::Other(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
             Kind::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
-    /// Says that everything written so far should leave buffers of the transport's own. TCP has none.
+    /// Says that everything written so far should leave buffers of the transport's own. Sockets have none.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Tcp(_) | Kind::Closed => Poll::Ready(Ok(())),
+            Kind::Tcp(_) | Kind::Unix(_) | Kind::Closed => Poll::Ready(Ok(())),
             Kind::Other(stream) => Pin::new(&mut **stream).poll_flush(cx),
         }
     }
@@ -104,6 +112,7 @@ impl Transport {
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Kind::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Kind::Other(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
             Kind::Closed => Poll::Ready(Ok(())),
         }
@@ -111,22 +120,21 @@ impl Transport {
 
     /// Whether dropping it says all that a shutdown would, once the peer's EOF was read.
     pub(crate) fn closes_when_dropped(&self) -> bool {
-        matches!(self.0, Kind::Tcp(_))
+        matches!(self.0, Kind::Tcp(_) | Kind::Unix(_))
     }
 
     /// What the kernel holds of what was written. `None` where nobody knows: for other transports than TCP.
     pub(crate) fn send_queue(&self) -> Option<SendQueue> {
         match &self.0 {
             Kind::Tcp(stream) => tcp::send_queue(stream),
-            Kind::Other(_) | Kind::Closed => None,
+            Kind::Unix(_) | Kind::Other(_) | Kind::Closed => None,
         }
     }
 
     /// Has the close be a reset: what the kernel holds of it, in both directions, is given up, and the peer knows.
     pub(crate) fn reset_at_close(&self) {
         if let Kind::Tcp(stream) = &self.0 {
-            // It fails for a socket that is reset already.
-            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            socket::reset_at_close(stream);
         }
     }
 
@@ -134,20 +142,32 @@ impl Transport {
     pub(crate) fn write_now(&mut self, bytes: &[u8]) -> usize {
         match &mut self.0 {
             Kind::Tcp(stream) => stream.try_write(bytes).unwrap_or(0),
+            Kind::Unix(stream) => stream.try_write(bytes).unwrap_or(0),
             Kind::Other(_) | Kind::Closed => 0,
         }
     }
 
-    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+    pub(crate) fn peer(&self) -> Address {
         match &self.0 {
-            Kind::Tcp(stream) => stream.peer_addr().ok(),
-            Kind::Other(_) | Kind::Closed => None,
+            Kind::Tcp(stream) => stream.peer_addr().map_or(Address::Memory, Address::Ip),
+            Kind::Unix(stream) => socket::unix_peer(stream),
+            Kind::Other(_) | Kind::Closed => Address::Memory,
         }
     }
 
-    pub(crate) fn local(&self) -> Option<SocketAddr> {
+    pub(crate) fn local(&self) -> Address {
         match &self.0 {
-            Kind::Tcp(stream) => stream.local_addr().ok(),
+            Kind::Tcp(stream) => stream.local_addr().map_or(Address::Memory, Address::Ip),
+            Kind::Unix(stream) => socket::unix_local(stream),
+            Kind::Other(_) | Kind::Closed => Address::Memory,
+        }
+    }
+
+    /// The socket, where there is one.
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match &self.0 {
+            Kind::Tcp(stream) => Some(stream.as_fd()),
+            Kind::Unix(stream) => Some(stream.as_fd()),
             Kind::Other(_) | Kind::Closed => None,
         }
     }
@@ -159,10 +179,29 @@ impl From<TcpStream> for Transport {
     }
 }
 
+/// Registers it with the reactor of the current arbiter.
+impl TryFrom<Socket> for Transport {
+    type Error = io::Error;
+
+    fn try_from(socket: Socket) -> io::Result<Self> {
+        Ok(match socket {
+            Socket::Tcp(stream) => TcpStream::from_std(stream)?.into(),
+            Socket::Unix(stream) => UnixStream::from_std(stream)?.into(),
+        })
+    }
+}
+
+impl From<UnixStream> for Transport {
+    fn from(stream: UnixStream) -> Self {
+        Self(Kind::Unix(stream))
+    }
+}
+
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Tcp(stream) => f.debug_tuple("Transport").field(stream).finish(),
+            Kind::Unix(stream) => f.debug_tuple("Transport").field(stream).finish(),
             Kind::Other(_) => f.debug_tuple("Transport").field(&"..").finish(),
             Kind::Closed => f.debug_tuple("Transport").field(&"closed").finish(),
         }

@@ -15,14 +15,14 @@ impl Worker {
             Question::Totals => answered.stats = self.stats(),
             Question::List(query) => {
                 let mut slots = self.slots.borrow_mut();
-                let infos = slots.iter_mut().map(|slot| slot.info(self.index, moment));
+                let infos = slots.iter_mut().map(|slot| slot.info(self.thread(), moment));
                 answered.sessions.extend(infos.filter(|info| query.filter.has(info)));
                 answered.count = answered.sessions.len() as u64;
                 query.cut_to_page(&mut answered.sessions, 0);
             }
             Question::Kick { whom, goodbye } => {
                 for mut slot in self.slots.borrow_mut().iter_mut() {
-                    if slot.clock.is_closing() || !whom.has(&slot.info(self.index, moment)) {
+                    if slot.clock.is_closing() || !whom.has(&slot.info(self.thread(), moment)) {
                         continue;
                     }
                     if !goodbye.is_empty() {
@@ -35,7 +35,7 @@ impl Worker {
             Question::Push { whom, bytes } => {
                 let limit = self.limits().outbox_limit;
                 for mut slot in self.slots.borrow_mut().iter_mut() {
-                    if slot.clock.is_closing() || !whom.has(&slot.info(self.index, moment)) {
+                    if slot.clock.is_closing() || !whom.has(&slot.info(self.thread(), moment)) {
                         continue;
                     }
                     match slot.offer(&Messages::one(bytes, &[bytes.len()]), limit) {
@@ -45,20 +45,21 @@ impl Worker {
                 }
             }
             Question::Limits { limits, dry_run } => {
-                let timeouts = Timeouts::new(&limits.session);
+                let own = self.limits_under(limits);
+                let timeouts = Timeouts::new(&own);
                 for mut slot in self.slots.borrow_mut().iter_mut() {
-                    let is_denied = slot.peer().is_some_and(|peer| limits.admission.denies(peer.ip()));
+                    let is_denied = slot.peer().ip().is_some_and(|peer| limits.admission.denies(peer));
                     let is_denied = is_denied && !slot.clock.is_closing();
                     if is_denied || !slot.clock.overdue(&timeouts, moment).is_empty() {
                         answered.count += 1;
-                        answered.sessions.push(slot.info(self.index, moment));
+                        answered.sessions.push(slot.info(self.thread(), moment));
                     }
                     if is_denied && !*dry_run {
                         slot.send(Commands::KICK);
                     }
                 }
                 if !*dry_run {
-                    self.set_limits(limits.session);
+                    self.set_limits(own);
                 }
             }
         }

@@ -18,7 +18,7 @@ impl Worker {
             #[cfg(test)]
             self.memory.looked_at.set(self.memory.looked_at.get() + 1);
             if let Some(slot) = slot.filter(|slot| slot.memory.bytes() > 0) {
-                let key = sources.key(slot.id, slot.peer().map(|peer| peer.ip()));
+                let key = sources.key(slot.id, slot.peer().ip());
                 ranking.add(key, Holder { held: slot.memory.bytes(), slot: index, id: slot.id });
             }
         }
@@ -136,6 +136,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        address::Address,
         connection::{Connection, SessionId},
         control::{
             control::Control,
@@ -161,7 +162,8 @@ mod tests {
         let supervisor = Unlaunched::new().address().recipient();
         let control = Control::new(limits, 0, handles, vec![], Arbiter::current(), supervisor);
         let worker = |index| {
-            let upstream = Upstream { control: Arc::clone(&control), load: Arc::default() };
+            let upstream =
+                Upstream { control: Arc::clone(&control), load: Arc::default(), thread: index, has_own_limits: false };
             Worker::new(index, session, Some(upstream))
         };
         let workers = orders.into_iter().enumerate().map(|(index, orders)| (worker(index), orders)).collect();
@@ -170,8 +172,8 @@ mod tests {
 
     /// A session of `peer` that holds so much.
     fn hold(worker: &Worker, peer: &str, memory: usize) -> SessionId {
-        let peer = peer.parse().ok();
-        let connection = Connection { id: SessionId::next(), peer, local: None, listener: None };
+        let peer = Address::Ip(peer.parse().unwrap());
+        let connection = Connection::between(peer, Address::Memory);
         let index = worker.open(&connection, None);
         worker.end_turn(index, &Counts::default(), 0, memory, Standing::default());
         connection.id

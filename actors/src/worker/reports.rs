@@ -105,7 +105,7 @@ impl Reports {
     /// Adds a session that was opened to the batch. Returns what is in it.
     pub(super) fn push_opened(&self, connection: &Connection) -> usize {
         let mut batch = self.batch.borrow_mut();
-        batch.opened.push(*connection);
+        batch.opened.push(connection.clone());
         batch.len()
     }
 
@@ -138,12 +138,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{connection::SessionId, report::CloseReason};
+    use crate::{address::Address, connection::SessionId, report::CloseReason};
 
     fn report(bytes_in: u64) -> CloseReport {
         CloseReport {
             id: SessionId::next(),
-            peer: None,
+            peer: Address::Memory,
             listener: None,
             reason: CloseReason::PeerEof,
             lines_in: 1,
@@ -165,7 +165,7 @@ mod tests {
             reports.count(&report);
             assert_eq!(reports.push(report), number);
         }
-        let opened = Connection { id: SessionId::next(), peer: None, local: None, listener: None };
+        let opened = Connection::between(Address::Memory, Address::Memory);
         assert_eq!(reports.push_opened(&opened), 4);
         let batch = reports.take_batch();
         assert_eq!((batch.opened, batch.closed.len()), (vec![opened], 3));

@@ -7,7 +7,6 @@
 
 use std::{
     cell::{Cell, RefCell, RefMut},
-    net::SocketAddr,
     ops::{Deref, DerefMut, Range},
     sync::Arc,
     task::Waker,
@@ -16,6 +15,7 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
+    address::Address,
     connection::{Connection, ListenerId, SessionId},
     control::{admission::Place, query::SessionInfo},
     limits::OutboxLimit,
@@ -87,7 +87,7 @@ impl Slot {
             outbox: OutboxLevel::default(),
             counters: Counters::default(),
             rare: None,
-            place: place.unwrap_or_else(|| Place::outside(connection.peer)),
+            place: place.unwrap_or_else(|| Place::outside(connection.peer.clone())),
         }
     }
 
@@ -101,8 +101,8 @@ impl Slot {
         self.rare.as_deref_mut()
     }
 
-    /// The peer's address; `None` for a transport without one.
-    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+    /// The peer's address.
+    pub(crate) fn peer(&self) -> &Address {
         self.place.peer()
     }
 
@@ -251,7 +251,7 @@ impl Slot {
         let rare = self.rare.as_deref();
         CloseReport {
             id: self.id,
-            peer: self.peer(),
+            peer: self.peer().clone(),
             listener: self.listener,
             reason: self.reason.unwrap_or(CloseReason::WorkerStopped),
             lines_in: self.counters.lines_in,
@@ -270,7 +270,7 @@ impl Slot {
     pub(super) fn info(&self, worker: usize, moment: Moment) -> SessionInfo {
         SessionInfo {
             id: self.id,
-            peer: self.peer(),
+            peer: self.peer().clone(),
             listener: self.listener,
             worker,
             age: moment.instant.saturating_duration_since(self.clock.opened()),
@@ -506,7 +506,7 @@ mod tests {
         let slots = Slots::default();
         let clock = WorkerClock::new(&Limits::default().session);
         for index in 0..count {
-            let connection = Connection { id: SessionId::next(), peer: None, local: None, listener: None };
+            let connection = Connection::between(Address::Memory, Address::Memory);
             let rates = SessionRates::full(&RateLimit::default());
             let slot = Slot::new(&connection, None, SessionClock::new(&clock), rates);
             assert_eq!(slots.insert(slot) as usize, index);

@@ -19,8 +19,12 @@ use crate::control::{
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) control: Arc<Control>,
-    /// Sessions here and on their way here: the acceptor picks the least loaded worker.
+    /// Sessions of the worker's thread and on their way to it: the acceptor picks the least loaded.
     pub(crate) load: Arc<AtomicUsize>,
+    /// Number of the thread, from 0: a server has a worker on each for each set of limits.
+    pub(crate) thread: usize,
+    /// The limits are those of listeners: a change of the server's is none of these.
+    pub(crate) has_own_limits: bool,
 }
 
 impl Upstream {

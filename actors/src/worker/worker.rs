@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::{
     connection::{Connection, SessionId},
     control::{admission::Place, budget::Weight, orders::Answer, stats::Stats},
-    limits::SessionLimits,
+    limits::{Limits, SessionLimits},
     log_limit::LogLimit,
     rate::{Grant, RateGroup, RateLimit, Unit},
     room::Room,
@@ -92,6 +92,17 @@ impl Worker {
 
     pub(crate) fn return_outbox(&self, outbox: Box<Outbox>) {
         self.buffers.return_outbox(outbox);
+    }
+
+    /// Number of its thread in its server, from 0.
+    pub(super) fn thread(&self) -> usize {
+        self.upstream.as_ref().map_or(0, |upstream| upstream.thread)
+    }
+
+    /// The limits that sessions here have when `limits` are those of the server.
+    pub(super) fn limits_under(&self, limits: &Limits) -> SessionLimits {
+        let has_own = self.upstream.as_ref().is_some_and(|upstream| upstream.has_own_limits);
+        if has_own { self.limits() } else { limits.session }
     }
 
     /// The high watermark, in bytes.

@@ -124,7 +124,16 @@ impl Server {
         A: LineHandler,
         F: Fn(&Connection) -> A + Clone + Send + 'static,
     {
-        let handle = server.bind("127.0.0.1:0").unwrap().start().unwrap();
+        Self::of(server.bind("127.0.0.1:0").unwrap()).await
+    }
+
+    /// Starts `server` on the listeners that it has.
+    pub async fn of<A, F>(server: LineServer<A, F>) -> Self
+    where
+        A: LineHandler,
+        F: Fn(&Connection) -> A + Clone + Send + 'static,
+    {
+        let handle = server.start().unwrap();
         let (sender, reports) = mpsc::unbounded_channel();
         handle.supervisor().send(Subscribe::lossless(Reporter(sender).start().recipient())).await.unwrap();
         Self { handle, reports }

@@ -1,0 +1,339 @@
+//! Listeners: several in one server, each with its own name, address, framing, limits and protocol; TCP, unix or inherited.
+//!
+//! Not here: pausing them (`control`), what `[::]` and `0.0.0.0` do together (`server`).
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use actix::Actor;
+use actix_lines::{
+    Address, BindError, CloseReason, Framing, Limits, Line, LineContext, LineHandler, LineServer, Listener, OverLimit,
+    Rot13, ServerHandle, SessionFilter, SessionQuery,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
+};
+
+use crate::support::{Server, at_once, eventually, pass, pause, within};
+
+mod support;
+
+/// A path of this test's own, removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("actix-lines-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("socket")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Says the name of its listener for each line.
+struct WhereAmI;
+
+impl Actor for WhereAmI {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for WhereAmI {
+    fn line(&mut self, _: Line<'_>, ctx: &mut Self::Context) {
+        let listener = ctx.connection().listener().expect("it came in by one");
+        ctx.write(format!("{listener} {:?}\n", listener.name()).as_bytes());
+    }
+}
+
+async fn ask(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), bytes: &[u8], expected: &str) {
+    at_once("the server to read", stream.write_all(bytes)).await.unwrap();
+    let mut answer = vec![0; expected.len()];
+    at_once(expected, stream.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), expected);
+}
+
+fn address(server: &ServerHandle, name: &str) -> SocketAddr {
+    let listener = server.listeners().iter().find(|listener| listener.id.name() == Some(name)).expect(name);
+    listener.local_addr.socket_addr().expect("an IP address")
+}
+
+#[actix::test]
+async fn each_has_a_name_and_a_framing_of_its_own() {
+    let server = LineServer::new(|_| WhereAmI)
+        .bind("127.0.0.1:0")
+        .unwrap()
+        .listen(Listener::tcp("127.0.0.1:0").name("machines").framing(Framing::nul()))
+        .unwrap();
+    let mut server = Server::of(server).await;
+    let [first, machines] = server.handle.listeners() else { panic!("two listeners") };
+    assert_eq!((first.id.get(), first.id.name(), first.id.to_string().as_str()), (0, None, "listener 0"));
+    assert_eq!((machines.id.get(), machines.id.name()), (1, Some("machines")));
+    let machines = machines.clone();
+    let mut unnamed = TcpStream::connect(server.address()).await.unwrap();
+    ask(&mut unnamed, b"a\0b\n", "listener 0 None\n").await;
+    let mut named = TcpStream::connect(address(&server.handle, "machines")).await.unwrap();
+    ask(&mut named, b"a\nb\0", "machines Some(\"machines\")\n").await;
+    let filter = SessionFilter { listener: Some(machines.id), ..SessionFilter::default() };
+    let page = server.handle.sessions(SessionQuery { filter, ..SessionQuery::default() }).await.unwrap();
+    assert_eq!((page.total, page.sessions[0].listener), (1, Some(machines.id)));
+    drop(named);
+    assert_eq!(server.report().await.listener, Some(machines.id));
+    drop(unnamed);
+    server.report().await;
+    server.end().await;
+}
+
+#[actix::test]
+async fn each_has_limits_of_its_own_that_a_change_of_the_servers_leaves_alone() {
+    pause();
+    let idle = |seconds| Limits::builder().idle_timeout(Some(Duration::from_secs(seconds))).build().unwrap();
+    let server = LineServer::new(|_| Rot13)
+        .limits(idle(1000))
+        .on_current_arbiter()
+        .bind("127.0.0.1:0")
+        .unwrap()
+        .listen(Listener::tcp("127.0.0.1:0").name("hasty").limits(idle(10)))
+        .unwrap()
+        .listen(Listener::tcp("127.0.0.1:0").name("patient").limits(idle(100)))
+        .unwrap();
+    let mut server = Server::of(server).await;
+    let mut streams = Vec::new();
+    for address in server.handle.local_addrs().to_vec() {
+        let mut stream = at_once("a connection", TcpStream::connect(address)).await.unwrap();
+        ask(&mut stream, b"hello\n", "uryyb\n").await;
+        streams.push(stream);
+    }
+    pass(Duration::from_secs(12)).await;
+    let hasty = server.report().await;
+    assert_eq!((hasty.reason, hasty.listener.unwrap().name()), (CloseReason::IdleTimeout, Some("hasty")));
+    let would_end = server.handle.preview_limits(idle(5)).await.unwrap().ends;
+    assert_eq!(would_end.len(), 1, "only the server's own session is under the server's limits: {would_end:?}");
+    server.handle.set_limits(idle(5)).await.unwrap();
+    pass(Duration::from_secs(5)).await;
+    assert_eq!(server.report().await.listener.unwrap().get(), 0);
+    pass(Duration::from_secs(70)).await;
+    assert!(server.report_if_any().is_none(), "the patient one has 100 s");
+    pass(Duration::from_secs(20)).await;
+    assert_eq!(server.report().await.listener.unwrap().name(), Some("patient"));
+    server.end().await;
+}
+
+#[actix::test]
+async fn sessions_of_all_count_together_and_are_spread_over_the_same_workers() {
+    let own = Limits::builder().idle_timeout(None).build().unwrap();
+    let limits = Limits::builder().max_sessions(8).over_limit(OverLimit::Wait).build().unwrap();
+    let server = LineServer::new(|_| Rot13)
+        .limits(limits)
+        .workers(2)
+        .bind("127.0.0.1:0")
+        .unwrap()
+        .listen(Listener::tcp("127.0.0.1:0").limits(own))
+        .unwrap();
+    let mut server = Server::of(server).await;
+    let addresses = server.handle.local_addrs().to_vec();
+    let mut streams = Vec::new();
+    for nth in 0..8 {
+        let mut stream = TcpStream::connect(addresses[nth % 2]).await.unwrap();
+        ask(&mut stream, b"hello\n", "uryyb\n").await;
+        streams.push(stream);
+    }
+    let sessions = server.sessions().await;
+    for number in 0..2 {
+        let of_listener = sessions.iter().filter(|session| session.listener.unwrap().get() == number).count();
+        let on_worker = sessions.iter().filter(|session| session.worker == number).count();
+        assert_eq!((of_listener, on_worker), (4, 4), "listener and worker {number}: {sessions:?}");
+    }
+    let mut ninth = TcpStream::connect(addresses[1]).await.unwrap();
+    at_once("the kernel", ninth.write_all(b"hello\n")).await.unwrap();
+    let stats = server.handle.stats().await.unwrap();
+    assert_eq!((stats.live, stats.opened), (8, 8), "one place for all");
+    drop(streams.remove(0));
+    server.report().await;
+    let mut answer = [0; 6];
+    within("the ninth session", ninth.read_exact(&mut answer)).await.unwrap();
+    drop((streams, ninth));
+    for _ in 0..8 {
+        server.report().await;
+    }
+    server.end().await;
+}
+
+#[actix::test]
+async fn one_may_speak_another_protocol_than_the_others() {
+    let server = LineServer::new(|_| Rot13)
+        .bind("127.0.0.1:0")
+        .unwrap()
+        .listen_with(Listener::tcp("127.0.0.1:0").name("console"), |_| WhereAmI)
+        .unwrap();
+    let mut server = Server::of(server).await;
+    let mut public = TcpStream::connect(server.address()).await.unwrap();
+    ask(&mut public, b"hello\n", "uryyb\n").await;
+    let mut console = TcpStream::connect(address(&server.handle, "console")).await.unwrap();
+    ask(&mut console, b"hello\n", "console Some(\"console\")\n").await;
+    drop((public, console));
+    server.report().await;
+    server.report().await;
+    server.end().await;
+}
+
+async fn unix(path: &Path) -> UnixStream {
+    at_once("a connection", UnixStream::connect(path)).await.unwrap()
+}
+
+#[actix::test]
+async fn a_unix_socket_serves_as_tcp_does_and_knows_its_peers() {
+    let scratch = Scratch::new("serves");
+    let path = scratch.socket();
+    let server = LineServer::new(|_| Rot13).listen(Listener::unix(&path).name("local")).unwrap();
+    let mut server = Server::of(server).await;
+    assert_eq!(server.handle.local_addrs(), []);
+    assert_eq!(server.handle.listeners()[0].local_addr.to_string(), format!("unix:{}", path.display()));
+    let mut peer = unix(&path).await;
+    ask(&mut peer, b"hello\n", "uryyb\n").await;
+    let info = server.sessions().await.remove(0);
+    let credentials = info.peer.unix().expect("a unix socket").credentials();
+    if cfg!(target_os = "linux") {
+        assert_eq!(credentials.expect("the kernel knows").pid, Some(std::process::id()));
+    }
+    // Half-close: the tail is answered, then our end comes.
+    at_once("the server to read", peer.write_all(b"tail")).await.unwrap();
+    peer.shutdown().await.unwrap();
+    let mut rest = String::new();
+    at_once("the tail and EOF", peer.read_to_string(&mut rest)).await.unwrap();
+    assert_eq!(rest, "gnvy");
+    let report = server.report().await;
+    assert_eq!((report.reason, report.bytes_in, report.bytes_out), (CloseReason::PeerEof, 10, 10));
+    assert_eq!((&report.peer, report.cut), (&info.peer, false));
+    assert!(path.exists());
+    server.end().await;
+    assert!(!path.exists(), "it is removed with the listener");
+}
+
+#[actix::test]
+async fn a_peer_of_a_unix_socket_that_does_not_read_is_held_back() {
+    let scratch = Scratch::new("held");
+    let server = LineServer::new(|_| Rot13).listen(Listener::unix(scratch.socket())).unwrap();
+    let mut server = Server::of(server).await;
+    let mut peer = unix(&scratch.socket()).await;
+    let line = [b'x'; 1023].iter().chain(b"\n").copied().collect::<Vec<_>>();
+    let mut taken = 0;
+    let mut last = None;
+    eventually("the server to stop reading", async || {
+        while let Ok(count) = peer.try_write(&line[taken % line.len()..]) {
+            taken += count;
+        }
+        let now = Some((taken, server.sessions().await[0].bytes_in));
+        std::mem::replace(&mut last, now) == now
+    })
+    .await;
+    assert!(taken < 4 << 20, "{taken}");
+    let whole = taken / line.len() * line.len();
+    let mut answers = vec![0; whole];
+    within("all answers", peer.read_exact(&mut answers)).await.unwrap();
+    assert!(answers.chunks(line.len()).all(|answer| answer == [&[b'k'; 1023][..], b"\n"].concat()));
+    drop(peer);
+    server.report().await;
+    server.end().await;
+}
+
+#[actix::test]
+async fn who_is_refused_at_a_unix_socket_is_told_so() {
+    let scratch = Scratch::new("refused");
+    let limits = Limits::builder().max_sessions(1).over_limit(OverLimit::Refuse).refuse_line("too many\n");
+    let server = LineServer::new(|_| Rot13).limits(limits.build().unwrap()).listen(Listener::unix(scratch.socket()));
+    let mut server = Server::of(server.unwrap()).await;
+    let mut first = unix(&scratch.socket()).await;
+    ask(&mut first, b"hello\n", "uryyb\n").await;
+    let mut second = unix(&scratch.socket()).await;
+    at_once("the kernel", second.write_all(b"hello\n")).await.unwrap();
+    let mut told = String::new();
+    at_once("the refuse line", second.read_to_string(&mut told)).await.unwrap();
+    assert_eq!(told, "too many\n");
+    drop((first, second));
+    server.report().await;
+    server.end().await;
+}
+
+#[actix::test]
+async fn a_path_that_is_anothers_by_then_stays() {
+    let scratch = Scratch::new("stays");
+    let path = scratch.socket();
+    let server = LineServer::new(|_| Rot13).listen(Listener::unix(&path)).unwrap().start().unwrap();
+    fs::remove_file(&path).unwrap();
+    let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    within("the end of the server", server.abort()).await.unwrap();
+    within("the end of the workers", server.wait()).await.unwrap();
+    assert!(path.exists());
+    drop(other);
+}
+
+#[actix::test]
+async fn a_path_that_cannot_be_had_is_an_error_that_says_what_to_do() {
+    let scratch = Scratch::new("errors");
+    let path = scratch.socket();
+    let listen =
+        |path: &Path| LineServer::new(|_| Rot13).listen(Listener::unix(path)).map(drop).unwrap_err().to_string();
+    let taken = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    assert_eq!(
+        listen(&path),
+        format!(
+            "cannot listen on unix:{}: address already in use; choose another path, or remove what is there, if nobody \
+             listens on it",
+            path.display()
+        )
+    );
+    assert!(path.exists(), "it is not ours");
+    drop(taken);
+    let nowhere = scratch.0.join("nowhere/socket");
+    assert!(listen(&nowhere).ends_with("no such file or directory; make its directory first"), "{}", listen(&nowhere));
+    let long = scratch.0.join("x".repeat(200));
+    assert!(listen(&long).ends_with("choose a path of at most 107 bytes, without a NUL"), "{}", listen(&long));
+}
+
+#[actix::test]
+async fn a_socket_that_listens_already_is_taken_whatever_its_kind() {
+    let scratch = Scratch::new("inherited");
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let unix_listener = std::os::unix::net::UnixListener::bind(scratch.socket()).unwrap();
+    let server =
+        LineServer::new(|_| Rot13).listen(Listener::inherited(tcp).name("tcp")).unwrap().listen(unix_listener).unwrap();
+    let mut server = Server::of(server).await;
+    let mut peer = TcpStream::connect(address(&server.handle, "tcp")).await.unwrap();
+    ask(&mut peer, b"hello\n", "uryyb\n").await;
+    let mut other = unix(&scratch.socket()).await;
+    ask(&mut other, b"hello\n", "uryyb\n").await;
+    drop((peer, other));
+    server.report().await;
+    server.report().await;
+    server.end().await;
+    assert!(scratch.socket().exists(), "whoever made it removes it");
+}
+
+#[actix::test]
+async fn a_descriptor_that_does_not_listen_is_an_error() {
+    let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let error = LineServer::new(|_| Rot13).listen(Listener::inherited(ours)).map(drop).unwrap_err();
+    assert!(matches!(&error, BindError::NotListening { address: Address::Unix(_) }), "{error:?}");
+    let error = LineServer::new(|_| Rot13)
+        .listen(Listener::inherited(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()))
+        .map(drop)
+        .unwrap_err();
+    assert!(
+        error.to_string().ends_with("not a listening socket; hand over one that listen(2) was called for"),
+        "{error}"
+    );
+}
