@@ -502,14 +502,16 @@ mod tests {
     use super::*;
     use crate::{limits::Limits, rate::RateLimit, worker::clock::WorkerClock};
 
+    fn slot() -> Slot {
+        let connection = Connection::between(Address::Memory, Address::Memory);
+        let clock = SessionClock::new(&WorkerClock::new(&Limits::default().session));
+        Slot::new(&connection, None, clock, SessionRates::full(&RateLimit::default()))
+    }
+
     fn slots(count: usize) -> Slots {
         let slots = Slots::default();
-        let clock = WorkerClock::new(&Limits::default().session);
         for index in 0..count {
-            let connection = Connection::between(Address::Memory, Address::Memory);
-            let rates = SessionRates::full(&RateLimit::default());
-            let slot = Slot::new(&connection, None, SessionClock::new(&clock), rates);
-            assert_eq!(slots.insert(slot) as usize, index);
+            assert_eq!(slots.insert(slot()) as usize, index);
         }
         slots
     }
@@ -565,5 +567,8 @@ mod tests {
         drop(slots.remove(0));
         assert!(slots.borrow_mut().get_by_id(0, id).is_none());
         assert!(slots.remove(0).is_none());
+        // The next session gets the same slot.
+        assert_eq!(slots.insert(slot()), 0);
+        assert!(slots.borrow_mut().get_by_id(0, id).is_none());
     }
 }
