@@ -1,4 +1,4 @@
-//! Delivery: how a worker tells its own members what was said in rooms.
+//! Delivery: how a worker gives its own members the messages of rooms.
 //!
 //! What waits for a room is joined once, and all of it is given to the members, some of them at a time: so several messages
 //! are one write for each member, in a room of any size. In between, others get their turns.
@@ -18,8 +18,8 @@ use crate::{
     shared::SharedBytes,
 };
 
-/// Members that are told something before the sessions of a worker get a turn again, and bytes that each of them may have been
-/// given by then: they have to get rid of what they have, or it would be too much for their outbox.
+/// Members that are offered messages before the sessions of a worker get a turn again, and bytes that each of them may have
+/// been given by then: they have to get rid of what they have, or it would be too much for their outbox.
 const MEMBERS_PER_SLICE: usize = 1024;
 const BYTES_PER_SLICE: usize = 64 * 1024;
 /// Messages joined at most, and looked at between two turns of others.
@@ -35,8 +35,8 @@ pub(crate) struct Members(HashMap<RoomId, Table>);
 #[derive(Default)]
 struct Table {
     members: Vec<Member>,
-    /// So many, from the first on, have yet to be told what is being delivered. Who comes meanwhile comes behind them.
-    untold: usize,
+    /// So many members, from the first on, have yet to be offered the burst at hand. Those who come meanwhile come behind them.
+    pending: usize,
 }
 
 /// A session in a room.
@@ -104,7 +104,7 @@ impl Members {
         Some(membership)
     }
 
-    /// A session leaves a room. `moved` hears of the members that are elsewhere now.
+    /// A session leaves a room. `moved` is given the members that are elsewhere now.
     pub(crate) fn give_up(&mut self, membership: Membership, inbox: &Arc<Inbox>, moved: impl FnMut(Moved)) {
         if let Some(table) = self.0.get_mut(&membership.room.id()) {
             table.remove(membership.at as usize, moved);
@@ -130,20 +130,20 @@ impl Members {
 }
 
 impl Table {
-    /// All have yet to be told something else.
+    /// All members have yet to be offered the next burst.
     fn begin(&mut self) -> &mut Self {
-        self.untold = self.members.len();
+        self.pending = self.members.len();
         self
     }
 
     fn remove(&mut self, mut at: usize, mut moved: impl FnMut(Moved)) {
-        if at < self.untold {
-            // The last of those who have yet to be told fills the gap, or somebody who was told would be told again.
-            self.untold -= 1;
-            if at < self.untold {
-                self.members.swap(at, self.untold);
+        if at < self.pending {
+            // The last of those who have yet to be offered the burst fills the gap, or somebody would be offered it twice.
+            self.pending -= 1;
+            if at < self.pending {
+                self.members.swap(at, self.pending);
                 moved(self.moved(at));
-                at = self.untold;
+                at = self.pending;
             }
         }
         self.members.swap_remove(at);
@@ -205,7 +205,7 @@ struct Burst {
     joined: SharedBytes,
     /// Where each ends, in `joined`.
     ends: Vec<usize>,
-    /// Who said something and does not hear it, with the first and the end of messages that follow each other: sorted.
+    /// Senders, who do not get their own messages, with the first and the end of messages that follow each other: sorted.
     own: Vec<(SessionId, u32, u32)>,
     /// Messages before these that the worker was not given.
     skipped: u64,
@@ -219,7 +219,7 @@ impl Burst {
         let (mut count, mut len, mut weight) = (0, 0, 0);
         let (mut ends, mut own) = (Vec::new(), Vec::<(SessionId, u32, u32)>::new());
         for said in waiting.iter().take(MESSAGES_PER_SLICE) {
-            // Of messages that are missing those hear first who hear the next.
+            // Members learn of missing messages before the next one.
             if count > 0 && (len + said.bytes.len() > BYTES_PER_SLICE || said.skipped > skipped) {
                 break;
             }
@@ -249,42 +249,42 @@ impl Burst {
         Some(Self { room: messages[0].room.clone(), joined, ends, own, skipped, weight })
     }
 
-    /// Tells `most` members at most; returns how many were told. `tell` has a slot miss some messages and then offers it
-    /// others; it returns how many of these were lost.
-    fn go_on(&self, table: &mut Table, most: usize, mut tell: impl FnMut(u32, u64, Messages<'_>) -> u64) -> usize {
-        let from = table.untold.saturating_sub(most);
-        let told = table.untold - from;
+    /// Offers the burst to `most` members. Returns how many those were. `offer` has a slot miss some messages and then offers
+    /// it others; it returns how many of these were lost.
+    fn go_on(&self, table: &mut Table, most: usize, mut offer: impl FnMut(u32, u64, Messages<'_>) -> u64) -> usize {
+        let from = table.pending.saturating_sub(most);
+        let offered = table.pending - from;
         let mut lost = 0;
-        for member in &mut table.members[from..table.untold] {
-            // It hears of what is missing with what it hears next.
+        for member in &mut table.members[from..table.pending] {
+            // It learns of missing messages with the next ones.
             self.for_each_part(member.id, |part| {
                 let missed = self.skipped.saturating_sub(member.skipped);
                 member.skipped += missed;
-                lost += tell(member.slot, missed, part);
+                lost += offer(member.slot, missed, part);
             });
         }
-        table.untold = from;
+        table.pending = from;
         if lost > 0 {
             self.room.add_lost(lost);
         }
-        told
+        offered
     }
 
-    /// What the session with this number hears: all but its own.
-    fn for_each_part(&self, id: SessionId, mut tell: impl FnMut(Messages<'_>)) {
+    /// Gives the messages for the session with this number to `offer`: all but its own.
+    fn for_each_part(&self, id: SessionId, mut offer: impl FnMut(Messages<'_>)) {
         let mut next = 0_usize;
-        let mut tell_until = |until: usize, resume: usize| {
+        let mut offer_until = |until: usize, resume: usize| {
             let start = next.checked_sub(1).map_or(0, |last| self.ends[last]);
             if next < until {
-                tell(Messages { joined: &self.joined, start, ends: &self.ends[next..until] });
+                offer(Messages { joined: &self.joined, start, ends: &self.ends[next..until] });
             }
             next = resume;
         };
         let own = self.own.partition_point(|(other, ..)| *other < id);
         for (_, first, end) in self.own[own..].iter().take_while(|(other, ..)| *other == id) {
-            tell_until(*first as usize, *end as usize);
+            offer_until(*first as usize, *end as usize);
         }
-        tell_until(self.ends.len(), self.ends.len());
+        offer_until(self.ends.len(), self.ends.len());
     }
 }
 
@@ -344,11 +344,11 @@ impl Delivery {
         waiting.messages.push_back(said);
     }
 
-    /// Delivers a slice; true if others should get their turns before the next one. `tell` is as in [`Burst::go_on`].
+    /// Delivers one slice. True if others should get their turns before the next one. `offer` is as in [`Burst::go_on`].
     pub(crate) fn deliver(
         &mut self,
         members: &mut Members,
-        mut tell: impl FnMut(u32, u64, Messages<'_>) -> u64,
+        mut offer: impl FnMut(u32, u64, Messages<'_>) -> u64,
     ) -> bool {
         for _ in 0..MESSAGES_PER_SLICE {
             let Ok(said) = self.receiver.try_recv() else { break };
@@ -374,14 +374,14 @@ impl Delivery {
                 return self.end_slice();
             }
             self.turns.pop_front();
-            let (told, untold) = table.map_or((0, 0), |table| {
-                let told = burst.go_on(table, self.members_left, &mut tell);
-                (told, table.untold)
+            let (offered, pending) = table.map_or((0, 0), |table| {
+                let offered = burst.go_on(table, self.members_left, &mut offer);
+                (offered, table.pending)
             });
             // What has no members left takes some time, too.
-            self.members_left = self.members_left.saturating_sub(told.max(1));
+            self.members_left = self.members_left.saturating_sub(offered.max(1));
             self.bytes_left = self.bytes_left.saturating_sub(burst.weight);
-            if untold > 0 {
+            if pending > 0 {
                 waiting.burst = Some(burst);
             } else {
                 self.inbox.took(burst.weight);
@@ -497,7 +497,7 @@ mod tests {
         fn who_stays_hears_each_message_once_whoever_comes_and_goes(
             steps in proptest::collection::vec((0..30_usize, 0..3_usize, 0..4_usize), 1..200),
         ) {
-            let (inbox, _hearing) = Delivery::new();
+            let (inbox, _delivery) = Delivery::new();
             let rooms = [Room::new(), Room::new(), Room::new()];
             let mut sessions = Sessions::new(30);
             // For each room the members that have yet to hear the burst, if they stay, and whether they did.
@@ -535,7 +535,7 @@ mod tests {
                     0
                 });
                 prop_assert!(all.iter().all(|(_, times)| *times <= 1));
-                if table.untold == 0 {
+                if table.pending == 0 {
                     prop_assert!(all.iter().all(|(_, times)| *times == 1));
                     *heard = None;
                 }

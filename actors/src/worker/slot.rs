@@ -426,7 +426,7 @@ impl Slots {
 
     /// Whether no session has a command to take.
     #[cfg(test)]
-    pub(super) fn are_told_nothing(&self) -> bool {
+    pub(super) fn have_no_commands(&self) -> bool {
         self.commanded.is_none()
     }
 
@@ -530,13 +530,13 @@ mod tests {
         assert_eq!(slots.take_commands(0), Commands::empty());
         assert_eq!(slots.take_commands(1), Commands::DRAIN | Commands::PROBE);
         assert_eq!(slots.take_commands(1), Commands::empty());
-        assert!(slots.are_told_nothing());
+        assert!(slots.have_no_commands());
         // A session that ends before it takes them leaves nothing behind.
         slots.borrow_mut().iter_mut().for_each(|mut slot| slot.send(Commands::ABORT));
         for index in 0..3 {
             assert!(slots.remove(index).is_some());
         }
-        assert!(slots.are_told_nothing() && slots.len() == 0);
+        assert!(slots.have_no_commands() && slots.len() == 0);
     }
 
     #[test]

@@ -375,7 +375,7 @@ impl Worker {
     /// Whether nothing is left of its sessions: no place, no byte, no command.
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
-        self.slots.len() == 0 && self.slots.are_told_nothing() && self.memory.held() == 0
+        self.slots.len() == 0 && self.slots.have_no_commands() && self.memory.held() == 0
     }
 }
 
