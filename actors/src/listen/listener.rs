@@ -110,7 +110,7 @@ impl Listener {
     }
 
     /// Sets the limits of its sessions: watermarks, outbox limit, times, read rate. Default: those of the server. What limits
-    /// a server as a whole stays the server's; and [`SetLimits`](crate::control::control::control::control::control::control::control::control::control::control::control::control::control::control::control::control::control::control::control::control::control::control::control::control::control::SetLimits) changes only what is the server's.
+    /// a server as a whole stays the server's; and [`SetLimits`](crate::control::messages::SetLimits) changes only what is the server's.
     ///
     /// Each worker has a buffer and a clock for each set of limits: some 200 KB, as for another worker.
     pub fn limits(mut self, limits: impl Into<SessionLimits>) -> Self {
