@@ -8,6 +8,7 @@ use crate::{error::ConfigError, scan::count_byte};
 
 /// Where a line ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Delimiter {
     /// LF. A CR before it belongs to the terminator, unless [`Framing::keep_cr`] says otherwise.
     Lf,
@@ -22,6 +23,7 @@ pub enum Delimiter {
 /// What happens to a line that is longer than [`Framing::max_line`]. In each case the handler's
 /// [`overlong`](crate::LineHandler::overlong) is called first, once for each such line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Overlong {
     /// Deliver it in pieces of the longest line, each not [terminated](crate::Line::is_terminated) but the last: not a byte is
     /// lost or added.

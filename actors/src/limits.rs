@@ -92,6 +92,7 @@ pub struct SoftLimit {
 
 /// What happens when a session's outbox would hold more than the hard limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OutboxPolicy {
     /// The session is cut: [`CloseReason::OutboxFull`](crate::CloseReason::OutboxFull). So it is when its own handler
     /// leaves more than the limit in the outbox, because it writes without having been given a line.
@@ -136,6 +137,7 @@ impl Default for OutboxLimit {
 
 /// What becomes of a connection over a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OverLimit {
     /// It waits: nothing is accepted, the backlog holds it. Nobody tells its peer.
     ///

@@ -392,7 +392,7 @@ impl Model {
                 self.world.rooms[room].say(vec![b'o'; rng.usize(0..100_000)]);
             }
             18 if rng.usize(0..10) == 0 => {
-                let whom = SessionFilter { outbox_at_least: 1, ..SessionFilter::default() };
+                let whom = SessionFilter::default().outbox_at_least(1);
                 self.supervisor.send(Kick { whom, goodbye: "bye\n".into() }).await.unwrap();
             }
             _ => {}

@@ -314,10 +314,7 @@ async fn networks_of_ipv4_are_the_same_in_ipv6_notation_in_every_list_and_questi
                 }
             }
             let of = |prefix: &str| SessionFilter::source(prefix.parse().unwrap());
-            let count = async |prefix| {
-                let query = SessionQuery { filter: of(prefix), ..SessionQuery::default() };
-                handle.sessions(query).await.unwrap().total
-            };
+            let count = async |prefix| handle.sessions(of(prefix)).await.unwrap().total;
             // All peers are gone by now.
             eventually("all sessions to end", async || count("0.0.0.0/0").await == 0).await;
             let mut peer = connect_from("127.0.0.5", to).await;

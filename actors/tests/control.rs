@@ -55,17 +55,17 @@ async fn sessions_are_listed_by_page_filter_and_order() {
     let ids: Vec<_> = all.iter().map(|session| session.id).collect();
     assert!(ids.is_sorted() && ids.len() == 7, "{ids:?}");
 
-    let by_lines = SessionQuery { order: SessionOrder::Lines, limit: 3, ..SessionQuery::default() };
+    let by_lines = SessionQuery::default().order(SessionOrder::Lines).limit(3);
     let mut lines = Vec::new();
     for offset in [0, 3, 6, 9] {
-        let page = server.handle.sessions(SessionQuery { offset, ..by_lines }).await.unwrap();
+        let page = server.handle.sessions(by_lines.offset(offset)).await.unwrap();
         assert_eq!(page.total, 7);
         lines.push(page.sessions.iter().map(|session| session.lines_in).collect::<Vec<_>>());
     }
     assert_eq!(lines, [vec![7, 6, 5], vec![4, 4, 2], vec![1], vec![]]);
 
-    let held = SessionFilter { state: Some(SessionState::Held), ..SessionFilter::default() };
-    let page = server.handle.sessions(SessionQuery { filter: held, ..SessionQuery::default() }).await.unwrap();
+    let held = SessionFilter::default().state(SessionState::Held);
+    let page = server.handle.sessions(held).await.unwrap();
     assert_eq!((page.total, page.sessions[0].id), (1, ids[2]));
 
     let peer = all[4].peer.socket_addr().unwrap();

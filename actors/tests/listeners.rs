@@ -87,8 +87,8 @@ async fn each_has_a_name_and_a_framing_of_its_own() {
     ask(&mut unnamed, b"a\0b\n", "listener 0 None\n").await;
     let mut named = TcpStream::connect(address(&server.handle, "machines")).await.unwrap();
     ask(&mut named, b"a\nb\0", "machines Some(\"machines\")\n").await;
-    let filter = SessionFilter { listener: Some(machines.id), ..SessionFilter::default() };
-    let page = server.handle.sessions(SessionQuery { filter, ..SessionQuery::default() }).await.unwrap();
+    let filter = SessionFilter::default().listener(machines.id);
+    let page = server.handle.sessions(filter).await.unwrap();
     assert_eq!((page.total, page.sessions[0].listener), (1, Some(machines.id)));
     drop(named);
     assert_eq!(server.report().await.listener, Some(machines.id));

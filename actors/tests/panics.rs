@@ -449,7 +449,7 @@ async fn a_panic_in_the_destructor_of_bytes_that_were_pushed_ends_nobody() {
         }
         all_gone(&gone, 2, "what was pushed and sent").await;
         // To nobody.
-        let nobody = SessionFilter { outbox_at_least: usize::MAX, ..all };
+        let nobody = all.outbox_at_least(usize::MAX);
         assert_eq!(server.handle.push(nobody, owned(len, &gone)).await.unwrap().sessions, 0);
         all_gone(&gone, 1, "what was pushed to nobody").await;
         // A goodbye.

@@ -60,12 +60,13 @@ pub enum SessionState {
 /// use std::time::Duration;
 /// use actix_lines::SessionFilter;
 ///
-/// let stale = SessionFilter { idle_at_least: Duration::from_secs(60), ..SessionFilter::default() };
-/// let of_a_network = SessionFilter::source("192.0.2.0/24".parse()?);
+/// let stale = SessionFilter::default().idle_at_least(Duration::from_secs(60));
+/// let of_a_network = SessionFilter::source("192.0.2.0/24".parse()?).idle_at_least(Duration::from_secs(60));
 /// # let _ = (stale, of_a_network);
 /// # Ok::<(), actix_lines::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SessionFilter {
     /// This one only.
     pub id: Option<SessionId>,
@@ -96,6 +97,41 @@ impl SessionFilter {
         Self { source: Some(prefix), ..Self::default() }
     }
 
+    /// And that came in by this listener.
+    #[must_use]
+    pub fn listener(mut self, listener: ListenerId) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+
+    /// And in this state.
+    #[must_use]
+    pub fn state(mut self, state: SessionState) -> Self {
+        self.state = Some(state);
+        self
+    }
+
+    /// And at least so old.
+    #[must_use]
+    pub fn age_at_least(mut self, age: Duration) -> Self {
+        self.age_at_least = age;
+        self
+    }
+
+    /// And for at least so long without a line.
+    #[must_use]
+    pub fn idle_at_least(mut self, idle: Duration) -> Self {
+        self.idle_at_least = idle;
+        self
+    }
+
+    /// And with at least so many bytes in the outbox.
+    #[must_use]
+    pub fn outbox_at_least(mut self, bytes: usize) -> Self {
+        self.outbox_at_least = bytes;
+        self
+    }
+
     pub(crate) fn has(&self, session: &SessionInfo) -> bool {
         self.id.is_none_or(|id| id == session.id)
             && self.source.is_none_or(|prefix| session.peer.ip().is_some_and(|peer| prefix.contains(peer)))
@@ -109,6 +145,7 @@ impl SessionFilter {
 
 /// In what order sessions are listed. Equal ones are in the order of their numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SessionOrder {
     /// The order of admission. The default.
     #[default]
@@ -125,8 +162,16 @@ pub enum SessionOrder {
     Lines,
 }
 
-/// A question for a page of sessions.
+/// A question for a page of sessions. A [`SessionFilter`] is one for the first page.
+///
+/// ```
+/// use actix_lines::{SessionFilter, SessionOrder, SessionQuery};
+///
+/// let largest = SessionQuery::from(SessionFilter::default()).order(SessionOrder::Outbox).limit(10);
+/// # let _ = largest;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SessionQuery {
     /// Which. Default: all.
     pub filter: SessionFilter,
@@ -144,9 +189,36 @@ impl Default for SessionQuery {
     }
 }
 
+impl From<SessionFilter> for SessionQuery {
+    fn from(filter: SessionFilter) -> Self {
+        Self { filter, ..Self::default() }
+    }
+}
+
 impl SessionQuery {
     /// The most sessions on one page.
     pub const MAX_PAGE: usize = 10_000;
+
+    /// Sets in what order.
+    #[must_use]
+    pub fn order(mut self, order: SessionOrder) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Sets how many are left out before the page.
+    #[must_use]
+    pub fn offset(mut self, sessions: usize) -> Self {
+        self.offset = sessions;
+        self
+    }
+
+    /// Sets how many there are on the page.
+    #[must_use]
+    pub fn limit(mut self, sessions: usize) -> Self {
+        self.limit = sessions;
+        self
+    }
 
     fn compare(&self, a: &SessionInfo, b: &SessionInfo) -> Ordering {
         let most = |value: fn(&SessionInfo) -> u128| value(b).cmp(&value(a));

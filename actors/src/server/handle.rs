@@ -125,8 +125,8 @@ impl ServerHandle {
     ///
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
-    pub async fn sessions(&self, query: SessionQuery) -> Result<SessionPage, ServerEnded> {
-        self.ask(ListSessions(query)).await
+    pub async fn sessions(&self, query: impl Into<SessionQuery>) -> Result<SessionPage, ServerEnded> {
+        self.ask(ListSessions(query.into())).await
     }
 
     /// One session, if it lives.
@@ -134,8 +134,7 @@ impl ServerHandle {
     /// # Errors
     /// [`ServerEnded`] once the system has stopped.
     pub async fn session(&self, id: SessionId) -> Result<Option<SessionInfo>, ServerEnded> {
-        let query = SessionQuery { filter: SessionFilter::id(id), ..SessionQuery::default() };
-        Ok(self.sessions(query).await?.sessions.pop())
+        Ok(self.sessions(SessionFilter::id(id)).await?.sessions.pop())
     }
 
     /// Writes bytes to the sessions that `whom` says: to one, to those of a network, or to all, which share them.
