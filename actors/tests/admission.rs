@@ -12,9 +12,7 @@ use std::{
     time::Duration,
 };
 
-use actix_lines::{
-    CloseReason, Limits, LimitsBuilder, LineServer, OverLimit, Rate, SessionFilter, SessionQuery, SourcePrefix,
-};
+use actix_lines::{CloseReason, Limits, LimitsBuilder, LineServer, OverLimit, Rate, SessionFilter, SourcePrefix};
 use support::{Counted, Echo, Peer, Server, at_once, eventually, pass, pause, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

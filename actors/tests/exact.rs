@@ -47,6 +47,7 @@ fn model(policy: Overlong, max: usize, input: &[u8]) -> Vec<u8> {
             }
             Overlong::Close if is_overlong => break,
             Overlong::Truncate | Overlong::Close => out.extend_from_slice(line),
+            other => unreachable!("no model of {other:?}"),
         }
     }
     out.iter().map(|byte| model_rot13(*byte)).collect()
@@ -285,6 +286,7 @@ fn model_lines(ending: Ending, max: usize, policy: Overlong, input: &[u8]) -> Te
             Overlong::Truncate if is_overlong => text.truncate(max),
             Overlong::Close if is_overlong => return lines,
             Overlong::Split | Overlong::Truncate | Overlong::Close => {}
+            other => unreachable!("no model of {other:?}"),
         }
         lines.push((text, terminated));
         line.clear();

@@ -12,7 +12,7 @@ use std::{
 use actix::Actor;
 use actix_lines::{
     Address, BindError, CloseReason, Framing, Limits, Line, LineContext, LineHandler, LineServer, Listener, OverLimit,
-    Rot13, ServerHandle, SessionFilter, SessionQuery,
+    Rot13, ServerHandle, SessionFilter,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -334,7 +334,7 @@ async fn a_long_payload_to_a_slow_reader_is_bounded_by_the_watermark() {
     };
     let receive = async {
         while total < BYTES {
-            let session = server.handle.sessions(Default::default()).await.unwrap().sessions[0].clone();
+            let session = server.handle.sessions(SessionFilter::default()).await.unwrap().sessions[0].clone();
             assert!(session.outbox_bytes <= 3 * 64 * 1024, "{session:?}");
             total += read.read(&mut answer).await.unwrap();
         }

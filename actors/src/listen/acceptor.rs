@@ -62,7 +62,7 @@ pub(crate) struct Acceptor {
     pub(crate) shortage: Shortage,
     pub(crate) is_paused: bool,
     /// A connection that has a place, and waits for the accept rate.
-    held: Option<Held>,
+    delayed: Option<Delayed>,
     token_wait: Option<Pin<Box<Sleep>>>,
     /// The listener is about to be closed; so many connections at most are accepted before.
     closing: Option<usize>,
@@ -74,7 +74,7 @@ pub(crate) struct Acceptor {
 }
 
 /// An accepted connection that another acceptor has taken the token of the accept rate from.
-struct Held {
+struct Delayed {
     socket: Socket,
     peer: Address,
     place: Place,
@@ -173,7 +173,7 @@ pub(crate) async fn keep(
             listener: None,
             shortage: Shortage::default(),
             is_paused,
-            held: None,
+            delayed: None,
             token_wait: None,
             closing: None,
             backlog: usize::try_from(backlog).unwrap_or(0),
@@ -275,10 +275,10 @@ impl Acceptor {
             ready!(back_off.as_mut().poll(cx));
             self.shortage.back_off = None;
         }
-        if let Some(until) = self.held.as_ref().map(|held| held.until) {
+        if let Some(until) = self.delayed.as_ref().map(|delayed| delayed.until) {
             ready!(self.poll_token(until, cx));
         }
-        if let Some(Held { socket, peer, place, .. }) = self.held.take() {
+        if let Some(Delayed { socket, peer, place, .. }) = self.delayed.take() {
             self.admit(socket, peer, place);
             return Poll::Ready(Ok(()));
         }
@@ -336,7 +336,7 @@ impl Acceptor {
     /// Accepts one of those who came before the listener is closed; false when there is no more. Whoever would have to
     /// wait is refused: nobody will be accepted later.
     fn accept_last(&mut self) -> bool {
-        if let Some(Held { socket, peer, place, .. }) = self.held.take() {
+        if let Some(Delayed { socket, peer, place, .. }) = self.delayed.take() {
             self.admit(socket, peer, place);
             return true;
         }
@@ -374,7 +374,7 @@ impl Acceptor {
                 return self.hand_over(Admitted { socket, owed });
             }
             Err(Denial::NotYet(until)) if self.closing.is_none() => {
-                self.held = Some(Held { socket, peer, place, until });
+                self.delayed = Some(Delayed { socket, peer, place, until });
                 return;
             }
             Err(Denial::NotYet(_)) => RefuseReason::AcceptRate,
