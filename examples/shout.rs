@@ -30,7 +30,7 @@ impl LineHandler for Shout {
             ctx.stop();
             return;
         }
-        ctx.write(&line.text().to_ascii_uppercase());
+        ctx.write(line.text().to_ascii_uppercase());
         // As the line ended: with LF, with CR LF, or with the end of the peer's bytes.
         ctx.write(line.terminator());
     }

@@ -34,6 +34,8 @@ pub enum Overlong {
     Split,
     /// Keep the first max-line bytes and the terminator, drop what is between; what is dropped is counted.
     Truncate,
+    /// Drop all of it; what is dropped is counted as undelivered, and the lines behind it come as ever.
+    Discard,
     /// Answer the lines before it, then close.
     Close,
 }
@@ -239,10 +241,15 @@ impl Framing {
         self.overlong == Overlong::Close
     }
 
-    /// The most bytes that a tail may have: of a line that is being truncated one more is kept, for its delimiter's sake.
+    /// The most bytes that a tail may have: of a line that is being truncated or discarded one more is kept, for its
+    /// delimiter's sake.
     pub(crate) fn longest_tail(&self, overrun: Overrun) -> usize {
-        let truncating = overrun == Overrun::Inside && self.overlong == Overlong::Truncate;
-        if truncating { self.max() } else { usize::MAX }
+        match self.overlong {
+            _ if overrun == Overrun::None => usize::MAX,
+            Overlong::Truncate => self.max(),
+            Overlong::Discard => 0,
+            Overlong::Pieces | Overlong::Split | Overlong::Close => usize::MAX,
+        }
     }
 
     /// Content bytes in `bytes`, which hold no delimiter: a trailing CR may be half of one.
@@ -344,6 +351,19 @@ pub(crate) enum Overrun {
     None,
     /// The hook was called; what follows up to the delimiter belongs to the overlong line.
     Inside,
+    /// The same, and a piece of it was delivered.
+    Continued,
+}
+
+impl Overrun {
+    /// Where we are after a part of an overlong line was taken.
+    pub(crate) fn after_part(self, ends: bool) -> Self {
+        match self {
+            Self::None => Self::None,
+            _ if ends => Self::None,
+            _ => Self::Continued,
+        }
+    }
 }
 
 /// What to do with the undelivered bytes in front of us.
@@ -355,6 +375,8 @@ pub(crate) enum Step {
     Overlong,
     /// Bytes `..keep` and a terminator of that length behind them are a line to deliver; then go on at `resume`.
     Made { keep: usize, terminator_len: usize, resume: usize },
+    /// Bytes `..end` are dropped: an overlong line of which nothing is delivered, up to its end.
+    Skip { end: usize },
     /// Bytes `keep..` are dropped but for the last, which may be half of the delimiter that is waited for.
     Drop { keep: usize },
     /// Nothing to deliver before more bytes come.
@@ -370,7 +392,7 @@ impl Step {
 
 /// Says what may be delivered of `bytes`, of which the first `scanned` are known to hold no delimiter.
 pub(crate) fn step(framing: &Framing, overrun: Overrun, bytes: &[u8], scanned: usize, reach: Reach) -> Step {
-    if overrun == Overrun::Inside {
+    if overrun != Overrun::None {
         return step_inside(framing, bytes, scanned, reach);
     }
     let window = framing.window();
@@ -425,6 +447,12 @@ fn step_inside(framing: &Framing, bytes: &[u8], scanned: usize, reach: Reach) ->
                 Step::Made { keep: max, terminator_len: framing.terminator_len(&bytes[max..resume]), resume }
             }
             None if bytes.len() > max + 1 => Step::Drop { keep: max },
+            None => Step::Incomplete,
+        },
+        // What is dropped is looked at once: the byte that is kept is known to hold no delimiter.
+        Overlong::Discard => match framing.find(bytes, scanned) {
+            Some(end) => Step::Skip { end },
+            None if bytes.len() > 1 => Step::Drop { keep: 0 },
             None => Step::Incomplete,
         },
         // The context ends the session instead of asking again.

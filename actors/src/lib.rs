@@ -16,7 +16,7 @@
 //!
 //! impl LineHandler for Shout {
 //!     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-//!         ctx.write(&line.to_ascii_uppercase());
+//!         ctx.write(line.to_ascii_uppercase());
 //!     }
 //! }
 //!

@@ -125,9 +125,9 @@ impl LineHandler for Puppet {
         let (word, argument) = (words.next().unwrap_or_default(), words.next().unwrap_or("0"));
         let amount: usize = argument.parse().unwrap_or(0);
         match word {
-            "write" => ctx.write(&vec![b'w'; amount]),
+            "write" => ctx.write(vec![b'w'; amount]),
             "later" => {
-                ctx.run_later(Duration::from_millis(700), move |_, ctx| ctx.write(&vec![b'l'; amount]));
+                ctx.run_later(Duration::from_millis(700), move |_, ctx| ctx.write(vec![b'l'; amount]));
             }
             "wait" => ctx.wait(wrap_future(tokio::time::sleep(milliseconds(argument)))),
             "pause" => {

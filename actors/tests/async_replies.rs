@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 use actix::{
-    Actor, Addr, Arbiter, AsyncContext, AtomicResponse, Context, Handler, Message, ResponseFuture,
+    Actor, Addr, Arbiter, AtomicResponse, Context, Handler, Message, ResponseFuture,
     fut::{ActorFutureExt, wrap_future},
 };
 use actix_lines::{Framing, Line, LineContext, LineHandler, LineServer, LineSession, Lines, Transport};
@@ -54,13 +54,13 @@ impl Actor for Asker {
 
 impl Asker {
     fn ask(&self, texts: Vec<Vec<u8>>, ctx: &mut LineContext<Self>) {
-        ctx.wait(wrap_future::<_, Self>(self.lengths.send(Ask(texts))).map(|answers, _, ctx| match answers {
-            Ok(answers) => answers.iter().for_each(|length| ctx.write(format!("{length}\n").as_bytes())),
+        ctx.wait_for(self.lengths.send(Ask(texts)), |_, answers, ctx| match answers {
+            Ok(answers) => answers.iter().for_each(|length| writeln!(ctx, "{length}")),
             Err(error) => {
-                ctx.write(format!("{error}\n").as_bytes());
+                writeln!(ctx, "{error}");
                 ctx.drain();
             }
-        }));
+        });
     }
 }
 

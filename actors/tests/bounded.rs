@@ -121,7 +121,7 @@ impl ActorFuture<Long> for Pieces {
             if ctx.outbox_len() > 4000 {
                 return Poll::Pending;
             }
-            ctx.write(&PIECE);
+            ctx.write(PIECE);
             self.0 -= 1;
         }
         ctx.stop();
@@ -245,7 +245,7 @@ impl Actor for Reader {
 
 impl LineHandler for Reader {
     fn line(&mut self, _: Line<'_>, ctx: &mut Self::Context) {
-        ctx.write(&vec![b'x'; LONG_REPLY]);
+        ctx.write(vec![b'x'; LONG_REPLY]);
     }
 }
 

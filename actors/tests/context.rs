@@ -147,6 +147,35 @@ async fn expect_end(mut peer: DuplexStream, expected: &[u8], calls: &Log<String>
 }
 
 #[actix::test]
+async fn whatever_is_bytes_and_whatever_is_formatted_is_written_in_its_place() {
+    // Both in scope: `write!` is neither's.
+    use std::{fmt::Write as _, io::Write as _};
+
+    struct Broken;
+    impl std::fmt::Display for Broken {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("half of it, ")?;
+            Err(std::fmt::Error)
+        }
+    }
+    let (actor, _) = Scripted::new(nothing, |_, line, ctx| {
+        ctx.write("text, ");
+        ctx.write(String::from("a string, "));
+        ctx.write(b"bytes, ");
+        ctx.write(vec![b'a'; 3]);
+        writeln!(ctx, " {}: {:>5}", line.len(), 4.5);
+        write!(ctx, "no arguments, ");
+        write!(ctx, "{Broken} and no more");
+        ctx.write_all(b"io, ").unwrap();
+        ctx.write_char('\u{e9}').unwrap();
+        ctx.flush().unwrap();
+        writeln!(ctx);
+    });
+    let expected = "text, a string, bytes, aaa 5:   4.5\nno arguments, half of it, io, \u{e9}\n";
+    assert_eq!(String::from_utf8_lossy(&converse(Framing::lf(), actor, &[b"line\n"]).await), expected);
+}
+
+#[actix::test]
 async fn hooks_come_in_their_order() {
     let (actor, calls) = Scripted::new(nothing, echo);
     let framing = Framing::lf().max_line(5).unwrap();

@@ -45,8 +45,9 @@ fn model(policy: Overlong, max: usize, input: &[u8]) -> Vec<u8> {
                 out.extend_from_slice(&line[..max]);
                 out.extend_from_slice(terminator);
             }
+            Overlong::Discard if is_overlong => {}
             Overlong::Close if is_overlong => break,
-            Overlong::Truncate | Overlong::Close => out.extend_from_slice(line),
+            Overlong::Truncate | Overlong::Discard | Overlong::Close => out.extend_from_slice(line),
             other => unreachable!("no model of {other:?}"),
         }
     }
@@ -127,6 +128,9 @@ impl Actor for Recorder {
 
 impl LineHandler for Recorder {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        // Of unterminated lines all but a tail are pieces, and a tail is the last.
+        let continues = self.seen.borrow().last().is_some_and(|(_, terminated)| !terminated);
+        assert_eq!(line.is_continuation(), continues, "a line of {} bytes", line.len());
         self.seen.borrow_mut().push((line.text().to_vec(), line.is_terminated()));
         assert_eq!([line.text(), line.terminator()].concat(), line.to_vec());
         self.terminators.borrow_mut().extend(line.terminator());
@@ -189,7 +193,8 @@ fn record(framing: Framing, taking: Taking, chunks: &[&[u8]]) -> (Texts, Vec<u8>
     (seen.take(), terminators.take(), report)
 }
 
-const POLICIES: [Overlong; 4] = [Overlong::Pieces, Overlong::Split, Overlong::Truncate, Overlong::Close];
+const POLICIES: [Overlong; 5] =
+    [Overlong::Pieces, Overlong::Split, Overlong::Truncate, Overlong::Discard, Overlong::Close];
 
 /// Bytes in which delimiters, and halves of them, are frequent.
 fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
@@ -284,8 +289,12 @@ fn model_lines(ending: Ending, max: usize, policy: Overlong, input: &[u8]) -> Te
                 }
             }
             Overlong::Truncate if is_overlong => text.truncate(max),
+            Overlong::Discard if is_overlong => {
+                line.clear();
+                continue;
+            }
             Overlong::Close if is_overlong => return lines,
-            Overlong::Split | Overlong::Truncate | Overlong::Close => {}
+            Overlong::Split | Overlong::Truncate | Overlong::Discard | Overlong::Close => {}
             other => unreachable!("no model of {other:?}"),
         }
         lines.push((text, terminated));
@@ -428,7 +437,7 @@ fn lines_of_every_awkward_length_come_back_under_each_policy() {
 #[test]
 fn a_line_of_the_longest_length_is_not_overlong_whether_it_ends_with_lf_or_cr_lf() {
     let line = |text: &[u8], terminated| (text.to_vec(), terminated);
-    for policy in [Overlong::Pieces, Overlong::Truncate, Overlong::Close] {
+    for policy in [Overlong::Pieces, Overlong::Truncate, Overlong::Discard, Overlong::Close] {
         let input: &[u8] = b"aaaa\r\nbbbb\ncccc\r\n";
         let expected = [line(b"aaaa", true), line(b"bbbb", true), line(b"cccc", true)];
         for framing in [Framing::lf(), Framing::lf().max_line(4).unwrap().overlong(policy)] {
@@ -557,15 +566,25 @@ fn a_change_of_framing_where_a_line_is_too_long_holds_for_that_line_from_its_fir
     }
     // The bytes of a payload are those of the line, too. What is behind them is cut as ever, and may be too long again.
     let payload = |policy, input, expected: &[&str]| assert_seen(policy, Hook::Overlong, three_bytes, input, expected);
-    for policy in [Overlong::Pieces, Overlong::Truncate, Overlong::Close] {
+    for policy in [Overlong::Pieces, Overlong::Truncate, Overlong::Discard, Overlong::Close] {
         payload(policy, b"abcdefg\nhi\n", &["too long", "payload:abc", "defg\n", "hi\n", "eof, 0 left"]);
     }
     payload(Overlong::Close, b"abcdefgh\nhi\n", &["too long", "payload:abc", "too long"]);
+    payload(Overlong::Discard, b"abcdefgh\nhi\n", &["too long", "payload:abc", "too long", "hi\n", "eof, 0 left"]);
     payload(
         Overlong::Truncate,
         b"abcdefgh\nhi\n",
         &["too long", "payload:abc", "too long", "defg\n", "hi\n", "eof, 0 left"],
     );
+}
+
+#[test]
+fn a_discarded_line_is_announced_once_and_the_lines_around_it_come_as_ever() {
+    let nothing = |_: &mut LineContext<Changing>| {};
+    let seen = |input, expected: &[&str]| assert_seen(Overlong::Discard, Hook::Opened, nothing, input, expected);
+    let lines: &[u8] = b"a\nmuch too long\nabcd\r\nabcde\r\n\nb\n";
+    seen(lines, &["a\n", "too long", "abcd\r\n", "too long", "\n", "b\n", "eof, 0 left"]);
+    seen(b"a\nno end of it", &["a\n", "too long", "eof, 0 left"]);
 }
 
 #[test]

@@ -33,7 +33,7 @@ impl LineHandler for Told {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         ctx.write(&line);
         match line.text() {
-            b"much" => ctx.write(&vec![b'x'; MUCH]),
+            b"much" => ctx.write(vec![b'x'; MUCH]),
             b"stop" => ctx.stop(),
             b"wait" => {
                 if let Some(promise) = self.promise.take() {

@@ -51,7 +51,7 @@ impl Actor for Asking {
 impl LineHandler for Asking {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         let answer = self.0.send(Question(line.to_vec())).into_actor(self);
-        ctx.wait(answer.map(|answer, _, ctx| ctx.write(&answer.unwrap())));
+        ctx.wait(answer.map(|answer, _, ctx| ctx.write(answer.unwrap())));
     }
 }
 

@@ -29,7 +29,7 @@ impl LineHandler for Choosy {
             b"disconnect" => ctx.set_outbox_limit(of(OutboxPolicy::Disconnect)).unwrap(),
             b"drop" => ctx.set_outbox_limit(of(OutboxPolicy::DropNewest)).unwrap(),
             b"take" => ctx.set_outbox_limit(of(OutboxPolicy::Accept)).unwrap(),
-            b"pour" => drop(ctx.run_interval(Duration::from_millis(1), |_, ctx| ctx.write(&[b'x'; CHUNK]))),
+            b"pour" => drop(ctx.run_interval(Duration::from_millis(1), |_, ctx| ctx.write([b'x'; CHUNK]))),
             _ => {}
         }
     }

@@ -26,7 +26,7 @@ impl Actor for Ending {
 
 impl LineHandler for Ending {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-        ctx.write(&vec![b'x'; LONG_REPLY]);
+        ctx.write(vec![b'x'; LONG_REPLY]);
         match line.text() {
             b"stop" => ctx.stop(),
             b"drain" => ctx.drain(),

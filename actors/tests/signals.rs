@@ -4,7 +4,7 @@ mod support;
 
 use std::{net::TcpListener, time::Duration};
 
-use actix_lines::LineServer;
+use actix_lines::{Drain, LineServer};
 use rustix::process::{Signal, getpid, kill_process};
 use support::{Echo, Peer, within};
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,7 +28,8 @@ async fn run_drains_at_a_signal_unless_it_is_told_not_to_and_start_only_if_it_is
         let of_run_address = of_run.local_addr().unwrap();
         let running = actix_rt::spawn(LineServer::new(|_| Echo).workers(1).listen(of_run).unwrap().run());
         let told = LineServer::new(|_| Echo).workers(1).listen(listener()).unwrap();
-        let told = told.drain_on_signals(Duration::from_secs(20)).start().unwrap();
+        let drain = Drain::within(Duration::from_secs(20)).goodbye("goodbye\n");
+        let told = told.drain_on_signals(drain).start().unwrap();
         let mut drained = Vec::new();
         for address in [of_run_address, told.local_addrs()[0]] {
             let mut peer = Peer::connect(address).await;
@@ -38,7 +39,8 @@ async fn run_drains_at_a_signal_unless_it_is_told_not_to_and_start_only_if_it_is
         }
 
         kill_process(getpid(), sent).unwrap();
-        for mut peer in drained {
+        for (mut peer, goodbye) in drained.into_iter().zip([&b""[..], b"goodbye\n"]) {
+            peer.expect(goodbye).await;
             peer.expect_eof().await;
         }
         within("the server that runs to end", running).await.unwrap().unwrap();

@@ -47,7 +47,7 @@ impl LineHandler for Echo {
         match line.text() {
             b"wait" => ctx.wait(wrap_future::<_, Self>(tokio::time::sleep(Duration::from_millis(20)))),
             b"much" => {
-                ctx.write(&vec![b'x'; MUCH]);
+                ctx.write(vec![b'x'; MUCH]);
                 ctx.stop();
             }
             b"stop" => ctx.stop(),

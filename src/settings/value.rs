@@ -294,6 +294,7 @@ impl Value for Overlong {
         ("pieces", "answers it in pieces: not a byte is lost or added"),
         ("split", "puts a newline after every max-line bytes without one"),
         ("truncate", "answers its first max-line bytes and the newline, drops the rest"),
+        ("discard", "drops all of it, and goes on with the next"),
         ("close", "answers the lines before it, then closes"),
     ];
 
@@ -306,6 +307,7 @@ impl Value for Overlong {
             "pieces" => Ok(Self::Pieces),
             "split" => Ok(Self::Split),
             "truncate" => Ok(Self::Truncate),
+            "discard" => Ok(Self::Discard),
             "close" => Ok(Self::Close),
             _ => Err(format!("use {}", Self::allowed())),
         }
@@ -407,7 +409,7 @@ mod tests {
         }
         all_read::<Overlong>();
         all_read::<OverLimit>();
-        assert_eq!(said::<Overlong>("shrink").1, "use pieces, split, truncate or close");
+        assert_eq!(said::<Overlong>("shrink").1, "use pieces, split, truncate, discard or close");
         assert_eq!(said::<OverLimit>("shrug").1, "use wait or refuse");
     }
 }

@@ -177,6 +177,29 @@ impl Drain {
     pub fn within(deadline: Duration) -> Self {
         Self { deadline, goodbye: Bytes::new(), spread: Duration::ZERO }
     }
+
+    /// Sets the [`goodbye`](Self::goodbye), which each session writes last. Default: none.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use actix_lines::{Drain, LineServer, Rot13};
+    ///
+    /// let drain = Drain::within(Duration::from_secs(10)).goodbye("back at noon\n").spread(Duration::from_secs(3));
+    /// let server = LineServer::new(|_| Rot13).drain_on_signals(drain);
+    /// # drop(server);
+    /// ```
+    #[must_use]
+    pub fn goodbye(mut self, goodbye: impl Into<Bytes>) -> Self {
+        self.goodbye = goodbye.into();
+        self
+    }
+
+    /// Sets the time over which sessions are told to end: [`spread`](Self::spread). Default: zero.
+    #[must_use]
+    pub fn spread(mut self, over: Duration) -> Self {
+        self.spread = over;
+        self
+    }
 }
 
 impl From<Duration> for Drain {

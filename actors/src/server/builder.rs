@@ -37,7 +37,7 @@ use crate::{
 ///
 /// impl LineHandler for Shout {
 ///     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-///         ctx.write(&line.to_ascii_uppercase());
+///         ctx.write(line.to_ascii_uppercase());
 ///     }
 /// }
 ///
@@ -65,12 +65,12 @@ pub struct LineServer<A, F> {
 }
 
 /// What SIGTERM and SIGINT do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Signals {
     /// `run` drains, `start` leaves them alone.
     Unset,
     Disabled,
-    Drain(Duration),
+    Drain(Drain),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -268,12 +268,13 @@ where
         self
     }
 
-    /// Has SIGTERM and SIGINT drain the server, with `deadline` for its sessions; a second signal aborts the rest.
+    /// Has SIGTERM and SIGINT drain the server: a [`Duration`] is the deadline of its sessions, a [`Drain`] has a goodbye and
+    /// is spread over time besides. A second signal aborts the rest.
     /// Default: [`run`](Self::run) does so with [`Drain::DEFAULT_DEADLINE`], [`start`](Self::start) leaves signals alone.
     ///
     /// From then on these signals no longer end the process by themselves, not even after the server has ended.
-    pub fn drain_on_signals(mut self, deadline: Duration) -> Self {
-        self.signals = Signals::Drain(deadline);
+    pub fn drain_on_signals(mut self, drain: impl Into<Drain>) -> Self {
+        self.signals = Signals::Drain(drain.into());
         self
     }
 
@@ -293,7 +294,7 @@ where
     /// As [`start`](Self::start), and an error if every worker has stopped by itself.
     pub async fn run(mut self) -> io::Result<()> {
         if let Signals::Unset = self.signals {
-            self.signals = Signals::Drain(Drain::DEFAULT_DEADLINE);
+            self.signals = Signals::Drain(Drain::DEFAULT_DEADLINE.into());
         }
         if let Placement::Arbiters(1) = self.placement {
             // This thread has nothing else to do; and a process of one thread pays less for each system call, in the

@@ -68,8 +68,8 @@ where
         };
 
         // Before any listener says that it listens: whoever reads that may send a signal at once.
-        let signals = match self.signals {
-            Signals::Drain(deadline) => EndSignals::new().map(|signals| (signals, deadline)),
+        let signals = match &self.signals {
+            Signals::Drain(drain) => EndSignals::new().map(|signals| (signals, drain.clone())),
             Signals::Unset | Signals::Disabled => None,
         };
         let supervisor = Unlaunched::new();
@@ -151,8 +151,8 @@ where
             }
         });
         let server = ServerHandle { control, supervisors, addresses, listeners, arbiters: places };
-        if let Some((signals, deadline)) = signals {
-            home.spawn(drain_on_signals(server.clone(), signals, deadline));
+        if let Some((signals, drain)) = signals {
+            home.spawn(drain_on_signals(server.clone(), signals, drain));
         }
         Ok(server)
     }

@@ -2,11 +2,9 @@
 //!
 //! Not here: whether they do (`builder`).
 
-use std::time::Duration;
-
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::server::handle::ServerHandle;
+use crate::{control::messages::Drain, server::handle::ServerHandle};
 
 /// SIGINT and SIGTERM, ours from when this is made.
 pub(super) struct EndSignals {
@@ -26,23 +24,23 @@ impl EndSignals {
     }
 }
 
-pub(super) async fn drain_on_signals(server: ServerHandle, mut signals: EndSignals, deadline: Duration) {
-    let mut patience = Some(deadline);
+pub(super) async fn drain_on_signals(server: ServerHandle, mut signals: EndSignals, drain: Drain) {
+    let mut drain = Some(drain);
     loop {
         let name = tokio::select! {
             _ = signals.interrupt.recv() => "SIGINT",
             _ = signals.terminate.recv() => "SIGTERM",
         };
-        let Some(deadline) = patience.take() else {
+        let Some(drain) = drain.take() else {
             log::warn!("{name} again: aborting what is left");
             // Whether it had ended already does not matter any more.
             let _ = server.abort().await;
             return;
         };
-        log::info!("{name}: draining, for at most {deadline:?}; a second signal aborts");
+        log::info!("{name}: draining, for at most {:?}; a second signal aborts", drain.deadline);
         let draining = server.clone();
         actix_rt::spawn(async move {
-            if let Ok(report) = draining.drain(deadline).await {
+            if let Ok(report) = draining.drain(drain).await {
                 log::info!("drained: {} sessions ended, {} cut, in {:?}", report.ended, report.cut, report.duration);
             }
         });

@@ -13,7 +13,7 @@
 
 use std::{
     cell::{Cell, OnceCell},
-    fmt,
+    fmt, io,
     pin::Pin,
     rc::Rc,
 };
@@ -24,7 +24,7 @@ use actix::{
         Envelope, ToEnvelope,
         channel::{AddressReceiver, channel},
     },
-    fut::ActorFuture,
+    fut::{ActorFuture, ActorFutureExt, wrap_future},
 };
 use bytes::Bytes;
 
@@ -179,8 +179,15 @@ where
     /// It never fails and never blocks. Once the outbox is above the high watermark no more lines are delivered until it
     /// is at the low one; messages and futures go on, so who writes from there should look at
     /// [`outbox_len`](Self::outbox_len). Bytes written after the end of the session are counted as unsent.
+    ///
+    /// `write!` and `writeln!` do the same with what they format, straight into the outbox; they return `()`.
     #[inline]
-    pub fn write(&mut self, bytes: &[u8]) {
+    pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.write_slice(bytes.as_ref());
+    }
+
+    #[inline]
+    fn write_slice(&mut self, bytes: &[u8]) {
         if self.phase > Phase::Draining {
             return self.write_too_late(bytes.len());
         }
@@ -192,6 +199,23 @@ where
         if outbox.len() > self.worker.high() {
             self.set(Flags::ABOVE_HIGH);
         }
+    }
+
+    /// Writes formatted text: what `write!(ctx, …)` and `writeln!(ctx, …)` call. Neither needs an import, and there is no
+    /// result to look at: it never fails, as [`write`](Self::write), and makes no `String` on the way.
+    ///
+    /// Where a value's own `Display` returns an error the text ends.
+    ///
+    /// ```
+    /// use actix_lines::{LineContext, Rot13};
+    ///
+    /// fn greet(name: &str, ctx: &mut LineContext<Rot13>) {
+    ///     writeln!(ctx, "Hello, {name}.");
+    /// }
+    /// ```
+    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
+        // Only a value's own `Display` can fail; what it had said until then is written.
+        let _ = fmt::write(self, text);
     }
 
     /// Writes bytes that others write as well, as in a broadcast: all but short ones are shared, not copied. Otherwise
@@ -492,6 +516,71 @@ where
 
     pub(super) fn extra(&mut self) -> &mut Extra<A> {
         self.extra.get_or_insert_default()
+    }
+
+    /// Waits for `future` as [`AsyncContext::wait`] does, then calls `then` with what it returned: no line and no message
+    /// is handled in between, and the end of the session owes both.
+    ///
+    /// ```
+    /// use actix::{Actor, Recipient};
+    /// use actix_lines::{Line, LineContext, LineHandler};
+    ///
+    /// #[derive(actix::Message)]
+    /// #[rtype(result = "u64")]
+    /// struct Price(Vec<u8>);
+    ///
+    /// struct Clerk(Recipient<Price>);
+    ///
+    /// impl Actor for Clerk {
+    ///     type Context = LineContext<Self>;
+    /// }
+    ///
+    /// impl LineHandler for Clerk {
+    ///     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+    ///         ctx.wait_for(self.0.send(Price(line.text().to_vec())), |_clerk, price, ctx| match price {
+    ///             Ok(price) => writeln!(ctx, "{price}"),
+    ///             Err(_) => ctx.write("nobody knows\n"),
+    ///         });
+    ///     }
+    /// }
+    /// ```
+    pub fn wait_for<F>(&mut self, future: F, then: impl FnOnce(&mut A, F::Output, &mut Self) + 'static)
+    where
+        F: Future + 'static,
+    {
+        self.wait(wrap_future::<F, A>(future).map(move |output, actor, ctx| then(actor, output, ctx)));
+    }
+}
+
+/// Never fails: see [`LineContext::write`]. For code that writes to any [`io::Write`], as a serializer; `write!` itself needs
+/// no import. To flush does nothing: bytes are sent at the end of the turn.
+impl<A> io::Write for LineContext<A>
+where
+    A: Actor<Context = LineContext<A>>,
+{
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Never fails: see [`LineContext::write`]. For code that writes to any [`fmt::Write`]; `write!` itself needs no import.
+impl<A> fmt::Write for LineContext<A>
+where
+    A: Actor<Context = LineContext<A>>,
+{
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.write_slice(text.as_bytes());
+        Ok(())
     }
 }
 

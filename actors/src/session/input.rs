@@ -212,17 +212,18 @@ impl<A: LineHandler> Session<A> {
                         grant = Some(lines).filter(|lines| lines.of_group);
                     }
                     let block = &mut buffer[done..done + end];
-                    let ends_overlong = self.ctx.overrun == Overrun::Inside && framing.is_terminated(block);
+                    let overrun = self.ctx.overrun;
+                    let ends_overlong = overrun != Overrun::None && framing.is_terminated(block);
                     let before = turn.counts.lines_in;
                     let behind = *filled - done - end;
-                    let taken = self.offer(Lines::new(block, behind, framing), cx, turn);
+                    let taken = self.offer(Lines::new(block, behind, framing, overrun), cx, turn);
                     reach = reach.after(taken, shown);
                     if let Some(lines) = grant {
                         let unused = lines.amount - (turn.counts.lines_in - before) as usize;
                         self.ctx.worker.give_back(self.ctx.slot, Unit::Lines, unused);
                     }
-                    if taken == end && ends_overlong {
-                        self.ctx.overrun = Overrun::None;
+                    if overrun != Overrun::None && taken > 0 {
+                        self.ctx.overrun = overrun.after_part(taken == end && ends_overlong);
                     }
                     self.check_stall(taken);
                     done += taken;
@@ -252,6 +253,14 @@ impl<A: LineHandler> Session<A> {
                         scanned = 0;
                     }
                     self.check_stall(taken);
+                }
+                Step::Skip { end } => {
+                    self.ctx.overrun = Overrun::None;
+                    self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_undelivered(end));
+                    // It has come, for the clocks.
+                    turn.counts.delivered = true;
+                    done += end;
+                    scanned = 0;
                 }
                 Step::Drop { keep } => {
                     let last = *filled - 1;
@@ -326,12 +335,15 @@ impl<A: LineHandler> Session<A> {
             let mut tail = mem::take(&mut self.ctx.input);
             let dropped = tail.len().saturating_sub(self.ctx.framing.longest_tail(self.ctx.overrun));
             tail.truncate(tail.len() - dropped);
-            turn.counts.lines_in += 1;
             self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_undelivered(dropped));
-            self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_tail(tail.len()));
-            self.guarded(|actor, ctx| actor.tail(Line::tail(&mut tail), ctx));
-            // Its answer may have to be waited for.
-            return;
+            if !tail.is_empty() {
+                turn.counts.lines_in += 1;
+                self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_tail(tail.len()));
+                let continues = self.ctx.overrun == Overrun::Continued;
+                self.guarded(|actor, ctx| actor.tail(Line::tail(&mut tail, continues), ctx));
+                // Its answer may have to be waited for.
+                return;
+            }
         }
         self.ctx.set(Flags::EOF_CALLED);
         self.guarded(|actor, ctx| actor.eof(ctx));

@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 use actix::Actor;
 
 use crate::{
-    framing::Framing,
+    framing::{Framing, Overrun},
     scan::{MARKED_BYTES, mark_bytes},
     session::context::LineContext,
 };
@@ -18,30 +18,43 @@ use crate::{
 #[derive(Debug)]
 pub struct Line<'a> {
     bytes: &'a mut [u8],
-    terminator_len: usize,
+    terminator_len: u8,
+    is_continuation: bool,
 }
 
 impl<'a> Line<'a> {
-    pub(crate) fn tail(bytes: &'a mut [u8]) -> Self {
-        Self { bytes, terminator_len: 0 }
+    #[inline]
+    fn new(bytes: &'a mut [u8], terminator_len: usize, is_continuation: bool) -> Self {
+        Self { bytes, terminator_len: terminator_len as u8, is_continuation }
+    }
+
+    pub(crate) fn tail(bytes: &'a mut [u8], is_continuation: bool) -> Self {
+        Self::new(bytes, 0, is_continuation)
     }
 
     /// Returns the line without its terminator.
     #[must_use]
     pub fn text(&self) -> &[u8] {
-        &self.bytes[..self.bytes.len() - self.terminator_len]
+        &self.bytes[..self.bytes.len() - usize::from(self.terminator_len)]
     }
 
     /// Returns the terminator as it came; empty if there is none.
     #[must_use]
     pub fn terminator(&self) -> &[u8] {
-        &self.bytes[self.bytes.len() - self.terminator_len..]
+        &self.bytes[self.bytes.len() - usize::from(self.terminator_len)..]
     }
 
     /// Returns false for a piece of an overlong line that is not its last, and for the tail.
     #[must_use]
     pub fn is_terminated(&self) -> bool {
         self.terminator_len > 0
+    }
+
+    /// Returns whether this is a piece of an overlong line that is not its first, under
+    /// [`Overlong::Pieces`](crate::Overlong::Pieces). A line is whole if it is terminated and no continuation.
+    #[must_use]
+    pub fn is_continuation(&self) -> bool {
+        self.is_continuation
     }
 }
 
@@ -123,6 +136,8 @@ pub struct Lines<'a> {
     made: Option<usize>,
     /// An answer in place may be sent from here.
     may_send: bool,
+    /// The next line is a piece that is not the first of an overlong line; a block that has one has no other line.
+    continues: bool,
     /// Bytes looked at for delimiters, and those found in the last of them: a bit for each byte from `marked` on.
     scanned: usize,
     marked: usize,
@@ -137,9 +152,10 @@ impl<'a> Lines<'a> {
     ///
     /// A block that is answered in place is sent by a system call of its own. One that is less than what comes behind it is
     /// not: there may be thousands of them in one read.
-    pub(crate) fn new(block: &'a mut [u8], behind: usize, framing: Framing) -> Self {
+    pub(crate) fn new(block: &'a mut [u8], behind: usize, framing: Framing, overrun: Overrun) -> Self {
         Self {
             window: framing.window(),
+            continues: overrun == Overrun::Continued,
             may_send: block.len() >= behind,
             block,
             framing,
@@ -155,7 +171,7 @@ impl<'a> Lines<'a> {
 
     /// One line with a made-up end: that is not looked for, and may be of bytes that would end a line otherwise.
     pub(crate) fn made(block: &'a mut [u8], terminator_len: usize, behind: usize, framing: Framing) -> Self {
-        Self { made: Some(terminator_len), ..Self::new(block, behind, framing) }
+        Self { made: Some(terminator_len), ..Self::new(block, behind, framing, Overrun::None) }
     }
 
     /// The end of the next delimiter. The same again until [`next`](Self::next) has taken it.
@@ -195,7 +211,7 @@ impl<'a> Lines<'a> {
         if let Some(terminator_len) = self.made {
             self.lines += 1;
             self.taken = self.block.len();
-            return Some(Line { bytes: self.block, terminator_len });
+            return Some(Line::new(self.block, terminator_len, false));
         }
         // Only a piece of an overlong line is longer than the window, and only `Pieces` lets one into a block.
         let end = match self.find_next() {
@@ -205,12 +221,13 @@ impl<'a> Lines<'a> {
                 self.taken = end;
                 let line = &mut self.block[start..end];
                 let terminator_len = self.framing.terminator_len(line);
-                return Some(Line { bytes: line, terminator_len });
+                return Some(Line::new(line, terminator_len, self.continues));
             }
             _ => self.block.len().min(start + self.framing.max()),
         };
         self.taken = end;
-        Some(Line { bytes: &mut self.block[start..end], terminator_len: 0 })
+        let continues = std::mem::replace(&mut self.continues, true);
+        Some(Line::new(&mut self.block[start..end], 0, continues))
     }
 
     /// Takes all that is left and makes it the reply: `answer` changes the bytes where they are, and they are sent from
