@@ -1,6 +1,6 @@
-//! Address: where an end of a connection is, or a listener.
+//! Address: the address of one end of a connection, or of a listener.
 //!
-//! Not here: what of it limits and lists see (`source`).
+//! Not here: the part of an address that limits and lists compare (`source`).
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use std::{
 
 use crate::escape::Escaped;
 
-/// Where one end of a connection is, or a listener.
+/// The address of one end of a connection, or of a listener.
 ///
 /// ```
 /// use actix_lines::Address;
@@ -29,25 +29,25 @@ pub enum Address {
     Ip(SocketAddr),
     /// A unix socket.
     Unix(UnixAddress),
-    /// No address: a stream in memory, or one that does not say where it leads. The default.
+    /// No address: a stream in memory, or one whose address is unknown. The default.
     #[default]
     Memory,
 }
 
 impl Address {
-    /// The IP address; `None` for anything else.
+    /// Returns the IP address; `None` for any other kind of address.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.socket_addr().map(|address| address.ip())
     }
 
-    /// The port; `None` without one.
+    /// Returns the port; `None` for an address without one.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.socket_addr().map(|address| address.port())
     }
 
-    /// The IP address and port; `None` for anything else.
+    /// Returns the IP address and port; `None` for any other kind of address.
     #[must_use]
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
@@ -56,7 +56,7 @@ impl Address {
         }
     }
 
-    /// The unix socket; `None` for anything else.
+    /// Returns the unix socket; `None` for any other kind of address.
     #[must_use]
     pub fn unix(&self) -> Option<&UnixAddress> {
         match self {
@@ -88,7 +88,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Where a session comes from, as a log says it behind the session's number: ` from 192.0.2.7:1024`, or nothing.
+/// A session's peer as a log line names it after the session's number: ` from 192.0.2.7:1024`, or nothing.
 pub(crate) struct Origin<'a>(pub(crate) &'a Address);
 
 impl fmt::Display for Origin<'_> {
@@ -100,9 +100,10 @@ impl fmt::Display for Origin<'_> {
     }
 }
 
-/// A unix socket: its path, and who is at its other end. Peers seldom have a path, and listeners have no credentials.
+/// A unix socket: its path, and the process at its other end. Peers seldom have a path, and listeners have no
+/// credentials.
 ///
-/// It is one pointer, so that an [`Address`] is no larger for it.
+/// It is one pointer in size, so that an [`Address`] does not grow by it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UnixAddress(Arc<UnixParts>);
 
@@ -113,12 +114,12 @@ struct UnixParts {
 }
 
 impl UnixAddress {
-    /// The socket at `path`.
+    /// Makes the address of the socket at `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self(Arc::new(UnixParts { path: Some(path.into()), credentials: None }))
     }
 
-    /// A socket without a path, of a process with these credentials.
+    /// Makes the address of a socket without a path, owned by a process with these credentials.
     #[must_use]
     pub fn of(credentials: Credentials) -> Self {
         Self(Arc::new(UnixParts { path: None, credentials: Some(credentials) }))
@@ -128,13 +129,13 @@ impl UnixAddress {
         Self(Arc::new(UnixParts { path, credentials }))
     }
 
-    /// The path; `None` for a socket that was never bound to one.
+    /// Returns the path; `None` for a socket that was never bound to one.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.0.path.as_deref()
     }
 
-    /// The process at the other end, as it was when it connected; `None` of a listener.
+    /// Returns the credentials that the process at the other end had when it connected; `None` for a listener.
     #[must_use]
     pub fn credentials(&self) -> Option<Credentials> {
         self.0.credentials
@@ -155,14 +156,14 @@ impl fmt::Display for UnixAddress {
     }
 }
 
-/// The process at the other end of a unix socket, as the kernel knows it.
+/// Identity of the process at the other end of a unix socket, as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Credentials {
-    /// Its number in our namespace; `None` if it is of another one, or the kernel does not say.
+    /// Process id in this process's namespace; `None` if the peer is in another namespace, or the kernel does not say.
     pub pid: Option<u32>,
-    /// The user.
+    /// User id.
     pub uid: u32,
-    /// The group.
+    /// Group id.
     pub gid: u32,
 }
 

@@ -1,6 +1,6 @@
-//! Caught panics: what one says, and how what it carried is dropped.
+//! Caught panics: the text of a panic's payload, and its safe drop.
 //!
-//! Not here: which calls are caught (whoever calls user code).
+//! Not here: catching them (`session/user_code` and all other callers of user code).
 
 use std::{
     any::Any,
@@ -10,7 +10,7 @@ use std::{
 
 use crate::escape::Escaped;
 
-/// What a panic says.
+/// Returns the message of a panic.
 pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> Escaped<'_> {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
@@ -18,7 +18,7 @@ pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> Escaped<'_> {
     Escaped::new(text.unwrap_or("a value that is no text"))
 }
 
-/// Drops what a panic carried; that may panic as well, and then nothing more can be done about it.
+/// Drops a panic's payload. If its destructor panics too, that panic's payload is leaked.
 pub(crate) fn dispose(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         mem::forget(second);

@@ -1,6 +1,6 @@
-//! Connection: who a session is, and what is known of its peer.
+//! Connection: a session's number, addresses and listener.
 //!
-//! Not here: what it leaves behind (`report`).
+//! Not here: the report of its end (`report`).
 
 use std::{
     fmt,
@@ -14,9 +14,9 @@ use std::{
 
 use crate::address::Address;
 
-/// A session's number: unique in the process, counted up from 1 in the order of admission.
+/// A session's number: unique in the process, counted from 1 in the order of admission.
 ///
-/// It is written `#7`, and read with or without the `#`, as an operator types it.
+/// Displayed as `#7`; parsed with or without the `#`, as an operator types it.
 ///
 /// ```
 /// use actix_lines::SessionId;
@@ -36,7 +36,7 @@ impl SessionId {
         Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// The number itself.
+    /// Returns the number.
     #[must_use]
     pub fn get(self) -> u64 {
         self.0
@@ -56,11 +56,11 @@ impl FromStr for SessionId {
     }
 }
 
-/// A listener: its number, which is its place in the order in which listeners were added, from 0; and its name, if it has
-/// one.
+/// Identifies a listener: its number, counted from 0 in the order in which listeners were added, and its name, if it
+/// has one.
 ///
-/// Small and `Copy`: the names that listeners of this process ever had are kept, 65,535 at most. Two of the same number and
-/// name are equal, of whatever server.
+/// Small and `Copy`: the process keeps the names of all listeners it ever had, at most 65,535. Two ids with the same
+/// number and name are equal, even if they are of different servers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerId {
     /// One more than the number, so that `Option` costs nothing: each session has one.
@@ -69,7 +69,7 @@ pub struct ListenerId {
     name: u16,
 }
 
-/// The names of listeners. Not on any path of a connection.
+/// Names of listeners. Not read on any path of a connection.
 static NAMES: RwLock<Vec<&'static str>> = RwLock::new(Vec::new());
 
 impl ListenerId {
@@ -86,13 +86,13 @@ impl ListenerId {
         Self { place: NonZeroU16::MIN.saturating_add(number), name }
     }
 
-    /// The number itself.
+    /// Returns the number.
     #[must_use]
     pub fn get(self) -> usize {
         usize::from(self.place.get()) - 1
     }
 
-    /// The name that [`Listener::name`](crate::Listener::name) gave it.
+    /// Returns the name set by [`Listener::name`](crate::Listener::name), if there is one.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
         let names = NAMES.read().unwrap_or_else(PoisonError::into_inner);
@@ -100,7 +100,7 @@ impl ListenerId {
     }
 }
 
-/// The name; without one the number, as `listener 0`.
+/// Writes the name; without one the number, as `listener 0`.
 impl fmt::Display for ListenerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
@@ -116,7 +116,7 @@ impl fmt::Debug for ListenerId {
     }
 }
 
-/// Who a session is: what the server knows of its connection.
+/// A session's connection as the server knows it: number, addresses, listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     pub(crate) id: SessionId,
@@ -126,7 +126,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Makes one between two addresses, with a number of its own and no listener: for tests of what is given one.
+    /// Makes a connection between two addresses, with a new number and without a listener: for tests of code that takes
+    /// a `Connection`.
     ///
     /// ```
     /// use actix_lines::{Address, Connection};
@@ -139,25 +140,25 @@ impl Connection {
         Self { id: SessionId::next(), peer: peer.into(), local: local.into(), listener: None }
     }
 
-    /// The session's number.
+    /// Returns the session's number.
     #[must_use]
     pub fn id(&self) -> SessionId {
         self.id
     }
 
-    /// The peer's address.
+    /// Returns the peer's address.
     #[must_use]
     pub fn peer_addr(&self) -> &Address {
         &self.peer
     }
 
-    /// Our end's address.
+    /// Returns the address of our end.
     #[must_use]
     pub fn local_addr(&self) -> &Address {
         &self.local
     }
 
-    /// The listener that it came in by; `None` for a session started without one.
+    /// Returns the listener that accepted it; `None` for a session started without one.
     #[must_use]
     pub fn listener(&self) -> Option<ListenerId> {
         self.listener

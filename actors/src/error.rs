@@ -1,4 +1,4 @@
-//! What can go wrong before a server runs or a connector has its connection, each with what to do about it.
+//! Errors before a server runs or a connector has its connection. Each message says what to do about it.
 //!
 //! Not here: why one session ended ([`CloseReason`](crate::CloseReason)).
 
@@ -8,135 +8,136 @@ use rustix::io::Errno;
 
 use crate::address::Address;
 
-/// A setting that is invalid. Nothing has been started when it is returned.
+/// An invalid setting. Nothing has been started when it is returned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The longest line allowed is zero, or longer than [`MAX_LINE_LIMIT`](crate::Framing::MAX_LINE_LIMIT).
+    /// The maximum line length is zero, or above [`MAX_LINE_LIMIT`](crate::Framing::MAX_LINE_LIMIT).
     #[error("max line is {bytes} bytes: use 1 to 1073741824")]
     MaxLine {
-        /// What was asked for.
+        /// The value that was given.
         bytes: usize,
     },
-    /// The low watermark is not under the high one.
+    /// The low watermark is not below the high one.
     #[error("outbox watermarks are low {low} and high {high}: use a low one under the high one")]
     Watermarks {
-        /// Where reading resumes, in bytes.
+        /// The low watermark, at which reading resumes, in bytes.
         low: usize,
-        /// Where reading pauses, in bytes.
+        /// The high watermark, above which reading pauses, in bytes.
         high: usize,
     },
-    /// No session at all would be admitted.
+    /// The maximum number of sessions is zero.
     #[error("max sessions is 0: use 1 or more, or leave it out for no limit")]
     MaxSessions,
-    /// No session of any source would be admitted.
+    /// The maximum number of sessions of one source is zero.
     #[error("max sessions per source is 0: use 1 or more, or leave it out for no limit")]
     MaxSessionsPerSource,
-    /// More bits than an address has.
+    /// A source prefix has more bits than an address.
     #[error("source prefix is {v4},{v6}: use at most 32 bits for IPv4 and 128 for IPv6")]
     SourcePrefix {
-        /// Bits of an IPv4 address.
+        /// Bits of the IPv4 prefix.
         v4: u8,
-        /// Bits of an IPv6 address.
+        /// Bits of the IPv6 prefix.
         v6: u8,
     },
-    /// A rate at which nothing would ever happen.
+    /// A rate or its burst is zero.
     #[error("{limit} is 0: use 1 or more a second, or leave it out for no limit")]
     Rate {
-        /// Which one.
+        /// The name of the setting.
         limit: &'static str,
     },
-    /// More than fits any empty socket.
+    /// The refuse line is too long to fit any empty socket.
     #[error("the refuse line has {bytes} bytes: use at most 1024")]
     RefuseLine {
-        /// Its length.
+        /// Its length in bytes.
         bytes: usize,
     },
-    /// Less than a few sessions need.
+    /// The memory budget is less than a few sessions need.
     #[error("memory budget is {bytes} bytes: use 1 MiB or more, or no budget at all")]
     MemoryBudget {
-        /// What was asked for.
+        /// The value that was given.
         bytes: usize,
     },
-    /// Shorter than the clock can tell, or longer.
+    /// A timeout is shorter or longer than the clock can measure.
     #[error("{limit} is {timeout:?}: use 1 s to 24 days, or none")]
     Timeout {
-        /// Which one.
+        /// The name of the setting.
         limit: &'static str,
-        /// What was asked for.
+        /// The value that was given.
         timeout: Duration,
     },
-    /// No address, or no network of addresses.
+    /// The text is neither an address nor a network of addresses.
     #[error("{text:?} is no address or network: write it as 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32")]
     Prefix {
-        /// As it was given.
+        /// The text that was given.
         text: String,
     },
-    /// No worker at all, or more than [`MAX_WORKERS`](crate::LineServer::MAX_WORKERS).
+    /// The number of workers is zero, or above [`MAX_WORKERS`](crate::LineServer::MAX_WORKERS).
     #[error("{workers} workers: use 1 to 1024, or leave it out for one a core")]
     Workers {
-        /// What was asked for.
+        /// The value that was given.
         workers: usize,
     },
-    /// A backlog that the kernel cannot be asked for.
+    /// The kernel does not take a backlog of this length.
     #[error("backlog is {backlog}: use 1 to {}", i32::MAX)]
     Backlog {
-        /// What was asked for.
+        /// The value that was given.
         backlog: u32,
     },
-    /// There is nothing to accept on.
+    /// The server has no listener.
     #[error("no listener: call bind() or listen() before the start")]
     NoListener,
-    /// Nothing that could be looked up and connected to.
+    /// The target of a connector is not `HOST:PORT`.
     #[error("{target:?} is no address: write it as example.org:40713, 192.0.2.7:40713 or [2001:db8::7]:40713")]
     Target {
-        /// As it was given.
+        /// The text that was given.
         target: String,
     },
-    /// A connector would give up before it has tried.
+    /// The maximum number of a connector's attempts is zero.
     #[error("max attempts is 0: use 1 or more, or leave it out to try for ever")]
     MaxAttempts,
-    /// A connector would try without a pause, or wait longer than the clock can tell.
+    /// A connector's backoff has no pause, or waits longer than the clock can measure.
     #[error(
         "backoff is {initial:?} to {max:?}, times {factor}: use 1 ms or more, at most 24 days, and 1 or more times"
     )]
     Backoff {
-        /// The longest first wait.
+        /// The ceiling of the first wait.
         initial: Duration,
-        /// The longest wait of all.
+        /// The highest ceiling.
         max: Duration,
-        /// By how much it grows.
+        /// The factor by which the ceiling grows.
         factor: u32,
     },
-    /// No connection would ever be made, or no attempt would ever end.
+    /// A connector's timeout is too short for any connection, or longer than the clock can measure.
     #[error("connect timeout is {timeout:?}: use 1 ms to 24 days")]
     ConnectTimeout {
-        /// What was asked for.
+        /// The value that was given.
         timeout: Duration,
     },
-    /// Too small for a segment, or larger than any kernel gives.
+    /// A socket buffer is too small for a segment, or larger than any kernel allows.
     #[error("{buffer} is {bytes} bytes: use 4 KiB to 1 GiB, or leave its size to the kernel")]
     SocketBuffer {
-        /// Which one.
+        /// The name of the setting.
         buffer: &'static str,
-        /// What was asked for.
+        /// The value that was given.
         bytes: usize,
     },
-    /// More often than the kernel can be asked for, or less.
+    /// A keepalive time is shorter or longer than the kernel takes.
     #[error("keepalive is {after:?}: use 1 s to 9 hours, or none")]
     Keepalive {
-        /// What was asked for.
+        /// The value that was given.
         after: Duration,
     },
-    /// More than an outbox's length is counted to.
+    /// A limit of an outbox is larger than an outbox can count.
     #[error("{limit} is {bytes} bytes: use at most 1 GiB")]
     OutboxBytes {
-        /// Which one.
+        /// The name of the setting.
         limit: &'static str,
-        /// What was asked for.
+        /// The value that was given.
         bytes: usize,
     },
-    /// An outbox would be full before its session stops reading.
+    /// The hard limit of an outbox is below the high watermark: the outbox would be full before its session stops
+    /// reading.
     #[error("hard limit of an outbox is {hard} bytes, under its high watermark of {high}: use that much or more")]
     HardLimit {
         /// What was asked for, in bytes.
@@ -144,7 +145,7 @@ pub enum ConfigError {
         /// The watermark, in bytes.
         high: usize,
     },
-    /// No outbox would reach its soft limit before the hard one.
+    /// The soft limit of an outbox is above the hard one, so no outbox would reach it first.
     #[error("soft limit of an outbox is {soft} bytes, over its hard limit of {hard}: use that much or less")]
     SoftLimit {
         /// What was asked for, in bytes.
@@ -152,27 +153,27 @@ pub enum ConfigError {
         /// The hard limit, in bytes.
         hard: usize,
     },
-    /// Longer than the clock can tell.
+    /// A time is longer than the clock can measure.
     #[error("{limit} is {time:?}: use at most 24 days")]
     TooLong {
-        /// Which one.
+        /// The name of the setting.
         limit: &'static str,
-        /// What was asked for.
+        /// The value that was given.
         time: Duration,
     },
-    /// Every wait would end its session, or none ever.
+    /// The wait timeout is shorter or longer than the clock can measure.
     #[error("wait timeout is {timeout:?}: use 1 s to 24 days")]
     WaitTimeout {
-        /// What was asked for.
+        /// The value that was given.
         timeout: Duration,
     },
-    /// It begins with an IPv4 address, written as one of IPv6, and covers more than all of IPv4.
+    /// A network begins with an IPv4 address in IPv6 notation, and covers more than all of IPv4.
     #[error(
         "{text:?} is an IPv4 address in IPv6 notation with less than 96 bits: write a network of IPv4 as 10.0.0.0/8, all \
          of it as 0.0.0.0/0, and all of IPv6 as ::/0"
     )]
     MappedPrefix {
-        /// As it was given.
+        /// The text that was given.
         text: String,
     },
 }
@@ -183,7 +184,7 @@ impl From<ConfigError> for io::Error {
     }
 }
 
-/// A server could not be started. Nothing of it is left: its listeners are closed, its workers' threads are joined.
+/// A server could not be started. Nothing of it remains: its listeners are closed, its workers' threads are joined.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -196,11 +197,11 @@ pub enum StartError {
     /// The thread of a worker, or its reactor, could not be made.
     #[error("cannot start worker {worker} of {workers}: {}; {}, or use fewer workers", reason(source), too_few(source))]
     Worker {
-        /// Which one, counted from 1.
+        /// The number of the worker, counted from 1.
         worker: usize,
-        /// How many were asked for.
+        /// The number of workers that was given.
         workers: usize,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -215,7 +216,7 @@ impl From<StartError> for io::Error {
     }
 }
 
-/// What helps against a shortage of descriptors or threads.
+/// Advice against a shortage of descriptors or threads.
 fn too_few(error: &io::Error) -> &'static str {
     match Errno::from_io_error(error) {
         Some(Errno::MFILE) => "raise the descriptor limit (ulimit -n, or LimitNOFILE= of its service)",
@@ -235,26 +236,26 @@ pub enum BindError {
         reason(source)
     )]
     Resolve {
-        /// As it was given.
+        /// The text that was given.
         address: String,
-        /// What the resolver said.
+        /// The resolver's error.
         source: io::Error,
     },
-    /// The kernel refused the socket, the address, or the listen call.
+    /// The kernel refused to make the socket, to bind the address, or to listen.
     #[error("cannot listen on {address}: {}; {}", reason(source), listen_advice(address, source))]
     Listen {
         /// The address that was refused.
         address: Address,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// A descriptor was handed over that is no listening socket.
+    /// The descriptor that was handed over is not a listening socket.
     #[error("{address}: not a listening socket; hand over one that listen(2) was called for")]
     NotListening {
         /// The address that it is bound to.
         address: Address,
     },
-    /// More listeners than can be numbered.
+    /// The server has more listeners than can be numbered.
     #[error("too many listeners: use at most 65535")]
     TooMany,
 }
@@ -269,7 +270,7 @@ impl From<BindError> for io::Error {
     }
 }
 
-/// What helps against a reason not to listen.
+/// Advice against a reason not to listen.
 fn listen_advice(address: &Address, error: &io::Error) -> String {
     if let Some(Errno::MFILE | Errno::NFILE) = Errno::from_io_error(error) {
         return too_few(error).to_owned();
@@ -309,8 +310,8 @@ fn path_advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// The range of ports for outgoing connections, if `port` is one that these are given. In the kernel's formats: `32768
-/// 60999` and `5000,40000-40100`.
+/// Returns the range of ports for outgoing connections if `port` is in it. In the kernel's formats: `32768 60999` and
+/// `5000,40000-40100`.
 fn ephemeral_range_of(port: u16, range: &str, reserved: &str) -> Option<(u16, u16)> {
     let number = |text: &str| text.trim().parse::<u16>().ok();
     let (first, last) = range.trim().split_once(char::is_whitespace)?;
@@ -344,30 +345,30 @@ impl From<ServerEnded> for io::Error {
     }
 }
 
-/// Why an attempt to connect brought no session. Cheap to clone: subscribers share the causes.
+/// The reason why an attempt to connect brought no session. Cheap to clone: subscribers share the causes.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// The name could not be looked up.
     #[error("cannot look up {target}: {}; check the name, and whether this machine's resolver answers", reason(source))]
     Resolve {
-        /// What was to be connected to.
+        /// The connector's target.
         target: String,
-        /// What the resolver said; [`io::ErrorKind::TimedOut`] if it said nothing in time.
+        /// The resolver's error; [`io::ErrorKind::TimedOut`] if it did not answer in time.
         source: Arc<io::Error>,
     },
-    /// The name was looked up, and has no address.
+    /// The look-up returned no address.
     #[error("{target} has no address: check the name, or what the resolver of the connector returns for it")]
     NoAddress {
-        /// What was to be connected to.
+        /// The connector's target.
         target: String,
     },
-    /// Every address refused, or could not be reached.
+    /// Every address refused the connection, or could not be reached.
     #[error("cannot connect to {target}: {}; check that its server runs, and listens there", summary(failures))]
     Refused {
-        /// What was to be connected to.
+        /// The connector's target.
         target: String,
-        /// What the kernel said of each address, in the order of their failures.
+        /// Each address with the kernel's error, in the order of their failures.
         failures: Vec<(SocketAddr, Arc<io::Error>)>,
     },
     /// Some addresses did not answer in time; the others, if there were any, had refused.
@@ -375,20 +376,19 @@ pub enum ConnectError {
         "no answer from {target} within {timeout:?}; check that no firewall drops it, or allow a longer connect timeout"
     )]
     TimedOut {
-        /// What was to be connected to.
+        /// The connector's target.
         target: String,
-        /// Its addresses, in the order in which they were tried.
+        /// The target's addresses, in the order in which they were tried.
         addresses: Vec<SocketAddr>,
-        /// How long the attempt was allowed to take.
+        /// The time that the attempt was allowed to take.
         timeout: Duration,
     },
-    /// The resolver that was given to the connector panicked, or the factory of its actors. It is asked again at the next
-    /// attempt.
+    /// The connector's resolver or the factory of its actors panicked. It is called again at the next attempt.
     #[error("the {what} of the connector to {target} panicked: look above for its message")]
     Panicked {
-        /// What was to be connected to.
+        /// The connector's target.
         target: String,
-        /// Which of the two.
+        /// The one that panicked: `"resolver"` or `"factory"`.
         what: &'static str,
     },
 }

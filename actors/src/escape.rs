@@ -1,16 +1,16 @@
-//! Text that may hold a peer's bytes, as a log may show it.
+//! Escape: text with a peer's bytes, made safe for logs and terminals.
 //!
-//! Not here: what is logged, and when (whoever logs).
+//! Not here: logging (`log_limit` and its callers).
 
 use std::fmt::{self, Write};
 
-/// Characters shown of one text.
+/// Most characters shown of one text.
 const SHOWN: usize = 1000;
 
-/// A text in one line of at most 1000 characters, for logs and terminals.
+/// Displays text in one line of at most 1000 characters, for logs and terminals.
 ///
-/// Characters that do not print (newlines, escape sequences, marks that turn the direction of writing) are written as in a
-/// Rust literal, bytes that are no UTF-8 as `\xff`. A longer text ends with how many bytes are left out.
+/// Characters that do not print (newlines, escape sequences, marks that change the direction of writing) are written as
+/// in a Rust literal, bytes that are not UTF-8 as `\xff`. A longer text ends with the number of bytes left out.
 ///
 /// ```
 /// use actix_lines::Escaped;
@@ -22,7 +22,7 @@ const SHOWN: usize = 1000;
 pub struct Escaped<'a>(&'a [u8]);
 
 impl<'a> Escaped<'a> {
-    /// Shows `text`: a string, a line, any bytes.
+    /// Wraps `text`: a string, a line, any bytes.
     #[must_use]
     pub fn new(text: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         Self(text.as_ref())

@@ -1,6 +1,6 @@
-//! Every number that an operator may turn: unit, default, reason.
+//! Limits: every number that an operator may set, with unit, default and reason.
 //!
-//! A [`Limits`] is checked when it is built, so one that exists is valid.
+//! A [`Limits`] is checked when it is built, so every value of the type is valid.
 //! Not here: how long a line may be (`framing`), how many workers there are (`server`).
 
 use std::time::Duration;
@@ -14,48 +14,48 @@ use crate::{
     source::{Prefix, SourcePrefix},
 };
 
-/// Bytes that one read may bring, and the size of the buffer that a worker's sessions read through. It is what the
-/// kernel hands over at once on loopback, and what fits a core's second-level cache several times.
+/// Most bytes of one read, and the size of the buffer that a worker's sessions read through. It is the amount that the
+/// kernel hands over at once on loopback, and fits a core's second-level cache several times.
 pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// A partial line up to this long is copied in front of the next read, so that its line is whole and the answer goes
-/// out in one write; a longer one is appended to instead, or each read would copy it again.
+/// out in one write. A longer one is appended to instead: each read would copy it again.
 pub(crate) const CARRY_BYTES: usize = 4 * 1024;
 
-/// Actor messages handled in one turn before the socket gets its share of it.
+/// Actor messages handled in one turn before the socket gets its share.
 pub(crate) const MESSAGES_PER_TURN: u32 = 32;
 
-/// Reads in one turn before others get theirs, where none of them fills the buffer. A socket is read once or twice a turn; a
-/// stream over memory, or over records of a few bytes, may be ready for ever. Each read may be answered by a write, so that
-/// as many cost about what one full buffer costs.
+/// Reads in one turn before other sessions run, if none of them fills the buffer. A socket is read once or twice a
+/// turn; a stream over memory, or over records of a few bytes, may always be ready. Each read may be answered by a
+/// write, so that this many cost about as much as one full buffer.
 pub(crate) const READS_PER_TURN: u32 = 32;
 
-/// How often a turn starts over because user code asked for something, before others get theirs. An actor that notifies
-/// itself in each message, or spawns in each future, would keep its worker for ever.
+/// Times that a turn starts over because user code asked for something, before other sessions run. An actor that
+/// notifies itself in each message, or spawns in each future, would otherwise keep its worker without limit.
 pub(crate) const ROUNDS_PER_TURN: u32 = 64;
 
-/// The longest line that a refused connection may be sent: it has to fit an empty socket.
+/// Most bytes of the refuse line: it has to fit an empty socket.
 const MAX_REFUSE_LINE: usize = 1024;
 
-/// Messages that an acceptor's or the supervisor's mailbox is made for: actix's own default.
+/// Mailbox capacity of an acceptor and of the supervisor: actix's default.
 pub(crate) const MAILBOX_CAPACITY: usize = 16;
 
-/// With less, a few sessions that do what they should would end each other.
+/// Smallest memory budget: with less, a few well-behaved sessions would end each other.
 const SMALLEST_BUDGET: usize = 1024 * 1024;
 
 /// A deadline is met within a second, so a shorter one could not be kept; and a worker's clock wraps after 49 days.
 pub(crate) const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 24 * 3600);
 
-/// The most that an outbox may be asked to hold: its length is counted in 32 bits, and a turn may add to it.
+/// Largest limit of an outbox: its length is counted in 32 bits, and a turn may add to it.
 const MOST_OUTBOX: usize = 1 << 30;
 
-/// When a session stops reading because its peer does. Unit: bytes not yet taken by the kernel.
+/// Fill levels of the outbox at which a session stops and resumes reading. Unit: bytes not yet taken by the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {
-    /// At or below it reading resumes. Default: 16 KiB.
+    /// At or below this level reading resumes. Default: 16 KiB.
     pub low: usize,
-    /// Above it reading and the delivery of lines pause. Default: 64 KiB.
+    /// Above this level reading and the delivery of lines pause. Default: 64 KiB.
     pub high: usize,
 }
 
@@ -65,18 +65,19 @@ impl Default for Watermarks {
     }
 }
 
-/// What becomes of bytes for a peer that does not read them.
+/// The treatment of bytes for a peer that does not read them.
 ///
-/// The limits of one server serve sessions of many kinds; a handler may set others for its own,
-/// with [`LineContext::set_outbox_limit`](crate::LineContext::set_outbox_limit).
+/// A server's limits hold for all of its sessions; a handler may set another outbox limit for its own session, with
+/// [`LineContext::set_outbox_limit`](crate::LineContext::set_outbox_limit).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutboxLimit {
-    /// What happens at the hard limit. Default: [`OutboxPolicy::DropNewest`].
+    /// The action at the hard limit. Default: [`OutboxPolicy::DropNewest`].
     pub policy: OutboxPolicy,
-    /// How many bytes an outbox may hold with what is pushed to it. Unit: bytes, at most 1 GiB; no less than the high
-    /// watermark. Default: 1 MiB.
+    /// Most bytes that an outbox may hold, pushed bytes included. Unit: bytes; from the high watermark to 1 GiB.
+    /// Default: 1 MiB.
     pub hard: usize,
-    /// With more than this for so long the session is cut, whatever the policy. No more than the hard limit. Default: none.
+    /// An outbox that stays above this amount for the given time has its session cut, under every policy. At most the
+    /// hard limit. Default: none.
     pub soft: Option<SoftLimit>,
 }
 
@@ -85,24 +86,24 @@ pub struct OutboxLimit {
 pub struct SoftLimit {
     /// Bytes in the outbox.
     pub bytes: usize,
-    /// How long it may hold more than these; met within a second. Zero is no longer than that; 24 days is the
-    /// most.
+    /// Longest time above that amount; met within a second, so that zero means at most one second. At most 24 days.
     pub time: Duration,
 }
 
-/// What happens when a session's outbox would hold more than the hard limit.
+/// The action when a session's outbox would hold more than the hard limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OutboxPolicy {
-    /// The session is cut: [`CloseReason::OutboxFull`](crate::CloseReason::OutboxFull). So it is when its own handler
-    /// leaves more than the limit in the outbox, because it writes without having been given a line.
+    /// Cuts the session: [`CloseReason::OutboxFull`](crate::CloseReason::OutboxFull). It is cut as well when its own
+    /// handler leaves more than the limit in the outbox, because it writes without having been given a line.
     Disconnect,
-    /// What is pushed is dropped, and counted in [`Pushed::dropped`](crate::Pushed::dropped). What the session's own
-    /// handler writes is not. It is told how many: [`LineHandler::missed`](crate::LineHandler::missed). The default.
+    /// Drops pushed bytes, and counts them in [`Pushed::dropped`](crate::Pushed::dropped); the session's own handler
+    /// learns the count by [`LineHandler::missed`](crate::LineHandler::missed). Bytes that the handler writes are never
+    /// dropped. The default.
     #[default]
     DropNewest,
-    /// It is taken all the same; the session reads nothing from its peer meanwhile. For pushes that something else bounds:
-    /// an outbox is counted up to 4 GiB.
+    /// Takes pushed bytes all the same; the session reads nothing from its peer meanwhile. Use it for pushes that
+    /// something else bounds: an outbox counts up to 4 GiB.
     Accept,
 }
 
@@ -135,22 +136,22 @@ impl Default for OutboxLimit {
     }
 }
 
-/// What becomes of a connection over a limit.
+/// The treatment of a connection over a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OverLimit {
-    /// It waits: nothing is accepted, the backlog holds it. Nobody tells its peer.
+    /// The connection waits in the backlog, and nothing is accepted. Its peer is not told.
     ///
-    /// The limits of one source cannot make others wait, and who has connected is known only after the accept: over
-    /// these a connection is refused all the same.
+    /// Limits of one source must not make others wait, and a connection's source is known only after the accept: over
+    /// these limits a connection is always refused.
     Wait,
-    /// It is accepted, sent [`LimitsBuilder::refuse_line`], and closed politely. The default.
+    /// The connection is accepted, sent [`LimitsBuilder::refuse_line`], and closed politely. The default.
     #[default]
     Refuse,
 }
 
-/// The limits of a server and its sessions. Made by [`Limits::builder`]; all may be changed while the server runs, by
-/// [`ServerHandle::set_limits`](crate::ServerHandle::set_limits).
+/// The limits of a server and its sessions, made by [`Limits::builder`]. All of them may be changed while the server
+/// runs, by [`ServerHandle::set_limits`](crate::ServerHandle::set_limits).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub(crate) admission: AdmissionLimits,
@@ -158,7 +159,7 @@ pub struct Limits {
     pub(crate) memory_budget: Option<usize>,
 }
 
-/// What decides whether a connection becomes a session.
+/// Limits that decide whether a connection becomes a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AdmissionLimits {
     pub(crate) max_sessions: usize,
@@ -175,8 +176,8 @@ pub(crate) struct AdmissionLimits {
 
 /// The limits of a single session: watermarks, outbox limit, timeouts, read rate. Small and `Copy`.
 ///
-/// They are made of [`Limits`], which also have those of a server as a whole. A [`LineSession`](crate::LineSession) and a
-/// [`Connector`](crate::Connector) take either.
+/// Convert [`Limits`] to get them: these also have the limits of a server as a whole. A
+/// [`LineSession`](crate::LineSession) and a [`Connector`](crate::Connector) take either.
 ///
 /// ```
 /// use std::time::Duration;
@@ -201,14 +202,14 @@ pub struct SessionLimits {
     pub(crate) rate: RateLimit,
 }
 
-/// Leaves out those of a server as a whole: numbers of sessions, accept rates, lists, the memory budget.
+/// Leaves out the limits of a server as a whole: numbers of sessions, accept rates, lists, the memory budget.
 impl From<Limits> for SessionLimits {
     fn from(limits: Limits) -> Self {
         limits.session
     }
 }
 
-/// Those of [`Limits::default`].
+/// Returns the session limits of [`Limits::default`].
 impl Default for SessionLimits {
     fn default() -> Self {
         Limits::default().session
@@ -241,11 +242,12 @@ impl Limits {
 }
 
 impl Limits {
-    /// Limits for a server that strangers reach, as rot13d's own: at most [`SESSIONS_PER_SOURCE`](Self::SESSIONS_PER_SOURCE)
-    /// sessions of one source, the loopback addresses [exempt](LimitsBuilder::exempt), and a
-    /// [memory budget](LimitsBuilder::memory_budget) of [`BUDGET`](Self::BUDGET). All else is as by default.
+    /// Returns limits for a server that strangers can reach, the defaults of rot13d: at most
+    /// [`SESSIONS_PER_SOURCE`](Self::SESSIONS_PER_SOURCE) sessions of one source, the loopback addresses
+    /// [exempt](LimitsBuilder::exempt), and a [memory budget](LimitsBuilder::memory_budget) of
+    /// [`BUDGET`](Self::BUDGET). All else is as in [`Limits::default`].
     ///
-    /// Set [`max_sessions`](LimitsBuilder::max_sessions) as well: how many descriptors there are, only the program knows.
+    /// Set [`max_sessions`](LimitsBuilder::max_sessions) as well: only the program knows how many descriptors it has.
     ///
     /// ```
     /// use actix_lines::{ConfigError, Limits};
@@ -262,18 +264,18 @@ impl Limits {
         limits
     }
 
-    /// Sessions of one source that [`exposed`](Self::exposed) allows.
+    /// Most sessions of one source in [`exposed`](Self::exposed).
     ///
     /// # Source
-    /// `docs/decisions/defaults.md`: what one hostile host then costs.
+    /// `docs/decisions/defaults.md` says how much one hostile host then costs.
     pub const SESSIONS_PER_SOURCE: usize = 100;
 
-    /// Bytes that the buffers of all sessions may hold together by [`exposed`](Self::exposed): 256 MiB.
+    /// Memory budget of [`exposed`](Self::exposed): 256 MiB. Unit: bytes.
     pub const BUDGET: usize = 256 * 1024 * 1024;
 }
 
-/// No limit on who connects and how often, and none on memory as a whole; what one session may cost and how long it may
-/// take is bounded.
+/// Returns limits without a bound on peers, their accept rate or the memory of all sessions together; the memory and
+/// the time of each single session are bounded.
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -316,8 +318,8 @@ pub struct LimitsBuilder {
 impl LimitsBuilder {
     /// Sets how many sessions may live at once, over all workers and listeners. Default: no limit, `usize::MAX`.
     ///
-    /// A session counts until its socket is closed, so one that lingers counts. Lowered below what lives, it ends nobody:
-    /// none is admitted until enough have ended.
+    /// A session counts until its socket is closed, so one that lingers counts. A limit below the number of live
+    /// sessions ends none of them: none is admitted until enough have ended.
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`ConfigError::MaxSessions`] for 0.
@@ -327,10 +329,10 @@ impl LimitsBuilder {
     }
 
     /// Sets how many sessions of one source may live at once, over all workers and listeners. Default: no limit,
-    /// `usize::MAX`. What a source is, [`source_prefix`](Self::source_prefix) says.
+    /// `usize::MAX`. [`source_prefix`](Self::source_prefix) defines a source.
     ///
-    /// A connection over it is refused, whatever [`over_limit`](Self::over_limit) says. It does not hold for
-    /// [exempt](Self::exempt) addresses.
+    /// A connection over this limit is refused under every [`over_limit`](Self::over_limit) policy.
+    /// [Exempt](Self::exempt) addresses have no such limit.
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`ConfigError::MaxSessionsPerSource`] for 0.
@@ -339,18 +341,18 @@ impl LimitsBuilder {
         self
     }
 
-    /// Sets which addresses are one source. Default: each IPv4 address, each IPv6 network of 64 bits.
+    /// Sets which addresses count as one source. Default: each IPv4 address, each IPv6 network of 64 bits.
     ///
     /// # Errors
-    /// [`build`](Self::build) returns [`ConfigError::SourcePrefix`] above 32 and 128 bits.
+    /// [`build`](Self::build) returns [`ConfigError::SourcePrefix`] above 32 bits for IPv4 or 128 for IPv6.
     pub fn source_prefix(mut self, prefix: SourcePrefix) -> Self {
         self.limits.admission.source_prefix = prefix;
         self
     }
 
-    /// Sets how many connections become sessions each second, over all listeners. Default: no limit.
+    /// Sets how many connections become sessions each second, over all listeners. Default: `None`, no limit.
     ///
-    /// One that the lists or its source's own limits keep out is not counted.
+    /// Connections kept out by the lists or by their source's own limits are not counted.
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`ConfigError::Rate`] for a rate or burst of 0.
@@ -359,9 +361,9 @@ impl LimitsBuilder {
         self
     }
 
-    /// Sets how many connections of one source are admitted each second. Default: no limit.
+    /// Sets how many connections of one source become sessions each second. Default: `None`, no limit.
     ///
-    /// A connection over it is refused, whatever [`over_limit`](Self::over_limit) says.
+    /// A connection over this limit is refused under every [`over_limit`](Self::over_limit) policy.
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`ConfigError::Rate`] for a rate or burst of 0.
@@ -370,15 +372,15 @@ impl LimitsBuilder {
         self
     }
 
-    /// Sets what becomes of a connection over [`max_sessions`](Self::max_sessions) or
-    /// [`accept_rate`](Self::accept_rate). Default: it is refused.
+    /// Sets the treatment of a connection over [`max_sessions`](Self::max_sessions) or
+    /// [`accept_rate`](Self::accept_rate). Default: [`OverLimit::Refuse`].
     pub fn over_limit(mut self, policy: OverLimit) -> Self {
         self.limits.admission.over_limit = policy;
         self
     }
 
-    /// Sets what a refused connection is sent, the newline included; nothing if it is empty. Default: `too many
-    /// connections, try again later`, CR LF.
+    /// Sets the line that a refused connection is sent, its newline included; an empty one sends nothing. Default: `too
+    /// many connections, try again later`, CR LF.
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`ConfigError::RefuseLine`] above 1024 bytes.
@@ -387,33 +389,34 @@ impl LimitsBuilder {
         self
     }
 
-    /// Sets who may connect; empty, the default, is everybody. Whoever else connects is closed without a word.
+    /// Sets the networks that may connect. Default: empty, which allows all. Connections of other IP addresses are
+    /// closed without a reply.
     pub fn allow(mut self, prefixes: impl IntoIterator<Item = Prefix>) -> Self {
         self.limits.admission.allow = prefixes.into_iter().collect();
         self
     }
 
-    /// Sets who may not connect, whatever [`allow`](Self::allow) says. Default: nobody. Set while a server runs, it ends
-    /// their sessions, too.
+    /// Sets the networks that may not connect, even if [`allow`](Self::allow) has them. Default: empty. Set while a
+    /// server runs, it also ends their sessions.
     pub fn deny(mut self, prefixes: impl IntoIterator<Item = Prefix>) -> Self {
         self.limits.admission.deny = prefixes.into_iter().collect();
         self
     }
 
-    /// Sets whom the limits of a source do not hold for, as the one address of many users, or a health check. Default:
-    /// nobody.
+    /// Sets the networks exempt from the limits of a source, such as the one address of many users, or a health check.
+    /// Default: empty.
     pub fn exempt(mut self, prefixes: impl IntoIterator<Item = Prefix>) -> Self {
         self.limits.admission.exempt = prefixes.into_iter().collect();
         self
     }
 
-    /// Sets how many bytes the buffers of all sessions may hold together: outboxes, incomplete lines, lines that are held.
-    /// Unit: bytes. Default: no limit.
+    /// Sets how many bytes the buffers of all sessions may hold together: outboxes, incomplete lines, lines that are
+    /// held. Unit: bytes. Default: `None`, no limit.
     ///
-    /// When they hold more, the source whose sessions hold the most in all loses its largest one, and so on until they do
-    /// not: [`CloseReason::Evicted`](crate::CloseReason::Evicted). What a source is, [`source_prefix`](Self::source_prefix)
-    /// says; sessions of [exempt](Self::exempt) addresses, and of peers without one, are weighed each alone. The budget may
-    /// be exceeded by 64 KiB for each worker, and by what one session adds in one turn.
+    /// Above the budget, the source whose sessions hold the most in all loses its largest session, and so on until the
+    /// budget is met: [`CloseReason::Evicted`](crate::CloseReason::Evicted). [`source_prefix`](Self::source_prefix)
+    /// defines a source; a session of an [exempt](Self::exempt) address, or of a peer without an IP address, is weighed
+    /// alone. The budget may be exceeded by 64 KiB for each worker, and by what one session adds in one turn.
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`ConfigError::MemoryBudget`] for less than 1 MiB.
@@ -422,11 +425,13 @@ impl LimitsBuilder {
         self
     }
 
-    /// Sets when a session stops reading because its peer does. Default: 16 KiB and 64 KiB.
+    /// Sets the fill levels of the outbox at which a session stops and resumes reading. Unit: bytes. Default: 64 KiB
+    /// and 16 KiB.
     ///
     /// # Errors
-    /// [`build`](Self::build) returns [`ConfigError::Watermarks`] unless `low < high`, and [`ConfigError::OutboxBytes`] above
-    /// 1 GiB. Over 1 MiB the hard limit of [`outbox_limit`](Self::outbox_limit) has to be raised, too.
+    /// [`build`](Self::build) returns [`ConfigError::Watermarks`] unless `low < high`, and [`ConfigError::OutboxBytes`]
+    /// for a high watermark above 1 GiB. A high watermark above 1 MiB needs a higher hard limit as well: see
+    /// [`outbox_limit`](Self::outbox_limit).
     ///
     /// # Source
     /// Terms: libevent's `bufferevent_setwatermark`.
@@ -435,25 +440,26 @@ impl LimitsBuilder {
         self
     }
 
-    /// Sets what becomes of bytes that others [`Push`](crate::Push) into a session whose peer does not read them.
+    /// Sets the treatment of bytes that others [`Push`](crate::Push) into a session whose peer does not read them.
     /// Default: [`OutboxLimit::default`].
     ///
-    /// Answers to lines are not held to it: a session is given no lines while its outbox is above the high watermark.
+    /// Answers to lines are not limited by it: a session is delivered no lines while its outbox is above the high
+    /// watermark.
     ///
     /// # Errors
-    /// [`build`](Self::build) returns [`ConfigError::HardLimit`] for a hard limit under the high watermark,
-    /// [`ConfigError::OutboxBytes`] above 1 GiB, [`ConfigError::SoftLimit`] for a soft limit over the hard one, and
-    /// [`ConfigError::TooLong`] for a time above it of over 24 days.
+    /// [`build`](Self::build) returns [`ConfigError::HardLimit`] for a hard limit below the high watermark,
+    /// [`ConfigError::OutboxBytes`] for one above 1 GiB, [`ConfigError::SoftLimit`] for a soft limit above the hard
+    /// one, and [`ConfigError::TooLong`] for a soft limit's time above 24 days.
     pub fn outbox_limit(mut self, outbox_limit: OutboxLimit) -> Self {
         self.limits.session.outbox_limit = outbox_limit;
         self
     }
 
-    /// Sets how long we read and discard after our FIN before we close anyway. Default: 5 s.
+    /// Sets how long a session reads and discards after its FIN, until it closes anyway. Default: 5 s.
     ///
-    /// Closed at once, the kernel would answer a peer's unread bytes with a reset, and a reset destroys replies on their
-    /// way. A session that never wrote anything has none, and does not linger. Zero is possible, for whoever does not mind:
-    /// the socket is then closed within half a second of our FIN.
+    /// After an immediate close the kernel would answer a peer's unread bytes with a reset, and a reset destroys
+    /// replies on their way. A session that never wrote anything does not linger. Zero is allowed where lost replies do
+    /// not matter: the socket is then closed within half a second of the FIN.
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`ConfigError::TooLong`] above 24 days.
@@ -462,12 +468,12 @@ impl LimitsBuilder {
         self
     }
 
-    /// Sets how many bytes are read and discarded after our FIN before the connection is reset. Unit: bytes. Default:
-    /// 1 MiB.
+    /// Sets how many bytes a session reads and discards after its FIN before it resets the connection. Unit: bytes.
+    /// Default: 1 MiB.
     ///
-    /// Bytes that were on their way are no more than the two kernels' buffers hold. Who sends more does not read, or
-    /// never looks for an answer: the reset tells him that nobody takes what he sends. A peer that has yet to take what
-    /// it was written is not reset for it: it is read no more until it has.
+    /// Bytes on their way are at most what the two kernels' buffers hold. A peer that sends more does not look for an
+    /// answer: the reset tells it that nobody reads. A peer that has not yet taken all that was written to it is not
+    /// reset: it is not read from until it has.
     pub fn linger_bytes(mut self, bytes: u32) -> Self {
         self.limits.session.linger_bytes = bytes;
         self
@@ -475,35 +481,35 @@ impl LimitsBuilder {
 
     /// Sets how long a `ctx.wait` future may take before its session is closed. Default: 30 s.
     ///
-    /// A session that waits hears neither its peer nor its mailbox, so a wait that never ends would hold it for ever.
+    /// A waiting session handles neither lines nor messages, so a wait that never ends would hold it forever.
     ///
     /// # Errors
-    /// [`build`](Self::build) returns [`ConfigError::WaitTimeout`] unless it is 1 s to 24 days: deadlines are met within a
-    /// second, and a wait that must take no time is better none.
+    /// [`build`](Self::build) returns [`ConfigError::WaitTimeout`] unless it is 1 s to 24 days: deadlines are met
+    /// within a second.
     pub fn wait_timeout(mut self, timeout: Duration) -> Self {
         self.limits.session.wait_timeout = timeout;
         self
     }
 
-    /// Sets how long a session may go without a line, while none is begun. Default: 10 min; `None` is for ever.
+    /// Sets how long a session may go without a line, while none is begun. Default: 10 min; `None` is no limit.
     ///
-    /// What its own handler or others write to it does not count. The clock stands still while the session waits, is
-    /// paused, has more in its outbox than its peer takes, or once the peer's bytes have ended. The session drains:
-    /// [`CloseReason::IdleTimeout`](crate::CloseReason::IdleTimeout).
+    /// Output does not count as activity, whether the session's handler or others write it. The clock stands still
+    /// while the session waits, is paused, is above its high watermark, or once the peer's bytes have ended. At the
+    /// timeout the session drains: [`CloseReason::IdleTimeout`](crate::CloseReason::IdleTimeout).
     ///
     /// # Errors
-    /// [`build`](Self::build) returns [`ConfigError::Timeout`] for less than a second, as deadlines are met within one, and
-    /// for more than 24 days.
+    /// [`build`](Self::build) returns [`ConfigError::Timeout`] unless it is 1 s to 24 days: deadlines are met within a
+    /// second.
     pub fn idle_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.limits.session.idle_timeout = timeout;
         self
     }
 
-    /// Sets how long a line may take from its first byte to its delimiter, however its bytes trickle. Default: 60 s;
-    /// `None` is for ever, and then any byte counts as activity for [`idle_timeout`](Self::idle_timeout).
+    /// Sets how long a line may take from its first byte to its delimiter. Default: 60 s; `None` is no limit, and then
+    /// any byte counts as activity for [`idle_timeout`](Self::idle_timeout).
     ///
-    /// The clock stands still when that of the idle timeout does. What was begun is dropped and counted:
-    /// [`CloseReason::LineTimeout`](crate::CloseReason::LineTimeout).
+    /// The clock stands still when that of the idle timeout does. At the timeout the session drains, and the incomplete
+    /// line is dropped and counted: [`CloseReason::LineTimeout`](crate::CloseReason::LineTimeout).
     ///
     /// # Errors
     /// As [`idle_timeout`](Self::idle_timeout).
@@ -512,12 +518,12 @@ impl LimitsBuilder {
         self
     }
 
-    /// Sets how long an outbox may hold bytes while the peer takes none. Default: 60 s; `None` is for ever.
+    /// Sets how long an outbox may hold bytes while the peer takes none. Default: 60 s; `None` is no limit.
     ///
-    /// What counts is what the peer acknowledges, so one that reads ever so slowly is not ended by it; over other
-    /// transports than TCP, what the transport takes. It runs on after our FIN for a session whose peer has not taken all
-    /// of what the kernel once refused to take. The session is cut, by a reset, and what is unsent is counted:
-    /// [`CloseReason::WriteStalled`](crate::CloseReason::WriteStalled).
+    /// Every byte that the peer acknowledges is progress, so a slow reader is not ended by it; over other transports
+    /// than TCP, every byte that the transport takes. The clock runs on after the FIN if the kernel once refused to
+    /// take bytes and the peer has not acknowledged all of them. At the timeout the session is reset, and its unsent
+    /// bytes are counted: [`CloseReason::WriteStalled`](crate::CloseReason::WriteStalled).
     ///
     /// # Errors
     /// As [`idle_timeout`](Self::idle_timeout).
@@ -526,8 +532,8 @@ impl LimitsBuilder {
         self
     }
 
-    /// Sets how old a session may grow; then it drains: [`CloseReason::MaxAge`](crate::CloseReason::MaxAge). Default:
-    /// `None`, as old as it likes.
+    /// Sets the age at which a session drains: [`CloseReason::MaxAge`](crate::CloseReason::MaxAge). Default: `None`, no
+    /// limit.
     ///
     /// # Errors
     /// As [`idle_timeout`](Self::idle_timeout).
@@ -536,12 +542,12 @@ impl LimitsBuilder {
         self
     }
 
-    /// Sets how fast each session may be read. Default: no limit.
+    /// Sets how many bytes and lines are read from each session each second. Default: no limit.
     ///
-    /// A session that has read as much reads nothing, and is delivered no line, until its bucket is filled again, which
-    /// happens every 250 ms; its idle and line clocks stand still meanwhile. What it has read is answered at once in a
-    /// drain. Changed while the server runs, it holds for living sessions but for those that have
-    /// [a rate of their own](crate::LineContext::set_rate).
+    /// A session whose bucket is empty reads nothing, and is delivered no line, until the bucket is refilled, which
+    /// happens every 250 ms; its idle and line clocks stand still meanwhile. A drain answers at once what was read.
+    /// Changed while the server runs, the rate holds for living sessions too, except those with [a rate of their
+    /// own](crate::LineContext::set_rate).
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`ConfigError::Rate`] for a rate or burst of 0.
@@ -556,7 +562,7 @@ impl LimitsBuilder {
     /// Checks the limits.
     ///
     /// # Errors
-    /// A [`ConfigError`] that names the first limit that is invalid.
+    /// Returns a [`ConfigError`] that names the first invalid limit.
     pub fn build(self) -> Result<Limits, ConfigError> {
         let Limits { admission, session, memory_budget } = &self.limits;
         let Watermarks { low, high } = session.outbox;

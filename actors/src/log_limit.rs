@@ -1,6 +1,7 @@
-//! A bound on log messages that peers can cause: at most one of a kind each ten seconds, with the number of all.
+//! Log limit: at most one message of a kind each ten seconds, with a count, where peers can cause it.
 //!
-//! Counters and reports have every single event; the log says that there are some. Not here: what is logged.
+//! Counters and reports have every event; the log only says that there are some.
+//! Not here: the messages (the callers).
 
 use std::{
     fmt,
@@ -10,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-/// The least time between two messages of one kind: rare enough for a disk, often enough for who looks.
+/// Least time between two messages of one kind: rare enough for a disk, often enough for an operator.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Limits one kind of message. Its lock is held for a comparison and never while anything is logged.
@@ -30,7 +31,7 @@ struct State {
     logged: Option<Instant>,
 }
 
-/// How many events one message stands for: at least 1. Printed behind a message about the last of them.
+/// Number of events that one message stands for: at least 1. Printed behind a message about the last of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Events(pub(crate) u64);
 
@@ -50,7 +51,7 @@ impl LogLimit {
         self.state().events += 1;
     }
 
-    /// The events since the last message, if there are any and they are to be logged now.
+    /// Returns the events since the last message, if there are any and they are to be logged now.
     pub(crate) fn due(&self) -> Option<Events> {
         let mut state = self.state();
         let now = Instant::now();

@@ -1,7 +1,7 @@
-//! Rates: how fast sessions may be read, each by itself or several together.
+//! Rates: limits on how fast sessions are read, each by itself or several together.
 //!
-//! A session's own bucket is two numbers in its slot, filled by its worker's sweep. A group's is shared by sessions of
-//! all workers, without a lock: a bucket is one moment, the one at which it will be full again.
+//! A session's own bucket is two numbers in its slot, refilled by its worker's sweep. A group's bucket is shared by
+//! sessions of all workers without a lock: it is one moment, the one at which it will be full again.
 //! Not here: accept rates (`admission`), what a session does while it may not read (`context`).
 
 use std::{
@@ -16,32 +16,34 @@ use tokio::time::Instant;
 
 use crate::error::ConfigError;
 
-/// The least that a member of a group is given at once, if there is as much: with less it would make a system call for
-/// a few bytes. The number is libevent's `bufferevent_rate_limit_group_set_min_share` default.
+/// Least amount that a member of a group is given at once, if there is as much: with less it would make a system call
+/// for a few bytes. The number is the default of libevent's `bufferevent_rate_limit_group_set_min_share`.
 const MIN_SHARE_BYTES: u64 = 64;
 
 const NANOS: u64 = 1_000_000_000;
 
-/// What a group's bucket holds at least: what comes in this part of a second. Its members look at it at each sweep of
-/// their workers, every 250 ms if these are on time, and a burst of less than comes meanwhile would lower the rate.
+/// Least size of a group's bucket: what this part of a second brings. Its members look at it at each sweep of their
+/// workers, every 250 ms if these are on time; a smaller bucket would lower the rate.
 const LEAST_PART: u32 = 2;
 
-/// The clock of a group when the group is made: a bucket that was empty at 0 is full by then, at any rate and burst.
+/// Reading of a group's clock when the group is made: a bucket that was empty at 0 is full by then, at any rate and
+/// burst.
 const CLOCK_BEGIN: u64 = (1 << 32) * NANOS;
 
-/// How often something may happen: a bucket that holds `burst` and is filled with `per_second`.
+/// A token bucket: it holds `burst` and is refilled with `per_second`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many a second in the long run, however small the burst is.
+    /// Amount a second in the long run, however small the burst is.
     pub per_second: u32,
-    /// How many at once after a rest. Buckets are looked at now and then, and one that held less than comes in between would
-    /// lower the rate; so one of a session holds at least what it is filled with at once (250 ms, if its worker is on time),
-    /// one of a [`RateGroup`](crate::RateGroup) what comes in half a second, that of accepts what comes in 2 ms more.
+    /// Amount at once after a rest. Buckets are refilled at intervals, and a bucket smaller than one refill would lower
+    /// the rate; so the bucket of a session holds at least one refill (250 ms, if its worker is on time), that of a
+    /// [`RateGroup`](crate::RateGroup) at least what half a second brings, that of accepts its burst and what 2 ms
+    /// bring.
     pub burst: u32,
 }
 
 impl Rate {
-    /// Whether it can be meant; `limit` names it.
+    /// Returns an error that names `limit` if it is invalid.
     pub(crate) fn check(&self, limit: &'static str) -> Result<(), ConfigError> {
         match self.per_second == 0 || self.burst == 0 {
             true => Err(ConfigError::Rate { limit }),
@@ -49,14 +51,14 @@ impl Rate {
         }
     }
 
-    /// So many a second, and as many at once after a rest.
+    /// Makes a rate whose burst is the amount of one second.
     #[must_use]
     pub const fn per_second(per_second: u32) -> Self {
         Self { per_second, burst: per_second }
     }
 }
 
-/// How fast something may be read: bytes, lines, both or neither. The default is neither.
+/// Limits on reading: in bytes, in lines, both or neither. The default is neither.
 ///
 /// ```
 /// use actix_lines::{Rate, RateLimit};
@@ -66,9 +68,9 @@ impl Rate {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Bytes read from peers.
+    /// Limit on bytes read from peers. Default: none.
     pub bytes: Option<Rate>,
-    /// Lines delivered. Pieces of an overlong line count as one line, a tail as none.
+    /// Limit on lines delivered. The pieces of an overlong line count as one line, a tail as none. Default: none.
     pub lines: Option<Rate>,
 }
 
@@ -77,7 +79,7 @@ impl RateLimit {
         self.bytes.is_none() && self.lines.is_none()
     }
 
-    /// Whether it can be meant; `what` names it.
+    /// Returns an error that names `what` if it is invalid.
     pub(crate) fn check(&self, what: &'static str) -> Result<(), ConfigError> {
         [self.bytes, self.lines].into_iter().flatten().try_for_each(|rate| rate.check(what))
     }
@@ -90,14 +92,14 @@ impl RateLimit {
     }
 }
 
-/// What is counted.
+/// The unit that a rate counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     Bytes,
     Lines,
 }
 
-/// What one session may still read before its bucket is filled again. Nothing is known of a unit without a rate.
+/// Amounts that one session may still read before its bucket is refilled. Meaningless for a unit without a rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Allowance {
     bytes: u32,
@@ -117,7 +119,7 @@ impl Allowance {
         }
     }
 
-    /// What is left once `spent` is spent; no end of it where nothing limits it.
+    /// Returns the amount left once `spent` is spent; `usize::MAX` without a limit.
     pub(crate) fn left(&mut self, limit: &RateLimit, unit: Unit, spent: u64) -> usize {
         match limit.of(unit) {
             Some(_) => u64::from(*self.of(unit)).saturating_sub(spent) as usize,
@@ -130,11 +132,11 @@ impl Allowance {
         *left = left.saturating_sub(u32::try_from(amount).unwrap_or(u32::MAX));
     }
 
-    /// Adds what the time from `last` to `now` is worth, both in milliseconds of one clock. Over many calls no fraction
-    /// is lost, as each adds the difference of two sums.
+    /// Adds the amount for the time from `last` to `now`, both in milliseconds of one clock. Over many calls no
+    /// fraction is lost, as each adds the difference of two sums.
     ///
-    /// A bucket holds its burst, but also what that time was worth, up to a second's: or a burst of less than comes between
-    /// two calls would lower the rate.
+    /// A bucket holds its burst, or the amount added if that is more, up to a second's: a burst smaller than the amount
+    /// of one call would lower the rate.
     pub(crate) fn refill(&mut self, limit: &RateLimit, last: u32, now: u32) {
         let elapsed = now.wrapping_sub(last);
         for unit in [Unit::Bytes, Unit::Lines] {
@@ -147,7 +149,8 @@ impl Allowance {
         }
     }
 
-    /// Goes from one limit to another: what had none begins with a full bucket, what had one keeps what fits.
+    /// Changes from one limit to another: a unit without a limit before begins with a full bucket, one with a limit
+    /// keeps what fits.
     pub(crate) fn change(&mut self, from: &RateLimit, to: &RateLimit) {
         let full = Self::full(to);
         let changed = |had: Option<Rate>, left: u32, full: u32| if had.is_some() { left.min(full) } else { full };
@@ -156,26 +159,28 @@ impl Allowance {
     }
 }
 
-/// What may be taken in now.
+/// An amount that may be taken in now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Grant {
     pub(crate) amount: usize,
-    /// It was taken from a group, which is to be given back what is not used. When it is used up the other members come
+    /// Taken from a group: the unused part is given back to it, and once the amount is used up the other members come
     /// first.
     pub(crate) of_group: bool,
 }
 
 impl Grant {
-    /// That of a session's own rate, or without one.
+    /// Makes the grant of a session's own rate, or of none.
     pub(crate) fn own(amount: usize) -> Self {
         Self { amount, of_group: false }
     }
 }
 
-/// Sessions that are read no faster together than one limit says, as libevent's `bufferevent_rate_limit_group`: all of a
-/// customer, all of a room. They may run on any workers. A clone is the same group.
+/// Sessions that share one limit on how fast they are read: all of a customer, all of a room. They may run on any
+/// workers. A clone is the same group.
 ///
-/// Members that are held back share what there is evenly. Each also keeps to its own rate.
+/// Terms: libevent's `bufferevent_rate_limit_group`.
+///
+/// Members that are held back share evenly. Each also keeps to its own rate.
 ///
 /// ```
 /// use actix::Actor;
@@ -212,7 +217,7 @@ struct GroupState {
     epoch: Instant,
     bytes: Bucket,
     lines: Bucket,
-    /// Members that were given nothing, and wait for more.
+    /// Members that were given nothing and wait.
     waiting: AtomicUsize,
 }
 
@@ -232,10 +237,11 @@ impl RateGroup {
         Ok(group)
     }
 
-    /// Changes the limit, from any thread. It holds within half a second; what was spent stays spent.
+    /// Changes the limit; may be called from any thread. The new limit holds within half a second; what was spent stays
+    /// spent.
     ///
     /// # Errors
-    /// As [`new`](Self::new); then nothing changes.
+    /// As [`new`](Self::new); after an error nothing has changed.
     pub fn set(&self, limit: RateLimit) -> Result<(), ConfigError> {
         limit.check("rate of a group")?;
         let now = self.now();
@@ -244,7 +250,7 @@ impl RateGroup {
         Ok(())
     }
 
-    /// The limit in force.
+    /// Returns the limit in force.
     #[must_use]
     pub fn limit(&self) -> RateLimit {
         RateLimit { bytes: self.0.bytes.rate(), lines: self.0.lines.rate() }
@@ -274,8 +280,8 @@ impl fmt::Debug for RateGroup {
 pub(crate) struct Member {
     group: RateGroup,
     is_waiting: bool,
-    /// What it was granted last: no more than that is given back, or whoever joins in the midst of a line would give this
-    /// group what it had from another.
+    /// The last grant: no more than that is given back. A session that joins in the middle of a line would otherwise
+    /// give this group what it had from another.
     granted: usize,
 }
 
@@ -303,7 +309,7 @@ impl Member {
         self.group.bucket(unit).0.give_back(unused.min(self.granted) as u64);
     }
 
-    /// Whether it is one of those that share what comes next.
+    /// Sets whether it is one of the members that share what comes next.
     pub(crate) fn set_waiting(&mut self, is_waiting: bool) {
         match (self.is_waiting, is_waiting) {
             (false, true) => self.group.0.waiting.fetch_add(1, Relaxed),
@@ -320,12 +326,12 @@ impl Drop for Member {
     }
 }
 
-/// A bucket that several threads take from.
+/// A bucket shared by several threads.
 #[derive(Debug, Default)]
 struct Bucket {
-    /// What fills it a second in the upper half, what it holds in the lower one; 0 is no limit.
+    /// Amount a second in the upper half, burst in the lower half; 0 is no limit.
     rate: AtomicU64,
-    /// When it was empty, in nanoseconds of the group's clock; since then nothing was taken.
+    /// The moment at which it was empty, in nanoseconds of the group's clock; nothing was taken since then.
     empty_at: AtomicU64,
 }
 
@@ -341,7 +347,7 @@ impl Bucket {
         (rate != 0).then_some(Rate { per_second: (rate >> 32) as u32, burst: rate as u32 })
     }
 
-    /// Takes up to `wanted`, no more than the share of one of `sharers`, but `least` if there is as much.
+    /// Takes up to `wanted`: no more than the share of one of `sharers`, but at least `least` if there is as much.
     fn take(&self, wanted: u64, sharers: u64, least: u64, now: u64) -> u64 {
         let Some(Rate { per_second, burst }) = self.rate() else { return wanted };
         let most = u64::from(burst.max(per_second / LEAST_PART));
@@ -367,7 +373,7 @@ impl Bucket {
     }
 }
 
-/// How long it takes until so many have come, at most 2^32 of them, in nanoseconds. It fits: that is 2^32 seconds at most.
+/// Returns the time in nanoseconds that brings `amount`, which is at most 2^32. It fits: that is 2^32 seconds at most.
 fn time_for(amount: u64, per_second: u32) -> u64 {
     (amount * NANOS).div_ceil(u64::from(per_second))
 }

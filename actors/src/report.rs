@@ -1,6 +1,6 @@
-//! Report: what a session leaves behind, exactly one close report each.
+//! Report: the account of a session's end, exactly one for each session.
 //!
-//! Not here: who sends it and when (`worker`), who counts it (`control`).
+//! Not here: sending it (`worker`), counting it (`control`).
 
 use std::{fmt, io, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{
     connection::{ListenerId, SessionId},
 };
 
-/// One half of a socket, as seen from here.
+/// One half of a socket, as seen from this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Half {
     /// Bytes from the peer.
@@ -27,7 +27,7 @@ impl fmt::Display for Half {
     }
 }
 
-/// Why a session ended: the first cause, not the last step.
+/// The reason why a session ended: the first cause, not the last step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CloseReason {
@@ -35,7 +35,8 @@ pub enum CloseReason {
     PeerEof,
     /// The peer reset the connection.
     PeerReset,
-    /// A line outgrew the limit under [`Overlong::Close`](crate::Overlong::Close). Every line before it was answered.
+    /// A line was longer than allowed, under [`Overlong::Close`](crate::Overlong::Close). Every line before it was
+    /// answered.
     Overlong,
     /// The handler called `ctx.stop()` or `ctx.drain()`.
     ClosedByHandler,
@@ -45,8 +46,8 @@ pub enum CloseReason {
     Aborted,
     /// User code panicked: a handler, a hook, a future, or a destructor.
     HandlerPanicked,
-    /// [`LineHandler::batch`](crate::LineHandler::batch) took nothing, though nothing kept it from doing so: to go on
-    /// would be to ask for ever.
+    /// [`LineHandler::batch`](crate::LineHandler::batch) took no line although nothing prevented it; offering the same
+    /// lines again would never end.
     HandlerStalled,
     /// A `ctx.wait` future did not end in time.
     WaitTimeout,
@@ -54,25 +55,26 @@ pub enum CloseReason {
     IdleTimeout,
     /// A line took longer than [`line_timeout`](crate::LimitsBuilder::line_timeout).
     LineTimeout,
-    /// The kernel took nothing of the outbox for [`write_timeout`](crate::LimitsBuilder::write_timeout).
+    /// The peer acknowledged nothing of what it was sent for [`write_timeout`](crate::LimitsBuilder::write_timeout);
+    /// over other transports than TCP, the transport took nothing.
     WriteStalled,
-    /// Its outbox held more than its [`OutboxLimit`](crate::OutboxLimit) allows; it was cut.
+    /// The outbox held more than the session's [`OutboxLimit`](crate::OutboxLimit) allows; the session was cut.
     OutboxFull,
-    /// It was the largest of the source that held the most when all sessions together held more than the
-    /// [memory budget](crate::LimitsBuilder::memory_budget); it was cut.
+    /// All sessions together held more than the [memory budget](crate::LimitsBuilder::memory_budget), and this one was
+    /// the largest of the source that held the most; it was cut.
     Evicted,
-    /// It grew as old as [`max_age`](crate::LimitsBuilder::max_age).
+    /// The session reached [`max_age`](crate::LimitsBuilder::max_age).
     MaxAge,
-    /// An operator ended it: [`Kick`](crate::Kick), or a list of denied sources.
+    /// An operator ended it, by [`Kick`](crate::Kick) or by a list of denied sources.
     Kicked,
-    /// The session's arbiter stopped under it.
+    /// The session's arbiter stopped while the session was running.
     WorkerStopped,
-    /// One half of the socket failed in another way.
+    /// One half of the socket failed with an error other than a reset.
     Io(Half, io::ErrorKind),
 }
 
 impl CloseReason {
-    /// A short name for logs and counters, without data: `"peer-eof"`, `"io-read"`.
+    /// Returns a short name for logs and counters, without data: `"peer-eof"`, `"io-read"`.
     ///
     /// ```
     /// assert_eq!(actix_lines::CloseReason::PeerEof.name(), "peer-eof");
@@ -120,7 +122,7 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// What a session leaves behind. Every byte read is either in a line, in the tail, or in `undelivered_bytes`; every
+/// The account of an ended session. Every byte read is either in a line, in the tail, or in `undelivered_bytes`; every
 /// byte written is either in `bytes_out` or in `unsent_bytes`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -129,27 +131,27 @@ pub struct CloseReport {
     pub id: SessionId,
     /// The peer's address.
     pub peer: Address,
-    /// The listener that it came in by; `None` for a session started without one.
+    /// The listener that accepted it; `None` for a session started without one.
     pub listener: Option<ListenerId>,
     /// The first cause of the end.
     pub reason: CloseReason,
-    /// Lines given to the handler; a tail given as a line counts, the pieces of one overlong line count once.
+    /// Lines delivered to the handler. A tail delivered as a line counts; the pieces of one overlong line count once.
     pub lines_in: u64,
     /// Bytes read from the peer, those discarded while lingering included.
     pub bytes_in: u64,
-    /// Bytes that the kernel took.
+    /// Bytes taken by the kernel.
     pub bytes_out: u64,
     /// Bytes written by the handler that the kernel never took, those written after our FIN included.
     pub unsent_bytes: u64,
     /// Length of the unterminated last line, whether it was delivered as a tail or dropped.
     pub tail_bytes: u64,
-    /// Bytes read but never given to the handler: lines held at a stop, an incomplete line at a drain, what truncation
-    /// cut off, what was discarded while lingering.
+    /// Bytes read but never delivered to the handler: lines held at a stop, an incomplete line at a drain, what
+    /// truncation cut off, what was discarded while lingering.
     pub undelivered_bytes: u64,
-    /// From admission to the end.
+    /// Time from admission to the end.
     pub duration: Duration,
-    /// We closed before the peer did, by an abort, at the end of the linger time, or because it sent on and on: it may have
-    /// lost bytes in flight.
+    /// True if this end closed before the peer did: by an abort, at the end of the linger time, or because the peer
+    /// kept sending. The peer may then have lost bytes in flight.
     pub cut: bool,
 }
 

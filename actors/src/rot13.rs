@@ -1,8 +1,8 @@
-//! The reference service: ROT13, and the kernel it runs on.
+//! ROT13: the reference service, and the vector code under it.
 //!
-//! The kernel answers whole blocks in place, so it never looks for a delimiter. The compiler vectorises it; the
-//! widest instruction set of the machine is chosen at run time, once.
-//! Not here: lines (`framing`), sockets and counting (`context`).
+//! The code answers whole blocks in place, so it never looks for a delimiter. The compiler vectorises it; the widest
+//! instruction set of the machine is chosen at run time, once.
+//! Not here: lines (`framing`), sockets and counting (`session`).
 
 use actix::Actor;
 use multiversion::multiversion;
@@ -13,7 +13,7 @@ use crate::session::{
     lines::{Line, Lines},
 };
 
-/// Replaces each ASCII letter by the one 13 places on, in place; every other byte stays.
+/// Replaces each ASCII letter by the one 13 places further in the alphabet, in place; leaves every other byte.
 ///
 /// Applying it twice gives the input again. It is `tr 'A-Za-z' 'N-ZA-Mn-za-m'` in the C locale.
 ///
@@ -38,7 +38,7 @@ pub fn rot13(bytes: &mut [u8]) {
     }
 }
 
-/// [`rot13`], and how many of the bytes were `counted` before.
+/// Does what [`rot13`] does. Returns how many of the bytes were `counted` before.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2"))]
 fn rot13_counting(bytes: &mut [u8], counted: u8) -> u64 {
     let mut total = 0;

@@ -1,14 +1,15 @@
 //! Scan: the vector code that finds and counts bytes.
 //!
-//! Pure, and the same as a plain loop. Not here: what a delimiter is (`framing`).
+//! Pure; results equal those of a plain loop.
+//! Not here: delimiters (`framing`).
 
 use multiversion::multiversion;
 use wide::u8x16;
 
-/// Bytes that one word of marks is for.
+/// Bytes covered by one word of marks.
 pub(crate) const MARKED_BYTES: usize = 64;
 
-/// Marks the bytes that are `wanted` among the first 64: a bit for each.
+/// Returns a mask with one bit for each of the first 64 bytes: set where the byte is `wanted`.
 #[inline]
 pub(crate) fn mark_bytes(bytes: &[u8], wanted: u8) -> u64 {
     let mut padded = [!wanted; MARKED_BYTES];
@@ -27,7 +28,8 @@ pub(crate) fn mark_bytes(bytes: &[u8], wanted: u8) -> u64 {
         .fold(0, |marks, quarter| marks << 16 | u64::from(u8x16::new(*quarter).simd_eq(wanted).to_bitmask() as u16))
 }
 
-/// How many of `bytes` are `wanted`. A pass over a block that is about to be answered in place, so it has to be nearly free.
+/// Counts the bytes that are `wanted`. It is a pass over a block that is about to be answered in place, so it has to be
+/// nearly free.
 // `memchr` counts with AVX2 at most; the wider one takes half of the time on 16 KiB.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl", "x86_64+avx2"))]
 pub(crate) fn count_byte(bytes: &[u8], wanted: u8) -> u64 {

@@ -1,8 +1,8 @@
-//! Shared bytes: `Bytes` that a user made, wherever they lie until the last of them is gone.
+//! Shared bytes: `Bytes` from user code, safe to drop anywhere.
 //!
-//! Their owner is the user's ([`Bytes::from_owner`]), and so is the code that its destructor runs, on whatever thread and in
-//! whatever task drops the last clone. So they are taken in by this type, whose own destructor lets no panic through.
-//! Not here: who must not hold a lock or a borrow while they are dropped (everybody).
+//! Their owner is user code ([`Bytes::from_owner`]), and its destructor runs on whatever thread and in whatever task
+//! drops the last clone. So they are wrapped in this type, whose own destructor lets no panic through.
+//! Not here: the rule that no lock or borrow is held while they are dropped, which binds every caller.
 
 use std::{
     mem,
@@ -29,12 +29,12 @@ impl SharedBytes {
         Self(Bytes::copy_from_slice(bytes))
     }
 
-    /// The same as plain bytes, at the price of an allocation: for messages that are cloned and dropped elsewhere.
+    /// Returns them as plain bytes, at the price of an allocation: for messages that are cloned and dropped elsewhere.
     pub(crate) fn into_bytes(self) -> Bytes {
         Bytes::from_owner(self)
     }
 
-    /// A part of them, which shares them.
+    /// Returns a part of them, without a copy.
     pub(crate) fn slice(&self, range: Range<usize>) -> Self {
         Self(self.0.slice(range))
     }

@@ -1,4 +1,4 @@
-//! Source: where a connection comes from, as limits and lists see it.
+//! Source: the part of a peer's address that limits and lists compare.
 //!
 //! An IPv4 address is the same whether it came by an IPv4 or an IPv6 listener.
 //! Not here: how many sessions a source has (`control/admission`).
@@ -13,10 +13,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::error::ConfigError;
 
-/// A network of addresses, as `192.0.2.0/24` or `2001:db8::/32`; an address alone is a network of one.
+/// A network of addresses, written as `192.0.2.0/24` or `2001:db8::/32`; an address alone is a network of one.
 ///
-/// An IPv4 address is the same in either notation, and so is a network: `::ffff:192.0.2.0/120` is `192.0.2.0/24`. An IPv4
-/// address is none of IPv6: `::/0` is all of IPv6 and nothing of IPv4, of which `0.0.0.0/0` is all.
+/// An IPv4 address or network is the same in either notation: `::ffff:192.0.2.0/120` is `192.0.2.0/24`. `0.0.0.0/0` is
+/// all of IPv4; `::/0` is all of IPv6 and nothing of IPv4.
 ///
 /// ```
 /// use actix_lines::Prefix;
@@ -38,7 +38,7 @@ impl Prefix {
         Self(IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128))),
     ];
 
-    /// Whether `address` is one of the network's.
+    /// Returns true if `address` is in the network.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
@@ -74,12 +74,12 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// How many leading bits of an address make a source: addresses that share them count as one.
+/// The number of leading bits of an address that make a source: addresses that share them count as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourcePrefix {
-    /// Of an IPv4 address, at most 32. Default: 32, each address by itself.
+    /// Bits of an IPv4 address, at most 32. Default: 32, each address by itself.
     pub v4: u8,
-    /// Of an IPv6 address, at most 128. Default: 64, the network that one customer commonly gets.
+    /// Bits of an IPv6 address, at most 128. Default: 64, the network that one customer commonly gets.
     pub v6: u8,
 }
 
@@ -90,12 +90,12 @@ impl Default for SourcePrefix {
 }
 
 impl SourcePrefix {
-    /// Whether `address` is a source by itself, because all its bits count.
+    /// Returns true if `address` is a source by itself, because all its bits count.
     pub(crate) fn is_exact(self, address: PackedAddr) -> bool {
         if address.is_v4() { self.v4 == 32 } else { self.v6 == 128 }
     }
 
-    /// The source of `address`: all that counts as one has the same.
+    /// Returns the source of `address`, which is the same for all addresses that count as one.
     pub(crate) fn source(self, address: PackedAddr) -> PackedAddr {
         let bits = if address.is_v4() { u32::from(self.v4) + 96 } else { u32::from(self.v6) };
         let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
@@ -130,7 +130,7 @@ impl From<IpAddr> for PackedAddr {
     }
 }
 
-/// Who a session is weighed with.
+/// The source that a session is weighed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum SourceKey {
     Address(PackedAddr),

@@ -1,6 +1,6 @@
-//! A session without a listener: over any byte stream, on the current arbiter, part of whatever system runs there.
+//! Standalone sessions: a session without a listener, over any byte stream, on the current arbiter.
 //!
-//! Not here: what a session does (`context`), sessions that a server accepts (`server`).
+//! Not here: the session itself (`session`), sessions that a server accepts (`server`).
 
 use actix::{Addr, AsyncContext};
 
@@ -13,11 +13,11 @@ use crate::{
     worker::task,
 };
 
-/// A session that is about to start without a listener.
+/// Builds and starts a session without a listener.
 ///
-/// It has no supervisor: its report goes to its own [`closed`](LineHandler::closed) and to the log, and a drain is
-/// its handler's to start. It costs what a session of a server does; sessions of one arbiter that have the same limits share
-/// their buffers and their clock.
+/// The session has no supervisor: its report goes to its own [`closed`](LineHandler::closed) and to the log, and only
+/// its handler can start a drain. It costs as much as a session of a server; sessions of one arbiter with the same
+/// limits share their buffers and their clock.
 ///
 /// ```
 /// use std::time::Duration;
@@ -67,7 +67,7 @@ pub struct LineSession {
 }
 
 impl LineSession {
-    /// Begins with the defaults: [`Framing::lf`], [`Limits::default`](crate::Limits::default).
+    /// Starts from the defaults: [`Framing::lf`], [`Limits::default`](crate::Limits::default).
     pub fn new(transport: impl Into<Transport>) -> Self {
         Self {
             id: SessionId::next(),
@@ -77,39 +77,40 @@ impl LineSession {
         }
     }
 
-    /// Returns the session's number, which reports and logs name.
+    /// Returns the session's number, which appears in reports and logs.
     #[must_use]
     pub fn id(&self) -> SessionId {
         self.id
     }
 
-    /// Sets where its lines end.
+    /// Sets how bytes are cut into lines. Default: [`Framing::lf`].
     pub fn framing(mut self, framing: Framing) -> Self {
         self.framing = framing;
         self
     }
 
-    /// Sets its limits. Of [`Limits`](crate::Limits) only those of a single session count.
+    /// Sets the session's limits. Of [`Limits`](crate::Limits) only those of a single session count. Default:
+    /// [`Limits::default`](crate::Limits::default).
     pub fn limits(mut self, limits: impl Into<SessionLimits>) -> Self {
         self.limits = limits.into();
         self
     }
 
-    /// Starts it on the current arbiter, and returns the actor's address.
+    /// Starts the session on the current arbiter. Returns the actor's address.
     ///
     /// # Panics
-    /// Outside of an actix arbiter, as [`actix_rt::spawn`] does.
+    /// Panics outside an actix arbiter, as [`actix_rt::spawn`] does.
     pub fn start<A: LineHandler>(self, actor: A) -> Addr<A> {
         self.create(|_| actor)
     }
 
-    /// Starts it on the current arbiter, as [`Actor::create`](actix::Actor::create) does: `make` is given the context, and
-    /// may write, spawn and the rest before the session begins. Returns the actor's address; messages that are sent before
+    /// Starts the session on the current arbiter, as [`Actor::create`](actix::Actor::create) does: `make` gets the
+    /// context, and may write or spawn before the session begins. Returns the actor's address; messages sent before
     /// [`Actor::started`](actix::Actor::started) wait for it.
     ///
     /// # Panics
-    /// Outside of an actix arbiter, as [`actix_rt::spawn`] does; and if `make` panics: the connection is closed before,
-    /// and its report says [`HandlerPanicked`](crate::CloseReason::HandlerPanicked).
+    /// Panics outside an actix arbiter, as [`actix_rt::spawn`] does. A panic of `make` is passed on, after the
+    /// connection was closed with the report [`HandlerPanicked`](crate::CloseReason::HandlerPanicked).
     pub fn create<A: LineHandler>(self, make: impl FnOnce(&mut LineContext<A>) -> A) -> Addr<A> {
         let Self { id, transport, framing, limits } = self;
         let connection = Connection { id, peer: transport.peer(), local: transport.local(), listener: None };
@@ -129,13 +130,13 @@ impl<A> LineContext<A>
 where
     A: LineHandler,
 {
-    /// Starts a session without a listener, over any transport, on the current arbiter, with the default limits. It has no
-    /// supervisor: its report goes to its own [`closed`](LineHandler::closed) and to the log.
+    /// Starts a session without a listener, over any transport, on the current arbiter, with the default limits. It has
+    /// no supervisor: its report goes to its own [`closed`](LineHandler::closed) and to the log.
     ///
-    /// [`LineSession`] starts one with other limits, or with its context at hand. Returns the actor's address.
+    /// Returns the actor's address. [`LineSession`] starts a session with other limits, or with its context at hand.
     ///
     /// # Panics
-    /// Outside of an actix arbiter, as [`actix_rt::spawn`] does.
+    /// Panics outside an actix arbiter, as [`actix_rt::spawn`] does.
     ///
     /// ```
     /// use actix_lines::{Framing, LineContext, Rot13, Transport};

@@ -1,8 +1,8 @@
-//! Connections in memory, and faults on command: for tests of handlers, on the paused clock or off it.
+//! Testing: connections in memory and faults on command, for tests of handlers with or without tokio's paused clock.
 //!
-//! The bytes are carried by [`tokio::io::duplex`]; here is what it does not do: a capacity for each direction, and a stream that
-//! stalls, fails, and reads and writes in small pieces when it is told to.
-//! Not here: what a session makes of it (`context`).
+//! [`tokio::io::duplex`] carries the bytes. This file adds a capacity for each direction, and a stream that stalls,
+//! fails, and reads and writes in small pieces when told to.
+//! Not here: sessions over such streams (`standalone`).
 
 use std::{
     fmt, io,
@@ -15,12 +15,12 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Join, ReadBuf};
 
 use crate::report::Half;
 
-/// How many bytes may be on their way in each direction of a [`memory_pair`], as in the buffers of a socket.
+/// Bytes that each direction of a [`memory_pair`] holds, as the buffers of a socket do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryCapacity {
-    /// What the peer may send before the session reads. Unit: bytes. Default: 64 KiB.
+    /// Bytes that the peer may send before the session reads. Default: 64 KiB.
     pub to_session: usize,
-    /// What the session may send before the peer reads. Unit: bytes. Default: 64 KiB.
+    /// Bytes that the session may send before the peer reads. Default: 64 KiB.
     pub to_peer: usize,
 }
 
@@ -30,15 +30,15 @@ impl Default for MemoryCapacity {
     }
 }
 
-/// One end of a [`memory_pair`]: what is read from it the other end has written.
+/// One end of a [`memory_pair`]: reads return what the other end has written.
 ///
-/// Shutting it down is a half-close. Dropped, its peer reads what is left, then EOF, and cannot write.
+/// Shutting it down is a half-close. When it is dropped, the other end reads what is left, then EOF, and cannot write.
 pub type MemoryStream = Join<DuplexStream, DuplexStream>;
 
-/// A connection in memory: the session's end and the peer's.
+/// Makes a connection in memory. Returns the session's end and the peer's end.
 ///
-/// A peer that does not read is one that is not read from: the session can send `to_peer` bytes, then nothing. It never
-/// errs by itself; [`FaultyStream`] makes it.
+/// To test a peer that does not read, do not read from its end: the session can send `to_peer` bytes, then nothing. The
+/// streams return no errors by themselves; wrap one in a [`FaultyStream`] for that.
 ///
 /// ```
 /// use actix_lines::{LineSession, MemoryCapacity, Rot13, Transport, memory_pair};
@@ -61,21 +61,21 @@ pub fn memory_pair(capacity: MemoryCapacity) -> (MemoryStream, MemoryStream) {
     (tokio::io::join(session_reads, session_writes), tokio::io::join(peer_reads, peer_writes))
 }
 
-/// What a stream is asked to do.
+/// A call to a stream, which [`Faults`] may stall or fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StreamCall {
     /// `poll_read`.
     Read,
     /// `poll_write`.
     Write,
-    /// `poll_flush`: what a stream with a buffer of its own has written leaves it. As of a TLS stream.
+    /// `poll_flush`: sends the bytes that a stream buffers, as a TLS stream does.
     Flush,
-    /// `poll_shutdown`: the FIN.
+    /// `poll_shutdown`: sends the FIN.
     Shutdown,
 }
 
-/// A stream that stalls, fails, and does its work in small pieces, as its [`Faults`] tell it to. Until then it is the stream that
-/// it is made of.
+/// A stream that stalls, fails, and works in small pieces, as its [`Faults`] tell it to. Until then it behaves as the
+/// stream that it wraps.
 ///
 /// ```
 /// use std::{io::ErrorKind, time::Duration};
@@ -127,7 +127,7 @@ pub struct FaultyStream<S> {
     faults: Faults,
 }
 
-/// Tells a [`FaultyStream`] what to do from now on. It may be told from another thread, whatever the stream is waiting for.
+/// Controls a [`FaultyStream`], from any thread, even while the stream waits.
 #[derive(Clone, Default)]
 pub struct Faults(Arc<Mutex<FaultsState>>);
 
@@ -141,19 +141,19 @@ struct FaultsState {
     bytes_written: u64,
 }
 
-/// What one call is told, and who waits for it.
+/// The faults of one call, and the task that waits for it.
 #[derive(Debug, Default)]
 struct Call {
     is_stalled: bool,
-    /// The error, and after how many bytes in all.
+    /// The number of bytes in all after which it fails, and the error.
     fault: Option<(u64, io::ErrorKind)>,
-    /// Bytes at once; 0 is as many as there are.
+    /// Most bytes at once; 0 is no limit.
     limit: usize,
     waker: Option<Waker>,
 }
 
 impl Call {
-    /// What it does after `done` bytes: fail, wait, or go on with so many at most.
+    /// Fails, waits, or returns the most bytes to go on with, after `done` bytes.
     fn poll(&mut self, done: u64, cx: &Context<'_>) -> Poll<io::Result<usize>> {
         // Before anything else is looked at: whoever changes it meanwhile has to find somebody to wake.
         self.waker = Some(cx.waker().clone());
@@ -183,14 +183,14 @@ impl FaultsState {
         }
     }
 
-    /// Bytes that went in the direction which a call is about.
+    /// Returns the bytes that went in the direction of a call.
     fn done(&self, call: StreamCall) -> u64 {
         if call == StreamCall::Read { self.bytes_read } else { self.bytes_written }
     }
 }
 
 impl Faults {
-    /// Has every such call wait, from now on. A read or a write that waits already does so all the longer.
+    /// Makes every such call wait from now on. A call that waits already keeps waiting.
     pub fn stall(&self, call: StreamCall) {
         self.lock().call(call).is_stalled = true;
     }
@@ -200,18 +200,18 @@ impl Faults {
         self.change(call, |call, _| call.is_stalled = false);
     }
 
-    /// Has the next such call fail, be it stalled or not; later ones go on as if nothing had been.
+    /// Makes the next such call fail, stalled or not; later calls work again.
     pub fn fail(&self, call: StreamCall, kind: io::ErrorKind) {
         self.fail_after(call, 0, kind);
     }
 
-    /// Has such a call fail once, when `bytes` more have been read; written, for the three others. Replaces the failure that
-    /// this call has not met yet.
+    /// Makes one such call fail: a read after `bytes` more have been read, each other call after `bytes` more have been
+    /// written. Replaces an earlier failure of this call that has not happened yet.
     pub fn fail_after(&self, call: StreamCall, bytes: u64, kind: io::ErrorKind) {
         self.change(call, |call, done| call.fault = Some((done.saturating_add(bytes), kind)));
     }
 
-    /// Has each read or each write be one of at most so many bytes; 0 is no limit.
+    /// Limits each read or each write to at most `bytes`; 0 is no limit.
     pub fn limit(&self, half: Half, bytes: usize) {
         let call = match half {
             Half::Read => StreamCall::Read,
@@ -253,7 +253,7 @@ impl fmt::Debug for Faults {
 }
 
 impl<S> FaultyStream<S> {
-    /// Makes one of any stream.
+    /// Wraps any stream. Returns the wrapped stream and the control of its faults.
     pub fn new(stream: S) -> (Self, Faults) {
         let faults = Faults::default();
         (Self { stream, faults: faults.clone() }, faults)

@@ -19,8 +19,8 @@
 //! | `worker` | the worker, made of its parts, and its doors for sessions |
 //! | `eviction`, `answers`, `task` | what is done with all sessions: when memory is short, for a question, in a sweep |
 //!
-//! Everything here stays on its thread. Not here: what a session does in its turn (`session`), who is told of its end
-//! (`control`).
+//! Everything here stays on its thread.
+//! Not here: what a session does in its turn (`session`), who is told of its end (`control`).
 
 pub(crate) mod answers;
 pub(crate) mod buffers;
