@@ -1,11 +1,25 @@
-//! Control path: counts, questions, limits and drains of one server. No line passes through here.
+//! Control of a running server: counters, lists of sessions, pushes, kicks, limits, drains, events.
+//!
+//! [`ServerHandle`](crate::ServerHandle) asks with plain methods; other actors send the messages here to its
+//! [`supervisor`](crate::ServerHandle::supervisor). No line passes through it.
 
 pub(crate) mod admission;
 pub(crate) mod budget;
-pub(crate) mod control;
 pub(crate) mod ledger;
 pub(crate) mod messages;
 pub(crate) mod orders;
 pub(crate) mod query;
 pub(crate) mod stats;
 pub(crate) mod supervisor;
+pub(crate) mod ways;
+
+pub use crate::control::{
+    admission::RefuseReason,
+    messages::{
+        Drain, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push, Pushed, SessionEvent,
+        SetLimits, Subscribe,
+    },
+    query::{SessionFilter, SessionInfo, SessionOrder, SessionPage, SessionQuery, SessionState},
+    stats::{DrainProgress, DrainReport, Stats},
+    supervisor::Supervisor,
+};

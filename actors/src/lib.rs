@@ -26,8 +26,16 @@
 //! }
 //! ```
 //!
-//! A session needs no listener: [`LineSession`] starts one over any two-way byte stream. In tests that is a
-//! [`memory_pair`], with a [`FaultyStream`] where it has to stall or fail.
+//! # Words
+//!
+//! An **actor** is a value that owns its state, has an address, and handles one thing at a time: a line, a message, a timer.
+//! Nothing in it needs a lock. An **arbiter** is a thread with an event loop that actors run on; a **system** is all arbiters
+//! of a process. These are [actix](https://docs.rs/actix)'s.
+//!
+//! A **session** is one connection's actor, and the connection's other end its **peer**. A session reads **lines**: bytes up to
+//! a delimiter; the **tail** is what comes behind the last one. What it writes waits in its **outbox** until the kernel takes
+//! it. A **listener** is a socket that peers connect to. A **worker** is an arbiter that runs sessions; the **supervisor** is
+//! the actor that counts and ends them.
 //!
 //! ```text
 //!                   control path:  Supervisor ── stats, sessions, push, kick, limits, drain
@@ -38,9 +46,22 @@
 //!                                       LineContext:  socket ─▶ framing ─▶ LineHandler ─▶ outbox ─▶ socket
 //!                   data path:        accept → session → lines → handler → writer, never leaving the session's worker
 //! ```
-//! A [`Connector`] makes the same sessions of outgoing connections, and reconnects.
 //!
-//! Unix only: the acceptor takes raw sockets.
+//! # Where to begin
+//!
+//! | to | see |
+//! |---|---|
+//! | answer lines | [`LineHandler`], [`LineContext`] |
+//! | listen | [`LineServer`], [`Listener`] |
+//! | say where lines end, and what to do with long ones | [`Framing`], [`Overlong`] |
+//! | bound what a peer may cost | [`limits`] |
+//! | watch and steer a running server | [`ServerHandle`], [`control`] |
+//! | connect to another server, and again when it is lost | [`connect`] |
+//! | run a session over any two-way byte stream | [`LineSession`], [`Transport`] |
+//! | say something to many sessions | [`Room`] |
+//! | test without sockets and without waiting | [`testing`] |
+//!
+//! Unix only: listeners take sockets from the kernel themselves.
 // Whatever a peer, a file or the system decides is an error to handle, not a panic.
 #![warn(clippy::unwrap_used)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -61,20 +82,20 @@ mod source;
 
 mod wire;
 
-mod limits;
+pub mod limits;
 
-mod control;
+pub mod control;
 
 mod listen;
 mod worker;
 
 mod session;
 
-mod connect;
+pub mod connect;
 mod rot13;
 mod server;
 mod standalone;
-mod testing;
+pub mod testing;
 
 pub use crate::{
     address::{Address, Credentials, UnixAddress},

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use crate::rate::{Rate, RateGroup, RateLimit};
 use crate::{
     error::ConfigError,
-    rate::{Rate, RateLimit},
     shared::SharedBytes,
     source::{Prefix, SourcePrefix},
 };

@@ -30,11 +30,11 @@ use crate::{
     connection::{Connection, SessionId},
     control::{
         admission::Ticket,
-        control::Control,
         messages::{Kick, ListSessions, Push, SetLimits},
         orders::WorkerHandle,
         query::{SessionFilter, SessionQuery, SessionState},
         supervisor::{Supervisor, Unlaunched},
+        ways::Control,
     },
     framing::Framing,
     limits::{Limits, OutboxLimit, OutboxPolicy, SoftLimit, Watermarks},

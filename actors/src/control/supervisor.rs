@@ -24,7 +24,6 @@ use tokio::{
 
 use crate::{
     control::{
-        control::{Control, Finished},
         ledger::Draining,
         messages::{
             Drain, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push, Pushed, SetLimits,
@@ -33,6 +32,7 @@ use crate::{
         orders::{Answer, Answered, Closing, FromWorker, News, Order, Question},
         query::SessionPage,
         stats::{DrainProgress, DrainReport, Stats},
+        ways::{Control, Finished},
     },
     limits::{LONGEST_TIMEOUT, MAILBOX_CAPACITY},
     shared::SharedBytes,

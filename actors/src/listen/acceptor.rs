@@ -28,9 +28,9 @@ use crate::{
     connection::{Connection, ListenerId, SessionId},
     control::{
         admission::{Denial, Place, Refusal, RefuseReason, Ticket},
-        control::{Control, Finished, OpenListener},
         ledger::OwedReport,
         orders::{Admitted, Closing, ListenerOrder, Order, WorkerHandle},
+        ways::{Control, Finished, OpenListener},
     },
     limits::MAILBOX_CAPACITY,
     listen::{

@@ -13,13 +13,13 @@ use crate::{
     address::Address,
     connection::{ListenerId, SessionId},
     control::{
-        control::{Control, Finished},
         messages::{
             Drain, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push, Pushed, SetLimits,
         },
         query::{SessionFilter, SessionInfo, SessionPage, SessionQuery},
         stats::{DrainReport, Stats},
         supervisor::Supervisor,
+        ways::{Control, Finished},
     },
     error::ServerEnded,
     limits::Limits,

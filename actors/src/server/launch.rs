@@ -13,9 +13,9 @@ use tokio::{runtime::Handle, sync::mpsc};
 use crate::{
     connection::{Connection, ListenerId},
     control::{
-        control::Control,
         orders::{Admitted, Order, WorkerHandle},
         supervisor::Unlaunched,
+        ways::Control,
     },
     error::{ConfigError, StartError},
     framing::Framing,

@@ -139,9 +139,9 @@ mod tests {
         address::Address,
         connection::{Connection, SessionId},
         control::{
-            control::Control,
             orders::{Order, WorkerHandle},
             supervisor::Unlaunched,
+            ways::Control,
         },
         limits::Limits,
         worker::{clock::Standing, reports::Counts, task::look_after},

@@ -9,10 +9,10 @@ use std::sync::{
 
 use crate::control::{
     budget::{Budget, Sources},
-    control::Control,
     ledger::Batch,
     orders::{Answer, Order},
     stats::Stats,
+    ways::Control,
 };
 
 /// The way from a worker to the rest of its server.
