@@ -108,7 +108,7 @@ pub enum OutboxPolicy {
 }
 
 impl OutboxLimit {
-    /// Whether it can work beside the high watermark `high`.
+    /// Returns true if it can work beside the high watermark `high`.
     pub(crate) fn check(&self, high: usize) -> Result<(), ConfigError> {
         let Self { hard, soft, .. } = *self;
         if hard < high {
@@ -125,7 +125,7 @@ impl OutboxLimit {
     }
 }
 
-/// Whether the clock can tell a time so long; `limit` names it.
+/// Returns true if the clock can tell a time so long; `limit` names it.
 fn check_length(limit: &'static str, time: Duration) -> Result<(), ConfigError> {
     if time > LONGEST_TIMEOUT { Err(ConfigError::TooLong { limit, time }) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! Listen: from a bound socket to an admitted connection.
+//! Listen: the path from a bound socket to an admitted connection.
 
 pub(crate) mod acceptor;
 pub(crate) mod listener;

@@ -1,4 +1,4 @@
-//! Server: the door of those who listen.
+//! Server: the interface for programs that listen.
 
 pub(crate) mod builder;
 pub(crate) mod handle;

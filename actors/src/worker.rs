@@ -1,4 +1,4 @@
-//! Worker: the sessions of one arbiter, what they share, and the task that looks after them.
+//! Worker: the sessions of one arbiter, the resources that they share, and the task that looks after them.
 //!
 //! Each aspect of a session is one file, with its part of the session's slot and its part of the worker; the parts compute,
 //! the slot and the worker hold them. From the ground:
@@ -8,19 +8,19 @@
 //! | `command` | commands to a session that it has not taken yet |
 //! | `reports` | counters, and the reports of those that have ended |
 //! | `clock` | stamps, timeouts, deadlines |
-//! | `rates` | what a session may still take in |
+//! | `rates` | input that a session may still take |
 //! | `delivery`, `rooms` | members of rooms, and messages for them |
 //! | `pushes` | bytes that others push, and outbox limits |
 //! | `held` | memory of buffers |
-//! | `drain` | which session is told when |
+//! | `drain` | the time at which each session is told to end |
 //! | `buffers` | scratch and outbox for one turn |
 //! | `slot` | the table of slots, each made of its parts |
-//! | `upstream` | the way to the rest of the server |
-//! | `worker` | the worker, made of its parts, and its doors for sessions |
-//! | `eviction`, `answers`, `task` | what is done with all sessions: when memory is short, for a question, in a sweep |
+//! | `upstream` | calls to the rest of the server |
+//! | `worker` | the worker, made of its parts, and its interface for sessions |
+//! | `eviction`, `answers`, `task` | work on all sessions: when memory is short, for a question, in a sweep |
 //!
 //! Everything here stays on its thread.
-//! Not here: what a session does in its turn (`session`), who is told of its end (`control`).
+//! Not here: a session's turn (`session`), the use of reports (`control`).
 
 pub(crate) mod answers;
 pub(crate) mod buffers;

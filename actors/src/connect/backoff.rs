@@ -1,25 +1,26 @@
-//! Backoff: how long a connector waits between two attempts.
+//! Backoff: the waits of a connector between two attempts.
 //!
-//! Pure but for its random numbers. Not here: who waits (`connector`).
+//! Pure but for its random numbers.
+//! Not here: waiting (`connector`).
 
 use std::time::Duration;
 
 use crate::limits::LONGEST_TIMEOUT;
 
-/// How long a connector waits between two attempts: a random time up to a ceiling, which is `initial` at first and grows
-/// with each attempt. A connection that has lasted for `max` starts over from `initial`.
+/// The waits of a connector between two attempts: a random time up to a ceiling, which begins at `initial` and grows by
+/// `factor` up to `max` with each failed attempt. A connection that has lasted for `max` starts over from `initial`.
 ///
-/// A connection that ends sooner is an attempt that failed. Otherwise a server that accepts and hangs up, be it that it
-/// refuses or that its first line makes our handler panic, would be called without end.
+/// A connection that ends sooner counts as a failed attempt. Otherwise the connector would call without a pause a
+/// server that accepts and hangs up, because it refuses or because its first line makes the handler panic.
 ///
 /// # Source
-/// "Full jitter" of Marc Brooker's "Exponential Backoff And Jitter", AWS Architecture Blog, 2015: of the ways compared
-/// there it is the one with which many clients that lost the same server make the fewest calls.
+/// "Full jitter" of Marc Brooker's "Exponential Backoff And Jitter", AWS Architecture Blog, 2015: of the methods
+/// compared there it makes the fewest calls when many clients have lost the same server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// The ceiling of the first wait. Default: 500 ms.
     pub initial: Duration,
-    /// By how much the ceiling grows. Default: 2.
+    /// The factor by which the ceiling grows. Default: 2.
     pub factor: u32,
     /// The highest ceiling. Default: 30 s.
     pub max: Duration,
@@ -37,7 +38,7 @@ impl Backoff {
         range.contains(&self.initial) && range.contains(&self.max) && self.initial <= self.max && self.factor > 0
     }
 
-    /// The longest wait after so many failed attempts, the first being 1.
+    /// Returns the longest wait after this many failed attempts, counted from 1.
     pub(super) fn ceiling(self, failed: u32) -> Duration {
         let grown = self.factor.checked_pow(failed.saturating_sub(1)).and_then(|times| self.initial.checked_mul(times));
         grown.map_or(self.max, |ceiling| ceiling.min(self.max))

@@ -1,6 +1,7 @@
-//! `ConnectorBuilder`: what a connector connects to, and how.
+//! Builder: `ConnectorBuilder`, the settings of a connector.
 //!
-//! Everything is checked once, before anything runs. Not here: what runs then (`connector`).
+//! Everything is checked once, before anything runs.
+//! Not here: the running connector (`connector`).
 
 use std::{fmt, io, net::SocketAddr, rc::Rc, time::Duration};
 
@@ -21,14 +22,14 @@ use crate::{
     wire::tcp,
 };
 
-/// How long an attempt to connect may take, by default. Linux repeats a SYN after 1, 3 and 7 seconds, so three lost ones
-/// are forgiven.
+/// Default time for an attempt to connect. Linux repeats a SYN after 1, 3 and 7 seconds, so three lost ones are
+/// forgiven.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// After how long a silence the peer's machine is asked whether it is still there, by default.
+/// Default silence after which the kernel probes whether the peer is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Makes a [`Connector`]: what it connects to, and how.
+/// Builds and starts a [`Connector`].
 #[must_use = "a connector does nothing until it is started"]
 pub struct ConnectorBuilder<A> {
     pub(super) target: String,
@@ -55,17 +56,18 @@ impl<A> fmt::Debug for ConnectorBuilder<A> {
 }
 
 impl<A: LineHandler> ConnectorBuilder<A> {
-    /// Has every [`ConnectorEvent`] sent to `recipient`, from the first on. Later ones: [`Subscribe`](crate::control::messages::Subscribe).
+    /// Sends every [`ConnectorEvent`] to `recipient`, from the first on. After the start, send
+    /// [`Subscribe`](crate::control::messages::Subscribe) instead.
     pub fn subscribe(mut self, recipient: Recipient<ConnectorEvent>) -> Self {
         self.subscribers.push(recipient);
         self
     }
 
-    /// Sets who looks up the addresses, at each attempt anew. Default: the system's resolver, and the target has to be
-    /// written as `HOST:PORT`.
+    /// Sets the function that looks up the addresses at each attempt. Default: the system's resolver, with a target of
+    /// the form `HOST:PORT`.
     ///
-    /// `resolve` gets the target as it was given, so it may be the name of anything: a service record, a key in a
-    /// registry. Its addresses are tried in their order, the two families taking turns.
+    /// `resolve` gets the target as it was given to [`Connector::builder`], so it may be any name: a service record, a
+    /// key in a registry. Its addresses are tried in their order, the two families taking turns.
     ///
     /// ```
     /// # use actix_lines::{Connector, Rot13};
@@ -84,7 +86,8 @@ impl<A: LineHandler> ConnectorBuilder<A> {
 
     /// Sets how long one attempt may take, from the look-up to the connection, over all addresses. Default: 10 s.
     ///
-    /// A look-up by the system's resolver cannot be interrupted: it is then forgotten, on a thread of its own.
+    /// A look-up by the system's resolver cannot be interrupted: after the timeout it goes on in a thread, and its
+    /// result is ignored.
     ///
     /// # Errors
     /// [`start`](Self::start) returns [`ConfigError::ConnectTimeout`] unless it is 1 ms to 24 days.
@@ -93,12 +96,13 @@ impl<A: LineHandler> ConnectorBuilder<A> {
         self
     }
 
-    /// Sets after how long a silence the kernel asks the peer's machine whether it is still there; then it does so every
-    /// sixth of that time, and ends the connection when several of these probes, nine on Linux, are not answered. Without
-    /// it a session that only listens does not notice that its peer's machine is gone. Default: 60 s.
+    /// Sets the silence after which the kernel probes whether the peer's machine is still there. It probes again after
+    /// each sixth of that time, and the connection is lost when several probes in a row, nine on Linux, have no answer.
+    /// Without probes a session that only listens does not notice that its peer's machine is gone. Default: 60 s;
+    /// `None` sends no probes.
     ///
     /// # Errors
-    /// [`start`](Self::start) returns [`ConfigError::Keepalive`] unless it is 1 s to 9 hours, or none.
+    /// [`start`](Self::start) returns [`ConfigError::Keepalive`] unless it is 1 s to 9 hours, or `None`.
     pub fn keepalive(mut self, after: Option<Duration>) -> Self {
         self.keepalive = after;
         self
@@ -117,7 +121,7 @@ impl<A: LineHandler> ConnectorBuilder<A> {
         self
     }
 
-    /// Sets how long to wait between attempts. Default: up to 500 ms, doubled up to 30 s: see [`Backoff`].
+    /// Sets the waits between attempts. Default: up to 500 ms, doubled up to 30 s: see [`Backoff`].
     ///
     /// # Errors
     /// [`start`](Self::start) returns [`ConfigError::Backoff`] for a wait under 1 ms or over 24 days, a factor of 0, or a
@@ -128,7 +132,7 @@ impl<A: LineHandler> ConnectorBuilder<A> {
     }
 
     /// Sets how many attempts in a row may fail before the connector gives up. A connection that ends before
-    /// [`Backoff::max`] is over is one of them. Default: it never does.
+    /// [`Backoff::max`] is over counts as one. Default: it never gives up.
     ///
     /// # Errors
     /// [`start`](Self::start) returns [`ConfigError::MaxAttempts`] for 0.
@@ -137,15 +141,16 @@ impl<A: LineHandler> ConnectorBuilder<A> {
         self
     }
 
-    /// Starts the connector on the current arbiter; its sessions run there too.
+    /// Starts the connector on the current arbiter, where its sessions run, too.
     ///
-    /// It lives until it is told to [`Disconnect`](crate::connect::messages::Disconnect), or gives up, whether anybody keeps its address or not.
+    /// The connector runs until it gets [`Disconnect`](crate::connect::messages::Disconnect) or gives up, even if its
+    /// address is dropped.
     ///
     /// # Errors
-    /// [`ConfigError`], before anything has been started.
+    /// Returns a [`ConfigError`] that names the first invalid setting, before anything has been started.
     ///
     /// # Panics
-    /// Outside of an actix arbiter, as [`Actor::start`] does.
+    /// Panics outside an actix arbiter, as [`Actor::start`] does.
     pub fn start(self) -> Result<Addr<Connector<A>>, ConfigError> {
         let is_timeout = |timeout| (Duration::from_millis(1)..=LONGEST_TIMEOUT).contains(&timeout);
         if self.resolve.is_none() && !is_address(&self.target) {
@@ -185,12 +190,12 @@ impl<A: LineHandler> ConnectorBuilder<A> {
 }
 
 impl<A: LineHandler> Connector<A> {
-    /// Starts from the defaults: tries for ever, each attempt 10 s at most, [`Framing::lf`],
+    /// Starts from the defaults: unlimited attempts of at most 10 s each, [`Framing::lf`],
     /// [`Limits::default`](crate::Limits::default).
     ///
-    /// `target` is `HOST:PORT`, unless there is a [`resolver`](ConnectorBuilder::resolver). `factory` makes the actor of
-    /// each connection, and is told which one it is, counted from 1. If it panics, that connection is closed and the
-    /// attempt has failed; it will be called again for the next.
+    /// `target` is `HOST:PORT`, unless there is a [`resolver`](ConnectorBuilder::resolver). `factory` makes the actor
+    /// of each connection, and is given the connection's number, counted from 1. If it panics, that connection is
+    /// closed and the attempt has failed; the factory is called again for the next.
     pub fn builder(
         target: impl Into<String>,
         factory: impl FnMut(&Connection, u64) -> A + 'static,

@@ -1,8 +1,8 @@
-//! `Connector`: the actor for outgoing sessions. It looks up, connects, and makes a session of each connection; when that
-//! ends it does so again, until it is told to disconnect.
+//! Connector: the actor for outgoing sessions. It looks up, connects, and makes a session of each connection; when that
+//! ends it starts again, until it is told to disconnect.
 //!
 //! No line passes through it: the session is an actor like those of a server, on the connector's arbiter.
-//! Not here: how several addresses are tried (`race`), what a session is (`context`).
+//! Not here: trying several addresses (`race`), the session itself (`session`).
 
 use std::{fmt, net::SocketAddr, rc::Rc, time::Duration};
 
@@ -35,16 +35,16 @@ use crate::{
 
 pub(super) type Factory<A> = Box<dyn FnMut(&Connection, u64) -> A>;
 
-/// An actor that keeps one outgoing session: it connects, makes a session actor of the connection, and when that has
-/// ended, whatever the reason, does so again.
+/// An actor that keeps one outgoing session: it connects, makes a session actor of the connection, and connects again
+/// when the session has ended, for whatever reason.
 ///
-/// The session is the user's own actor, with the same [`LineContext`](crate::LineContext) as in a server: its
-/// [`opened`](LineHandler::opened) is called once connected, its [`closed`](LineHandler::closed) says why it was lost. The
-/// next connection gets a new actor, which learns from the factory that it is not the first.
+/// The session is your own actor, with the same [`LineContext`](crate::LineContext) as in a server: its
+/// [`opened`](LineHandler::opened) is called once connected, its [`closed`](LineHandler::closed) gets the reason of its
+/// end. The next connection gets a new actor; the factory is given the connection's number.
 ///
-/// Others ask for the session's address ([`GetSession`]), subscribe to what happens ([`ConnectorEvent`]), and end it
-/// ([`Disconnect`]). Nothing is kept for a next session: what a lost one had not sent is counted in its report, and
-/// messages to it come back as [`MailboxError`](actix::MailboxError).
+/// Other actors ask for the session's address ([`GetSession`]), subscribe to its events ([`ConnectorEvent`]), and end
+/// it ([`Disconnect`]). Nothing is kept for the next session: bytes that a lost one had not sent are counted in its
+/// report, and messages to it come back as [`MailboxError`](actix::MailboxError).
 ///
 /// ```
 /// use actix::{Actor, AsyncContext, Handler, Message};
@@ -99,16 +99,16 @@ pub struct Connector<A: LineHandler> {
     pub(super) max_attempts: Option<u32>,
     pub(super) factory: Factory<A>,
     pub(super) subscribers: Vec<Recipient<ConnectorEvent>>,
-    /// The attempt under way or to come next: 1 is the first since the start, or since a connection that lasted.
+    /// Number of the current or next attempt: 1 is the first since the start, or since a connection that lasted.
     pub(super) attempt: u32,
     pub(super) connections: u64,
     pub(super) live: Option<Live<A>>,
     pub(super) waiting: Askers<A>,
-    /// Who waits for the end, once it has been asked for.
+    /// Waiting [`Disconnect`]s, once there was one.
     pub(super) disconnecting: Option<Vec<oneshot::Sender<CloseReport>>>,
 }
 
-/// The session, and where it is told things.
+/// The session, and the ways to reach it.
 pub(super) struct Live<A: LineHandler> {
     session: Addr<A>,
     peer: SocketAddr,
@@ -184,7 +184,7 @@ impl<A: LineHandler> Connector<A> {
         }
     }
 
-    /// Its session has ended.
+    /// Handles the end of its session.
     fn close(&mut self, report: CloseReport, ctx: &mut Context<Self>) {
         self.live = None;
         if let Some(askers) = self.disconnecting.take() {
@@ -201,7 +201,7 @@ impl<A: LineHandler> Connector<A> {
         self.retry(retry_in, ctx);
     }
 
-    /// An attempt brought no session.
+    /// Handles an attempt that brought no session.
     fn fail(&mut self, error: ConnectError, ctx: &mut Context<Self>) {
         let (attempt, retry_in) = (self.attempt, self.retry_in());
         log::warn!("{}", Escaped::new(&error.to_string()));
@@ -209,7 +209,7 @@ impl<A: LineHandler> Connector<A> {
         self.retry(retry_in, ctx);
     }
 
-    /// How long to wait after the attempts so far; none if they were the last.
+    /// Returns the wait after the attempts so far; `None` if they were the last.
     fn retry_in(&self) -> Option<Duration> {
         let may_retry = self.max_attempts.is_none_or(|most| self.attempt < most);
         may_retry.then(|| self.backoff.wait(self.attempt))
@@ -264,7 +264,7 @@ impl<A: LineHandler> Handler<GetSession<A>> for Connector<A> {
     }
 }
 
-/// However it ended: there will be no session.
+/// Tells all who wait, however it ended, that there will be no session.
 impl<A: LineHandler> Drop for Connector<A> {
     fn drop(&mut self) {
         self.waiting.answer(None);

@@ -1,6 +1,6 @@
-//! Messages: what a connector is asked, and tells its subscribers.
+//! Messages: requests to a connector, and its events for subscribers.
 //!
-//! Not here: what it does about them (`connector`).
+//! Not here: handling them (`connector`).
 
 use std::{cell::RefCell, fmt, marker::PhantomData, net::SocketAddr, rc::Rc, time::Duration};
 
@@ -8,70 +8,73 @@ use actix::{Addr, Message, dev::OneshotSender};
 
 use crate::{connection::SessionId, error::ConnectError, report::CloseReport, session::handler::LineHandler};
 
-/// For how many who wait for a session there is room before the list of them is looked through.
+/// Length of the list of waiting askers above which those who are gone are removed.
 pub(super) const LEAST_ASKERS: usize = 16;
 
-/// What happens to a connector's session, as it happens. For [`ConnectorBuilder::subscribe`](crate::connect::builder::ConnectorBuilder::subscribe) and [`Subscribe`](crate::control::messages::Subscribe), which
-/// begins with `Connected` if that is how it stands.
+/// An event of a connector, for [`ConnectorBuilder::subscribe`](crate::connect::builder::ConnectorBuilder::subscribe)
+/// and [`Subscribe`](crate::control::messages::Subscribe). A subscription made while there is a session begins with
+/// `Connected`.
 ///
-/// `Connected` and `Lost` take turns, with any number of `Failed` before each `Connected`. `GaveUp` or `Disconnected` is
-/// the last.
+/// `Connected` and `Lost` alternate, with any number of `Failed` before each `Connected`. `GaveUp` or `Disconnected` is
+/// the last event.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 #[non_exhaustive]
 pub enum ConnectorEvent {
     /// A session has begun.
     Connected {
-        /// Its number.
+        /// The session's number.
         session: SessionId,
-        /// Which of the addresses it was.
+        /// The address that was connected to.
         peer: SocketAddr,
-        /// The how many-th session it is, counted from 1: above that it is a reconnection.
+        /// Number of the connection, counted from 1: above 1 it is a reconnection.
         nth: u64,
     },
     /// The session has ended, for whatever reason.
     Lost {
-        /// What it has left behind, with the reason and the bytes that were not sent.
+        /// Its close report, with the reason and the number of bytes that were not sent.
         report: CloseReport,
-        /// When the next attempt begins; none if there will be none.
+        /// Time until the next attempt; `None` if there will be none.
         retry_in: Option<Duration>,
     },
     /// An attempt brought no session.
     Failed {
-        /// Why.
+        /// The reason.
         error: ConnectError,
-        /// Which one it was since the start, or since the last session that lasted; from 1.
+        /// Number of the attempt since the start, or since the last session that lasted; counted from 1.
         attempt: u32,
-        /// When the next attempt begins; none if there will be none.
+        /// Time until the next attempt; `None` if there will be none.
         retry_in: Option<Duration>,
     },
-    /// That was the last of [`max_attempts`](crate::connect::builder::ConnectorBuilder::max_attempts); the connector has ended.
+    /// The last of [`max_attempts`](crate::connect::builder::ConnectorBuilder::max_attempts) has failed, and the
+    /// connector has ended.
     GaveUp {
-        /// How many were made.
+        /// Number of attempts made.
         attempts: u32,
     },
-    /// It was told to [`Disconnect`], and has ended.
+    /// The connector got [`Disconnect`], and has ended.
     Disconnected,
 }
 
 /// Asks a connector for the address of its session.
 ///
-/// The answer is `None` while there is none, and from a connector that has ended without one. An address outlives its
-/// session: messages to it then come back as [`MailboxError::Closed`](actix::MailboxError::Closed), and this is to be
-/// asked again.
+/// The answer is `None` if there will be no session, or for [`now`](Self::now) if there is none at the moment. An
+/// address outlives its session: messages to it then return [`MailboxError::Closed`](actix::MailboxError::Closed), and
+/// the address has to be asked for again.
 pub struct GetSession<A> {
     pub(super) wait: bool,
     actor: PhantomData<fn() -> A>,
 }
 
 impl<A> GetSession<A> {
-    /// The session that is there now.
+    /// Asks for the current session. `None` means that there is none now.
     #[must_use]
     pub fn now() -> Self {
         Self { wait: false, actor: PhantomData }
     }
 
-    /// The session that is there, or the next one, however long that takes. `None` means that there will be none.
+    /// Asks for the current session or, without one, for the next, however long that takes. `None` means that there
+    /// will be none.
     #[must_use]
     pub fn when_connected() -> Self {
         Self { wait: true, actor: PhantomData }
@@ -88,21 +91,22 @@ impl<A: LineHandler> Message for GetSession<A> {
     type Result = Option<Addr<A>>;
 }
 
-/// Ends a connector: it connects no more, and its session, if there is one, is half-closed: it sends what was written and
-/// its FIN, and gets the peer's lines until these end, as [`half_close`](crate::LineContext::half_close) does. What is
-/// left after `deadline` is aborted. The answer is the session's report; `None` if there was none.
+/// Ends a connector: it connects no more, and its session, if there is one, is half-closed. The session sends its
+/// outbox and its FIN, and handles the peer's lines until these end, as with
+/// [`half_close`](crate::LineContext::half_close). After `deadline` it is aborted. The answer is the session's report;
+/// `None` if there was no session.
 ///
-/// Sending it twice shortens the time if the second deadline comes first, and changes nothing else.
+/// Sent again, it shortens the time if the new deadline comes first, and changes nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "Option<CloseReport>")]
 #[non_exhaustive]
 pub struct Disconnect {
-    /// How long the session may take. At zero it is aborted at once.
+    /// Time that the session has to end. At zero it is aborted at once.
     pub deadline: Duration,
 }
 
 impl Disconnect {
-    /// Gives the session so long to end.
+    /// Makes a `Disconnect` with this deadline.
     #[must_use]
     pub fn within(deadline: Duration) -> Self {
         Self { deadline }
@@ -111,23 +115,23 @@ impl Disconnect {
 
 /// The answer to a [`GetSession`].
 ///
-/// Not a future: that would be kept until there is a session, whether the asker still waits for it or not.
+/// Not a future, which would be kept until there is a session even if the asker no longer waits.
 pub enum SessionAnswer<A: LineHandler> {
-    /// At once.
+    /// The answer is there at once.
     Now(Option<Addr<A>>),
-    /// When there is a session, or there will be none.
+    /// The answer comes when there is a session, or when there will be none.
     Later(Askers<A>),
 }
 
-/// Where an answer to [`GetSession`] goes.
+/// The channel of an answer to [`GetSession`].
 pub(super) type Asker<A> = OneshotSender<Option<Addr<A>>>;
 
-/// Those who wait for the next session of a connector. A clone is the same list.
+/// The askers that wait for the next session of a connector. A clone is the same list.
 pub struct Askers<A: LineHandler>(pub(super) Rc<RefCell<Vec<Asker<A>>>>);
 
 impl<A: LineHandler> Askers<A> {
-    /// Adds one. The gone are forgotten whenever the list would grow: it is at most twice as long as those who wait are
-    /// many.
+    /// Adds an asker. Askers that are gone are removed whenever the list would grow: it is at most twice as long as the
+    /// number of those that wait.
     pub(super) fn add(&self, asker: Asker<A>) {
         let is_full = {
             let askers = self.0.borrow();
@@ -148,7 +152,7 @@ impl<A: LineHandler> Askers<A> {
         askers.shrink_to_fit();
     }
 
-    /// Tells all of them what comes of it.
+    /// Answers all of them.
     pub(super) fn answer(&self, session: Option<&Addr<A>>) {
         let askers = self.0.take();
         askers.into_iter().for_each(|asker| drop(asker.send(session.cloned())));

@@ -1,9 +1,9 @@
-//! A race: from the addresses of one name to one connection, by RFC 8305 ("Happy Eyeballs", version 2).
+//! Race: connects to one of several addresses, by RFC 8305 ("Happy Eyeballs", version 2).
 //!
 //! Addresses are tried in the resolver's order with the two families taking turns; each gets a head start of
-//! [`HEAD_START`] before the next joins in, and a failure lets the next start at once. The first connection wins and
-//! the others are closed. So one family that is dead costs a quarter of a second, not a timeout.
-//! Not here: looking names up, deadlines, and what comes of the connection (`connector`).
+//! [`HEAD_START`] before the next joins in, and a failure lets the next start at once. The first connection wins, and
+//! the others are closed. So a dead address family costs a quarter of a second, not a timeout.
+//! Not here: look-ups, deadlines, the session of the connection (`target`, `connector`).
 
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
@@ -12,13 +12,13 @@ use tokio::net::TcpStream;
 
 use crate::wire::tcp::SocketOptions;
 
-/// How long an address is tried alone. RFC 8305, section 5, recommends 250 ms.
+/// Time that an address is tried alone. RFC 8305, section 5, recommends 250 ms.
 pub(crate) const HEAD_START: Duration = Duration::from_millis(250);
 
-/// What each address said that failed, in the order of their failures.
+/// Addresses that failed with their errors, in the order of their failures.
 pub(crate) type Failures = Vec<(SocketAddr, io::Error)>;
 
-/// Puts addresses in the order in which they are tried: the families take turns, the first address's family begins.
+/// Sorts addresses into the order in which they are tried: the families take turns, the first address's family begins.
 pub(crate) fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let Some(first) = addresses.first().map(SocketAddr::is_ipv6) else { return addresses };
     let count = addresses.len();
@@ -65,7 +65,7 @@ pub(crate) async fn connect(address: SocketAddr, keepalive: Option<Duration>) ->
     settle(TcpStream::connect(address).await?, keepalive)
 }
 
-/// Looks at what TCP calls a connection, and sets its options.
+/// Rejects a connection to itself, and sets options.
 fn settle(stream: TcpStream, keepalive: Option<Duration>) -> io::Result<TcpStream> {
     let local = stream.local_addr()?;
     if stream.peer_addr().is_ok_and(|peer| peer == local) {

@@ -1,6 +1,6 @@
-//! Target: what a connector connects to, and one attempt to do so.
+//! Target: the address of a connector's server, and one attempt to connect.
 //!
-//! Not here: how several addresses are tried (`race`), what becomes of the connection (`connector`).
+//! Not here: trying several addresses (`race`), the session of the connection (`connector`).
 
 use std::{io, net::SocketAddr, panic::AssertUnwindSafe, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
 
 pub(super) type Resolve = Box<dyn Fn(String) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>>>>>;
 
-/// Whether it is `HOST:PORT`, and no more than that: a name, an IPv4 address, or an IPv6 address in brackets.
+/// Returns true if it is exactly `HOST:PORT`: a name, an IPv4 address, or an IPv6 address in brackets.
 pub(super) fn is_address(target: &str) -> bool {
     if let Ok(address) = target.parse::<SocketAddr>() {
         return address.port() != 0;
@@ -28,7 +28,7 @@ pub(super) fn is_address(target: &str) -> bool {
     })
 }
 
-/// The way to the other side.
+/// The settings of an attempt.
 pub(super) struct Way {
     pub(super) target: String,
     pub(super) resolve: Resolve,
@@ -37,7 +37,7 @@ pub(super) struct Way {
 }
 
 impl Way {
-    /// One attempt: look up, then race.
+    /// Does one attempt: looks up, then races.
     pub(super) async fn attempt(self: Rc<Self>) -> Result<(SocketAddr, TcpStream), ConnectError> {
         let target = || self.target.clone();
         let deadline = Instant::now() + self.connect_timeout;

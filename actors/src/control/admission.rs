@@ -1,10 +1,10 @@
-//! Admission: may this connection become a session?
+//! Admission: decides whether a connection may become a session.
 //!
-//! Exact and global: a place is reserved before the accept and given back by a guard when the socket is closed; a
-//! source's share of the places is counted under one short lock when its address is known, and so is the accept rate:
-//! before the accept it is only looked at, since nobody knows yet who would pay. Both are taken once for each connection,
-//! never for a line.
-//! Not here: accepting and refusing (`acceptor`), what a session does with its place (nothing: it holds it).
+//! Exact and global: a place is reserved before the accept, and a guard gives it back when the socket is closed. A
+//! source's share of the places is counted under one short lock once its address is known, and so is the accept rate:
+//! before the accept that is only looked at, since its source is not known yet. Both are taken once for each
+//! connection, never for a line.
+//! Not here: accepting and refusing (`acceptor`), the session (it only holds its place).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,26 +27,26 @@ use crate::{
     source::{PackedAddr, Prefix},
 };
 
-/// Refused connections that still hear why, at most: each has a descriptor.
+/// Most refused connections that are told why at once: each has a descriptor.
 const MAX_REFUSALS: usize = 256;
-/// How many of these one source may have: whoever lets them stand open keeps nobody else from hearing why.
+/// Most of these of one source: a source that keeps its connections open must not use them up for all others.
 const MAX_REFUSALS_PER_SOURCE: u32 = MAX_REFUSALS as u32 / 8;
-/// Sources that may be remembered whose accept rate has recovered, before the first of them are forgotten.
+/// Number of sources above which those whose accept rate has recovered are forgotten.
 const FORGET_AFTER: usize = 1024;
 
-/// Why a connection did not become a session.
+/// The reason why a connection did not become a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum RefuseReason {
-    /// As many sessions as may be are there.
+    /// The server has [`max_sessions`](crate::LimitsBuilder::max_sessions).
     MaxSessions,
-    /// As many sessions of its source as may be are there.
+    /// Its source has [`max_sessions_per_source`](crate::LimitsBuilder::max_sessions_per_source).
     MaxSessionsPerSource,
-    /// More connections in this second than may be.
+    /// The [`accept_rate`](crate::LimitsBuilder::accept_rate) was used up.
     AcceptRate,
-    /// More connections of its source in this second than may be.
+    /// The [`accept_rate_per_source`](crate::LimitsBuilder::accept_rate_per_source) of its source was used up.
     AcceptRatePerSource,
-    /// Its source is denied, or not among those allowed.
+    /// Its address is [denied](crate::LimitsBuilder::deny), or not among those [allowed](crate::LimitsBuilder::allow).
     Denied,
 }
 
@@ -54,7 +54,7 @@ impl RefuseReason {
     const ALL: [Self; 5] =
         [Self::MaxSessions, Self::MaxSessionsPerSource, Self::AcceptRate, Self::AcceptRatePerSource, Self::Denied];
 
-    /// A short name for logs and counters: `"max-sessions"`.
+    /// Returns a short name for logs and counters: `"max-sessions"`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -67,16 +67,16 @@ impl RefuseReason {
     }
 }
 
-/// How late a timer may ring.
+/// Longest delay of a timer that costs nothing of the rate.
 const TIMER_DELAY: Duration = Duration::from_millis(2);
 
-/// How fast buckets of an accept rate are filled, and how many tokens they hold. A bucket itself is one moment, at which it
+/// The rate at which buckets of an accept rate are refilled, and their size. A bucket itself is one moment, at which it
 /// will be full: so it may be looked at without taking a token, and one for each source is small.
 #[derive(Clone, Copy, Debug)]
 struct Filling {
-    /// What one token takes to come.
+    /// Time that brings one token.
     interval: Duration,
-    /// What a full bucket has less than an empty one, but for the token that has to be there.
+    /// Time that fills an empty bucket but for one token: with a bucket this far from full a token is there.
     tolerance: Duration,
 }
 
@@ -87,7 +87,7 @@ impl Filling {
         Self { interval, tolerance: interval * (rate.burst.max(1) - 1) }
     }
 
-    /// When the next token is there, if none is now.
+    /// Returns the moment of the next token, if none is there now.
     fn next_token(&self, full_at: Instant, now: Instant) -> Option<Instant> {
         full_at.checked_sub(self.tolerance).filter(|next| *next > now)
     }
@@ -103,7 +103,7 @@ impl Filling {
     }
 }
 
-/// The accept rate of all.
+/// The bucket of the accept rate.
 #[derive(Debug)]
 struct Bucket {
     filling: Filling,
@@ -124,7 +124,7 @@ impl Bucket {
     }
 }
 
-/// The accept rate of each source. One that is not here has a full bucket.
+/// The buckets of the accept rate of each source. A source that is not here has a full bucket.
 #[derive(Debug)]
 struct Buckets {
     filling: Filling,
@@ -136,7 +136,7 @@ impl Buckets {
         Self { filling: Filling::new(rate), full_at: HashMap::new() }
     }
 
-    /// Takes a token of the source's; false if there is none.
+    /// Takes a token of the source. Returns false if there is none.
     fn take(&mut self, source: PackedAddr, now: Instant) -> bool {
         let full_at = self.full_at.entry(source).or_insert(now);
         let is_there = self.filling.next_token(*full_at, now).is_none();
@@ -156,7 +156,7 @@ impl Buckets {
 #[derive(Debug)]
 pub(crate) struct Admission {
     max_sessions: AtomicUsize,
-    /// Places taken: sessions, and the connections about to become one.
+    /// Places taken: sessions, and connections about to become one.
     taken: AtomicUsize,
     /// Sessions admitted since the start.
     admitted: AtomicU64,
@@ -167,37 +167,37 @@ pub(crate) struct Admission {
     rules: Mutex<Rules>,
 }
 
-/// All that needs a lock. Nobody waits under it.
+/// All state that needs a lock. Nothing waits while holding it.
 #[derive(Debug)]
 struct Rules {
     limits: AdmissionLimits,
     bucket: Option<Bucket>,
     buckets: Option<Buckets>,
-    /// With more sources than this in `buckets` it is time to forget some.
+    /// Number of sources in `buckets` above which recovered ones are forgotten.
     forget_at: usize,
     by_address: HashMap<PackedAddr, u32>,
-    /// The same, added up by source; empty where each address is a source by itself.
+    /// Sessions of each source; empty where each address is a source by itself.
     by_source: HashMap<PackedAddr, u32>,
     /// Connections of each source that are being refused.
     refusals: HashMap<PackedAddr, u32>,
 }
 
-/// Why a connection is not admitted, now that its source is known.
+/// The reason why a connection is not admitted, once its source is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Denial {
     Refused(RefuseReason),
-    /// Another acceptor had the token of the accept rate; this is when the next one is there.
+    /// Another acceptor took the token of the accept rate; the next one is there at this moment.
     NotYet(Instant),
 }
 
-/// What an acceptor may do next.
+/// The next action allowed to an acceptor.
 #[derive(Debug)]
 pub(crate) enum Ticket {
     /// Accept: the connection has a place.
     Place(Place),
-    /// Accept, and refuse what comes.
+    /// Accept, and refuse the connection.
     Refusal(Refusal, RefuseReason),
-    /// Accept nothing until then, or until the waker is woken.
+    /// Accept nothing until this moment, or until the waker is woken.
     Wait(Option<Instant>),
 }
 
@@ -214,7 +214,7 @@ impl Rules {
         }
     }
 
-    /// Sessions of the source that `address` belongs to.
+    /// Returns the number of sessions of the source of `address`.
     fn count(&self, address: PackedAddr) -> u32 {
         let prefix = self.limits.source_prefix;
         let counts = if prefix.is_exact(address) { &self.by_address } else { &self.by_source };
@@ -241,7 +241,7 @@ impl Rules {
         }
     }
 
-    /// Takes over new limits. Counts stay true, also where sources are drawn in another way.
+    /// Replaces the limits; returns the old ones. Counts stay exact, also with another source prefix.
     #[must_use = "the old ones hold bytes of the user's: not to be dropped under the lock"]
     fn set(&mut self, limits: AdmissionLimits) -> AdmissionLimits {
         let old = std::mem::replace(&mut self.limits, limits);
@@ -270,9 +270,9 @@ impl Rules {
         }
     }
 
-    /// May a session of this peer be admitted? If so it is counted, and charged to the accept rates.
+    /// Admits a session of this peer, if the limits allow it: counts it, and charges it to the accept rates.
     ///
-    /// What is its source's own comes first: whoever is kept out by that is no charge to the others.
+    /// The limits of its source come first: a connection that these keep out is not charged to the accept rate of all.
     fn admit(&mut self, peer: Option<IpAddr>) -> Result<(), Denial> {
         let refused = |reason| Err(Denial::Refused(reason));
         let limited = peer.filter(|peer| !is_in(&self.limits.exempt, *peer)).map(PackedAddr::from);
@@ -306,7 +306,7 @@ impl Rules {
         Ok(())
     }
 
-    /// Books the refusal of a connection to its source, which is returned; `None` if that has its share already.
+    /// Books the refusal of a connection to its source. Returns the source; `None` if it has its share already.
     fn refuse(&mut self, peer: IpAddr) -> Option<PackedAddr> {
         let source = self.limits.source_prefix.source(peer.into());
         let count = self.refusals.entry(source).or_default();
@@ -332,7 +332,7 @@ fn subtract(counts: &mut HashMap<PackedAddr, u32>, address: PackedAddr) {
 }
 
 impl AdmissionLimits {
-    /// Whether the lists keep this peer out.
+    /// Returns true if the lists keep this peer out.
     pub(crate) fn denies(&self, peer: IpAddr) -> bool {
         is_in(&self.deny, peer) || (!self.allow.is_empty() && !is_in(&self.allow, peer))
     }
@@ -360,7 +360,7 @@ impl Admission {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over new limits, for connections that come from now on.
+    /// Replaces the limits, for connections that come from now on.
     pub(crate) fn set(&self, limits: AdmissionLimits) {
         self.max_sessions.store(limits.max_sessions, SeqCst);
         let old = self.rules().set(limits);
@@ -368,7 +368,7 @@ impl Admission {
         self.wake();
     }
 
-    /// Says what may be done about the next connection, or has `waker` woken when that changes.
+    /// Returns the action allowed for the next connection; wakes `waker` when that changes.
     pub(crate) fn ticket(self: &Arc<Self>, waker: &Waker) -> Ticket {
         match self.try_ticket() {
             Ticket::Wait(_) => {
@@ -385,7 +385,7 @@ impl Admission {
         }
     }
 
-    /// The same for a connection that is there and cannot wait: a place, or why there is none.
+    /// Reserves a place for a connection that is there and cannot wait, or returns the reason why there is none.
     pub(crate) fn ticket_at_once(self: &Arc<Self>) -> Result<Place, RefuseReason> {
         self.try_reserve().ok_or(RefuseReason::MaxSessions)
     }
@@ -419,7 +419,7 @@ impl Admission {
             .map(|_| Place { admission: Some(Arc::clone(self)), peer: Address::Memory })
     }
 
-    /// Room to tell one more connection that it is refused.
+    /// Reserves room to tell one more connection that it is refused.
     pub(crate) fn try_refusal(self: &Arc<Self>) -> Option<Refusal> {
         self.refusing
             .fetch_update(SeqCst, SeqCst, |refusing| (refusing < MAX_REFUSALS).then_some(refusing + 1))
@@ -427,12 +427,12 @@ impl Admission {
             .map(|_| Refusal { admission: Arc::clone(self), source: None })
     }
 
-    /// Connections that are being refused.
+    /// Returns the number of connections that are being refused.
     pub(crate) fn refusing(&self) -> usize {
         self.refusing.load(SeqCst)
     }
 
-    /// Whether the lists keep this peer out.
+    /// Returns true if the lists keep this peer out.
     pub(crate) fn denies(&self, peer: &Address) -> bool {
         peer.ip().is_some_and(|peer| self.rules().limits.denies(peer))
     }
@@ -441,7 +441,7 @@ impl Admission {
         self.refused[reason as usize].fetch_add(1, SeqCst);
     }
 
-    /// Connections refused since the start, by [`RefuseReason::name`].
+    /// Returns the number of connections refused since the start, by [`RefuseReason::name`].
     pub(crate) fn refused(&self) -> BTreeMap<&'static str, u64> {
         let counts = RefuseReason::ALL.iter().zip(&self.refused);
         counts.map(|(reason, count)| (reason.name(), count.load(SeqCst))).filter(|(_, count)| *count > 0).collect()
@@ -451,12 +451,12 @@ impl Admission {
         self.rules().limits.refuse_line.clone()
     }
 
-    /// Forgets what is not worth to be remembered. To be called now and then.
+    /// Forgets recovered sources. Called from time to time.
     pub(crate) fn tidy(&self) {
         self.rules().forget();
     }
 
-    /// Sessions admitted since the start.
+    /// Returns the number of sessions admitted since the start.
     pub(crate) fn admitted(&self) -> u64 {
         self.admitted.load(SeqCst)
     }
@@ -469,9 +469,9 @@ impl Admission {
     }
 }
 
-/// A reserved place under `max_sessions`, and whose it is. Dropping it gives it back.
+/// A reserved place under `max_sessions`, with its peer's address. Dropping it gives it back.
 ///
-/// One thing and not two, because every session has it: it is where a session keeps its peer's address.
+/// One value and not two, because every session has it: a session keeps its peer's address here.
 #[derive(Debug)]
 pub(crate) struct Place {
     /// `None` for a session without a server.
@@ -481,7 +481,8 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// The connection came: if its source may have one more, it is a session from here on, and owes a close report.
+    /// Admits the connection that came, if the limits of its source allow it. From here on it is a session, and owes a
+    /// close report.
     pub(crate) fn admit(&mut self, peer: Address) -> Result<(), Denial> {
         if let Some(admission) = &self.admission {
             admission.rules().admit(peer.ip())?;
@@ -491,7 +492,7 @@ impl Place {
         Ok(())
     }
 
-    /// The place of a session that nobody admits.
+    /// Makes the place of a session without a server.
     pub(crate) fn outside(peer: Address) -> Self {
         Self { admission: None, peer }
     }
@@ -521,7 +522,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// The connection came: whether its source may have one more that is being refused.
+    /// Charges the connection that came to its source. Returns false if that has its share of refusals already.
     pub(crate) fn charge(&mut self, peer: &Address) -> bool {
         let Some(peer) = peer.ip() else { return true };
         self.source = self.admission.rules().refuse(peer);

@@ -1,9 +1,9 @@
-//! Budget: how many bytes the buffers of all sessions may hold together, and who goes when it is spent.
+//! Budget: a limit on the bytes in the buffers of all sessions, and the choice of sessions to cut above it.
 //!
-//! Whoever holds the most goes first, and that is a source, not a session: many small sessions of one source weigh as much as
-//! one large one of another. Each worker adds up its own and publishes the sum in steps, so the budget is exceeded by less than
-//! a step for each worker before one of them looks for sessions to cut.
-//! Not here: what a session holds, and its end (`worker`).
+//! The source that holds the most goes first, not the session: many small sessions of one source weigh as much as one
+//! large one of another. Each worker adds up its own sessions and publishes the sum in steps, so the budget is exceeded
+//! by less than a step for each worker before one of them looks for sessions to cut.
+//! Not here: the bytes that a session holds, and its end (`worker`).
 
 use std::{
     collections::{BinaryHeap, HashMap},
@@ -16,14 +16,14 @@ use crate::{
     source::{Prefix, SourceKey, SourcePrefix},
 };
 
-/// A worker says what its sessions hold when it has changed by this much. Unit: bytes.
+/// Change of a worker's sum that it publishes. Unit: bytes.
 pub(crate) const STEP: usize = 64 * 1024;
 
-/// A worker goes on cutting its own sessions until those of another weigh more by this part: without it two of them would
-/// take turns for each session. A sixteenth.
+/// A worker leaves cutting to another whose heaviest source is heavier by this part, a sixteenth: without it two
+/// workers would take turns for each session.
 const SLACK: usize = 16;
 
-/// What the heaviest source holds, and then the largest of its sessions. Unit: bytes.
+/// Bytes held by the heaviest source, and by the largest of its sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Weight {
     pub(crate) source: usize,
@@ -35,7 +35,7 @@ pub(crate) struct Budget {
     limit: AtomicUsize,
     /// Bytes held, as published.
     used: AtomicUsize,
-    /// The heaviest of each worker, as last looked at.
+    /// The heaviest source of each worker, as last weighed.
     heaviest: Box<[(AtomicUsize, AtomicUsize)]>,
 }
 
@@ -56,23 +56,23 @@ impl Budget {
         self.limit.load(Relaxed) != usize::MAX
     }
 
-    /// Whether so little is left that somebody may have to go soon.
+    /// Returns true if so little is left that a session may soon have to be cut.
     pub(crate) fn is_short(&self) -> bool {
         self.used.load(Relaxed) > self.limit.load(Relaxed) / 2
     }
 
-    /// One worker's sum went from `before` to `after`.
+    /// Books the change of one worker's sum.
     pub(crate) fn publish(&self, before: usize, after: usize) {
         // Wrapping, as atomics do: a smaller sum is a large number added.
         self.used.fetch_add(after.wrapping_sub(before), Relaxed);
     }
 
-    /// Bytes held above the limit.
+    /// Returns the bytes held above the limit.
     pub(crate) fn excess(&self) -> usize {
         self.used.load(Relaxed).saturating_sub(self.limit.load(Relaxed))
     }
 
-    /// The heaviest of this worker.
+    /// Publishes the heaviest source of this worker.
     pub(crate) fn set_heaviest(&self, worker: usize, Weight { source, session }: Weight) {
         if let Some(heaviest) = self.heaviest.get(worker) {
             heaviest.0.store(source, Relaxed);
@@ -80,7 +80,7 @@ impl Budget {
         }
     }
 
-    /// Which other worker has a source so much heavier than `own`, the heaviest of this one, that it should go first.
+    /// Returns another worker whose heaviest source should go before `own`, the heaviest of this one.
     pub(crate) fn heavier_than(&self, own: Weight, worker: usize) -> Option<usize> {
         let weights = self.heaviest.iter().map(|(source, session)| (source.load(Relaxed), session.load(Relaxed)));
         let others = weights.enumerate().filter(|(other, _)| *other != worker);
@@ -89,7 +89,7 @@ impl Budget {
     }
 }
 
-/// What makes sessions one source.
+/// The rule that makes sessions one source.
 #[derive(Debug)]
 pub(crate) struct Sources {
     prefix: SourcePrefix,
@@ -111,7 +111,7 @@ impl Sources {
     }
 }
 
-/// A session that holds something: the more the greater.
+/// A session that holds bytes, ordered by their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Holder {
     pub(crate) held: usize,
@@ -119,15 +119,15 @@ pub(crate) struct Holder {
     pub(crate) id: SessionId,
 }
 
-/// The sessions of one worker that hold something, by source, as they were when last looked at. To take one costs what it
-/// costs to keep two heaps, however many there are.
+/// The sessions of one worker that hold bytes, by source, as last weighed. Taking one costs two heap operations,
+/// however many there are.
 #[derive(Debug, Default)]
 pub(crate) struct Ranking {
     known: HashMap<SourceKey, usize>,
     sources: Vec<Source>,
-    /// What each source holds, and which it is; one that has changed is there once more, and only the last counts.
+    /// Bytes held by each source, and its index. A source that has changed has several entries; only the last counts.
     heap: BinaryHeap<(Weight, usize)>,
-    /// Bytes that were there at first, and that were taken since.
+    /// Bytes at first, and bytes taken since.
     total: usize,
     taken: usize,
 }
@@ -145,7 +145,7 @@ impl Source {
 }
 
 impl Ranking {
-    /// Adds a session. Not to be called once one was taken.
+    /// Adds a session. Must not be called after [`take`](Self::take).
     pub(crate) fn add(&mut self, key: SourceKey, holder: Holder) {
         let index = *self.known.entry(key).or_insert_with(|| {
             self.sources.push(Source::default());
@@ -157,7 +157,7 @@ impl Ranking {
         self.total += holder.held;
     }
 
-    /// All are added.
+    /// Builds the heap once all sessions are added.
     pub(crate) fn finish(&mut self) {
         self.known = HashMap::new();
         self.heap = self.sources.iter().enumerate().map(|(index, source)| (source.weight(), index)).collect();
@@ -167,18 +167,18 @@ impl Ranking {
         self.heap.peek().map_or_else(Weight::default, |(weight, _)| *weight)
     }
 
-    /// Whether nobody held anything.
+    /// Returns true if no session held anything.
     pub(crate) fn is_empty(&self) -> bool {
         self.total == 0
     }
 
-    /// Whether so much of it is gone that others, who were not looked at, may hold more than what is left.
+    /// Returns true if so much was taken that sessions outside the ranking may hold more than those left in it.
     pub(crate) fn is_worn(&self) -> bool {
         self.taken >= self.total - self.total / 2
     }
 
-    /// Takes the largest session of the heaviest source. `now` says what it holds at this moment: if that is less than it
-    /// was, it gets the place that this gives it instead, and nothing once it is 0.
+    /// Takes the largest session of the heaviest source. `now` returns the bytes that a session holds at this moment:
+    /// with less than before it is ranked anew, with 0 it is left out.
     pub(crate) fn take(&mut self, mut now: impl FnMut(Holder) -> usize) -> Option<Holder> {
         loop {
             let (_, index) = self.heap.pop()?;

@@ -1,8 +1,8 @@
-//! Ledger: what a server counts and keeps in mind: limits, ends, subscribers, a drain.
+//! Ledger: a server's counters and lasting state: limits, ends, subscribers, a drain.
 //!
-//! Passive: it outlives supervisors, and holds no way to an actor or a worker of the server. One lock, taken for a batch of
-//! ends or for an operator's question, never for a line. No user code runs under it, and nothing is logged.
-//! Not here: how many may come in (`admission`), the ways to those who do something (`control`).
+//! Passive: it outlives supervisors, and holds no handle of an actor or a worker of the server. One lock, taken for a
+//! batch of ends or for an operator's question, never for a line. No user code runs under it, and nothing is logged.
+//! Not here: admission (`admission`), the handles of workers, listeners and supervisor (`control`).
 
 use std::{
     sync::{
@@ -38,54 +38,54 @@ pub(crate) struct Ledger {
     pub(crate) admission: Arc<Admission>,
     pub(crate) budget: Budget,
     books: Mutex<Books>,
-    /// Somebody wants to hear of what happens: without, openings are not even gathered. Set under the lock only.
+    /// True if there are subscribers: openings are gathered only then. Set only under the lock.
     has_subscribers: AtomicBool,
-    /// Marked when sessions have ended, and when the last of those may be gone that a drain waits for.
+    /// Notified when sessions have ended, and when a drain may have nothing left to wait for.
     ends: watch::Sender<()>,
 }
 
-/// What the lock is for.
+/// The state under the lock.
 #[derive(Debug)]
 pub(crate) struct Books {
     pub(crate) limits: Limits,
     /// Sessions that have ended, on all workers.
     ended: u64,
-    /// The counters of workers that are no more, and of sessions that never reached one.
+    /// The counters of stopped workers, and of sessions that never reached one.
     pub(crate) gone: Stats,
     subscribers: Vec<Subscribe>,
     pub(crate) events_lost: u64,
     pub(crate) draining: Option<Draining>,
 }
 
-/// What a worker reports of its sessions at once.
+/// A worker's report of several sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    /// As long as there are subscribers.
+    /// Openings, gathered while there are subscribers.
     pub(crate) opened: Vec<Connection>,
     pub(crate) closed: Vec<CloseReport>,
 }
 
-/// A drain, for whoever is the supervisor when it goes on.
+/// The state of a drain. It outlives the supervisor that began it.
 #[derive(Debug)]
 pub(crate) struct Draining {
     pub(crate) since: Instant,
-    /// When what is left is aborted.
+    /// The deadline, at which the remaining sessions are aborted.
     pub(crate) until: Instant,
     pub(crate) goodbye: SharedBytes,
     pub(crate) spread: Duration,
-    /// The listeners are closed, the workers know.
+    /// True once the listeners are closed and the workers have the order.
     pub(crate) is_ordered: bool,
     pub(crate) report: DrainReport,
     pub(crate) waiting: Vec<oneshot::Sender<DrainReport>>,
 }
 
-/// A connection that was admitted owes a report. Dropped before a session has taken that over, this gives back the place
+/// The close report owed by an admitted connection. Dropped before a session has taken over, it gives back the place
 /// and books the report of a worker that has stopped.
 #[derive(Debug)]
 pub(crate) struct OwedReport {
     ledger: Arc<Ledger>,
     connection: Connection,
-    /// `None` once a session has it.
+    /// `None` once a session has taken over.
     place: Option<Place>,
 }
 
@@ -128,7 +128,7 @@ impl Ledger {
         self.has_subscribers.store(true, Release);
     }
 
-    /// Whether openings are worth to be gathered.
+    /// Returns true if openings are worth to be gathered.
     pub(crate) fn has_subscribers(&self) -> bool {
         self.has_subscribers.load(Acquire)
     }
@@ -226,7 +226,7 @@ impl Batch {
 }
 
 impl Draining {
-    /// Whether its deadline is over.
+    /// Returns true if its deadline is over.
     pub(crate) fn is_late(&self) -> bool {
         Instant::now() >= self.until
     }

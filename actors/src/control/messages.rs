@@ -1,6 +1,6 @@
-//! Messages: what a supervisor is asked, told, and tells its subscribers.
+//! Messages: requests to a supervisor, and its events for subscribers.
 //!
-//! Not here: what it does about them (`control/supervisor`).
+//! Not here: handling them (`control/supervisor`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,103 +17,104 @@ use crate::{
     report::CloseReport,
 };
 
-/// What happens to sessions, in batches that subscribers share: a worker gathers for 10 ms, or until there are 256. For
-/// [`Subscribe`].
+/// An event for [`Subscribe`]: a batch of sessions that began or ended, or a drain's progress. A worker gathers a batch
+/// for at most 10 ms, or until it has 256 sessions; subscribers share it.
 ///
-/// Of one session `Opened` comes before `Closed`. Sessions of several workers are in no order.
+/// For one session `Opened` comes before `Closed`. Sessions of different workers are in no order.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 #[non_exhaustive]
 pub enum SessionEvent {
     /// Connections have become sessions.
     Opened(Arc<[Connection]>),
-    /// Sessions have ended. A session from before the subscription was not among the opened.
+    /// Sessions have ended. A session admitted before the subscription has no `Opened`.
     Closed(Arc<[CloseReport]>),
-    /// A drain goes on: once a second, and once at its end.
+    /// Progress of a drain, sent once a second and at its end.
     Draining(DrainProgress),
 }
 
-/// Asks for the counters.
+/// Asks for the counters. The answer is [`Stats`].
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Stats")]
 pub struct GetStats;
 
-/// Asks for a page of live sessions.
+/// Asks for a page of live sessions. The answer is a [`SessionPage`].
 #[derive(Clone, Copy, Debug, Default, Message)]
 #[rtype(result = "SessionPage")]
 pub struct ListSessions(pub SessionQuery);
 
-/// Ends sessions politely; answers how many. A session that waits for a future ends as soon as that has ended, or at
-/// its deadline.
+/// Ends sessions politely. The answer is their number. A session that waits for a future ends once the future has
+/// ended, or at the future's deadline.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "u64")]
 pub struct Kick {
-    /// Which.
+    /// The filter that selects them.
     pub whom: SessionFilter,
-    /// Written to each before; nothing if empty. The newline is yours.
+    /// Bytes written to each session before its end, the newline included; nothing if empty.
     pub goodbye: Bytes,
 }
 
-/// Writes bytes to sessions, behind what their handlers have written so far. All sessions share the bytes. It reaches a
-/// session that waits or is paused, too.
+/// Writes bytes to sessions, after the output of their handlers so far. All sessions share the bytes. It reaches
+/// sessions that wait or are paused, too. The answer is [`Pushed`].
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Pushed")]
 pub struct Push {
-    /// Which.
+    /// The filter that selects them.
     pub whom: SessionFilter,
-    /// What. The newline is yours.
+    /// The bytes, the newline included.
     pub bytes: Bytes,
 }
 
-/// What became of a [`Push`].
+/// The result of a [`Push`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pushed {
-    /// Sessions that will write it.
+    /// Number of sessions that will write the bytes.
     pub sessions: u64,
-    /// Sessions whose outbox had no room for it under their [`OutboxLimit`](crate::OutboxLimit), those that were cut for it included.
+    /// Number of sessions whose outbox had no room for the bytes under their [`OutboxLimit`](crate::OutboxLimit), those
+    /// that were cut for it included.
     pub dropped: u64,
 }
 
-/// Stops or resumes accepting on one listener; while it is paused the backlog holds what comes. False if there is none
-/// with this number.
+/// Pauses or resumes accepting on one listener; while it is paused the backlog holds new connections. The answer is
+/// false if there is no listener with this id.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "bool")]
 pub struct PauseListener {
-    /// Which.
+    /// The filter that selects them.
     pub listener: ListenerId,
-    /// Whether it is to be paused.
+    /// True pauses, false resumes.
     pub paused: bool,
 }
 
-/// Asks for the limits in force.
+/// Asks for the limits in force. The answer is [`Limits`].
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Limits")]
 pub struct GetLimits;
 
-/// Changes the limits, for the sessions that live as well. Lists may end sessions, and so may times; numbers of sessions
-/// and rates are for those to come.
+/// Changes the limits, for live sessions too. The answer is a [`LimitsChange`]. Changed lists and times may end
+/// sessions; changed numbers of sessions and accept rates hold for new connections only.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "LimitsChange")]
 pub struct SetLimits {
-    /// All limits as they are to be: start from [`GetLimits`] to change some.
+    /// The new limits, all of them: start from [`GetLimits`] to change some.
     pub limits: Limits,
-    /// Change nothing, only say whom it would end.
+    /// True changes nothing, and only answers which sessions it would end.
     pub dry_run: bool,
 }
 
-/// What a change of limits does, or would do.
+/// The effect of a change of limits, or of a dry run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LimitsChange {
-    /// The sessions that it ends, those whose time would have been up anyway included.
+    /// Sessions that it ends, those whose time would have been up anyway included.
     pub ends: Vec<SessionInfo>,
 }
 
-/// Sends every event from now on: a supervisor [`SessionEvent`]s, a connector
+/// Subscribes to every event from now on: a supervisor sends [`SessionEvent`]s, a connector
 /// [`ConnectorEvent`](crate::connect::messages::ConnectorEvent)s.
 ///
-/// The subscriber chooses its bound with the constructor. A connector's events are few: it keeps them all for either.
+/// The constructor chooses a bound on waiting events. A connector's events are few: it keeps them all in either case.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Subscribe<E = SessionEvent>
@@ -129,14 +130,15 @@ where
     E: Message<Result = ()> + Send,
 {
     /// Subscribes with the bound of the subscriber's mailbox
-    /// ([`set_mailbox_capacity`](actix::Context::set_mailbox_capacity), 16 batches by default): what does not fit is lost, and
-    /// counted in [`Stats::events_lost`].
+    /// ([`set_mailbox_capacity`](actix::Context::set_mailbox_capacity), 16 batches by default): events that do not fit
+    /// are lost, and counted in [`Stats::events_lost`].
     #[must_use]
     pub fn new(recipient: Recipient<E>) -> Self {
         Self { recipient, is_lossless: false }
     }
 
-    /// Subscribes without a bound: nothing is lost, and a subscriber that does not keep up takes memory until it does.
+    /// Subscribes without a bound: nothing is lost, and a slow subscriber's mailbox takes memory until it has caught
+    /// up.
     #[must_use]
     pub fn lossless(recipient: Recipient<E>) -> Self {
         Self { recipient, is_lossless: true }
@@ -144,7 +146,7 @@ where
 }
 
 impl SessionEvent {
-    /// Sessions in a batch; a drain's progress counts as one.
+    /// Returns the number of sessions in a batch; a drain's progress counts as one.
     pub(crate) fn count(&self) -> u64 {
         match self {
             Self::Opened(sessions) => sessions.len() as u64,
@@ -155,24 +157,28 @@ impl SessionEvent {
 }
 
 /// Ends the server: it accepts no more, answers what was read, flushes and closes; after `deadline` it aborts the rest.
-/// Sent twice, it shortens the time if the second deadline comes first, and changes nothing else.
+/// The answer is a [`DrainReport`]. Sent again, it shortens the time if the new deadline comes first, and changes
+/// nothing else.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "DrainReport")]
 pub struct Drain {
-    /// How long sessions have; at most 24 days, which any longer time is taken for.
+    /// Time that sessions have to end. Longer times count as 24 days.
     pub deadline: Duration,
-    /// Written to each session last, behind its answers; nothing if empty. The newline is yours.
+    /// Bytes written to each session after its last answer, the newline included; nothing if empty.
     pub goodbye: Bytes,
-    /// Sessions are told to end one after the other over this time, so that their peers do not all come back at once
-    /// elsewhere. Zero tells all at once; half of the deadline is the most, so that the last has time, too.
+    /// Time over which sessions are told to end one after the other, so that their peers do not all reconnect elsewhere
+    /// at once. Zero tells all at once; at most half of the deadline counts, so that the last session has time, too.
     pub spread: Duration,
 }
 
 impl Drain {
-    /// How long [`LineServer::run`](crate::LineServer::run) drains after SIGTERM or SIGINT, by default: as actix-web's server.
+    /// Default deadline of a drain after SIGTERM or SIGINT: 30 s.
+    ///
+    /// # Source
+    /// The default of actix-web's server.
     pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
-    /// All at once, without a goodbye.
+    /// Makes a drain with this deadline that tells all sessions at once, without a goodbye.
     #[must_use]
     pub fn within(deadline: Duration) -> Self {
         Self { deadline, goodbye: Bytes::new(), spread: Duration::ZERO }

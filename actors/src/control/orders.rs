@@ -1,6 +1,6 @@
-//! Orders: what workers and acceptors are told and asked, what they answer, and the way to a worker.
+//! Orders: messages to and from workers and acceptors, and the handle of a worker.
 //!
-//! Not here: what they do about them (`worker`, `listen`), how a message finds them (`control`).
+//! Not here: carrying them out (`worker`, `listen`), finding the receiver (`control`).
 
 use std::{
     sync::{Arc, atomic::AtomicUsize},
@@ -21,7 +21,7 @@ use crate::{
     wire::socket::Socket,
 };
 
-/// The way to one worker.
+/// The handle of one worker.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerHandle {
     pub(crate) orders: mpsc::UnboundedSender<Order>,
@@ -35,7 +35,7 @@ pub(crate) struct Admitted {
     pub(crate) owed: OwedReport,
 }
 
-/// What a worker is asked to do.
+/// An order to a worker.
 #[derive(Debug)]
 pub(crate) enum Order {
     Start(Admitted),
@@ -45,7 +45,7 @@ pub(crate) enum Order {
     Answer { token: u64, question: Question },
 }
 
-/// What a worker is asked, and what it does about it before it answers.
+/// A question to a worker, or a request that it answers once done.
 #[derive(Clone, Debug)]
 pub(crate) enum Question {
     Totals,
@@ -55,7 +55,7 @@ pub(crate) enum Question {
     Limits { limits: Arc<Limits>, dry_run: bool },
 }
 
-/// From a worker to the supervisor. Ends of sessions are in the ledger.
+/// A message from a worker to the supervisor. Ends of sessions go to the ledger instead.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct FromWorker {
@@ -66,7 +66,7 @@ pub(crate) struct FromWorker {
 #[derive(Debug)]
 pub(crate) enum News {
     Answer(Answer),
-    /// The worker is no more.
+    /// The worker has stopped.
     Gone,
 }
 
@@ -77,14 +77,14 @@ pub(crate) struct Answer {
     pub(crate) answered: Answered,
 }
 
-/// What workers answer; those of several are added up.
+/// Workers' answers, added up.
 #[derive(Debug, Default)]
 pub(crate) struct Answered {
     pub(crate) stats: Stats,
     pub(crate) sessions: Vec<SessionInfo>,
-    /// Sessions that the question was about.
+    /// Number of sessions that the question applied to.
     pub(crate) count: u64,
-    /// Sessions that had no room for what was pushed.
+    /// Number of sessions without room for the pushed bytes.
     pub(crate) dropped: u64,
 }
 
@@ -97,20 +97,20 @@ impl Answered {
     }
 }
 
-/// How listeners are closed.
+/// The way in which listeners are closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Closing {
-    /// What lies in the backlog is accepted first: its lines may have been sent already.
+    /// After the connections in the backlog are accepted: their lines may have been sent already.
     AfterBacklog,
     AtOnce,
 }
 
-/// What an acceptor is asked to do.
+/// An order to an acceptor.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) enum ListenerOrder {
-    /// Accept no more, and close the socket.
+    /// Accept no more connections, and close the socket.
     Close(Closing),
-    /// Look whether the listener is paused: while it is, its backlog holds what comes.
+    /// Check whether the listener is paused: while it is, its backlog holds new connections.
     LookAtPause,
 }

@@ -1,7 +1,7 @@
-//! Which sessions a question is about, in what order, and how many of them: the words of live control.
+//! Query: filters, orders and pages of sessions, for live control.
 //!
 //! Pure: nothing here knows where sessions are.
-//! Not here: asking them (`supervisor`), answering (`worker`).
+//! Not here: asking (`supervisor`), answering (`worker`).
 
 use std::{cmp::Ordering, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     source::Prefix,
 };
 
-/// What is known of a live session.
+/// A live session: its connection, age, counters and state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionInfo {
@@ -19,42 +19,42 @@ pub struct SessionInfo {
     pub id: SessionId,
     /// The peer's address.
     pub peer: Address,
-    /// The listener that it came in by.
+    /// The listener that accepted it.
     pub listener: Option<ListenerId>,
     /// The worker that runs it, from 0.
     pub worker: usize,
-    /// Since its admission.
+    /// Time since its admission.
     pub age: Duration,
-    /// Since its last line, or since the one that it has begun was begun; within half a second. It stands still while
-    /// the session is [held](SessionState::Held).
+    /// Time since its last line, or since the first byte of an incomplete one; exact to half a second. It stands still
+    /// while the session is [held](SessionState::Held).
     pub idle: Duration,
-    /// Lines given to its handler.
+    /// Lines delivered to its handler.
     pub lines_in: u64,
-    /// Bytes read.
+    /// Bytes read from the peer.
     pub bytes_in: u64,
-    /// Bytes that the kernel took.
+    /// Bytes taken by the kernel.
     pub bytes_out: u64,
-    /// Bytes that the kernel has yet to take.
+    /// Bytes not yet taken by the kernel.
     pub outbox_bytes: usize,
-    /// What it does.
+    /// Its state.
     pub state: SessionState,
 }
 
-/// What a session does.
+/// The state of a live session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SessionState {
-    /// It waits for its peer's lines.
+    /// Waiting for its peer's lines.
     Open,
-    /// It waits for a future, is paused, is above its high watermark, or its peer's bytes have ended.
+    /// Waiting for a future, paused, above its high watermark, or past the end of its peer's bytes.
     Held,
-    /// It reads no more, and answers what it has read.
+    /// Reading no more, and answering what it has read.
     Draining,
-    /// Its handler has nothing more to say: it flushes or lingers.
+    /// Done with its handler: flushing or lingering.
     Closing,
 }
 
-/// Which sessions: those that all of it holds for. The default is every session.
+/// Selects the sessions that match all of its conditions. The default selects every session.
 ///
 /// ```
 /// use std::time::Duration;
@@ -68,64 +68,64 @@ pub enum SessionState {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionFilter {
-    /// This one only.
+    /// Only this session.
     pub id: Option<SessionId>,
-    /// With a peer in this network.
+    /// Only sessions with a peer in this network.
     pub source: Option<Prefix>,
-    /// That came in by this listener.
+    /// Only sessions of this listener.
     pub listener: Option<ListenerId>,
-    /// In this state.
+    /// Only sessions in this state.
     pub state: Option<SessionState>,
-    /// At least so old.
+    /// Only sessions of at least this age.
     pub age_at_least: Duration,
-    /// For at least so long without a line.
+    /// Only sessions without a line for at least this time.
     pub idle_at_least: Duration,
-    /// With at least so many bytes in the outbox.
+    /// Only sessions with at least this many bytes in the outbox.
     pub outbox_at_least: usize,
 }
 
 impl SessionFilter {
-    /// This session.
+    /// Selects one session.
     #[must_use]
     pub fn id(id: SessionId) -> Self {
         Self { id: Some(id), ..Self::default() }
     }
 
-    /// The sessions whose peers are in `prefix`.
+    /// Selects the sessions whose peers are in `prefix`.
     #[must_use]
     pub fn source(prefix: Prefix) -> Self {
         Self { source: Some(prefix), ..Self::default() }
     }
 
-    /// And that came in by this listener.
+    /// Adds the condition that `listener` accepted the session.
     #[must_use]
     pub fn listener(mut self, listener: ListenerId) -> Self {
         self.listener = Some(listener);
         self
     }
 
-    /// And in this state.
+    /// Adds the condition that the session is in this state.
     #[must_use]
     pub fn state(mut self, state: SessionState) -> Self {
         self.state = Some(state);
         self
     }
 
-    /// And at least so old.
+    /// Adds the condition that the session has at least this age.
     #[must_use]
     pub fn age_at_least(mut self, age: Duration) -> Self {
         self.age_at_least = age;
         self
     }
 
-    /// And for at least so long without a line.
+    /// Adds the condition that the session has had no line for at least this time.
     #[must_use]
     pub fn idle_at_least(mut self, idle: Duration) -> Self {
         self.idle_at_least = idle;
         self
     }
 
-    /// And with at least so many bytes in the outbox.
+    /// Adds the condition that at least this many bytes are in the session's outbox.
     #[must_use]
     pub fn outbox_at_least(mut self, bytes: usize) -> Self {
         self.outbox_at_least = bytes;
@@ -143,26 +143,26 @@ impl SessionFilter {
     }
 }
 
-/// In what order sessions are listed. Equal ones are in the order of their numbers.
+/// The order of listed sessions. Equal ones are in the order of their numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionOrder {
-    /// The order of admission. The default.
+    /// By number, the order of admission. The default.
     #[default]
     Id,
-    /// The longest without a line first.
+    /// Longest without a line first.
     Idle,
-    /// The most bytes in the outbox first.
+    /// Most bytes in the outbox first.
     Outbox,
-    /// The most bytes read first.
+    /// Most bytes read first.
     BytesIn,
-    /// The most bytes sent first.
+    /// Most bytes sent first.
     BytesOut,
-    /// The most lines first.
+    /// Most lines first.
     Lines,
 }
 
-/// A question for a page of sessions. A [`SessionFilter`] is one for the first page.
+/// A request for a page of sessions. A [`SessionFilter`] converts into one for the first page.
 ///
 /// ```
 /// use actix_lines::{SessionFilter, SessionOrder, SessionQuery};
@@ -173,13 +173,13 @@ pub enum SessionOrder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionQuery {
-    /// Which. Default: all.
+    /// The sessions to list. Default: all.
     pub filter: SessionFilter,
-    /// In what order. Default: that of their numbers.
+    /// Their order. Default: by number.
     pub order: SessionOrder,
-    /// How many are left out before the page. Default: 0.
+    /// Number of sessions left out before the page. Default: 0.
     pub offset: usize,
-    /// How many there are on it, at most [`MAX_PAGE`](Self::MAX_PAGE). Default: 1000.
+    /// Most sessions on the page, up to [`MAX_PAGE`](Self::MAX_PAGE). Default: 1000.
     pub limit: usize,
 }
 
@@ -196,24 +196,24 @@ impl From<SessionFilter> for SessionQuery {
 }
 
 impl SessionQuery {
-    /// The most sessions on one page.
+    /// Most sessions on one page.
     pub const MAX_PAGE: usize = 10_000;
 
-    /// Sets in what order.
+    /// Sets the order. Default: by number.
     #[must_use]
     pub fn order(mut self, order: SessionOrder) -> Self {
         self.order = order;
         self
     }
 
-    /// Sets how many are left out before the page.
+    /// Sets the number of sessions left out before the page. Default: 0.
     #[must_use]
     pub fn offset(mut self, sessions: usize) -> Self {
         self.offset = sessions;
         self
     }
 
-    /// Sets how many there are on the page.
+    /// Sets the most sessions on the page, up to [`MAX_PAGE`](Self::MAX_PAGE). Default: 1000.
     #[must_use]
     pub fn limit(mut self, sessions: usize) -> Self {
         self.limit = sessions;
@@ -233,9 +233,10 @@ impl SessionQuery {
         .then(a.id.cmp(&b.id))
     }
 
-    /// Sorts, and leaves only what may be on the page when the first `skip` are none of it.
+    /// Sorts, and keeps only sessions that may be on the page, without the first `skip`.
     ///
-    /// One of several workers cannot know how many of its sessions come before the page, so it skips none.
+    /// A worker cannot know how many sessions of other workers come before the page, so with several workers each skips
+    /// none.
     pub(crate) fn cut_to_page(&self, sessions: &mut Vec<SessionInfo>, skip: usize) {
         sessions.sort_unstable_by(|a, b| self.compare(a, b));
         sessions.truncate(self.offset.saturating_add(self.limit.min(Self::MAX_PAGE)));
@@ -243,12 +244,12 @@ impl SessionQuery {
     }
 }
 
-/// An answer to a [`SessionQuery`].
+/// The answer to a [`SessionQuery`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionPage {
     /// The sessions on the page.
     pub sessions: Vec<SessionInfo>,
-    /// How many the filter lets through, on all pages.
+    /// Number of sessions that match the filter, on all pages.
     pub total: u64,
 }

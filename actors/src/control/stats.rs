@@ -1,56 +1,57 @@
-//! Stats: a server's counters, and how far a drain is.
+//! Stats: a server's counters, and the progress of a drain.
 //!
-//! Not here: who counts (`worker`, `control/admission`), who adds up (`control/supervisor`).
+//! Not here: counting (`worker`, `control/admission`), adding up (`control/supervisor`).
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::report::CloseReport;
 
-/// The server's counters. Consistent in themselves: `opened` is `live` and all of `closed`.
+/// A server's counters. They are consistent: `opened` is the sum of `live` and all of `closed`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Sessions since the start.
+    /// Sessions admitted since the start.
     pub opened: u64,
-    /// Sessions now, those that linger included.
+    /// Live sessions, lingering ones included.
     pub live: u64,
-    /// Sessions ended, by [`CloseReason::name`](crate::CloseReason::name).
+    /// Ended sessions, by [`CloseReason::name`](crate::CloseReason::name).
     pub closed: BTreeMap<&'static str, u64>,
-    /// Lines given to handlers, by the live and the ended.
+    /// Lines delivered to handlers, of live and ended sessions.
     pub lines_in: u64,
-    /// Bytes read.
+    /// Bytes read from peers, of live and ended sessions.
     pub bytes_in: u64,
-    /// Bytes that the kernel took.
+    /// Bytes taken by the kernel, of live and ended sessions.
     pub bytes_out: u64,
-    /// Bytes written that the kernel never took, by the ended.
+    /// Bytes written that the kernel never took, of ended sessions.
     pub unsent_bytes: u64,
-    /// Bytes read that no handler saw, by the ended.
+    /// Bytes read that were never delivered to a handler, of ended sessions.
     pub undelivered_bytes: u64,
-    /// Bytes that the kernel has yet to take, of the live.
+    /// Bytes not yet taken by the kernel, of live sessions.
     pub outbox_bytes: u64,
-    /// Turns of sessions that ended with work left, because the other sessions of the worker come first.
+    /// Turns of sessions that ended with work left, to let other sessions of the worker run.
     pub turns_cut: u64,
-    /// How often a session had read as much as its rate allows and had to wait.
+    /// Times that a session had read as much as its rate allows, and had to wait.
     pub throttled: u64,
     /// Connections that did not become sessions, by [`RefuseReason::name`](crate::RefuseReason::name).
     pub refused: BTreeMap<&'static str, u64>,
-    /// Openings, ends and progress of drains that a subscriber had no room for, each counted for each subscriber.
+    /// Events that a subscriber's mailbox had no room for: each session in a batch and each progress of a drain counts
+    /// as one, for each subscriber.
     pub events_lost: u64,
 }
 
-/// What became of the sessions in a drain.
+/// The result of a drain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
     /// Sessions that ended by themselves, every byte sent.
     pub ended: u64,
-    /// Sessions that we closed before their peers did, at the deadline or at the end of their linger time.
+    /// Sessions closed before their peers closed, at the deadline or at the end of their linger time.
     pub cut: u64,
-    /// From the request to the last end.
+    /// Time from the request to the last end.
     pub duration: Duration,
 }
 
-/// How far a drain is.
+/// Progress of a drain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainProgress {
@@ -58,9 +59,9 @@ pub struct DrainProgress {
     pub ended: u64,
     /// Sessions that were cut so far.
     pub cut: u64,
-    /// Sessions that are left.
+    /// Sessions that have not ended yet.
     pub left: u64,
-    /// Since the request.
+    /// Time since the request.
     pub duration: Duration,
 }
 

@@ -1,9 +1,8 @@
-//! Supervisor: the control path. Counts sessions, answers questions about them, drains them.
+//! Supervisor: the actor of the control path. Counts sessions, answers questions about them, drains them.
 //!
-//! No line passes through here, and nothing is kept here that would be missed: a supervisor that ends is replaced. It holds
-//! no session's address; whoever asks about sessions asks their workers.
-//! Not here: admission (`admission`), what outlives it (`ledger`, `control`), what a drain means to one connection
-//! (`context`).
+//! No line passes through here, and all lasting state is in the ledger: a supervisor that ends is replaced. It holds no
+//! session's address; questions about sessions go to their workers.
+//! Not here: admission (`admission`), what outlives it (`ledger`, `control`), a session's part of a drain (`session`).
 
 use std::{
     collections::HashMap,
@@ -38,31 +37,32 @@ use crate::{
     shared::SharedBytes,
 };
 
-/// How often sources are forgotten that need not be remembered.
+/// Interval at which recovered sources are forgotten.
 const TIDY: Duration = Duration::from_secs(10);
-/// How often a drain says how far it is.
+/// Interval at which a drain's progress is published.
 const PROGRESS: Duration = Duration::from_secs(1);
 
-/// A question that some workers have yet to answer.
+/// A question that some workers have not answered yet.
 struct Asked {
     missing: Vec<usize>,
     so_far: Answered,
     done: oneshot::Sender<Answered>,
 }
 
-/// The control-path actor of one server. Reached through [`ServerHandle::supervisor`](crate::ServerHandle::supervisor).
+/// The control-path actor of one server. [`ServerHandle::supervisor`](crate::ServerHandle::supervisor) returns its
+/// address.
 ///
-/// If it ends without having been asked, by a panic of its own, sessions and acceptors go on, and a new one takes over,
-/// with the same counters and subscribers, and with the drain if one was under way.
+/// If it ends by a panic, sessions and acceptors go on, and a new one takes over, with the same counters and
+/// subscribers, and with the drain if one was under way.
 pub struct Supervisor {
-    /// Kept by the workers, the acceptors and the handles: once they are gone there is nothing to supervise.
+    /// Owned by the workers, the acceptors and the handles: once they are gone there is nothing to supervise.
     control: Weak<Control>,
-    /// Has the address of the one at the moment.
+    /// Holds the address of the current supervisor.
     addresses: watch::Sender<Addr<Self>>,
     questions: HashMap<u64, Asked>,
 }
 
-/// A supervisor that does not run yet.
+/// A supervisor that has not started.
 pub(crate) struct Unlaunched {
     mailbox: AddressReceiver<Supervisor>,
     addresses: watch::Sender<Addr<Supervisor>>,
@@ -74,7 +74,7 @@ impl Unlaunched {
         Self { mailbox, addresses: watch::Sender::new(Addr::new(sender)) }
     }
 
-    /// The address of the supervisor of the moment, and word of each that takes over from it.
+    /// Returns a watch on the address of the current supervisor, which changes when another takes over.
     pub(crate) fn addresses(&self) -> watch::Receiver<Addr<Supervisor>> {
         self.addresses.subscribe()
     }
@@ -92,7 +92,7 @@ impl Unlaunched {
 }
 
 impl Supervisor {
-    /// Has a new one take over, on the same arbiter.
+    /// Starts a successor on the same arbiter.
     fn replace(&self, control: &Control) {
         let (addresses, known) = (self.addresses.clone(), Weak::clone(&self.control));
         // Where the arbiter is ending nothing comes of it, which is right.
@@ -108,7 +108,7 @@ impl Supervisor {
         });
     }
 
-    /// Looks at each end whether it was the last, and ends itself when nobody is left who could book one.
+    /// Checks at each end whether it was the last, and stops the supervisor once nothing is left that could book one.
     fn watch_ends(&self, control: &Control, ctx: &mut Context<Self>) {
         let ends = stream::unfold(control.ledger.ends(), |mut ends| async {
             ends.changed().await.ok()?;
@@ -130,7 +130,7 @@ impl Supervisor {
         async { answer.await.unwrap_or_default() }
     }
 
-    /// Answers a question that no worker is missing from.
+    /// Answers a question once every worker has answered.
     fn settle(&mut self, token: u64) {
         if self.questions.get(&token).is_some_and(|asked| asked.missing.is_empty())
             && let Some(asked) = self.questions.remove(&token)
@@ -140,7 +140,7 @@ impl Supervisor {
         }
     }
 
-    /// Has a drain that is in the state go on: from its beginning, or from where another supervisor left it.
+    /// Continues the drain in the ledger: from its beginning, or from where another supervisor left it.
     fn resume_drain(&mut self, ctx: &mut Context<Self>) {
         let Some(control) = self.control.upgrade() else { return };
         let left = {
@@ -162,7 +162,7 @@ impl Supervisor {
         ctx.spawn(closed.into_actor(self).map(|(), supervisor, _| supervisor.order_drain()));
     }
 
-    /// The listeners are closed: now all sessions that there will be are there, or on their way to a worker.
+    /// Orders the workers to drain. The listeners are closed: every session is on its worker or on its way there.
     fn order_drain(&mut self) {
         let Some(control) = self.control.upgrade() else { return };
         let drain = {
@@ -179,7 +179,7 @@ impl Supervisor {
         self.consider_end();
     }
 
-    /// Aborts what has not ended by the deadline.
+    /// Aborts the sessions that have not ended by the deadline.
     fn abort_if_late(&mut self) {
         let Some(control) = self.control.upgrade() else { return };
         if !control.ledger.books().draining.as_ref().is_some_and(Draining::is_late) {
@@ -202,7 +202,7 @@ impl Supervisor {
         }
     }
 
-    /// Says that a worker is gone which nobody has stopped; without any the server ends.
+    /// Logs that a worker stopped without an order; ends the server if none is left.
     fn miss_workers(&self, lost: Option<usize>) {
         let Some(control) = self.control.upgrade() else { return };
         if control.has_finished() || control.ledger.books().draining.is_some() {
@@ -217,7 +217,7 @@ impl Supervisor {
         }
     }
 
-    /// Ends the server, if nothing of it is left to wait for.
+    /// Ends the server, if nothing is left to wait for.
     fn consider_end(&mut self) {
         let Some(control) = self.control.upgrade() else { return };
         if control.has_finished() {
@@ -232,7 +232,7 @@ impl Supervisor {
     }
 }
 
-/// Its state is in the control, so whoever takes over goes on.
+/// Has a successor take over: the state is in the control.
 impl Drop for Supervisor {
     fn drop(&mut self) {
         if let Some(control) = self.control.upgrade()

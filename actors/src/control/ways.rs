@@ -1,7 +1,8 @@
-//! Control: the ways to the workers, the listeners and the supervisor of one server, and its end.
+//! Control: the handles of one server's workers, listeners and supervisor, and its end.
 //!
-//! It outlives supervisors, and is shared by them, the workers and the acceptors. One lock, taken for an operator's order.
-//! Not here: what is counted (`ledger`), what is asked and ordered (`supervisor`).
+//! It outlives supervisors, and is shared by them, the workers and the acceptors. One lock, taken for an operator's
+//! order.
+//! Not here: counters (`ledger`), questions and orders (`supervisor`).
 
 use std::{
     fmt,
@@ -28,55 +29,55 @@ use crate::{
     limits::Limits,
 };
 
-/// How long until a thread is asked for again that could not be made.
+/// Delay before a thread that could not be made is tried again.
 const JOIN_RETRY: Duration = Duration::from_millis(50);
 
-/// How a server ended.
+/// The way in which a server ended.
 #[derive(Clone, Debug)]
 pub(crate) enum Finished {
     AsAsked,
-    /// Every worker stopped without having been asked.
+    /// Every worker stopped without an order.
     LostWorkers,
-    /// The acceptor on this address failed again and again.
+    /// The acceptor on this address failed too often.
     LostListener(Address),
 }
 
-/// A listener that has not been closed yet. Dropped when it is, after its sockets: the server has not ended before.
+/// A listener that has not been closed yet. Dropped after its sockets; the server has not ended before.
 #[derive(Debug)]
 pub(crate) struct OpenListener(Arc<Control>);
 
 pub(crate) struct Control {
     pub(crate) ledger: Arc<Ledger>,
     ways: Mutex<Ways>,
-    /// Whether the listeners are to be closed, and whether they are. Once they are to be none listens again.
+    /// The order to close the listeners, once given; none listens again after it.
     closing: watch::Sender<Option<Closing>>,
     closed: watch::Sender<bool>,
     finished: watch::Sender<Option<Finished>>,
-    /// Where the supervisor runs.
+    /// The arbiter of the supervisor.
     home: ArbiterHandle,
     last_token: AtomicU64,
 }
 
-/// What the lock is for.
+/// The state under the lock.
 struct Ways {
     /// In the order of the listeners' numbers.
     listeners: Vec<WayToListener>,
     open_listeners: usize,
-    /// `None` for a worker that is no more.
+    /// `None` for a worker that has stopped.
     workers: Vec<Option<WorkerHandle>>,
     arbiters: Vec<Arbiter>,
-    /// The one of the moment. It may have ended, and another be on its way.
+    /// The current supervisor. It may have ended, and its successor may not have started.
     supervisor: Recipient<FromWorker>,
-    /// The server ends: nobody has to take over any more.
+    /// True once the server ends: no actor is replaced any more.
     is_finishing: bool,
-    /// How it has ended, but for its listeners.
+    /// The way in which it has ended, apart from its listeners.
     ended_as: Option<Finished>,
 }
 
-/// What outlives the acceptors of a listener.
+/// The part of a listener that outlives its acceptors.
 #[derive(Default)]
 struct WayToListener {
-    /// The last one. It may have ended, and another be on its way.
+    /// The last acceptor. It may have ended, and its successor may not have started.
     acceptor: Option<Recipient<ListenerOrder>>,
     is_paused: bool,
 }
@@ -123,32 +124,33 @@ impl Control {
         self.finished.subscribe()
     }
 
-    /// Whether the server has ended, or is about to.
+    /// Returns true if the server has ended, or is about to.
     pub(crate) fn has_finished(&self) -> bool {
         self.ways().is_finishing
     }
 
-    /// A number that no question of this server had before: an answer to a supervisor that is no more fits none.
+    /// Returns a number that no question of this server had before: a late answer to an ended supervisor matches none.
     pub(crate) fn next_token(&self) -> u64 {
         self.last_token.fetch_add(1, Relaxed) + 1
     }
 
-    /// Where the supervisor runs.
+    /// Returns the arbiter of the supervisor.
     pub(crate) fn home(&self) -> &ArbiterHandle {
         &self.home
     }
 
-    /// Another supervisor hears of the workers from here on.
+    /// Sends the workers' messages to this supervisor from now on.
     pub(crate) fn set_supervisor(&self, supervisor: Recipient<FromWorker>) {
         self.ways().supervisor = supervisor;
     }
 
-    /// Passes an answer to the supervisor of the moment. One that came later has not asked.
+    /// Passes an answer to the current supervisor, which ignores it if it has not asked.
     pub(crate) fn answer(&self, worker: usize, answer: Answer) {
         self.ways().supervisor.do_send(FromWorker { worker, news: News::Answer(answer) });
     }
 
-    /// A worker is no more: its counters stay. What a dying supervisor does not hear of it its successor finds here.
+    /// Removes a worker that has stopped, and keeps its counters. A supervisor that ends at this moment leaves the loss
+    /// to its successor, which finds it here.
     pub(crate) fn lose_worker(&self, worker: usize, counters: &Stats) {
         self.ledger.books().gone.add(counters);
         let mut ways = self.ways();
@@ -156,19 +158,19 @@ impl Control {
         ways.supervisor.do_send(FromWorker { worker, news: News::Gone });
     }
 
-    /// Whether no worker is left.
+    /// Returns true if no worker is left.
     pub(crate) fn has_lost_workers(&self) -> bool {
         self.ways().workers.iter().all(Option::is_none)
     }
 
-    /// Gives an order to every worker; returns those that got it.
+    /// Gives an order to every worker. Returns the numbers of those that got it.
     pub(crate) fn order(&self, order: impl Fn() -> Order) -> Vec<usize> {
         let reached =
             |worker: &Option<WorkerHandle>| worker.as_ref().is_some_and(|worker| worker.orders.send(order()).is_ok());
         self.ways().workers.iter().enumerate().filter(|(_, worker)| reached(worker)).map(|(index, _)| index).collect()
     }
 
-    /// Gives an order to one worker, if it still is.
+    /// Gives an order to one worker, if it still runs.
     pub(crate) fn order_one(&self, worker: usize, order: Order) {
         if let Some(Some(worker)) = self.ways().workers.get(worker) {
             // It may just have ended.
@@ -176,14 +178,13 @@ impl Control {
         }
     }
 
-    /// Counts a listener that will have to be closed.
+    /// Counts a listener that has to be closed.
     pub(crate) fn open_listener(self: &Arc<Self>) -> OpenListener {
         self.ways().open_listeners += 1;
         OpenListener(Arc::clone(self))
     }
 
-    /// A listener has another acceptor from here on; returns whether it is paused. A pause that is asked for later finds
-    /// this acceptor.
+    /// Sets a listener's acceptor. Returns true if the listener is paused. A later pause goes to this acceptor.
     pub(crate) fn set_acceptor(&self, listener: ListenerId, acceptor: Recipient<ListenerOrder>) -> bool {
         self.ways().listeners.get_mut(listener.get()).is_some_and(|known| {
             known.acceptor = Some(acceptor);
@@ -191,13 +192,13 @@ impl Control {
         })
     }
 
-    /// Whether a listener is paused, whoever accepts on it.
+    /// Returns true if a listener is paused, also between two acceptors.
     pub(crate) fn is_paused(&self, listener: ListenerId) -> bool {
         self.ways().listeners.get(listener.get()).is_some_and(|known| known.is_paused)
     }
 
-    /// Pauses or resumes a listener; `None` if there is none with this number. Its acceptor, if it has one, has heard so
-    /// when the request within has ended.
+    /// Pauses or resumes a listener. Returns `None` if there is none with this number; otherwise a request to its
+    /// acceptor, if it has one, which ends once the acceptor obeys.
     pub(crate) fn pause(&self, listener: ListenerId, paused: bool) -> Option<Option<RecipientRequest<ListenerOrder>>> {
         let mut ways = self.ways();
         let known = ways.listeners.get_mut(listener.get())?;
@@ -206,13 +207,13 @@ impl Control {
         Some(known.acceptor.as_ref().map(|acceptor| acceptor.send(ListenerOrder::LookAtPause)))
     }
 
-    /// Whether a listener has an acceptor.
+    /// Returns true if a listener has an acceptor.
     #[cfg(test)]
     pub(crate) fn has_acceptor(&self, listener: ListenerId) -> bool {
         self.ways().listeners[listener.get()].acceptor.as_ref().is_some_and(Recipient::connected)
     }
 
-    /// Has the listeners closed, if they are not; `AtOnce` hurries those that are being closed.
+    /// Orders the listeners to be closed; `AtOnce` hurries those that are being closed.
     pub(crate) fn close_listeners(&self, how: Closing) {
         self.closing.send_if_modified(|closing| {
             let is_more = *closing != Some(Closing::AtOnce) && *closing != Some(how);
@@ -223,12 +224,12 @@ impl Control {
         });
     }
 
-    /// How the listeners are to be closed, once they are.
+    /// Returns a watch on the order to close the listeners.
     pub(crate) fn closing(&self) -> watch::Receiver<Option<Closing>> {
         self.closing.subscribe()
     }
 
-    /// Whether the listeners are closed.
+    /// Returns a watch that is true once the listeners are closed.
     pub(crate) fn closed(&self) -> watch::Receiver<bool> {
         self.closed.subscribe()
     }
@@ -312,7 +313,7 @@ mod tests {
     use super::*;
     use crate::{rot13::Rot13, server::builder::LineServer};
 
-    /// Whether the lock was held, and the text.
+    /// True if the lock was held, and the text.
     type Message = (bool, String);
 
     thread_local! {

@@ -1,8 +1,8 @@
 //! Acceptor: the actor on one listener. Accepts, and hands each connection to the least loaded worker.
 //!
-//! A connection is never registered with the acceptor's own reactor: a raw socket goes to the worker that keeps it. No
-//! error of one connection, and no shortage, ends the acceptor.
-//! Not here: what may be admitted (`admission`), what becomes of the connection (`context`).
+//! A connection is never registered with the acceptor's own reactor: a raw socket goes to its worker. No error of one
+//! connection, and no shortage, ends the acceptor.
+//! Not here: admission (`admission`), the session of the connection (`session`).
 
 use std::{
     cell::RefCell,
@@ -43,7 +43,8 @@ use crate::{
     wire::socket::Socket,
 };
 
-/// Within this time an acceptor may fail so often; once more, and the server ends: its service manager knows better.
+/// The time within which an acceptor's failures are counted: above the limit the server ends, and leaves the restart to
+/// its service manager.
 const FAILURES_WITHIN: Duration = Duration::from_secs(60);
 const MOST_FAILURES: usize = 5;
 
@@ -56,24 +57,24 @@ pub(crate) struct Acceptor {
     pub(crate) address: Address,
     pub(crate) control: Arc<Control>,
     pub(crate) workers: Vec<WorkerHandle>,
-    /// Set where the only worker shares our arbiter: then no message and no thread is in between.
+    /// Set if the only worker shares this arbiter: then no message and no thread is in between.
     pub(crate) start_here: Option<StartHere>,
     pub(crate) listener: Option<ListeningSocket>,
     pub(crate) shortage: Shortage,
     pub(crate) is_paused: bool,
-    /// A connection that has a place, and waits for the accept rate.
+    /// A connection that has a place and waits for the accept rate.
     delayed: Option<Delayed>,
     token_wait: Option<Pin<Box<Sleep>>>,
-    /// The listener is about to be closed; so many connections at most are accepted before.
+    /// Set if the listener is about to be closed: the most connections accepted before.
     closing: Option<usize>,
     backlog: usize,
     scratch: Rc<RefCell<Vec<u8>>>,
     pub(crate) logs: Rc<Logs>,
-    /// Sent when it ends as it was told to; dropped when it fails, behind the sockets.
+    /// Sent when the acceptor ends by order; dropped when it fails, after the sockets.
     pub(crate) ended: Option<oneshot::Sender<()>>,
 }
 
-/// An accepted connection that another acceptor has taken the token of the accept rate from.
+/// An accepted connection whose token of the accept rate another acceptor has taken.
 struct Delayed {
     socket: Socket,
     peer: Address,
@@ -81,7 +82,7 @@ struct Delayed {
     until: Instant,
 }
 
-/// Bounds on what peers can have an acceptor log. They outlive it.
+/// Bounds on an acceptor's log messages that peers can cause. They outlive the acceptor.
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
     refused: LogLimit,
@@ -130,17 +131,17 @@ impl Handler<ListenerOrder> for Acceptor {
     }
 }
 
-/// What makes an acceptor, again if need be.
+/// The parts that make an acceptor, and its successors.
 pub(crate) struct Parts {
-    /// Each acceptor gets a duplicate of its socket: until it is to be closed, the listener outlives them.
+    /// Each acceptor gets a duplicate of its socket: the listener outlives acceptors until it is closed.
     pub(crate) listener: BoundListener,
     pub(crate) backlog: i32,
     pub(crate) id: ListenerId,
     pub(crate) open: OpenListener,
 }
 
-/// Keeps an acceptor on a listener until it is to be closed, or an acceptor has failed too often. Runs on the acceptor's
-/// own arbiter.
+/// Keeps an acceptor on a listener until the listener is to be closed, or acceptors have failed too often. Runs on the
+/// acceptor's own arbiter.
 pub(crate) async fn keep(
     parts: Parts,
     control: Arc<Control>,
@@ -210,7 +211,8 @@ pub(crate) async fn keep(
     }
 }
 
-/// Waits for the end of an acceptor, and passes on to it how it is to close. Whether it was to: else it has failed.
+/// Waits for the end of an acceptor, and passes it the order to close. Returns true if it ended by order, false if it
+/// failed.
 async fn has_closed(
     mut ended: oneshot::Receiver<()>,
     closing: &mut watch::Receiver<Option<Closing>>,
@@ -269,7 +271,7 @@ impl ActorFuture<Acceptor> for AcceptLoop {
 }
 
 impl Acceptor {
-    /// One accept, well or badly ended. An error is one of the listener: there is no use in another try.
+    /// Does one accept. An error is one of the listener: another try is useless.
     fn poll_accept(&mut self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
         if let Some(back_off) = &mut self.shortage.back_off {
             ready!(back_off.as_mut().poll(cx));
@@ -333,8 +335,8 @@ impl Acceptor {
         Poll::Ready(())
     }
 
-    /// Accepts one of those who came before the listener is closed; false when there is no more. Whoever would have to
-    /// wait is refused: nobody will be accepted later.
+    /// Accepts one connection of those in the backlog before the listener is closed. Returns false when there is none
+    /// left. A connection that would have to wait is refused: nothing is accepted later.
     fn accept_last(&mut self) -> bool {
         if let Some(Delayed { socket, peer, place, .. }) = self.delayed.take() {
             self.admit(socket, peer, place);
@@ -351,7 +353,7 @@ impl Acceptor {
         true
     }
 
-    /// Closes the listener, before anybody hears so.
+    /// Closes the listener, before its end is announced.
     fn close(&mut self) {
         self.listener = None;
         self.shortage = Shortage::default();
@@ -384,8 +386,8 @@ impl Acceptor {
         self.refuse(socket, peer, self.control.ledger.admission.try_refusal(), reason);
     }
 
-    /// Tells a connection that it is refused, and gives it the time to read so in a task of its own; without room for that
-    /// it is closed at once.
+    /// Sends the refuse line to a connection, and gives its peer time to read it, in a task of its own; without room
+    /// for that the connection is closed at once.
     fn refuse(&mut self, socket: Socket, peer: Address, room: Option<Refusal>, reason: RefuseReason) {
         let admission = &self.control.ledger.admission;
         let reason = if admission.denies(&peer) { RefuseReason::Denied } else { reason };

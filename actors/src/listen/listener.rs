@@ -1,7 +1,7 @@
-//! Listener: where one listens, and what its sessions have of their own; and its socket, once it is bound.
+//! Listener: an address to listen on, the settings of its sessions, and its socket once it is bound.
 //!
 //! It is bound when it is given to a server, so that its real address is known before anything runs.
-//! Not here: accepting on it (`acceptor`), what its sessions are (`server`).
+//! Not here: accepting on it (`acceptor`), its sessions (`session`).
 
 use std::{
     fmt, fs, io,
@@ -23,7 +23,8 @@ use crate::{
     wire::{socket::unix_local, tcp::SocketOptions},
 };
 
-/// A listener that is about to be given to a server: [`LineServer::listen`](crate::LineServer::listen).
+/// A listener to give to a server with [`LineServer::listen`](crate::LineServer::listen): name, address, framing,
+/// limits of its own.
 ///
 /// ```
 /// use actix_lines::{Framing, Limits, LineServer, Listener, Rot13};
@@ -48,7 +49,7 @@ pub struct Listener {
     own: Own,
 }
 
-/// What of a listener differs from what its server says for all.
+/// Settings of a listener that differ from its server's.
 #[derive(Debug, Default)]
 pub(crate) struct Own {
     pub(crate) name: Option<String>,
@@ -58,7 +59,7 @@ pub(crate) struct Own {
 
 #[derive(Debug)]
 enum At {
-    /// The first of these that can be bound.
+    /// The first of these addresses that can be bound.
     Tcp(Result<Vec<SocketAddr>, BindError>),
     Unix(PathBuf),
     /// A socket that listens already.
@@ -66,11 +67,11 @@ enum At {
 }
 
 impl Listener {
-    /// Listens on an IP address and a port. Port 0 asks for a free one; of a name with several addresses the first that can
-    /// be bound is used.
+    /// Listens on an IP address and a port. Port 0 asks for a free port; of a name with several addresses the first
+    /// that can be bound is used.
     ///
-    /// `[::]` is every address of this machine, of IPv4 and IPv6. Where an IPv4 listener has the same port, whichever was
-    /// added first, it is those of IPv6 alone: so `[::]` and `0.0.0.0` work together.
+    /// `[::]` is every IPv4 and IPv6 address of this machine. If an IPv4 listener of the server has the same port,
+    /// `[::]` is every IPv6 address only, in whichever order they are added: so `[::]` and `0.0.0.0` work together.
     pub fn tcp(address: impl ToSocketAddrs + fmt::Debug) -> Self {
         let unresolved = |source| BindError::Resolve { address: format!("{address:?}"), source };
         let addresses = address.to_socket_addrs().map(Iterator::collect::<Vec<_>>).map_err(unresolved);
@@ -81,14 +82,14 @@ impl Listener {
         Self::at(At::Tcp(addresses))
     }
 
-    /// Listens on a unix socket at `path`, where nothing may be yet. The path is removed at the end, unless it is another's
-    /// by then.
+    /// Listens on a unix socket at `path`, which must not exist yet. The path is removed when the listener is closed,
+    /// unless another socket has replaced it.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         Self::at(At::Unix(path.into()))
     }
 
-    /// Takes a socket that listens already, TCP or unix, as one handed over by a service manager. It is made non-blocking;
-    /// a path that it has stays when it is closed.
+    /// Takes a socket that listens already, TCP or unix, such as one handed over by a service manager. It is made
+    /// non-blocking; the path of a unix socket is not removed.
     pub fn inherited(socket: impl Into<OwnedFd>) -> Self {
         Self::at(At::Inherited(socket.into()))
     }
@@ -97,28 +98,29 @@ impl Listener {
         Self { at, own: Own::default() }
     }
 
-    /// Sets the name that it has in [`ListenerId::name`](crate::ListenerId::name) and in the log. Default: none.
+    /// Sets the name, for [`ListenerId::name`](crate::ListenerId::name) and the log. Default: none.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.own.name = Some(name.into());
         self
     }
 
-    /// Sets how bytes are cut into lines. Default: as [`LineServer::framing`](crate::LineServer::framing) says.
+    /// Sets how bytes are cut into lines. Default: the server's, [`LineServer::framing`](crate::LineServer::framing).
     pub fn framing(mut self, framing: Framing) -> Self {
         self.own.framing = Some(framing);
         self
     }
 
-    /// Sets the limits of its sessions: watermarks, outbox limit, times, read rate. Default: those of the server. What limits
-    /// a server as a whole stays the server's; and [`SetLimits`](crate::control::messages::SetLimits) changes only what is the server's.
+    /// Sets the limits of its sessions: watermarks, outbox limit, times, read rate. Default: those of the server. The
+    /// limits of the server as a whole hold for these sessions, too; a later
+    /// [`SetLimits`](crate::control::messages::SetLimits) leaves the listener's own limits unchanged.
     ///
-    /// Each worker has a buffer and a clock for each set of limits: some 200 KB, as for another worker.
+    /// Each worker needs a buffer and a clock for each set of limits: some 200 KB.
     pub fn limits(mut self, limits: impl Into<SessionLimits>) -> Self {
         self.own.limits = Some(limits.into());
         self
     }
 
-    /// Binds it, beside those that are bound.
+    /// Binds it, with regard to the listeners that are bound already.
     pub(crate) fn bind(
         self,
         others: &mut [BoundListener],
@@ -143,29 +145,29 @@ impl Listener {
     }
 }
 
-/// It is [inherited](Listener::inherited).
+/// Makes an [inherited](Listener::inherited) listener.
 impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
         Self::inherited(listener)
     }
 }
 
-/// It is [inherited](Listener::inherited).
+/// Makes an [inherited](Listener::inherited) listener.
 impl From<UnixListener> for Listener {
     fn from(listener: UnixListener) -> Self {
         Self::inherited(listener)
     }
 }
 
-/// A listener with its socket. Dropped, it is closed, and its path removed.
+/// A listener with its socket. Dropping it closes the socket and removes its path.
 #[derive(Debug)]
 pub(crate) struct BoundListener {
     pub(crate) socket: OwnedFd,
     pub(crate) address: Address,
     pub(crate) own: Own,
-    /// Dropped behind the socket.
+    /// Dropped after the socket.
     pub(crate) path: Option<BoundPath>,
-    /// We have bound it to all addresses of both families.
+    /// True if it was bound here to all addresses of both families.
     is_dual_stack: bool,
 }
 
@@ -184,7 +186,7 @@ impl BoundListener {
         Ok(Self { socket, address, own, path: None, is_dual_stack: false })
     }
 
-    /// Sets the options and the backlog asked for since it was bound.
+    /// Applies options and a backlog that were set after it was bound.
     pub(crate) fn update(&self, options: &SocketOptions, backlog: i32) {
         let address = &self.address;
         if let Err(error) = apply(options, &self.socket, address) {
@@ -220,7 +222,7 @@ fn local_addr(socket: &OwnedFd) -> Address {
     }
 }
 
-/// Binds to the first of `addresses` that can be. Says besides whether that is all of both families.
+/// Binds to the first of `addresses` that can be bound. Returns also whether that covers both families.
 fn bind_first(
     addresses: &[SocketAddr],
     others: &mut [BoundListener],
@@ -242,8 +244,8 @@ fn bind_first(
     Err(last.unwrap_or(BindError::TooMany))
 }
 
-/// Has the listener on `[::]` and this port, if we have bound one, leave IPv4 to another one. It is bound anew: the kernel
-/// does not change this of a socket that has an address.
+/// Binds the listener on `[::]` and this port, if there is one, anew for IPv6 only: the kernel does not change this for
+/// a socket that has an address.
 fn leave_ipv4(others: &mut [BoundListener], port: u16, backlog: u32) -> Result<(), BindError> {
     let Some(other) = others.iter_mut().find(|other| other.is_dual_stack && other.port() == Some(port)) else {
         return Ok(());
@@ -258,7 +260,7 @@ fn leave_ipv4(others: &mut [BoundListener], port: u16, backlog: u32) -> Result<(
     Ok(())
 }
 
-/// Socket options as std's own listener, and a backlog of our own.
+/// Makes a listening socket with the options of std's listener, and this backlog.
 fn listen_on(address: SocketAddr, backlog: u32, only_v6: Option<bool>) -> io::Result<OwnedFd> {
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(address),
@@ -276,7 +278,7 @@ fn listen_on(address: SocketAddr, backlog: u32, only_v6: Option<bool>) -> io::Re
     Ok(socket.into())
 }
 
-/// Before the start has checked it.
+/// Bounds a backlog that has not been checked yet.
 fn least_backlog(backlog: u32) -> i32 {
     i32::try_from(backlog).unwrap_or(i32::MAX).max(1)
 }
@@ -292,11 +294,11 @@ fn listen_at(path: PathBuf, backlog: u32) -> Result<(OwnedFd, BoundPath), BindEr
     listen().map_err(|source| BindError::Listen { address: UnixAddress::at(&path).into(), source })
 }
 
-/// The path of a unix socket that we have bound. Dropped, it removes it, unless it is another's.
+/// The path of a unix socket bound here. Dropping it removes the path, unless another socket has replaced it.
 #[derive(Debug)]
 pub(crate) struct BoundPath {
     path: PathBuf,
-    /// Device and inode; `None` where it could not be looked at.
+    /// Device and inode; `None` if they could not be read.
     file: Option<(u64, u64)>,
 }
 

@@ -1,6 +1,6 @@
-//! Refusal: how a connection that is not admitted is closed, so that its peer can read why.
+//! Refusal: closes a connection that is not admitted so that its peer can read the refuse line.
 //!
-//! Not here: who is refused (`admission`), how many at a time (`admission`).
+//! Not here: the decision to refuse, and the number at a time (`admission`).
 
 use std::{cell::RefCell, future::poll_fn, io, time::Duration};
 
@@ -11,14 +11,14 @@ use crate::{
     wire::{socket::Socket, transport::Transport},
 };
 
-/// How long a refused connection has to take its line and close.
+/// Time that a refused connection has to take its line and close.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
-/// How many bytes of a refused connection are read and discarded before it is reset: what a peer sends before it reads
-/// fits, and one that sends on costs a single read of a session's.
+/// Bytes of a refused connection that are read and discarded before it is reset: enough for what a peer sends before it
+/// reads, and no more work than a single read of a session.
 const REFUSAL_BYTES: usize = 64 * 1024;
 
-/// Sends a FIN behind the refuse line and reads until the peer closes too: closing at once could destroy the line on its
-/// way. A peer that sends on, or stays, is reset.
+/// Sends a FIN after the refuse line, and reads until the peer closes too: closing at once could destroy the line on
+/// its way. A peer that keeps sending, or stays, is reset.
 pub(crate) async fn close_refused(socket: Socket, scratch: &RefCell<Vec<u8>>) -> io::Result<()> {
     socket.shutdown_write()?;
     let mut transport = Transport::try_from(socket)?;
@@ -29,7 +29,7 @@ pub(crate) async fn close_refused(socket: Socket, scratch: &RefCell<Vec<u8>>) ->
     Ok(())
 }
 
-/// Reads what a refused peer sends and discards it; false if that is too much.
+/// Reads and discards a refused peer's bytes. Returns false if they are too many.
 async fn read_refused(transport: &mut Transport, scratch: &RefCell<Vec<u8>>) -> io::Result<bool> {
     let mut left = REFUSAL_BYTES;
     while left > 0 {

@@ -1,6 +1,6 @@
 //! Shortage: accepting without descriptors or memory.
 //!
-//! No shortage ends an acceptor: it waits, longer each time, and closes whom it cannot serve.
+//! No shortage ends an acceptor: it waits, longer each time, and closes connections that it cannot serve.
 //! Not here: which errors are a shortage (`socket`).
 
 use std::{os::fd::OwnedFd, pin::Pin, time::Duration};
@@ -12,26 +12,27 @@ use crate::{
     log_limit::{Events, LogLimit},
 };
 
-/// How long no accept is tried after one failed for want of descriptors or memory; doubled up to the most.
+/// First pause after an accept that failed for lack of descriptors or memory; doubled up to the longest.
 pub(crate) const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
 
-/// What a listener does without descriptors or memory.
+/// The state of a listener's shortage of descriptors or memory.
 #[derive(Debug, Default)]
 pub(crate) struct Shortage {
-    /// Given up for a moment, it is the descriptor with which a connection that cannot be served is at least closed.
+    /// A descriptor in reserve: given up for a moment, it lets a connection that cannot be served be accepted and
+    /// closed.
     pub(crate) reserve: Option<OwnedFd>,
     pub(crate) back_off: Option<Pin<Box<Sleep>>>,
     since: Option<Instant>,
-    /// Connections closed unserved since the last shortage that was logged.
+    /// Connections closed unserved since a shortage was last logged.
     shed: u64,
-    /// It was logged, so its end is.
+    /// True if its beginning was logged, so that its end will be.
     is_logged: bool,
     delay: Duration,
 }
 
 impl Shortage {
-    /// An accept has failed; returns what is to be logged: that a shortage has begun, with the number of those not logged.
+    /// Books an accept that failed. Returns the number of shortages if their beginning is to be logged now.
     pub(crate) fn begin(&mut self, log: &LogLimit) -> Option<Events> {
         if self.since.is_none() {
             self.since = Some(Instant::now());
@@ -48,7 +49,7 @@ impl Shortage {
         events
     }
 
-    /// Closes connections that cannot be served: better than to leave their peers waiting for an answer.
+    /// Closes connections that cannot be served, so that their peers do not wait for an answer.
     pub(crate) fn shed(&mut self, listener: &ListeningSocket) {
         self.reserve = None;
         let mut shed = 0;
@@ -59,8 +60,8 @@ impl Shortage {
         self.shed += shed;
     }
 
-    /// An accept has not failed; returns how long a shortage has lasted that is to be logged, and how many connections were
-    /// closed since one was.
+    /// Books an accept that worked. Returns the duration of the shortage and the number of connections closed, if its
+    /// end is to be logged.
     pub(crate) fn is_over(&mut self) -> Option<(Duration, u64)> {
         let since = self.since.take().filter(|_| self.is_logged)?;
         Some((since.elapsed(), std::mem::take(&mut self.shed)))

@@ -1,6 +1,6 @@
-//! The listening socket: accept4(2), its readiness, and what its errors mean.
+//! Socket: the listening socket. accept4(2), readiness, and the meaning of errors.
 //!
-//! Not here: what is done about an error (`acceptor`, `shortage`).
+//! Not here: the reaction to an error (`acceptor`, `shortage`).
 
 use std::{
     io,
@@ -17,13 +17,13 @@ use crate::{
     wire::socket::{Socket, unix_peer},
 };
 
-/// Connections accepted before the sessions of the same arbiter get a turn.
+/// Most connections accepted before the sessions of the same arbiter get a turn.
 pub(crate) const ACCEPTS_PER_TURN: usize = 64;
 
-/// A listening socket whose readiness the reactor knows.
+/// A listening socket registered with the reactor.
 ///
 /// tokio's own listener would register each connection with this reactor; its `AsyncFd` cannot be made of a descriptor
-/// without `unsafe`. Its `TcpStream` can, and asks no more of it than to be a socket.
+/// without `unsafe`. Its `TcpStream` can, and needs no more of it than to be a socket.
 #[derive(Debug)]
 pub(crate) struct ListeningSocket {
     socket: tokio::net::TcpStream,
@@ -35,7 +35,7 @@ impl ListeningSocket {
         Ok(Self { socket: tokio::net::TcpStream::from_std(TcpStream::from(socket))?, is_unix })
     }
 
-    /// Another descriptor of it.
+    /// Returns another descriptor of the socket.
     pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
         self.socket.as_fd().try_clone_to_owned()
     }
@@ -51,8 +51,8 @@ impl ListeningSocket {
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))
     }
 
-    /// The same, whatever the reactor knows. One system call: the socket comes non-blocking, and with the listener's
-    /// options. A unix socket takes another for its peer.
+    /// Accepts without asking the reactor. One system call: the socket comes non-blocking and with the listener's
+    /// options. A unix socket takes another call for its peer.
     pub(crate) fn accept_now(&self) -> Result<(Socket, Address), Errno> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (socket, peer) = rustix::net::acceptfrom_with(&self.socket, flags)?;
@@ -64,7 +64,8 @@ impl ListeningSocket {
     }
 }
 
-/// What accept(2) lists as an error of the connection, not of the listener: the next one may be fine.
+/// Returns true for an error that accept(2) lists as one of the connection, not of the listener: the next accept may
+/// work.
 pub(crate) fn is_of_connection(error: Errno) -> bool {
     matches!(
         error,

@@ -1,7 +1,7 @@
-//! `LineServer`: the builder.
+//! Builder: `LineServer`, from its settings to its start.
 //!
 //! Everything is checked once, before anything runs.
-//! Not here: what runs then (`launch`, `handle`), flags and exit codes (the server binary).
+//! Not here: starting (`launch`), a running server (`handle`), flags and exit codes (the server binary).
 
 use std::{
     fmt, io,
@@ -22,7 +22,7 @@ use crate::{
     wire::tcp::{self, SocketOptions},
 };
 
-/// A server of line sessions: listeners, workers, limits, and what makes a session's actor.
+/// Builds and starts a server of line sessions: listeners, workers, limits, and the factory of session actors.
 ///
 /// ```
 /// use actix::Actor;
@@ -53,7 +53,7 @@ use crate::{
 pub struct LineServer<A, F> {
     pub(super) factory: F,
     pub(super) listeners: Vec<BoundListener>,
-    /// For each listener; `None` is what the server's own factory makes.
+    /// The protocol of each listener; `None` is the server's own factory.
     pub(super) protocols: Vec<Option<Box<dyn Protocol>>>,
     pub(super) framing: Framing,
     pub(super) limits: Limits,
@@ -64,7 +64,7 @@ pub struct LineServer<A, F> {
     pub(super) actor: PhantomData<fn() -> A>,
 }
 
-/// What SIGTERM and SIGINT do.
+/// The action at SIGTERM and SIGINT.
 #[derive(Clone, Debug)]
 pub(super) enum Signals {
     /// `run` drains, `start` leaves them alone.
@@ -91,16 +91,17 @@ impl<A, F> fmt::Debug for LineServer<A, F> {
 }
 
 impl LineServer<(), ()> {
-    /// The most workers that may be asked for. More threads than this serve no machine.
+    /// Most workers: more threads than this serve no machine.
     pub const MAX_WORKERS: usize = 1024;
 
-    /// Connections that the kernel holds before they are accepted, by default. It caps this at `net.core.somaxconn`.
+    /// Default of [`backlog`](Self::backlog). Unit: connections. The kernel caps it at `net.core.somaxconn`.
     pub const DEFAULT_BACKLOG: u32 = 4096;
 
-    /// How long a peer may be silent before the kernel asks it whether it is still there, by default: 5 min.
+    /// Default of [`keepalive`](Self::keepalive): 5 min.
     pub const DEFAULT_KEEPALIVE: Duration = tcp::DEFAULT_KEEPALIVE;
 
-    /// How much the kernel may hold of a session by default, each way: 256 KiB. Unit: bytes.
+    /// Default of [`send_buffer`](Self::send_buffer) and [`receive_buffer`](Self::receive_buffer): 256 KiB. Unit:
+    /// bytes.
     pub const DEFAULT_SOCKET_BUFFER: usize = tcp::DEFAULT_SOCKET_BUFFER;
 }
 
@@ -111,7 +112,7 @@ where
 {
     /// Starts from the defaults: no listener, a worker for each core, [`Framing::lf`], [`Limits::default`].
     ///
-    /// `factory` makes the actor of each connection, on the worker that will run it. If it panics, that connection is
+    /// `factory` makes the actor of each connection, on the worker that runs it. If it panics, that connection is
     /// closed and reported like a session whose handler panicked.
     pub fn new(factory: F) -> Self {
         Self {
@@ -128,19 +129,19 @@ where
         }
     }
 
-    /// Adds a listener on an IP address and a port, as [`listen`](Self::listen) of [`Listener::tcp`]. Port 0 asks for a free
-    /// one: see [`local_addrs`](Self::local_addrs).
+    /// Adds a listener on an IP address and a port: short for [`listen`](Self::listen) with [`Listener::tcp`]. Port 0
+    /// asks for a free port, which [`local_addrs`](Self::local_addrs) returns.
     ///
     /// # Errors
-    /// [`BindError`], which says what could not be looked up or bound, and why.
+    /// Returns a [`BindError`] that names the address that could not be looked up or bound, and the reason.
     pub fn bind(self, address: impl ToSocketAddrs + fmt::Debug) -> Result<Self, BindError> {
         self.listen(Listener::tcp(address))
     }
 
-    /// Adds a listener. One that exists already may be given as it is: it is [inherited](Listener::inherited).
+    /// Adds a listener. A std listener converts into one: it is [inherited](Listener::inherited).
     ///
     /// # Errors
-    /// [`BindError`], which says what could not be looked up or bound, and why.
+    /// Returns a [`BindError`] that names the address that could not be looked up or bound, and the reason.
     pub fn listen(mut self, listener: impl Into<Listener>) -> Result<Self, BindError> {
         self.add(listener.into(), None)?;
         Ok(self)
@@ -185,7 +186,8 @@ where
         Ok(())
     }
 
-    /// The real addresses and ports of the listeners, in the order they were added, those of unix sockets left out.
+    /// Returns the real addresses and ports of the IP listeners, in the order in which they were added. Unix sockets
+    /// are left out.
     #[must_use]
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.listeners.iter().filter_map(|listener| listener.address.socket_addr()).collect()
@@ -197,13 +199,14 @@ where
         self
     }
 
-    /// Sets the limits. Default: [`Limits::default`]; for a server that strangers reach there is [`Limits::exposed`].
+    /// Sets the limits. Default: [`Limits::default`]. For a server that strangers can reach use [`Limits::exposed`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Sets how many workers, each an arbiter with a thread of its own, run the sessions. Default: one for each core.
+    /// Sets the number of workers that run the sessions, each an arbiter with a thread of its own. Default: one for
+    /// each core.
     ///
     /// # Errors
     /// [`start`](Self::start) returns [`ConfigError::Workers`](crate::error::ConfigError::Workers) unless it is 1 to [`MAX_WORKERS`](LineServer::MAX_WORKERS).
@@ -212,13 +215,15 @@ where
         self
     }
 
-    /// Runs the sessions on the arbiter that the server is started on, beside whatever else it runs.
+    /// Runs the sessions on the arbiter that the server is started on, beside its other actors, instead of on workers
+    /// with threads of their own.
     pub fn on_current_arbiter(mut self) -> Self {
         self.placement = Placement::Current;
         self
     }
 
-    /// Sets how many connections the kernel holds before they are accepted. Default: [`DEFAULT_BACKLOG`](LineServer::DEFAULT_BACKLOG).
+    /// Sets how many connections the kernel holds before they are accepted. Default:
+    /// [`DEFAULT_BACKLOG`](LineServer::DEFAULT_BACKLOG), 4096.
     ///
     /// # Errors
     /// [`start`](Self::start) returns [`ConfigError::Backlog`](crate::error::ConfigError::Backlog) for 0 and above `i32::MAX`.
@@ -227,11 +232,12 @@ where
         self
     }
 
-    /// Sets after how long a silence the kernel asks a peer whether it is still there; without an answer to ten such
-    /// questions, a sixth of that time apart, the connection is lost. Default:
-    /// [`DEFAULT_KEEPALIVE`](LineServer::DEFAULT_KEEPALIVE), 5 min; `None` never asks.
+    /// Sets the silence after which the kernel probes whether a peer is still there. It probes again after each sixth
+    /// of that time, and the connection is lost when several probes in a row, nine on Linux, have no answer. Default:
+    /// [`DEFAULT_KEEPALIVE`](LineServer::DEFAULT_KEEPALIVE), 5 min; `None` sends no probes.
     ///
-    /// It finds peers that went without a FIN, also where [`idle_timeout`](crate::LimitsBuilder::idle_timeout) is off.
+    /// Probes find peers that vanished without a FIN, even if [`idle_timeout`](crate::LimitsBuilder::idle_timeout) is
+    /// off.
     ///
     /// # Errors
     /// [`start`](Self::start) returns [`ConfigError::Keepalive`](crate::error::ConfigError::Keepalive) unless it is 1 s to 9 hours.
@@ -243,11 +249,11 @@ where
         self
     }
 
-    /// Sets how much of a session's output the kernel may hold, what it needs for itself included. Unit: bytes. Default:
-    /// 256 KiB; `None` lets the kernel choose, which goes up to `net.ipv4.tcp_wmem`, 4 MiB as a rule. The kernel caps it
-    /// at twice `net.core.wmem_max`.
+    /// Sets how much of a session's output the kernel may hold, its own overhead included. Unit: bytes. Default: 256
+    /// KiB; `None` lets the kernel choose, up to `net.ipv4.tcp_wmem`, commonly 4 MiB. The kernel caps it at twice
+    /// `net.core.wmem_max`.
     ///
-    /// More than a connection's bandwidth times its round trip is not used: a larger one serves a peer faster that is far
+    /// A connection uses at most its bandwidth times its round trip: a larger buffer is faster for a peer that is far
     /// away and is sent much at once.
     ///
     /// # Errors
@@ -257,9 +263,8 @@ where
         self
     }
 
-    /// Sets how much of a session's input the kernel may hold, what it needs for itself included. Unit: bytes. Default:
-    /// 256 KiB; `None` lets the kernel choose, which goes up to `net.ipv4.tcp_rmem`. The kernel caps it at twice
-    /// `net.core.rmem_max`.
+    /// Sets how much of a session's input the kernel may hold, its own overhead included. Unit: bytes. Default: 256
+    /// KiB; `None` lets the kernel choose, up to `net.ipv4.tcp_rmem`. The kernel caps it at twice `net.core.rmem_max`.
     ///
     /// # Errors
     /// As [`send_buffer`](Self::send_buffer).
@@ -278,7 +283,7 @@ where
         self
     }
 
-    /// Leaves SIGTERM and SIGINT alone, as [`start`](Self::start) does by default: for a program that handles them itself.
+    /// Leaves SIGTERM and SIGINT alone, for a program that handles them itself. Default for [`start`](Self::start).
     pub fn disable_signals(mut self) -> Self {
         self.signals = Signals::Disabled;
         self
@@ -288,10 +293,10 @@ where
     /// [`drain_on_signals`](Self::drain_on_signals) says, unless [`disable_signals`](Self::disable_signals) was called.
     /// A single worker runs on the current arbiter.
     ///
-    /// To drop the future that this returns does not end the server.
+    /// Dropping the returned future does not end the server.
     ///
     /// # Errors
-    /// As [`start`](Self::start), and an error if every worker has stopped by itself.
+    /// As [`start`](Self::start) and [`ServerHandle::wait`](crate::ServerHandle::wait).
     pub async fn run(mut self) -> io::Result<()> {
         if let Signals::Unset = self.signals {
             self.signals = Signals::Drain(Drain::DEFAULT_DEADLINE.into());

@@ -1,6 +1,6 @@
-//! `ServerHandle`: what a running server is asked and told.
+//! Handle: `ServerHandle`, the questions and orders to a running server.
 //!
-//! Not here: who answers (`control/supervisor`).
+//! Not here: answering (`control/supervisor`).
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -26,20 +26,20 @@ use crate::{
     shared::SharedBytes,
 };
 
-/// How long a question waits for a new supervisor when its own has ended: until then the system has.
+/// Longest wait of a question for a new supervisor when its own has ended: after it, the system has ended, too.
 const TAKE_OVER: Duration = Duration::from_secs(1);
 
 /// A listener of a running server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListenerInfo {
-    /// Its number, for [`ServerHandle::pause`] and [`SessionFilter`]s.
+    /// Its id, for [`ServerHandle::pause`] and [`SessionFilter`]s.
     pub id: ListenerId,
     /// The address that it is bound to, with its real port.
     pub local_addr: Address,
 }
 
-/// A running server. Cheap to clone; dropping it changes nothing.
+/// A handle of a running server. Cheap to clone; dropping it does not end the server.
 #[derive(Clone, Debug)]
 pub struct ServerHandle {
     pub(super) control: Arc<Control>,
@@ -50,13 +50,14 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
-    /// The listeners' real addresses, in the order they were added.
+    /// Returns the real addresses of the IP listeners, in the order in which they were added. Unix sockets are left
+    /// out.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// The listeners with their numbers, in the order they were added.
+    /// Returns all listeners with their ids and addresses, in the order in which they were added.
     ///
     /// ```
     /// # use actix_lines::{LineServer, Rot13};
@@ -76,14 +77,14 @@ impl ServerHandle {
         &self.listeners
     }
 
-    /// The supervisor, for those who send messages: [`GetStats`], [`ListSessions`], [`Drain`],
+    /// Returns the supervisor's address, for messages: [`GetStats`], [`ListSessions`], [`Drain`],
     /// [`Subscribe`](crate::Subscribe).
     #[must_use]
     pub fn supervisor(&self) -> Addr<Supervisor> {
         self.supervisors.borrow().clone()
     }
 
-    /// Asks the supervisor; should that have ended unasked, its successor.
+    /// Asks the supervisor, or its successor if that has ended by a panic.
     async fn ask<M>(&self, message: M) -> Result<M::Result, ServerEnded>
     where
         M: Message + Clone + Send + 'static,
@@ -107,37 +108,38 @@ impl ServerHandle {
         &self.control
     }
 
-    /// The workers' arbiters, in the order of their numbers.
+    /// Returns the workers' arbiters, in the order of their numbers.
     #[must_use]
     pub fn arbiters(&self) -> &[ArbiterHandle] {
         &self.arbiters
     }
 
-    /// The counters now.
+    /// Returns the counters.
     ///
     /// # Errors
-    /// [`ServerEnded`] once the system has stopped.
+    /// Returns [`ServerEnded`] once the system has stopped.
     pub async fn stats(&self) -> Result<Stats, ServerEnded> {
         self.ask(GetStats).await
     }
 
-    /// A page of the live sessions; [`SessionQuery::default`] is the first thousand.
+    /// Returns a page of the live sessions. [`SessionQuery::default`] is the first thousand.
     ///
     /// # Errors
-    /// [`ServerEnded`] once the system has stopped.
+    /// Returns [`ServerEnded`] once the system has stopped.
     pub async fn sessions(&self, query: impl Into<SessionQuery>) -> Result<SessionPage, ServerEnded> {
         self.ask(ListSessions(query.into())).await
     }
 
-    /// One session, if it lives.
+    /// Returns one session; `None` if it does not live.
     ///
     /// # Errors
-    /// [`ServerEnded`] once the system has stopped.
+    /// Returns [`ServerEnded`] once the system has stopped.
     pub async fn session(&self, id: SessionId) -> Result<Option<SessionInfo>, ServerEnded> {
         Ok(self.sessions(SessionFilter::id(id)).await?.sessions.pop())
     }
 
-    /// Writes bytes to the sessions that `whom` says: to one, to those of a network, or to all, which share them.
+    /// Writes bytes to the sessions that `whom` selects: to one, to those of a network, or to all. The sessions share
+    /// the bytes.
     ///
     /// ```
     /// # use actix_lines::{LineServer, Rot13, SessionFilter};
@@ -152,45 +154,46 @@ impl ServerHandle {
     /// ```
     ///
     /// # Errors
-    /// [`ServerEnded`] once the system has stopped.
+    /// Returns [`ServerEnded`] once the system has stopped.
     pub async fn push(&self, whom: SessionFilter, bytes: impl Into<Bytes>) -> Result<Pushed, ServerEnded> {
         self.ask(Push { whom, bytes: SharedBytes::from(bytes.into()).into_bytes() }).await
     }
 
-    /// Ends the sessions that `whom` says, politely, each with `goodbye` if that is not empty; returns how many.
+    /// Ends the sessions that `whom` selects, politely, each with `goodbye` if that is not empty. Returns their number.
     ///
     /// # Errors
-    /// [`ServerEnded`] once the system has stopped.
+    /// Returns [`ServerEnded`] once the system has stopped.
     pub async fn kick(&self, whom: SessionFilter, goodbye: impl Into<Bytes>) -> Result<u64, ServerEnded> {
         self.ask(Kick { whom, goodbye: SharedBytes::from(goodbye.into()).into_bytes() }).await
     }
 
-    /// Stops accepting on a listener: the backlog holds what comes. [`listeners`](Self::listeners) has the numbers; false
-    /// if there is none with this one. It holds for whichever acceptor comes after one that failed.
+    /// Stops accepting on a listener: the backlog holds new connections. Returns false if there is no listener with
+    /// this id; [`listeners`](Self::listeners) has the ids. The pause also holds for an acceptor that replaces a failed
+    /// one.
     ///
     /// # Errors
-    /// [`ServerEnded`] once the system has stopped.
+    /// Returns [`ServerEnded`] once the system has stopped.
     pub async fn pause(&self, listener: ListenerId) -> Result<bool, ServerEnded> {
         self.ask(PauseListener { listener, paused: true }).await
     }
 
-    /// Undoes [`pause`](Self::pause).
+    /// Ends a [`pause`](Self::pause). Returns false if there is no listener with this id.
     ///
     /// # Errors
-    /// [`ServerEnded`] once the system has stopped.
+    /// Returns [`ServerEnded`] once the system has stopped.
     pub async fn resume(&self, listener: ListenerId) -> Result<bool, ServerEnded> {
         self.ask(PauseListener { listener, paused: false }).await
     }
 
-    /// The limits in force.
+    /// Returns the limits in force.
     ///
     /// # Errors
-    /// [`ServerEnded`] once the system has stopped.
+    /// Returns [`ServerEnded`] once the system has stopped.
     pub async fn limits(&self) -> Result<Limits, ServerEnded> {
         self.ask(GetLimits).await
     }
 
-    /// Changes the limits, for the sessions that live as well, and says which of those it ends.
+    /// Changes the limits, for live sessions too. Returns the sessions that this ends.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -209,24 +212,25 @@ impl ServerHandle {
     /// ```
     ///
     /// # Errors
-    /// [`ServerEnded`] once the system has stopped.
+    /// Returns [`ServerEnded`] once the system has stopped.
     pub async fn set_limits(&self, limits: Limits) -> Result<LimitsChange, ServerEnded> {
         self.ask(SetLimits { limits, dry_run: false }).await
     }
 
-    /// Says which sessions [`set_limits`](Self::set_limits) would end, and changes nothing.
+    /// Returns the sessions that [`set_limits`](Self::set_limits) would end, and changes nothing.
     ///
     /// # Errors
-    /// [`ServerEnded`] once the system has stopped.
+    /// Returns [`ServerEnded`] once the system has stopped.
     pub async fn preview_limits(&self, limits: Limits) -> Result<LimitsChange, ServerEnded> {
         self.ask(SetLimits { limits, dry_run: true }).await
     }
 
-    /// Ends the server: accepts no more, lets every session answer what it has read, flush and close; aborts what is left
-    /// after a deadline. A [`Duration`] is that deadline; a [`Drain`] has a goodbye and is spread over time besides.
+    /// Ends the server: accepts no more, lets every session answer what it has read, flush and close; aborts the
+    /// remaining sessions at the deadline. A [`Duration`] is that deadline; a [`Drain`] can add a goodbye and spread
+    /// the ends over time.
     ///
     /// # Errors
-    /// [`ServerEnded`] once the system has stopped.
+    /// Returns [`ServerEnded`] once the system has stopped.
     pub async fn drain(&self, drain: impl Into<Drain>) -> Result<DrainReport, ServerEnded> {
         let mut drain = drain.into();
         drain.goodbye = SharedBytes::from(drain.goodbye).into_bytes();
@@ -236,7 +240,7 @@ impl ServerHandle {
     /// Ends the server now: unsent bytes are dropped and counted.
     ///
     /// # Errors
-    /// [`ServerEnded`] once the system has stopped.
+    /// Returns [`ServerEnded`] once the system has stopped.
     pub async fn abort(&self) -> Result<DrainReport, ServerEnded> {
         self.drain(Duration::ZERO).await
     }
@@ -244,8 +248,8 @@ impl ServerHandle {
     /// Waits until the server has ended and its workers' threads are gone.
     ///
     /// # Errors
-    /// If every worker stopped without having been asked to, a listener's acceptor failed again and again, or the system
-    /// stopped under the server.
+    /// Returns an error if every worker stopped without an order, a listener's acceptor failed six times within a
+    /// minute, or the system stopped while the server was running.
     pub async fn wait(&self) -> io::Result<()> {
         let mut finished = self.control.when_finished();
         match finished.wait_for(Option::is_some).await.map(|how| how.clone()) {

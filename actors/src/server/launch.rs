@@ -1,6 +1,6 @@
-//! Launch: what a builder becomes. Threads, workers, acceptors, the supervisor; all of it or nothing.
+//! Launch: starts threads, workers, acceptors and the supervisor of a server: all of them or none.
 //!
-//! Not here: what is set (`builder`), what a running server is asked (`handle`).
+//! Not here: settings (`builder`), a running server (`handle`).
 
 use std::{
     rc::Rc,
@@ -41,10 +41,11 @@ where
 {
     /// Starts the server in the current actix system and returns at once.
     ///
-    /// It lives until it is drained, whether anybody keeps the handle or not.
+    /// The server runs until it is drained, even if the handle is dropped.
     ///
     /// # Errors
-    /// [`StartError`]: an invalid setting, no actix system, or a worker whose thread cannot be made. Nothing runs then.
+    /// Returns a [`StartError`] for an invalid setting, without an actix system, or if a worker's thread cannot be
+    /// made. Nothing runs then.
     pub fn start(self) -> Result<ServerHandle, StartError> {
         let count = match self.placement {
             Placement::Current => 1,
@@ -177,7 +178,7 @@ fn start_arbiters(count: usize) -> Result<Vec<Arbiter>, StartError> {
     Ok(arbiters)
 }
 
-/// The limits that sessions of a server have, those of the server itself first. Each worker's thread has a worker for each.
+/// The distinct session limits of a server, the server's own first. Each worker's thread has a worker for each.
 struct Profiles(Vec<SessionLimits>);
 
 impl Profiles {
@@ -195,19 +196,19 @@ impl Profiles {
         self.0.len()
     }
 
-    /// Which of them a listener's sessions have. A listener's own stay its own, also where they are those of the server.
+    /// Returns the index of a listener's limits. A listener's own limits stay its own, even if they equal the server's.
     fn of(&self, listener: &BoundListener) -> usize {
         let own = listener.own.limits;
         own.and_then(|own| self.0[1..].iter().position(|limits| *limits == own)).map_or(0, |at| at + 1)
     }
 
-    /// Each, and whether it is a listener's own.
+    /// Iterates over the limits, each with true if they are a listener's own.
     fn all(&self) -> impl Iterator<Item = (SessionLimits, bool)> {
         self.0.iter().enumerate().map(|(index, limits)| (*limits, index > 0))
     }
 }
 
-/// What becomes an acceptor, on the way to its thread.
+/// Parts of an acceptor, on the way to its thread.
 struct AcceptorParts {
     parts: acceptor::Parts,
     workers: Vec<WorkerHandle>,
@@ -221,13 +222,13 @@ impl AcceptorParts {
     }
 }
 
-/// What becomes a worker, on the way to its thread.
+/// Parts of a worker, on the way to its thread.
 struct WorkerParts {
     index: usize,
     orders: mpsc::UnboundedReceiver<Order>,
     limits: SessionLimits,
     upstream: Upstream,
-    /// For each listener.
+    /// The framing and the protocol of each listener.
     protocols: Vec<(Framing, Box<dyn Protocol>)>,
 }
 

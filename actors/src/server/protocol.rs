@@ -1,6 +1,6 @@
-//! Protocol: what the connections of a listener become.
+//! Protocol: the actor factory of a listener, of any actor type.
 //!
-//! Not here: how bytes are cut into lines (`framing`), what a session begins with (`session/opening`).
+//! Not here: cutting bytes into lines (`framing`), opening a session (`session/opening`).
 
 use std::{marker::PhantomData, rc::Rc};
 
@@ -14,9 +14,9 @@ use crate::{
     worker::worker::Worker,
 };
 
-/// A factory of actors, whatever their type.
+/// A factory of actors of any type.
 pub(super) trait Protocol: Send {
-    /// Another one, for another thread.
+    /// Returns a copy for another thread.
     fn duplicate(&self) -> Box<dyn Protocol>;
 
     /// Makes a session of a connection that has arrived at its worker.

@@ -1,12 +1,12 @@
 //! Signals: SIGTERM and SIGINT drain a server, a second one aborts it.
 //!
-//! Not here: whether they do (`builder`).
+//! Not here: the choice to handle them (`builder`).
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{control::messages::Drain, server::handle::ServerHandle};
 
-/// SIGINT and SIGTERM, ours from when this is made.
+/// SIGINT and SIGTERM, handled from the moment when this is made.
 pub(super) struct EndSignals {
     interrupt: Signal,
     terminate: Signal,

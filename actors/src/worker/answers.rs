@@ -1,6 +1,6 @@
-//! Answers: what a worker does about a question, and what it says.
+//! Answers: a worker's handling of questions.
 //!
-//! Not here: who asks, and who adds up the answers of several workers (`control/supervisor`).
+//! Not here: asking, and adding up the answers of several workers (`control/supervisor`).
 
 use crate::{
     control::orders::{Answer, Answered, Question},

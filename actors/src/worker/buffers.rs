@@ -1,6 +1,6 @@
 //! Buffers: the scratch that sessions read into, and the outbox that they answer in.
 //!
-//! They are taken out while they are used, so that no user code ever runs under a borrow of them.
+//! They are taken out while they are used, so that no user code runs under a borrow of them.
 //! Not here: the bytes that a session keeps beyond its turn (`session`).
 
 use std::cell::Cell;

@@ -1,8 +1,8 @@
-//! The clock: the times of each session, and which of them are over.
+//! Clock: the times of each session, and the timeouts that are over.
 //!
 //! A session has no timer. Its turns stamp its slot with the worker's clock, which moves once a sweep, and the sweep
 //! compares. A stamp is never too early, so a timeout is never short.
-//! Not here: the sweep over all slots (`task`), what becomes of a session whose time is over (`session`).
+//! Not here: the sweep over all slots (`task`), the end of a session whose time is over (`session`).
 
 use std::{cell::Cell, time::Duration};
 
@@ -16,12 +16,12 @@ use crate::{
 
 /// The time from one sweep to the next. Deadlines are met within three times that.
 pub(super) const SWEEP: Duration = Duration::from_millis(250);
-/// How often a session is looked at while it has more to read, before a verdict: as many sweeps as it takes to read what
-/// the largest receive buffers hold.
+/// Sweeps before a verdict on a session that has more to read: as many as it takes to read all that the largest receive
+/// buffers hold.
 const MOST_LOOKS: u8 = 16;
 
 bitflags::bitflags! {
-    /// The state that a turn leaves a session in, as far as the sweep has to know it.
+    /// The state in which a turn leaves a session, as far as the sweep needs it.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub(crate) struct Standing: u8 {
         /// It reads on as far as its actor is concerned: not draining, not closing.
@@ -225,7 +225,7 @@ impl SessionClock {
         self.looks = 0;
     }
 
-    /// Whether the peer was just found to have taken something: nothing that was found before holds.
+    /// Returns true if the peer was just found to have taken something: nothing that was found before holds.
     pub(super) fn has_progress(&self) -> bool {
         self.looks == 0
     }
@@ -238,7 +238,7 @@ impl SessionClock {
         self.standing.contains(Standing::CLOSING)
     }
 
-    /// Whether the session does not read, or has something to write: limits may hold it back.
+    /// Returns true if the session does not read, or has something to write: limits may hold it back.
     pub(super) fn may_be_held_back(&self) -> bool {
         self.standing.intersects(Standing::STILL | Standing::WRITING)
     }
@@ -313,8 +313,9 @@ impl SessionClock {
         }
     }
 
-    /// Whether a session whose time is up had its chance: since the sweep that found it first, the reactor was asked what
-    /// had come, and the session had a turn with it. It has another while it has more to read than one turn does.
+    /// Returns true if a session whose time is up had its chance: since the sweep that found it first, the reactor was
+    /// asked for events, and the session had a turn with them. It has another while it has more to read than one turn
+    /// reads.
     fn may_be_judged(&mut self) -> bool {
         let looks = self.looks;
         self.looks = looks.saturating_add(1);

@@ -1,7 +1,7 @@
 //! Commands: orders to a session from outside its turn.
 //!
-//! A session takes all of them at once, at the beginning of a turn, whatever else it waits for.
-//! Not here: what it does about them (`session`), who gives them (`task`, `eviction`, `rooms`).
+//! A session takes all of them at once, at the beginning of a turn, even if it waits for something else.
+//! Not here: carrying them out (`session`), giving them (`task`, `eviction`, `rooms`).
 
 use std::cell::Cell;
 
@@ -47,7 +47,7 @@ bitflags::bitflags! {
 pub(super) struct Commanded(Cell<usize>);
 
 impl Commanded {
-    /// Whether no session has a command to take.
+    /// Returns true if no session has a command to take.
     #[inline]
     pub(super) fn is_none(&self) -> bool {
         self.0.get() == 0

@@ -1,8 +1,9 @@
-//! Delivery: how a worker gives its own members the messages of rooms.
+//! Delivery: hands the messages of rooms to the members on one worker.
 //!
-//! What waits for a room is joined once, and all of it is given to the members, some of them at a time: so several messages
-//! are one write for each member, in a room of any size. In between, others get their turns.
-//! Not here: what waits on its way to the worker (`room`), what a member's outbox limit makes of it (`worker`).
+//! Waiting messages of a room are joined once, and all of them are offered to the members, a slice of members at a
+//! time: so several messages are one write for each member, in a room of any size. Between slices other sessions get
+//! their turns.
+//! Not here: messages on their way to the worker (`room`), a member's outbox limit (`pushes`).
 
 use std::{
     collections::{HashMap, VecDeque},

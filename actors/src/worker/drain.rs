@@ -1,6 +1,6 @@
-//! Drain: when each session of a worker is ordered to end, and its last words.
+//! Drain: the time at which each session of a worker is ordered to end, and the goodbye.
 //!
-//! Not here: what a drain means to one session (`session`), the deadline (`control`).
+//! Not here: a session's part of a drain (`session`), the deadline (`control`).
 
 use std::{
     cell::{Cell, RefCell},
@@ -52,7 +52,7 @@ impl WorkerDrain {
         self.has_begun.get()
     }
 
-    /// Whether sessions are left to be ordered.
+    /// Returns true if sessions are left to be ordered.
     pub(super) fn is_spread(&self) -> bool {
         self.spread.get().is_some()
     }

@@ -1,6 +1,6 @@
-//! Eviction: which sessions go when the memory of all sessions together is spent.
+//! Eviction: cuts sessions when the memory budget is spent.
 //!
-//! Not here: the ranking of sources and the budget (`control/budget`), what one session holds (`held`).
+//! Not here: the ranking of sources and the budget (`control/budget`), the bytes that one session holds (`held`).
 
 use crate::{
     control::budget::{Holder, Ranking, Sources, Weight},

@@ -1,6 +1,6 @@
-//! Held memory: what the buffers of each session hold, and of all sessions of a worker together.
+//! Held memory: the bytes in the buffers of each session, and of all sessions of a worker together.
 //!
-//! Not here: the budget that it counts in (`control/budget`), who is evicted when that is spent (`eviction`).
+//! Not here: the budget (`control/budget`), the choice of sessions to evict (`eviction`).
 
 use std::cell::{Cell, RefCell};
 

@@ -1,6 +1,6 @@
-//! Pushes: bytes that others have a session write, and how many of them may wait in its outbox.
+//! Pushes: bytes that others write to a session, and the limit on how many of them wait in its outbox.
 //!
-//! Not here: messages as they come from rooms (`delivery`), the outbox itself (`wire/outbox`).
+//! Not here: messages from rooms (`delivery`), the outbox itself (`wire/outbox`).
 
 use crate::{
     limits::{OutboxLimit, OutboxPolicy},
@@ -60,7 +60,7 @@ impl OutboxLevel {
         self.len as usize
     }
 
-    /// Whether the outbox has been above the soft limit for too long. Asked at each sweep.
+    /// Returns true if the outbox has been above the soft limit for too long. Asked at each sweep.
     pub(super) fn is_above_soft_limit(&mut self, limit: OutboxLimit, moment: Moment) -> bool {
         let Some(soft) = limit.soft.filter(|soft| self.len() > soft.bytes) else {
             self.above_since = 0;

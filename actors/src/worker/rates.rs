@@ -1,6 +1,6 @@
-//! Rates: how much each session may still take in, and which sessions wait for more.
+//! Rates: the input that each session may still take, and the sessions that wait for more.
 //!
-//! Not here: buckets and groups themselves (`rate`), what a session does while it may not read (`session`).
+//! Not here: buckets and groups (`rate`), a session that may not read (`session`).
 
 use std::cell::Cell;
 
@@ -34,7 +34,7 @@ impl OwnRates {
         self.limit.is_none() && self.member.is_none()
     }
 
-    /// Whether the session is in `group`, or in none if that is `None`.
+    /// Returns true if the session is in `group`, or in none if that is `None`.
     pub(super) fn is_in(&self, group: Option<&RateGroup>) -> bool {
         match (&self.member, group) {
             (Some(member), Some(group)) => member.is_in(group),
@@ -134,7 +134,7 @@ impl WorkerRates {
         Self { rated: Cell::new(usize::from(!default.is_none())), throttled: Cell::new(0) }
     }
 
-    /// Whether any session here has a rate to keep to.
+    /// Returns true if any session here has a rate to keep to.
     #[inline]
     pub(super) fn is_any(&self) -> bool {
         self.rated.get() > 0

@@ -1,6 +1,6 @@
 //! Reports: the counters of each session, and the reports of those that have ended, in batches.
 //!
-//! Not here: the way to the supervisor (`upstream`), what a report is made of besides (`slot`).
+//! Not here: sending to the supervisor (`upstream`), the other fields of a report (`slot`).
 
 use std::cell::{Cell, RefCell};
 
@@ -12,7 +12,7 @@ use crate::{
     report::CloseReport,
 };
 
-/// So many openings and reports are sent at once, without waiting for others.
+/// Number of openings and reports that are sent at once, without waiting for more.
 pub(super) const BATCH: usize = 256;
 
 /// What one turn adds to a session's counters.
@@ -52,7 +52,7 @@ impl Counters {
     }
 }
 
-/// A session's part that most never need: bytes that came to nothing, and who waits for the report.
+/// A session's part that most never need: bytes that were discarded, and a receiver of the report.
 #[derive(Debug, Default)]
 pub(super) struct Leftovers {
     pub(super) unsent: u64,
@@ -116,7 +116,7 @@ impl Reports {
         batch.len()
     }
 
-    /// Whether nothing waits to be sent.
+    /// Returns true if nothing waits to be sent.
     pub(super) fn is_empty(&self) -> bool {
         self.batch.borrow().len() == 0
     }

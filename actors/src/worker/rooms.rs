@@ -1,6 +1,6 @@
 //! Rooms: the memberships of each session, and the members of all rooms on a worker.
 //!
-//! Not here: how members are served in slices (`delivery`), what waits on its way to the worker (`room`).
+//! Not here: offering messages to members (`delivery`), messages on their way to the worker (`room`).
 
 use std::{
     cell::{Cell, RefCell},
@@ -41,7 +41,7 @@ impl SessionRooms {
         self.crowded.is_some()
     }
 
-    /// Whether the worker that the session waits for still does not keep up.
+    /// Returns true if the worker that the session waits for still does not keep up.
     pub(super) fn is_crowded(&mut self, waker: Option<&Waker>) -> bool {
         let Some((inbox, wait)) = self.crowded.take() else { return false };
         // It may have been woken, and others have said something before its turn.
@@ -51,7 +51,7 @@ impl SessionRooms {
     }
 }
 
-/// What became of a message on its way to the workers that have members.
+/// The result of sending a message to the workers that have members.
 #[derive(Debug, Default)]
 pub(super) struct Sent {
     /// A worker that has it, but does not keep up.
@@ -62,7 +62,7 @@ pub(super) struct Sent {
 
 /// The worker's part.
 pub(super) struct WorkerRooms {
-    /// What is said in rooms that have members here.
+    /// Messages of the rooms that have members here.
     inbox: Arc<Inbox>,
     members: RefCell<Members>,
     /// Until the worker's task takes it.

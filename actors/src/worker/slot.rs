@@ -1,8 +1,8 @@
 //! Slots: the part of each session that its turns seldom touch, in a table.
 //!
-//! A slot is made of parts, one for each aspect of a session; each part has a file of its own and computes what is to be
-//! known of it. The table grows in chunks and never moves what is in it. It owns the count of sessions that have commands
-//! to take, so any slot that it hands out can be sent one.
+//! A slot is made of parts, one for each aspect of a session; each part has a file of its own, which does the
+//! computing. The table grows in chunks and never moves a slot. It owns the count of sessions that have commands to
+//! take, so a command can be sent to any slot that it hands out.
 //! Not here: the worker's parts (`worker`), its task (`task`).
 
 use std::{
@@ -133,7 +133,7 @@ impl Slot {
         }
     }
 
-    /// Whether the peer was just found to have taken something: nothing that was found before holds.
+    /// Returns true if the peer was just found to have taken something: nothing that was found before holds.
     pub(crate) fn has_progress(&self) -> bool {
         self.clock.has_progress()
     }
@@ -241,7 +241,7 @@ impl Slot {
         self.rare.get_or_insert_default().rooms.wait_for(inbox, waker)
     }
 
-    /// Whether the worker that the session waits for still does not keep up.
+    /// Returns true if the worker that the session waits for still does not keep up.
     pub(super) fn is_crowded(&mut self) -> bool {
         self.rare.as_mut().is_some_and(|rare| rare.rooms.is_crowded(self.waker.as_ref()))
     }
@@ -305,7 +305,7 @@ impl DerefMut for SlotMut<'_> {
 }
 
 impl SlotMut<'_> {
-    /// Whether the session has yet to take these commands.
+    /// Returns true if the session has yet to take these commands.
     #[cfg(test)]
     pub(super) fn has(&self, commands: Commands) -> bool {
         self.slot.commands.contains(commands)
@@ -424,7 +424,7 @@ impl Slots {
         self.with(index, |slot| self.commanded.take(&mut slot.commands))
     }
 
-    /// Whether no session has a command to take.
+    /// Returns true if no session has a command to take.
     #[cfg(test)]
     pub(super) fn have_no_commands(&self) -> bool {
         self.commanded.is_none()
@@ -482,7 +482,7 @@ impl SlotsMut<'_> {
         ((first * CHUNK) as u32..).zip(slots)
     }
 
-    /// Whether there is a slice behind this one.
+    /// Returns true if there is a slice behind this one.
     pub(super) fn has_more(&self, slice: usize) -> bool {
         (slice + 1) * CHUNKS_PER_SLICE < self.table.chunks.len()
     }

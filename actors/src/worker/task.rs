@@ -1,6 +1,6 @@
-//! The worker's own task: starts sessions, carries out orders, sweeps, delivers, sends the reports.
+//! Task: the worker's own task. Starts sessions, carries out orders, sweeps, delivers, sends the reports.
 //!
-//! Not here: what a question is answered (`answers`), who is evicted (`eviction`).
+//! Not here: answers to questions (`answers`), the choice of sessions to evict (`eviction`).
 
 use std::{
     cell::RefCell,
@@ -21,7 +21,7 @@ use crate::{
 
 /// The time from one look to the next at a drain that is spread.
 const SPREAD_TICK: Duration = Duration::from_millis(50);
-/// How long a report may wait for others.
+/// Longest wait of a report for others.
 const REPORT_DELAY: Duration = Duration::from_millis(10);
 
 impl Worker {
@@ -74,7 +74,7 @@ impl Worker {
     }
 }
 
-/// The worker's own task. Ends with its arbiter, or when nobody can give it an order and no session is left.
+/// The worker's own task. Ends with its arbiter, or when no order can come any more and no session is left.
 pub(crate) async fn look_after(
     worker: Rc<Worker>,
     mut orders: mpsc::UnboundedReceiver<Order>,

@@ -1,6 +1,7 @@
-//! Upstream: the way from a worker to the rest of its server.
+//! Upstream: calls from a worker to the rest of its server.
 //!
 //! Every call that a worker makes into `control` is here.
+//! Not here: the work on an answer or a report (`control`).
 
 use std::sync::{
     Arc,
@@ -23,7 +24,7 @@ pub(crate) struct Upstream {
     pub(crate) load: Arc<AtomicUsize>,
     /// Number of the thread, from 0: a server has a worker on each for each set of limits.
     pub(crate) thread: usize,
-    /// The limits are those of listeners: a change of the server's is none of these.
+    /// True if the limits are a listener's own: a change of the server's limits does not touch them.
     pub(crate) has_own_limits: bool,
 }
 
@@ -33,7 +34,7 @@ impl Upstream {
         self.load.fetch_sub(1, Relaxed);
     }
 
-    /// Whether openings are worth to be gathered.
+    /// Returns true if openings have to be gathered.
     pub(super) fn has_subscribers(&self) -> bool {
         self.control.ledger.has_subscribers()
     }
@@ -48,7 +49,7 @@ impl Upstream {
         self.control.answer(worker, answer);
     }
 
-    /// The worker is no more: its counters stay.
+    /// Books the end of the worker; its counters stay.
     pub(super) fn lose_worker(&self, worker: usize, counters: &Stats) {
         self.control.lose_worker(worker, counters);
     }

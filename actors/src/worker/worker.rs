@@ -1,8 +1,8 @@
-//! A worker: the sessions of one arbiter, and what they share.
+//! Worker: the sessions of one arbiter, and the resources that they share.
 //!
-//! A worker is made of parts, one for each aspect of its sessions, and has a door for each thing that a session asks of
-//! them. Everything here stays on its thread.
-//! Not here: what a part computes (its own file), the worker's task (`task`), a session's turn (`session`).
+//! A worker is made of parts, one for each aspect of its sessions, and has a method for each request of a session.
+//! Everything here stays on its thread.
+//! Not here: the parts (their own files), the worker's task (`task`), a session's turn (`session`).
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -45,7 +45,7 @@ pub(crate) struct Worker {
     pub(super) rooms: WorkerRooms,
     pub(super) drain: WorkerDrain,
     pub(super) reports: Reports,
-    /// Panics of handlers here: a peer may have found a line that makes them.
+    /// Bounds log messages about panics of handlers: a peer may have found a line that causes them.
     pub(crate) panics: LogLimit,
     /// Its task runs: without it no deadline is met.
     pub(super) is_looked_after: Cell<bool>,
@@ -224,7 +224,7 @@ impl Worker {
         self.reports.count_yield();
     }
 
-    /// Whether any session here has a rate to keep to.
+    /// Returns true if any session here has a rate to keep to.
     #[inline]
     pub(crate) fn is_rated(&self) -> bool {
         self.rates.is_any()
@@ -310,7 +310,7 @@ impl Worker {
         sent.crowded.is_some_and(|inbox| self.slot(index, |slot| slot.wait_for_room(inbox)))
     }
 
-    /// Whether the worker that a session waits for before it says more still does not keep up.
+    /// Returns true if the worker that a session waits for before it says more still does not keep up.
     pub(crate) fn is_crowded(&self, index: u32) -> bool {
         self.slot(index, |slot| slot.is_crowded())
     }
@@ -372,7 +372,7 @@ impl Worker {
         Stats { throttled: self.rates.throttled(), ..self.reports.stats() }
     }
 
-    /// Whether nothing is left of its sessions: no place, no byte, no command.
+    /// Returns true if nothing is left of its sessions: no place, no byte, no command.
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         self.slots.len() == 0 && self.slots.have_no_commands() && self.memory.held() == 0
