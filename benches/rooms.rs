@@ -92,7 +92,7 @@ impl LineHandler for Member {
                 ctx.join(&self.0);
                 ctx.say(&self.0, "* somebody is here\n");
             }
-            b"count" => ctx.write(format!("{}\n", self.0.members()).as_bytes()),
+            b"count" => ctx.write(format!("{}\n", self.0.len()).as_bytes()),
             _ => ctx.say(&self.0, line.to_vec()),
         }
     }

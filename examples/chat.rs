@@ -101,7 +101,7 @@ impl Chatter {
             return ctx.write(b"That name is taken. Your name?\r\n");
         }
         ctx.join(&self.lobby.room);
-        ctx.write(format!("Welcome, {name}. There are {} here.\r\n", self.lobby.room.members()).as_bytes());
+        ctx.write(format!("Welcome, {name}. There are {} here.\r\n", self.lobby.room.len()).as_bytes());
         ctx.say(&self.lobby.room, format!("* {name} is here\r\n"));
     }
 }

@@ -87,7 +87,7 @@ async fn measure(members: usize) -> [Duration; 2] {
     let addresses: Vec<Addr<Member>> = (0..members)
         .map(|_| LineSession::new(Transport::new(Sink(Rc::clone(&taken)))).create(|_| Member(room.clone())))
         .collect();
-    while room.members() < members {
+    while room.len() < members {
         tokio::task::yield_now().await;
     }
     let message = Bytes::from_static(MESSAGE);

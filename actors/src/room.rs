@@ -6,6 +6,7 @@
 //! Not here: how a worker tells its members (`delivery`), what becomes of pushed bytes (`context`).
 
 use std::{
+    collections::HashSet,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
@@ -15,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{connection::SessionId, shared::SharedBytes};
 
@@ -101,10 +102,50 @@ impl Room {
         self.send(bytes.into().into(), None, |_, _| {});
     }
 
-    /// How many members there are.
+    /// Has all members of several rooms write `bytes`, from anywhere: each once, in however many of the rooms it is. In each
+    /// room it keeps its place among what is said there. A session says it to the others with
+    /// [`LineContext::say_to_all`](crate::LineContext::say_to_all).
+    pub fn say_to_all<'a>(rooms: impl IntoIterator<Item = &'a Room>, bytes: impl Into<Bytes>) {
+        Self::send_to_all(rooms, &bytes.into().into(), None, |_, _, _| {});
+    }
+
+    /// Returns how many members there are.
     #[must_use]
-    pub fn members(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.seats().iter().map(|seat| seat.members.load(Relaxed)).sum()
+    }
+
+    /// Returns whether there are no members.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Asks the workers for the members, and returns their numbers in order. Who joins or leaves meanwhile may be among them
+    /// or not. It takes as long as the slowest worker takes to its next turn.
+    ///
+    /// ```
+    /// # actix_rt::System::new().block_on(async {
+    /// let room = actix_lines::Room::new();
+    /// assert!(room.members().await.is_empty());
+    /// # });
+    /// ```
+    pub async fn members(&self) -> Vec<SessionId> {
+        // Those that do not answer have ended.
+        let lists = futures::future::join_all(self.ask_members()).await;
+        let mut members: Vec<SessionId> = lists.into_iter().flatten().flatten().collect();
+        members.sort_unstable();
+        members
+    }
+
+    fn ask_members(&self) -> Vec<oneshot::Receiver<Vec<SessionId>>> {
+        let ask = |seat: &Seat| {
+            let (answer, answered) = oneshot::channel();
+            // A worker that has ended drops the question.
+            let _ = seat.inbox.sender.send(Told::Ask { room: self.id(), answer });
+            answered
+        };
+        self.seats().iter().map(ask).collect()
     }
 
     /// How many messages members did not get: because their outbox held too much, by the policy of their
@@ -127,18 +168,62 @@ impl Room {
     ) {
         for seat in self.seats().iter() {
             let skipped = seat.skipped.load(Relaxed);
-            let said = Said { room: self.clone(), bytes: bytes.clone(), except, skipped };
+            let said =
+                Said { room: self.clone(), bytes: bytes.clone(), except, skipped, others: Vec::new(), heard: None };
             match seat.inbox.put(said) {
                 Ok(()) => {}
                 Err(Stuck::Crowded) => stuck(&seat.inbox, Stuck::Crowded),
                 Err(Stuck::Full) => {
-                    self.0.skipped.fetch_add(1, Relaxed);
-                    seat.skipped.fetch_add(1, Relaxed);
-                    self.add_lost(seat.members.load(Relaxed) as u64);
+                    self.skip(seat);
                     stuck(&seat.inbox, Stuck::Full);
                 }
             }
         }
+    }
+
+    /// The same for several rooms: a worker that has members of any is sent it once, with those of the rooms that it has
+    /// members of. `stuck` is told which room, too, each time.
+    pub(crate) fn send_to_all<'a>(
+        rooms: impl IntoIterator<Item = &'a Room>,
+        bytes: &SharedBytes,
+        except: Option<SessionId>,
+        mut stuck: impl FnMut(&Room, &Arc<Inbox>, Stuck),
+    ) {
+        let mut known = HashSet::new();
+        let mut workers: Vec<(Arc<Inbox>, Parts)> = Vec::new();
+        for room in rooms {
+            if !known.insert(room.id()) {
+                continue;
+            }
+            for seat in room.seats().iter() {
+                let part = (room.clone(), seat.skipped.load(Relaxed));
+                match workers.iter_mut().find(|(inbox, _)| Arc::ptr_eq(inbox, &seat.inbox)) {
+                    Some((_, parts)) => parts.push(part),
+                    None => workers.push((Arc::clone(&seat.inbox), vec![part])),
+                }
+            }
+        }
+        for (inbox, mut others) in workers {
+            let rooms: Vec<Room> = others.iter().map(|(room, _)| room.clone()).collect();
+            let Some((room, skipped)) = others.pop() else { continue };
+            let said = Said { room, bytes: bytes.clone(), except, skipped, others, heard: None };
+            let Err(how) = inbox.put(said) else { continue };
+            for room in &rooms {
+                if how == Stuck::Full
+                    && let Some(seat) = room.seats().iter().find(|seat| Arc::ptr_eq(&seat.inbox, &inbox))
+                {
+                    room.skip(seat);
+                }
+                stuck(room, &inbox, how);
+            }
+        }
+    }
+
+    /// A worker was not given a message.
+    fn skip(&self, seat: &Seat) {
+        self.0.skipped.fetch_add(1, Relaxed);
+        seat.skipped.fetch_add(1, Relaxed);
+        self.add_lost(seat.members.load(Relaxed) as u64);
     }
 
     pub(crate) fn add_lost(&self, messages: u64) {
@@ -186,9 +271,41 @@ impl Default for Room {
 
 impl fmt::Debug for Room {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Room").field("members", &self.members()).field("lost", &self.lost()).finish_non_exhaustive()
+        f.debug_struct("Room").field("members", &self.len()).field("lost", &self.lost()).finish_non_exhaustive()
     }
 }
+
+/// What a worker's inbox holds.
+pub(crate) enum Told {
+    Said(Said),
+    /// Asks for the members of a room on this worker.
+    Ask {
+        room: RoomId,
+        answer: oneshot::Sender<Vec<SessionId>>,
+    },
+}
+
+/// Who on a worker has heard a message that was said to several rooms: a bit for each slot. Whoever has a slot after another
+/// session was not there when it was said. Only that worker looks at it, so its lock is always free.
+#[derive(Debug, Default)]
+pub(crate) struct Heard(Mutex<Vec<u64>>);
+
+impl Heard {
+    /// Notes that the session in `slot` hears it. False if it has already.
+    pub(crate) fn note(&self, slot: u32) -> bool {
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (word, bit) = (slot as usize / 64, 1 << (slot % 64));
+        if slots.len() <= word {
+            slots.resize(word + 1, 0);
+        }
+        let is_new = slots[word] & bit == 0;
+        slots[word] |= bit;
+        is_new
+    }
+}
+
+/// Rooms of one worker, each with the messages that the worker was not given.
+type Parts = Vec<(Room, u64)>;
 
 /// Something said, on its way to the members of one worker.
 pub(crate) struct Said {
@@ -197,11 +314,16 @@ pub(crate) struct Said {
     pub(crate) except: Option<SessionId>,
     /// Messages before this one that the worker was not given.
     pub(crate) skipped: u64,
+    /// The other rooms with members there that it was said to, as `room` and `skipped`.
+    pub(crate) others: Parts,
+    /// Who has heard it in another room, once it is delivered room by room.
+    pub(crate) heard: Option<Arc<Heard>>,
 }
 
 impl Said {
     pub(crate) fn weight(&self) -> usize {
-        self.bytes.len() + MESSAGE_BYTES
+        // In each room as if it was said there alone.
+        (1 + self.others.len()) * (self.bytes.len() + MESSAGE_BYTES)
     }
 }
 
@@ -217,7 +339,7 @@ pub(crate) enum Stuck {
 /// What a worker has yet to deliver.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    sender: mpsc::UnboundedSender<Said>,
+    sender: mpsc::UnboundedSender<Told>,
     /// What all of it weighs.
     bytes: AtomicUsize,
     /// Nobody delivers any more.
@@ -240,7 +362,7 @@ struct Crowd {
 pub(crate) struct Wait(u64);
 
 impl Inbox {
-    pub(crate) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<Said>) {
+    pub(crate) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<Told>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let inbox = Arc::new(Self {
             sender,
@@ -257,7 +379,7 @@ impl Inbox {
         // What is not taken never weighs anything: whoever waits would not hear that it is gone again.
         let take = |bytes| (bytes <= MOST_BYTES).then_some(bytes + weight);
         let Ok(before) = self.bytes.fetch_update(SeqCst, SeqCst, take) else { return Err(Stuck::Full) };
-        if self.sender.send(said).is_err() {
+        if self.sender.send(Told::Said(said)).is_err() {
             self.took(weight);
             return Err(Stuck::Full);
         }
@@ -339,11 +461,18 @@ mod tests {
     }
 
     fn said(len: usize) -> Said {
-        Said { room: Room::new(), bytes: Bytes::from(vec![b'x'; len]).into(), except: None, skipped: 0 }
+        Said {
+            room: Room::new(),
+            bytes: Bytes::from(vec![b'x'; len]).into(),
+            except: None,
+            skipped: 0,
+            others: Vec::new(),
+            heard: None,
+        }
     }
 
-    fn take_all(inbox: &Inbox, receiver: &mut mpsc::UnboundedReceiver<Said>) {
-        while let Ok(said) = receiver.try_recv() {
+    fn take_all(inbox: &Inbox, receiver: &mut mpsc::UnboundedReceiver<Told>) {
+        while let Ok(Told::Said(said)) = receiver.try_recv() {
             inbox.took(said.weight());
         }
     }
@@ -359,7 +488,14 @@ mod tests {
         let weights = std::thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..500_000 {
-                    let said = Said { room: room.clone(), bytes: bytes.clone().into(), except: None, skipped: 0 };
+                    let said = Said {
+                        room: room.clone(),
+                        bytes: bytes.clone().into(),
+                        except: None,
+                        skipped: 0,
+                        others: Vec::new(),
+                        heard: None,
+                    };
                     assert_eq!(inbox.put(said), Err(Stuck::Full));
                 }
                 is_over.store(true, SeqCst);

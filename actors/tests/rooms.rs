@@ -5,6 +5,7 @@ mod support;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeSet,
     io,
     pin::Pin,
     rc::Rc,
@@ -16,7 +17,7 @@ use std::{
 use actix::{Actor, AsyncContext};
 use actix_lines::{
     CloseReason, Limits, Line, LineContext, LineHandler, LineServer, LineSession, OutboxLimit, OutboxPolicy, Room,
-    SessionFilter, SessionState, Transport,
+    SessionFilter, SessionId, SessionState, Transport,
 };
 use bytes::Bytes;
 use support::{PATIENCE, Peer, Server, eventually, within};
@@ -95,7 +96,7 @@ impl Crowd {
     }
 
     async fn all_in(&self, room: &Room) {
-        eventually("all to be in the room", async || room.members() == self.members).await;
+        eventually("all to be in the room", async || room.len() == self.members).await;
     }
 
     /// Waits until each of them was written `bytes` bytes; returns the writes.
@@ -240,7 +241,7 @@ async fn what_one_says_all_others_hear_once_and_in_its_order_over_all_workers() 
     for _ in 0..MEMBERS {
         peers.push(member(&server).await);
     }
-    assert_eq!(room.members(), MEMBERS);
+    assert_eq!(room.len(), MEMBERS);
     let talk = |number: usize| (0..LINES).map(move |line| format!("{number} {line}\n")).collect::<String>();
     for (number, peer) in peers.iter_mut().enumerate() {
         peer.send(talk(number).as_bytes()).await;
@@ -265,6 +266,136 @@ async fn what_one_says_all_others_hear_once_and_in_its_order_over_all_workers() 
     }
 }
 
+/// In the rooms of its line; says to these, or to all at once, or in turns.
+struct Visitor {
+    rooms: Vec<Room>,
+    mine: Vec<usize>,
+}
+
+impl Actor for Visitor {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Visitor {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        let text = String::from_utf8_lossy(line.text()).into_owned();
+        match text.split_once(' ') {
+            Some(("join", rooms)) => {
+                self.mine = rooms.split(' ').map(|room| room.parse().unwrap()).collect();
+                self.mine.iter().for_each(|room| ctx.join(&self.rooms[*room]));
+                writeln!(ctx, "joined");
+            }
+            Some((who, "talk")) => {
+                for number in 0..ROUNDS {
+                    for (at, room) in self.rooms.iter().enumerate() {
+                        ctx.say(room, format!("{who} {number} in {at}\n"));
+                    }
+                    // The first one twice: it is one room all the same.
+                    ctx.say_to_all(self.rooms.iter().chain(&self.rooms[..1]), format!("{who} {number} in all\n"));
+                    ctx.say_to_all(&self.rooms[1..], format!("{who} {number} in two\n"));
+                }
+                writeln!(ctx, "{who} has talked");
+            }
+            _ => panic!("a line like that: {text}"),
+        }
+    }
+}
+
+const ROUNDS: usize = 60;
+
+#[actix::test]
+async fn what_is_said_to_several_rooms_each_member_hears_once_and_in_its_place() {
+    let rooms = vec![Room::new(), Room::new(), Room::new()];
+    let of = rooms.clone();
+    let server = LineServer::new(move |_| Visitor { rooms: of.clone(), mine: Vec::new() }).workers(2);
+    let server = Server::start(server).await;
+    let mut members = Vec::new();
+    for mine in [&[0][..], &[1], &[2], &[0, 1], &[1, 2], &[2, 0], &[0, 1, 2], &[2, 1, 0]] {
+        // One on each worker.
+        for _ in 0..2 {
+            let mut peer = server.connect().await;
+            peer.send(format!("join {}\n", mine.iter().map(usize::to_string).collect::<Vec<_>>().join(" ")).as_bytes())
+                .await;
+            peer.expect(b"joined\n").await;
+            members.push((mine, peer));
+        }
+    }
+    // Two who are in no room say something at the same time.
+    let mut speakers = Vec::new();
+    for who in ["one", "two"] {
+        let mut peer = server.connect().await;
+        peer.send(format!("{who} talk\n").as_bytes()).await;
+        speakers.push((who, peer));
+    }
+    for (who, peer) in &mut speakers {
+        peer.expect(format!("{who} has talked\n").as_bytes()).await;
+    }
+    for (mine, peer) in &mut members {
+        let expected = |who: &str| {
+            let mut lines = Vec::new();
+            for number in 0..ROUNDS {
+                lines.extend(mine.iter().map(|room| format!("{who} {number} in {room}")));
+                lines.push(format!("{who} {number} in all"));
+                if mine.iter().any(|room| *room > 0) {
+                    lines.push(format!("{who} {number} in two"));
+                }
+            }
+            lines
+        };
+        let bytes: usize = ["one", "two"].iter().flat_map(|who| expected(who)).map(|line| line.len() + 1).sum();
+        let mut heard = vec![0; bytes];
+        within("all that was said", peer.stream.read_exact(&mut heard)).await.unwrap();
+        let heard = String::from_utf8(heard).unwrap();
+        for who in ["one", "two"] {
+            let heard: Vec<&str> = heard.lines().filter(|line| line.starts_with(who)).collect();
+            // In each room by itself: of what is said in two rooms either may come first.
+            let of_room = |line: &str, room: &usize| {
+                line.ends_with(&format!("in {room}")) || line.ends_with("all") || (line.ends_with("two") && *room > 0)
+            };
+            for room in mine.iter() {
+                let in_room: Vec<&str> = heard.iter().copied().filter(|line| of_room(line, room)).collect();
+                let expected: Vec<String> = expected(who).into_iter().filter(|line| of_room(line, room)).collect();
+                assert_eq!(in_room, expected, "of {who} in room {room}, with rooms {mine:?}");
+            }
+            let mut all = expected(who);
+            all.sort_unstable();
+            let mut heard = heard;
+            heard.sort_unstable();
+            assert_eq!(heard, all, "of {who}, with rooms {mine:?}");
+        }
+    }
+    // From somewhere else.
+    let outside = rooms.clone();
+    std::thread::spawn(move || Room::say_to_all(&outside, "all of you\n")).join().unwrap();
+    for (_, peer) in &mut members {
+        peer.expect(b"all of you\n").await;
+    }
+    assert!(rooms.iter().all(|room| room.lost() == 0));
+}
+
+#[actix::test]
+async fn the_members_of_a_room_are_listed_on_whatever_workers_they_are() {
+    let room = Room::new();
+    let of = room.clone();
+    let server = Server::start(LineServer::new(move |_| Chatter::new(&of)).workers(2)).await;
+    assert_eq!(room.members().await, []);
+    let mut peers = Vec::new();
+    for _ in 0..5 {
+        peers.push(member(&server).await);
+    }
+    let _other = server.connect().await;
+    let sessions = server.sessions().await;
+    let workers: BTreeSet<usize> = sessions.iter().map(|session| session.worker).collect();
+    assert_eq!(workers.len(), 2);
+    let ids: Vec<SessionId> = sessions.iter().map(|session| session.id).take(5).collect();
+    assert_eq!(within("the members", room.members()).await, ids);
+    assert_eq!(room.len(), 5);
+    peers[2].send(b"leave\n").await;
+    peers[2].expect(b"left\n").await;
+    let others = [ids[0], ids[1], ids[3], ids[4]];
+    assert_eq!(within("the members", room.members()).await, others);
+}
+
 #[actix::test]
 async fn members_come_once_and_leave_by_their_own_will_or_with_their_session() {
     let room = Room::new();
@@ -273,13 +404,13 @@ async fn members_come_once_and_leave_by_their_own_will_or_with_their_session() {
     let (mut one, mut two, mut three) = (member(&server).await, member(&server).await, member(&server).await);
     two.send(b"join\n").await;
     two.expect(b"joined\n").await;
-    assert_eq!(room.members(), 3);
+    assert_eq!(room.len(), 3);
     one.send(b"hello\n").await;
     two.expect(b"hello\n").await;
     three.expect(b"hello\n").await;
     two.send(b"leave\nleave\n").await;
     two.expect(b"left\nleft\n").await;
-    assert_eq!(room.members(), 2);
+    assert_eq!(room.len(), 2);
     // Who is not in the room may say something all the same.
     two.send(b"from outside\n").await;
     one.expect(b"from outside\n").await;
@@ -290,12 +421,12 @@ async fn members_come_once_and_leave_by_their_own_will_or_with_their_session() {
     two.expect(b"again\n").await;
     drop(one);
     server.report().await;
-    assert_eq!(room.members(), 2);
+    assert_eq!(room.len(), 2);
     server.handle.kick(SessionFilter::default(), "").await.unwrap();
     assert_eq!(two.rest().await, b"");
     assert_eq!(three.rest().await, b"again\n");
     // Not even while it lingers.
-    eventually("the room to be empty", async || room.members() == 0).await;
+    eventually("the room to be empty", async || room.is_empty()).await;
     drop((two, three));
     server.report().await;
     server.report().await;
@@ -438,7 +569,7 @@ async fn a_large_room_lets_its_worker_do_other_things_meanwhile() {
     for end in &mut ends {
         end.read_exact(&mut [0; 7]).await.unwrap();
     }
-    assert_eq!(room.members(), MEMBERS);
+    assert_eq!(room.len(), MEMBERS);
     let (ours, mut typist) = tokio::io::duplex(16);
     LineSession::new(Transport::new(ours)).start(Chatter::new(&room));
     room.say("hello\n");
@@ -467,7 +598,7 @@ async fn a_large_room_lets_its_worker_do_other_things_meanwhile() {
     .await;
     // The room is as good as new when half of it has left.
     ends.truncate(MEMBERS / 2);
-    eventually("half of them to leave", async || room.members() == MEMBERS / 2).await;
+    eventually("half of them to leave", async || room.len() == MEMBERS / 2).await;
     room.say("half\n");
     for end in &mut ends {
         let mut message = [0; 5];
@@ -510,7 +641,7 @@ async fn sessions_with_and_without_a_server_share_a_room_and_one_that_ends_may_s
     assert_eq!(&heard, b"hello\n");
     drop(leaving);
     listener.expect(b"I am going\nI am gone\n").await;
-    assert_eq!(room.members(), 1);
+    assert_eq!(room.len(), 1);
 }
 
 #[actix::test]
@@ -542,7 +673,7 @@ async fn whoever_waits_for_a_worker_that_ends_goes_on() {
     assert!(taken < all.len());
     release.send(()).unwrap();
     within("the rest to be taken", sayer.stream.write_all(&all[taken..])).await.unwrap();
-    eventually("the room to be empty", async || room.members() == 0).await;
+    eventually("the room to be empty", async || room.is_empty()).await;
     sayer.send(b"join\n").await;
     sayer.expect(b"joined\n").await;
     arbiter.join().unwrap();
@@ -650,11 +781,11 @@ async fn who_comes_and_goes_in_the_middle_of_a_delivery_changes_nothing_for_the_
     }
     for end in &mut gone {
         end.write_all(b"leave\n").await.unwrap();
-        if room.members().is_multiple_of(100) {
+        if room.len().is_multiple_of(100) {
             tokio::task::yield_now().await;
         }
     }
-    eventually("a third to leave", async || room.members() == MEMBERS - gone.len()).await;
+    eventually("a third to leave", async || room.len() == MEMBERS - gone.len()).await;
     room.say("two\n");
     for end in &mut stay {
         let mut heard = [0; 8];

@@ -471,6 +471,27 @@ where
         }
     }
 
+    /// Has all members of several rooms but this session write `bytes`, which they share: each once, in however many of the
+    /// rooms it is. In each room it keeps its place among what this session says there. For what concerns all who know a
+    /// session, as that it has a new name. Otherwise as [`say`](Self::say).
+    ///
+    /// ```
+    /// use actix_lines::{LineContext, Room, Rot13};
+    ///
+    /// fn rename(rooms: &[Room], old: &str, new: &str, ctx: &mut LineContext<Rot13>) {
+    ///     ctx.say_to_all(rooms, format!("* {old} is now {new}\n"));
+    /// }
+    /// ```
+    pub fn say_to_all<'a>(&mut self, rooms: impl IntoIterator<Item = &'a Room>, bytes: impl Into<Bytes>) {
+        if self.has(Flags::DONE) {
+            return;
+        }
+        let bytes = bytes.into().into();
+        if self.worker.say_to_all(self.slot, rooms, &bytes) && self.phase == Phase::Open {
+            self.set(Flags::CROWDED);
+        }
+    }
+
     /// Returns the number, the addresses and the listener of this session.
     #[must_use]
     pub fn connection(&self) -> Connection {

@@ -11,11 +11,11 @@ use std::{
 };
 
 use bytes::BytesMut;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     connection::SessionId,
-    room::{Inbox, Room, RoomId, Said},
+    room::{Heard, Inbox, Room, RoomId, Said, Told},
     shared::SharedBytes,
 };
 
@@ -119,6 +119,11 @@ impl Members {
         membership.room.exit(inbox);
     }
 
+    /// The numbers of a room's members here.
+    fn ids(&self, room: RoomId) -> Vec<SessionId> {
+        self.0.get(&room).map_or_else(Vec::new, |table| table.members.iter().map(|member| member.id).collect())
+    }
+
     /// A member said something that its own worker was not given: it did not miss that.
     pub(crate) fn forgive(&mut self, memberships: &[Membership], room: &Room) {
         if let Some(membership) = memberships.iter().find(|membership| membership.room.id() == room.id())
@@ -210,13 +215,16 @@ struct Burst {
     own: Vec<(SessionId, u32, u32)>,
     /// Messages before these that the worker was not given.
     skipped: u64,
+    /// Who has heard it in another room, if it is one message that was said to several.
+    heard: Option<Arc<Heard>>,
     weight: usize,
 }
 
 impl Burst {
     /// Joins what waits. What is done with goes to `spent`.
     fn take(waiting: &mut VecDeque<Said>, spent: &mut Vec<Said>) -> Option<Self> {
-        let skipped = waiting.front()?.skipped;
+        let first = waiting.front()?;
+        let (skipped, heard) = (first.skipped, first.heard.clone());
         let (mut count, mut len, mut weight) = (0, 0, 0);
         let (mut ends, mut own) = (Vec::new(), Vec::<(SessionId, u32, u32)>::new());
         for said in waiting.iter().take(MESSAGES_PER_SLICE) {
@@ -247,7 +255,7 @@ impl Burst {
                 joined.freeze().into()
             }
         };
-        Some(Self { room: messages[0].room.clone(), joined, ends, own, skipped, weight })
+        Some(Self { room: messages[0].room.clone(), joined, ends, own, skipped, heard, weight })
     }
 
     /// Offers the burst to `most` members. Returns how many those were. `offer` has a slot miss some messages and then offers
@@ -257,6 +265,9 @@ impl Burst {
         let offered = table.pending - from;
         let mut lost = 0;
         for member in &mut table.members[from..table.pending] {
+            if self.heard.as_ref().is_some_and(|heard| !heard.note(member.slot)) {
+                continue;
+            }
             // It learns of missing messages with the next ones.
             self.for_each_part(member.id, |part| {
                 let missed = self.skipped.saturating_sub(member.skipped);
@@ -299,8 +310,15 @@ struct Waiting {
 /// The worker's end of an inbox. Once it is gone nobody waits for it.
 pub(crate) struct Delivery {
     inbox: Arc<Inbox>,
-    receiver: mpsc::UnboundedReceiver<Said>,
+    receiver: mpsc::UnboundedReceiver<Told>,
     rooms: HashMap<RoomId, Waiting>,
+    /// Was said to several rooms: what came before it, in whatever room, is delivered first, and what comes behind it stays
+    /// in the inbox until it is. So it has its place in each of them.
+    joint: Option<Said>,
+    /// It is being delivered.
+    is_joint: bool,
+    /// Who asks for the members of a room.
+    questions: Vec<(RoomId, oneshot::Sender<Vec<SessionId>>)>,
     /// The rooms with something to be delivered take turns.
     turns: VecDeque<RoomId>,
     /// What is left of this slice.
@@ -318,6 +336,9 @@ impl Delivery {
             inbox: Arc::clone(&inbox),
             receiver,
             rooms: HashMap::new(),
+            joint: None,
+            is_joint: false,
+            questions: Vec::new(),
             turns: VecDeque::new(),
             members_left: MEMBERS_PER_SLICE,
             bytes_left: BYTES_PER_SLICE,
@@ -330,10 +351,30 @@ impl Delivery {
     /// Waits until something is to be delivered.
     pub(crate) async fn wait(&mut self) {
         match self.receiver.recv().await {
-            Some(said) => self.sort_in(said),
+            Some(told) => self.take_in(told),
             // The inbox has a sender itself.
             None => std::future::pending().await,
         }
+    }
+
+    fn take_in(&mut self, told: Told) {
+        match told {
+            Told::Said(said) if said.others.is_empty() => self.sort_in(said),
+            Told::Said(said) => self.joint = Some(said),
+            Told::Ask { room, answer } => self.questions.push((room, answer)),
+        }
+    }
+
+    /// Has each of its rooms deliver a message that was said to several.
+    fn sort_in_joint(&mut self, mut said: Said) {
+        let others = std::mem::take(&mut said.others);
+        let heard = Some(Arc::<Heard>::default());
+        for (room, skipped) in others {
+            let (bytes, except, heard) = (said.bytes.clone(), said.except, heard.clone());
+            self.sort_in(Said { room, bytes, except, skipped, others: Vec::new(), heard });
+        }
+        self.sort_in(Said { heard, ..said });
+        self.is_joint = true;
     }
 
     fn sort_in(&mut self, said: Said) {
@@ -352,9 +393,31 @@ impl Delivery {
         mut offer: impl FnMut(u32, u64, Messages<'_>) -> u64,
     ) -> bool {
         for _ in 0..MESSAGES_PER_SLICE {
-            let Ok(said) = self.receiver.try_recv() else { break };
-            self.sort_in(said);
+            if self.joint.is_some() || self.is_joint {
+                break;
+            }
+            let Ok(told) = self.receiver.try_recv() else { break };
+            self.take_in(told);
         }
+        for (room, answer) in self.questions.drain(..) {
+            // Whoever asked may be gone.
+            let _ = answer.send(members.ids(room));
+        }
+        loop {
+            if self.deliver_waiting(members, &mut offer) {
+                return true;
+            }
+            self.is_joint = false;
+            match self.joint.take() {
+                Some(said) => self.sort_in_joint(said),
+                // The rest of this slice is for what comes before others had a turn.
+                None => return false,
+            }
+        }
+    }
+
+    /// Delivers what waits in the rooms. True if the slice ends before.
+    fn deliver_waiting(&mut self, members: &mut Members, mut offer: impl FnMut(u32, u64, Messages<'_>) -> u64) -> bool {
         while let Some(id) = self.turns.front().copied() {
             let waiting = self.rooms.entry(id).or_default();
             let table = members.0.get_mut(&id);
@@ -397,7 +460,6 @@ impl Delivery {
                 return self.end_slice();
             }
         }
-        // The rest of this slice is for what comes before others had a turn.
         false
     }
 
@@ -430,7 +492,14 @@ mod tests {
     fn messages(delivery: &mut Delivery, room: &Room, speakers: &[Option<SessionId>]) -> Vec<Bytes> {
         let bytes: Vec<Bytes> = (0..speakers.len()).map(|number| Bytes::from(format!("{number} "))).collect();
         for (bytes, except) in bytes.iter().zip(speakers) {
-            delivery.sort_in(Said { room: room.clone(), bytes: bytes.clone().into(), except: *except, skipped: 0 });
+            delivery.sort_in(Said {
+                room: room.clone(),
+                bytes: bytes.clone().into(),
+                except: *except,
+                skipped: 0,
+                others: Vec::new(),
+                heard: None,
+            });
         }
         bytes
     }
@@ -509,6 +578,7 @@ mod tests {
                 ends: vec![1],
                 own: Vec::new(),
                 skipped: 0,
+                heard: None,
                 weight: 1,
             };
             for (slot, number, most) in steps {

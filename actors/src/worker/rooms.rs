@@ -111,6 +111,23 @@ impl WorkerRooms {
         sent
     }
 
+    /// The same for several rooms. `lost_here` is told of those whose members here were not given it.
+    pub(super) fn send_to_all<'a>(
+        &self,
+        rooms: impl IntoIterator<Item = &'a Room>,
+        bytes: &SharedBytes,
+        from: SessionId,
+        mut lost_here: impl FnMut(&Room),
+    ) -> Option<Arc<Inbox>> {
+        let mut crowded = None;
+        Room::send_to_all(rooms, bytes, Some(from), |room, inbox, stuck| match stuck {
+            Stuck::Crowded => crowded = Some(Arc::clone(inbox)),
+            Stuck::Full if Arc::ptr_eq(inbox, &self.inbox) => lost_here(room),
+            Stuck::Full => {}
+        });
+        crowded
+    }
+
     /// The sender of a message that was lost here did not miss it.
     pub(super) fn forgive(&self, rooms: Option<&SessionRooms>, room: &Room) {
         self.members.borrow_mut().forgive(rooms.map_or(&[], |rooms| &rooms.memberships), room);

@@ -310,6 +310,20 @@ impl Worker {
         sent.crowded.is_some_and(|inbox| self.slot(index, |slot| slot.wait_for_room(inbox)))
     }
 
+    /// Has the members of several rooms write `bytes`, each once. Returns true if the session should say no more for now.
+    pub(crate) fn say_to_all<'a>(
+        &self,
+        index: u32,
+        rooms: impl IntoIterator<Item = &'a Room>,
+        bytes: &SharedBytes,
+    ) -> bool {
+        let id = self.slot(index, |slot| slot.id);
+        let crowded = self.rooms.send_to_all(rooms, bytes, id, |room| {
+            self.slot(index, |slot| self.rooms.forgive(slot.rare_if_any().map(|rare| &rare.rooms), room));
+        });
+        crowded.is_some_and(|inbox| self.slot(index, |slot| slot.wait_for_room(inbox)))
+    }
+
     /// Returns true if the worker that a session waits for before it says more still does not keep up.
     pub(crate) fn is_crowded(&self, index: u32) -> bool {
         self.slot(index, |slot| slot.is_crowded())
