@@ -67,7 +67,7 @@ setting::settings! {
             group: SERVER,
             reload: Reload::Restart,
             help: "Threads that run sessions; `auto` is one for each core",
-            advice: "Fewer leave cores to other programs; 1 costs the least for each connection",
+            advice: "Fewer threads leave cores to other programs; 1 costs the least for each connection",
         },
         backlog: Number<1, { i32::MAX as usize }> = About {
             name: "backlog",
@@ -87,7 +87,7 @@ setting::settings! {
             group: SERVER,
             reload: Reload::Restart,
             help: "Silence after which the kernel probes whether a peer is still there",
-            advice: "Shorter finds peers sooner that vanished without a word; `off` leaves them to the idle timeout",
+            advice: "A shorter time finds vanished peers sooner; `off` leaves them to the idle timeout",
         },
 
         max_line: Size<1, { Framing::MAX_LINE_LIMIT as u64 }> = About {
@@ -98,7 +98,7 @@ setting::settings! {
             group: LINES,
             reload: Reload::Restart,
             help: "Longest line, in bytes without its newline",
-            advice: "Each session may hold as much memory for an incomplete line",
+            advice: "Each session may hold this much memory for an incomplete line",
         },
         overlong: Overlong = About {
             name: "overlong",
@@ -119,7 +119,7 @@ setting::settings! {
             group: ADMISSION,
             reload: Reload::NewConnections,
             help: "Most sessions at once; `auto` is what the descriptor limit allows",
-            advice: "Lower bounds the memory; a connection over it is treated as `--over-limit` says",
+            advice: "A lower number bounds the memory; `--over-limit` sets the treatment of connections over it",
         },
         max_sessions_per_source: Option<Count> = About {
             name: "max-sessions-per-source",
@@ -129,8 +129,8 @@ setting::settings! {
             group: ADMISSION,
             reload: Reload::NewConnections,
             help: "Most sessions of one source at once; a connection over it is refused",
-            advice: "Higher or `off` serves many users behind one address, as of a proxy or a NAT; what one host may then cost \
-                     is in operating.md",
+            advice: "A higher number or `off` serves many users behind one address, such as a proxy or a NAT; \
+                     operating.md has the cost of one host",
         },
         source_prefix: SourcePrefix = About {
             name: "source-prefix",
@@ -140,7 +140,7 @@ setting::settings! {
             group: ADMISSION,
             reload: Reload::AtOnce,
             help: "Leading bits of an IPv4 and of an IPv6 address that make a source",
-            advice: "Fewer count the many addresses of one attacker as one source",
+            advice: "Fewer bits count the many addresses of one attacker as one source",
         },
         accept_rate: Option<Rate> = About {
             name: "accept-rate",
@@ -149,7 +149,7 @@ setting::settings! {
             default: &["off"],
             group: ADMISSION,
             reload: Reload::NewConnections,
-            help: "Most connections that become sessions each second, and at once after a rest",
+            help: "Most connections that become sessions each second; a burst is allowed after a rest",
             advice: "Use it where an accept storm would starve the sessions",
         },
         accept_rate_per_source: Option<Rate> = About {
@@ -159,7 +159,7 @@ setting::settings! {
             default: &["off"],
             group: ADMISSION,
             reload: Reload::NewConnections,
-            help: "The same for one source; a connection over it is refused",
+            help: "Most connections of one source that become sessions each second; a connection over it is refused",
             advice: "Use it against peers that connect again and again",
         },
         over_limit: OverLimit = About {
@@ -180,7 +180,7 @@ setting::settings! {
             group: ADMISSION,
             reload: Reload::NewConnections,
             help: "Line that a refused connection is sent; an empty one sends nothing",
-            advice: "Change it where peers understand something else. A newline follows it",
+            advice: "Change it for peers of another protocol. A newline is added",
         },
         allow: Option<Vec<Prefix>> = About {
             name: "allow",
@@ -190,7 +190,7 @@ setting::settings! {
             group: ADMISSION,
             reload: Reload::AtOnce,
             help: "Networks that may connect; repeatable; `off` allows all",
-            advice: "Other peers are closed without a word. `0.0.0.0/0` is all of IPv4, `::/0` all of IPv6 and nothing of IPv4; \
+            advice: "Other peers are closed without a reply. `0.0.0.0/0` is all of IPv4, `::/0` all of IPv6 and nothing of IPv4; \
                      `::ffff:10.0.0.0/104` is `10.0.0.0/8`",
         },
         deny: Option<Vec<Prefix>> = About {
@@ -201,7 +201,7 @@ setting::settings! {
             group: ADMISSION,
             reload: Reload::AtOnce,
             help: "Networks that may not connect, even if `--allow` has them; repeatable",
-            advice: "Their peers are closed without a word, also those that have a session when SIGHUP adds them",
+            advice: "Their peers are closed without a reply, also those that have a session when SIGHUP adds them",
         },
         exempt: Option<Vec<Prefix>> = About {
             name: "exempt",
@@ -222,7 +222,7 @@ setting::settings! {
             group: TIMES,
             reload: Reload::AtOnce,
             help: "Longest time from one line to the beginning of the next",
-            advice: "Longer or `off` suits peers that listen and seldom speak: what they are sent does not count",
+            advice: "A longer time or `off` suits peers that listen and seldom send: output to them does not count",
         },
         line_timeout: Option<Timeout> = About {
             name: "line-timeout",
@@ -232,7 +232,7 @@ setting::settings! {
             group: TIMES,
             reload: Reload::AtOnce,
             help: "Longest time from a line's first byte to its newline",
-            advice: "Shorter suits a hostile network: it ends sessions that send a byte now and then",
+            advice: "A shorter time suits a hostile network: it ends sessions that send a byte now and then",
         },
         write_timeout: Option<Timeout> = About {
             name: "write-timeout",
@@ -241,8 +241,9 @@ setting::settings! {
             default: &["1m"],
             group: TIMES,
             reload: Reload::AtOnce,
-            help: "Longest time that a peer may acknowledge nothing of what it is sent",
-            advice: "Shorter frees the memory of dead peers sooner; a peer that reads slowly makes progress and stays",
+            help: "Longest time that a peer with output waiting may acknowledge nothing",
+            advice: "A shorter time frees the memory of dead peers sooner; a peer that reads slowly makes progress \
+                     and stays",
         },
         max_age: Option<Timeout> = About {
             name: "max-age",
@@ -252,7 +253,7 @@ setting::settings! {
             group: TIMES,
             reload: Reload::AtOnce,
             help: "Age at which a session drains",
-            advice: "Use it behind a balancer that should spread its peers anew now and then",
+            advice: "Use it behind a load balancer, so that it spreads its peers again from time to time",
         },
         linger_timeout: Pause = About {
             name: "linger-timeout",
@@ -273,8 +274,8 @@ setting::settings! {
             group: RATES,
             reload: Reload::AtOnce,
             help: "Most bytes and lines read from each session each second",
-            advice: "Use it against peers that send without end. Nothing is lost: the peer is read later. A burst, as \
-                     `lines=100/500`, lowers no rate however small",
+            advice: "Use it against peers that send without a pause. Nothing is lost: the peer is read later. The \
+                     number after the slash is the burst; a small one does not lower the rate",
         },
 
         outbox_high: Amount<0> = About {
@@ -285,7 +286,7 @@ setting::settings! {
             group: MEMORY,
             reload: Reload::AtOnce,
             help: "Output waiting for a peer above which its session stops reading",
-            advice: "A session whose peer does not read holds as much, and the answer to one read (64 KiB)",
+            advice: "A session whose peer does not read holds this much and the answer to one read (64 KiB)",
         },
         outbox_low: Amount<0> = About {
             name: "outbox-low",
@@ -314,9 +315,9 @@ setting::settings! {
             default: &["256KiB"],
             group: MEMORY,
             reload: Reload::Restart,
-            help: "Output of a session that the kernel may hold; `off` leaves it to the kernel, megabytes",
-            advice: "Larger or `off` suits peers far away that are sent much: one gets at most a buffer in each round trip. The \
-                     kernel caps it at twice `net.core.wmem_max`",
+            help: "Output of a session that the kernel may hold; `off` lets the kernel choose, up to megabytes",
+            advice: "A larger buffer or `off` suits distant peers that are sent much: each gets at most one buffer in \
+                     a round trip. The kernel caps it at twice `net.core.wmem_max`",
         },
         receive_buffer: Option<SocketBuffer> = About {
             name: "receive-buffer",
@@ -325,8 +326,9 @@ setting::settings! {
             default: &["256KiB"],
             group: MEMORY,
             reload: Reload::Restart,
-            help: "Input of a session that the kernel may hold; `off` leaves it to the kernel, megabytes",
-            advice: "Larger or `off` suits peers far away that send much. The kernel caps it at twice `net.core.rmem_max`",
+            help: "Input of a session that the kernel may hold; `off` lets the kernel choose, up to megabytes",
+            advice: "A larger buffer or `off` suits distant peers that send much. The kernel caps it at twice \
+                     `net.core.rmem_max`",
         },
         linger_bytes: Amount<0> = About {
             name: "linger-bytes",
@@ -336,7 +338,7 @@ setting::settings! {
             group: MEMORY,
             reload: Reload::AtOnce,
             help: "Most bytes read and discarded after our close; then the peer is reset",
-            advice: "The reset tells a peer that still sends that nobody reads",
+            advice: "The reset tells a peer that keeps sending that nobody reads",
         },
 
         drain_timeout: Pause = About {
@@ -367,7 +369,7 @@ setting::settings! {
             group: DRAIN,
             reload: Reload::AtOnce,
             help: "Line that each session is sent before it ends in a drain; an empty one sends nothing",
-            advice: "It comes behind the last answer. A newline follows it",
+            advice: "It comes after the last answer. A newline is added",
         },
     }
 }
