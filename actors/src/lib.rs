@@ -58,6 +58,7 @@
 //! | watch and steer a running server | [`ServerHandle`], [`control`] |
 //! | connect to another server, and again when it is lost | [`connect`] |
 //! | run a session over any two-way byte stream | [`LineSession`], [`Transport`] |
+//! | put something between the wire and the lines | [`filter`], [`Listener::filter`] |
 //! | say something to many sessions | [`Room`] |
 //! | test without sockets and without waiting | [`testing`] |
 //!
@@ -137,8 +138,13 @@ pub use crate::{
     source::{Prefix, SourcePrefix},
     standalone::LineSession,
     testing::{Faults, FaultyStream, MemoryCapacity, MemoryStream, StreamCall, memory_pair},
-    wire::transport::{ByteStream, Transport},
+    wire::{stream::ByteStream, transport::Transport},
 };
+
+/// Filters: what stands between the wire and the lines of a session.
+pub mod filter {
+    pub use crate::wire::filter::{Eof, Fault, Filter, Flow, Inflow};
+}
 
 #[cfg(test)]
 mod no_session_waits_for_ever;

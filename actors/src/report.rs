@@ -35,6 +35,11 @@ pub enum CloseReason {
     PeerEof,
     /// The peer reset the connection.
     PeerReset,
+    /// The peer's bytes ended without the end that a [`Filter`](crate::filter::Filter) expects: whole lines were answered, what
+    /// came behind the last one was dropped.
+    Truncated,
+    /// A [`Filter`](crate::filter::Filter) could not read or write the wire any further. Every line before was delivered.
+    FilterFailed,
     /// A line was longer than allowed, under [`Overlong::Close`](crate::Overlong::Close). Every line before it was
     /// answered.
     Overlong,
@@ -84,6 +89,8 @@ impl CloseReason {
         match self {
             Self::PeerEof => "peer-eof",
             Self::PeerReset => "peer-reset",
+            Self::Truncated => "truncated",
+            Self::FilterFailed => "filter-failed",
             Self::Overlong => "overlong",
             Self::ClosedByHandler => "closed-by-handler",
             Self::Drained => "drained",

@@ -17,10 +17,15 @@ use rustix::net::sockopt::socket_acceptconn;
 
 use crate::{
     address::{Address, UnixAddress},
+    connection::Connection,
     error::BindError,
     framing::Framing,
     limits::SessionLimits,
-    wire::{socket::unix_local, tcp::SocketOptions},
+    wire::{
+        filter::{Filter, Filters},
+        socket::unix_local,
+        tcp::SocketOptions,
+    },
 };
 
 /// A listener to give to a server with [`LineServer::listen`](crate::LineServer::listen): name, address, framing,
@@ -55,6 +60,7 @@ pub(crate) struct Own {
     pub(crate) name: Option<String>,
     pub(crate) framing: Option<Framing>,
     pub(crate) limits: Option<SessionLimits>,
+    pub(crate) filters: Filters,
 }
 
 #[derive(Debug)]
@@ -117,6 +123,15 @@ impl Listener {
     /// Each worker needs a buffer and a clock for each set of limits: some 200 KB.
     pub fn limits(mut self, limits: impl Into<SessionLimits>) -> Self {
         self.own.limits = Some(limits.into());
+        self
+    }
+
+    /// Puts a filter between the wire and the lines of its connections. Of several the first one is nearest to the wire.
+    ///
+    /// `factory` makes one for each connection, on the worker that will run its session. If it panics, that connection is
+    /// closed and reported as [`FilterFailed`](crate::CloseReason::FilterFailed).
+    pub fn filter<F: Filter>(mut self, factory: impl Fn(&Connection) -> F + Send + Sync + 'static) -> Self {
+        self.own.filters.push(factory);
         self
     }
 

@@ -22,7 +22,7 @@ use crate::{
     limits::SessionLimits,
     listen::{
         acceptor::{self, StartHere},
-        listener::BoundListener,
+        listener::{BoundListener, Own},
     },
     server::{
         builder::{LineServer, Placement, Signals},
@@ -31,6 +31,7 @@ use crate::{
         signals::{EndSignals, drain_on_signals},
     },
     session::handler::LineHandler,
+    wire::filter::Filters,
     worker::{task, upstream::Upstream, worker::Worker},
 };
 
@@ -105,9 +106,10 @@ where
             supervisor.address().recipient(),
         );
         let (framing, own) = (self.framing, Served::new(self.factory));
-        let protocols: Vec<(Framing, Box<dyn Protocol>)> = (self.listeners.iter().zip(self.protocols))
+        let protocols: Vec<(Framing, Filters, Box<dyn Protocol>)> = (self.listeners.iter().zip(self.protocols))
             .map(|(listener, other)| {
-                (listener.own.framing.unwrap_or(framing), other.unwrap_or_else(|| own.duplicate()))
+                let Own { framing: own_framing, filters, .. } = &listener.own;
+                (own_framing.unwrap_or(framing), filters.clone(), other.unwrap_or_else(|| own.duplicate()))
             })
             .collect();
         let mut acceptors = Vec::new();
@@ -126,7 +128,10 @@ where
                 let Some((index, orders)) = orders.next() else { break };
                 let (control, load) = (Arc::clone(&control), Arc::clone(&handles[index].load));
                 let upstream = Upstream { control, load, thread, has_own_limits: is_own };
-                let protocols = protocols.iter().map(|(framing, other)| (*framing, other.duplicate())).collect();
+                let protocols = protocols
+                    .iter()
+                    .map(|(framing, filters, other)| (*framing, filters.clone(), other.duplicate()))
+                    .collect();
                 workers.push(WorkerParts { index, orders, limits, upstream, protocols });
             }
         }
@@ -228,8 +233,8 @@ struct WorkerParts {
     orders: mpsc::UnboundedReceiver<Order>,
     limits: SessionLimits,
     upstream: Upstream,
-    /// The framing and the protocol of each listener.
-    protocols: Vec<(Framing, Box<dyn Protocol>)>,
+    /// The framing, the filters and the protocol of each listener.
+    protocols: Vec<(Framing, Filters, Box<dyn Protocol>)>,
 }
 
 impl WorkerParts {
@@ -241,9 +246,10 @@ impl WorkerParts {
             Rc::new(move |admitted: Admitted| {
                 let listener = admitted.owed.connection().listener;
                 if let Some(worker) = worker.upgrade()
-                    && let Some((framing, protocol)) = listener.and_then(|listener| protocols.get(listener.get()))
+                    && let Some((framing, filters, protocol)) =
+                        listener.and_then(|listener| protocols.get(listener.get()))
                 {
-                    protocol.start(&worker, admitted, *framing);
+                    protocol.start(&worker, admitted, *framing, filters);
                 }
             })
         };

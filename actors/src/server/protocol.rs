@@ -2,15 +2,20 @@
 //!
 //! Not here: cutting bytes into lines (`framing`), opening a session (`session/opening`).
 
-use std::{marker::PhantomData, rc::Rc};
+use std::{
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+};
 
 use crate::{
+    caught::{dispose, panic_text},
     connection::Connection,
     control::orders::Admitted,
     framing::Framing,
     report::{CloseReason, Half},
     session::{handler::LineHandler, opening::Opening},
-    wire::transport::Transport,
+    wire::{filter::Filters, transport::Transport},
     worker::worker::Worker,
 };
 
@@ -20,7 +25,7 @@ pub(super) trait Protocol: Send {
     fn duplicate(&self) -> Box<dyn Protocol>;
 
     /// Makes a session of a connection that has arrived at its worker.
-    fn start(&self, worker: &Rc<Worker>, admitted: Admitted, framing: Framing);
+    fn start(&self, worker: &Rc<Worker>, admitted: Admitted, framing: Framing, filters: &Filters);
 }
 
 /// Sessions of the actor type `A`, made by `F`.
@@ -44,17 +49,37 @@ where
         Box::new(Self::new(self.factory.clone()))
     }
 
-    fn start(&self, worker: &Rc<Worker>, Admitted { socket, owed }: Admitted, framing: Framing) {
+    fn start(&self, worker: &Rc<Worker>, Admitted { socket, owed }: Admitted, framing: Framing, filters: &Filters) {
         let connection = owed.connection().clone();
-        let (transport, error) = match Transport::try_from(socket) {
-            Ok(transport) => (transport, None),
-            Err(error) => (Transport::closed(), Some(error)),
+        let (transport, failure) = match Transport::try_from(socket) {
+            Ok(transport) if filters.is_empty() => (transport, None),
+            Ok(transport) => match filter(transport, filters, &connection, worker) {
+                Some(filtered) => (filtered, None),
+                None => (Transport::closed(), Some(CloseReason::FilterFailed)),
+            },
+            Err(error) => (Transport::closed(), Some(CloseReason::Io(Half::Read, error.kind()))),
         };
         let opening = Opening::new(worker, transport, connection.clone(), owed.settle(), framing);
-        if let Some(error) = error {
-            opening.fail(CloseReason::Io(Half::Read, error.kind()));
+        if let Some(reason) = failure {
+            opening.fail(reason);
         } else if let Err(panicked) = opening.open(|_| ((self.factory)(&connection), ())) {
             panicked.log();
+        }
+    }
+}
+
+/// Puts a listener's filters around a connection. `None`, and the connection closed, if a factory panics.
+fn filter(transport: Transport, filters: &Filters, connection: &Connection, worker: &Worker) -> Option<Transport> {
+    let make = || filters.make(connection).fold(transport, Transport::with_boxed_filter);
+    match catch_unwind(AssertUnwindSafe(make)) {
+        Ok(filtered) => Some(filtered),
+        Err(payload) => {
+            if let Some(events) = worker.panics.pass() {
+                let text = panic_text(&*payload);
+                log::error!("session {}: the factory of a filter panicked: {text}{events}", connection.id());
+            }
+            dispose(payload);
+            None
         }
     }
 }

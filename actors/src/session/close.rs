@@ -5,7 +5,7 @@
 //! Not here: the reasons (`turn`, `input`), the caught calls (`user_code`).
 
 use std::{
-    mem,
+    io, mem,
     task::{Context, Poll},
 };
 
@@ -82,7 +82,9 @@ impl<A: LineHandler> Session<A> {
 
     /// True if not a byte was ever written to the peer.
     pub(super) fn has_written_nothing(&self, turn: &Turn) -> bool {
-        turn.counts.bytes_out == 0 && self.ctx.worker.slot(self.ctx.slot, |slot| slot.bytes_out()) == 0
+        turn.counts.bytes_out == 0
+            && !self.ctx.transport.has_spoken()
+            && self.ctx.worker.slot(self.ctx.slot, |slot| slot.bytes_out()) == 0
     }
 
     /// True if the peer has acknowledged all that the kernel holds. Of one that never refused a write this is taken as
@@ -133,6 +135,7 @@ impl<A: LineHandler> Session<A> {
                     }
                     reads += 1;
                 }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => reads += 1,
                 Poll::Ready(_) => break Poll::Ready(()),
             }
         };

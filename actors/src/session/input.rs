@@ -21,6 +21,7 @@ use crate::{
         state::{Failure, Flags, Phase, Turn},
         user_code::Session,
     },
+    wire::transport::Ending,
 };
 
 impl<A: LineHandler> Session<A> {
@@ -67,10 +68,16 @@ impl<A: LineHandler> Session<A> {
             Poll::Pending => Ok(false),
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
             Poll::Ready(Err(error)) => Err((Half::Read, error)),
-            Poll::Ready(Ok(())) if count == 0 => {
-                self.ctx.set(Flags::PEER_EOF);
-                Ok(true)
-            }
+            Poll::Ready(Ok(())) if count == 0 => match self.ctx.transport.ending() {
+                None => {
+                    self.ctx.set(Flags::PEER_EOF);
+                    Ok(true)
+                }
+                Some(ending) => {
+                    self.end_by_filter(ending);
+                    Ok(false)
+                }
+            },
             Poll::Ready(Ok(())) => {
                 turn.counts.bytes_in += count as u64;
                 turn.has_read_enough |= count == grant.amount || turn.counts.bytes_in >= SCRATCH_BYTES as u64;
@@ -88,7 +95,26 @@ impl<A: LineHandler> Session<A> {
             }
         };
         self.ctx.worker.put_scratch(scratch);
+        if self.ctx.transport.is_unflushed() {
+            self.ctx.set(Flags::UNFLUSHED);
+        }
         result
+    }
+
+    /// A filter has ended the peer's bytes in another way than the peer's EOF: whole lines are answered, as far as that
+    /// is possible, and the session closes.
+    #[cold]
+    fn end_by_filter(&mut self, ending: Ending) {
+        match ending {
+            Ending::Truncated => {
+                self.ctx.set(Flags::PEER_EOF);
+                self.ctx.drain_because(CloseReason::Truncated);
+            }
+            Ending::Failed => {
+                self.log_fault();
+                self.ctx.drain_because(CloseReason::FilterFailed);
+            }
+        }
     }
 
     /// Delivers what was read behind room for the carried bytes; keeps what remains.

@@ -236,7 +236,7 @@ mod tests {
         report::Half,
         rot13::Rot13,
         session::lines::{Line, Lines, Payload},
-        wire::transport::ByteStream,
+        wire::stream::ByteStream,
         worker::task,
     };
 

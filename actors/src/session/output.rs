@@ -8,13 +8,15 @@ use std::{
 };
 
 use crate::{
+    escape::Escaped,
     limits::{OutboxLimit, OutboxPolicy},
-    report::Half,
+    report::{CloseReason, Half},
     session::{
         handler::LineHandler,
         state::{Failure, Flags, Phase, Turn},
         user_code::Session,
     },
+    wire::transport::Ending,
     worker::clock::Standing,
 };
 
@@ -35,7 +37,7 @@ impl<A: LineHandler> Session<A> {
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => {
-                    turn.failure = Some((Half::Write, error));
+                    turn.failure = self.write_failed(error).err();
                     break;
                 }
                 Poll::Pending => {
@@ -72,7 +74,11 @@ impl<A: LineHandler> Session<A> {
                         self.ctx.flags.set(self.ctx.flags.get() | Flags::UNFLUSHED);
                     }
                     Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Poll::Ready(Err(error)) => return Err((Half::Write, error)),
+                    Poll::Ready(Err(error)) => {
+                        self.write_failed(error)?;
+                        self.discard_outbox();
+                        return Ok(());
+                    }
                     Poll::Pending => {
                         self.ctx.flags.set(self.ctx.flags.get() | Flags::WRITE_REFUSED);
                         break;
@@ -94,6 +100,37 @@ impl<A: LineHandler> Session<A> {
             self.ctx.clear(Flags::UNFLUSHED);
         }
         Ok(())
+    }
+
+    /// A write has failed: the socket's error, or a filter that takes nothing any more. Behind such a filter what the peer
+    /// has sent is still delivered, what was written counts as unsent, and the session closes.
+    #[cold]
+    fn write_failed(&mut self, error: io::Error) -> Result<(), Failure> {
+        if !self.ctx.transport.is_unwritable() {
+            return Err((Half::Write, error));
+        }
+        // So nothing is sent any more.
+        self.ctx.set(Flags::FIN_SENT | Flags::AGAIN);
+        if self.ctx.phase == Phase::Open {
+            self.log_fault();
+            // What the filter has decoded comes first.
+            self.ctx.set(Flags::LAST_READ);
+            self.ctx.drain_because(match self.ctx.transport.ending() {
+                Some(Ending::Failed) => CloseReason::FilterFailed,
+                Some(Ending::Truncated) => CloseReason::Truncated,
+                None => CloseReason::PeerEof,
+            });
+        }
+        Ok(())
+    }
+
+    /// Logs the fault of a filter, once.
+    #[cold]
+    pub(super) fn log_fault(&mut self) {
+        if let Some(fault) = self.ctx.transport.take_fault() {
+            let id = self.ctx.worker.slot(self.ctx.slot, |slot| slot.id);
+            log::debug!("session {id}: a filter failed: {}", Escaped::new(&fault.to_string()));
+        }
     }
 
     /// Counts as unsent all that was written after our FIN.
@@ -164,11 +201,12 @@ impl<A: LineHandler> Session<A> {
             .union(Flags::CROWDED);
         let standing = Standing::default()
             .with(Standing::OPEN, ctx.phase == Phase::Open)
-            .with(Standing::PARTIAL, !ctx.input.is_empty() || ctx.has(Flags::PAYLOAD))
+            .with(Standing::PARTIAL, !ctx.input.is_empty() || ctx.has(Flags::PAYLOAD) || ctx.transport.held() > 0)
             .with(Standing::WRITING, outbox_len > 0 || ctx.has(Flags::UNFLUSHED) || is_closing)
             .with(Standing::STILL, ctx.has(STILL))
             .with(Standing::READING, turn.has_read_enough);
-        let memory = ctx.outbox.as_ref().map_or(0, |outbox| outbox.memory()) + ctx.input.capacity();
+        let outbox_memory = ctx.outbox.as_ref().map_or(0, |outbox| outbox.memory());
+        let memory = outbox_memory + ctx.input.capacity() + ctx.transport.memory();
         ctx.worker.end_turn(ctx.slot, &turn.counts, outbox_len, memory, standing);
     }
 }

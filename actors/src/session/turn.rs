@@ -110,6 +110,10 @@ impl<A: LineHandler> Session<A> {
                     Poll::Ready(Ok(())) if self.has_written_nothing(&turn) => return self.finish(false, turn),
                     Poll::Ready(Ok(())) => {
                         self.ctx.phase = Phase::Lingering;
+                        if self.ctx.transport.linger() {
+                            // A filter has said it: the stream below may still bring something.
+                            self.ctx.clear(Flags::PEER_EOF);
+                        }
                         self.ctx.worker.set_deadline(self.ctx.slot, self.ctx.worker.limits().linger_timeout);
                     }
                 }

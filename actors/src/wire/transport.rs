@@ -1,181 +1,257 @@
-//! Transport: what a session talks through. TCP, a unix socket, or anything else that reads and writes bytes.
+//! Transport: what a session talks through. A stream, or a stream behind filters, which is one of plain bytes again.
 //!
-//! TCP is a variant of its own, so that the common case costs no indirect call and no allocation.
-//! Not here: what is read or written, and when (`context`).
+//! A filter is in a box, so that whoever has none pays nothing for it; several are one in the other. Plain bytes stay in the session's
+//! outbox until all that they are on the wire was taken, so that a report counts what left and nothing else. They are sealed when
+//! they are to be sent, and only when nothing sealed waits: the order on the wire is the order of sealing.
+//! Not here: the stream itself (`stream`), what a filter does (`filter`), what is read or written, and when (`session`).
 
 use std::{
-    fmt, io,
-    os::fd::{AsFd, BorrowedFd},
-    pin::Pin,
-    task::{Context, Poll},
+    fmt, io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    task::{Context, Poll, ready},
 };
 
-use rustix::net::RecvFlags;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::ReadBuf,
     net::{TcpStream, UnixStream},
 };
 
 use crate::{
     address::Address,
+    caught::{dispose, panic_text},
     wire::{
-        socket::{self, Socket},
-        tcp::{self, SendQueue},
+        filter::{Eof, Fault, Filter, Flow, Inflow},
+        sealed::{PIECE_BYTES, PIECES, Sealed, borrow_buffer, return_buffer},
+        socket::Socket,
+        stream::{ByteStream, Stream},
+        tcp::SendQueue,
     },
 };
 
-/// Any two-way byte stream: a unix socket, a TLS stream, a pipe, an in-memory pair.
-///
-/// `poll_shutdown` has to tell the peer that our bytes end, and leave the other direction open. Tokio's pipes do not: over
-/// these the peer hears of an end that is ours only when the session is dropped, once it has
-/// [lingered](crate::LimitsBuilder::linger_timeout). A wrapper whose shutdown drops the sending end mends that.
-pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + 'static {}
+/// With more replies than this waiting to be sent the wire is not read. Unit: bytes.
+const REPLIES_BYTES: usize = 64 * 1024;
 
-impl<T: AsyncRead + AsyncWrite + Unpin + 'static> ByteStream for T {}
+/// Bytes that are read at once of a preface that is waited for by a writer.
+const PREFACE_BYTES: usize = 4 * 1024;
+
+/// Reads of it in one go.
+const PREFACE_READS: usize = 8;
 
 /// A connection's two byte streams.
 pub struct Transport(Kind);
 
 enum Kind {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    Other(Box<dyn ByteStream>),
-    /// Given up: its descriptor is closed.
-    Closed,
+    Plain(Stream),
+    Filtered(Box<Filtered>),
+}
+
+/// How reading has ended, other than by the peer's EOF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Truncated,
+    Failed,
 }
 
 impl Transport {
     /// Makes a transport of any two-way byte stream.
     pub fn new(stream: impl ByteStream) -> Self {
-        Self(Kind::Other(Box::new(stream)))
+        Self::plain(Stream::Other(Box::new(stream)))
+    }
+
+    fn plain(stream: Stream) -> Self {
+        Self(Kind::Plain(stream))
+    }
+
+    /// Puts a filter between the transport and its session. Of several the first one is nearest to the wire.
+    ///
+    /// Where the stream comes from a listener, [`Listener::filter`](crate::Listener::filter) does so.
+    #[must_use]
+    pub fn with_filter(self, filter: impl Filter) -> Self {
+        self.with_boxed_filter(Box::new(filter))
+    }
+
+    /// The same with a filter in a box.
+    pub(crate) fn with_boxed_filter(self, filter: Box<dyn Filter>) -> Self {
+        Self(Kind::Filtered(Box::new(Filtered::new(self, filter))))
     }
 
     /// Makes a transport that is closed already.
     pub(crate) fn closed() -> Self {
-        Self(Kind::Closed)
+        Self::plain(Stream::Closed)
     }
 
     /// Gives up the stream; what is returned closes it when it is dropped.
     pub(crate) fn take(&mut self) -> Self {
-        Self(std::mem::replace(&mut self.0, Kind::Closed))
+        mem::replace(self, Self::closed())
     }
 
+    #[inline]
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Kind::Other(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
-            Kind::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            Kind::Plain(stream) => stream.poll_read(cx, buffer),
+            Kind::Filtered(_) => self.poll_read_filtered(cx, buffer, false),
         }
     }
 
     /// Reads what is there at this moment, also if the reactor does not know of it yet: a socket that has just come to it
     /// counts as empty until it has asked the kernel.
     pub(crate) fn poll_read_now(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Some(socket) = self.socket() else { return self.poll_read(cx, buffer) };
-        match rustix::net::recv(socket, buffer.initialize_unfilled(), RecvFlags::DONTWAIT) {
-            Ok((_, count)) => {
-                buffer.advance(count);
-                Poll::Ready(Ok(()))
+        match &mut self.0 {
+            Kind::Plain(stream) => stream.poll_read_now(cx, buffer),
+            Kind::Filtered(_) => self.poll_read_filtered(cx, buffer, true),
+        }
+    }
+
+    fn poll_read_filtered(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+        asks: bool,
+    ) -> Poll<io::Result<()>> {
+        let Kind::Filtered(filtered) = &mut self.0 else { return self.poll_read(cx, buffer) };
+        match filtered.take_inner_if_done() {
+            None => filtered.poll_read(cx, buffer, asks),
+            Some(inner) => {
+                *self = inner;
+                if asks { self.poll_read_now(cx, buffer) } else { self.poll_read(cx, buffer) }
             }
-            // The reactor is asked as well, so that the task is woken for what comes next.
-            Err(rustix::io::Errno::AGAIN) => self.poll_read(cx, buffer),
-            Err(error) => Poll::Ready(Err(error.into())),
         }
     }
 
     /// Whether the peer's EOF is what would be read next. Never for other transports than sockets: nobody can look without
     /// reading.
     pub(crate) fn is_at_eof(&self) -> bool {
-        let Some(socket) = self.socket() else { return false };
-        matches!(rustix::net::recv(socket, &mut [0_u8][..], RecvFlags::DONTWAIT | RecvFlags::PEEK), Ok((_, 0)))
+        matches!(&self.0, Kind::Plain(stream) if stream.is_at_eof())
     }
 
+    #[inline]
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.0 {
-            Kind::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Kind::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Kind::Other(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
-            Kind::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            Kind::Plain(stream) => stream.poll_write(cx, bytes),
+            Kind::Filtered(filtered) => filtered.poll_write(cx, bytes),
         }
     }
 
     /// Says that everything written so far should leave buffers of the transport's own. Sockets have none.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Tcp(_) | Kind::Unix(_) | Kind::Closed => Poll::Ready(Ok(())),
-            Kind::Other(stream) => Pin::new(&mut **stream).poll_flush(cx),
+            Kind::Plain(stream) => stream.poll_flush(cx),
+            Kind::Filtered(filtered) => filtered.poll_flush(cx),
         }
     }
 
     /// Sends the FIN.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Kind::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Kind::Other(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
-            Kind::Closed => Poll::Ready(Ok(())),
+            Kind::Plain(stream) => stream.poll_shutdown(cx),
+            Kind::Filtered(filtered) => filtered.poll_shutdown(cx),
         }
     }
 
     /// Whether dropping it says all that a shutdown would, once the peer's EOF was read.
     pub(crate) fn closes_when_dropped(&self) -> bool {
-        matches!(self.0, Kind::Tcp(_) | Kind::Unix(_))
-    }
-
-    /// What the kernel holds of what was written. `None` where nobody knows: for other transports than TCP.
-    pub(crate) fn send_queue(&self) -> Option<SendQueue> {
-        match &self.0 {
-            Kind::Tcp(stream) => tcp::send_queue(stream),
-            Kind::Unix(_) | Kind::Other(_) | Kind::Closed => None,
-        }
-    }
-
-    /// Has the close be a reset: what the kernel holds of it, in both directions, is given up, and the peer knows.
-    pub(crate) fn reset_at_close(&self) {
-        if let Kind::Tcp(stream) = &self.0 {
-            socket::reset_at_close(stream);
-        }
+        matches!(&self.0, Kind::Plain(stream) if stream.closes_when_dropped())
     }
 
     /// Writes what the kernel takes at this moment, outside of a task's turn: the last chance before the socket goes.
     pub(crate) fn write_now(&mut self, bytes: &[u8]) -> usize {
         match &mut self.0 {
-            Kind::Tcp(stream) => stream.try_write(bytes).unwrap_or(0),
-            Kind::Unix(stream) => stream.try_write(bytes).unwrap_or(0),
-            Kind::Other(_) | Kind::Closed => 0,
+            Kind::Plain(stream) => stream.write_now(bytes),
+            Kind::Filtered(filtered) => filtered.write_now(bytes),
         }
+    }
+
+    /// The stream below all filters.
+    fn stream(&self) -> &Stream {
+        match &self.0 {
+            Kind::Plain(stream) => stream,
+            Kind::Filtered(filtered) => filtered.inner.stream(),
+        }
+    }
+
+    /// What the kernel holds of what was written. `None` where nobody knows: for other transports than TCP.
+    pub(crate) fn send_queue(&self) -> Option<SendQueue> {
+        self.stream().send_queue()
+    }
+
+    /// Has the close be a reset: what the kernel holds of it, in both directions, is given up, and the peer knows.
+    pub(crate) fn reset_at_close(&self) {
+        self.stream().reset_at_close();
     }
 
     pub(crate) fn peer(&self) -> Address {
-        match &self.0 {
-            Kind::Tcp(stream) => stream.peer_addr().map_or(Address::Memory, Address::Ip),
-            Kind::Unix(stream) => socket::unix_peer(stream),
-            Kind::Other(_) | Kind::Closed => Address::Memory,
-        }
+        self.stream().peer()
     }
 
     pub(crate) fn local(&self) -> Address {
-        match &self.0 {
-            Kind::Tcp(stream) => stream.local_addr().map_or(Address::Memory, Address::Ip),
-            Kind::Unix(stream) => socket::unix_local(stream),
-            Kind::Other(_) | Kind::Closed => Address::Memory,
-        }
+        self.stream().local()
     }
 
-    /// The socket, where there is one.
-    fn socket(&self) -> Option<BorrowedFd<'_>> {
-        match &self.0 {
-            Kind::Tcp(stream) => Some(stream.as_fd()),
-            Kind::Unix(stream) => Some(stream.as_fd()),
-            Kind::Other(_) | Kind::Closed => None,
-        }
+    fn filtered(&self) -> Option<&Filtered> {
+        if let Kind::Filtered(filtered) = &self.0 { Some(filtered) } else { None }
+    }
+
+    fn filtered_mut(&mut self) -> Option<&mut Filtered> {
+        if let Kind::Filtered(filtered) = &mut self.0 { Some(filtered) } else { None }
+    }
+
+    pub(crate) fn is_filtered(&self) -> bool {
+        self.filtered().is_some()
+    }
+
+    /// Whether bytes may be written: no filter waits for its peer first.
+    pub(crate) fn is_open(&self) -> bool {
+        self.filtered().is_none_or(Filtered::is_open)
+    }
+
+    /// Whether a filter takes nothing any more, so that a write fails though the peer may be there.
+    pub(crate) fn is_unwritable(&self) -> bool {
+        self.filtered().is_some_and(Filtered::is_unwritable)
+    }
+
+    /// How reading has ended, if a filter says so: asked when a read brought nothing.
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        self.filtered().and_then(Filtered::ending)
+    }
+
+    /// Takes a filter's fault, for the log.
+    pub(crate) fn take_fault(&mut self) -> Option<Fault> {
+        self.filtered_mut().and_then(Filtered::take_fault)
+    }
+
+    /// Bytes of the wire that filters have read and that are nobody's yet.
+    #[inline]
+    pub(crate) fn held(&self) -> usize {
+        self.filtered().map_or(0, Filtered::held)
+    }
+
+    /// Memory that the buffers of filters take.
+    #[inline]
+    pub(crate) fn memory(&self) -> usize {
+        self.filtered().map_or(0, Filtered::memory)
+    }
+
+    /// Whether filters have something to send that no write has to be asked for again.
+    #[inline]
+    pub(crate) fn is_unflushed(&self) -> bool {
+        self.filtered().is_some_and(Filtered::is_unflushed)
+    }
+
+    /// Whether a filter has sent the peer something of its own.
+    pub(crate) fn has_spoken(&self) -> bool {
+        self.filtered().is_some_and(Filtered::has_spoken)
+    }
+
+    /// Has what is read from here on be for discarding. Returns whether a filter has said the peer's end before its wire
+    /// has ended, so that there may be something.
+    pub(crate) fn linger(&mut self) -> bool {
+        self.filtered_mut().is_some_and(Filtered::linger)
     }
 }
 
 impl From<TcpStream> for Transport {
     fn from(stream: TcpStream) -> Self {
-        Self(Kind::Tcp(stream))
+        Self::plain(Stream::Tcp(stream))
     }
 }
 
@@ -184,26 +260,451 @@ impl TryFrom<Socket> for Transport {
     type Error = io::Error;
 
     fn try_from(socket: Socket) -> io::Result<Self> {
-        Ok(match socket {
-            Socket::Tcp(stream) => TcpStream::from_std(stream)?.into(),
-            Socket::Unix(stream) => UnixStream::from_std(stream)?.into(),
-        })
+        Stream::try_from(socket).map(Self::plain)
     }
 }
 
 impl From<UnixStream> for Transport {
     fn from(stream: UnixStream) -> Self {
-        Self(Kind::Unix(stream))
+        Self::plain(Stream::Unix(stream))
     }
 }
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Tcp(stream) => f.debug_tuple("Transport").field(stream).finish(),
-            Kind::Unix(stream) => f.debug_tuple("Transport").field(stream).finish(),
-            Kind::Other(_) => f.debug_tuple("Transport").field(&"..").finish(),
-            Kind::Closed => f.debug_tuple("Transport").field(&"closed").finish(),
+            Kind::Plain(stream) => f.debug_tuple("Transport").field(stream).finish(),
+            Kind::Filtered(filtered) => f.debug_tuple("Filtered").field(&filtered.inner).finish(),
         }
+    }
+}
+
+/// How bytes are written to the stream below: in a turn, or outside of one.
+type Sink<'a> = dyn FnMut(&mut Transport, &[u8]) -> Poll<io::Result<usize>> + 'a;
+
+/// A transport behind a filter.
+struct Filtered {
+    inner: Transport,
+    /// `None` once it is done, or has failed.
+    filter: Option<Box<dyn Filter>>,
+    flow: Flow,
+    /// Decoded, and not given to the session yet.
+    plain: Vec<u8>,
+    sealed: Sealed,
+    ending: Option<Ending>,
+    fault: Option<Fault>,
+    /// Of a write that had taken whole pieces before.
+    error: Option<io::Error>,
+    /// The filter had its first call.
+    has_begun: bool,
+    /// The next read asks the kernel: what is held may have been cut at an urgent byte.
+    asks: bool,
+    /// The wire has ended.
+    at_eof: bool,
+    /// Our end was said.
+    has_finished: bool,
+    /// What comes is discarded by whoever reads it.
+    lingers: bool,
+    /// It wrote something that was not the session's.
+    has_spoken: bool,
+    /// The stream below may hold bytes that it has taken.
+    needs_flush: bool,
+}
+
+impl Filtered {
+    fn new(inner: Transport, filter: Box<dyn Filter>) -> Self {
+        Self {
+            inner,
+            filter: Some(filter),
+            flow: Flow::Preface,
+            plain: Vec::new(),
+            sealed: Sealed::default(),
+            ending: None,
+            fault: None,
+            error: None,
+            has_begun: false,
+            asks: false,
+            at_eof: false,
+            has_finished: false,
+            lingers: false,
+            has_spoken: false,
+            needs_flush: false,
+        }
+    }
+
+    /// Returns the stream below if nothing is left to be done to it.
+    fn take_inner_if_done(&mut self) -> Option<Transport> {
+        let is_done = self.flow == Flow::Done && !self.at_eof && self.plain.is_empty() && self.sealed.len() == 0;
+        is_done.then(|| self.inner.take())
+    }
+
+    /// Whether bytes may be written.
+    fn is_open(&self) -> bool {
+        self.flow != Flow::Preface && self.inner.is_open()
+    }
+
+    /// Whether nothing can be written any more, whatever becomes of the stream below.
+    fn is_unwritable(&self) -> bool {
+        self.ending == Some(Ending::Failed) || (self.at_eof && !self.is_open()) || self.inner.is_unwritable()
+    }
+
+    fn ending(&self) -> Option<Ending> {
+        self.ending.or_else(|| self.inner.ending())
+    }
+
+    fn take_fault(&mut self) -> Option<Fault> {
+        self.fault.take().or_else(|| self.inner.take_fault())
+    }
+
+    /// Bytes of the wire that are read and not the session's yet.
+    fn held(&self) -> usize {
+        self.plain.len() + self.filter.as_ref().map_or(0, |filter| filter.held()) + self.inner.held()
+    }
+
+    fn memory(&self) -> usize {
+        let filter = self.filter.as_ref().map_or(0, |filter| filter.memory());
+        self.plain.capacity() + self.sealed.wire.capacity() + filter + self.inner.memory()
+    }
+
+    fn is_unflushed(&self) -> bool {
+        self.sealed.len() > 0 || self.needs_flush || self.inner.is_unflushed()
+    }
+
+    /// Whether the peer was sent what no session wrote.
+    fn has_spoken(&self) -> bool {
+        self.has_spoken || self.inner.has_spoken()
+    }
+
+    /// From here on what is read is discarded. Returns whether the wire has not ended yet.
+    fn linger(&mut self) -> bool {
+        self.lingers = true;
+        if self.inner.is_filtered() { self.inner.linger() } else { !self.at_eof }
+    }
+
+    /// Reads plain bytes. None, without an error, are the end: the peer's, unless [`ending`](Self::ending) says otherwise.
+    /// Bytes of the wire that are none of the session are [`io::ErrorKind::Interrupted`].
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>, asks: bool) -> Poll<io::Result<()>> {
+        if self.lingers && (self.filter.is_none() || self.flow == Flow::Ended || self.ending.is_some()) {
+            return self.inner.poll_read(cx, buffer);
+        }
+        if self.plain.is_empty() {
+            if self.has_ended() {
+                return Poll::Ready(Ok(()));
+            }
+            self.send_replies(cx)?;
+            if self.sealed.replies() > REPLIES_BYTES {
+                return Poll::Pending;
+            }
+            let mut plain = borrow_buffer();
+            let poll = self.poll_decode(cx, buffer, asks, &mut plain);
+            // Bytes of the wire: the session sees none of them.
+            buffer.set_filled(0);
+            let count = plain.len().min(buffer.remaining());
+            buffer.put_slice(&plain[..count]);
+            if plain.len() > count {
+                self.plain = plain[count..].to_vec();
+            }
+            return_buffer(plain);
+            if count > 0 {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(poll)?;
+            return if self.has_ended() {
+                Poll::Ready(Ok(()))
+            } else {
+                Poll::Ready(Err(io::ErrorKind::Interrupted.into()))
+            };
+        }
+        let count = self.plain.len().min(buffer.remaining());
+        buffer.put_slice(&self.plain[..count]);
+        self.plain.drain(..count);
+        if self.plain.is_empty() {
+            self.plain = Vec::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether no plain bytes come any more.
+    fn has_ended(&self) -> bool {
+        let is_over = self.ending.is_some() || (self.flow == Flow::Ended && self.filter.is_some());
+        if self.lingers { self.at_eof } else { is_over || self.at_eof }
+    }
+
+    /// One read of the stream below, into `buffer`, and what the filter makes of it.
+    fn poll_decode(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+        asks: bool,
+        plain: &mut Vec<u8>,
+    ) -> Poll<io::Result<()>> {
+        if !self.has_begun && self.inner.is_open() {
+            self.has_begun = true;
+            self.decode(&mut [], plain);
+        } else {
+            let asks = mem::take(&mut self.asks) || asks;
+            ready!(if asks { self.inner.poll_read_now(cx, buffer) } else { self.inner.poll_read(cx, buffer) })?;
+            let wire = buffer.filled_mut();
+            if wire.is_empty() {
+                self.at_eof = true;
+                self.end();
+                return Poll::Ready(Ok(()));
+            }
+            self.decode(wire, plain);
+            self.asks = !asks && self.filter.as_ref().is_some_and(|filter| filter.held() > 0);
+        }
+        self.send_replies(cx)?;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends replies, unless bytes of the session are before them: of these a write has to hear.
+    fn send_replies(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.sealed.len() > 0 && !self.sealed.has_plain() {
+            let result = self.push(&mut |inner, bytes| inner.poll_write(cx, bytes));
+            // Where the filter below has failed what it read is still delivered.
+            if !self.inner.is_unwritable() {
+                result?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream below has ended.
+    #[cold]
+    fn end(&mut self) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.ending = self.inner.ending();
+        if self.ending.is_none()
+            && let Some(Ok(Eof::Truncated)) = self.call(|filter| Ok(filter.eof()))
+        {
+            self.ending = Some(Ending::Truncated);
+        }
+    }
+
+    /// Has the filter read bytes of the wire.
+    fn decode(&mut self, wire: &mut [u8], plain: &mut Vec<u8>) {
+        let mut inflow = Inflow::new(wire);
+        let mut reply = borrow_buffer();
+        match self.call(|filter| filter.read(&mut inflow, plain, &mut reply)) {
+            None => plain.extend_from_slice(inflow.rest()),
+            Some(Ok(Flow::Done)) => {
+                plain.extend_from_slice(inflow.rest());
+                self.flow = Flow::Done;
+                self.drop_filter();
+            }
+            Some(Ok(flow)) => {
+                self.flow = flow;
+                if flow != Flow::Ended && !inflow.is_empty() {
+                    self.fail(Fault::new("the filter left bytes unread"));
+                }
+            }
+            Some(Err(())) => {}
+        }
+        if !self.has_finished && !reply.is_empty() {
+            self.has_spoken = true;
+            self.sealed.add_reply(&reply);
+        }
+        return_buffer(reply);
+    }
+
+    /// Calls the filter, which is dropped when it fails. `None` if there is none.
+    fn call<R>(&mut self, call: impl FnOnce(&mut dyn Filter) -> Result<R, Fault>) -> Option<Result<R, ()>> {
+        let filter = self.filter.as_deref_mut()?;
+        let result = catch_unwind(AssertUnwindSafe(|| call(filter))).unwrap_or_else(|payload| {
+            let fault = Fault::new(format!("it panicked: {}", panic_text(&*payload)));
+            dispose(payload);
+            Err(fault)
+        });
+        Some(result.map_err(|fault| self.fail(fault)))
+    }
+
+    #[cold]
+    fn fail(&mut self, fault: Fault) {
+        self.ending = Some(Ending::Failed);
+        self.fault = Some(fault);
+        self.drop_filter();
+    }
+
+    fn drop_filter(&mut self) {
+        let filter = self.filter.take();
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(filter))) {
+            dispose(payload);
+        }
+    }
+
+    /// Drives a preface on, for whoever waits to write. Ready when it is over, in whatever way.
+    #[cold]
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for _ in 0..PREFACE_READS {
+            if self.is_open() || self.has_ended() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut wire = [0; PREFACE_BYTES];
+            let mut plain = mem::take(&mut self.plain);
+            let poll = self.poll_decode(cx, &mut ReadBuf::new(&mut wire), false, &mut plain);
+            self.plain = plain;
+            match ready!(poll) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Poll::Ready(Err(error)),
+                _ => {}
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.is_open() && self.ending.is_none() {
+            ready!(self.poll_open(cx))?;
+        }
+        self.write(bytes, |inner, bytes| inner.poll_write(cx, bytes))
+    }
+
+    /// Writes what the kernel takes at this moment, outside of a task's turn.
+    fn write_now(&mut self, bytes: &[u8]) -> usize {
+        if !self.is_open() {
+            return 0;
+        }
+        let written = self.write(bytes, |inner, bytes| match inner.write_now(bytes) {
+            0 => Poll::Pending,
+            count => Poll::Ready(Ok(count)),
+        });
+        if let Poll::Ready(Ok(count)) = written { count } else { 0 }
+    }
+
+    /// Seals and sends plain bytes. Those that are sealed already are the first of `bytes`, and are ready when they are gone.
+    fn write(
+        &mut self,
+        bytes: &[u8],
+        mut sink: impl FnMut(&mut Transport, &[u8]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            if self.sealed.len() > 0 {
+                let gone = self.push(&mut sink)?;
+                if gone > 0 {
+                    return Poll::Ready(Ok(gone));
+                }
+                if self.sealed.len() > 0 {
+                    return Poll::Pending;
+                }
+            }
+            if self.is_unwritable() {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            if self.filter.is_none() {
+                return sink(&mut self.inner, bytes);
+            }
+            self.sealed.wire = borrow_buffer();
+            for piece in bytes.chunks(PIECE_BYTES).take(PIECES) {
+                let mut wire = mem::take(&mut self.sealed.wire);
+                let before = wire.len();
+                match self.call(|filter| filter.write(piece, &mut wire)) {
+                    Some(Ok(())) => self.sealed.add(piece.len(), wire.len() - before),
+                    _ => wire.truncate(before),
+                }
+                self.sealed.wire = wire;
+                if self.filter.is_none() {
+                    break;
+                }
+            }
+            if self.sealed.len() == 0 {
+                // Bytes that are nothing on the wire are gone.
+                let gone = self.sealed.advance(0);
+                return_buffer(mem::take(&mut self.sealed.wire));
+                if gone > 0 {
+                    return Poll::Ready(Ok(gone));
+                }
+            }
+        }
+    }
+
+    /// Sends sealed bytes, as many as the stream below takes. Returns how many bytes of the session are gone by that.
+    fn push(&mut self, sink: &mut Sink<'_>) -> io::Result<usize> {
+        let mut gone = 0;
+        while self.sealed.len() > 0 {
+            let taken = match self.error.take() {
+                Some(error) => Poll::Ready(Err(error)),
+                None => sink(&mut self.inner, &self.sealed.wire[self.sealed.at..]),
+            };
+            let error = match taken {
+                Poll::Ready(Ok(0)) => io::ErrorKind::WriteZero.into(),
+                Poll::Ready(Ok(count)) => {
+                    self.needs_flush = true;
+                    gone += self.sealed.advance(count);
+                    continue;
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Poll::Ready(Err(error)) => error,
+                Poll::Pending => {
+                    self.sealed.fit();
+                    return Ok(gone);
+                }
+            };
+            if gone > 0 {
+                // Said first; the error with the next attempt.
+                self.error = Some(error);
+                return Ok(gone);
+            }
+            if self.inner.is_unwritable() {
+                self.sealed = Sealed::default();
+            }
+            return Err(error);
+        }
+        return_buffer(mem::take(&mut self.sealed.wire));
+        self.sealed.at = 0;
+        Ok(gone)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.sealed.len() > 0 {
+            self.send_replies(cx)?;
+            if self.sealed.len() > 0 {
+                return Poll::Pending;
+            }
+        }
+        ready!(self.inner.poll_flush(cx))?;
+        self.needs_flush = false;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Says the end of our bytes, from the inside out, then sends the FIN.
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !mem::replace(&mut self.has_finished, true) && self.is_open() && !self.is_unwritable() {
+            let mut end = borrow_buffer();
+            if let Some(Ok(())) = self.call(|filter| {
+                filter.finish(&mut end);
+                Ok(())
+            }) && !end.is_empty()
+            {
+                self.has_spoken = true;
+                self.sealed.add_reply(&end);
+            }
+            return_buffer(end);
+        }
+        let result = self.push(&mut |inner, bytes| inner.poll_write(cx, bytes));
+        // A filter below that has failed takes nothing any more; the FIN is sent all the same.
+        if !self.inner.is_unwritable() {
+            result?;
+        }
+        if self.sealed.len() > 0 {
+            return Poll::Pending;
+        }
+        self.inner.poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transport_is_no_larger_for_its_filters() {
+        assert_eq!(size_of::<Transport>(), size_of::<Stream>());
+        // What one filter costs besides itself.
+        assert!(size_of::<Filtered>() <= 256, "{}", size_of::<Filtered>());
     }
 }

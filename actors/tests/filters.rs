@@ -1,0 +1,677 @@
+//! Behind a filter a session keeps every promise.
+//!
+//! The filter of these tests frames bytes, holds back what is not whole, and answers some frames by itself: `support/frames`.
+
+#[path = "support/frames.rs"]
+mod frames;
+mod support;
+
+use std::{io::ErrorKind, time::Duration};
+
+use actix::{Actor, ActorContext, AsyncContext, Handler, Message, fut::wrap_future};
+use actix_lines::{
+    CloseReason, CloseReport, Faults, FaultyStream, Half, Limits, Line, LineContext, LineHandler, LineServer,
+    LineSession, Listener, MemoryCapacity, MemoryStream, StreamCall, Transport,
+    filter::{Eof, Fault, Filter, Flow, Inflow},
+    memory_pair,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+};
+
+use crate::{
+    frames::{BAD, BOMB, CARRIED, Frames, HELLO, PING, Sent, ended, frame, frames, read},
+    support::{PATIENCE, Peer, Server, at_once, cut, eventually, pass, pause, within},
+};
+
+/// Lines of many lengths, and a tail.
+const TEXT: &[u8] = b"one\n\ntwo and more\r\nthree\nfour\0five\xff\nsix\n7\n8\n9\nten ten ten ten\nand a tail";
+
+/// Answers each line with itself; some mean more.
+#[derive(Default)]
+struct Echo {
+    report: Option<oneshot::Sender<CloseReport>>,
+    greeting: &'static [u8],
+}
+
+impl Actor for Echo {
+    type Context = LineContext<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.write(self.greeting);
+    }
+}
+
+impl LineHandler for Echo {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        ctx.write(&line);
+        match line.text() {
+            b"wait" => ctx.wait(wrap_future::<_, Self>(tokio::time::sleep(Duration::from_millis(20)))),
+            b"stop" => ctx.stop(),
+            b"half" => ctx.half_close(),
+            _ => {}
+        }
+    }
+
+    fn closed(&mut self, report: &CloseReport) {
+        let _ = self.report.take().map(|closed| closed.send(report.clone()));
+    }
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Say(Vec<u8>);
+
+impl Handler<Say> for Echo {
+    type Result = ();
+    fn handle(&mut self, Say(bytes): Say, ctx: &mut Self::Context) {
+        ctx.write(&bytes);
+    }
+}
+
+/// A session over memory, its peer, and what it leaves.
+struct Conversation {
+    peer: MemoryStream,
+    faults: Faults,
+    report: oneshot::Receiver<CloseReport>,
+    address: actix::Addr<Echo>,
+}
+
+impl Conversation {
+    fn start(capacity: MemoryCapacity, greeting: &'static [u8], filter: impl Filter) -> Self {
+        Self::limited(capacity, greeting, Limits::default(), |transport| transport.with_filter(filter))
+    }
+
+    fn limited(
+        capacity: MemoryCapacity,
+        greeting: &'static [u8],
+        limits: Limits,
+        filter: impl FnOnce(Transport) -> Transport,
+    ) -> Self {
+        let (ours, peer) = memory_pair(capacity);
+        let (ours, faults) = FaultyStream::new(ours);
+        let (closed, report) = oneshot::channel();
+        let echo = Echo { report: Some(closed), greeting };
+        let address = LineSession::new(filter(Transport::new(ours))).limits(limits).start(echo);
+        Self { peer, faults, report, address }
+    }
+
+    fn with(filter: impl Filter) -> Self {
+        Self::start(MemoryCapacity::default(), b"", filter)
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        within("the session to read", self.peer.write_all(bytes)).await.unwrap();
+    }
+
+    async fn expect(&mut self, expected: &[u8]) {
+        let mut got = vec![0; expected.len()];
+        within("an answer", self.peer.read_exact(&mut got)).await.unwrap();
+        assert_eq!(got, expected);
+    }
+
+    /// All that is still sent, and the report.
+    async fn end(mut self) -> (Sent, CloseReport) {
+        let mut rest = Vec::new();
+        within("the end", self.peer.read_to_end(&mut rest)).await.unwrap();
+        drop(self.peer);
+        (read(&rest), within("the report", self.report).await.unwrap())
+    }
+}
+
+/// Sends `wire` in chunks, then the FIN; returns what came back, and the report.
+async fn converse(filter: impl Filter, wire: &[u8], sizes: &[usize], writes: usize) -> (Sent, CloseReport) {
+    let Conversation { peer, faults, report, address: _address } = Conversation::with(filter);
+    faults.limit(Half::Write, writes);
+    let (mut reader, mut writer) = tokio::io::split(peer);
+    let send = async {
+        for chunk in cut(wire, sizes) {
+            // A session that closed early reads no more.
+            if writer.write_all(chunk).await.is_err() {
+                break;
+            }
+            // The session's turn.
+            tokio::task::yield_now().await;
+        }
+        let _ = writer.shutdown().await;
+    };
+    let mut rest = Vec::new();
+    within("the end", async { tokio::join!(send, reader.read_to_end(&mut rest)).1.unwrap() }).await;
+    drop((reader, writer));
+    (read(&rest), within("the report", report).await.unwrap())
+}
+
+/// A server whose only listener has a filter.
+async fn serve(workers: usize, listener: Listener) -> Server {
+    Server::of(LineServer::new(|_| Echo::default()).workers(workers).listen(listener).unwrap()).await
+}
+
+/// A small generator of numbers, for cuts that can be had again.
+fn random(seed: &mut u64) -> usize {
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    (*seed >> 33) as usize
+}
+
+fn assert_exact((sent, report): &(Sent, CloseReport), text: &[u8], what: &str) {
+    assert_eq!(String::from_utf8_lossy(&sent.plain), String::from_utf8_lossy(text), "{what}");
+    assert!(sent.is_ended && sent.rest.is_empty(), "{what}: {sent:?}");
+    let len = text.len() as u64;
+    assert_eq!(
+        (report.reason, report.bytes_in, report.bytes_out),
+        (CloseReason::PeerEof, len, len),
+        "{what}: {report}"
+    );
+    assert_eq!((report.unsent_bytes, report.undelivered_bytes, report.cut), (0, 0, false), "{what}: {report}");
+}
+
+// D1, D2: exact and in order, however the wire is cut.
+
+#[actix::test]
+async fn answers_are_exact_and_in_order_wherever_the_wire_is_cut() {
+    for sizes in [[1].as_slice(), &[7, 1, 3], &[1000]] {
+        let wire = ended(TEXT, sizes);
+        for at in 1..wire.len() {
+            let got = converse(Frames::default(), &wire, &[at, wire.len()], 0).await;
+            assert_exact(&got, TEXT, &format!("frames of {sizes:?}, cut at {at}"));
+        }
+        let got = converse(Frames::default(), &wire, &[1], 1).await;
+        assert_exact(&got, TEXT, &format!("frames of {sizes:?}, byte by byte"));
+    }
+}
+
+#[actix::test]
+async fn answers_are_exact_for_random_frames_cuts_and_writes() {
+    let text = TEXT.repeat(40);
+    for round in 1..=60 {
+        let mut seed = 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(round);
+        let mut sizes = |most: usize| -> Vec<usize> { (0..20).map(|_| 1 + random(&mut seed) % most).collect() };
+        let (framed, cuts, writes) = (sizes(300), sizes(200), sizes(100)[0]);
+        let wire = ended(&text, &framed);
+        let got = converse(Frames::default(), &wire, &cuts, writes).await;
+        assert_exact(&got, &text, &format!("round {round}"));
+    }
+}
+
+#[actix::test]
+async fn a_preface_is_read_before_anything_is_written_wherever_it_is_cut() {
+    let wire = [HELLO, &ended(TEXT, &[9])].concat();
+    for at in 1..wire.len() {
+        let conversation = Conversation::start(MemoryCapacity::default(), b"welcome\n", Frames::after_hello());
+        let Conversation { mut peer, report, address: _address, .. } = conversation;
+        let mut rest = Vec::new();
+        within("the end", async {
+            for chunk in cut(&wire, &[at, wire.len()]) {
+                peer.write_all(chunk).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            peer.shutdown().await.unwrap();
+            peer.read_to_end(&mut rest).await.unwrap();
+        })
+        .await;
+        let frames = rest.strip_prefix(HELLO).expect("the filter's answer comes first");
+        assert_eq!(read(frames).plain, [b"welcome\n", TEXT].concat(), "cut at {at}");
+        let report = report.await.unwrap();
+        assert_eq!(
+            (report.bytes_in, report.bytes_out, report.unsent_bytes),
+            (TEXT.len() as u64, TEXT.len() as u64 + 8, 0)
+        );
+    }
+}
+
+#[actix::test]
+async fn a_session_that_has_much_to_say_first_does_not_wait_for_its_filter_for_ever() {
+    // Above the high watermark it does not read, but its filter has to.
+    const GREETING: &[u8] = &[b'x'; 200 * 1024];
+    let conversation = Conversation::start(MemoryCapacity::default(), GREETING, Frames::after_hello());
+    let Conversation { mut peer, report, address: _address, .. } = conversation;
+    tokio::task::yield_now().await;
+    peer.write_all(HELLO).await.unwrap();
+    peer.write_all(&ended(b"bye\n", &[2])).await.unwrap();
+    let mut rest = Vec::new();
+    within("the greeting", peer.read_to_end(&mut rest)).await.unwrap();
+    drop(peer);
+    let sent = read(rest.strip_prefix(HELLO).expect("the filter's answer comes first"));
+    assert_eq!((sent.plain.len(), sent.is_ended), (GREETING.len() + 4, true));
+    assert_eq!(report.await.unwrap().reason, CloseReason::PeerEof);
+}
+
+// D3: half-close, by the filter's own end.
+
+#[actix::test]
+async fn the_end_of_the_filters_own_is_a_half_close() {
+    let mut conversation = Conversation::with(Frames::default());
+    // No FIN: the filter's end is the peer's end.
+    conversation.send(&ended(b"wait\none\ntail", &[5, 2])).await;
+    let mut rest = vec![0; read_len(&[b"wait\n", b"one\n", b"tail"])];
+    within("every reply owed", conversation.peer.read_exact(&mut rest)).await.unwrap();
+    let sent = read(&rest);
+    assert_eq!((sent.plain.as_slice(), sent.is_ended), (b"wait\none\ntail".as_slice(), true));
+    let (_, report) = conversation.end().await;
+    assert_eq!((report.reason, report.lines_in, report.tail_bytes), (CloseReason::PeerEof, 3, 4));
+}
+
+/// Bytes of the wire for frames of these and the end, if each is one frame.
+fn read_len(frames: &[&[u8]]) -> usize {
+    frames.iter().map(|plain| plain.len() + 2).sum::<usize>() + 2
+}
+
+#[actix::test]
+async fn a_session_may_end_its_side_and_read_on() {
+    let mut conversation = Conversation::with(Frames::default());
+    conversation.send(&frames(b"half\n", &[2])).await;
+    let mut rest = Vec::new();
+    within("the session's end", conversation.peer.read_to_end(&mut rest)).await.unwrap();
+    assert_eq!((read(&rest).plain.as_slice(), read(&rest).is_ended), (b"half\n".as_slice(), true));
+    conversation.send(&ended(b"one\ntwo\n", &[3])).await;
+    let (_, report) = conversation.end().await;
+    assert_eq!((report.reason, report.lines_in, report.bytes_in), (CloseReason::PeerEof, 3, 13));
+    assert_eq!((report.bytes_out, report.unsent_bytes), (5, 8), "what is written after our end is unsent");
+}
+
+// D4: polite close.
+
+#[actix::test]
+async fn a_close_of_ours_sends_what_was_written_then_the_filters_end_then_the_fin() {
+    let mut conversation = Conversation::with(Frames::default());
+    conversation.send(&[frames(b"one\nstop\n", &[4]), frames(b"late\n", &[5])].concat()).await;
+    let mut rest = Vec::new();
+    within("the end", conversation.peer.read_to_end(&mut rest)).await.unwrap();
+    let sent = read(&rest);
+    assert_eq!((sent.plain.as_slice(), sent.is_ended), (b"one\nstop\n".as_slice(), true));
+    // It lingers: this is discarded, and counted as what it is in plain.
+    conversation.send(&ended(b"much later\n", &[3])).await;
+    let (_, report) = conversation.end().await;
+    assert_eq!((report.reason, report.bytes_in, report.undelivered_bytes), (CloseReason::ClosedByHandler, 25, 16));
+    assert!(!report.cut, "{report}");
+}
+
+#[actix::test]
+async fn bytes_behind_the_end_of_the_filters_own_make_no_reset() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (closed, report) = oneshot::channel();
+    let transport = Transport::from(listener.accept().await.unwrap().0).with_filter(Frames::default());
+    LineSession::new(transport).start(Echo { report: Some(closed), greeting: b"" });
+    let mut peer = Peer { stream: peer };
+    peer.send(&[ended(b"one\n", &[4]), b"junk".repeat(20_000)].concat()).await;
+    // A reset would be an error here.
+    let sent = read(&peer.rest().await);
+    assert_eq!((sent.plain.as_slice(), sent.is_ended), (b"one\n".as_slice(), true));
+    drop(peer);
+    let report = within("the report", report).await.unwrap();
+    assert_eq!((report.reason, report.cut), (CloseReason::PeerEof, false), "{report}");
+}
+
+// D5: bounded.
+
+#[actix::test]
+async fn a_peer_that_does_not_read_is_not_read_and_gets_everything_when_it_does() {
+    let mut server = serve(1, Listener::tcp("127.0.0.1:0").filter(|_| Frames::default())).await;
+    let mut peer = server.connect().await;
+    let wire = frame(b"0123456789abcdef0123456789abcdef\n");
+    let taken = peer.send_until_stuck(&server, &wire, 64 * 1024).await;
+    let session = server.sessions().await.remove(0);
+    // A watermark, the answers of one read, and what is sealed of it.
+    assert!(session.outbox_bytes <= 2 * 64 * 1024 + 64, "{session:?}");
+    let (mut read_half, mut write_half) = peer.stream.split();
+    let lines = taken.div_ceil(wire.len());
+    let rest = [&wire[taken % wire.len()..], &[0, 0]].concat();
+    let rest = if taken % wire.len() == 0 { vec![0, 0] } else { rest };
+    let mut answers = Vec::new();
+    within("every answer", async {
+        tokio::join!(async { write_half.write_all(&rest).await.unwrap() }, read_half.read_to_end(&mut answers))
+            .1
+            .unwrap();
+    })
+    .await;
+    let sent = read(&answers);
+    assert_eq!((sent.plain.len(), sent.is_ended), (lines * 33, true));
+    drop(peer);
+    let report = server.report().await;
+    assert_eq!((report.bytes_in, report.bytes_out), ((lines * 33) as u64, (lines * 33) as u64), "{report}");
+    server.end().await;
+}
+
+#[actix::test]
+async fn replies_of_the_filter_that_nobody_reads_are_bounded() {
+    let capacity = MemoryCapacity { to_session: 1024, to_peer: 16 };
+    let mut conversation = Conversation::start(capacity, b"", Frames::default());
+    let pings = PING.to_be_bytes().repeat(1000);
+    let mut taken = 0;
+    let mut stuck = 0;
+    // A turn of the session takes what lies there, if it takes anything.
+    while stuck < 100 {
+        match tokio::time::timeout(Duration::ZERO, conversation.peer.write(&pings)).await {
+            Ok(count) => (taken, stuck) = (taken + count.unwrap(), 0),
+            Err(_) => stuck += 1,
+        }
+        tokio::task::yield_now().await;
+        assert!(taken < 300_000, "it reads on and on");
+    }
+    assert!(taken > 64 * 1024, "{taken}");
+    // Read, they all come.
+    let Conversation { mut peer, .. } = conversation;
+    let (mut reader, mut writer) = tokio::io::split(&mut peer);
+    let rest = if taken % 2 == 1 { vec![0xFF, 0, 0] } else { vec![0, 0] };
+    let mut all = Vec::new();
+    within("every reply", async {
+        tokio::join!(async { writer.write_all(&rest).await.unwrap() }, reader.read_to_end(&mut all)).1.unwrap();
+    })
+    .await;
+    let sent = read(&all);
+    assert_eq!((sent.pings, sent.is_ended), (taken.div_ceil(2), true));
+}
+
+#[actix::test]
+async fn what_a_filter_holds_is_a_line_that_was_begun() {
+    pause();
+    let limits = Limits::builder().line_timeout(Some(Duration::from_secs(5))).idle_timeout(None).build().unwrap();
+    let mut conversation = Conversation::limited(MemoryCapacity::default(), b"", limits, |transport| {
+        transport.with_filter(Frames::default())
+    });
+    pass(Duration::from_secs(20)).await;
+    conversation.send(&frame(b"line\n")).await;
+    conversation.expect(&frame(b"line\n")).await;
+    pass(Duration::from_secs(20)).await;
+    conversation.send(&frame(b"line\n")[..5]).await;
+    let (sent, report) = conversation.end().await;
+    assert!(sent.is_ended && sent.plain.is_empty(), "{sent:?}");
+    assert_eq!((report.reason, report.bytes_in), (CloseReason::LineTimeout, 5));
+    assert!(report.duration < Duration::from_secs(50), "{report}");
+}
+
+// D6: accounted, in plain.
+
+#[actix::test]
+async fn bytes_are_out_when_all_that_they_are_on_the_wire_was_taken() {
+    // An answer of 100,000 bytes is pieces of 16 KiB, each with two bytes of its own.
+    const PIECE: u64 = 16 * 1024;
+    for (taken, out) in
+        [(0, 0), (1, 0), (PIECE + 1, 0), (PIECE + 2, PIECE), (2 * PIECE + 3, PIECE), (2 * PIECE + 4, 2 * PIECE)]
+    {
+        let capacity = MemoryCapacity { to_peer: 1024 * 1024, ..MemoryCapacity::default() };
+        let conversation = Conversation::start(capacity, b"", Frames::default());
+        conversation.faults.fail_after(StreamCall::Write, taken, ErrorKind::ConnectionReset);
+        conversation.address.do_send(Say(vec![b'x'; 100_000]));
+        let (_, report) = conversation.end().await;
+        assert_eq!(
+            (report.reason, report.bytes_out, report.unsent_bytes),
+            (CloseReason::PeerReset, out, 100_000 - out)
+        );
+    }
+}
+
+#[actix::test]
+async fn an_abort_counts_as_unsent_what_is_sealed_and_waits() {
+    #[derive(Message)]
+    #[rtype(result = "()")]
+    struct Abort;
+    impl Handler<Abort> for Echo {
+        type Result = ();
+        fn handle(&mut self, _: Abort, ctx: &mut Self::Context) {
+            ctx.terminate();
+        }
+    }
+    let capacity = MemoryCapacity { to_peer: 20_000, ..MemoryCapacity::default() };
+    let conversation = Conversation::start(capacity, b"", Frames::default());
+    conversation.address.send(Say(vec![b'x'; 50_000])).await.unwrap();
+    tokio::task::yield_now().await;
+    conversation.address.do_send(Abort);
+    let (sent, report) = conversation.end().await;
+    assert_eq!((sent.plain.len(), sent.is_ended, sent.rest.len()), (16 * 1024, false, 20_000 - 16 * 1024 - 2));
+    assert_eq!((report.bytes_out, report.unsent_bytes), (16 * 1024, 50_000 - 16 * 1024));
+}
+
+// Ends that only a filter knows.
+
+#[actix::test]
+async fn a_fin_without_the_filters_end_is_a_truncation() {
+    for (wire, out, tail) in [
+        (frames(b"one\ntwo\n", &[3]), 8, 0),
+        (frames(b"one\ntwo\nthr", &[3]), 8, 3),
+        ([frames(b"one\ntwo\nthr", &[3]), frame(b"ee\n")[..4].to_vec()].concat(), 8, 3),
+    ] {
+        let (sent, report) = converse(Frames::default(), &wire, &[4], 0).await;
+        assert_eq!(
+            (sent.plain.as_slice(), sent.is_ended),
+            (b"one\ntwo\n".as_slice(), true),
+            "whole lines are answered"
+        );
+        assert_eq!((report.reason, report.bytes_out, report.lines_in), (CloseReason::Truncated, out, 2), "{report}");
+        assert_eq!((report.tail_bytes, report.undelivered_bytes, report.unsent_bytes), (tail, tail, 0), "{report}");
+    }
+}
+
+#[actix::test]
+async fn a_fault_delivers_the_lines_before_it_and_sends_the_filters_reply() {
+    let mut conversation = Conversation::with(Frames::default());
+    conversation.send(&frame(b"one\n")).await;
+    conversation.expect(&frame(b"one\n")).await;
+    conversation.send(&[frames(b"two\nthr", &[4]), BAD.to_be_bytes().to_vec(), b"never read".to_vec()].concat()).await;
+    let (sent, report) = conversation.end().await;
+    assert_eq!((sent.bads, sent.is_ended, sent.plain.len()), (1, false, 0));
+    assert_eq!((report.reason, report.lines_in, report.bytes_in), (CloseReason::FilterFailed, 2, 11));
+    assert_eq!((report.bytes_out, report.unsent_bytes), (4, 4), "nobody can write the second answer");
+    assert_eq!((report.tail_bytes, report.undelivered_bytes, report.cut), (3, 3, false), "{report}");
+}
+
+#[actix::test]
+async fn a_fault_ends_a_session_that_does_not_read() {
+    let mut conversation = Conversation::with(Frames::failing_after(10));
+    conversation.send(&frame(b"wait\n")).await;
+    conversation.expect(&frame(b"wait\n")).await;
+    conversation.address.do_send(Say(b"12345".to_vec()));
+    conversation.expect(&frame(b"12345")).await;
+    conversation.address.do_send(Say(vec![b'x'; 100_000]));
+    let (sent, report) = conversation.end().await;
+    assert_eq!((sent.plain.len(), sent.is_ended), (0, false));
+    assert_eq!((report.reason, report.bytes_out, report.unsent_bytes), (CloseReason::FilterFailed, 10, 100_000));
+}
+
+#[actix::test]
+async fn a_filter_that_panics_ends_its_session_alone() {
+    let mut server = serve(1, Listener::tcp("127.0.0.1:0").filter(|_| Frames::default())).await;
+    let (mut first, mut second) = (server.connect().await, server.connect().await);
+    second.send(&frame(b"one\n")).await;
+    second.expect(&frame(b"one\n")).await;
+    first.send(&[frame(b"one\n"), BOMB.to_be_bytes().to_vec()].concat()).await;
+    first.expect_eof().await;
+    drop(first);
+    let report = server.report().await;
+    assert_eq!((report.reason, report.lines_in, report.unsent_bytes), (CloseReason::FilterFailed, 1, 4), "{report}");
+    second.send(&frame(b"two\n")).await;
+    second.expect(&frame(b"two\n")).await;
+    second.send(&[0, 0]).await;
+    assert!(read(&second.rest().await).is_ended);
+    drop(second);
+    assert_eq!(server.report().await.reason, CloseReason::PeerEof);
+    server.end().await;
+}
+
+#[actix::test]
+async fn a_preface_that_is_none_ends_the_session() {
+    let mut conversation = Conversation::start(MemoryCapacity::default(), b"welcome\n", Frames::after_hello());
+    conversation.send(b"help\n").await;
+    let (sent, report) = conversation.end().await;
+    assert_eq!(sent, Sent::default());
+    assert_eq!((report.reason, report.bytes_in, report.unsent_bytes), (CloseReason::FilterFailed, 0, 8));
+}
+
+#[actix::test]
+async fn a_preface_that_ends_too_soon_ends_the_session() {
+    for greeting in [b"".as_slice(), b"welcome\n"] {
+        let mut conversation = Conversation::start(MemoryCapacity::default(), greeting, Frames::after_hello());
+        conversation.send(&HELLO[..3]).await;
+        conversation.peer.shutdown().await.unwrap();
+        let (_, report) = conversation.end().await;
+        assert_eq!((report.reason, report.unsent_bytes), (CloseReason::Truncated, greeting.len() as u64));
+    }
+}
+
+// Several filters, and filters that go.
+
+/// Counts what passes, and is done after so many bytes.
+struct Header(Vec<u8>);
+
+impl Filter for Header {
+    fn read(&mut self, wire: &mut Inflow<'_>, _: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<Flow, Fault> {
+        while !self.0.ends_with(b"\n") {
+            match wire.take(1) {
+                [] => return Ok(Flow::Preface),
+                byte => self.0.extend_from_slice(byte),
+            }
+        }
+        Ok(Flow::Done)
+    }
+
+    fn write(&mut self, _: &[u8], _: &mut Vec<u8>) -> Result<(), Fault> {
+        unreachable!("it is never open")
+    }
+
+    fn eof(&mut self) -> Eof {
+        if self.0.is_empty() { Eof::Clean } else { Eof::Truncated }
+    }
+
+    fn finish(&mut self, _: &mut Vec<u8>) {
+        unreachable!("it is never open")
+    }
+
+    fn held(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[actix::test]
+async fn filters_stand_one_behind_the_other_and_leave_when_they_are_done() {
+    let inner = ended(TEXT, &[11]);
+    let wire = [b"header\n".to_vec(), HELLO.to_vec(), ended(&inner, &[5])].concat();
+    for at in 1..wire.len() {
+        let conversation =
+            Conversation::limited(MemoryCapacity::default(), b"welcome\n", Limits::default(), |transport| {
+                transport
+                    .with_filter(Header(Vec::new()))
+                    .with_filter(Frames::after_hello())
+                    .with_filter(Frames::default())
+            });
+        let Conversation { mut peer, report, address: _address, .. } = conversation;
+        let mut rest = Vec::new();
+        within("the end", async {
+            for chunk in cut(&wire, &[at, wire.len()]) {
+                peer.write_all(chunk).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            peer.shutdown().await.unwrap();
+            peer.read_to_end(&mut rest).await.unwrap();
+        })
+        .await;
+        let outer = read(rest.strip_prefix(HELLO).expect("the answer of the outer one"));
+        assert!(outer.is_ended, "{outer:?}");
+        let inner = read(&outer.plain);
+        assert_eq!((inner.plain, inner.is_ended), ([b"welcome\n", TEXT].concat(), true), "cut at {at}");
+        let report = report.await.unwrap();
+        assert_eq!((report.reason, report.bytes_in), (CloseReason::PeerEof, TEXT.len() as u64), "{report}");
+        assert_eq!(report.bytes_out, TEXT.len() as u64 + 8, "{report}");
+    }
+}
+
+#[actix::test]
+async fn a_fault_of_the_inner_filter_ends_the_outer_one_as_it_should() {
+    let inner = [frames(b"one\n", &[4]), BAD.to_be_bytes().to_vec()].concat();
+    let mut conversation = Conversation::limited(MemoryCapacity::default(), b"", Limits::default(), |transport| {
+        transport.with_filter(Frames::default()).with_filter(Frames::default())
+    });
+    conversation.send(&frames(&inner, &[3])).await;
+    let (outer, report) = conversation.end().await;
+    assert!(outer.is_ended, "{outer:?}");
+    assert_eq!(read(&outer.plain).bads, 1);
+    assert_eq!((report.reason, report.lines_in), (CloseReason::FilterFailed, 1));
+}
+
+#[actix::test]
+async fn a_fault_of_the_outer_filter_ends_the_session_though_the_inner_one_has_bytes_to_send() {
+    let mut conversation = Conversation::limited(MemoryCapacity::default(), b"", Limits::default(), |transport| {
+        transport.with_filter(Frames::default()).with_filter(Frames::default())
+    });
+    conversation.send(&[frames(&frame(b"one\n"), &[3]), BAD.to_be_bytes().to_vec()].concat()).await;
+    let (outer, report) = conversation.end().await;
+    assert_eq!((outer.bads, outer.is_ended), (1, false), "{outer:?}");
+    assert_eq!((report.reason, report.lines_in, report.unsent_bytes), (CloseReason::FilterFailed, 1, 4));
+}
+
+#[actix::test]
+async fn a_probe_that_says_nothing_is_no_truncation() {
+    let mut conversation = Conversation::start(MemoryCapacity::default(), b"welcome\n", Header(Vec::new()));
+    conversation.peer.shutdown().await.unwrap();
+    let (_, report) = conversation.end().await;
+    assert_eq!((report.reason, report.unsent_bytes), (CloseReason::PeerEof, 8));
+}
+
+// C1, and the doors.
+
+#[actix::test]
+async fn sessions_of_a_listener_with_a_filter_leave_one_report_each() {
+    let mut server = serve(2, Listener::tcp("127.0.0.1:0").filter(|_| Frames::default())).await;
+    for _ in 0..20 {
+        let mut peer = server.connect().await;
+        peer.send(&ended(TEXT, &[6])).await;
+        let sent = read(&peer.rest().await);
+        assert_eq!((sent.plain.as_slice(), sent.is_ended), (TEXT, true));
+        drop(peer);
+        let report = server.report().await;
+        assert_eq!((report.reason, report.bytes_in), (CloseReason::PeerEof, TEXT.len() as u64));
+    }
+    server.end().await;
+}
+
+#[actix::test]
+async fn a_drain_answers_what_is_whole() {
+    let mut server = serve(1, Listener::tcp("127.0.0.1:0").filter(|_| Frames::default())).await;
+    let mut peer = server.connect().await;
+    peer.send(&frame(b"one\n")).await;
+    peer.expect(&frame(b"one\n")).await;
+    peer.send(&[frames(b"two\nthree", &[2]), frame(b"!!\n")[..3].to_vec()].concat()).await;
+    let drain = server.handle.drain(PATIENCE);
+    let (sent, drained) = within("the drain", async {
+        tokio::join!(
+            async {
+                let sent = read(&peer.rest().await);
+                drop(peer);
+                sent
+            },
+            drain
+        )
+    })
+    .await;
+    drained.unwrap();
+    assert!(sent.is_ended && [b"".as_slice(), b"two\n"].contains(&sent.plain.as_slice()), "{sent:?}");
+    assert_eq!(server.report().await.reason, CloseReason::Drained);
+}
+
+#[actix::test]
+async fn a_filter_is_called_with_all_bytes_once() {
+    CARRIED.set((0, 0));
+    let text = TEXT.repeat(3000);
+    let got = converse(Frames::default(), &ended(&text, &[1, 5000, 17]), &[70_000, 1, 3], 0).await;
+    assert_exact(&got, &text, "much");
+    assert_eq!(CARRIED.get(), (text.len(), text.len()));
+}
+
+#[actix::test]
+async fn a_connection_whose_filter_cannot_be_made_is_closed_and_reported() {
+    let mut server = serve(
+        1,
+        Listener::tcp("127.0.0.1:0").filter(|_| -> Frames { panic!("a fault on purpose, where a filter is made") }),
+    )
+    .await;
+    let mut peer = server.connect().await;
+    peer.expect_eof().await;
+    assert_eq!(server.report().await.reason, CloseReason::FilterFailed);
+    eventually("its place to be free", async || server.sessions().await.is_empty()).await;
+    at_once("another connection", Peer::connect(server.address())).await;
+    assert_eq!(server.report().await.reason, CloseReason::FilterFailed);
+    server.end().await;
+}
