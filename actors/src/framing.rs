@@ -1,16 +1,17 @@
-//! Bytes → lines: delimiter, longest line, what to do with a longer one.
+//! Framing: cuts bytes into lines. Delimiter, longest line, treatment of a longer one.
 //!
-//! Pure: it looks at bytes and says what may be delivered. However lines are cut and taken, the bytes that it looks at are a
-//! small multiple of those that are delivered: a search ends where the reach ends, and the reach follows what is taken.
-//! Not here: reading, keeping what is incomplete, calling the handler (`context`).
+//! Pure: it looks at bytes and says which may be delivered. However lines are cut and taken, the bytes that it looks at
+//! are a small multiple of those that are delivered: a search ends where the reach ends, and the reach follows the
+//! bytes taken.
+//! Not here: reading, keeping incomplete lines, calling the handler (`session`).
 
 use crate::{error::ConfigError, scan::count_byte};
 
-/// Where a line ends.
+/// The bytes that end a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Delimiter {
-    /// LF. A CR before it belongs to the terminator, unless [`Framing::keep_cr`] says otherwise.
+    /// LF. A CR before it belongs to the terminator, unless [`Framing::keep_cr`] is set.
     Lf,
     /// CR and LF together; either alone is data.
     CrLf,
@@ -20,27 +21,27 @@ pub enum Delimiter {
     Byte(u8),
 }
 
-/// What happens to a line that is longer than [`Framing::max_line`]. In each case the handler's
+/// The treatment of a line that is longer than [`Framing::max_line`]. In each case the handler's
 /// [`overlong`](crate::LineHandler::overlong) is called first, once for each such line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overlong {
-    /// Deliver it in pieces of the longest line, each not [terminated](crate::Line::is_terminated) but the last: not a byte is
-    /// lost or added.
+    /// Delivers it in pieces of max-line bytes, of which only the last is [terminated](crate::Line::is_terminated): no
+    /// byte is lost or added. The default.
     #[default]
     Pieces,
-    /// End a line after every max-line bytes without one, as libevent's bufferevent server does. A line of exactly
-    /// max-line bytes is already too long for it.
+    /// Ends a line after every max-line bytes without a delimiter, as libevent's bufferevent server does. A line of
+    /// exactly max-line bytes already counts as overlong.
     Split,
-    /// Keep the first max-line bytes and the terminator, drop what is between; what is dropped is counted.
+    /// Keeps the first max-line bytes and the terminator; the bytes between are dropped and counted as undelivered.
     Truncate,
-    /// Drop all of it; what is dropped is counted as undelivered, and the lines behind it come as ever.
+    /// Drops all of it and goes on with the next line; its bytes are counted as undelivered.
     Discard,
-    /// Answer the lines before it, then close.
+    /// Answers the lines before it, then closes the session.
     Close,
 }
 
-/// How a session's bytes are cut into lines. Small and `Copy`; always valid.
+/// The way in which a session's bytes are cut into lines. Small and `Copy`; always valid.
 ///
 /// ```
 /// use actix_lines::{Framing, Overlong};
@@ -59,7 +60,7 @@ pub struct Framing {
     overlong: Overlong,
 }
 
-/// What a CR before the delimiter's last byte is.
+/// The meaning of a CR before the delimiter's last byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cr {
     /// A byte like any other.
@@ -77,31 +78,32 @@ impl Default for Framing {
 }
 
 impl Framing {
-    /// The longest line that may be asked for: 1 GiB.
+    /// Largest value of [`max_line`](Self::max_line): 1 GiB.
     pub const MAX_LINE_LIMIT: usize = 1 << 30;
 
-    /// The longest line by default: 16,384 bytes, the `MAX_LINE` of libevent's introductory servers.
+    /// Default of [`max_line`](Self::max_line): 16,384 bytes, the `MAX_LINE` of libevent's introductory servers.
     pub const DEFAULT_MAX_LINE: usize = 16_384;
 
-    /// Lines end with LF; a CR before it belongs to the terminator. The default.
+    /// Makes a framing whose lines end with LF; a CR before it belongs to the terminator. The default.
     #[must_use]
     pub const fn lf() -> Self {
         Self::new(Delimiter::Lf)
     }
 
-    /// Lines end with CR LF; either alone is data.
+    /// Makes a framing whose lines end with CR LF; either alone is data.
     #[must_use]
     pub const fn crlf() -> Self {
         Self::new(Delimiter::CrLf)
     }
 
-    /// Lines end with NUL.
+    /// Makes a framing whose lines end with NUL.
     #[must_use]
     pub const fn nul() -> Self {
         Self::new(Delimiter::Nul)
     }
 
-    /// Lines end with `delimiter`, are at most [`DEFAULT_MAX_LINE`](Self::DEFAULT_MAX_LINE) long, and pass in pieces if longer.
+    /// Makes a framing whose lines end with `delimiter`, are at most [`DEFAULT_MAX_LINE`](Self::DEFAULT_MAX_LINE) long,
+    /// and pass in pieces if longer.
     #[must_use]
     pub const fn new(delimiter: Delimiter) -> Self {
         let (last, cr) = match delimiter {
@@ -113,9 +115,9 @@ impl Framing {
         Self { max_line: Self::DEFAULT_MAX_LINE as u32, last, cr, overlong: Overlong::Pieces }
     }
 
-    /// Makes a CR before an LF part of the text instead of the terminator. Of no effect with other delimiters.
+    /// Makes a CR before an LF part of the text instead of the terminator. It has no effect with other delimiters.
     ///
-    /// Only [`Line::text`](crate::Line::text) differs: a [`Line`](crate::Line) as a whole always has all its bytes.
+    /// Only [`Line::text`](crate::Line::text) differs: a [`Line`](crate::Line) as a whole always has all of its bytes.
     #[must_use]
     pub const fn keep_cr(mut self) -> Self {
         if let Cr::Optional = self.cr {
@@ -126,10 +128,10 @@ impl Framing {
 
     /// Sets the longest line. Unit: bytes without the terminator. Default: [`DEFAULT_MAX_LINE`](Self::DEFAULT_MAX_LINE).
     ///
-    /// A session's incomplete line may need that much memory.
+    /// A session's incomplete line may take this much memory.
     ///
     /// # Errors
-    /// [`ConfigError::MaxLine`] unless it is 1 to [`MAX_LINE_LIMIT`](Self::MAX_LINE_LIMIT).
+    /// Returns [`ConfigError::MaxLine`] unless it is 1 to [`MAX_LINE_LIMIT`](Self::MAX_LINE_LIMIT).
     pub const fn max_line(mut self, bytes: usize) -> Result<Self, ConfigError> {
         if bytes == 0 || bytes > Self::MAX_LINE_LIMIT {
             return Err(ConfigError::MaxLine { bytes });
@@ -138,7 +140,7 @@ impl Framing {
         Ok(self)
     }
 
-    /// Sets what happens to a longer line. Default: [`Overlong::Pieces`].
+    /// Sets the treatment of a longer line. Default: [`Overlong::Pieces`].
     #[must_use]
     pub const fn overlong(mut self, policy: Overlong) -> Self {
         self.overlong = policy;
@@ -155,7 +157,7 @@ impl Framing {
         self.last
     }
 
-    /// Whether a CR has to stand before that byte.
+    /// Returns true if a CR has to stand before that byte.
     pub(crate) fn needs_cr(&self) -> bool {
         self.cr == Cr::Required
     }
@@ -258,14 +260,14 @@ impl Framing {
         bytes.len() - usize::from(may_be_half && bytes.last() == Some(&b'\r'))
     }
 
-    /// Whether a CR before the LF is counted as part of the terminator: `Split` ends a line when its buffer is full,
-    /// whatever it is full of.
+    /// Returns true if a CR before the LF is counted as part of the terminator: `Split` ends a line when its buffer is
+    /// full, of whatever bytes.
     fn allows_cr_above_max(&self) -> bool {
         self.cr == Cr::Optional && self.overlong != Overlong::Split
     }
 
-    /// Whether `bytes` begin with a line of exactly the longest length and a terminator with CR, which takes one byte
-    /// more than the window.
+    /// Returns true if `bytes` begin with a line of exactly the longest length and a terminator with CR, which takes
+    /// one byte more than the window.
     pub(crate) fn is_longest_with_cr(&self, bytes: &[u8]) -> bool {
         self.allows_cr_above_max() && bytes.get(self.max()..self.max() + 2) == Some(&[b'\r', self.last])
     }

@@ -35,10 +35,11 @@ pub enum CloseReason {
     PeerEof,
     /// The peer reset the connection.
     PeerReset,
-    /// The peer's bytes ended without the end that a [`Filter`](crate::filter::Filter) expects: whole lines were answered, what
-    /// came behind the last one was dropped.
+    /// The peer's bytes ended without the end that a [`Filter`](crate::filter::Filter) expects. Whole lines were
+    /// answered; the bytes after the last one were dropped.
     Truncated,
-    /// A [`Filter`](crate::filter::Filter) could not read or write the wire any further. Every line before was delivered.
+    /// A [`Filter`](crate::filter::Filter) could not read or write the wire any further. Every line before was
+    /// delivered.
     FilterFailed,
     /// A line was longer than allowed, under [`Overlong::Close`](crate::Overlong::Close). Every line before it was
     /// answered.

@@ -1,9 +1,10 @@
-//! Rooms: what one session says, all others of a room are written, whatever worker they run on.
+//! Rooms: messages of one session to all others of a room, on any workers.
 //!
-//! A message goes to each worker that has members, not to each member: the bytes are shared, and a worker writes them to
-//! its own members as it would a push, with the outbox policy of each. So saying costs what its members' writes cost.
-//! A worker that does not keep up holds back those who say something, and is never owed more than a bounded amount.
-//! Not here: how a worker tells its members (`delivery`), what becomes of pushed bytes (`context`).
+//! A message goes to each worker that has members, not to each member: the bytes are shared, and a worker writes them
+//! to its own members as it would a push, with the outbox policy of each. So a message costs about as much as the
+//! writes of its members. A worker that does not keep up holds back the senders, and a bounded amount waits for it at
+//! most.
+//! Not here: delivery to a worker's members (`worker/delivery`), outbox limits (`worker/pushes`).
 
 use std::{
     collections::HashSet,
@@ -20,20 +21,21 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{connection::SessionId, shared::SharedBytes};
 
-/// With more than this to deliver, a worker has those who say more read nothing until it has caught up to a quarter of it.
-/// Unit: bytes. It is a high watermark's worth for sixteen sessions.
+/// Amount waiting for a worker above which sessions that say more read nothing, until it has caught up to a quarter of
+/// this. Unit: bytes. It is a high watermark's worth for sixteen sessions.
 const CROWDED_BYTES: usize = 1024 * 1024;
-/// With more than this to deliver, a worker is given no more: what is said without reading cannot be held back.
+/// Amount waiting for a worker above which it is given no more: senders that do not read lines cannot be held back.
+/// Unit: bytes.
 const MOST_BYTES: usize = 4 * CROWDED_BYTES;
-/// What a message weighs besides its bytes, so that empty ones weigh something. About the size of its place in the queue.
+/// Weight of a message besides its bytes, so that empty ones count. About the size of its place in the queue.
 const MESSAGE_BYTES: usize = 64;
 
-/// Sessions that hear what is said to them all: publish and subscribe. A clone is the same room.
+/// A set of sessions that get the same messages: publish and subscribe. A clone is the same room.
 ///
-/// Members may run on any workers, of any servers of this process, or without a server. They leave when they end. What one
-/// session says in a room arrives at each member in the order it was said; what several say, in any order. A member that
-/// does not read is treated by its [`OutboxLimit`](crate::OutboxLimit), so it is never waited for; it can tell how many messages
-/// are [missing](crate::LineHandler::missed).
+/// Members may run on any workers, of any servers of this process, or without a server. They leave when they end.
+/// Messages of one session arrive at each member in the order in which they were sent; messages of several sessions in
+/// any order. A member that does not read is treated by its [`OutboxLimit`](crate::OutboxLimit), so no message waits
+/// for it without bound; its actor can tell the peer how many messages are [missing](crate::LineHandler::missed).
 ///
 /// ```
 /// use actix::Actor;
@@ -95,34 +97,34 @@ impl Room {
         }))
     }
 
-    /// Has all members write `bytes`, from anywhere. A session says it to the others with
-    /// [`LineContext::say`](crate::LineContext::say), which also holds it back when the members' workers cannot keep up;
-    /// whoever calls this has to bound himself, or bytes will be [lost](Self::lost).
+    /// Writes `bytes` to all members; may be called from anywhere. Within a session use
+    /// [`LineContext::say`](crate::LineContext::say), which leaves out the session itself and holds it back while the
+    /// members' workers do not keep up. Other callers have to limit themselves, or bytes will be [lost](Self::lost).
     pub fn say(&self, bytes: impl Into<Bytes>) {
         self.send(bytes.into().into(), None, |_, _| {});
     }
 
-    /// Has all members of several rooms write `bytes`, from anywhere: each once, in however many of the rooms it is. In each
-    /// room it keeps its place among what is said there. A session says it to the others with
+    /// Writes `bytes` to all members of several rooms, once to each, in however many of the rooms it is; may be called
+    /// from anywhere. The message keeps its place among those of each room. Within a session use
     /// [`LineContext::say_to_all`](crate::LineContext::say_to_all).
     pub fn say_to_all<'a>(rooms: impl IntoIterator<Item = &'a Room>, bytes: impl Into<Bytes>) {
         Self::send_to_all(rooms, &bytes.into().into(), None, |_, _, _| {});
     }
 
-    /// Returns how many members there are.
+    /// Returns the number of members.
     #[must_use]
     pub fn len(&self) -> usize {
         self.seats().iter().map(|seat| seat.members.load(Relaxed)).sum()
     }
 
-    /// Returns whether there are no members.
+    /// Returns true if there are no members.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Asks the workers for the members, and returns their numbers in order. Who joins or leaves meanwhile may be among them
-    /// or not. It takes as long as the slowest worker takes to its next turn.
+    /// Asks the workers for the members. Returns their numbers in order. A session that joins or leaves meanwhile may
+    /// or may not be among them. It takes as long as the slowest worker takes until its next turn.
     ///
     /// ```
     /// # actix_rt::System::new().block_on(async {
@@ -148,8 +150,8 @@ impl Room {
         self.seats().iter().map(ask).collect()
     }
 
-    /// How many messages members did not get: because their outbox held too much, by the policy of their
-    /// [`OutboxLimit`](crate::OutboxLimit), or because their worker was owed more than 4 MiB of messages.
+    /// Returns the number of messages that members did not get: because their outbox was full, by the policy of their
+    /// [`OutboxLimit`](crate::OutboxLimit), or because more than 4 MiB of messages waited for their worker.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.0.lost.load(Relaxed)
@@ -416,7 +418,7 @@ impl Inbox {
         self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether those who say something should wait.
+    /// Returns true if those who say something should wait.
     fn is_crowded(&self) -> bool {
         self.bytes.load(SeqCst) > CROWDED_BYTES / 4 && !self.is_closed.load(SeqCst)
     }

@@ -1,6 +1,7 @@
-//! Session: one future, one task, one socket. Each file imports from those above it only.
+//! Session: one connection's actor with its context. One future, one task, one socket. Each file imports only from
+//! those above it.
 //!
-//! Not here: what the sessions of one arbiter share (`worker`).
+//! Not here: resources shared by the sessions of one arbiter (`worker`).
 
 mod state;
 

@@ -1,4 +1,4 @@
-//! Wire: what a session talks through, and what it has yet to send.
+//! Wire: a session's transport, and its bytes on their way out.
 
 pub(crate) mod filter;
 pub(crate) mod outbox;

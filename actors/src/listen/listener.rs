@@ -126,10 +126,10 @@ impl Listener {
         self
     }
 
-    /// Puts a filter between the wire and the lines of its connections. Of several the first one is nearest to the wire.
+    /// Adds a filter between the wire and the lines of its connections. The first of several is nearest to the wire.
     ///
-    /// `factory` makes one for each connection, on the worker that will run its session. If it panics, that connection is
-    /// closed and reported as [`FilterFailed`](crate::CloseReason::FilterFailed).
+    /// `factory` makes a filter for each connection, on the worker that runs its session. If it panics, that connection
+    /// is closed and reported as [`FilterFailed`](crate::CloseReason::FilterFailed).
     pub fn filter<F: Filter>(mut self, factory: impl Fn(&Connection) -> F + Send + Sync + 'static) -> Self {
         self.own.filters.push(factory);
         self

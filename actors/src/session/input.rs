@@ -1,7 +1,7 @@
-//! Input: reads, and delivers what was read to the handler.
+//! Input: reads, and delivers the bytes read to the handler.
 //!
 //! Whole lines are answered in the worker's scratch; only a partial line and undelivered lines are the session's own.
-//! Not here: where lines end (`framing`), how a call into user code is caught (`user_code`).
+//! Not here: delimiters (`framing`), catching panics of user code (`user_code`).
 
 use std::{
     io, mem,

@@ -1,6 +1,6 @@
-//! Lines, as a handler sees them: in the buffer that they were read into.
+//! Lines: `Line`, `Lines` and `Payload`, which a handler gets in the buffer that they were read into.
 //!
-//! Not here: where a line ends (`framing`).
+//! Not here: delimiters (`framing`).
 
 use std::ops::{Deref, DerefMut};
 
@@ -14,7 +14,7 @@ use crate::{
 
 /// One line, in the buffer that it was read into: its bytes may be changed in place.
 ///
-/// It derefs to all its bytes, the terminator included, so that `ctx.write(&line)` is an echo.
+/// It derefs to all of its bytes, the terminator included, so that `ctx.write(&line)` is an echo.
 #[derive(Debug)]
 pub struct Line<'a> {
     bytes: &'a mut [u8],
@@ -50,7 +50,7 @@ impl<'a> Line<'a> {
         self.terminator_len > 0
     }
 
-    /// Returns whether this is a piece of an overlong line that is not its first, under
+    /// Returns true for a piece of an overlong line that is not its first, under
     /// [`Overlong::Pieces`](crate::Overlong::Pieces). A line is whole if it is terminated and no continuation.
     #[must_use]
     pub fn is_continuation(&self) -> bool {
@@ -77,9 +77,9 @@ impl AsRef<[u8]> for Line<'_> {
     }
 }
 
-/// Some bytes of a payload, in the buffer that they were read into: [`LineContext::payload`].
+/// A chunk of a payload, in the buffer that it was read into: [`LineContext::payload`].
 ///
-/// Chunks are cut as the bytes came: never rely on where.
+/// Chunks are cut as the bytes arrive, at any place.
 #[derive(Debug)]
 pub struct Payload<'a> {
     bytes: &'a mut [u8],
@@ -91,13 +91,13 @@ impl<'a> Payload<'a> {
         Self { bytes, left }
     }
 
-    /// Returns how many bytes of the payload come after this chunk.
+    /// Returns the number of bytes of the payload after this chunk.
     #[must_use]
     pub fn left(&self) -> u64 {
         self.left
     }
 
-    /// Returns whether the payload ends with this chunk.
+    /// Returns true if the payload ends with this chunk.
     #[must_use]
     pub fn is_last(&self) -> bool {
         self.left == 0
@@ -197,8 +197,8 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Takes the next line. `None` at the end of the block, and also while `ctx` wants no line: once it waits, stops,
-    /// pauses, changes framing, or has more in its outbox than the high watermark.
+    /// Takes the next line. Returns `None` at the end of the block, and while `ctx` wants no line: once it waits,
+    /// stops, pauses, changes framing, or has more in its outbox than the high watermark.
     #[inline]
     pub fn next<A>(&mut self, ctx: &mut LineContext<A>) -> Option<Line<'_>>
     where
@@ -230,10 +230,11 @@ impl<'a> Lines<'a> {
         Some(Line::new(&mut self.block[start..end], 0, continues))
     }
 
-    /// Takes all that is left and makes it the reply: `answer` changes the bytes where they are, and they are sent from
-    /// there. The fastest reply there is, for a service whose answer is as long as the question.
+    /// Takes all remaining lines and makes them the reply: `answer` changes the bytes in place, and they are sent from
+    /// there. It is the fastest reply, for a service whose answer is as long as the question.
     ///
-    /// It keeps its place among other writes. It takes nothing while `ctx` wants no line, as [`next`](Self::next).
+    /// The reply keeps its place among other writes. Nothing is taken while `ctx` wants no line, as with
+    /// [`next`](Self::next).
     pub fn answer_in_place<A>(&mut self, ctx: &mut LineContext<A>, answer: impl FnOnce(&mut [u8]))
     where
         A: Actor<Context = LineContext<A>>,
@@ -287,7 +288,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Returns the bytes that are left, as they came.
+    /// Returns the bytes of the remaining lines, as they arrived.
     #[must_use]
     pub fn rest(&self) -> &[u8] {
         &self.block[self.taken..]

@@ -1,8 +1,8 @@
-//! Opening: everything that a session begins with, and the one door to it.
+//! Opening: everything that a session begins with, and the only way to begin one.
 //!
-//! Whoever has a connection makes an [`Opening`] of it on the worker, which from then on owes a report: by its session, or by
-//! the opening itself when no session came of it. The actor is made last, when all else is there.
-//! Not here: what admits a connection (`control/admission`), what a session does from then on (`turn`).
+//! Every connection becomes an [`Opening`] on its worker. From then on a report is owed: by its session, or by the
+//! opening itself if no session begins. The actor is made last, when all else is there.
+//! Not here: admission (`control/admission`), the running session (`turn`).
 
 use std::{
     any::Any,

@@ -1,6 +1,6 @@
-//! Output: sends what was written, as far as the kernel takes it, and books a turn at its end.
+//! Output: sends as much of the outbox as the kernel takes, and books a turn at its end.
 //!
-//! Not here: the words that write (`context`), the end of a session (`close`).
+//! Not here: the methods that write (`context`), the end of a session (`close`).
 
 use std::{
     io,

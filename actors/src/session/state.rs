@@ -1,6 +1,6 @@
-//! A session's state: its flags, its phase, and what one turn counts.
+//! State: a session's flags, its phase, and the counters of one turn.
 //!
-//! Not here: what an actor may ask for (`context`), what a turn does (`turn`).
+//! Not here: an actor's requests (`context`), the turn (`turn`).
 
 use std::io;
 

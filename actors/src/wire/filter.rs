@@ -1,16 +1,16 @@
-//! Filters: what stands between the wire and the lines of a session, as a preface, TLS, telnet or a recorder.
+//! Filter: a stage between the wire and the lines of a session, such as a preface, TLS, telnet or a recorder.
 //!
-//! A filter is given bytes and gives bytes. It has no socket, no task and no clock; whoever has those asks it, so that any number
-//! of filters stand one behind the other, and a filter is tested by calling it.
-//! Not here: when a filter is asked, and what becomes of its bytes (`filtered`).
+//! A filter gets bytes and returns bytes. It has no socket, no task and no clock; the transport calls it. So any number
+//! of filters can be chained, and a test of a filter just calls it.
+//! Not here: calling filters, and the use of their bytes (`transport`).
 
 use std::{error::Error, fmt, sync::Arc};
 
 use crate::connection::Connection;
 
-/// Bytes from the wire that a filter is to read.
+/// Bytes from the wire for a filter to read.
 ///
-/// They may be changed in place: nobody looks at them again.
+/// They may be changed in place: they are not used again.
 #[derive(Debug)]
 pub struct Inflow<'a> {
     bytes: &'a mut [u8],
@@ -18,75 +18,76 @@ pub struct Inflow<'a> {
 }
 
 impl<'a> Inflow<'a> {
-    /// Makes one of bytes at hand, as in a filter's own tests.
+    /// Wraps bytes, for example in a filter's own tests.
     pub fn new(bytes: &'a mut [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
-    /// Returns the number of bytes that are left.
+    /// Returns the number of unread bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len() - self.at
     }
 
-    /// Returns whether all was read.
+    /// Returns true if all bytes were read.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns what is left, and leaves it there.
+    /// Returns the unread bytes without taking them.
     pub fn rest(&mut self) -> &mut [u8] {
         &mut self.bytes[self.at..]
     }
 
-    /// Takes the next `count` bytes, or all that are left if those are fewer.
+    /// Takes the next `count` bytes, or all that are left if there are fewer.
     pub fn take(&mut self, count: usize) -> &mut [u8] {
         let begin = self.at;
         self.advance(count);
         &mut self.bytes[begin..self.at]
     }
 
-    /// Passes over the next `count` bytes, or over all that are left if those are fewer.
+    /// Skips the next `count` bytes, or all that are left if there are fewer.
     pub fn advance(&mut self, count: usize) {
         self.at += count.min(self.len());
     }
 }
 
-/// How far a filter is after a [`read`](Filter::read).
+/// The state of a filter after a [`read`](Filter::read).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Flow {
-    /// It needs more from the peer before anything can be written: a header, a handshake.
+    /// The filter needs more from the peer before anything can be written: a header, a handshake.
     Preface,
     /// Bytes flow in both directions.
     Open,
-    /// The peer has ended its bytes by the filter's own means, as TLS does by `close_notify`. What it sends from here on is
-    /// discarded; it is still written to.
+    /// The peer has ended its bytes by the filter's own means, as TLS does by `close_notify`. Later bytes of the peer
+    /// are discarded; bytes are still written to it.
     Ended,
-    /// The filter has nothing more to do and is dropped, as one that has read a header. What it left unread goes to the next
-    /// filter, or is the session's.
+    /// The filter is finished and is dropped, for example after a header. Unread bytes go to the next filter, or to the
+    /// session.
     Done,
 }
 
-/// How the wire's end looks to a filter that had not [`Ended`](Flow::Ended).
+/// The meaning of the wire's end for a filter that had not [`Ended`](Flow::Ended).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Eof {
-    /// As the peer's end of bytes.
+    /// The peer's bytes have ended.
     Clean,
-    /// As if something was cut off: in the middle of a frame, or without the end that belongs to the protocol.
+    /// Bytes are missing: the wire ended in the middle of a frame, or without the end that the protocol requires.
     Truncated,
 }
 
-/// The wire cannot be read or written any further: the reason of a [`CloseReason::FilterFailed`](crate::CloseReason::FilterFailed).
+/// The error of a filter that cannot read or write the wire any further; the session ends with
+/// [`CloseReason::FilterFailed`](crate::CloseReason::FilterFailed).
 ///
-/// Its text goes to the log at debug level, with everything escaped that is not printable.
+/// Its text goes to the log at debug level; characters that do not print are escaped.
 #[derive(Debug)]
 pub struct Fault(Box<dyn Error + Send + Sync>);
 
 impl Fault {
-    /// Makes one of an error, or of a text that says what is wrong.
+    /// Makes a fault of an error, or of a text that describes it.
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(cause.into())
     }
@@ -104,38 +105,40 @@ impl Error for Fault {
     }
 }
 
-/// A filter of one connection: wire in, plain bytes out, and back.
+/// A filter of one connection: it turns wire bytes into plain bytes, and plain bytes into wire bytes.
 ///
-/// A session behind a filter keeps every promise; bytes are counted as the session sees them, in plain. After an error, and after
-/// a panic, which ends this session alone, a filter is not called again.
+/// A session behind a filter keeps every promise. Its counters are of plain bytes. After an error or a panic, which
+/// ends only its session, a filter is not called again.
 pub trait Filter: 'static {
-    /// Reads all of `wire`: appends to `plain` what is the session's, and to `reply` what is to go to the peer before anything
-    /// that is written later. What it cannot decode yet it keeps.
+    /// Reads all of `wire`. Appends the session's bytes to `plain`, and to `reply` bytes that are sent to the peer
+    /// before anything that is written later. The filter keeps bytes that it cannot decode yet.
     ///
-    /// Called once with nothing to read when the filter begins, so that it may speak first and say how far it is. It may leave
-    /// bytes unread only with [`Flow::Done`]. One read is at most 64 KiB. What is appended should be bounded by what was read
-    /// and held: a filter that makes more of it bounds itself.
+    /// Called once without bytes when the filter begins, so that it can send first and return its state. It may leave
+    /// bytes unread only with [`Flow::Done`]. One read is at most 64 KiB. The appended bytes should be bounded by the
+    /// bytes read and held: a filter that expands its input has to bound itself.
     ///
     /// # Errors
-    /// [`Fault`] if the wire cannot be read. What was appended counts all the same: lines are delivered, the reply is sent, then
-    /// the session closes.
+    /// Returns a [`Fault`] if the wire cannot be read. Appended bytes count all the same: lines are delivered, the
+    /// reply is sent, then the session closes.
     fn read(&mut self, wire: &mut Inflow<'_>, plain: &mut Vec<u8>, reply: &mut Vec<u8>) -> Result<Flow, Fault>;
 
-    /// Appends to `wire` what `plain`, at most 16 KiB, is there. Called only when the filter is [`Open`](Flow::Open) or
-    /// [`Ended`](Flow::Ended), and never after [`finish`](Self::finish).
+    /// Appends to `wire` the encoded bytes of `plain`, which are at most 16 KiB. Called only when the filter is
+    /// [`Open`](Flow::Open) or [`Ended`](Flow::Ended), and never after [`finish`](Self::finish).
     ///
     /// # Errors
-    /// [`Fault`] if nothing can be written any more; what was appended in this call is not sent, and the session closes.
+    /// Returns a [`Fault`] if nothing can be written any more. Bytes appended in this call are not sent, and the
+    /// session closes.
     fn write(&mut self, plain: &[u8], wire: &mut Vec<u8>) -> Result<(), Fault>;
 
-    /// Says what the end of the wire means, which came before an [`Ended`](Flow::Ended) or a [`Done`](Flow::Done).
+    /// Returns the meaning of the wire's end. Called if the wire ends before the filter has [`Ended`](Flow::Ended) or
+    /// is [`Done`](Flow::Done).
     fn eof(&mut self) -> Eof;
 
-    /// Appends the end of our bytes to `wire`, behind which our FIN is sent. Called at most once.
+    /// Appends the protocol's end of our bytes to `wire`; our FIN is sent after it. Called at most once.
     fn finish(&mut self, wire: &mut Vec<u8>);
 
-    /// Returns how many bytes of the wire it has read and not decoded yet. While there are some the session's line is begun:
-    /// [`line_timeout`](crate::LimitsBuilder::line_timeout) runs.
+    /// Returns the number of wire bytes read and not decoded yet. While it is not 0 they count as an incomplete line of
+    /// the session: [`line_timeout`](crate::LimitsBuilder::line_timeout) runs.
     fn held(&self) -> usize;
 
     /// Returns the bytes of memory that its buffers take; they count in the
@@ -145,7 +148,7 @@ pub trait Filter: 'static {
     }
 }
 
-/// What makes the filters of a listener's connections, from the wire inwards. It is the same on all workers.
+/// The filter factories of a listener, from the wire inwards. All workers share them.
 #[derive(Clone, Default)]
 pub(crate) struct Filters(Vec<Arc<MakeFilter>>);
 
@@ -160,7 +163,7 @@ impl Filters {
         self.0.is_empty()
     }
 
-    /// Makes those of one connection.
+    /// Makes the filters of one connection.
     pub(crate) fn make(&self, connection: &Connection) -> impl Iterator<Item = Box<dyn Filter>> {
         self.0.iter().map(|factory| factory(connection))
     }

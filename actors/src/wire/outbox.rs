@@ -1,8 +1,8 @@
-//! A session's bytes that the kernel has not taken yet, in order.
+//! Outbox: a session's bytes that the kernel has not taken yet, in order.
 //!
-//! While a turn writes, its outbox is on loan from the worker, with room to spare; what is left at the end of the turn
-//! is copied to the size it has, so that an idle session owns none.
-//! Not here: watermarks and when to flush (`context`).
+//! During a turn the outbox is on loan from the worker, with room to spare; bytes that are left at the end of the turn
+//! are copied to memory of their size, so that an idle session owns none.
+//! Not here: watermarks and flushing (`session`).
 
 use std::collections::VecDeque;
 
@@ -31,7 +31,7 @@ impl Outbox {
         Box::new(Self { tail: Vec::with_capacity(LOAN_BYTES), ..Self::default() })
     }
 
-    /// Whether it is worth keeping for the next turn.
+    /// Returns true if it is worth keeping for the next turn.
     pub(crate) fn is_lendable(&self) -> bool {
         self.len == 0 && (LOAN_BYTES..=LOAN_MAX_BYTES).contains(&self.tail.capacity()) && self.queue.capacity() <= 64
     }

@@ -1,8 +1,8 @@
-//! Sealed bytes: what a filter has made of a session's bytes, on the way to the stream below.
+//! Sealed bytes: a session's bytes as encoded by a filter, on the way to the stream below.
 //!
-//! The session's bytes are gone only when all that they are on the wire is: so each piece knows how many it was. Nothing is owned while
-//! nothing waits; buffers in use are a thread's.
-//! Not here: who seals and sends (`transport`).
+//! A session's bytes count as sent only when all of their wire bytes are: so each piece has the number of its plain
+//! bytes. Nothing is owned while nothing waits; buffers in use belong to the thread.
+//! Not here: sealing and sending (`transport`).
 
 use std::cell::RefCell;
 
@@ -64,7 +64,7 @@ impl Sealed {
         self.wire.len() - self.at
     }
 
-    /// Whether bytes of the session are among them.
+    /// Returns true if bytes of the session are among them.
     pub(super) fn has_plain(&self) -> bool {
         self.pieces[..self.count].iter().any(|piece| piece.plain > 0)
     }

@@ -1,6 +1,6 @@
-//! Socket: a connection that no reactor knows yet, TCP or unix, as the acceptor takes it from the kernel.
+//! Socket: an accepted connection, TCP or unix, before it is registered with a reactor.
 //!
-//! Not here: the listening socket (`listen/socket`), what a session talks through (`transport`).
+//! Not here: the listening socket (`listen/socket`), a session's transport (`transport`).
 
 use std::{
     ffi::OsStr,

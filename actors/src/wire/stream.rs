@@ -1,7 +1,7 @@
 //! Stream: TCP, a unix socket, or anything else that reads and writes bytes.
 //!
 //! TCP is a variant of its own, so that the common case costs no indirect call and no allocation.
-//! Not here: filters before it (`transport`), what is read or written, and when (`session`).
+//! Not here: filters before it (`transport`), reading and writing in a turn (`session`).
 
 use std::{
     fmt, io,
@@ -26,9 +26,9 @@ use crate::{
 
 /// Any two-way byte stream: a unix socket, a TLS stream, a pipe, an in-memory pair.
 ///
-/// `poll_shutdown` has to tell the peer that our bytes end, and leave the other direction open. Tokio's pipes do not: over
-/// these the peer hears of an end that is ours only when the session is dropped, once it has
-/// [lingered](crate::LimitsBuilder::linger_timeout). A wrapper whose shutdown drops the sending end mends that.
+/// `poll_shutdown` must tell the peer that our bytes end, and leave the other direction open. Tokio's pipes do not:
+/// over these the peer sees our end only when the session is dropped, after it has
+/// [lingered](crate::LimitsBuilder::linger_timeout). A wrapper whose shutdown drops the sending end avoids that.
 pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + 'static> ByteStream for T {}
@@ -38,7 +38,7 @@ pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     Other(Box<dyn ByteStream>),
-    /// Given up: its descriptor is closed.
+    /// Nothing: the descriptor is closed.
     Closed,
 }
 
@@ -67,8 +67,8 @@ impl Stream {
         }
     }
 
-    /// Whether the peer's EOF is what would be read next. Never for other transports than sockets: nobody can look without
-    /// reading.
+    /// Returns true if the peer's EOF would be read next. Always false for other transports than sockets, which cannot
+    /// be checked without reading.
     pub(crate) fn is_at_eof(&self) -> bool {
         let Some(socket) = self.socket() else { return false };
         matches!(rustix::net::recv(socket, &mut [0_u8][..], RecvFlags::DONTWAIT | RecvFlags::PEEK), Ok((_, 0)))
@@ -101,7 +101,7 @@ impl Stream {
         }
     }
 
-    /// Whether dropping it says all that a shutdown would, once the peer's EOF was read.
+    /// Returns true if dropping it says all that a shutdown would, once the peer's EOF was read.
     pub(crate) fn closes_when_dropped(&self) -> bool {
         matches!(self, Self::Tcp(_) | Self::Unix(_))
     }

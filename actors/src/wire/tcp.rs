@@ -1,7 +1,8 @@
-//! TCP as the kernel has it: the options of a listener's connections, and what the kernel still holds of a session.
+//! TCP: socket options of a listener's connections, and the kernel's send queue of a session.
 //!
-//! Options are set on the listening socket: on Linux every connection inherits them, so that they cost no system call each.
-//! Not here: what a session does about a full queue (`context/session`).
+//! Options are set on the listening socket: on Linux every connection inherits them, so that they cost no system call
+//! for each connection.
+//! Not here: a session's reaction to a full queue (`session`).
 
 use std::{io, time::Duration};
 
@@ -9,10 +10,10 @@ use socket2::{SockRef, TcpKeepalive};
 
 use crate::error::ConfigError;
 
-/// After how long a silence the kernel asks a peer whether it is still there, by default.
+/// Default silence after which the kernel probes whether a peer is still there.
 pub(crate) const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(300);
 
-/// How much the kernel may hold of a session by default, each way. Unit: bytes.
+/// Default size of the kernel's buffers of a session, each way. Unit: bytes.
 pub(crate) const DEFAULT_SOCKET_BUFFER: usize = 256 * 1024;
 
 /// The longest keepalive time that Linux takes: 32,767 s.
@@ -22,13 +23,14 @@ pub(crate) const LONGEST_KEEPALIVE: Duration = Duration::from_secs(9 * 3600);
 pub(crate) const SMALLEST_BUFFER: usize = 4 * 1024;
 pub(crate) const LARGEST_BUFFER: usize = 1 << 30;
 
-/// How much of a session's output the kernel takes before it has been sent to the peer. Unit: bytes.
+/// Most unsent output of a session that the kernel takes. Unit: bytes.
 ///
-/// What the peer's receive window takes comes on top; it is the peer's memory. Twice the default high watermark: a turn's
-/// answers fit at once, so that the loads of the benchmarks never meet it (`benches/results/2026-11-26-loads.md`).
+/// Bytes in the peer's receive window come on top; they are in the peer's memory. Twice the default high watermark: a
+/// turn's answers fit at once, so that the loads of the benchmarks never meet it
+/// (`benches/results/2026-11-26-loads.md`).
 const UNSENT_BYTES: u32 = 128 * 1024;
 
-/// What every connection of a listener inherits.
+/// Socket options that every connection of a listener inherits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SocketOptions {
     pub(crate) keepalive: Option<Duration>,
@@ -93,19 +95,19 @@ pub(crate) fn check_keepalive(after: Duration) -> Result<(), ConfigError> {
     }
 }
 
-/// Has the kernel ask a silent peer after `after` whether it still lives, then at each sixth of that.
+/// Makes the kernel probe a silent peer after `after`, then after each sixth of that.
 pub(crate) fn set_keepalive(socket: &SockRef<'_>, after: Option<Duration>) -> io::Result<()> {
     let Some(after) = after else { return socket.set_keepalive(false) };
     let interval = (after / 6).max(Duration::from_secs(1));
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(after).with_interval(interval))
 }
 
-/// What the kernel holds of a connection's output.
+/// The kernel's send queue of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SendQueue {
     /// Bytes that the peer's kernel has acknowledged since the connection began.
     pub(crate) acknowledged: u64,
-    /// Nothing is left that the peer's kernel has not acknowledged.
+    /// True if the peer's kernel has acknowledged everything.
     pub(crate) is_empty: bool,
 }
 
@@ -122,8 +124,8 @@ mod sys {
 
     use super::SendQueue;
 
-    /// Linux's `struct tcp_info` as far as we read it. Each kernel since 4.6 knows as much; it fills what it is given
-    /// room for.
+    /// Linux's `struct tcp_info` as far as it is needed here. Each kernel since 4.6 has these fields; it fills the room
+    /// that it is given.
     #[derive(Clone, Copy, Debug)]
     #[repr(C)]
     #[expect(unreachable_pub, reason = "the macro makes a public trait speak of it")]

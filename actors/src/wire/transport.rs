@@ -1,9 +1,9 @@
-//! Transport: what a session talks through. A stream, or a stream behind filters, which is one of plain bytes again.
+//! Transport: a session's connection. A stream, or a stream behind filters, which carries plain bytes again.
 //!
-//! A filter is in a box, so that whoever has none pays nothing for it; several are one in the other. Plain bytes stay in the session's
-//! outbox until all that they are on the wire was taken, so that a report counts what left and nothing else. They are sealed when
+//! A filter is boxed, so that a session without one pays nothing; several are nested. Plain bytes stay in the session's
+//! outbox until all of their wire bytes were taken, so that a report counts only bytes that left. They are sealed when
 //! they are to be sent, and only when nothing sealed waits: the order on the wire is the order of sealing.
-//! Not here: the stream itself (`stream`), what a filter does (`filter`), what is read or written, and when (`session`).
+//! Not here: the stream itself (`stream`), a filter's work (`filter`), reading and writing in a turn (`session`).
 
 use std::{
     fmt, io, mem,
@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// With more replies than this waiting to be sent the wire is not read. Unit: bytes.
+/// Bytes of waiting replies above which the wire is not read.
 const REPLIES_BYTES: usize = 64 * 1024;
 
 /// Bytes that are read at once of a preface that is waited for by a writer.
@@ -37,7 +37,7 @@ const PREFACE_BYTES: usize = 4 * 1024;
 /// Reads of it in one go.
 const PREFACE_READS: usize = 8;
 
-/// A connection's two byte streams.
+/// A session's connection: two byte streams, one in each direction.
 pub struct Transport(Kind);
 
 enum Kind {
@@ -45,7 +45,7 @@ enum Kind {
     Filtered(Box<Filtered>),
 }
 
-/// How reading has ended, other than by the peer's EOF.
+/// The way in which reading has ended, other than by the peer's EOF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     Truncated,
@@ -62,9 +62,9 @@ impl Transport {
         Self(Kind::Plain(stream))
     }
 
-    /// Puts a filter between the transport and its session. Of several the first one is nearest to the wire.
+    /// Adds a filter between the transport and its session. The first of several is nearest to the wire.
     ///
-    /// Where the stream comes from a listener, [`Listener::filter`](crate::Listener::filter) does so.
+    /// For the connections of a listener use [`Listener::filter`](crate::Listener::filter).
     #[must_use]
     pub fn with_filter(self, filter: impl Filter) -> Self {
         self.with_boxed_filter(Box::new(filter))
@@ -118,8 +118,8 @@ impl Transport {
         }
     }
 
-    /// Whether the peer's EOF is what would be read next. Never for other transports than sockets: nobody can look without
-    /// reading.
+    /// Returns true if the peer's EOF would be read next. Always false for other transports than sockets, which cannot
+    /// be checked without reading.
     pub(crate) fn is_at_eof(&self) -> bool {
         matches!(&self.0, Kind::Plain(stream) if stream.is_at_eof())
     }
@@ -132,7 +132,7 @@ impl Transport {
         }
     }
 
-    /// Says that everything written so far should leave buffers of the transport's own. Sockets have none.
+    /// Flushes buffers of the transport's own. Sockets have none.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Kind::Plain(stream) => stream.poll_flush(cx),
@@ -148,12 +148,13 @@ impl Transport {
         }
     }
 
-    /// Whether dropping it says all that a shutdown would, once the peer's EOF was read.
+    /// Returns true if dropping it does all that a shutdown would, once the peer's EOF was read.
     pub(crate) fn closes_when_dropped(&self) -> bool {
         matches!(&self.0, Kind::Plain(stream) if stream.closes_when_dropped())
     }
 
-    /// Writes what the kernel takes at this moment, outside of a task's turn: the last chance before the socket goes.
+    /// Writes as much as the kernel takes at this moment, outside of a task's turn: the last chance before the socket
+    /// is closed.
     pub(crate) fn write_now(&mut self, bytes: &[u8]) -> usize {
         match &mut self.0 {
             Kind::Plain(stream) => stream.write_now(bytes),
@@ -169,12 +170,12 @@ impl Transport {
         }
     }
 
-    /// What the kernel holds of what was written. `None` where nobody knows: for other transports than TCP.
+    /// Returns the state of the kernel's send queue. `None` for other transports than TCP.
     pub(crate) fn send_queue(&self) -> Option<SendQueue> {
         self.stream().send_queue()
     }
 
-    /// Has the close be a reset: what the kernel holds of it, in both directions, is given up, and the peer knows.
+    /// Makes the close a reset: bytes in the kernel, in both directions, are dropped, and the peer is told.
     pub(crate) fn reset_at_close(&self) {
         self.stream().reset_at_close();
     }
@@ -199,12 +200,12 @@ impl Transport {
         self.filtered().is_some()
     }
 
-    /// Whether bytes may be written: no filter waits for its peer first.
+    /// Returns true if bytes may be written: no filter waits for its peer first.
     pub(crate) fn is_open(&self) -> bool {
         self.filtered().is_none_or(Filtered::is_open)
     }
 
-    /// Whether a filter takes nothing any more, so that a write fails though the peer may be there.
+    /// Returns true if a filter takes nothing any more, so that a write fails though the peer may be there.
     pub(crate) fn is_unwritable(&self) -> bool {
         self.filtered().is_some_and(Filtered::is_unwritable)
     }
@@ -231,13 +232,13 @@ impl Transport {
         self.filtered().map_or(0, Filtered::memory)
     }
 
-    /// Whether filters have something to send that no write has to be asked for again.
+    /// Returns true if filters have something to send that no write has to be asked for again.
     #[inline]
     pub(crate) fn is_unflushed(&self) -> bool {
         self.filtered().is_some_and(Filtered::is_unflushed)
     }
 
-    /// Whether a filter has sent the peer something of its own.
+    /// Returns true if a filter has sent the peer something of its own.
     pub(crate) fn has_spoken(&self) -> bool {
         self.filtered().is_some_and(Filtered::has_spoken)
     }
@@ -338,12 +339,12 @@ impl Filtered {
         is_done.then(|| self.inner.take())
     }
 
-    /// Whether bytes may be written.
+    /// Returns true if bytes may be written.
     fn is_open(&self) -> bool {
         self.flow != Flow::Preface && self.inner.is_open()
     }
 
-    /// Whether nothing can be written any more, whatever becomes of the stream below.
+    /// Returns true if nothing can be written any more, whatever becomes of the stream below.
     fn is_unwritable(&self) -> bool {
         self.ending == Some(Ending::Failed) || (self.at_eof && !self.is_open()) || self.inner.is_unwritable()
     }
@@ -370,7 +371,7 @@ impl Filtered {
         self.sealed.len() > 0 || self.needs_flush || self.inner.is_unflushed()
     }
 
-    /// Whether the peer was sent what no session wrote.
+    /// Returns true if the peer was sent what no session wrote.
     fn has_spoken(&self) -> bool {
         self.has_spoken || self.inner.has_spoken()
     }
@@ -424,7 +425,7 @@ impl Filtered {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether no plain bytes come any more.
+    /// Returns true if no plain bytes come any more.
     fn has_ended(&self) -> bool {
         let is_over = self.ending.is_some() || (self.flow == Flow::Ended && self.filter.is_some());
         if self.lingers { self.at_eof } else { is_over || self.at_eof }
