@@ -237,7 +237,7 @@ fn snapshot(stats: &Stats) -> String {
     };
     format!(
         "counters: {} live, {} opened, closed: {}; refused: {}; {} lines and {} bytes in, {} bytes out, {} to be sent, {} \
-         unsent, {} undelivered; {} turns cut, {} times held back by a rate, {} \
+         unsent, {} undelivered; {} turns cut, {} slow ones took {:?}, {} times held back by a rate, {} \
          events lost",
         stats.live,
         stats.opened,
@@ -250,6 +250,8 @@ fn snapshot(stats: &Stats) -> String {
         stats.unsent_bytes,
         stats.undelivered_bytes,
         stats.turns_cut,
+        stats.slow_turns,
+        stats.slow_turn_time,
         stats.throttled,
         stats.events_lost,
     )

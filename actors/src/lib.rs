@@ -51,6 +51,7 @@
 //!
 //! | to | see |
 //! |---|---|
+//! | have the names of most programs at once | [`prelude`] |
 //! | answer lines | [`LineHandler`], [`LineContext`] |
 //! | listen | [`LineServer`], [`Listener`] |
 //! | say where lines end, and what to do with long ones | [`Framing`], [`Overlong`] |
@@ -93,6 +94,7 @@ mod worker;
 mod session;
 
 pub mod connect;
+pub mod prelude;
 mod rot13;
 mod server;
 mod standalone;

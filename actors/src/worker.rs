@@ -14,6 +14,7 @@
 //! | `held` | memory of buffers |
 //! | `drain` | the time at which each session is told to end |
 //! | `buffers` | scratch and outbox for one turn |
+//! | `slow` | turns that hold the worker for long |
 //! | `slot` | the table of slots, each made of its parts |
 //! | `upstream` | calls to the rest of the server |
 //! | `worker` | the worker, made of its parts, and its interface for sessions |
@@ -35,6 +36,7 @@ pub(crate) mod rates;
 pub(crate) mod reports;
 pub(crate) mod rooms;
 pub(crate) mod slot;
+pub(crate) mod slow;
 pub(crate) mod task;
 pub(crate) mod upstream;
 pub(crate) mod worker;

@@ -82,6 +82,68 @@ async fn a_panic_that_quotes_the_peer_is_one_line_of_bounded_length() {
     server.end().await;
 }
 
+/// Holds its worker for as many milliseconds as its line says, then ends if that is odd.
+struct Holding;
+
+impl Actor for Holding {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Holding {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        let milliseconds = String::from_utf8_lossy(line.text()).parse().unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        ctx.write(line);
+        if milliseconds % 2 == 1 {
+            ctx.abort();
+        }
+    }
+}
+
+#[actix::test]
+async fn a_session_that_holds_its_worker_is_counted_and_named() {
+    keep_log();
+    let mut server = Server::start(LineServer::new(|_| Holding).workers(1)).await;
+    let mut peer = server.connect().await;
+    peer.send(b"150\n").await;
+    peer.expect(b"150\n").await;
+    let id = server.sessions().await[0].id;
+    let named = message(&format!("session {id} from ")).await;
+    assert!(named.contains(" at listener 0: a turn took ") && named.contains("`ctx.wait_for`"), "{named}");
+    let stats = server.handle.stats().await.unwrap();
+    assert!(stats.slow_turns >= 1 && stats.slow_turn_time >= Duration::from_millis(100), "{stats:?}");
+    // Each is counted, whether it is logged or not.
+    peer.send(b"152\n").await;
+    peer.expect(b"152\n").await;
+    eventually("the second to be counted", async || server.handle.stats().await.unwrap().slow_turns > stats.slow_turns)
+        .await;
+    drop(peer);
+    server.report().await;
+    server.end().await;
+
+    // One that ends in that turn is named, too.
+    let mut server = Server::start(LineServer::new(|_| Holding).workers(1)).await;
+    let mut peer = server.connect().await;
+    peer.send(b"151\n").await;
+    let id = server.report().await.id;
+    let named = message(&format!("session {id}")).await;
+    assert!(named.contains(" turn took "), "{named}");
+    server.end().await;
+}
+
+#[actix::test]
+async fn where_no_turn_is_timed_none_is_slow() {
+    let mut server = Server::start(LineServer::new(|_| Holding).workers(1).slow_turn(None)).await;
+    let mut peer = server.connect().await;
+    peer.send(b"150\n").await;
+    peer.expect(b"150\n").await;
+    let stats = server.handle.stats().await.unwrap();
+    assert_eq!((stats.slow_turns, stats.slow_turn_time), (0, Duration::ZERO));
+    drop(peer);
+    server.report().await;
+    server.end().await;
+}
+
 #[actix::test]
 async fn a_target_that_only_its_resolver_understands_is_logged_as_one_line() {
     keep_log();

@@ -65,7 +65,7 @@ pub(crate) struct FromWorker {
 
 #[derive(Debug)]
 pub(crate) enum News {
-    Answer(Answer),
+    Answer(Box<Answer>),
     /// The worker has stopped.
     Gone,
 }

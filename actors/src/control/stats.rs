@@ -30,6 +30,11 @@ pub struct Stats {
     pub outbox_bytes: u64,
     /// Turns of sessions that ended with work left, to let other sessions of the worker run.
     pub turns_cut: u64,
+    /// Turns of sessions that held their worker for as long as [`LineServer::slow_turn`](crate::LineServer::slow_turn) says:
+    /// its other sessions waited.
+    pub slow_turns: u64,
+    /// The time that these turns took together.
+    pub slow_turn_time: Duration,
     /// Times that a session had read as much as its rate allows, and had to wait.
     pub throttled: u64,
     /// Connections that did not become sessions, by [`RefuseReason::name`](crate::RefuseReason::name).
@@ -91,6 +96,8 @@ impl Stats {
         self.undelivered_bytes += other.undelivered_bytes;
         self.outbox_bytes += other.outbox_bytes;
         self.turns_cut += other.turns_cut;
+        self.slow_turns += other.slow_turns;
+        self.slow_turn_time += other.slow_turn_time;
         self.throttled += other.throttled;
         sum(&mut self.refused, &other.refused);
         self.events_lost += other.events_lost;

@@ -265,7 +265,8 @@ impl Handler<FromWorker> for Supervisor {
 
     fn handle(&mut self, FromWorker { worker, news }: FromWorker, _: &mut Self::Context) {
         match news {
-            News::Answer(Answer { token, answered }) => {
+            News::Answer(answer) => {
+                let Answer { token, answered } = *answer;
                 if let Some(asked) = self.questions.get_mut(&token) {
                     asked.missing.retain(|missing| *missing != worker);
                     asked.so_far.add(answered);

@@ -146,7 +146,7 @@ impl Control {
 
     /// Passes an answer to the current supervisor, which ignores it if it has not asked.
     pub(crate) fn answer(&self, worker: usize, answer: Answer) {
-        self.ways().supervisor.do_send(FromWorker { worker, news: News::Answer(answer) });
+        self.ways().supervisor.do_send(FromWorker { worker, news: News::Answer(Box::new(answer)) });
     }
 
     /// Removes a worker that has stopped, and keeps its counters. A supervisor that ends at this moment leaves the loss

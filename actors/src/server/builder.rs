@@ -20,6 +20,7 @@ use crate::{
     server::protocol::{Protocol, Served},
     session::handler::LineHandler,
     wire::tcp::{self, SocketOptions},
+    worker::slow::DEFAULT_SLOW_TURN,
 };
 
 /// Builds and starts a server of line sessions: listeners, workers, limits, and the factory of session actors.
@@ -61,6 +62,7 @@ pub struct LineServer<A, F> {
     pub(super) backlog: u32,
     pub(super) options: SocketOptions,
     pub(super) signals: Signals,
+    pub(super) slow_turn: Option<Duration>,
     pub(super) actor: PhantomData<fn() -> A>,
 }
 
@@ -100,6 +102,9 @@ impl LineServer<(), ()> {
     /// Default of [`keepalive`](Self::keepalive): 5 min.
     pub const DEFAULT_KEEPALIVE: Duration = tcp::DEFAULT_KEEPALIVE;
 
+    /// From when on a turn of a session is slow, by default: 100 ms.
+    pub const DEFAULT_SLOW_TURN: Duration = DEFAULT_SLOW_TURN;
+
     /// Default of [`send_buffer`](Self::send_buffer) and [`receive_buffer`](Self::receive_buffer): 256 KiB. Unit:
     /// bytes.
     pub const DEFAULT_SOCKET_BUFFER: usize = tcp::DEFAULT_SOCKET_BUFFER;
@@ -125,6 +130,7 @@ where
             backlog: LineServer::DEFAULT_BACKLOG,
             options: SocketOptions::default(),
             signals: Signals::Unset,
+            slow_turn: Some(LineServer::DEFAULT_SLOW_TURN),
             actor: PhantomData,
         }
     }
@@ -280,6 +286,16 @@ where
     /// From then on these signals no longer end the process by themselves, not even after the server has ended.
     pub fn drain_on_signals(mut self, drain: impl Into<Drain>) -> Self {
         self.signals = Signals::Drain(drain.into());
+        self
+    }
+
+    /// Sets from when on a turn of a session is slow: its handler has held the worker so long that the worker's other sessions
+    /// notice. Such turns are counted ([`Stats::slow_turns`](crate::Stats::slow_turns)), and logged as a warning with the
+    /// session's number, once in 10 s for each worker with how many there were. Default:
+    /// [`DEFAULT_SLOW_TURN`](LineServer::DEFAULT_SLOW_TURN), 100 ms; `None` times no turn. Less than 10 ms is taken for that:
+    /// the clock is no finer.
+    pub fn slow_turn(mut self, after: Option<Duration>) -> Self {
+        self.slow_turn = after;
         self
     }
 

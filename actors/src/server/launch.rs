@@ -5,6 +5,7 @@
 use std::{
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
 };
 
 use actix_rt::{Arbiter, System};
@@ -83,6 +84,7 @@ where
                 local_addr: listener.address.clone(),
             })
             .collect();
+        let slow_turn = self.slow_turn;
         let profiles = Profiles::new(self.limits.session, &self.listeners);
 
         let mut handles = Vec::new();
@@ -132,7 +134,7 @@ where
                     .iter()
                     .map(|(framing, filters, other)| (*framing, filters.clone(), other.duplicate()))
                     .collect();
-                workers.push(WorkerParts { index, orders, limits, upstream, protocols });
+                workers.push(WorkerParts { index, orders, limits, upstream, slow_turn, protocols });
             }
         }
         // With one worker its arbiter accepts too, or each connection would pay for a change of threads.
@@ -233,6 +235,7 @@ struct WorkerParts {
     orders: mpsc::UnboundedReceiver<Order>,
     limits: SessionLimits,
     upstream: Upstream,
+    slow_turn: Option<Duration>,
     /// The framing, the filters and the protocol of each listener.
     protocols: Vec<(Framing, Filters, Box<dyn Protocol>)>,
 }
@@ -240,6 +243,7 @@ struct WorkerParts {
 impl WorkerParts {
     fn launch(self) -> StartHere {
         let worker = Worker::new(self.index, self.limits, Some(self.upstream));
+        worker.set_slow_turn(self.slow_turn);
         let protocols = self.protocols;
         let start: StartHere = {
             let worker = Rc::downgrade(&worker);

@@ -255,7 +255,11 @@ impl<A: LineHandler> Future for Session<A> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.get_mut().turn(cx)
+        let session = self.get_mut();
+        let began = session.ctx.worker.begin_turn();
+        let poll = session.turn(cx);
+        session.ctx.worker.check_turn(session.ctx.slot, began);
+        poll
     }
 }
 

@@ -9,6 +9,7 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 use tokio::sync::Notify;
 
 use crate::{
+    address::Origin,
     connection::{Connection, SessionId},
     control::{admission::Place, budget::Weight, orders::Answer, stats::Stats},
     limits::{Limits, SessionLimits},
@@ -27,6 +28,7 @@ use crate::{
         reports::{self, Counts, Reports},
         rooms::WorkerRooms,
         slot::{Slot, SlotMut, Slots},
+        slow::{Began, SlowTurns},
         upstream::Upstream,
     },
 };
@@ -47,6 +49,7 @@ pub(crate) struct Worker {
     pub(super) reports: Reports,
     /// Bounds log messages about panics of handlers: a peer may have found a line that causes them.
     pub(crate) panics: LogLimit,
+    slow: SlowTurns,
     /// Its task runs: without it no deadline is met.
     pub(super) is_looked_after: Cell<bool>,
     /// Wakes its task: reports wait, memory is short, or the first session is here.
@@ -70,6 +73,7 @@ impl Worker {
             drain: WorkerDrain::default(),
             reports: Reports::default(),
             panics: LogLimit::default(),
+            slow: SlowTurns::default(),
             is_looked_after: Cell::new(false),
             attention: Notify::new(),
             upstream,
@@ -219,6 +223,44 @@ impl Worker {
         }
     }
 
+    /// Sets how long a turn may take before it is slow; `None` times none.
+    pub(crate) fn set_slow_turn(&self, after: Option<Duration>) {
+        self.slow.set(after);
+    }
+
+    /// Begins to time a turn.
+    #[inline]
+    pub(crate) fn begin_turn(&self) -> Began {
+        self.slow.begin()
+    }
+
+    /// Counts a turn if it was slow, and says so.
+    #[inline]
+    pub(crate) fn check_turn(&self, index: u32, began: Began) {
+        if let Some(took) = self.slow.end(began) {
+            self.warn_of_slow_turn(index, took);
+        }
+    }
+
+    #[cold]
+    fn warn_of_slow_turn(&self, index: u32, took: Duration) {
+        let Some(events) = self.slow.log.pass() else { return };
+        let mut slots = self.slots.borrow_mut();
+        let who = slots.get(index).map(|slot| (slot.id, slot.peer().clone(), slot.listener));
+        drop(slots);
+        let advice = "its worker's other sessions waited: let another thread do what takes long, and `ctx.wait_for` it";
+        match (who, self.slow.last_closed.get()) {
+            (Some((id, peer, Some(listener))), _) => {
+                log::warn!("session {id}{} at {listener}: a turn took {took:?}; {advice}{events}", Origin(&peer));
+            }
+            (Some((id, peer, None)), _) => {
+                log::warn!("session {id}{}: a turn took {took:?}; {advice}{events}", Origin(&peer));
+            }
+            (None, Some(id)) => log::warn!("session {id}: its last turn took {took:?}; {advice}{events}"),
+            (None, None) => {}
+        }
+    }
+
     /// Counts a turn that ended with work left, because others come first.
     pub(crate) fn count_yield(&self) {
         self.reports.count_yield();
@@ -338,6 +380,7 @@ impl Worker {
             upstream.release_load();
         }
         let report = slot.report(cut);
+        self.slow.last_closed.set(Some(report.id));
         log::debug!("{report}");
         self.reports.count(&report);
         let report_to = slot.rare_if_any().and_then(|rare| rare.leftovers.take_report_to());
@@ -383,7 +426,8 @@ impl Worker {
 
     /// The counters of this worker without its living sessions.
     fn ended_stats(&self) -> Stats {
-        Stats { throttled: self.rates.throttled(), ..self.reports.stats() }
+        let (slow_turns, slow_turn_time) = self.slow.counts();
+        Stats { throttled: self.rates.throttled(), slow_turns, slow_turn_time, ..self.reports.stats() }
     }
 
     /// Returns true if nothing is left of its sessions: no place, no byte, no command.

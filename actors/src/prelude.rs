@@ -1,0 +1,38 @@
+//! The names that most programs need: `use actix_lines::prelude::*;`.
+//!
+//! ```no_run
+//! use actix_lines::prelude::*;
+//!
+//! struct Echo;
+//!
+//! impl Actor for Echo {
+//!     type Context = LineContext<Self>;
+//! }
+//!
+//! impl LineHandler for Echo {
+//!     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+//!         ctx.write(line);
+//!     }
+//! }
+//!
+//! # #[actix::main]
+//! # async fn main() -> std::io::Result<()> {
+//! LineServer::new(|_connection| Echo).bind("127.0.0.1:7000")?.run().await
+//! # }
+//! ```
+
+pub use actix::{Actor, ActorContext, AsyncContext};
+
+pub use crate::{
+    connection::Connection,
+    framing::{Framing, Overlong},
+    limits::Limits,
+    report::CloseReport,
+    room::Room,
+    server::{builder::LineServer, handle::ServerHandle},
+    session::{
+        context::LineContext,
+        handler::LineHandler,
+        lines::{Line, Lines, Payload},
+    },
+};
