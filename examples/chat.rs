@@ -8,8 +8,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use actix::{Actor, ActorContext, Running};
-use actix_lines::{Framing, Line, LineContext, LineHandler, LineServer, Overlong, Room};
+use actix::{Actor, ActorContext};
+use actix_lines::{CloseReason, Framing, Line, LineContext, LineHandler, LineServer, Overlong, Room};
 use clap::Parser;
 
 #[derive(Parser)]
@@ -66,13 +66,6 @@ pub(crate) struct Chatter {
 
 impl Actor for Chatter {
     type Context = LineContext<Self>;
-
-    /// Earlier than the actor is dropped: its peer may take a while to close.
-    fn stopping(&mut self, ctx: &mut Self::Context) -> Running {
-        ctx.leave(&self.lobby.room);
-        self.name = None;
-        Running::Stop
-    }
 }
 
 /// What a line may do to the terminals of others: nothing. What controls them or turns the direction of writing becomes a
@@ -114,6 +107,15 @@ impl LineHandler for Chatter {
     /// Who does not read for a while sees where something is missing.
     fn missed(&mut self, messages: u64, ctx: &mut Self::Context) {
         ctx.write(format!("* {messages} messages missed\r\n").as_bytes());
+    }
+
+    /// Earlier than the actor is dropped: its peer may take a while to close.
+    fn ending(&mut self, reason: &CloseReason, ctx: &mut Self::Context) {
+        ctx.leave(&self.lobby.room);
+        self.name = None;
+        if *reason == CloseReason::IdleTimeout {
+            ctx.write(b"Nothing to say? Goodbye.\r\n");
+        }
     }
 
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {

@@ -134,7 +134,7 @@ pub use crate::{
     },
     session::{
         context::LineContext,
-        handler::LineHandler,
+        handler::{Idle, LineHandler},
         lines::{Line, Lines, Payload},
     },
     source::{Prefix, SourcePrefix},

@@ -495,7 +495,8 @@ impl LimitsBuilder {
     ///
     /// Output does not count as activity, whether the session's handler or others write it. The clock stands still
     /// while the session waits, is paused, is above its high watermark, or once the peer's bytes have ended. At the
-    /// timeout the session drains: [`CloseReason::IdleTimeout`](crate::CloseReason::IdleTimeout).
+    /// timeout the session drains ([`CloseReason::IdleTimeout`](crate::CloseReason::IdleTimeout)), unless its handler's
+    /// [`idle`](crate::LineHandler::idle) has it stay.
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`ConfigError::Timeout`] unless it is 1 s to 24 days: deadlines are met within a

@@ -43,7 +43,7 @@ use crate::{
     room::Room,
     session::{
         context::LineContext,
-        handler::LineHandler,
+        handler::{Idle, LineHandler},
         lines::{Line, Payload},
         opening::Opening,
     },
@@ -101,12 +101,16 @@ struct World {
     /// What each session delivered, and its report.
     lines: RefCell<HashMap<usize, u64>>,
     reports: RefCell<HashMap<usize, CloseReport>>,
+    /// The reasons that sessions were told at their end.
+    endings: RefCell<HashMap<usize, CloseReason>>,
 }
 
 /// Does what its lines say.
 struct Puppet {
     number: usize,
     world: Rc<World>,
+    /// How many idle timeouts it stays for.
+    stays: u8,
 }
 
 impl Actor for Puppet {
@@ -164,6 +168,21 @@ impl LineHandler for Puppet {
 
     fn payload(&mut self, _: Payload<'_>, ctx: &mut Self::Context) {
         ctx.write(b".");
+    }
+
+    fn idle(&mut self, ctx: &mut Self::Context) -> Idle {
+        if self.stays == 0 {
+            return Idle::End;
+        }
+        self.stays -= 1;
+        ctx.write(b"ping\n");
+        Idle::Stay
+    }
+
+    fn ending(&mut self, reason: &CloseReason, ctx: &mut Self::Context) {
+        ctx.write(b"bye\n");
+        let before = self.world.endings.borrow_mut().insert(self.number, *reason);
+        assert_eq!(before, None, "two endings of session {}", self.number);
     }
 
     fn closed(&mut self, report: &CloseReport) {
@@ -309,6 +328,7 @@ impl Model {
             rooms: (0..2).map(|_| Room::new()).collect(),
             lines: RefCell::default(),
             reports: RefCell::default(),
+            endings: RefCell::default(),
         });
         let unlaunched = Unlaunched::new();
         let supervisor = unlaunched.address();
@@ -348,7 +368,7 @@ impl Model {
         let worker = &self.workers[rng.usize(0..self.workers.len())];
         let (ours, theirs) = tokio::io::duplex(1 << rng.usize(6..15));
         let connection = Connection::between(peer, Address::Memory);
-        let puppet = Puppet { number: self.peers.len(), world: Rc::clone(&self.world) };
+        let puppet = Puppet { number: self.peers.len(), world: Rc::clone(&self.world), stays: rng.u8(0..3) };
         let opening = Opening::new(worker, Transport::new(ours), connection.clone(), Some(place), Framing::lf());
         assert!(opening.open(|_| (puppet, ())).is_ok());
         self.peers.push(Peer::new(theirs, connection.id));
@@ -430,7 +450,7 @@ async fn run(seed: u64) {
             .unwrap();
         model.set(lifted.clone()).await;
         model.world.groups.iter().for_each(|group| group.set(RateLimit::default()).unwrap());
-        tokio::time::sleep(Duration::from_secs(20)).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
         let sessions = model.supervisor.send(ListSessions(SessionQuery::default())).await.unwrap().sessions;
         for session in sessions {
             let sent = model.peers.iter().find(|peer| peer.session == session.id).unwrap().sent.get();
@@ -474,6 +494,13 @@ async fn run(seed: u64) {
         let report = model.world.reports.borrow()[&number].clone();
         let lines = model.world.lines.borrow().get(&number).copied().unwrap_or(0);
         assert_eq!(report.lines_in, lines, "seed {seed}, session {number}: {report}");
+        let told = model.world.endings.borrow().get(&number).copied();
+        match report.reason {
+            // A stall may come behind the end of another reason.
+            CloseReason::WriteStalled => {}
+            CloseReason::OutboxFull | CloseReason::Evicted => assert_eq!(told, None, "seed {seed}, {number}: {report}"),
+            reason => assert_eq!(told, Some(reason), "seed {seed}, session {number}: {report}"),
+        }
         assert_eq!(report.bytes_out, read, "seed {seed}, session {number}: {report}");
         if report.reason == CloseReason::IdleTimeout && free.contains(&peer.session) {
             served += 1;

@@ -164,7 +164,8 @@ impl SessionEvent {
 pub struct Drain {
     /// Time that sessions have to end. Longer times count as 24 days.
     pub deadline: Duration,
-    /// Bytes written to each session after its last answer, the newline included; nothing if empty.
+    /// Bytes written to each session after its last answer and before the output of its
+    /// [`ending`](crate::LineHandler::ending), the newline included; nothing if empty.
     pub goodbye: Bytes,
     /// Time over which sessions are told to end one after the other, so that their peers do not all reconnect elsewhere
     /// at once. Zero tells all at once; at most half of the deadline counts, so that the last session has time, too.

@@ -25,8 +25,9 @@ pub struct SessionInfo {
     pub worker: usize,
     /// Time since its admission.
     pub age: Duration,
-    /// Time since its last line, or since the first byte of an incomplete one; exact to half a second. It stands still
-    /// while the session is [held](SessionState::Held).
+    /// Time since its last line, since the first byte of an incomplete one, or since its handler returned
+    /// [`Idle::Stay`](crate::Idle::Stay); exact to half a second. It stands still while the session is
+    /// [held](SessionState::Held).
     pub idle: Duration,
     /// Lines delivered to its handler.
     pub lines_in: u64,

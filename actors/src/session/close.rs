@@ -52,6 +52,7 @@ impl<A: LineHandler> Session<A> {
             let goodbye = self.ctx.worker.goodbye();
             self.ctx.write_shared(goodbye);
         }
+        self.call_ending();
         let ctx = &mut self.ctx;
         ctx.phase = Phase::Closing;
         ctx.clear(Flags::WAITING | Flags::CLOSE | Flags::STOP | Flags::PAUSED | Flags::LAST_READ);

@@ -5,20 +5,31 @@
 use actix::Actor;
 
 use crate::{
-    report::CloseReport,
+    report::{CloseReason, CloseReport},
     session::{
         context::LineContext,
         lines::{Line, Lines, Payload},
     },
 };
 
+/// The answer of [`LineHandler::idle`] for a session without a line for [`idle_timeout`](crate::LimitsBuilder::idle_timeout).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Idle {
+    /// It ends with [`CloseReason::IdleTimeout`]: what is owed is sent, then our FIN.
+    #[default]
+    End,
+    /// It goes on, and its idle clock starts anew.
+    Stay,
+}
+
 /// A session's actor: what happens for one line, and, where the defaults do not fit, for everything else that a
 /// connection may do.
 ///
 /// The actor is an ordinary one: it may handle any message, spawn futures, set timers, wait. Hooks come in this order:
 /// [`Actor::started`], [`opened`](Self::opened), lines and [`payload`](Self::payload) in between, [`tail`](Self::tail) and [`eof`](Self::eof) once the
-/// peer's bytes have ended, [`Actor::stopping`], [`closed`](Self::closed), [`Actor::stopped`]. After a panic in any of
-/// them none is called again.
+/// peer's bytes have ended, [`Actor::stopping`], [`ending`](Self::ending), [`closed`](Self::closed), [`Actor::stopped`]. After a
+/// panic in any of them none is called again.
 ///
 /// ```
 /// use actix::Actor;
@@ -97,6 +108,70 @@ pub trait LineHandler: Actor<Context = LineContext<Self>> {
     /// }
     /// ```
     fn missed(&mut self, _messages: u64, _ctx: &mut Self::Context) {}
+
+    /// No line has come for [`idle_timeout`](crate::LimitsBuilder::idle_timeout). [`Idle::End`], the default, ends the session
+    /// with [`CloseReason::IdleTimeout`]; [`Idle::Stay`] starts the idle clock anew, as protocols need that send a ping first.
+    ///
+    /// Called once a timeout. Nothing else bounds a session that stays:
+    /// [`max_age`](crate::LimitsBuilder::max_age) does if it is set.
+    ///
+    /// ```
+    /// # use actix_lines::{Idle, Line, LineContext, LineHandler};
+    /// #[derive(Default)]
+    /// struct Chatter {
+    ///     pinged: bool,
+    /// }
+    /// # impl actix::Actor for Chatter { type Context = LineContext<Self>; }
+    ///
+    /// impl LineHandler for Chatter {
+    ///     fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {
+    ///         self.pinged = false;
+    ///     }
+    ///
+    ///     fn idle(&mut self, ctx: &mut Self::Context) -> Idle {
+    ///         if std::mem::replace(&mut self.pinged, true) {
+    ///             return Idle::End;
+    ///         }
+    ///         ctx.write(b"PING\r\n");
+    ///         Idle::Stay
+    ///     }
+    /// }
+    /// ```
+    fn idle(&mut self, _ctx: &mut Self::Context) -> Idle {
+        Idle::End
+    }
+
+    /// The session ends, for `reason`, which its report has as well: the place to say goodbye. The default does nothing.
+    ///
+    /// Called once, behind the last line, [`tail`](Self::tail), [`eof`](Self::eof) and
+    /// [`stopping`](actix::Actor::stopping), which may still veto a [`stop`](actix::ActorContext::stop). What it writes are the
+    /// session's last bytes: behind each answer owed and the server's own goodbye, before our FIN. After a
+    /// [`half_close`](LineContext::half_close) they count as unsent, and where the socket has failed
+    /// ([`CloseReason::PeerReset`], [`CloseReason::Io`]).
+    ///
+    /// Not called after a panic, nor where nothing may be written any more because the session is cut: an
+    /// [`abort`](LineContext::abort), a peer that takes nothing for
+    /// [`write_timeout`](crate::LimitsBuilder::write_timeout), an outbox that is too full, an eviction. Nothing keeps the
+    /// session from ending: `stop` and `drain` change nothing here, futures that are spawned or waited for are dropped.
+    ///
+    /// ```
+    /// use actix_lines::CloseReason;
+    /// # use actix_lines::{Line, LineContext, LineHandler};
+    /// # struct Mail;
+    /// # impl actix::Actor for Mail { type Context = LineContext<Self>; }
+    ///
+    /// impl LineHandler for Mail {
+    ///     # fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {}
+    ///     fn ending(&mut self, reason: &CloseReason, ctx: &mut Self::Context) {
+    ///         match reason {
+    ///             CloseReason::IdleTimeout => ctx.write(b"421 4.4.2 Timeout, closing\r\n"),
+    ///             CloseReason::Drained | CloseReason::Kicked => ctx.write(b"421 4.3.2 Shutting down\r\n"),
+    ///             _ => {}
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    fn ending(&mut self, _reason: &CloseReason, _ctx: &mut Self::Context) {}
 
     /// The session's socket is done with. Not called after a panic; the supervisor has the report in any case.
     fn closed(&mut self, _report: &CloseReport) {}

@@ -179,11 +179,13 @@ impl<A: LineHandler> Session<A> {
             (Commands::KICK, CloseReason::Kicked),
             (Commands::AGE, CloseReason::MaxAge),
             (Commands::LINE, CloseReason::LineTimeout),
-            (Commands::IDLE, CloseReason::IdleTimeout),
         ] {
             if commands.contains(command) {
                 self.ctx.drain_because(reason);
             }
+        }
+        if commands.contains(Commands::IDLE) {
+            self.end_idle();
         }
         if commands.contains(Commands::DRAIN) {
             self.ctx.drain_with_server();

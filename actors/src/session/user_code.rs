@@ -20,7 +20,7 @@ use crate::{
     report::CloseReason,
     session::{
         context::{Extra, LineContext},
-        handler::LineHandler,
+        handler::{Idle, LineHandler},
         state::{Flags, Phase, Turn},
     },
 };
@@ -176,6 +176,35 @@ impl<A: LineHandler> Session<A> {
             // `state()` says so meanwhile.
             self.ctx.set(Flags::STOPPING_CALLED | Flags::STOP);
             self.guarded(|actor, ctx| actor.stopping(ctx));
+        }
+    }
+
+    /// `ending()`, behind everything that the peer is owed and others have it told.
+    pub(super) fn call_ending(&mut self) {
+        if self.ctx.has(Flags::STARTED) && !self.ctx.has(Flags::PANICKED | Flags::ABORT) {
+            // `state()` says so, and another `stop()` changes nothing.
+            self.ctx.set(Flags::STOP);
+            let reason = self.ctx.worker.slot(self.ctx.slot, |slot| slot.reason_so_far());
+            self.guarded(|actor, ctx| actor.ending(&reason, ctx));
+        }
+    }
+
+    /// The idle timeout is over: the handler decides what becomes of the session.
+    pub(super) fn end_idle(&mut self) {
+        const NOT_ASKED: Flags = Flags::STOP.union(Flags::ABORT).union(Flags::CLOSE);
+        if self.ctx.has(Flags::WAITING) {
+            // Since the verdict it has begun to wait: its idle clock stands still.
+            return;
+        }
+        let mut answer = Some(Idle::End);
+        if self.ctx.phase == Phase::Open && self.ctx.has(Flags::STARTED) && !self.ctx.has(NOT_ASKED) {
+            answer = self.guarded(|actor, ctx| actor.idle(ctx));
+        }
+        match answer {
+            Some(Idle::Stay) => self.ctx.worker.restart_idle_clock(self.ctx.slot),
+            Some(Idle::End) => self.ctx.drain_because(CloseReason::IdleTimeout),
+            // It has panicked, and closes.
+            None => {}
         }
     }
 

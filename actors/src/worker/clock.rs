@@ -219,6 +219,12 @@ impl SessionClock {
         self.standing = standing | (self.standing & Standing::CLOSING);
     }
 
+    /// Starts the idle clock anew.
+    pub(super) fn restart_idle(&mut self, worker: &WorkerClock) {
+        self.active = worker.stamp();
+        self.looks = 0;
+    }
+
     /// The peer was found to have taken something at `stamp`.
     pub(super) fn book_progress(&mut self, stamp: u32) {
         self.progress = stamp;

@@ -116,6 +116,11 @@ impl Slot {
         self.reason.get_or_insert(reason);
     }
 
+    /// The reason as the report has it, unless something worse comes in between.
+    pub(crate) fn reason_so_far(&self) -> CloseReason {
+        self.reason.unwrap_or(CloseReason::WorkerStopped)
+    }
+
     /// Notes that the end has begun: nobody pushes to this session or asks it to end.
     pub(crate) fn set_closing(&mut self) {
         self.clock.set_closing();
@@ -253,7 +258,7 @@ impl Slot {
             id: self.id,
             peer: self.peer().clone(),
             listener: self.listener,
-            reason: self.reason.unwrap_or(CloseReason::WorkerStopped),
+            reason: self.reason_so_far(),
             lines_in: self.counters.lines_in,
             bytes_in: self.counters.bytes_in,
             bytes_out: self.counters.bytes_out,

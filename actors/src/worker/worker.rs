@@ -184,6 +184,11 @@ impl Worker {
         self.slot(index, |slot| slot.clock.set_deadline(after, &self.clock));
     }
 
+    /// Starts the idle clock of a session anew.
+    pub(crate) fn restart_idle_clock(&self, index: u32) {
+        self.slot(index, |slot| slot.clock.restart_idle(&self.clock));
+    }
+
     /// Books the bytes that the peer has acknowledged in all.
     pub(crate) fn book_acknowledged(&self, index: u32, bytes: u64) {
         self.slot(index, |slot| slot.book_acknowledged(bytes, self.clock.stamp()));
