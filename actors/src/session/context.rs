@@ -57,8 +57,8 @@ const MAILBOX_CAPACITY: usize = 16;
 ///
 /// | | still delivered | still sent | hooks, in order | reason in the report |
 /// |---|---|---|---|---|
-/// | [`stop`](ActorContext::stop) | nothing; messages and futures are dropped | all that was written, then FIN | [`stopping`], which may veto; [`closed`], [`stopped`] | [`ClosedByHandler`], after the peer's EOF [`PeerEof`] |
-/// | [`drain`](Self::drain) | whole lines that were read; messages and `wait` futures until these are done | the same | those of the lines; [`stopping`], which cannot veto; [`closed`], [`stopped`] | the same |
+/// | [`stop`](ActorContext::stop) | nothing; messages and futures are dropped | all that was written, then FIN | [`stopping`], which may veto; [`ending`], [`closed`], [`stopped`] | [`ClosedByHandler`], after the peer's EOF [`PeerEof`] |
+/// | [`drain`](Self::drain) | whole lines that were read; messages and `wait` futures until these are done | the same | those of the lines; [`stopping`], which cannot veto; [`ending`], [`closed`], [`stopped`] | the same |
 /// | [`half_close`](Self::half_close) | everything, until the peer's bytes end | the same; what is written later counts as unsent | those of the lines, [`tail`], [`eof`]; then those of the end | that of the end, as a rule [`PeerEof`] |
 /// | [`abort`](Self::abort), [`terminate`](ActorContext::terminate) | nothing | nothing: unsent bytes are dropped and counted | [`closed`], [`stopped`] | [`Aborted`] |
 ///
@@ -68,6 +68,7 @@ const MAILBOX_CAPACITY: usize = 16;
 ///
 /// [`stopping`]: actix::Actor::stopping
 /// [`stopped`]: actix::Actor::stopped
+/// [`ending`]: crate::LineHandler::ending
 /// [`closed`]: crate::LineHandler::closed
 /// [`tail`]: crate::LineHandler::tail
 /// [`eof`]: crate::LineHandler::eof

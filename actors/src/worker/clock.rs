@@ -222,7 +222,6 @@ impl SessionClock {
     /// Starts the idle clock anew.
     pub(super) fn restart_idle(&mut self, worker: &WorkerClock) {
         self.active = worker.stamp();
-        self.looks = 0;
     }
 
     /// The peer was found to have taken something at `stamp`.
@@ -475,6 +474,20 @@ mod tests {
         let (commands, after) = swept.sweep_until_commands();
         assert_eq!(commands, Commands::LOOK, "it begins anew");
         assert!(after >= TIMEOUTS.idle);
+    }
+
+    #[test]
+    fn a_session_that_stays_is_looked_at_before_each_verdict() {
+        let mut swept = Swept::open(1);
+        swept.turn(&line(), Standing::OPEN);
+        for _ in 0..3 {
+            let (commands, after) = swept.sweep_until_commands();
+            assert_eq!(commands, Commands::LOOK);
+            assert!(after >= TIMEOUTS.idle, "{after}");
+            assert_eq!(swept.sweep(250), Commands::IDLE);
+            swept.session.restart_idle(&swept.worker);
+            swept.turn(&Counts::default(), Standing::OPEN);
+        }
     }
 
     #[test]
