@@ -94,7 +94,7 @@ impl LineHandler for Witness {
             b"terminate" => ctx.terminate(),
             b"panic" => panic!("a fault on purpose"),
             b"half" => ctx.half_close(),
-            b"flood" => ctx.write(&vec![b'x'; CHATTER]),
+            b"flood" => ctx.write(vec![b'x'; CHATTER]),
             b"wait" => ctx.wait(wrap_future::<_, Self>(pending())),
             b"later" => ctx
                 .wait(wrap_future::<_, Self>(tokio::time::sleep(SECOND)).map(|(), _, ctx| ctx.write(b"the answer\n"))),
@@ -131,7 +131,7 @@ impl LineHandler for Witness {
 
     fn ending(&mut self, reason: &CloseReason, ctx: &mut Self::Context) {
         self.tell(format!("ending {reason}"));
-        ctx.write(format!("421 {reason}\n").as_bytes());
+        ctx.write(format!("421 {reason}\n"));
         match self.whim {
             Whim::Clings => {
                 assert_eq!(ctx.state(), ActorState::Stopping);
@@ -145,7 +145,7 @@ impl LineHandler for Witness {
             }
             Whim::Aborts => ctx.abort(),
             Whim::Panics => panic!("a fault on purpose"),
-            Whim::Chatters => ctx.write(&vec![b'z'; CHATTER]),
+            Whim::Chatters => ctx.write(vec![b'z'; CHATTER]),
             _ => {}
         }
     }
