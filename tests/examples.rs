@@ -12,10 +12,11 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     process::Command,
+    time::Duration,
 };
 
 use actix::{AsyncContext, fut::wrap_future};
-use actix_lines::{LineSession, Transport};
+use actix_lines::{Limits, LineSession, Transport};
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Server, address_in, connect, converse, eventually, example, expect, finish, rest};
 use tokio::{
@@ -229,6 +230,26 @@ async fn chat_gives_a_name_back_after_a_panic() {
     hear(&mut bob, "* ann has left\r\n").await;
     bob.write_all(b"/who\n").await.unwrap();
     hear(&mut bob, "* bob\r\n").await;
+}
+
+#[actix::test]
+async fn chat_tells_who_says_nothing_why_it_ends_and_the_others_that_he_left() {
+    tokio::time::pause();
+    let lobby = chat::Lobby::default();
+    let limits = Limits::builder().idle_timeout(Some(Duration::from_secs(2))).build().unwrap();
+    let (ours, mut ann) = duplex(1024);
+    LineSession::new(Transport::new(ours)).limits(limits).start(chat::Chatter::new(lobby.clone()));
+    let (ours, mut bob) = duplex(1024);
+    LineSession::new(Transport::new(ours)).start(chat::Chatter::new(lobby.clone()));
+    for (peer, name, count) in [(&mut ann, "ann", 1), (&mut bob, "bob", 2)] {
+        peer.write_all(format!("{name}\n").as_bytes()).await.unwrap();
+        hear(peer, &format!("Your name?\r\nWelcome, {name}. There are {count} here.\r\n")).await;
+    }
+    hear(&mut ann, "* bob is here\r\nNothing to say? Goodbye.\r\n").await;
+    let end = tokio::time::Instant::now();
+    hear(&mut bob, "* ann has left\r\n").await;
+    assert!(end.elapsed().is_zero(), "she has yet to close");
+    assert_eq!(ann.read(&mut [0]).await.unwrap(), 0);
 }
 
 #[actix::test]
