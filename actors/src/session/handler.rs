@@ -109,11 +109,11 @@ pub trait LineHandler: Actor<Context = LineContext<Self>> {
     /// ```
     fn missed(&mut self, _messages: u64, _ctx: &mut Self::Context) {}
 
-    /// No line has come for [`idle_timeout`](crate::LimitsBuilder::idle_timeout). [`Idle::End`], the default, ends the session
-    /// with [`CloseReason::IdleTimeout`]; [`Idle::Stay`] starts the idle clock anew, as protocols need that send a ping first.
+    /// Called when no line has come for [`idle_timeout`](crate::LimitsBuilder::idle_timeout), once each time. [`Idle::End`], the
+    /// default, ends the session with [`CloseReason::IdleTimeout`]. [`Idle::Stay`] starts the idle clock anew: for protocols
+    /// that send a ping first.
     ///
-    /// Called once a timeout. Nothing else bounds a session that stays:
-    /// [`max_age`](crate::LimitsBuilder::max_age) does if it is set.
+    /// A session that always stays is ended by its [`max_age`](crate::LimitsBuilder::max_age) only.
     ///
     /// ```
     /// # use actix_lines::{Idle, Line, LineContext, LineHandler};
@@ -141,18 +141,17 @@ pub trait LineHandler: Actor<Context = LineContext<Self>> {
         Idle::End
     }
 
-    /// The session ends, for `reason`, which its report has as well: the place to say goodbye. The default does nothing.
+    /// Called once when the session begins to end, for the `reason` that is in its report too: the place to say goodbye. The
+    /// default does nothing.
     ///
-    /// Called once, behind the last line, [`tail`](Self::tail), [`eof`](Self::eof) and
-    /// [`stopping`](actix::Actor::stopping), which may still veto a [`stop`](actix::ActorContext::stop). What it writes are the
-    /// session's last bytes: behind each answer owed and the server's own goodbye, before our FIN. After a
-    /// [`half_close`](LineContext::half_close) they count as unsent, and where the socket has failed
-    /// ([`CloseReason::PeerReset`], [`CloseReason::Io`]).
+    /// It comes after the last line, [`tail`](Self::tail), [`eof`](Self::eof) and [`stopping`](actix::Actor::stopping), so a
+    /// veto prevents it. Its output comes last: after each answer owed, pushes and the server's goodbye, before our FIN.
+    /// After a [`half_close`](LineContext::half_close), or if the socket has failed ([`CloseReason::PeerReset`],
+    /// [`CloseReason::Io`]), the output counts as unsent.
     ///
-    /// Not called after a panic, nor where nothing may be written any more because the session is cut: an
-    /// [`abort`](LineContext::abort), a peer that takes nothing for
+    /// Not called after a panic, nor if the session is cut: by an [`abort`](LineContext::abort),
     /// [`write_timeout`](crate::LimitsBuilder::write_timeout), an outbox that is too full, an eviction. Nothing keeps the
-    /// session from ending: `stop` and `drain` change nothing here, futures that are spawned or waited for are dropped.
+    /// session from ending: `stop` and `drain` change nothing here, and futures are dropped.
     ///
     /// ```
     /// use actix_lines::CloseReason;
