@@ -1,6 +1,6 @@
-//! Arguments: as typed → as meant.
+//! Arguments: the command line, parsed.
 //!
-//! Rule: an error in one is told before anything runs, with exit code 2.
+//! Rule: an error in one is reported before anything runs, with exit code 2.
 //! Not here: the settings, which the configuration file has as well (`settings`).
 
 use std::path::PathBuf;

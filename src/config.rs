@@ -1,7 +1,7 @@
-//! The configuration file: TOML, a key for each setting.
+//! Config: the configuration file. TOML, a key for each setting.
 //!
-//! Rule: an error in it is told with its line, even one that only the library finds.
-//! Not here: what the settings are (`settings`), when the file is read again (`signals`).
+//! Rule: an error in it is reported with its line, even one that only the library finds.
+//! Not here: the settings (`settings`), reading the file again (`signals`).
 
 use std::{
     fs,

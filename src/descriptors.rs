@@ -1,6 +1,6 @@
-//! Descriptors: how many there are, and so how many sessions.
+//! Descriptors: their limit, and the number of sessions that it allows.
 //!
-//! Not here: what happens when they run out all the same (the library's acceptor).
+//! Not here: the reaction when they run out (the library's acceptor).
 
 use std::{io, os::unix::net::UnixStream};
 

@@ -24,7 +24,7 @@ use rustix::{
     io::Errno,
 };
 
-/// Bytes of log that wait for whoever reads it. At 100 bytes a line it is some 10,000 lines.
+/// Most bytes of log that wait for the reader. At 100 bytes a line it is some 10,000 lines.
 const QUEUE_BYTES: usize = 1 << 20;
 /// Bytes written at once: as many as a pipe takes undivided (PIPE_BUF), for others may write to it as well.
 const WRITE_BYTES: usize = 4096;
@@ -260,7 +260,7 @@ impl Queue {
         true
     }
 
-    /// Waits until all is written, or nobody seems to read.
+    /// Waits until all is written, or the reader takes nothing for too long.
     fn flush(self: &Arc<Self>) {
         let end = Instant::now() + FLUSH_TIME;
         if !self.state().is_empty() {

@@ -1,6 +1,6 @@
 //! rot13d: the ROT13 line server. Reads its arguments, starts the library's server, turns its end into an exit code.
 //!
-//! Rule: what a peer, a file or the system decides is an error to handle, not a panic.
+//! Rule: a failure that a peer, a file or the system can cause is an error to handle, not a panic.
 //! Not here: the protocol (`actix-lines`).
 #![warn(clippy::unwrap_used)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

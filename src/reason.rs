@@ -1,7 +1,7 @@
-//! Reasons: what the system said, as the end of a sentence for users.
+//! Reason: a system error as the end of a sentence for users.
 //!
-//! Rule: in the words of `strerror`, in lower case and without the number, which helps nobody who reads a sentence.
-//! Not here: what to do about it (whoever tells the reason).
+//! Rule: in the words of `strerror`, in lower case and without the number, which means nothing to a user.
+//! Not here: advice (the callers).
 
 use std::io;
 

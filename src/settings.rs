@@ -1,8 +1,9 @@
-//! Settings: what flags and the configuration file have in common.
+//! Settings: every flag that is also a key of the configuration file.
 //!
-//! Rule: a setting is written once, below: its name as flag and key, its unit, default, help, and when a change in the file
-//! holds. `--help`, the tables of `docs/operating.md` and `docs/rot13d.toml` are made of that. A value that is written
-//! means the same as a flag and in the file; a flag overrules the file, and what neither says is the default.
+//! Rule: a setting is written once, below: its name as flag and key, its unit, default, help, and the time at which a
+//! change in the file takes effect. `--help`, the tables of `docs/operating.md` and `docs/rot13d.toml` are made of
+//! that. A value means the same as a flag and in the file; a flag overrules the file, and the file overrules the
+//! default.
 //!
 //! To add a setting:
 //! 1. write its field with its [`About`] into the list, beside those of its group; if none of the types in `value` has its
@@ -12,8 +13,8 @@
 //! 4. `ROT13D_BLESS=1 cargo test -p rot13d --bin rot13d` writes it into the documentation.
 //!
 //! A table of settings within the file is one more struct made by `settings!`, in a file of its own.
-//! Not here: how a list becomes flags, keys and values (`setting`), the forms of values (`value`), what the values come to
-//! (`meaning`), the documentation (`tables`), reading the file (`config`).
+//! Not here: turning the list into flags, keys and values (`setting`), the forms of values (`value`), the library's
+//! limits made of them (`meaning`), the documentation (`tables`), reading the file (`config`).
 
 mod meaning;
 mod setting;

@@ -140,7 +140,7 @@ pub enum ConfigError {
     /// reading.
     #[error("hard limit of an outbox is {hard} bytes, under its high watermark of {high}: use that much or more")]
     HardLimit {
-        /// What was asked for, in bytes.
+        /// The value that was given, in bytes.
         hard: usize,
         /// The watermark, in bytes.
         high: usize,
@@ -148,7 +148,7 @@ pub enum ConfigError {
     /// The soft limit of an outbox is above the hard one, so no outbox would reach it first.
     #[error("soft limit of an outbox is {soft} bytes, over its hard limit of {hard}: use that much or less")]
     SoftLimit {
-        /// What was asked for, in bytes.
+        /// The value that was given, in bytes.
         soft: usize,
         /// The hard limit, in bytes.
         hard: usize,

@@ -345,7 +345,7 @@ impl Reach {
     }
 }
 
-/// Where in an overlong line we are. All else about framing is in the bytes.
+/// The position in an overlong line. All other state of framing is in the bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Overrun {
     /// Not in one.
@@ -368,7 +368,7 @@ impl Overrun {
     }
 }
 
-/// What to do with the undelivered bytes in front of us.
+/// The next step with undelivered bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Bytes `..end` are whole lines, or pieces of one overlong line.

@@ -1,4 +1,4 @@
-//! Whoever subscribes hears of each session's beginning and end, in batches that all subscribers share.
+//! Subscribers get the beginning and the end of each session, in batches that all subscribers share.
 
 mod support;
 

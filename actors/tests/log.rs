@@ -1,4 +1,4 @@
-//! What the library logs: each message is one line of bounded length, whatever a peer has sent.
+//! Each log message of the library is one line of bounded length, whatever a peer has sent.
 
 mod support;
 

@@ -1,7 +1,7 @@
-//! Meaning: what settings come to in the library's words.
+//! Meaning: turns settings into the library's limits and options.
 //!
-//! Rule: a [`Settings`] that exists has been here once, so a server can be started with it.
-//! Not here: what a limit does (`actix-lines`), how many sessions the machine has room for (`descriptors`).
+//! Rule: every [`Settings`] was checked here, so a server can be started with it.
+//! Not here: the limits themselves (`actix-lines`), the room for sessions on this machine (`descriptors`).
 
 use std::thread;
 
@@ -9,7 +9,7 @@ use actix_lines::{ConfigError, Connection, Drain, Framing, Limits, LineHandler, 
 
 use super::{Auto, Given, Invalid, Settings};
 
-/// Why a server cannot be started with settings.
+/// The reason why a server cannot be started with settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unusable {
     #[error(transparent)]

@@ -1,7 +1,7 @@
-//! A setting: its description, and the way from what is written to its value.
+//! Setting: the description of one, and the way from its text to its value.
 //!
-//! Rule: nothing here knows a setting by name. `settings!` makes of a list of fields a struct and its [`Setting`]s, so that a
-//! second table of settings is a second list.
+//! Rule: nothing here knows a setting by name. `settings!` makes a struct and its [`Setting`]s of a list of fields, so
+//! that a second table of settings is a second list.
 //! Not here: the list of rot13d (`settings`), the forms of values (`value`), reading the file (`config`).
 
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ pub(crate) struct About {
     pub(crate) advice: &'static str,
 }
 
-/// When a change in the file holds.
+/// The time at which a change in the file takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reload {
     /// After SIGHUP, for living sessions as well.
@@ -114,7 +114,7 @@ fn check<T: Value>(text: &str) -> Result<(), String> {
     T::read(text).map(drop)
 }
 
-/// Why a value cannot be used.
+/// The reason why a value cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {name}: {advice}")]
 pub(crate) struct Invalid {

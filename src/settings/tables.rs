@@ -1,7 +1,7 @@
-//! Tables: what the documentation says of settings, made of their definitions.
+//! Tables: the documentation of settings, made of their definitions.
 //!
-//! `docs/rot13d.toml` as a whole, and of `docs/operating.md` what stands between its two marks.
-//! `ROT13D_BLESS=1 cargo test -p rot13d --bin rot13d` writes both.
+//! It makes all of `docs/rot13d.toml`, and the part of `docs/operating.md` between its two marks. `ROT13D_BLESS=1 cargo
+//! test -p rot13d --bin rot13d` writes both.
 
 use std::{env, fmt::Write, fs};
 

@@ -1,8 +1,8 @@
 //! Values: the forms that settings are written in.
 //!
-//! Rule: what a form allows is said once, by its [`Value`]; help, tables and errors show that. The library's own types are
-//! read as they are.
-//! Not here: which setting has which form (`settings`), what only several settings together can get wrong (`meaning`).
+//! Rule: the texts that a form allows are described once, by its [`Value`]; help, tables and errors show that. The
+//! library's own types are parsed by the library.
+//! Not here: the form of each setting (`settings`), checks of several settings together (`meaning`).
 
 use std::{fmt, time::Duration};
 

@@ -65,7 +65,7 @@ impl AsFd for Socket {
     }
 }
 
-/// Has the close be a reset, where there is such a thing.
+/// Makes the close a reset, for TCP.
 pub(crate) fn reset_at_close(socket: &impl AsFd) {
     // It fails for a socket that is reset already.
     let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));

@@ -106,7 +106,7 @@ impl Stream {
         matches!(self, Self::Tcp(_) | Self::Unix(_))
     }
 
-    /// What the kernel holds of what was written. `None` where nobody knows: for other transports than TCP.
+    /// Returns the state of the kernel's send queue. `None` for other transports than TCP.
     pub(crate) fn send_queue(&self) -> Option<SendQueue> {
         match self {
             Self::Tcp(stream) => tcp::send_queue(stream),
@@ -114,7 +114,7 @@ impl Stream {
         }
     }
 
-    /// Has the close be a reset: what the kernel holds of it, in both directions, is given up, and the peer knows.
+    /// Makes the close a reset: bytes in the kernel, in both directions, are dropped, and the peer is told.
     pub(crate) fn reset_at_close(&self) {
         if let Self::Tcp(stream) = self {
             socket::reset_at_close(stream);

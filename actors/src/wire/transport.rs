@@ -210,7 +210,7 @@ impl Transport {
         self.filtered().is_some_and(Filtered::is_unwritable)
     }
 
-    /// How reading has ended, if a filter says so: asked when a read brought nothing.
+    /// Returns the way in which reading has ended, if a filter has ended it. Called when a read brought nothing.
     pub(crate) fn ending(&self) -> Option<Ending> {
         self.filtered().and_then(Filtered::ending)
     }

@@ -15,7 +15,7 @@ use crate::{
 /// Number of openings and reports that are sent at once, without waiting for more.
 pub(super) const BATCH: usize = 256;
 
-/// What one turn adds to a session's counters.
+/// The amounts that one turn adds to a session's counters.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     /// A line, or a piece of one, was delivered.

@@ -347,7 +347,7 @@ impl Worker {
         self.rooms.end(memberships.unwrap_or_default(), |moved| slots.note(moved));
     }
 
-    /// Has the other members of a room write `bytes`. True if the session should say no more for now.
+    /// Sends `bytes` to the other members of a room. Returns true if the session should say no more for now.
     pub(crate) fn say(&self, index: u32, room: &Room, bytes: SharedBytes) -> bool {
         let id = self.slot(index, |slot| slot.id);
         let sent = self.rooms.send(room, bytes, id);
@@ -357,7 +357,8 @@ impl Worker {
         sent.crowded.is_some_and(|inbox| self.slot(index, |slot| slot.wait_for_room(inbox)))
     }
 
-    /// Has the members of several rooms write `bytes`, each once. Returns true if the session should say no more for now.
+    /// Sends `bytes` to the members of several rooms, once to each. Returns true if the session should say no more for
+    /// now.
     pub(crate) fn say_to_all<'a>(
         &self,
         index: u32,
