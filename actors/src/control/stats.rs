@@ -30,10 +30,10 @@ pub struct Stats {
     pub outbox_bytes: u64,
     /// Turns of sessions that ended with work left, to let other sessions of the worker run.
     pub turns_cut: u64,
-    /// Turns of sessions that held their worker for as long as [`LineServer::slow_turn`](crate::LineServer::slow_turn) says:
-    /// its other sessions waited.
+    /// Turns of sessions that took at least [`LineServer::slow_turn`](crate::LineServer::slow_turn), while the worker's
+    /// other sessions waited.
     pub slow_turns: u64,
-    /// The time that these turns took together.
+    /// Total time of these turns.
     pub slow_turn_time: Duration,
     /// Times that a session had read as much as its rate allows, and had to wait.
     pub throttled: u64,

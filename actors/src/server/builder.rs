@@ -102,7 +102,7 @@ impl LineServer<(), ()> {
     /// Default of [`keepalive`](Self::keepalive): 5 min.
     pub const DEFAULT_KEEPALIVE: Duration = tcp::DEFAULT_KEEPALIVE;
 
-    /// From when on a turn of a session is slow, by default: 100 ms.
+    /// Default of [`slow_turn`](Self::slow_turn): 100 ms.
     pub const DEFAULT_SLOW_TURN: Duration = DEFAULT_SLOW_TURN;
 
     /// Default of [`send_buffer`](Self::send_buffer) and [`receive_buffer`](Self::receive_buffer): 256 KiB. Unit:
@@ -279,9 +279,9 @@ where
         self
     }
 
-    /// Has SIGTERM and SIGINT drain the server: a [`Duration`] is the deadline of its sessions, a [`Drain`] has a goodbye and
-    /// is spread over time besides. A second signal aborts the rest.
-    /// Default: [`run`](Self::run) does so with [`Drain::DEFAULT_DEADLINE`], [`start`](Self::start) leaves signals alone.
+    /// Makes SIGTERM and SIGINT drain the server: a [`Duration`] is the deadline of its sessions, a [`Drain`] can add a
+    /// goodbye and spread the ends over time. A second signal aborts the rest. Default: [`run`](Self::run) drains with
+    /// [`Drain::DEFAULT_DEADLINE`], [`start`](Self::start) leaves signals alone.
     ///
     /// From then on these signals no longer end the process by themselves, not even after the server has ended.
     pub fn drain_on_signals(mut self, drain: impl Into<Drain>) -> Self {
@@ -289,11 +289,11 @@ where
         self
     }
 
-    /// Sets from when on a turn of a session is slow: its handler has held the worker so long that the worker's other sessions
-    /// notice. Such turns are counted ([`Stats::slow_turns`](crate::Stats::slow_turns)), and logged as a warning with the
-    /// session's number, once in 10 s for each worker with how many there were. Default:
-    /// [`DEFAULT_SLOW_TURN`](LineServer::DEFAULT_SLOW_TURN), 100 ms; `None` times no turn. Less than 10 ms is taken for that:
-    /// the clock is no finer.
+    /// Sets the time from which on a turn of a session counts as slow, because the worker's other sessions had to wait.
+    /// Slow turns are counted ([`Stats::slow_turns`](crate::Stats::slow_turns)), and logged as a warning with the
+    /// session's number, at most once in 10 s for each worker, with a count. Unit: real time, also under a paused
+    /// clock. Default: [`DEFAULT_SLOW_TURN`](LineServer::DEFAULT_SLOW_TURN), 100 ms; `None` times no turn. A time below
+    /// 10 ms counts as 10 ms: the clock is no finer.
     pub fn slow_turn(mut self, after: Option<Duration>) -> Self {
         self.slow_turn = after;
         self

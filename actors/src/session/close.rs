@@ -1,7 +1,7 @@
-//! Close: from the first reason to end a session until its report.
+//! Close: the end of a session, from its first reason to its report.
 //!
-//! Bytes written before leave, then our FIN; what the peer still sends is discarded. The order in which state is dropped is
-//! here, each part under a catch of its own.
+//! Bytes written before are sent, then our FIN; bytes that the peer still sends are discarded. This file has the order
+//! in which state is dropped, each part under a `catch_unwind` of its own.
 //! Not here: the reasons (`turn`, `input`), the caught calls (`user_code`).
 
 use std::{

@@ -1,15 +1,14 @@
-//! `LineContext`: a session's own actix context, which is all that an actor sees of its session.
+//! Context: `LineContext`, a session's actix context, through which an actor controls its session.
 //!
-//! Here are the words of it: write, drain, wait, stop. They only note what is wanted; what comes of it is the work of the
-//! session's turn.
+//! Its methods (write, drain, wait, stop) only record requests; the session's turn carries them out.
 //!
 //! ```text
 //! open ──drain()──▶ draining ──nothing owed──▶ closing ──flushed──▶ lingering ──peer's EOF──▶ closed
 //!   │  stop() ─────────────────────────────────▶│            (FIN)       └──deadline──▶ closed, cut
 //!   └─ terminate(), abort, dead socket ─▶ closed
 //! ```
-//! Not here: the flags (`state`), the turn (`turn`), where lines end (`framing`), what is kept for the kernel (`outbox`), the
-//! clock and the slots (`worker`).
+//! Not here: the flags (`state`), the turn (`turn`), delimiters (`framing`), the outbox (`outbox`), the clock and the
+//! slots (`worker`).
 
 use std::{
     cell::{Cell, OnceCell},
@@ -42,16 +41,15 @@ use crate::{
     worker::worker::Worker,
 };
 
-/// Capacity that a session's mailbox asks for: actix's own default.
+/// Default capacity of a session's mailbox: actix's default.
 const MAILBOX_CAPACITY: usize = 16;
 
 /// The context of a session's actor: the socket, the line buffer, the outbox, the clock and the close.
 ///
-/// All of [`ActorContext`] and [`AsyncContext`] means what it means in [`actix::Context`], with these differences, all on
-/// purpose: messages have a budget each turn; a `wait` delays everything, lines already read included, and has a
-/// deadline; a panic ends the session only, and no hook runs after it; the actor lives as long as its socket, whether
-/// anybody holds its address or not, and `stopped` comes when the socket is closed; futures keep their order, and are
-/// dropped after `stopping`.
+/// [`ActorContext`] and [`AsyncContext`] behave as in [`actix::Context`], with these intended differences: messages
+/// have a budget in each turn; a `wait` delays everything, lines already read included, and has a deadline; a panic
+/// ends only its session, and no hook runs after it; the actor lives as long as its socket, even if no address of it is
+/// left, and `stopped` comes when the socket is closed; futures keep their order, and are dropped after `stopping`.
 ///
 /// # Ways to end
 ///
@@ -63,8 +61,8 @@ const MAILBOX_CAPACITY: usize = 16;
 /// | [`abort`](Self::abort), [`terminate`](ActorContext::terminate) | nothing | nothing: unsent bytes are dropped and counted | [`closed`], [`stopped`] | [`Aborted`] |
 ///
 /// After the FIN of `stop` and `drain` the session lingers: it reads and discards until the peer closes too, or
-/// [`linger_timeout`](crate::LimitsBuilder::linger_timeout) is over. Of several ways the first one names the reason, and
-/// each may be followed by one that is further down in the life of a session: `half_close`, `drain`, `stop`, `abort`.
+/// [`linger_timeout`](crate::LimitsBuilder::linger_timeout) is over. If several of these are called, the first names
+/// the reason, and each may be followed by a stronger one, in this order: `half_close`, `drain`, `stop`, `abort`.
 ///
 /// [`stopping`]: actix::Actor::stopping
 /// [`stopped`]: actix::Actor::stopped
@@ -84,10 +82,10 @@ where
     pub(super) mailbox: OnceCell<AddressReceiver<A>>,
     pub(super) extra: Option<Box<Extra<A>>>,
     pub(super) outbox: Option<Box<Outbox>>,
-    /// A partial line, or lines that were not delivered; done with up to `start`.
+    /// A partial line, or lines that were not delivered; the bytes before `start` are spent.
     pub(super) input: Vec<u8>,
     pub(super) start: u32,
-    /// Bytes of `input` known to have no delimiter; with undelivered lines, how far to look for one: a
+    /// Bytes of `input` known to have no delimiter; with undelivered lines, the end of the search for one: a
     /// [`Reach`](crate::framing::Reach).
     pub(super) scanned: u32,
     pub(super) slot: u32,
@@ -103,11 +101,11 @@ pub(super) type BoxActorFuture<A> = Pin<Box<dyn ActorFuture<A, Output = ()>>>;
 pub(super) struct Extra<A: Actor> {
     pub(super) waits: Vec<BoxActorFuture<A>>,
     pub(super) items: Vec<(SpawnHandle, BoxActorFuture<A>)>,
-    /// Still among the items, or perhaps so if they are out to be polled.
+    /// Cancelled futures that are still among the items, or may be if the items are out to be polled.
     pub(super) cancelled: Vec<SpawnHandle>,
     pub(super) items_are_out: bool,
     pub(super) last_handle: SpawnHandle,
-    /// Of the item that is being polled.
+    /// The handle of the item that is being polled.
     pub(super) current_handle: SpawnHandle,
 }
 
@@ -157,7 +155,7 @@ where
         self.worker.slot(self.slot, |slot| slot.set_reason(reason));
     }
 
-    /// The reason of an end that the handler asks for.
+    /// Returns the reason of an end that the handler asks for.
     pub(super) fn own_reason(&self) -> CloseReason {
         if self.has(Flags::PEER_EOF) { CloseReason::PeerEof } else { CloseReason::ClosedByHandler }
     }
@@ -174,14 +172,14 @@ where
         !self.has(Flags::NO_LINES)
     }
 
-    /// Writes `bytes` to the peer, behind everything written before. They are sent at the end of the turn; what the
-    /// kernel does not take then stays in the outbox.
+    /// Writes `bytes` to the peer, after everything written before. They are sent at the end of the turn; bytes that
+    /// the kernel does not take then stay in the outbox.
     ///
-    /// It never fails and never blocks. Once the outbox is above the high watermark no more lines are delivered until it
-    /// is at the low one; messages and futures go on, so who writes from there should look at
+    /// It never fails and never blocks. Once the outbox is above the high watermark no more lines are delivered until
+    /// it is at the low one; messages and futures go on, so a message handler or future that writes should check
     /// [`outbox_len`](Self::outbox_len). Bytes written after the end of the session are counted as unsent.
     ///
-    /// `write!` and `writeln!` do the same with what they format, straight into the outbox; they return `()`.
+    /// `write!` and `writeln!` format straight into the outbox; they return `()`.
     #[inline]
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
         self.write_slice(bytes.as_ref());
@@ -202,10 +200,10 @@ where
         }
     }
 
-    /// Writes formatted text: what `write!(ctx, …)` and `writeln!(ctx, …)` call. Neither needs an import, and there is no
-    /// result to look at: it never fails, as [`write`](Self::write), and makes no `String` on the way.
+    /// Writes formatted text; called by `write!(ctx, …)` and `writeln!(ctx, …)`. Neither needs an import or returns a
+    /// result: like [`write`](Self::write) it never fails. It makes no `String` on the way.
     ///
-    /// Where a value's own `Display` returns an error the text ends.
+    /// The text ends where a value's `Display` returns an error.
     ///
     /// ```
     /// use actix_lines::{LineContext, Rot13};
@@ -219,8 +217,8 @@ where
         let _ = fmt::write(self, text);
     }
 
-    /// Writes bytes that others write as well, as in a broadcast: all but short ones are shared, not copied. Otherwise
-    /// as [`write`](Self::write).
+    /// Writes shared bytes, as in a broadcast: all but short ones are shared, not copied. Otherwise as
+    /// [`write`](Self::write).
     pub fn write_bytes(&mut self, bytes: Bytes) {
         self.write_shared(bytes.into());
     }
@@ -252,16 +250,16 @@ where
         self.outbox.insert(self.worker.lend_outbox())
     }
 
-    /// Returns how many bytes are written and not yet taken by the kernel.
+    /// Returns the number of bytes written and not yet taken by the kernel.
     ///
-    /// A future that is spawned or waited for may write until this is above the high watermark and return `Pending`: it is
-    /// polled again when the outbox is at the low one. So an answer of any length takes bounded memory.
+    /// A future that is spawned or waited for may write until this is above the high watermark, then return `Pending`:
+    /// it is polled again when the outbox is at the low one. So an answer of any length takes bounded memory.
     #[must_use]
     pub fn outbox_len(&self) -> usize {
         self.outbox.as_ref().map_or(0, |outbox| outbox.len())
     }
 
-    /// Ends the session when everything owed is sent: reads no more, delivers the whole lines that were read, lets
+    /// Ends the session once everything owed is sent: reads no more, delivers the whole lines that were read, lets
     /// `wait` futures end, then flushes, sends a FIN, and lingers. An incomplete line is dropped and counted; spawned
     /// futures and timers are dropped. Calling it twice changes nothing.
     pub fn drain(&mut self) {
@@ -277,7 +275,7 @@ where
         }
     }
 
-    /// The server drains: what the peer has sent until now is answered, and the goodbye follows.
+    /// Drains with the server: answers the bytes that the peer has sent until now, then writes the goodbye.
     pub(super) fn drain_with_server(&mut self) {
         if self.phase == Phase::Open {
             self.set(Flags::LAST_READ);
@@ -288,10 +286,10 @@ where
         self.drain_because(CloseReason::Drained);
     }
 
-    /// Says that nothing more will be written: what was written is flushed, then our FIN is sent, and lines come on until
-    /// the peer's bytes end. It is how a client says that it has asked everything, and still gets every answer.
+    /// Ends writing: flushes the outbox and sends our FIN, while lines are delivered until the peer's bytes end. A
+    /// client uses it to say that it has asked everything, and still gets every answer.
     ///
-    /// The FIN waits for messages that have come and for `wait` futures. What is written after it counts as unsent.
+    /// The FIN waits for messages that have arrived and for `wait` futures. Bytes written after it count as unsent.
     /// Calling it twice changes nothing.
     pub fn half_close(&mut self) {
         if self.phase == Phase::Open {
@@ -299,8 +297,8 @@ where
         }
     }
 
-    /// Ends the session now: unsent bytes are dropped and counted. Where the kernel could not take everything the
-    /// connection is reset, so that nothing of it stays behind. The same as [`terminate`](ActorContext::terminate).
+    /// Ends the session now: unsent bytes are dropped and counted. If the kernel did not take everything the connection
+    /// is reset, so that nothing of it stays in the kernel. The same as [`terminate`](ActorContext::terminate).
     pub fn abort(&mut self) {
         self.terminate();
     }
@@ -312,7 +310,7 @@ where
         }
     }
 
-    /// Undoes [`pause`](Self::pause).
+    /// Ends a [`pause`](Self::pause).
     pub fn resume(&mut self) {
         // A future may say it whenever it is polled: that alone is no reason to be polled again.
         if self.has(Flags::PAUSED) {
@@ -321,14 +319,14 @@ where
         }
     }
 
-    /// Cuts lines in another way, from the end of the line that is being handled on. Nothing read is lost. To set the
-    /// framing that is in use changes nothing.
+    /// Sets another framing, which holds from the end of the current line. No byte read is lost. Setting the current
+    /// framing again changes nothing.
     ///
-    /// Elsewhere than in a line it holds from the first byte on that was not delivered: in
-    /// [`opened`](crate::LineHandler::opened) from the peer's first; in a message or a future from the beginning of the incomplete
-    /// line; in [`overlong`](crate::LineHandler::overlong) from the beginning of the line that is too long, which is then
-    /// cut as if it had come under this framing, and does not end the session for the old one's sake. In
-    /// [`tail`](crate::LineHandler::tail) and [`eof`](crate::LineHandler::eof) there is nothing left to cut.
+    /// Set outside of a line it holds from the first undelivered byte: in [`opened`](crate::LineHandler::opened) from
+    /// the peer's first byte; in a message or a future from the beginning of the incomplete line; in
+    /// [`overlong`](crate::LineHandler::overlong) from the beginning of the overlong line, which is then cut as if it
+    /// had come under this framing, and is not treated by the old policy. In [`tail`](crate::LineHandler::tail) and
+    /// [`eof`](crate::LineHandler::eof) no bytes are left.
     pub fn set_framing(&mut self, framing: Framing) {
         if self.framing != framing {
             self.framing = framing;
@@ -336,14 +334,13 @@ where
         }
     }
 
-    /// Has the next `bytes` bytes come as a payload, to [`LineHandler::payload`](crate::LineHandler::payload): those after the line, or the chunk of a
-    /// payload, that is being handled. Behind them lines go on. It replaces what is left of a payload that was asked for
-    /// before; 0 ends one early. Elsewhere than in a line or a payload it begins where
-    /// [`set_framing`](Self::set_framing) would.
+    /// Delivers the next `bytes` bytes as a payload, to [`LineHandler::payload`](crate::LineHandler::payload): those
+    /// after the current line or payload chunk. After them lines go on. It replaces the rest of an earlier payload; 0
+    /// ends one early. Called outside of a line or a payload it begins where [`set_framing`](Self::set_framing) would.
     ///
-    /// A payload is delivered in the chunks that it comes in, and never gathered: it may be longer than memory. It waits
-    /// when lines would wait: for a `wait` future, `pause`, the high watermark, a rate in bytes. Between its chunks the
-    /// line timeout runs.
+    /// A payload is delivered in the chunks in which it arrives, and never gathered: it may be larger than memory. It
+    /// is held back whenever lines are: by a `wait` future, `pause`, the high watermark, a rate in bytes. Between its
+    /// chunks the line timeout runs.
     ///
     /// ```
     /// use actix::Actor;
@@ -386,21 +383,21 @@ where
         self.set(Flags::REFRAMED);
     }
 
-    /// Returns how many bytes of a payload have yet to come, without the chunk that is being handled; 0 if none was asked for. In
-    /// [`LineHandler::eof`](crate::LineHandler::eof) anything else says that the payload is not whole.
+    /// Returns the number of bytes of a payload that have not arrived yet, without the current chunk; 0 without a
+    /// payload. In [`LineHandler::eof`](crate::LineHandler::eof) any other number means that the payload is incomplete.
     #[must_use]
     pub fn payload_left(&self) -> u64 {
         if self.has(Flags::PAYLOAD) { self.worker.slot(self.slot, |slot| slot.payload()) } else { 0 }
     }
 
-    /// Sets what becomes of bytes that its peer does not read, for this session instead of
-    /// [`LimitsBuilder::outbox_limit`](crate::LimitsBuilder::outbox_limit): best from
+    /// Sets the treatment of bytes that this session's peer does not read, instead of
+    /// [`LimitsBuilder::outbox_limit`](crate::LimitsBuilder::outbox_limit). Call it best in
     /// [`opened`](crate::LineHandler::opened).
     ///
     /// # Errors
-    /// As [`LimitsBuilder::outbox_limit`](crate::LimitsBuilder::outbox_limit); then nothing changes. But a hard limit under the
-    /// high watermark is none: an operator may move that at any time. Pushes are held to it then, and what the session
-    /// writes itself to the watermark.
+    /// As [`LimitsBuilder::outbox_limit`](crate::LimitsBuilder::outbox_limit); after an error nothing has changed. A
+    /// hard limit below the high watermark is no error here, since an operator may move the watermark at any time: the
+    /// hard limit then holds for pushes, and the watermark for the session's own writes.
     pub fn set_outbox_limit(&mut self, outbox_limit: OutboxLimit) -> Result<(), ConfigError> {
         outbox_limit.check(0)?;
         if !self.has(Flags::DONE) {
@@ -409,11 +406,11 @@ where
         Ok(())
     }
 
-    /// Sets how fast this session may be read, instead of
+    /// Sets how many bytes and lines are read from this session each second, instead of
     /// [`LimitsBuilder::session_rate`](crate::LimitsBuilder::session_rate).
     ///
     /// # Errors
-    /// [`ConfigError::Rate`] for a rate or burst of 0; then nothing changes.
+    /// Returns [`ConfigError::Rate`] for a rate or burst of 0; nothing has changed then.
     ///
     /// ```
     /// use actix_lines::{ConfigError, LineContext, Rate, RateLimit, Rot13};
@@ -430,41 +427,41 @@ where
         Ok(())
     }
 
-    /// Has this session share the rate of `group` with its other members, besides its own; it leaves the group that it
-    /// was in. It leaves this one when it ends.
+    /// Joins a rate group, whose rate its members share; the session's own rate holds as well. The session leaves an
+    /// earlier group now, and this one when it ends.
     pub fn join_rate_group(&mut self, group: &RateGroup) {
         if !self.has(Flags::DONE) {
             self.worker.set_rate_group(self.slot, Some(group));
         }
     }
 
-    /// Leaves its rate group, if it is in one.
+    /// Leaves the session's rate group, if there is one.
     pub fn leave_rate_group(&mut self) {
         if !self.has(Flags::DONE) {
             self.worker.set_rate_group(self.slot, None);
         }
     }
 
-    /// Enters a room: from here on this session writes what is said there. To enter it twice changes nothing. It leaves
-    /// when it ends.
+    /// Joins a room: from now on messages in the room are written to this session's peer. Joining twice changes
+    /// nothing. The session leaves when it ends.
     pub fn join(&mut self, room: &Room) {
         if self.phase < Phase::Closing {
             self.worker.join(self.slot, room);
         }
     }
 
-    /// Leaves a room, if it is in it.
+    /// Leaves a room, if the session is a member.
     pub fn leave(&mut self, room: &Room) {
         if self.phase < Phase::Closing {
             self.worker.leave(self.slot, room);
         }
     }
 
-    /// Has all members of a room but this session write `bytes`, which they share. Whoever says something need not be a
+    /// Writes `bytes` to all members of a room but this session; the members share the bytes. The session need not be a
     /// member.
     ///
-    /// This session is given no more lines while workers of members do not keep up. A message that is said all the same, by
-    /// a timer perhaps, is [lost](Room::lost) when a worker is owed more than 4 MiB.
+    /// This session is delivered no more lines while workers of members do not keep up. A message that is sent all the
+    /// same, for example by a timer, is [lost](Room::lost) on a worker with more than 4 MiB of waiting messages.
     pub fn say(&mut self, room: &Room, bytes: impl Into<Bytes>) {
         if !self.has(Flags::DONE) && self.worker.say(self.slot, room, bytes.into().into()) && self.phase == Phase::Open
         {
@@ -472,9 +469,9 @@ where
         }
     }
 
-    /// Has all members of several rooms but this session write `bytes`, which they share: each once, in however many of the
-    /// rooms it is. In each room it keeps its place among what this session says there. For what concerns all who know a
-    /// session, as that it has a new name. Otherwise as [`say`](Self::say).
+    /// Writes `bytes` to all members of several rooms but this session: once to each, in however many of the rooms it
+    /// is. The message keeps its place among this session's messages in each room. Use it for news to all who know a
+    /// session, such as its new name. Otherwise as [`say`](Self::say).
     ///
     /// ```
     /// use actix_lines::{LineContext, Room, Rot13};
@@ -493,7 +490,7 @@ where
         }
     }
 
-    /// Returns the number, the addresses and the listener of this session.
+    /// Returns the session's number, addresses and listener.
     #[must_use]
     pub fn connection(&self) -> Connection {
         let local = self.transport.local();
@@ -505,20 +502,20 @@ where
         })
     }
 
-    /// Returns the handle of the spawned future that is being polled; the default one elsewhere. As
+    /// Returns the handle of the spawned future that is being polled; the default handle elsewhere. As
     /// [`actix::Context::handle`].
     #[must_use]
     pub fn handle(&self) -> SpawnHandle {
         self.extra.as_ref().map_or_else(SpawnHandle::default, |extra| extra.current_handle)
     }
 
-    /// Returns whether anybody holds an address of the actor. As [`actix::Context::connected`].
+    /// Returns true if there is an address of the actor. As [`actix::Context::connected`].
     #[must_use]
     pub fn connected(&self) -> bool {
         self.mailbox.get().is_some_and(AddressReceiver::connected)
     }
 
-    /// Sets how many messages may wait before a sender has to; each sender may add one. Default: 16. As
+    /// Sets the number of messages that may wait before senders have to; each sender may add one. Default: 16. As
     /// [`actix::Context::set_mailbox_capacity`].
     pub fn set_mailbox_capacity(&mut self, capacity: usize) {
         self.receiver();
@@ -527,7 +524,7 @@ where
         }
     }
 
-    /// The mailbox, made the first time that it is needed.
+    /// Returns the mailbox, made the first time that it is needed.
     pub(super) fn receiver(&self) -> &AddressReceiver<A> {
         self.mailbox.get_or_init(|| {
             // The new receiver has to be polled once, or nobody is woken for a message.
@@ -540,8 +537,8 @@ where
         self.extra.get_or_insert_default()
     }
 
-    /// Waits for `future` as [`AsyncContext::wait`] does, then calls `then` with what it returned: no line and no message
-    /// is handled in between, and the end of the session owes both.
+    /// Waits for `future` as [`AsyncContext::wait`] does, then calls `then` with its output. No line and no message is
+    /// handled in between, and a drain finishes both.
     ///
     /// ```
     /// use actix::{Actor, Recipient};
@@ -574,8 +571,8 @@ where
     }
 }
 
-/// Never fails: see [`LineContext::write`]. For code that writes to any [`io::Write`], as a serializer; `write!` itself needs
-/// no import. To flush does nothing: bytes are sent at the end of the turn.
+/// Never fails: see [`LineContext::write`]. For code that writes to any [`io::Write`], such as a serializer; `write!`
+/// itself needs no import. Flushing does nothing: bytes are sent at the end of the turn.
 impl<A> io::Write for LineContext<A>
 where
     A: Actor<Context = LineContext<A>>,
@@ -610,8 +607,8 @@ impl<A> ActorContext for LineContext<A>
 where
     A: Actor<Context = Self>,
 {
-    /// Ends the session politely: [`Actor::stopping`] may veto; then no more lines, messages or futures, and what was
-    /// written is flushed, followed by FIN and linger.
+    /// Ends the session politely: [`Actor::stopping`] may veto. Then no more lines, messages or futures run, the outbox
+    /// is flushed, and FIN and linger follow.
     fn stop(&mut self) {
         if self.phase < Phase::Closing && !self.has(Flags::STOP) {
             self.set(Flags::STOP | Flags::AGAIN);
@@ -668,8 +665,8 @@ where
         self.has(Flags::WAITING) || self.state() != ActorState::Running
     }
 
-    /// Cancels a spawned future: it is not polled again, and dropped when user code is no longer running. Always `true`, as
-    /// in [`actix::Context`].
+    /// Cancels a spawned future: it is not polled again, and is dropped when user code is no longer running. Always
+    /// returns `true`, as [`actix::Context`] does.
     fn cancel_future(&mut self, handle: SpawnHandle) -> bool {
         let Some(extra) = &mut self.extra else { return true };
         let is_known = extra.items_are_out || extra.items.iter().any(|(known, _)| *known == handle);
@@ -683,7 +680,7 @@ where
         true
     }
 
-    /// Gives the actor an address. The mailbox is made the first time somebody asks.
+    /// Returns the actor's address. The mailbox is made at the first call.
     fn address(&self) -> Addr<A> {
         Addr::new(self.receiver().sender())
     }

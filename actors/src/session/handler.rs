@@ -1,6 +1,6 @@
-//! The trait that a session's actor implements: a line → what to write.
+//! Handler: `LineHandler`, the trait that a session's actor implements.
 //!
-//! Not here: the socket and the order of the hooks (`context`), where lines end (`framing`).
+//! Not here: calling the hooks (`input`, `close`), delimiters (`framing`).
 
 use actix::Actor;
 
@@ -23,8 +23,7 @@ pub enum Idle {
     Stay,
 }
 
-/// A session's actor: what happens for one line, and, where the defaults do not fit, for everything else that a
-/// connection may do.
+/// A session's actor: its hooks for a line and, where the defaults do not fit, for every other event of a connection.
 ///
 /// The actor is an ordinary one: it may handle any message, spawn futures, set timers, wait. Hooks come in this order:
 /// [`Actor::started`], [`opened`](Self::opened), lines and [`payload`](Self::payload) in between, [`tail`](Self::tail) and [`eof`](Self::eof) once the
@@ -54,47 +53,48 @@ pub enum Idle {
 /// }
 /// ```
 pub trait LineHandler: Actor<Context = LineContext<Self>> {
-    /// One line has come.
+    /// Called for each line.
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context);
 
-    /// All whole lines of one read have come. The default calls [`line`](Self::line) for each.
+    /// Called with all whole lines of one read. The default calls [`line`](Self::line) for each.
     ///
-    /// Lines that are left are offered again once `ctx` wants lines again. To leave some though it wants them is
-    /// fine, to take none is not: it ends the session with [`CloseReason::HandlerStalled`](crate::CloseReason).
+    /// Lines that are left are offered again once `ctx` wants lines again. A call may leave some although `ctx` wants
+    /// them, but must not leave all: that ends the session with [`CloseReason::HandlerStalled`](crate::CloseReason).
     fn batch(&mut self, lines: &mut Lines<'_>, ctx: &mut Self::Context) {
         while let Some(line) = lines.next(ctx) {
             self.line(line, ctx);
         }
     }
 
-    /// Bytes of a payload have come, which [`LineContext::payload`] asked for. The default drops them: whoever asks for a
-    /// payload has this method.
+    /// Called with each chunk of a payload, which [`LineContext::payload`] asked for. The default drops it: override
+    /// this hook if you call that method.
     fn payload(&mut self, _chunk: Payload<'_>, _ctx: &mut Self::Context) {}
 
-    /// The session has begun: the place to greet.
+    /// Called when the session has begun: the place for a greeting. The default does nothing.
     fn opened(&mut self, _ctx: &mut Self::Context) {}
 
-    /// The peer's bytes have ended without a delimiter. The default treats them as a line, one that is not
-    /// [terminated](Line::is_terminated).
+    /// Called with the bytes after the last delimiter when the peer's bytes have ended. The default calls
+    /// [`line`](Self::line) with a line that is not [terminated](Line::is_terminated).
     fn tail(&mut self, tail: Line<'_>, ctx: &mut Self::Context) {
         self.line(tail, ctx);
     }
 
-    /// A line has turned out longer than allowed; nothing of it was delivered yet. The framing's
-    /// [`Overlong`](crate::Overlong) decides what becomes of it; here an answer may be written, or
-    /// [another framing set](LineContext::set_framing), which it is then cut by. The default does nothing.
+    /// Called when a line is longer than allowed, before any of it is delivered. The framing's
+    /// [`Overlong`](crate::Overlong) policy is applied afterwards; this hook may write an answer, or [set another
+    /// framing](LineContext::set_framing), which then cuts this line. The default does nothing.
     fn overlong(&mut self, _ctx: &mut Self::Context) {}
 
-    /// The peer's bytes have ended, and every line of them was delivered; it may still read. The default drains: what is
-    /// owed is sent, then the session ends. Without that, the session lives until it is stopped.
+    /// Called when the peer's bytes have ended and every line was delivered; the peer may still read. The default
+    /// drains: it sends what is owed, then ends the session. An override that does not end the session leaves it open
+    /// until something else does.
     fn eof(&mut self, ctx: &mut Self::Context) {
         ctx.drain();
     }
 
-    /// Messages of others for the peer were dropped, because it does not read or its worker does not keep up: what was said
-    /// in a [`Room`](crate::Room), or pushed. Called before the next one is written, with how many were dropped since the
-    /// last call, so that something may be written in their place. Also called while the actor waits: what others say is
-    /// written then, too. The default does nothing.
+    /// Called when messages of others for this peer were dropped, because the peer does not read or its worker does not
+    /// keep up: messages in a [`Room`](crate::Room), or pushes. It is called before the next one is written, with the
+    /// number dropped since the last call, so that it can write a note in their place. Also called while the actor
+    /// waits, since messages of others are written then, too. The default does nothing.
     ///
     /// ```
     /// # use actix_lines::{Line, LineContext, LineHandler};
@@ -172,6 +172,7 @@ pub trait LineHandler: Actor<Context = LineContext<Self>> {
     /// ```
     fn ending(&mut self, _reason: &CloseReason, _ctx: &mut Self::Context) {}
 
-    /// The session's socket is done with. Not called after a panic; the supervisor has the report in any case.
+    /// Called when the session's socket is closed. Not called after a panic; the supervisor gets the report in any
+    /// case. The default does nothing.
     fn closed(&mut self, _report: &CloseReport) {}
 }

@@ -1,9 +1,11 @@
 //! Turn: one poll of a session's future.
 //!
-//! A turn takes commands, polls what the actor waits for, its messages and its futures, then writes, delivers and reads.
-//! Whole lines are answered in the worker's scratch; only a partial line, undelivered lines, and what the kernel refused are the
-//! session's own. Every call into user code is caught if it panics, and none happens while something shared is borrowed.
-//! Not here: what an actor may ask for (`context`), where lines end (`framing`), the clock and the slots (`worker`), what a turn calls (`user_code`, `input`, `output`, `close`).
+//! A turn takes commands, polls the future that the actor waits for, its messages and its futures, then writes,
+//! delivers and reads. Whole lines are answered in the worker's scratch; only a partial line, undelivered lines, and
+//! output that the kernel refused are the session's own. Every call into user code is caught if it panics, and none
+//! happens while something shared is borrowed.
+//! Not here: an actor's requests (`context`), delimiters (`framing`), the clock and the slots (`worker`), the parts of
+//! a turn (`user_code`, `input`, `output`, `close`).
 
 use std::{
     future::Future,

@@ -1,7 +1,7 @@
-//! Every call into user code: hooks, messages, futures, destructors, each caught if it panics.
+//! User code: every call into it, of hooks, messages, futures and destructors, each caught if it panics.
 //!
 //! None happens while something shared is borrowed. After a panic no code of that actor runs again.
-//! Not here: delivering lines (`input`), what the end of a session drops, and in which order (`close`).
+//! Not here: delivering lines (`input`), the order of drops at the end of a session (`close`).
 
 use std::{
     any::Any,
@@ -143,7 +143,7 @@ impl<A: LineHandler> Session<A> {
         }
     }
 
-    /// Drops what the actor has its context keep: futures and messages, each under a catch of its own.
+    /// Drops the futures and messages in the actor's context, each under a `catch_unwind` of its own.
     pub(super) fn discard_context(&mut self) {
         let extra = self.ctx.extra.take();
         let mailbox = self.ctx.mailbox.take();
@@ -179,7 +179,7 @@ impl<A: LineHandler> Session<A> {
         }
     }
 
-    /// `ending()`, behind everything that the peer is owed and others have it told.
+    /// Calls `ending()`, after everything owed to the peer and all pushes.
     pub(super) fn call_ending(&mut self) {
         if self.ctx.has(Flags::STARTED) && !self.ctx.has(Flags::PANICKED | Flags::ABORT) {
             // `state()` says so, and another `stop()` changes nothing.
@@ -208,7 +208,7 @@ impl<A: LineHandler> Session<A> {
         }
     }
 
-    /// Has the actor know how many messages are missing before the next.
+    /// Tells the actor the number of messages missing before the next.
     #[inline]
     pub(super) fn call_missed(&mut self, messages: u64) {
         if messages == 0 || self.ctx.phase >= Phase::Closing || self.ctx.has(Flags::PANICKED | Flags::ABORT) {

@@ -1,8 +1,8 @@
-//! Slow turns: sessions that hold their worker so long that its other sessions notice.
+//! Slow turns: turns of a session that keep the other sessions of its worker waiting.
 //!
-//! A turn is timed by the kernel's coarse clock: it costs 5 ns to read, and moves once in 1 to 10 ms. It is real time, also
-//! where a test has paused tokio's clock.
-//! Not here: which session it was (`worker`).
+//! A turn is timed by the kernel's coarse clock, which costs 5 ns to read and moves every 1 to 10 ms. It is real time,
+//! even if a test has paused tokio's clock.
+//! Not here: the session of the turn (`worker`).
 
 use std::{cell::Cell, time::Duration};
 
@@ -10,9 +10,9 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::{connection::SessionId, log_limit::LogLimit};
 
-/// How long a turn may take before it is slow, by default.
+/// Default time from which on a turn is slow.
 pub(crate) const DEFAULT_SLOW_TURN: Duration = Duration::from_millis(100);
-/// The least that may be asked for: the clock is no finer.
+/// Smallest setting: the clock is no finer.
 const LEAST_SLOW_TURN: Duration = Duration::from_millis(10);
 
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
