@@ -38,6 +38,8 @@ pub enum CloseReason {
     /// The peer's bytes ended without the end that a [`Filter`](crate::filter::Filter) expects. Whole lines were
     /// answered; the bytes after the last one were dropped.
     Truncated,
+    /// The filters of its listener were not open within 10 s. The actor was never made.
+    PrefaceTimeout,
     /// A [`Filter`](crate::filter::Filter) could not read or write the wire any further. Every line before was
     /// delivered.
     FilterFailed,
@@ -91,6 +93,7 @@ impl CloseReason {
             Self::PeerEof => "peer-eof",
             Self::PeerReset => "peer-reset",
             Self::Truncated => "truncated",
+            Self::PrefaceTimeout => "preface-timeout",
             Self::FilterFailed => "filter-failed",
             Self::Overlong => "overlong",
             Self::ClosedByHandler => "closed-by-handler",

@@ -21,3 +21,4 @@ mod close;
 mod turn;
 
 pub(crate) mod opening;
+pub(crate) mod preface;

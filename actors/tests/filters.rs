@@ -6,12 +6,20 @@
 mod frames;
 mod support;
 
-use std::{io::ErrorKind, time::Duration};
+use std::{
+    io::ErrorKind,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use actix::{Actor, ActorContext, AsyncContext, Handler, Message, fut::wrap_future};
 use actix_lines::{
-    CloseReason, CloseReport, Faults, FaultyStream, Half, Limits, Line, LineContext, LineHandler, LineServer,
-    LineSession, Listener, MemoryCapacity, MemoryStream, StreamCall, Transport,
+    CloseReason, CloseReport, Connection, Faults, FaultyStream, Half, Limits, Line, LineContext, LineHandler,
+    LineServer, LineSession, Listener, MemoryCapacity, MemoryStream, Rate, RateLimit, SessionFilter, StreamCall,
+    Transport,
     filter::{Eof, Fault, Filter, Flow, Inflow},
     memory_pair,
 };
@@ -197,6 +205,22 @@ async fn answers_are_exact_for_random_frames_cuts_and_writes() {
 }
 
 #[actix::test]
+async fn a_frame_with_more_than_a_rate_grants_comes_in_parts() {
+    pause();
+    let bytes = Some(Rate { per_second: 400, burst: 1 });
+    let limits = Limits::builder().session_rate(RateLimit { bytes, lines: None }).build().unwrap();
+    let text = TEXT.repeat(20);
+    let mut conversation = Conversation::limited(MemoryCapacity::default(), b"", limits, |transport| {
+        transport.with_filter(Frames::default())
+    });
+    conversation.send(&ended(&text, &[text.len()])).await;
+    let (sent, report) = conversation.end().await;
+    assert_eq!((sent.plain == text, sent.is_ended), (true, true), "{sent:?}");
+    assert_eq!((report.reason, report.bytes_in), (CloseReason::PeerEof, text.len() as u64), "{report}");
+    assert!(report.duration > Duration::from_secs(3), "{report}");
+}
+
+#[actix::test]
 async fn a_preface_is_read_before_anything_is_written_wherever_it_is_cut() {
     let wire = [HELLO, &ended(TEXT, &[9])].concat();
     for at in 1..wire.len() {
@@ -297,13 +321,14 @@ async fn bytes_behind_the_end_of_the_filters_own_make_no_reset() {
     let transport = Transport::from(listener.accept().await.unwrap().0).with_filter(Frames::default());
     LineSession::new(transport).start(Echo { report: Some(closed), greeting: b"" });
     let mut peer = Peer { stream: peer };
-    peer.send(&[ended(b"one\n", &[4]), b"junk".repeat(20_000)].concat()).await;
-    // A reset would be an error here.
+    peer.send(&[ended(b"one\n", &[4]), b"junk".repeat(100_000)].concat()).await;
     let sent = read(&peer.rest().await);
     assert_eq!((sent.plain.as_slice(), sent.is_ended), (b"one\n".as_slice(), true));
     drop(peer);
     let report = within("the report", report).await.unwrap();
     assert_eq!((report.reason, report.cut), (CloseReason::PeerEof, false), "{report}");
+    // All but what came with the first read was read, so that nothing lies there when the socket is closed.
+    assert!(report.undelivered_bytes > 300_000, "{report}");
 }
 
 // D5: bounded.
@@ -672,6 +697,123 @@ async fn a_connection_whose_filter_cannot_be_made_is_closed_and_reported() {
     assert_eq!(server.report().await.reason, CloseReason::FilterFailed);
     eventually("its place to be free", async || server.sessions().await.is_empty()).await;
     at_once("another connection", Peer::connect(server.address())).await;
+    assert_eq!(server.report().await.reason, CloseReason::FilterFailed);
+    server.end().await;
+}
+
+// The preface of a listener's connection, before there is an actor.
+
+/// A server whose filters have a preface, and the number of actors that it has made.
+async fn serve_after_hello() -> (Server, Arc<AtomicUsize>) {
+    let made = Arc::new(AtomicUsize::new(0));
+    let factory = {
+        let made = Arc::clone(&made);
+        move |_: &Connection| {
+            made.fetch_add(1, SeqCst);
+            Echo { report: None, greeting: b"welcome\n" }
+        }
+    };
+    let listener = Listener::tcp("127.0.0.1:0").filter(|_| Frames::after_hello());
+    let server = LineServer::new(factory).on_current_arbiter().listen(listener).unwrap();
+    (Server::of(server).await, made)
+}
+
+#[actix::test]
+async fn an_actor_is_made_when_its_filters_are_open() {
+    let (mut server, made) = serve_after_hello().await;
+    let mut peer = server.connect().await;
+    peer.send(&HELLO[..3]).await;
+    eventually("the connection", async || server.sessions().await.len() == 1).await;
+    assert_eq!(made.load(SeqCst), 0);
+    // Lines come with the end of the preface; they are not lost.
+    peer.send(&[&HELLO[3..], &ended(b"one\ntwo\n", &[3])].concat()).await;
+    let answer = peer.rest().await;
+    let sent = read(answer.strip_prefix(HELLO).expect("the filter's answer comes first"));
+    assert_eq!((sent.plain.as_slice(), sent.is_ended), (b"welcome\none\ntwo\n".as_slice(), true));
+    assert_eq!(made.load(SeqCst), 1);
+    drop(peer);
+    let report = server.report().await;
+    assert_eq!((report.reason, report.bytes_in, report.bytes_out), (CloseReason::PeerEof, 8, 16), "{report}");
+    server.end().await;
+}
+
+#[actix::test]
+async fn a_preface_that_fails_leaves_a_report_and_no_actor() {
+    let (mut server, made) = serve_after_hello().await;
+    for (bytes, reason) in [
+        (b"".as_slice(), CloseReason::Truncated),
+        (b"hell", CloseReason::Truncated),
+        (b"help", CloseReason::FilterFailed),
+    ] {
+        let mut peer = server.connect().await;
+        peer.send(bytes).await;
+        peer.shutdown_write().await;
+        peer.expect_eof().await;
+        let report = server.report().await;
+        assert_eq!((report.reason, report.bytes_in, report.bytes_out), (reason, 0, 0), "{report}");
+    }
+    assert_eq!(made.load(SeqCst), 0);
+    server.end().await;
+}
+
+#[actix::test]
+async fn a_preface_ends_by_its_deadline_by_a_kick_and_by_a_drain() {
+    pause();
+    let (mut server, made) = serve_after_hello().await;
+    let mut peer = server.connect().await;
+    peer.send(&HELLO[..3]).await;
+    peer.expect_eof().await;
+    let report = server.report().await;
+    assert_eq!(report.reason, CloseReason::PrefaceTimeout);
+    assert!(report.duration >= Duration::from_secs(10), "{report}");
+    let mut peer = server.connect().await;
+    eventually("the connection", async || server.sessions().await.len() == 1).await;
+    server.handle.kick(SessionFilter::default(), "").await.unwrap();
+    peer.expect_eof().await;
+    assert_eq!(server.report().await.reason, CloseReason::Kicked);
+    let mut peer = server.connect().await;
+    eventually("the connection", async || server.sessions().await.len() == 1).await;
+    within("the drain", server.handle.drain(PATIENCE)).await.unwrap();
+    peer.expect_eof().await;
+    assert_eq!(server.report().await.reason, CloseReason::Drained);
+    assert_eq!(made.load(SeqCst), 0);
+}
+
+/// Never has enough.
+struct Glutton;
+
+impl Filter for Glutton {
+    fn read(&mut self, wire: &mut Inflow<'_>, _: &mut Vec<u8>, reply: &mut Vec<u8>) -> Result<Flow, Fault> {
+        wire.advance(usize::MAX);
+        reply.extend_from_slice(b"more");
+        Ok(Flow::Preface)
+    }
+
+    fn write(&mut self, _: &[u8], _: &mut Vec<u8>) -> Result<(), Fault> {
+        unreachable!("it is never open")
+    }
+
+    fn eof(&mut self) -> Eof {
+        Eof::Clean
+    }
+
+    fn finish(&mut self, _: &mut Vec<u8>) {
+        unreachable!("it is never open")
+    }
+
+    fn held(&self) -> usize {
+        0
+    }
+}
+
+#[actix::test]
+async fn a_preface_without_end_is_bounded_and_its_last_word_arrives() {
+    let mut server = serve(1, Listener::tcp("127.0.0.1:0").filter(|_| Glutton)).await;
+    let mut peer = server.connect().await;
+    peer.send(&vec![b'x'; 80 * 1024]).await;
+    let answer = peer.rest().await;
+    assert!(answer.starts_with(b"moremore"), "{answer:?}");
+    drop(peer);
     assert_eq!(server.report().await.reason, CloseReason::FilterFailed);
     server.end().await;
 }

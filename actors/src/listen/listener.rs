@@ -129,7 +129,8 @@ impl Listener {
     /// Adds a filter between the wire and the lines of its connections. The first of several is nearest to the wire.
     ///
     /// `factory` makes a filter for each connection, on the worker that runs its session. If it panics, that connection
-    /// is closed and reported as [`FilterFailed`](crate::CloseReason::FilterFailed).
+    /// is closed and reported as [`FilterFailed`](crate::CloseReason::FilterFailed). The session's
+    /// actor is made when all filters are open, for which the peer has 10 s and 64 KiB.
     pub fn filter<F: Filter>(mut self, factory: impl Fn(&Connection) -> F + Send + Sync + 'static) -> Self {
         self.own.filters.push(factory);
         self

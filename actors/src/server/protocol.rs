@@ -62,9 +62,22 @@ where
         let opening = Opening::new(worker, transport, connection.clone(), owed.settle(), framing);
         if let Some(reason) = failure {
             opening.fail(reason);
-        } else if let Err(panicked) = opening.open(|_| ((self.factory)(&connection), ())) {
-            panicked.log();
+        } else if filters.is_empty() {
+            open(opening, &connection, &self.factory);
+        } else {
+            let factory = self.factory.clone();
+            actix_rt::spawn(async move {
+                if let Some(opening) = opening.preface().await {
+                    open(opening, &connection, &factory);
+                }
+            });
         }
+    }
+}
+
+fn open<A: LineHandler>(opening: Opening, connection: &Connection, factory: &impl Fn(&Connection) -> A) {
+    if let Err(panicked) = opening.open(|_| (factory(connection), ())) {
+        panicked.log();
     }
 }
 

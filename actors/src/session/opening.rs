@@ -34,11 +34,11 @@ use crate::{
 /// place, and leaves the report.
 #[must_use = "a connection becomes a session when it is opened"]
 pub(crate) struct Opening {
-    worker: Rc<Worker>,
-    transport: Transport,
+    pub(super) worker: Rc<Worker>,
+    pub(super) transport: Transport,
     connection: Connection,
     framing: Framing,
-    slot: u32,
+    pub(super) slot: u32,
     /// The session has the slot, and owes the report.
     has_begun: bool,
     /// Bytes read before, in order: the session's first input. Counted when the session begins, as if it had read them.

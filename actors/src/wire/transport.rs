@@ -31,6 +31,9 @@ use crate::{
 /// Bytes of waiting replies above which the wire is not read.
 const REPLIES_BYTES: usize = 64 * 1024;
 
+/// The longest preface of one filter. Unit: bytes.
+const MAX_PREFACE_BYTES: u32 = 64 * 1024;
+
 /// Bytes that are read at once of a preface that is waited for by a writer.
 const PREFACE_BYTES: usize = 4 * 1024;
 
@@ -205,6 +208,11 @@ impl Transport {
         self.filtered().is_none_or(Filtered::is_open)
     }
 
+    /// Drives prefaces on. Ready when they are over, in whatever way.
+    pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.filtered_mut().map_or(Poll::Ready(Ok(())), |filtered| filtered.poll_open(cx))
+    }
+
     /// Returns true if a filter takes nothing any more, so that a write fails though the peer may be there.
     pub(crate) fn is_unwritable(&self) -> bool {
         self.filtered().is_some_and(Filtered::is_unwritable)
@@ -296,6 +304,8 @@ struct Filtered {
     fault: Option<Fault>,
     /// Of a write that had taken whole pieces before.
     error: Option<io::Error>,
+    /// Bytes of the wire that the filter has read before it was open.
+    preface: u32,
     /// The filter had its first call.
     has_begun: bool,
     /// The next read asks the kernel: what is held may have been cut at an urgent byte.
@@ -323,6 +333,7 @@ impl Filtered {
             ending: None,
             fault: None,
             error: None,
+            preface: 0,
             has_begun: false,
             asks: false,
             at_eof: false,
@@ -486,6 +497,7 @@ impl Filtered {
 
     /// Has the filter read bytes of the wire.
     fn decode(&mut self, wire: &mut [u8], plain: &mut Vec<u8>) {
+        let len = wire.len() as u32;
         let mut inflow = Inflow::new(wire);
         let mut reply = borrow_buffer();
         match self.call(|filter| filter.read(&mut inflow, plain, &mut reply)) {
@@ -497,8 +509,13 @@ impl Filtered {
             }
             Some(Ok(flow)) => {
                 self.flow = flow;
+                if flow == Flow::Preface {
+                    self.preface = self.preface.saturating_add(len);
+                }
                 if flow != Flow::Ended && !inflow.is_empty() {
                     self.fail(Fault::new("the filter left bytes unread"));
+                } else if flow == Flow::Preface && self.preface > MAX_PREFACE_BYTES {
+                    self.fail(Fault::new(format!("its preface is longer than {MAX_PREFACE_BYTES} bytes")));
                 }
             }
             Some(Err(())) => {}

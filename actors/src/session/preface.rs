@@ -1,0 +1,115 @@
+//! Preface: the part of a connection before its session, which its filters need: headers and handshakes.
+//!
+//! It has a place and a slot, so that it is bounded, listed and can be ended as any session, and it leaves a report; the actor is made
+//! when it is over. It has a deadline; how long it may be the transport knows.
+//! Not here: what a filter makes of it (`wire/transport`).
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::io::ReadBuf;
+
+use crate::{
+    escape::Escaped,
+    report::{CloseReason, Half},
+    session::opening::Opening,
+    wire::transport::Ending,
+    worker::command::Commands,
+};
+
+/// The time that a preface may take. Unit: that of a `Duration`; the worker's sweep finds out.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a peer that are discarded behind the last word of a filter that has failed.
+const DISCARD_BYTES: usize = 64 * 1024;
+
+/// Commands that end a preface, and what that is in the report.
+const ENDS: [(Commands, CloseReason); 8] = [
+    (Commands::ABORT, CloseReason::Aborted),
+    (Commands::EVICT, CloseReason::Evicted),
+    (Commands::OVERFLOW, CloseReason::OutboxFull),
+    (Commands::KICK, CloseReason::Kicked),
+    (Commands::DRAIN.union(Commands::HALF_CLOSE), CloseReason::Drained),
+    (Commands::AGE, CloseReason::MaxAge),
+    (Commands::IDLE.union(Commands::LINE), CloseReason::IdleTimeout),
+    (Commands::DEADLINE, CloseReason::PrefaceTimeout),
+];
+
+/// Commands that are the session's.
+const LATER: Commands = Commands::PUSH;
+
+impl Opening {
+    /// Waits until its filters are open. `None` if it has ended before: then it has left its report.
+    pub(crate) async fn preface(mut self) -> Option<Self> {
+        self.worker.set_deadline(self.slot, PREFACE_TIMEOUT);
+        let mut later = Commands::empty();
+        let Some(reason) = poll_fn(|cx| self.poll_preface(cx, &mut later)).await else {
+            let id = self.worker.slot(self.slot, |slot| {
+                slot.clear_deadline();
+                slot.id
+            });
+            self.worker.send(self.slot, id, later);
+            return Some(self);
+        };
+        if let Some(fault) = self.transport.take_fault() {
+            let id = self.worker.slot(self.slot, |slot| slot.id);
+            log::debug!("session {id}: a filter failed: {}", Escaped::new(&fault.to_string()));
+        }
+        self.worker.slot(self.slot, |slot| slot.set_reason(reason));
+        if matches!(reason, CloseReason::FilterFailed | CloseReason::Truncated) && self.transport.has_spoken() {
+            // Or a reset would destroy the filter's last word.
+            poll_fn(|cx| self.poll_linger(cx)).await;
+        }
+        self.fail(reason);
+        None
+    }
+
+    /// Ready when the filters are open, or with the reason why they will not be.
+    fn poll_preface(&mut self, cx: &mut Context<'_>, later: &mut Commands) -> Poll<Option<CloseReason>> {
+        let commands = self.poll_commands(cx);
+        later.insert(commands & LATER);
+        if let Some((_, reason)) = ENDS.iter().find(|(ends, _)| commands.intersects(*ends)) {
+            return Poll::Ready(Some(*reason));
+        }
+        if self.worker.is_draining() {
+            return Poll::Ready(Some(CloseReason::Drained));
+        }
+        let result = ready!(self.transport.poll_open(cx));
+        Poll::Ready(match (result, self.transport.ending()) {
+            (Err(error), _) => Some(CloseReason::from_io(Half::Read, &error)),
+            (Ok(()), Some(Ending::Truncated)) if !self.transport.is_open() => Some(CloseReason::Truncated),
+            (Ok(()), Some(Ending::Failed)) if !self.transport.is_open() => Some(CloseReason::FilterFailed),
+            (Ok(()), _) if !self.transport.is_open() => Some(CloseReason::PeerEof),
+            (Ok(()), _) => None,
+        })
+    }
+
+    /// Sends what is left of a filter's last word and the FIN, then discards until the peer closes, or its time is up.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.poll_commands(cx).intersects(Commands::ABORT | Commands::DEADLINE) {
+            return Poll::Ready(());
+        }
+        if ready!(self.transport.poll_shutdown(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        self.transport.linger();
+        let mut bytes = [0; 4096];
+        for _ in 0..DISCARD_BYTES / bytes.len() {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match ready!(self.transport.poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                _ => break,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Takes the commands that have come, and is woken for the next ones.
+    fn poll_commands(&mut self, cx: &Context<'_>) -> Commands {
+        self.worker.slot(self.slot, |slot| slot.set_waker(cx.waker()));
+        self.worker.take_commands(self.slot)
+    }
+}
