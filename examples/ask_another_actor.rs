@@ -2,16 +2,13 @@
 //!
 //! `cargo run --release --example ask_another_actor`, then `nc 127.0.0.1 40718`.
 //!
-//! A session waits for the answer with `ctx.wait`, so no later line overtakes it. All lines that came together are one
+//! A session waits for the answer with `ctx.wait_for`, so no later line overtakes it. All lines that came together are one
 //! question: a round trip to another thread costs some 45 µs, a line in a batch next to nothing.
 
 use std::collections::HashMap;
 
-use actix::{
-    Actor, Addr, Arbiter, AsyncContext, Context, Handler, MailboxError, Message,
-    fut::{ActorFutureExt, wrap_future},
-};
-use actix_lines::{Line, LineContext, LineHandler, LineServer, Lines};
+use actix::{Addr, Arbiter, Context, Handler, Message};
+use actix_lines::prelude::*;
 use clap::Parser;
 
 #[derive(Parser)]
@@ -55,15 +52,14 @@ impl Actor for Asker {
 
 impl Asker {
     fn ask(&self, lines: Vec<Vec<u8>>, ctx: &mut LineContext<Self>) {
-        let answered = wrap_future::<_, Self>(self.0.send(Ask(lines)));
-        ctx.wait(answered.map(|answers: Result<_, MailboxError>, _, ctx| match answers {
-            Ok(answers) => answers.iter().for_each(|count| ctx.write(format!("{count} times before\n").as_bytes())),
+        ctx.wait_for(self.0.send(Ask(lines)), |_, answers, ctx| match answers {
+            Ok(answers) => answers.iter().for_each(|count| writeln!(ctx, "{count} times before")),
             // It has ended, which must not be taken for an answer.
             Err(error) => {
-                ctx.write(format!("no answer: {error}\n").as_bytes());
+                writeln!(ctx, "no answer: {error}");
                 ctx.drain();
             }
-        }));
+        });
     }
 }
 

@@ -8,8 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use actix::{Actor, ActorContext};
-use actix_lines::{CloseReason, Framing, Line, LineContext, LineHandler, LineServer, Overlong, Room};
+use actix_lines::prelude::*;
 use clap::Parser;
 
 #[derive(Parser)]
@@ -87,26 +86,30 @@ impl Chatter {
     fn enter(&mut self, name: &str, ctx: &mut LineContext<Self>) {
         let is_name = (1..=20).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
         if !is_name {
-            return ctx.write(b"1 to 20 letters and digits, please. Your name?\r\n");
+            return ctx.write("1 to 20 letters and digits, please. Your name?\r\n");
         }
         self.name = self.lobby.take(name);
         if self.name.is_none() {
-            return ctx.write(b"That name is taken. Your name?\r\n");
+            return ctx.write("That name is taken. Your name?\r\n");
         }
         ctx.join(&self.lobby.room);
-        ctx.write(format!("Welcome, {name}. There are {} here.\r\n", self.lobby.room.len()).as_bytes());
+        write!(ctx, "Welcome, {name}. There are {} here.\r\n", self.lobby.room.len());
         ctx.say(&self.lobby.room, format!("* {name} is here\r\n"));
     }
 }
 
 impl LineHandler for Chatter {
     fn opened(&mut self, ctx: &mut Self::Context) {
-        ctx.write(b"Your name?\r\n");
+        ctx.write("Your name?\r\n");
     }
 
     /// Who does not read for a while sees where something is missing.
     fn missed(&mut self, messages: u64, ctx: &mut Self::Context) {
-        ctx.write(format!("* {messages} messages missed\r\n").as_bytes());
+        write!(ctx, "* {messages} messages missed\r\n");
+    }
+
+    fn overlong(&mut self, ctx: &mut Self::Context) {
+        write!(ctx, "At most {MAX_TEXT} bytes a line, please.\r\n");
     }
 
     /// Earlier than the actor is dropped: its peer may take a while to close.
@@ -114,25 +117,22 @@ impl LineHandler for Chatter {
         ctx.leave(&self.lobby.room);
         self.name = None;
         if *reason == CloseReason::IdleTimeout {
-            ctx.write(b"Nothing to say? Goodbye.\r\n");
+            ctx.write("Nothing to say? Goodbye.\r\n");
         }
     }
 
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-        if line.text().len() > MAX_TEXT {
-            return ctx.write(format!("At most {MAX_TEXT} bytes a line, please.\r\n").as_bytes());
-        }
         let text = printable(line.text());
         match (&self.name, text.trim()) {
             (None, name) => self.enter(name, ctx),
             (Some(_), "") => {}
             (Some(_), "/quit") => {
-                ctx.write(b"Goodbye.\r\n");
+                ctx.write("Goodbye.\r\n");
                 ctx.stop();
             }
             (Some(_), "/who") => {
                 let names = self.lobby.names().values().map(String::as_str).collect::<Vec<_>>().join(", ");
-                ctx.write(format!("* {names}\r\n").as_bytes());
+                write!(ctx, "* {names}\r\n");
             }
             (Some(Taken { name, .. }), text) => ctx.say(&self.lobby.room, format!("{name}: {text}\r\n")),
         }
@@ -142,10 +142,9 @@ impl LineHandler for Chatter {
 #[actix::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let lobby = Lobby::default();
-    let server = LineServer::new(move |_connection| Chatter::new(lobby.clone()));
-    // What is too long arrives with one byte more than it may have.
-    let framing = Framing::lf().max_line(MAX_TEXT + 1)?.overlong(Overlong::Truncate);
-    let server = server.framing(framing).bind(&*Args::parse().listen)?;
+    let framing = Framing::lf().max_line(MAX_TEXT)?.overlong(Overlong::Discard);
+    let server = LineServer::new(move |_connection| Chatter::new(lobby.clone())).framing(framing);
+    let server = server.bind(&*Args::parse().listen)?;
     eprintln!("listening on {}", server.local_addrs()[0]);
     Ok(server.run().await?)
 }

@@ -2,8 +2,7 @@
 //!
 //! `cargo run --release --example echo`, then `nc 127.0.0.1 40714`.
 
-use actix::Actor;
-use actix_lines::{Line, LineContext, LineHandler, LineServer};
+use actix_lines::prelude::*;
 use clap::Parser;
 
 #[derive(Parser)]

@@ -20,11 +20,7 @@ use std::{
     time::Duration,
 };
 
-use actix::Actor;
-use actix_lines::{
-    Framing, Line, LineContext, LineHandler, LineServer, Overlong, Room, ServerHandle, SessionFilter, SessionId,
-    SessionQuery,
-};
+use actix_lines::{SessionFilter, SessionId, SessionQuery, prelude::*};
 use actix_web::{App, HttpResponse, HttpServer, Responder, delete, get, post, web};
 use clap::Parser;
 
@@ -86,7 +82,7 @@ impl LineHandler for Reader {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         match self.0.remember(line.text()) {
             Some(line) => ctx.say(&self.0.room, line),
-            None => ctx.write(format!("at most {MAX_TEXT} bytes, please\n").as_bytes()),
+            None => writeln!(ctx, "at most {MAX_TEXT} bytes, please"),
         }
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! `cargo run --release --example rot13_by_line`, then `nc 127.0.0.1 40715`.
 
-use actix::Actor;
-use actix_lines::{Line, LineContext, LineHandler, LineServer, rot13};
+use actix_lines::{prelude::*, rot13};
 use clap::Parser;
 
 /// As in `rot13d`: glibc's allocator wastes some 190 bytes on each session's task.

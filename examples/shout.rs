@@ -2,8 +2,7 @@
 //!
 //! `cargo run --release --example shout`, then `nc 127.0.0.1 40716`.
 
-use actix::{Actor, ActorContext};
-use actix_lines::{Line, LineContext, LineHandler, LineServer};
+use actix_lines::prelude::*;
 use clap::Parser;
 
 #[derive(Parser)]

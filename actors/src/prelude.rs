@@ -21,13 +21,15 @@
 //! # }
 //! ```
 
+#[doc(no_inline)]
 pub use actix::{Actor, ActorContext, AsyncContext};
 
+#[doc(no_inline)]
 pub use crate::{
     connection::Connection,
     framing::{Framing, Overlong},
     limits::Limits,
-    report::CloseReport,
+    report::{CloseReason, CloseReport},
     room::Room,
     server::{builder::LineServer, handle::ServerHandle},
     session::{

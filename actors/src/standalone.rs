@@ -43,7 +43,7 @@ use crate::{
 /// impl Handler<News> for Notifier {
 ///     type Result = ();
 ///     fn handle(&mut self, News(text): News, ctx: &mut Self::Context) {
-///         ctx.write(text.as_bytes());
+///         ctx.write(text);
 ///     }
 /// }
 ///

@@ -126,8 +126,8 @@ async fn a_session_that_holds_its_worker_is_counted_and_named() {
     let mut peer = server.connect().await;
     peer.send(b"151\n").await;
     let id = server.report().await.id;
-    let named = message(&format!("session {id}")).await;
-    assert!(named.contains(" turn took "), "{named}");
+    let is_named = |line: &String| line.starts_with(&format!("session {id}")) && line.contains(" turn took ");
+    eventually("the session to be named", async || logged().iter().any(is_named)).await;
     server.end().await;
 }
 

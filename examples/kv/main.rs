@@ -38,8 +38,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use actix::{Actor, ActorContext, ActorFuture, AsyncContext};
-use actix_lines::{Framing, Limits, Line, LineContext, LineHandler, LineServer, Overlong, Payload, Watermarks};
+use actix::ActorFuture;
+use actix_lines::{Watermarks, prelude::*};
 use clap::Parser;
 
 use crate::{
@@ -230,12 +230,12 @@ impl Get {
                 ctx.write(b"VALUE ");
                 ctx.write(key);
                 ctx.write(b" ");
-                ctx.write(number.format(item.flags).as_bytes());
+                ctx.write(number.format(item.flags));
                 ctx.write(b" ");
-                ctx.write(number.format(store::data(&item.block).len()).as_bytes());
+                ctx.write(number.format(store::data(&item.block).len()));
                 if self.with_unique {
                     ctx.write(b" ");
-                    ctx.write(number.format(item.unique).as_bytes());
+                    ctx.write(number.format(item.unique));
                 }
                 ctx.write(b"\r\n");
                 if item.block.len() <= COPY_BYTES {
@@ -297,7 +297,7 @@ impl Session {
             ("evictions", counts.evicted),
             ("expired_unfetched", counts.expired),
         ] {
-            ctx.write(format!("STAT {name} {value}\r\n").as_bytes());
+            write!(ctx, "STAT {name} {value}\r\n");
         }
         ctx.write(b"END\r\n");
     }

@@ -70,7 +70,7 @@ pub(super) type Factory<A> = Box<dyn FnMut(&Connection, u64) -> A>;
 /// impl Handler<Ask> for Client {
 ///     type Result = ();
 ///     fn handle(&mut self, Ask(question): Ask, ctx: &mut Self::Context) {
-///         ctx.write(question.as_bytes());
+///         ctx.write(question);
 ///     }
 /// }
 ///

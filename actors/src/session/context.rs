@@ -365,7 +365,7 @@ where
     ///     fn payload(&mut self, chunk: Payload<'_>, ctx: &mut Self::Context) {
     ///         self.0 += chunk.iter().filter(|byte| **byte == b' ').count();
     ///         if chunk.is_last() {
-    ///             ctx.write(format!("{}\n", std::mem::take(&mut self.0)).as_bytes());
+    ///             writeln!(ctx, "{}", std::mem::take(&mut self.0));
     ///         }
     ///     }
     /// }

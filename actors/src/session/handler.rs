@@ -103,7 +103,7 @@ pub trait LineHandler: Actor<Context = LineContext<Self>> {
     /// impl LineHandler for Chatter {
     ///     # fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {}
     ///     fn missed(&mut self, messages: u64, ctx: &mut Self::Context) {
-    ///         ctx.write(format!("* {messages} messages missed\n").as_bytes());
+    ///         writeln!(ctx, "* {messages} messages missed");
     ///     }
     /// }
     /// ```
