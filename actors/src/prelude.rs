@@ -34,7 +34,7 @@ pub use crate::{
     server::{builder::LineServer, handle::ServerHandle},
     session::{
         context::LineContext,
-        handler::LineHandler,
+        handler::{Idle, LineHandler},
         lines::{Line, Lines, Payload},
     },
 };
