@@ -817,3 +817,294 @@ async fn a_preface_without_end_is_bounded_and_its_last_word_arrives() {
     assert_eq!(server.report().await.reason, CloseReason::FilterFailed);
     server.end().await;
 }
+
+// Filters that break the rules.
+
+/// A method of a filter in which something is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    Held,
+    Memory,
+    Write,
+    Eof,
+    Finish,
+    Drop,
+}
+
+/// Passes bytes on unchanged, until it panics.
+struct Panics {
+    at: Method,
+    has_read: bool,
+}
+
+impl Panics {
+    fn at(at: Method) -> Self {
+        Self { at, has_read: false }
+    }
+
+    fn come(&self, method: Method) {
+        assert!(self.at != method, "a fault on purpose, in a filter's {method:?}");
+    }
+}
+
+impl Filter for Panics {
+    fn read(&mut self, wire: &mut Inflow<'_>, plain: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<Flow, Fault> {
+        self.has_read |= !wire.is_empty();
+        plain.extend_from_slice(wire.rest());
+        wire.advance(usize::MAX);
+        Ok(Flow::Open)
+    }
+
+    fn write(&mut self, plain: &[u8], wire: &mut Vec<u8>) -> Result<(), Fault> {
+        self.come(Method::Write);
+        wire.extend_from_slice(plain);
+        Ok(())
+    }
+
+    fn eof(&mut self) -> Eof {
+        self.come(Method::Eof);
+        Eof::Clean
+    }
+
+    fn finish(&mut self, _: &mut Vec<u8>) {
+        self.come(Method::Finish);
+    }
+
+    fn held(&self) -> usize {
+        if self.has_read {
+            self.come(Method::Held);
+        }
+        0
+    }
+
+    fn memory(&self) -> usize {
+        if self.has_read {
+            self.come(Method::Memory);
+        }
+        0
+    }
+}
+
+impl Drop for Panics {
+    fn drop(&mut self) {
+        self.come(Method::Drop);
+    }
+}
+
+#[actix::test]
+async fn a_filter_that_panics_in_any_of_its_methods_ends_its_session_alone() {
+    for at in [Method::Held, Method::Memory, Method::Write, Method::Eof, Method::Finish, Method::Drop] {
+        let mut conversation = Conversation::limited(MemoryCapacity::default(), b"", Limits::default(), |transport| {
+            // Two of them: each is dropped, whatever becomes of the other.
+            transport.with_filter(Panics::at(at)).with_filter(Panics::at(at))
+        });
+        conversation.send(b"one\n").await;
+        conversation.peer.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        within("the end", conversation.peer.read_to_end(&mut answer)).await.unwrap();
+        drop(conversation.peer);
+        let report = within("the report", conversation.report).await.unwrap();
+        let is_answered = !matches!(at, Method::Held | Method::Memory | Method::Write);
+        let expected = match at {
+            // Nobody is left to whom it would matter.
+            Method::Finish | Method::Drop => CloseReason::PeerEof,
+            _ => CloseReason::FilterFailed,
+        };
+        assert_eq!((report.reason, report.lines_in, report.bytes_in), (expected, 1, 4), "{at:?}: {report}");
+        let (out, unsent): (&[u8], _) = if is_answered { (b"one\n", 0) } else { (b"", 4) };
+        assert_eq!((answer.as_slice(), report.unsent_bytes), (out, unsent), "{at:?}: {report}");
+    }
+}
+
+#[actix::test]
+async fn filters_that_are_made_already_are_dropped_where_the_next_one_cannot_be_made() {
+    let listener = Listener::tcp("127.0.0.1:0")
+        .filter(|_| Panics::at(Method::Drop))
+        .filter(|_| -> Frames { panic!("a fault on purpose, where a filter is made") });
+    let mut server = serve(1, listener).await;
+    for _ in 0..2 {
+        server.connect().await.expect_eof().await;
+        assert_eq!(server.report().await.reason, CloseReason::FilterFailed);
+    }
+    server.end().await;
+}
+
+/// What a filter does with bytes that it should not.
+#[derive(Clone, Copy, Debug)]
+enum Trick {
+    /// Takes back what it wrote before.
+    Retract,
+    /// Says that it holds more than there is.
+    Exaggerate,
+}
+
+struct Tricky(Trick);
+
+impl Filter for Tricky {
+    fn read(&mut self, wire: &mut Inflow<'_>, plain: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<Flow, Fault> {
+        plain.extend_from_slice(wire.rest());
+        wire.advance(usize::MAX);
+        Ok(Flow::Open)
+    }
+
+    fn write(&mut self, plain: &[u8], wire: &mut Vec<u8>) -> Result<(), Fault> {
+        if matches!(self.0, Trick::Retract) {
+            wire.clear();
+        }
+        // The second piece is shorter than the first.
+        wire.extend_from_slice(&plain[..plain.len() / (1 + usize::from(plain.len() < 16 * 1024))]);
+        Ok(())
+    }
+
+    fn eof(&mut self) -> Eof {
+        Eof::Clean
+    }
+
+    fn finish(&mut self, _: &mut Vec<u8>) {}
+
+    fn held(&self) -> usize {
+        if matches!(self.0, Trick::Exaggerate) { usize::MAX } else { 0 }
+    }
+}
+
+#[actix::test]
+async fn a_filter_that_takes_back_what_it_wrote_has_failed() {
+    let mut conversation = Conversation::start(MemoryCapacity::default(), &[b'x'; 20_000], Tricky(Trick::Retract));
+    conversation.peer.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    within("the end", conversation.peer.read_to_end(&mut rest)).await.unwrap();
+    drop(conversation.peer);
+    let report = within("the report", conversation.report).await.unwrap();
+    assert_eq!((report.reason, report.bytes_out, report.unsent_bytes), (CloseReason::FilterFailed, 0, 20_000));
+}
+
+#[actix::test]
+async fn a_filter_that_says_it_holds_more_than_there_is_harms_nobody() {
+    let mut conversation = Conversation::limited(MemoryCapacity::default(), b"", Limits::default(), |transport| {
+        transport.with_filter(Tricky(Trick::Exaggerate)).with_filter(Tricky(Trick::Exaggerate))
+    });
+    conversation.peer.shutdown().await.unwrap();
+    let (_, report) = conversation.end().await;
+    assert_eq!(report.reason, CloseReason::PeerEof);
+}
+
+/// A preface that never ends: each byte is answered by two, or is the session's.
+struct Endless {
+    answers: bool,
+}
+
+impl Filter for Endless {
+    fn read(&mut self, wire: &mut Inflow<'_>, plain: &mut Vec<u8>, reply: &mut Vec<u8>) -> Result<Flow, Fault> {
+        let bytes = wire.take(usize::MAX);
+        if self.answers {
+            reply.extend_from_slice(&bytes.repeat(2));
+        } else {
+            plain.extend_from_slice(bytes);
+        }
+        Ok(Flow::Preface)
+    }
+
+    fn write(&mut self, _: &[u8], _: &mut Vec<u8>) -> Result<(), Fault> {
+        unreachable!("it is never open")
+    }
+
+    fn eof(&mut self) -> Eof {
+        Eof::Clean
+    }
+
+    fn finish(&mut self, _: &mut Vec<u8>) {
+        unreachable!("it is never open")
+    }
+
+    fn held(&self) -> usize {
+        0
+    }
+}
+
+#[actix::test]
+async fn a_preface_that_never_ends_is_bounded_whatever_waits_to_be_written() {
+    const MUCH: &[u8] = &[b'x'; 200 * 1024];
+    for answers in [true, false] {
+        for greeting in [b"".as_slice(), b"welcome\n", MUCH] {
+            if !answers && greeting != MUCH {
+                // The session takes all of it.
+                continue;
+            }
+            let capacity = MemoryCapacity { to_session: 1024, to_peer: 16 };
+            let mut conversation = Conversation::start(capacity, greeting, Endless { answers });
+            let (mut taken, mut stuck) = (0, 0);
+            // A turn of the session takes what lies there, if it takes anything.
+            while stuck < 100 {
+                match tokio::time::timeout(Duration::ZERO, conversation.peer.write(&[b'y'; 1000])).await {
+                    Ok(Ok(count)) => (taken, stuck) = (taken + count, 0),
+                    // It has ended: a preface has a bound of its own.
+                    Ok(Err(_)) => break,
+                    Err(_) => stuck += 1,
+                }
+                tokio::task::yield_now().await;
+                assert!(taken < 200 * 1024, "{answers}, {} bytes to write: it reads on and on", greeting.len());
+            }
+        }
+    }
+}
+
+/// Is open, until the peer sends `?`, which is answered by `!`; then it waits for a `.`.
+#[derive(Default)]
+struct Reopens {
+    waits: bool,
+}
+
+impl Filter for Reopens {
+    fn read(&mut self, wire: &mut Inflow<'_>, plain: &mut Vec<u8>, reply: &mut Vec<u8>) -> Result<Flow, Fault> {
+        for byte in wire.take(usize::MAX) {
+            match *byte {
+                b'?' => {
+                    reply.push(b'!');
+                    self.waits = true;
+                }
+                b'.' => self.waits = false,
+                byte => plain.push(byte),
+            }
+        }
+        Ok(if self.waits { Flow::Preface } else { Flow::Open })
+    }
+
+    fn write(&mut self, plain: &[u8], wire: &mut Vec<u8>) -> Result<(), Fault> {
+        assert!(!self.waits, "nothing may be written");
+        wire.extend_from_slice(plain);
+        Ok(())
+    }
+
+    fn eof(&mut self) -> Eof {
+        Eof::Clean
+    }
+
+    fn finish(&mut self, _: &mut Vec<u8>) {}
+
+    fn held(&self) -> usize {
+        0
+    }
+}
+
+#[actix::test]
+async fn what_was_sealed_is_sent_though_its_filter_waits_for_the_peer_again() {
+    const SEALED: usize = 40_000;
+    let capacity = MemoryCapacity { to_peer: 100, ..MemoryCapacity::default() };
+    let mut conversation = Conversation::start(capacity, b"", Reopens::default());
+    conversation.address.send(Say(vec![b'x'; SEALED])).await.unwrap();
+    tokio::task::yield_now().await;
+    conversation.send(b"?").await;
+    tokio::task::yield_now().await;
+    conversation.address.send(Say(b"later\n".to_vec())).await.unwrap();
+    // The peer says no more before it has the answer, which stands behind what was sealed.
+    let mut answer = vec![0; SEALED + 1];
+    within("what was sealed", conversation.peer.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(answer.iter().position(|byte| *byte != b'x'), Some(SEALED));
+    assert_eq!(answer[SEALED], b'!');
+    conversation.send(b".").await;
+    conversation.expect(b"later\n").await;
+    conversation.peer.shutdown().await.unwrap();
+    let (_, report) = conversation.end().await;
+    let expected = (CloseReason::PeerEof, SEALED as u64 + 6, 0);
+    assert_eq!((report.reason, report.bytes_out, report.unsent_bytes), expected, "{report}");
+}

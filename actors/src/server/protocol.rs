@@ -83,16 +83,21 @@ fn open<A: LineHandler>(opening: Opening, connection: &Connection, factory: &imp
 
 /// Puts a listener's filters around a connection. `None`, and the connection closed, if a factory panics.
 fn filter(transport: Transport, filters: &Filters, connection: &Connection, worker: &Worker) -> Option<Transport> {
-    let make = || filters.make(connection).fold(transport, Transport::with_boxed_filter);
-    match catch_unwind(AssertUnwindSafe(make)) {
-        Ok(filtered) => Some(filtered),
-        Err(payload) => {
-            if let Some(events) = worker.panics.pass() {
-                let text = panic_text(&*payload);
-                log::error!("session {}: the factory of a filter panicked: {text}{events}", connection.id());
+    let mut filtered = transport;
+    let mut made = filters.make(connection);
+    loop {
+        // One at a time: a destructor of those that are made already does not run while a panic unwinds.
+        match catch_unwind(AssertUnwindSafe(|| made.next())) {
+            Ok(Some(filter)) => filtered = filtered.with_boxed_filter(filter),
+            Ok(None) => return Some(filtered),
+            Err(payload) => {
+                if let Some(events) = worker.panics.pass() {
+                    let text = panic_text(&*payload);
+                    log::error!("session {}: the factory of a filter panicked: {text}{events}", connection.id());
+                }
+                dispose(payload);
+                return None;
             }
-            dispose(payload);
-            None
         }
     }
 }

@@ -34,6 +34,12 @@ const REPLIES_BYTES: usize = 64 * 1024;
 /// The longest preface of one filter. Unit: bytes.
 const MAX_PREFACE_BYTES: u32 = 64 * 1024;
 
+/// With more plain bytes than this waiting for the session its filter is not driven on for a writer. Unit: bytes.
+const PLAIN_BYTES: usize = 64 * 1024;
+
+/// A filter that says it holds more counts as this: no sum overflows. Unit: bytes.
+const MOST_FILTER_BYTES: usize = 1 << 30;
+
 /// Bytes that are read at once of a preface that is waited for by a writer.
 const PREFACE_BYTES: usize = 4 * 1024;
 
@@ -288,6 +294,13 @@ impl fmt::Debug for Transport {
     }
 }
 
+/// The filter is dropped under a catch of its own: those below it are dropped all the same.
+impl Drop for Filtered {
+    fn drop(&mut self) {
+        self.drop_filter();
+    }
+}
+
 /// How bytes are written to the stream below: in a turn, or outside of one.
 type Sink<'a> = dyn FnMut(&mut Transport, &[u8]) -> Poll<io::Result<usize>> + 'a;
 
@@ -296,6 +309,9 @@ struct Filtered {
     inner: Transport,
     /// `None` once it is done, or has failed.
     filter: Option<Box<dyn Filter>>,
+    /// Bytes that the filter holds and that its buffers take. Asked for with each call, under the same catch.
+    filter_held: u32,
+    filter_memory: u32,
     flow: Flow,
     /// Decoded, and not given to the session yet.
     plain: Vec<u8>,
@@ -327,6 +343,8 @@ impl Filtered {
         Self {
             inner,
             filter: Some(filter),
+            filter_held: 0,
+            filter_memory: 0,
             flow: Flow::Preface,
             plain: Vec::new(),
             sealed: Sealed::default(),
@@ -370,12 +388,11 @@ impl Filtered {
 
     /// Bytes of the wire that are read and not the session's yet.
     fn held(&self) -> usize {
-        self.plain.len() + self.filter.as_ref().map_or(0, |filter| filter.held()) + self.inner.held()
+        self.plain.len() + self.filter_held as usize + self.inner.held()
     }
 
     fn memory(&self) -> usize {
-        let filter = self.filter.as_ref().map_or(0, |filter| filter.memory());
-        self.plain.capacity() + self.sealed.wire.capacity() + filter + self.inner.memory()
+        self.plain.capacity() + self.sealed.wire.capacity() + self.filter_memory as usize + self.inner.memory()
     }
 
     fn is_unflushed(&self) -> bool {
@@ -463,7 +480,7 @@ impl Filtered {
                 return Poll::Ready(Ok(()));
             }
             self.decode(wire, plain);
-            self.asks = !asks && self.filter.as_ref().is_some_and(|filter| filter.held() > 0);
+            self.asks = !asks && self.filter_held > 0;
         }
         self.send_replies(cx)?;
         Poll::Ready(Ok(()))
@@ -530,12 +547,26 @@ impl Filtered {
     /// Calls the filter, which is dropped when it fails. `None` if there is none.
     fn call<R>(&mut self, call: impl FnOnce(&mut dyn Filter) -> Result<R, Fault>) -> Option<Result<R, ()>> {
         let filter = self.filter.as_deref_mut()?;
-        let result = catch_unwind(AssertUnwindSafe(|| call(filter))).unwrap_or_else(|payload| {
+        let called = catch_unwind(AssertUnwindSafe(|| {
+            let made = call(&mut *filter)?;
+            Ok((made, filter.held(), filter.memory()))
+        }));
+        let result = called.unwrap_or_else(|payload| {
             let fault = Fault::new(format!("it panicked: {}", panic_text(&*payload)));
             dispose(payload);
             Err(fault)
         });
-        Some(result.map_err(|fault| self.fail(fault)))
+        Some(match result {
+            Ok((made, held, memory)) => {
+                let bounded = |bytes: usize| bytes.min(MOST_FILTER_BYTES) as u32;
+                (self.filter_held, self.filter_memory) = (bounded(held), bounded(memory));
+                Ok(made)
+            }
+            Err(fault) => {
+                self.fail(fault);
+                Err(())
+            }
+        })
     }
 
     #[cold]
@@ -547,6 +578,7 @@ impl Filtered {
 
     fn drop_filter(&mut self) {
         let filter = self.filter.take();
+        (self.filter_held, self.filter_memory) = (0, 0);
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(filter))) {
             dispose(payload);
         }
@@ -558,6 +590,10 @@ impl Filtered {
         for _ in 0..PREFACE_READS {
             if self.is_open() || self.has_ended() {
                 return Poll::Ready(Ok(()));
+            }
+            self.send_replies(cx)?;
+            if self.sealed.replies() > REPLIES_BYTES || self.plain.len() > PLAIN_BYTES {
+                return Poll::Pending;
             }
             let mut wire = [0; PREFACE_BYTES];
             let mut plain = mem::take(&mut self.plain);
@@ -574,6 +610,16 @@ impl Filtered {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if !self.is_open() && self.ending.is_none() {
+            if self.sealed.has_plain() {
+                // Sealed while it was open: what the filter waits for may be the answer to it.
+                let gone = self.push(&mut |inner, bytes| inner.poll_write(cx, bytes))?;
+                if gone > 0 {
+                    return Poll::Ready(Ok(gone));
+                }
+                if self.sealed.has_plain() {
+                    return Poll::Pending;
+                }
+            }
             ready!(self.poll_open(cx))?;
         }
         self.write(bytes, |inner, bytes| inner.poll_write(cx, bytes))
@@ -620,7 +666,14 @@ impl Filtered {
             for piece in bytes.chunks(PIECE_BYTES).take(PIECES) {
                 let mut wire = mem::take(&mut self.sealed.wire);
                 let before = wire.len();
-                match self.call(|filter| filter.write(piece, &mut wire)) {
+                let result = self.call(|filter| {
+                    filter.write(piece, &mut wire)?;
+                    let is_whole = wire.len() >= before;
+                    is_whole
+                        .then_some(())
+                        .ok_or_else(|| Fault::new("the filter removed bytes that were written before"))
+                });
+                match result {
                     Some(Ok(())) => self.sealed.add(piece.len(), wire.len() - before),
                     _ => wire.truncate(before),
                 }
