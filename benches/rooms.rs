@@ -19,7 +19,7 @@ use std::{
 };
 
 use actix::Actor;
-use actix_lines::{Framing, Limits, Line, LineContext, LineHandler, LineServer, Room};
+use actix_lines::{Framing, Line, LineContext, LineHandler, LineServer, Room, limits::Limits};
 use rustix::{
     event::{Timespec, epoll},
     io::Errno,

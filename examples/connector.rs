@@ -17,7 +17,10 @@ use std::{
 };
 
 use actix::{Actor, ActorFuture, Addr, Context, Handler, Message, ResponseActFuture};
-use actix_lines::{Connector, ConnectorEvent, Disconnect, GetSession, Line, LineContext, LineHandler};
+use actix_lines::{
+    Line, LineContext, LineHandler,
+    connect::{Connector, ConnectorEvent, Disconnect, GetSession},
+};
 use bytes::Bytes;
 use tokio::{
     signal::unix::{SignalKind, signal},

@@ -20,7 +20,11 @@ use std::{
     time::Duration,
 };
 
-use actix_lines::{SessionFilter, SessionId, SessionQuery, prelude::*};
+use actix_lines::{
+    SessionId,
+    control::{SessionFilter, SessionQuery},
+    prelude::*,
+};
 use actix_web::{App, HttpResponse, HttpServer, Responder, delete, get, post, web};
 use clap::Parser;
 

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use actix_lines::{ConfigError, Limits};
+use actix_lines::{ConfigError, limits::Limits};
 use toml::{
     Spanned,
     de::{DeInteger, DeTable, DeValue},

@@ -19,7 +19,7 @@ use std::{
     process::ExitCode,
 };
 
-use actix_lines::{Framing, Limits, LineServer, Rot13};
+use actix_lines::{Framing, LineServer, Rot13, limits::Limits};
 use actix_rt::{Runtime, System, SystemRunner};
 use clap::Parser;
 

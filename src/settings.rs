@@ -23,7 +23,10 @@ mod value;
 #[cfg(test)]
 mod tables;
 
-use actix_lines::{Framing, LineServer, OverLimit, Overlong, Prefix, Rate, RateLimit, SourcePrefix};
+use actix_lines::{
+    Framing, LineServer, Overlong, Prefix, SourcePrefix,
+    limits::{OverLimit, Rate, RateLimit},
+};
 
 pub(crate) use self::{
     meaning::Unusable,
@@ -379,7 +382,10 @@ setting::settings! {
 mod tests {
     use std::time::Duration;
 
-    use actix_lines::{Drain, Limits, Watermarks};
+    use actix_lines::{
+        control::Drain,
+        limits::{Limits, Watermarks},
+    };
     use clap::Parser;
 
     use super::{value::Time, *};

@@ -5,7 +5,7 @@
 
 use std::{io, path::Path, sync::Arc, thread, time::Duration};
 
-use actix_lines::{Escaped, ServerHandle, Stats};
+use actix_lines::{Escaped, ServerHandle, control::Stats};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,

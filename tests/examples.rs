@@ -16,7 +16,7 @@ use std::{
 };
 
 use actix::{AsyncContext, fut::wrap_future};
-use actix_lines::{Limits, LineSession, Transport};
+use actix_lines::{LineSession, Transport, limits::Limits};
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Server, address_in, connect, converse, eventually, example, expect, finish, rest};
 use tokio::{

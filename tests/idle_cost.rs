@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use actix_lines::{Limits, LimitsBuilder, LineServer, Rate, RateLimit, Rot13};
+use actix_lines::{
+    LineServer, Rot13,
+    limits::{Limits, LimitsBuilder, Rate, RateLimit},
+};
 use rustix::{
     net::{AddressFamily, SocketType, bind, connect, socket},
     process::{Resource, Rlimit, getrlimit, setrlimit},

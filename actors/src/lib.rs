@@ -102,29 +102,11 @@ pub mod testing;
 
 pub use crate::{
     address::{Address, Credentials, UnixAddress},
-    connect::{
-        backoff::Backoff,
-        builder::ConnectorBuilder,
-        connector::Connector,
-        messages::{ConnectorEvent, Disconnect, GetSession},
-    },
     connection::{Connection, ListenerId, SessionId},
-    control::{
-        admission::RefuseReason,
-        messages::{
-            Drain, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push, Pushed, SessionEvent,
-            SetLimits, Subscribe,
-        },
-        query::{SessionFilter, SessionInfo, SessionOrder, SessionPage, SessionQuery, SessionState},
-        stats::{DrainProgress, DrainReport, Stats},
-        supervisor::Supervisor,
-    },
-    error::{BindError, ConfigError, ConnectError, ServerEnded, StartError},
+    error::{BindError, ConfigError, ServerEnded, StartError},
     escape::Escaped,
     framing::{Delimiter, Framing, Overlong},
-    limits::{Limits, LimitsBuilder, OutboxLimit, OutboxPolicy, OverLimit, SessionLimits, SoftLimit, Watermarks},
     listen::listener::Listener,
-    rate::{Rate, RateGroup, RateLimit},
     report::{CloseReason, CloseReport, Half},
     room::Room,
     rot13::{Rot13, rot13},
@@ -139,7 +121,6 @@ pub use crate::{
     },
     source::{Prefix, SourcePrefix},
     standalone::LineSession,
-    testing::{Faults, FaultyStream, MemoryCapacity, MemoryStream, StreamCall, memory_pair},
     wire::{stream::ByteStream, transport::Transport},
 };
 

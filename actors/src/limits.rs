@@ -97,7 +97,7 @@ pub enum OutboxPolicy {
     /// Cuts the session: [`CloseReason::OutboxFull`](crate::CloseReason::OutboxFull). It is cut as well when its own
     /// handler leaves more than the limit in the outbox, because it writes without having been given a line.
     Disconnect,
-    /// Drops pushed bytes, and counts them in [`Pushed::dropped`](crate::Pushed::dropped); the session's own handler
+    /// Drops pushed bytes, and counts them in [`Pushed::dropped`](crate::control::messages::Pushed::dropped); the session's own handler
     /// learns the count by [`LineHandler::missed`](crate::LineHandler::missed). Bytes that the handler writes are never
     /// dropped. The default.
     #[default]
@@ -177,12 +177,12 @@ pub(crate) struct AdmissionLimits {
 /// The limits of a single session: watermarks, outbox limit, timeouts, read rate. Small and `Copy`.
 ///
 /// Convert [`Limits`] to get them: these also have the limits of a server as a whole. A
-/// [`LineSession`](crate::LineSession) and a [`Connector`](crate::Connector) take either.
+/// [`LineSession`](crate::LineSession) and a [`Connector`](crate::connect::connector::Connector) take either.
 ///
 /// ```
 /// use std::time::Duration;
 ///
-/// use actix_lines::{ConfigError, Limits, SessionLimits};
+/// use actix_lines::{ConfigError, limits::{Limits, SessionLimits}};
 ///
 /// let patient: SessionLimits = Limits::builder().idle_timeout(Some(Duration::from_secs(3600))).build()?.into();
 /// # let _ = patient;
@@ -220,7 +220,7 @@ impl Limits {
     /// Starts from the defaults.
     ///
     /// ```
-    /// use actix_lines::{ConfigError, Limits, Watermarks};
+    /// use actix_lines::{ConfigError, limits::{Limits, Watermarks}};
     ///
     /// let limits = Limits::builder().max_sessions(1000).build()?;
     /// # let _ = limits;
@@ -250,7 +250,7 @@ impl Limits {
     /// Set [`max_sessions`](LimitsBuilder::max_sessions) as well: only the program knows how many descriptors it has.
     ///
     /// ```
-    /// use actix_lines::{ConfigError, Limits};
+    /// use actix_lines::{ConfigError, limits::Limits};
     ///
     /// let limits = Limits::exposed().to_builder().max_sessions(10_000).build()?;
     /// # let _ = limits;
@@ -440,7 +440,7 @@ impl LimitsBuilder {
         self
     }
 
-    /// Sets the treatment of bytes that others [`Push`](crate::Push) into a session whose peer does not read them.
+    /// Sets the treatment of bytes that others [`Push`](crate::control::messages::Push) into a session whose peer does not read them.
     /// Default: [`OutboxLimit::default`].
     ///
     /// Answers to lines are not limited by it: a session is delivered no lines while its outbox is above the high

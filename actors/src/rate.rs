@@ -37,7 +37,7 @@ pub struct Rate {
     pub per_second: u32,
     /// Amount at once after a rest. Buckets are refilled at intervals, and a bucket smaller than one refill would lower
     /// the rate; so the bucket of a session holds at least one refill (250 ms, if its worker is on time), that of a
-    /// [`RateGroup`](crate::RateGroup) at least what half a second brings, that of accepts its burst and what 2 ms
+    /// [`RateGroup`](crate::rate::RateGroup) at least what half a second brings, that of accepts its burst and what 2 ms
     /// bring.
     pub burst: u32,
 }
@@ -61,7 +61,7 @@ impl Rate {
 /// Limits on reading: in bytes, in lines, both or neither. The default is neither.
 ///
 /// ```
-/// use actix_lines::{Rate, RateLimit};
+/// use actix_lines::limits::{Rate, RateLimit};
 ///
 /// let typist = RateLimit { lines: Some(Rate { per_second: 10, burst: 50 }), bytes: None };
 /// # let _ = typist;
@@ -184,7 +184,7 @@ impl Grant {
 ///
 /// ```
 /// use actix::Actor;
-/// use actix_lines::{Line, LineContext, LineHandler, LineServer, Rate, RateGroup, RateLimit};
+/// use actix_lines::{Line, LineContext, LineHandler, LineServer, limits::{Rate, RateGroup, RateLimit}};
 ///
 /// struct Customer(RateGroup);
 ///

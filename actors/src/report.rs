@@ -48,7 +48,7 @@ pub enum CloseReason {
     Overlong,
     /// The handler called `ctx.stop()` or `ctx.drain()`.
     ClosedByHandler,
-    /// The server drained, or the session's connector was told to [`Disconnect`](crate::Disconnect).
+    /// The server drained, or the session's connector was told to [`Disconnect`](crate::connect::messages::Disconnect).
     Drained,
     /// `ctx.terminate()`, `ctx.abort()`, or the server's abort: unsent bytes were dropped.
     Aborted,
@@ -59,21 +59,21 @@ pub enum CloseReason {
     HandlerStalled,
     /// A `ctx.wait` future did not end in time.
     WaitTimeout,
-    /// No line came for [`idle_timeout`](crate::LimitsBuilder::idle_timeout).
+    /// No line came for [`idle_timeout`](crate::limits::LimitsBuilder::idle_timeout).
     IdleTimeout,
-    /// A line took longer than [`line_timeout`](crate::LimitsBuilder::line_timeout).
+    /// A line took longer than [`line_timeout`](crate::limits::LimitsBuilder::line_timeout).
     LineTimeout,
-    /// The peer acknowledged nothing of what it was sent for [`write_timeout`](crate::LimitsBuilder::write_timeout);
+    /// The peer acknowledged nothing of what it was sent for [`write_timeout`](crate::limits::LimitsBuilder::write_timeout);
     /// over other transports than TCP, the transport took nothing.
     WriteStalled,
-    /// The outbox held more than the session's [`OutboxLimit`](crate::OutboxLimit) allows; the session was cut.
+    /// The outbox held more than the session's [`OutboxLimit`](crate::limits::OutboxLimit) allows; the session was cut.
     OutboxFull,
-    /// All sessions together held more than the [memory budget](crate::LimitsBuilder::memory_budget), and this one was
+    /// All sessions together held more than the [memory budget](crate::limits::LimitsBuilder::memory_budget), and this one was
     /// the largest of the source that held the most; it was cut.
     Evicted,
-    /// The session reached [`max_age`](crate::LimitsBuilder::max_age).
+    /// The session reached [`max_age`](crate::limits::LimitsBuilder::max_age).
     MaxAge,
-    /// An operator ended it, by [`Kick`](crate::Kick) or by a list of denied sources.
+    /// An operator ended it, by [`Kick`](crate::control::messages::Kick) or by a list of denied sources.
     Kicked,
     /// The session's arbiter stopped while the session was running.
     WorkerStopped,

@@ -34,7 +34,7 @@ const MESSAGE_BYTES: usize = 64;
 ///
 /// Members may run on any workers, of any servers of this process, or without a server. They leave when they end.
 /// Messages of one session arrive at each member in the order in which they were sent; messages of several sessions in
-/// any order. A member that does not read is treated by its [`OutboxLimit`](crate::OutboxLimit), so no message waits
+/// any order. A member that does not read is treated by its [`OutboxLimit`](crate::limits::OutboxLimit), so no message waits
 /// for it without bound; its actor can tell the peer how many messages are [missing](crate::LineHandler::missed).
 ///
 /// ```
@@ -151,7 +151,7 @@ impl Room {
     }
 
     /// Returns the number of messages that members did not get: because their outbox was full, by the policy of their
-    /// [`OutboxLimit`](crate::OutboxLimit), or because more than 4 MiB of messages waited for their worker.
+    /// [`OutboxLimit`](crate::limits::OutboxLimit), or because more than 4 MiB of messages waited for their worker.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.0.lost.load(Relaxed)

@@ -23,7 +23,7 @@ use crate::{
 /// use std::time::Duration;
 ///
 /// use actix::{Actor, Handler, Message};
-/// use actix_lines::{Limits, Line, LineContext, LineHandler, LineSession, Transport};
+/// use actix_lines::{Line, LineContext, LineHandler, LineSession, Transport, limits::Limits};
 /// use tokio::io::AsyncReadExt;
 ///
 /// struct Notifier;
@@ -67,7 +67,7 @@ pub struct LineSession {
 }
 
 impl LineSession {
-    /// Starts from the defaults: [`Framing::lf`], [`Limits::default`](crate::Limits::default).
+    /// Starts from the defaults: [`Framing::lf`], [`Limits::default`](crate::limits::Limits::default).
     pub fn new(transport: impl Into<Transport>) -> Self {
         Self {
             id: SessionId::next(),
@@ -89,8 +89,8 @@ impl LineSession {
         self
     }
 
-    /// Sets the session's limits. Of [`Limits`](crate::Limits) only those of a single session count. Default:
-    /// [`Limits::default`](crate::Limits::default).
+    /// Sets the session's limits. Of [`Limits`](crate::limits::Limits) only those of a single session count. Default:
+    /// [`Limits::default`](crate::limits::Limits::default).
     pub fn limits(mut self, limits: impl Into<SessionLimits>) -> Self {
         self.limits = limits.into();
         self

@@ -41,7 +41,7 @@ pub type MemoryStream = Join<DuplexStream, DuplexStream>;
 /// streams return no errors by themselves; wrap one in a [`FaultyStream`] for that.
 ///
 /// ```
-/// use actix_lines::{LineSession, MemoryCapacity, Rot13, Transport, memory_pair};
+/// use actix_lines::{LineSession, Rot13, Transport, testing::{MemoryCapacity, memory_pair}};
 /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
 ///
 /// # actix_rt::System::new().block_on(async {
@@ -82,8 +82,8 @@ pub enum StreamCall {
 ///
 /// use actix::Actor;
 /// use actix_lines::{
-///     CloseReason, CloseReport, FaultyStream, Line, LineContext, LineHandler, LineSession, MemoryCapacity, StreamCall,
-///     Transport, memory_pair,
+///     CloseReason, CloseReport, Line, LineContext, LineHandler, LineSession, Transport,
+///     testing::{FaultyStream, MemoryCapacity, StreamCall, memory_pair},
 /// };
 /// use tokio::{io::AsyncWriteExt, sync::oneshot};
 ///

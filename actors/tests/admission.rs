@@ -12,7 +12,11 @@ use std::{
     time::Duration,
 };
 
-use actix_lines::{CloseReason, Limits, LimitsBuilder, LineServer, OverLimit, Rate, SessionFilter, SourcePrefix};
+use actix_lines::{
+    CloseReason, LineServer, SourcePrefix,
+    control::SessionFilter,
+    limits::{Limits, LimitsBuilder, OverLimit, Rate},
+};
 use support::{Counted, Echo, Peer, Server, at_once, eventually, pass, pause, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -12,7 +12,8 @@ use std::{
 
 use actix::{Actor, ActorContext, ActorFuture, Addr, AsyncContext, Handler, Message};
 use actix_lines::{
-    CloseReason, Framing, Limits, Line, LineContext, LineHandler, LineServer, Rot13, Transport, Watermarks,
+    CloseReason, Framing, Line, LineContext, LineHandler, LineServer, Rot13, Transport,
+    limits::{Limits, Watermarks},
 };
 use bytes::Bytes;
 use support::{Echo, Log, Peer, Server, eventually, pass, within};

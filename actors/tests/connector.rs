@@ -21,8 +21,10 @@ use std::{
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, fut::wrap_future};
 use actix_lines::{
-    Backoff, CloseReason, CloseReport, ConfigError, ConnectError, Connector, ConnectorBuilder, ConnectorEvent,
-    Disconnect, GetSession, Limits, Line, LineContext, LineHandler, LineServer, ServerHandle, Subscribe,
+    CloseReason, CloseReport, ConfigError, Line, LineContext, LineHandler, LineServer, ServerHandle,
+    connect::{Backoff, ConnectError, Connector, ConnectorBuilder, ConnectorEvent, Disconnect, GetSession},
+    control::Subscribe,
+    limits::Limits,
 };
 use socket2::{Domain, Socket, Type};
 use support::{Counted, Echo, Server, eventually, pass, pause, within};

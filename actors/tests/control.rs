@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, fut::wrap_future};
 use actix_lines::{
-    CloseReason, Limits, Line, LineContext, LineHandler, LineServer, OutboxLimit, SessionFilter, SessionOrder,
-    SessionQuery, SessionState,
+    CloseReason, Line, LineContext, LineHandler, LineServer,
+    control::{SessionFilter, SessionOrder, SessionQuery, SessionState},
+    limits::{Limits, OutboxLimit},
 };
 use support::{Echo, Peer, Server, eventually, pause, within};
 

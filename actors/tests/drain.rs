@@ -14,8 +14,9 @@ use actix::{
     fut::{ActorFutureExt, wrap_future},
 };
 use actix_lines::{
-    CloseReason, Drain, DrainProgress, Limits, Line, LineContext, LineHandler, LineServer, OverLimit, Rate, RateLimit,
-    SessionEvent, Subscribe,
+    CloseReason, Line, LineContext, LineHandler, LineServer,
+    control::{Drain, DrainProgress, SessionEvent, Subscribe},
+    limits::{Limits, OverLimit, Rate, RateLimit},
 };
 use support::{Echo, PATIENCE, Peer, Server, eventually, pause, within};
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc, time::Instant};

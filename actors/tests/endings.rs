@@ -7,9 +7,12 @@ use std::{future::pending, io, time::Duration};
 
 use actix::{Actor, ActorContext, ActorState, AsyncContext, Running, fut::ActorFutureExt, fut::wrap_future};
 use actix_lines::{
-    CloseReason, CloseReport, Connector, Disconnect, Drain, FaultyStream, Framing, GetSession, Idle, Limits,
-    LimitsBuilder, Line, LineContext, LineHandler, LineServer, LineSession, Lines, MemoryCapacity, OutboxLimit,
-    OutboxPolicy, Overlong, SessionFilter, StreamCall, Transport, memory_pair,
+    CloseReason, CloseReport, Framing, Idle, Line, LineContext, LineHandler, LineServer, LineSession, Lines, Overlong,
+    Transport,
+    connect::{Connector, Disconnect, GetSession},
+    control::{Drain, SessionFilter},
+    limits::{Limits, LimitsBuilder, OutboxLimit, OutboxPolicy},
+    testing::{FaultyStream, MemoryCapacity, StreamCall, memory_pair},
 };
 use support::{Echo, PATIENCE, Server, pass, pause, within};
 use tokio::{

@@ -5,7 +5,10 @@ mod support;
 use std::{collections::HashMap, ptr, sync::Arc};
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
-use actix_lines::{CloseReport, Connection, LineServer, ServerHandle, SessionEvent, SessionId, Subscribe};
+use actix_lines::{
+    CloseReport, Connection, LineServer, ServerHandle, SessionId,
+    control::{SessionEvent, Subscribe},
+};
 use support::{Echo, PATIENCE, Peer, eventually, within};
 use tokio::sync::{mpsc, oneshot};
 

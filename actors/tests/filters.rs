@@ -17,11 +17,12 @@ use std::{
 
 use actix::{Actor, ActorContext, AsyncContext, Handler, Message, fut::wrap_future};
 use actix_lines::{
-    CloseReason, CloseReport, Connection, Faults, FaultyStream, Half, Limits, Line, LineContext, LineHandler,
-    LineServer, LineSession, Listener, MemoryCapacity, MemoryStream, Rate, RateLimit, SessionFilter, StreamCall,
+    CloseReason, CloseReport, Connection, Half, Line, LineContext, LineHandler, LineServer, LineSession, Listener,
     Transport,
+    control::SessionFilter,
     filter::{Eof, Fault, Filter, Flow, Inflow},
-    memory_pair,
+    limits::{Limits, Rate, RateLimit},
+    testing::{Faults, FaultyStream, MemoryCapacity, MemoryStream, StreamCall, memory_pair},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

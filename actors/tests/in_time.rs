@@ -12,7 +12,7 @@ use std::{
 };
 
 use actix::{Actor, ActorContext, AsyncContext, fut::wrap_future};
-use actix_lines::{CloseReason, Limits, Line, LineContext, LineHandler, LineServer};
+use actix_lines::{CloseReason, Line, LineContext, LineHandler, LineServer, limits::Limits};
 use support::{PATIENCE, Server};
 use tokio::sync::oneshot;
 

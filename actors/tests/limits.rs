@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use actix::Actor;
 use actix_lines::{
-    Backoff, ConfigError, Connector, Framing, Limits, LimitsBuilder, Line, LineContext, LineHandler, LineServer,
-    LineSession, OutboxLimit, OutboxPolicy, OverLimit, Prefix, Rate, RateLimit, Rot13, SessionFilter, SoftLimit,
-    SourcePrefix, Transport, Watermarks,
+    ConfigError, Framing, Line, LineContext, LineHandler, LineServer, LineSession, Prefix, Rot13, SourcePrefix,
+    Transport,
+    connect::{Backoff, Connector},
+    control::SessionFilter,
+    limits::{Limits, LimitsBuilder, OutboxLimit, OutboxPolicy, OverLimit, Rate, RateLimit, SoftLimit, Watermarks},
 };
 use support::{Server, pause, within};
 use tokio::{
@@ -273,9 +275,9 @@ async fn a_connector_at_its_least_and_its_most_connects() {
             .limits(limits.clone().build().unwrap())
             .start()
             .unwrap();
-        let session = connector.send(actix_lines::GetSession::when_connected());
+        let session = connector.send(actix_lines::connect::GetSession::when_connected());
         within("a session", session).await.unwrap().expect("it connects");
-        let end = connector.send(actix_lines::Disconnect::within(Duration::MAX));
+        let end = connector.send(actix_lines::connect::Disconnect::within(Duration::MAX));
         within("its end", end).await.unwrap().expect("a report");
     }
 }

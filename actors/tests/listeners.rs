@@ -11,8 +11,10 @@ use std::{
 
 use actix::Actor;
 use actix_lines::{
-    Address, BindError, CloseReason, Framing, Limits, Line, LineContext, LineHandler, LineServer, Listener, OverLimit,
-    Rot13, ServerHandle, SessionFilter,
+    Address, BindError, CloseReason, Framing, Line, LineContext, LineHandler, LineServer, Listener, Rot13,
+    ServerHandle,
+    control::SessionFilter,
+    limits::{Limits, OverLimit},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

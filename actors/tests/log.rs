@@ -8,7 +8,10 @@ use std::{
 };
 
 use actix::Actor;
-use actix_lines::{Backoff, Connector, Line, LineContext, LineHandler, LineServer};
+use actix_lines::{
+    Line, LineContext, LineHandler, LineServer,
+    connect::{Backoff, Connector},
+};
 use support::{Echo, Server, eventually};
 
 static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());

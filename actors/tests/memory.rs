@@ -9,8 +9,9 @@ use std::{
 
 use actix::{Actor, ActorContext};
 use actix_lines::{
-    CloseReason, CloseReport, Faults, FaultyStream, Half, Limits, Line, LineContext, LineHandler, LineSession,
-    MemoryCapacity, MemoryStream, StreamCall, Transport, memory_pair,
+    CloseReason, CloseReport, Half, Line, LineContext, LineHandler, LineSession, Transport,
+    limits::Limits,
+    testing::{Faults, FaultyStream, MemoryCapacity, MemoryStream, StreamCall, memory_pair},
 };
 use support::within;
 use tokio::{

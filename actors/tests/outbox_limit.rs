@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext};
 use actix_lines::{
-    CloseReason, CloseReport, Limits, Line, LineContext, LineHandler, LineServer, OutboxLimit, OutboxPolicy,
-    SessionFilter, SoftLimit,
+    CloseReason, CloseReport, Line, LineContext, LineHandler, LineServer,
+    control::SessionFilter,
+    limits::{Limits, OutboxLimit, OutboxPolicy, SoftLimit},
 };
 use support::{Peer, Server, eventually, pause, within};
 

@@ -9,8 +9,10 @@ use std::sync::{
 
 use actix::{Actor, ActorContext, AsyncContext, Handler, Message, Running, fut::wrap_future};
 use actix_lines::{
-    CloseReason, CloseReport, Framing, Limits, Line, LineContext, LineHandler, LineServer, LineSession, Lines,
-    OutboxLimit, OverLimit, Overlong, Room, SessionFilter, Transport,
+    CloseReason, CloseReport, Framing, Line, LineContext, LineHandler, LineServer, LineSession, Lines, Overlong, Room,
+    Transport,
+    control::SessionFilter,
+    limits::{Limits, OutboxLimit, OverLimit},
 };
 use bytes::Bytes;
 use support::{Echo, Peer, Server, eventually, within};
@@ -472,7 +474,10 @@ async fn a_panic_in_the_destructor_of_bytes_that_were_pushed_ends_nobody() {
     let stats = server.handle.stats().await.unwrap();
     assert_eq!((stats.live, stats.closed["kicked"], stats.closed.len()), (1, 2, 1), "{stats:?}");
     // The goodbye of the end.
-    let goodbye = actix_lines::Drain { goodbye: owned(5000, &gone), ..actix_lines::Drain::within(support::PATIENCE) };
+    let goodbye = actix_lines::control::Drain {
+        goodbye: owned(5000, &gone),
+        ..actix_lines::control::Drain::within(support::PATIENCE)
+    };
     let drained = server.handle.supervisor().send(goodbye);
     let goodbyes = async {
         let rest = steady.rest().await;

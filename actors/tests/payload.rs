@@ -7,8 +7,10 @@ use std::{rc::Rc, time::Duration};
 
 use actix::{Actor, ActorContext, AsyncContext, fut::wrap_future};
 use actix_lines::{
-    CloseReason, CloseReport, Delimiter, Framing, Limits, Line, LineContext, LineHandler, LineServer, Overlong,
-    Payload, Rate, RateLimit, SessionFilter, Transport,
+    CloseReason, CloseReport, Delimiter, Framing, Line, LineContext, LineHandler, LineServer, Overlong, Payload,
+    Transport,
+    control::SessionFilter,
+    limits::{Limits, Rate, RateLimit},
 };
 use proptest::prelude::*;
 use support::{Log, Server, converse, cut, eventually, pause};

@@ -6,7 +6,8 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, WrapFuture};
 use actix_lines::{
-    CloseReason, Framing, Limits, Line, LineContext, LineHandler, LineServer, Lines, Overlong, SessionFilter,
+    CloseReason, Framing, Line, LineContext, LineHandler, LineServer, Lines, Overlong, control::SessionFilter,
+    limits::Limits,
 };
 use support::{PATIENCE, Server, eventually, pass, pause, within};
 use tokio::{

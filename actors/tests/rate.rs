@@ -8,8 +8,10 @@ use std::{rc::Rc, time::Duration};
 
 use actix::{Actor, AsyncContext};
 use actix_lines::{
-    CloseReason, CloseReport, ConfigError, Framing, Limits, Line, LineContext, LineHandler, LineServer, LineSession,
-    Overlong, Rate, RateGroup, RateLimit, Rot13, SessionFilter, SessionState, Transport,
+    CloseReason, CloseReport, ConfigError, Framing, Line, LineContext, LineHandler, LineServer, LineSession, Overlong,
+    Rot13, Transport,
+    control::{SessionFilter, SessionState},
+    limits::{Limits, Rate, RateGroup, RateLimit},
 };
 use support::{Log, Server, cut, eventually, pass, pause, within};
 use tokio::{

@@ -16,8 +16,9 @@ use std::{
 
 use actix::{Actor, AsyncContext};
 use actix_lines::{
-    CloseReason, Limits, Line, LineContext, LineHandler, LineServer, LineSession, OutboxLimit, OutboxPolicy, Room,
-    SessionFilter, SessionId, SessionState, Transport,
+    CloseReason, Line, LineContext, LineHandler, LineServer, LineSession, Room, SessionId, Transport,
+    control::{SessionFilter, SessionState},
+    limits::{Limits, OutboxLimit, OutboxPolicy},
 };
 use bytes::Bytes;
 use support::{PATIENCE, Peer, Server, eventually, within};

@@ -14,8 +14,9 @@ use std::{
 
 use actix::{Actor, System};
 use actix_lines::{
-    ConfigError, Connection, Framing, Limits, Line, LineContext, LineHandler, LineServer, OverLimit, Rot13,
-    SessionQuery, SessionState, StartError, Watermarks,
+    ConfigError, Connection, Framing, Line, LineContext, LineHandler, LineServer, Rot13, StartError,
+    control::{SessionQuery, SessionState},
+    limits::{Limits, OverLimit, Watermarks},
 };
 use support::{Counted, Echo, PATIENCE, Peer, Server, eventually, within};
 

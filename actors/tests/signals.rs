@@ -4,7 +4,7 @@ mod support;
 
 use std::{net::TcpListener, time::Duration};
 
-use actix_lines::{Drain, LineServer};
+use actix_lines::{LineServer, control::Drain};
 use rustix::process::{Signal, getpid, kill_process};
 use support::{Echo, Peer, within};
 use tokio::signal::unix::{SignalKind, signal};

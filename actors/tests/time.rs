@@ -9,8 +9,9 @@ use std::{rc::Rc, time::Duration};
 
 use actix::{Actor, ActorContext, AsyncContext, fut::wrap_future};
 use actix_lines::{
-    CloseReason, CloseReport, Framing, Limits, LimitsBuilder, Line, LineContext, LineHandler, LineServer,
-    SessionFilter, Transport,
+    CloseReason, CloseReport, Framing, Line, LineContext, LineHandler, LineServer, Transport,
+    control::SessionFilter,
+    limits::{Limits, LimitsBuilder},
 };
 use support::{Log, Peer, Server, eventually, pause};
 use tokio::{

@@ -13,8 +13,10 @@ use std::{
 
 use actix::{Actor, ActorContext, AsyncContext, Handler, Message, fut::wrap_future};
 use actix_lines::{
-    Address, CloseReason, CloseReport, Connection, Framing, Half, Limits, Line, LineContext, LineHandler, LineSession,
-    MemoryCapacity, Transport, memory_pair,
+    Address, CloseReason, CloseReport, Connection, Framing, Half, Line, LineContext, LineHandler, LineSession,
+    Transport,
+    limits::Limits,
+    testing::{MemoryCapacity, memory_pair},
 };
 use support::within;
 use tokio::{
@@ -176,7 +178,7 @@ impl Link for Tls {
 struct Memory;
 
 impl Link for Memory {
-    type Peer = actix_lines::MemoryStream;
+    type Peer = actix_lines::testing::MemoryStream;
     const NAME: &'static str = "memory";
     async fn link() -> (Transport, Self::Peer) {
         let (ours, peer) = memory_pair(MemoryCapacity::default());
@@ -338,7 +340,7 @@ async fn who_it_is_depends_on_the_transport() {
 
 // ---- Limits, framing, address ----
 
-fn over_memory() -> (Transport, actix_lines::MemoryStream) {
+fn over_memory() -> (Transport, actix_lines::testing::MemoryStream) {
     let (ours, peer) = memory_pair(MemoryCapacity::default());
     (Transport::new(ours), peer)
 }

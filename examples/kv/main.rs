@@ -39,7 +39,7 @@ use std::{
 };
 
 use actix::ActorFuture;
-use actix_lines::{Watermarks, prelude::*};
+use actix_lines::{limits::Watermarks, prelude::*};
 use clap::Parser;
 
 use crate::{

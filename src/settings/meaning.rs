@@ -5,7 +5,11 @@
 
 use std::thread;
 
-use actix_lines::{ConfigError, Connection, Drain, Framing, Limits, LineHandler, LineServer, OutboxLimit, Watermarks};
+use actix_lines::{
+    ConfigError, Connection, Framing, LineHandler, LineServer,
+    control::Drain,
+    limits::{Limits, OutboxLimit, Watermarks},
+};
 
 use super::{Auto, Given, Invalid, Settings};
 

@@ -6,7 +6,10 @@
 
 use std::{fmt, time::Duration};
 
-use actix_lines::{ConfigError, OverLimit, Overlong, Prefix, Rate, RateLimit, SourcePrefix};
+use actix_lines::{
+    ConfigError, Overlong, Prefix, SourcePrefix,
+    limits::{OverLimit, Rate, RateLimit},
+};
 
 /// A form of values.
 pub(crate) trait Value: Clone + fmt::Debug + PartialEq {

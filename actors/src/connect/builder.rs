@@ -70,7 +70,7 @@ impl<A: LineHandler> ConnectorBuilder<A> {
     /// key in a registry. Its addresses are tried in their order, the two families taking turns.
     ///
     /// ```
-    /// # use actix_lines::{Connector, Rot13};
+    /// # use actix_lines::{Rot13, connect::Connector};
     /// let connector = Connector::builder("the nearest rot13d", |_connection, _nth| Rot13)
     ///     .resolver(async |_target| Ok(vec!["[2001:db8::7]:40713".parse().unwrap(), "192.0.2.7:40713".parse().unwrap()]));
     /// # let _ = connector;
@@ -114,8 +114,8 @@ impl<A: LineHandler> ConnectorBuilder<A> {
         self
     }
 
-    /// Sets the limits of its sessions. Of [`Limits`](crate::Limits) only those of a single session count. Default:
-    /// [`Limits::default`](crate::Limits::default).
+    /// Sets the limits of its sessions. Of [`Limits`](crate::limits::Limits) only those of a single session count. Default:
+    /// [`Limits::default`](crate::limits::Limits::default).
     pub fn limits(mut self, limits: impl Into<SessionLimits>) -> Self {
         self.limits = limits.into();
         self
@@ -191,7 +191,7 @@ impl<A: LineHandler> ConnectorBuilder<A> {
 
 impl<A: LineHandler> Connector<A> {
     /// Starts from the defaults: unlimited attempts of at most 10 s each, [`Framing::lf`],
-    /// [`Limits::default`](crate::Limits::default).
+    /// [`Limits::default`](crate::limits::Limits::default).
     ///
     /// `target` is `HOST:PORT`, unless there is a [`resolver`](ConnectorBuilder::resolver). `factory` makes the actor
     /// of each connection, and is given the connection's number, counted from 1. If it panics, that connection is

@@ -48,7 +48,9 @@ pub(super) type Factory<A> = Box<dyn FnMut(&Connection, u64) -> A>;
 ///
 /// ```
 /// use actix::{Actor, AsyncContext, Handler, Message};
-/// use actix_lines::{Connector, Disconnect, GetSession, Line, LineContext, LineHandler, LineServer, Rot13};
+/// use actix_lines::{
+///     Line, LineContext, LineHandler, LineServer, Rot13, connect::{Connector, Disconnect, GetSession},
+/// };
 /// use std::time::Duration;
 ///
 /// struct Client;

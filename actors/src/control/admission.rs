@@ -38,15 +38,15 @@ const FORGET_AFTER: usize = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum RefuseReason {
-    /// The server has [`max_sessions`](crate::LimitsBuilder::max_sessions).
+    /// The server has [`max_sessions`](crate::limits::LimitsBuilder::max_sessions).
     MaxSessions,
-    /// Its source has [`max_sessions_per_source`](crate::LimitsBuilder::max_sessions_per_source).
+    /// Its source has [`max_sessions_per_source`](crate::limits::LimitsBuilder::max_sessions_per_source).
     MaxSessionsPerSource,
-    /// The [`accept_rate`](crate::LimitsBuilder::accept_rate) was used up.
+    /// The [`accept_rate`](crate::limits::LimitsBuilder::accept_rate) was used up.
     AcceptRate,
-    /// The [`accept_rate_per_source`](crate::LimitsBuilder::accept_rate_per_source) of its source was used up.
+    /// The [`accept_rate_per_source`](crate::limits::LimitsBuilder::accept_rate_per_source) of its source was used up.
     AcceptRatePerSource,
-    /// Its address is [denied](crate::LimitsBuilder::deny), or not among those [allowed](crate::LimitsBuilder::allow).
+    /// Its address is [denied](crate::limits::LimitsBuilder::deny), or not among those [allowed](crate::limits::LimitsBuilder::allow).
     Denied,
 }
 

@@ -71,7 +71,7 @@ pub struct Push {
 pub struct Pushed {
     /// Number of sessions that will write the bytes.
     pub sessions: u64,
-    /// Number of sessions whose outbox had no room for the bytes under their [`OutboxLimit`](crate::OutboxLimit), those
+    /// Number of sessions whose outbox had no room for the bytes under their [`OutboxLimit`](crate::limits::OutboxLimit), those
     /// that were cut for it included.
     pub dropped: u64,
 }
@@ -189,7 +189,7 @@ impl Drain {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use actix_lines::{Drain, LineServer, Rot13};
+    /// use actix_lines::{LineServer, Rot13, control::Drain};
     ///
     /// let drain = Drain::within(Duration::from_secs(10)).goodbye("back at noon\n").spread(Duration::from_secs(3));
     /// let server = LineServer::new(|_| Rot13).drain_on_signals(drain);

@@ -59,7 +59,7 @@ pub enum SessionState {
 ///
 /// ```
 /// use std::time::Duration;
-/// use actix_lines::SessionFilter;
+/// use actix_lines::control::SessionFilter;
 ///
 /// let stale = SessionFilter::default().idle_at_least(Duration::from_secs(60));
 /// let of_a_network = SessionFilter::source("192.0.2.0/24".parse()?).idle_at_least(Duration::from_secs(60));
@@ -166,7 +166,7 @@ pub enum SessionOrder {
 /// A request for a page of sessions. A [`SessionFilter`] converts into one for the first page.
 ///
 /// ```
-/// use actix_lines::{SessionFilter, SessionOrder, SessionQuery};
+/// use actix_lines::control::{SessionFilter, SessionOrder, SessionQuery};
 ///
 /// let largest = SessionQuery::from(SessionFilter::default()).order(SessionOrder::Outbox).limit(10);
 /// # let _ = largest;

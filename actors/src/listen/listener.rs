@@ -32,7 +32,7 @@ use crate::{
 /// limits of its own.
 ///
 /// ```
-/// use actix_lines::{Framing, Limits, LineServer, Listener, Rot13};
+/// use actix_lines::{Framing, LineServer, Listener, Rot13, limits::Limits};
 /// use std::time::Duration;
 ///
 /// # #[actix::main]

@@ -242,7 +242,7 @@ where
     /// of that time, and the connection is lost when several probes in a row, nine on Linux, have no answer. Default:
     /// [`DEFAULT_KEEPALIVE`](LineServer::DEFAULT_KEEPALIVE), 5 min; `None` sends no probes.
     ///
-    /// Probes find peers that vanished without a FIN, even if [`idle_timeout`](crate::LimitsBuilder::idle_timeout) is
+    /// Probes find peers that vanished without a FIN, even if [`idle_timeout`](crate::limits::LimitsBuilder::idle_timeout) is
     /// off.
     ///
     /// # Errors
@@ -290,7 +290,7 @@ where
     }
 
     /// Sets the time from which on a turn of a session counts as slow, because the worker's other sessions had to wait.
-    /// Slow turns are counted ([`Stats::slow_turns`](crate::Stats::slow_turns)), and logged as a warning with the
+    /// Slow turns are counted ([`Stats::slow_turns`](crate::control::stats::Stats::slow_turns)), and logged as a warning with the
     /// session's number, at most once in 10 s for each worker, with a count. Unit: real time, also under a paused
     /// clock. Default: [`DEFAULT_SLOW_TURN`](LineServer::DEFAULT_SLOW_TURN), 100 ms; `None` times no turn. A time below
     /// 10 ms counts as 10 ms: the clock is no finer.

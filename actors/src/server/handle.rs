@@ -78,7 +78,7 @@ impl ServerHandle {
     }
 
     /// Returns the supervisor's address, for messages: [`GetStats`], [`ListSessions`], [`Drain`],
-    /// [`Subscribe`](crate::Subscribe).
+    /// [`Subscribe`](crate::control::messages::Subscribe).
     #[must_use]
     pub fn supervisor(&self) -> Addr<Supervisor> {
         self.supervisors.borrow().clone()
@@ -142,7 +142,7 @@ impl ServerHandle {
     /// the bytes.
     ///
     /// ```
-    /// # use actix_lines::{LineServer, Rot13, SessionFilter};
+    /// # use actix_lines::{LineServer, Rot13, control::SessionFilter};
     /// # #[actix::main]
     /// # async fn main() -> std::io::Result<()> {
     /// # let server = LineServer::new(|_| Rot13).bind("127.0.0.1:0")?.start()?;

@@ -61,7 +61,7 @@ const MAILBOX_CAPACITY: usize = 16;
 /// | [`abort`](Self::abort), [`terminate`](ActorContext::terminate) | nothing | nothing: unsent bytes are dropped and counted | [`closed`], [`stopped`] | [`Aborted`] |
 ///
 /// After the FIN of `stop` and `drain` the session lingers: it reads and discards until the peer closes too, or
-/// [`linger_timeout`](crate::LimitsBuilder::linger_timeout) is over. If several of these are called, the first names
+/// [`linger_timeout`](crate::limits::LimitsBuilder::linger_timeout) is over. If several of these are called, the first names
 /// the reason, and each may be followed by a stronger one, in this order: `half_close`, `drain`, `stop`, `abort`.
 ///
 /// [`stopping`]: actix::Actor::stopping
@@ -391,11 +391,11 @@ where
     }
 
     /// Sets the treatment of bytes that this session's peer does not read, instead of
-    /// [`LimitsBuilder::outbox_limit`](crate::LimitsBuilder::outbox_limit). Call it best in
+    /// [`LimitsBuilder::outbox_limit`](crate::limits::LimitsBuilder::outbox_limit). Call it best in
     /// [`opened`](crate::LineHandler::opened).
     ///
     /// # Errors
-    /// As [`LimitsBuilder::outbox_limit`](crate::LimitsBuilder::outbox_limit); after an error nothing has changed. A
+    /// As [`LimitsBuilder::outbox_limit`](crate::limits::LimitsBuilder::outbox_limit); after an error nothing has changed. A
     /// hard limit below the high watermark is no error here, since an operator may move the watermark at any time: the
     /// hard limit then holds for pushes, and the watermark for the session's own writes.
     pub fn set_outbox_limit(&mut self, outbox_limit: OutboxLimit) -> Result<(), ConfigError> {
@@ -407,13 +407,13 @@ where
     }
 
     /// Sets how many bytes and lines are read from this session each second, instead of
-    /// [`LimitsBuilder::session_rate`](crate::LimitsBuilder::session_rate).
+    /// [`LimitsBuilder::session_rate`](crate::limits::LimitsBuilder::session_rate).
     ///
     /// # Errors
     /// Returns [`ConfigError::Rate`] for a rate or burst of 0; nothing has changed then.
     ///
     /// ```
-    /// use actix_lines::{ConfigError, LineContext, Rate, RateLimit, Rot13};
+    /// use actix_lines::{ConfigError, LineContext, Rot13, limits::{Rate, RateLimit}};
     ///
     /// fn slow_down(ctx: &mut LineContext<Rot13>) -> Result<(), ConfigError> {
     ///     ctx.set_rate(RateLimit { lines: Some(Rate::per_second(10)), bytes: None })

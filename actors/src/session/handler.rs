@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// The answer of [`LineHandler::idle`] for a session without a line for [`idle_timeout`](crate::LimitsBuilder::idle_timeout).
+/// The answer of [`LineHandler::idle`] for a session without a line for [`idle_timeout`](crate::limits::LimitsBuilder::idle_timeout).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Idle {
@@ -109,11 +109,11 @@ pub trait LineHandler: Actor<Context = LineContext<Self>> {
     /// ```
     fn missed(&mut self, _messages: u64, _ctx: &mut Self::Context) {}
 
-    /// Called when no line has come for [`idle_timeout`](crate::LimitsBuilder::idle_timeout), once each time. [`Idle::End`], the
+    /// Called when no line has come for [`idle_timeout`](crate::limits::LimitsBuilder::idle_timeout), once each time. [`Idle::End`], the
     /// default, ends the session with [`CloseReason::IdleTimeout`]. [`Idle::Stay`] starts the idle clock anew: for protocols
     /// that send a ping first.
     ///
-    /// A session that always stays is ended by its [`max_age`](crate::LimitsBuilder::max_age) only.
+    /// A session that always stays is ended by its [`max_age`](crate::limits::LimitsBuilder::max_age) only.
     ///
     /// ```
     /// # use actix_lines::{Idle, Line, LineContext, LineHandler};
@@ -150,7 +150,7 @@ pub trait LineHandler: Actor<Context = LineContext<Self>> {
     /// [`CloseReason::Io`]), the output counts as unsent.
     ///
     /// Not called after a panic, nor if the session is cut: by an [`abort`](LineContext::abort),
-    /// [`write_timeout`](crate::LimitsBuilder::write_timeout), an outbox that is too full, an eviction. Nothing keeps the
+    /// [`write_timeout`](crate::limits::LimitsBuilder::write_timeout), an outbox that is too full, an eviction. Nothing keeps the
     /// session from ending: `stop` and `drain` change nothing here, and futures are dropped.
     ///
     /// ```

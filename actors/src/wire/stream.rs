@@ -28,7 +28,7 @@ use crate::{
 ///
 /// `poll_shutdown` must tell the peer that our bytes end, and leave the other direction open. Tokio's pipes do not:
 /// over these the peer sees our end only when the session is dropped, after it has
-/// [lingered](crate::LimitsBuilder::linger_timeout). A wrapper whose shutdown drops the sending end avoids that.
+/// [lingered](crate::limits::LimitsBuilder::linger_timeout). A wrapper whose shutdown drops the sending end avoids that.
 pub trait ByteStream: AsyncRead + AsyncWrite + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + 'static> ByteStream for T {}

@@ -18,8 +18,8 @@ use std::{
 
 use actix::{Actor, Context, Handler};
 use actix_lines::{
-    CloseReport, Connection, Framing, Line, LineContext, LineHandler, LineServer, ServerHandle, SessionEvent,
-    SessionInfo, SessionQuery, SessionState, Subscribe, Transport,
+    CloseReport, Connection, Framing, Line, LineContext, LineHandler, LineServer, ServerHandle, Transport,
+    control::{SessionEvent, SessionInfo, SessionQuery, SessionState, Subscribe},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
