@@ -138,11 +138,11 @@ pub trait Filter: 'static {
     fn finish(&mut self, wire: &mut Vec<u8>);
 
     /// Returns the number of wire bytes read and not decoded yet. While it is not 0 they count as an incomplete line of
-    /// the session: [`line_timeout`](crate::LimitsBuilder::line_timeout) runs. Asked for after each call that succeeded.
+    /// the session: [`line_timeout`](crate::limits::LimitsBuilder::line_timeout) runs. Asked for after each call that succeeded.
     fn held(&self) -> usize;
 
     /// Returns the bytes of memory that its buffers take; they count in the
-    /// [memory budget](crate::LimitsBuilder::memory_budget). Asked for as [`held`](Self::held) is.
+    /// [memory budget](crate::limits::LimitsBuilder::memory_budget). Asked for as [`held`](Self::held) is.
     fn memory(&self) -> usize {
         self.held()
     }
