@@ -249,8 +249,8 @@ pub enum BindError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// The descriptor that was handed over is not a listening socket.
-    #[error("{address}: not a listening socket; hand over one that listen(2) was called for")]
+    /// The descriptor that was handed over is not a listening stream socket.
+    #[error("{address}: not a listening stream socket; hand over a SOCK_STREAM that listen(2) was called for")]
     NotListening {
         /// The address that it is bound to.
         address: Address,
@@ -305,7 +305,7 @@ fn path_advice(error: &io::Error) -> &'static str {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "make its directory first",
         io::ErrorKind::PermissionDenied => "choose a directory that this process may write to",
         // The kernel has room for 107 bytes.
-        io::ErrorKind::InvalidInput => "choose a path of at most 107 bytes, without a NUL",
+        io::ErrorKind::InvalidInput => "choose a path of 1 to 107 bytes, without a NUL",
         _ => "choose another path",
     }
 }

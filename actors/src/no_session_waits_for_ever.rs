@@ -341,7 +341,7 @@ impl Model {
         let limits = Limits::default();
         let control = Control::new(
             limits.clone(),
-            0,
+            &[],
             handles.clone(),
             vec![],
             Arbiter::current(),

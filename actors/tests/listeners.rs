@@ -303,7 +303,8 @@ async fn a_path_that_cannot_be_had_is_an_error_that_says_what_to_do() {
     let nowhere = scratch.0.join("nowhere/socket");
     assert!(listen(&nowhere).ends_with("no such file or directory; make its directory first"), "{}", listen(&nowhere));
     let long = scratch.0.join("x".repeat(200));
-    assert!(listen(&long).ends_with("choose a path of at most 107 bytes, without a NUL"), "{}", listen(&long));
+    assert!(listen(&long).ends_with("choose a path of 1 to 107 bytes, without a NUL"), "{}", listen(&long));
+    assert!(listen(Path::new("")).ends_with("choose a path of 1 to 107 bytes, without a NUL"));
 }
 
 #[actix::test]
@@ -335,7 +336,49 @@ async fn a_descriptor_that_does_not_listen_is_an_error() {
         .map(drop)
         .unwrap_err();
     assert!(
-        error.to_string().ends_with("not a listening socket; hand over one that listen(2) was called for"),
+        error
+            .to_string()
+            .ends_with("not a listening stream socket; hand over a SOCK_STREAM that listen(2) was called for"),
         "{error}"
     );
+}
+
+#[actix::test]
+async fn a_listening_socket_of_packets_is_an_error() {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+    let scratch = Scratch::new("packets");
+    let packets = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+    bind(&packets, &SocketAddrUnix::new(scratch.socket()).unwrap()).unwrap();
+    listen(&packets, 1).unwrap();
+    let error = LineServer::new(|_| Rot13).listen(Listener::inherited(packets)).map(drop).unwrap_err();
+    assert!(matches!(&error, BindError::NotListening { .. }), "{error:?}");
+}
+
+#[actix::test]
+async fn a_listener_of_another_server_cannot_be_paused() {
+    let server = |name| {
+        let listener = Listener::tcp("127.0.0.1:0").name(name);
+        LineServer::new(|_| Rot13).workers(1).listen(listener).unwrap().start().unwrap()
+    };
+    let (first, second) = (server("first"), server("second"));
+    assert!(!first.pause(second.listeners()[0].id).await.unwrap());
+    assert!(first.pause(first.listeners()[0].id).await.unwrap());
+    for server in [first, second] {
+        server.abort().await.unwrap();
+        within("the end of the workers", server.wait()).await.unwrap();
+    }
+}
+
+#[actix::test]
+async fn an_urgent_byte_over_a_unix_socket_is_a_byte_like_the_others() {
+    use rustix::net::{SendFlags, send};
+    let scratch = Scratch::new("urgent");
+    let server = LineServer::new(|_| Rot13).workers(1).listen(Listener::unix(scratch.socket())).unwrap();
+    let mut server = Server::of(server).await;
+    let mut peer = unix(&scratch.socket()).await;
+    send(&peer, b"ab", SendFlags::OOB).unwrap();
+    ask(&mut peer, b"c\n", "nop\n").await;
+    drop(peer);
+    assert_eq!(server.report().await.bytes_in, 4);
+    server.end().await;
 }

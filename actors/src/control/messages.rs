@@ -81,7 +81,7 @@ pub struct Pushed {
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "bool")]
 pub struct PauseListener {
-    /// The filter that selects them.
+    /// The listener.
     pub listener: ListenerId,
     /// True pauses, false resumes.
     pub paused: bool,

@@ -75,8 +75,8 @@ struct Ways {
 }
 
 /// The part of a listener that outlives its acceptors.
-#[derive(Default)]
 struct WayToListener {
+    id: ListenerId,
     /// The last acceptor. It may have ended, and its successor may not have started.
     acceptor: Option<Recipient<ListenerOrder>>,
     is_paused: bool,
@@ -91,7 +91,7 @@ impl fmt::Debug for Control {
 impl Control {
     pub(crate) fn new(
         limits: Limits,
-        listeners: usize,
+        listeners: &[ListenerId],
         workers: Vec<WorkerHandle>,
         arbiters: Vec<Arbiter>,
         home: ArbiterHandle,
@@ -100,7 +100,9 @@ impl Control {
         Arc::new(Self {
             ledger: Ledger::new(limits, workers.len()),
             ways: Mutex::new(Ways {
-                listeners: std::iter::repeat_with(WayToListener::default).take(listeners).collect(),
+                listeners: (listeners.iter())
+                    .map(|id| WayToListener { id: *id, acceptor: None, is_paused: false })
+                    .collect(),
                 open_listeners: 0,
                 workers: workers.into_iter().map(Some).collect(),
                 arbiters,
@@ -197,11 +199,11 @@ impl Control {
         self.ways().listeners.get(listener.get()).is_some_and(|known| known.is_paused)
     }
 
-    /// Pauses or resumes a listener. Returns `None` if there is none with this number; otherwise a request to its
+    /// Pauses or resumes a listener. Returns `None` if there is none with this id; otherwise a request to its
     /// acceptor, if it has one, which ends once the acceptor obeys.
     pub(crate) fn pause(&self, listener: ListenerId, paused: bool) -> Option<Option<RecipientRequest<ListenerOrder>>> {
         let mut ways = self.ways();
-        let known = ways.listeners.get_mut(listener.get())?;
+        let known = ways.listeners.get_mut(listener.get()).filter(|known| known.id == listener)?;
         // Before it is said: an acceptor that comes between the two finds it here.
         known.is_paused = paused;
         Some(known.acceptor.as_ref().map(|acceptor| acceptor.send(ListenerOrder::LookAtPause)))

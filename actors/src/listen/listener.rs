@@ -13,7 +13,10 @@ use std::{
     path::PathBuf,
 };
 
-use rustix::net::sockopt::socket_acceptconn;
+use rustix::net::{
+    SocketType,
+    sockopt::{socket_acceptconn, socket_type},
+};
 
 use crate::{
     address::{Address, UnixAddress},
@@ -191,7 +194,9 @@ impl BoundListener {
     fn new(socket: OwnedFd, own: Own, options: &SocketOptions) -> Result<Self, BindError> {
         let address = local_addr(&socket);
         let unusable = |source| BindError::Listen { address: address.clone(), source };
-        if !socket_acceptconn(&socket).unwrap_or(false) {
+        // A socket of packets would lose what is longer than a read.
+        let is_stream = socket_type(&socket) == Ok(SocketType::STREAM);
+        if !is_stream || !socket_acceptconn(&socket).unwrap_or(false) {
             return Err(BindError::NotListening { address });
         }
         rustix::io::ioctl_fionbio(&socket, true).map_err(|error| unusable(error.into()))?;
@@ -301,6 +306,10 @@ fn least_backlog(backlog: u32) -> i32 {
 
 fn listen_at(path: PathBuf, backlog: u32) -> Result<(OwnedFd, BoundPath), BindError> {
     let listen = || {
+        if path.as_os_str().is_empty() {
+            // The kernel would choose an abstract name.
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
         socket.bind(&socket2::SockAddr::unix(&path)?)?;
         let bound = BoundPath::new(path.clone());

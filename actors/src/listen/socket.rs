@@ -52,12 +52,17 @@ impl ListeningSocket {
     }
 
     /// Accepts without asking the reactor. One system call: the socket comes non-blocking and with the listener's
-    /// options. A unix socket takes another call for its peer.
+    /// options. A unix socket takes others, for its peer and for urgent
+    /// bytes.
     pub(crate) fn accept_now(&self) -> Result<(Socket, Address), Errno> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (socket, peer) = rustix::net::acceptfrom_with(&self.socket, flags)?;
         let peer = match self.is_unix {
-            true => unix_peer(&socket),
+            true => {
+                // Not inherited, as TCP's is: a byte sent as urgent would be missing from the stream.
+                let _ = socket2::SockRef::from(&socket).set_out_of_band_inline(true);
+                unix_peer(&socket)
+            }
             false => peer.and_then(|peer| SocketAddr::try_from(peer).ok()).map_or(Address::Memory, Address::Ip),
         };
         Ok((Socket::new(socket, self.is_unix), peer))

@@ -101,7 +101,7 @@ where
         };
         let control = Control::new(
             self.limits,
-            listeners.len(),
+            &listeners.iter().map(|listener| listener.id).collect::<Vec<_>>(),
             handles.clone(),
             arbiters,
             home.clone(),

@@ -160,7 +160,7 @@ mod tests {
             })
             .unzip();
         let supervisor = Unlaunched::new().address().recipient();
-        let control = Control::new(limits, 0, handles, vec![], Arbiter::current(), supervisor);
+        let control = Control::new(limits, &[], handles, vec![], Arbiter::current(), supervisor);
         let worker = |index| {
             let upstream =
                 Upstream { control: Arc::clone(&control), load: Arc::default(), thread: index, has_own_limits: false };
