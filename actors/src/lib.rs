@@ -96,6 +96,8 @@ mod session;
 pub mod connect;
 pub mod prelude;
 mod rot13;
+#[cfg(feature = "script")]
+pub mod script;
 mod server;
 mod standalone;
 pub mod testing;

@@ -40,7 +40,7 @@ const FLOORS: &[&[&str]] = &[
     &["worker", "listen"],
     &["session"],
     // Doors: where users come in.
-    &["connect", "prelude", "rot13", "server", "standalone", "testing"],
+    &["connect", "prelude", "rot13", "script", "server", "standalone", "testing"],
 ];
 
 /// No file is longer. Unit: lines.

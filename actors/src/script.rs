@@ -1,0 +1,34 @@
+//! Scripted sessions: a test of a line service is a text that reads as the transcript of a telnet session.
+//!
+//! ```text
+//! # A line comes back as its ROT13, and a half-close is answered.
+//! > Hello, world
+//! < Uryyb, jbeyq
+//! : fin
+//! : eof
+//! ```
+//!
+//! A [`Script`] runs against a [`Target`]: a server on TCP or a unix socket, or sessions in memory, where an hour passes at
+//! once. A folder of scripts is a test of `cargo test` by [`harness`]. `docs/sessions.md` of the repository has the format.
+//! Needs the feature `script`. The command of the same scripts is `linescript`.
+
+mod ast;
+mod harness;
+mod matching;
+mod parse;
+mod peer;
+mod report;
+mod run;
+mod scope;
+mod target;
+mod text;
+
+#[cfg(test)]
+mod round_trip;
+
+pub use crate::script::{
+    harness::harness,
+    report::{ScriptError, ScriptFailure},
+    target::Target,
+    text::{Script, ScriptOptions, Transcript},
+};

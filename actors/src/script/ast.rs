@@ -1,0 +1,329 @@
+//! What a script says: the tree that the parser makes and the runner walks, and how it is written down again.
+//!
+//! A tree that is displayed parses to the same tree. Not here: how it is read (`parse`), what it does (`run`).
+
+use std::{
+    fmt::{self, Write},
+    time::Duration,
+};
+
+/// Where something stands: bytes `start..end` of a source.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Span {
+    pub(crate) file: usize,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
+/// A span says where, not what: trees that say the same are equal wherever they were read.
+impl PartialEq for Span {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// Bytes with variables in between.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Text {
+    pub(crate) parts: Vec<Part>,
+    pub(crate) span: Span,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Part {
+    Bytes(Vec<u8>),
+    Variable(String),
+}
+
+/// A regular expression, in which variables stand for their bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Pattern {
+    pub(crate) source: String,
+    /// Names of its captures.
+    pub(crate) captures: Vec<String>,
+    pub(crate) span: Span,
+}
+
+/// What is sent.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Data {
+    /// A text and the newline that holds.
+    Line(Text),
+    Bytes(Text),
+    Hex(Vec<u8>),
+}
+
+/// What has to come.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Matcher {
+    /// A line, without its terminator.
+    Line(Text),
+    /// What a line begins with.
+    Prefix(Text),
+    /// Exact bytes, lines or not.
+    Bytes(Text),
+    /// A line in which the pattern is found.
+    Pattern(Pattern),
+    Eof,
+    Reset,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Action {
+    Connect,
+    /// Half-close: the FIN.
+    Fin,
+    Close,
+    Reset,
+    Quiet(Duration),
+    Pause,
+    Resume,
+    /// Chunks of so many bytes for what is sent from here on. `None`: in one piece.
+    Split(Option<usize>),
+}
+
+/// Something that a peer has to receive.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Expectation {
+    pub(crate) peer: String,
+    pub(crate) matcher: Matcher,
+    pub(crate) span: Span,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Newline {
+    Lf,
+    CrLf,
+    None,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Kind {
+    Send {
+        peer: String,
+        data: Data,
+    },
+    Expect(Expectation),
+    /// May come before the next thing that has to.
+    Optional(Expectation),
+    OneOf(Vec<Expectation>),
+    Unordered(Vec<Expectation>),
+    Act {
+        peer: String,
+        action: Action,
+    },
+    After(Duration),
+    Repeat {
+        count: Text,
+        body: Vec<Statement>,
+    },
+    Include {
+        path: String,
+        body: Vec<Statement>,
+    },
+    Let {
+        name: String,
+        value: Text,
+    },
+    Newline(Newline),
+    Timeout(Duration),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Statement {
+    pub(crate) kind: Kind,
+    pub(crate) span: Span,
+}
+
+impl Newline {
+    pub(crate) fn bytes(self) -> &'static [u8] {
+        match self {
+            Self::Lf => b"\n",
+            Self::CrLf => b"\r\n",
+            Self::None => b"",
+        }
+    }
+}
+
+/// Bytes as reports show them, and as a script writes them between quotes, but for dollar signs.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for letter in chunk.valid().chars() {
+                match letter {
+                    '\'' => f.write_char(letter)?,
+                    _ => write!(f, "{}", letter.escape_debug())?,
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Text {
+    /// A text that needs no quotes to be read as it is.
+    fn is_plain(&self) -> bool {
+        let plain = |part: &Part| match part {
+            Part::Variable(_) => true,
+            Part::Bytes(bytes) => std::str::from_utf8(bytes).is_ok_and(|text| !text.contains(char::is_control)),
+        };
+        let edge = |part: Option<&Part>, last: bool| match part {
+            Some(Part::Bytes(bytes)) => {
+                let at_edge = if last { bytes.last() } else { bytes.first() };
+                at_edge.is_some_and(|byte| *byte != b' ' && (last || *byte != b'"'))
+            }
+            Some(Part::Variable(_)) => true,
+            None => false,
+        };
+        self.parts.iter().all(plain) && edge(self.parts.first(), false) && edge(self.parts.last(), true)
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, quoted: bool) -> fmt::Result {
+        for part in &self.parts {
+            match part {
+                Part::Bytes(bytes) => {
+                    let shown =
+                        if quoted { Shown(bytes).to_string() } else { String::from_utf8_lossy(bytes).into_owned() };
+                    f.write_str(&shown.replace('$', "$$"))?;
+                }
+                Part::Variable(name) => write!(f, "${{{name}}}")?,
+            }
+        }
+        Ok(())
+    }
+
+    fn quoted(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        self.write(f, true)?;
+        f.write_char('"')
+    }
+}
+
+/// As plain text where that is possible, between quotes elsewhere.
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_plain() { self.write(f, false) } else { self.quoted(f) }
+    }
+}
+
+/// A time in the largest unit that says it exactly.
+pub(crate) struct Time(pub(crate) Duration);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
+        let (unit, name) =
+            units.into_iter().find(|(unit, _)| millis > 0 && millis.is_multiple_of(*unit)).unwrap_or((1, "ms"));
+        write!(f, "{}{name}", millis / unit)
+    }
+}
+
+/// With the space that parts it from its operator.
+struct Spaced<'a>(&'a Text);
+
+impl fmt::Display for Spaced<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.parts.is_empty() { Ok(()) } else { write!(f, " {}", self.0) }
+    }
+}
+
+impl Expectation {
+    fn write(&self, f: &mut fmt::Formatter<'_>, optional: bool) -> fmt::Result {
+        let peer = &self.peer;
+        let may = if optional { "?" } else { "" };
+        match &self.matcher {
+            Matcher::Line(text) => write!(f, "{peer}<{may}{}", Spaced(text)),
+            Matcher::Prefix(text) => write!(f, "{peer}<{may}^{}", Spaced(text)),
+            Matcher::Bytes(text) => {
+                write!(f, "{peer}<{may} ")?;
+                text.quoted(f)
+            }
+            Matcher::Pattern(pattern) => write!(f, "{peer}<{may} /{}/", pattern.source),
+            Matcher::Eof => write!(f, "{peer}: eof"),
+            Matcher::Reset => write!(f, "{peer}: reset by peer"),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect => f.write_str("connect"),
+            Self::Fin => f.write_str("fin"),
+            Self::Close => f.write_str("close"),
+            Self::Reset => f.write_str("reset"),
+            Self::Quiet(time) => write!(f, "quiet {}", Time(*time)),
+            Self::Pause => f.write_str("pause"),
+            Self::Resume => f.write_str("resume"),
+            Self::Split(Some(size)) => write!(f, "split {size}"),
+            Self::Split(None) => f.write_str("split off"),
+        }
+    }
+}
+
+impl Statement {
+    /// Writes it as lines, so many steps to the right.
+    pub(crate) fn write(&self, f: &mut fmt::Formatter<'_>, depth: usize) -> fmt::Result {
+        let indent = "  ".repeat(depth);
+        f.write_str(&indent)?;
+        let mut block: &[Statement] = &[];
+        let mut choices: &[Expectation] = &[];
+        match &self.kind {
+            Kind::Send { peer, data } => match data {
+                Data::Line(text) => write!(f, "{peer}>{}", Spaced(text))?,
+                Data::Bytes(text) => {
+                    write!(f, "{peer}> ")?;
+                    text.quoted(f)?;
+                }
+                Data::Hex(bytes) => {
+                    write!(f, "{peer}: hex")?;
+                    bytes.iter().try_for_each(|byte| write!(f, " {byte:02x}"))?;
+                }
+            },
+            Kind::Expect(expectation) => expectation.write(f, false)?,
+            Kind::Optional(expectation) => expectation.write(f, true)?,
+            Kind::OneOf(body) => {
+                f.write_str("one-of")?;
+                choices = body;
+            }
+            Kind::Unordered(body) => {
+                f.write_str("unordered")?;
+                choices = body;
+            }
+            Kind::Act { peer, action } => write!(f, "{peer}: {action}")?,
+            Kind::After(time) => write!(f, ": after {}", Time(*time))?,
+            Kind::Repeat { count, body } => {
+                write!(f, "repeat {count}")?;
+                block = body;
+            }
+            Kind::Include { path, .. } => write!(f, "include {path}")?,
+            Kind::Let { name, value } => {
+                if value.parts.is_empty() {
+                    write!(f, "let {name} = \"\"")?;
+                } else {
+                    write!(f, "let {name} = {value}")?;
+                }
+            }
+            Kind::Newline(newline) => f.write_str(match newline {
+                Newline::Lf => "newline lf",
+                Newline::CrLf => "newline crlf",
+                Newline::None => "newline none",
+            })?,
+            Kind::Timeout(time) => write!(f, "timeout {}", Time(*time))?,
+        }
+        f.write_char('\n')?;
+        for expectation in choices {
+            write!(f, "{indent}  ")?;
+            expectation.write(f, false)?;
+            f.write_char('\n')?;
+        }
+        block.iter().try_for_each(|statement| statement.write(f, depth + 1))
+    }
+}

@@ -1,0 +1,108 @@
+//! A peer: its connection, all it has received, and how far the script has come in that.
+//!
+//! Not here: what it is to receive (`matching`), in which order peers act (`run`).
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::ReadBuf;
+
+use crate::script::{
+    ast::Span,
+    matching::{End, Pending},
+    target::Wire,
+};
+
+/// Read ahead of the script. A service that sends for ever is left to wait.
+const MAX_AHEAD: usize = 64 << 20;
+/// Reads at once, before the script is looked at.
+const MAX_READS: usize = 16;
+
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    /// `None` before it connects and after it closes.
+    pub(crate) wire: Option<Box<dyn Wire>>,
+    pub(crate) received: Vec<u8>,
+    /// What the script has accounted for.
+    pub(crate) cursor: usize,
+    pub(crate) end: Option<End>,
+    pub(crate) is_paused: bool,
+    pub(crate) has_half_closed: bool,
+    pub(crate) was_connected: bool,
+    /// Chunks of what it sends.
+    pub(crate) split: Option<usize>,
+    /// What may come before the next thing that has to.
+    pub(crate) optional: Vec<Pending>,
+    /// The last statement that is about it.
+    pub(crate) last: Span,
+}
+
+pub(crate) fn end_of(error: &io::Error) -> End {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => End::Reset,
+        _ => End::Failed(error.to_string()),
+    }
+}
+
+impl Peer {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            wire: None,
+            received: Vec::new(),
+            cursor: 0,
+            end: None,
+            is_paused: false,
+            has_half_closed: false,
+            was_connected: false,
+            split: None,
+            optional: Vec::new(),
+            last: Span::default(),
+        }
+    }
+
+    /// How reports call it.
+    pub(crate) fn title(&self) -> &str {
+        if self.name.is_empty() { "the peer" } else { &self.name }
+    }
+
+    pub(crate) fn rest(&self) -> &[u8] {
+        &self.received[self.cursor..]
+    }
+
+    /// Reads what is there. True if there was something, or the end.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(wire) = &mut self.wire else { return false };
+        if self.is_paused || self.end.is_some() || self.received.len() - self.cursor > MAX_AHEAD {
+            return false;
+        }
+        let mut space = [0; 16 * 1024];
+        for read in 0..MAX_READS {
+            let mut buffer = ReadBuf::new(&mut space);
+            match Pin::new(&mut **wire).poll_read(cx, &mut buffer) {
+                Poll::Pending => return read > 0,
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                    self.end = Some(if wire.eof_is_reset() { End::Reset } else { End::Eof });
+                    return true;
+                }
+                Poll::Ready(Ok(())) => self.received.extend_from_slice(buffer.filled()),
+                Poll::Ready(Err(error)) => {
+                    self.end = Some(end_of(&error));
+                    return true;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        true
+    }
+
+    /// Gives up the connection.
+    pub(crate) fn close(&mut self) -> Option<Box<dyn Wire>> {
+        self.optional.clear();
+        self.is_paused = false;
+        self.wire.take()
+    }
+}

@@ -1,0 +1,138 @@
+//! Reports: what is wrong in a script, or with what came, in the manner of a compiler.
+//!
+//! Not here: what is an error (`parse`), what is a failure (`run`).
+
+use std::{error::Error, fmt, ops::Range, sync::Arc};
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use crate::script::ast::{Shown, Span};
+
+/// A file, or what was given instead of one.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug)]
+pub(crate) struct Diagnostic {
+    pub(crate) title: String,
+    pub(crate) span: Span,
+    /// Stands beside the place.
+    pub(crate) label: String,
+    pub(crate) notes: Vec<String>,
+    pub(crate) help: Option<String>,
+}
+
+impl Diagnostic {
+    pub(crate) fn new(title: impl Into<String>, span: Span, label: impl Into<String>) -> Self {
+        Self { title: title.into(), span, label: label.into(), notes: Vec::new(), help: None }
+    }
+
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
+    }
+
+    fn render(&self, sources: &[Source], renderer: &Renderer) -> String {
+        let mut group = Group::with_title(Level::ERROR.primary_title(&self.title));
+        if let Some(source) = sources.get(self.span.file) {
+            let range = place(&source.text, self.span);
+            let annotation = AnnotationKind::Primary.span(range).label(&self.label);
+            group = group.element(Snippet::source(&source.text).path(&source.name).annotation(annotation));
+        }
+        for note in &self.notes {
+            group = group.element(Level::NOTE.message(note));
+        }
+        if let Some(help) = &self.help {
+            group = group.element(Level::HELP.message(help));
+        }
+        renderer.render(&[group])
+    }
+}
+
+/// The bytes that are marked: on whole characters, and in the text whatever the span says.
+fn place(text: &str, span: Span) -> Range<usize> {
+    let mut start = span.start.min(text.len());
+    let mut end = span.end.clamp(start, text.len());
+    while !text.is_char_boundary(start) {
+        start -= 1;
+    }
+    while !text.is_char_boundary(end) {
+        end += 1;
+    }
+    start..end
+}
+
+/// Expected and received, one above the other, with a mark where they part.
+pub(crate) fn side_by_side(expected: &str, received: &[u8]) -> String {
+    // A peer that sends megabytes fails a script in one screen.
+    const SHOWN: usize = 200;
+    let received = Shown(received).to_string();
+    let common = expected.chars().zip(received.chars()).take_while(|(a, b)| a == b).count();
+    // What is the same in both may be long as well: begin shortly before they part.
+    let skip = if common > SHOWN / 2 { common - SHOWN / 4 } else { 0 };
+    let cut = |text: &str| {
+        let mut shown: String = text.chars().skip(skip).take(SHOWN).collect();
+        if skip > 0 {
+            shown.insert_str(0, "...");
+        }
+        if text.chars().count() > skip + SHOWN {
+            shown.push_str("...");
+        }
+        shown
+    };
+    let before = common - skip + if skip > 0 { 3 } else { 0 };
+    format!("expected: {}\nreceived: {}\n          {}^ differs", cut(expected), cut(&received), " ".repeat(before))
+}
+
+/// A script that is none: what is wrong in it, with file, line and column. Its text is all of it.
+#[derive(Clone, Debug)]
+pub struct ScriptError(pub(crate) Report);
+
+/// A script that does not hold: what was expected, where, and what came instead. Its text is all of it.
+#[derive(Clone, Debug)]
+pub struct ScriptFailure(pub(crate) Report);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) sources: Arc<Vec<Source>>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+impl Report {
+    fn render(&self, renderer: &Renderer) -> String {
+        let reports: Vec<_> =
+            self.diagnostics.iter().map(|diagnostic| diagnostic.render(&self.sources, renderer)).collect();
+        reports.join("\n\n")
+    }
+}
+
+macro_rules! reports {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// Returns its text with the colours of a terminal.
+            #[must_use]
+            pub fn to_coloured_string(&self) -> String {
+                self.0.render(&Renderer::styled())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0.render(&Renderer::plain()))
+            }
+        }
+
+        impl Error for $name {}
+    )*};
+}
+
+reports!(ScriptError, ScriptFailure);

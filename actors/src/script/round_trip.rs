@@ -1,0 +1,169 @@
+//! What is written down parses to what it was, and no text whatever is more than an error.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use crate::script::{
+    ast::{Action, Data, Expectation, Kind, Matcher, Newline, Part, Pattern, Span, Statement, Text},
+    text::Script,
+};
+
+fn parsed(text: &str) -> Result<Vec<Statement>, String> {
+    Script::parse("test.session", text).map(|script| script.statements().to_vec()).map_err(|error| error.to_string())
+}
+
+fn span() -> Span {
+    Span::default()
+}
+
+/// Neighbouring bytes are one part, as the parser has it.
+fn text(parts: Vec<Part>) -> Text {
+    let mut joined: Vec<Part> = Vec::new();
+    for part in parts {
+        match (joined.last_mut(), part) {
+            (_, Part::Bytes(bytes)) if bytes.is_empty() => {}
+            (Some(Part::Bytes(last)), Part::Bytes(bytes)) => last.extend(bytes),
+            (_, part) => joined.push(part),
+        }
+    }
+    Text { parts: joined, span: span() }
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-zA-Z_][a-zA-Z0-9_]{0,8}"
+}
+
+fn peer() -> impl Strategy<Value = String> {
+    "([a-zA-Z_][a-zA-Z0-9_-]{0,8})?"
+}
+
+fn any_text() -> impl Strategy<Value = Text> {
+    let bytes = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..12),
+        any::<String>().prop_map(String::into_bytes),
+        r#"[ a-z$"/\\#{}.]{0,12}"#.prop_map(String::into_bytes),
+    ];
+    let part = prop_oneof![3 => bytes.prop_map(Part::Bytes), 1 => name().prop_map(Part::Variable)];
+    prop::collection::vec(part, 0..4).prop_map(text)
+}
+
+/// What may stand in a line as it is.
+fn plain_text() -> impl Strategy<Value = Text> {
+    let bytes = r"[!#-.0-~é$][ -~éß$]{0,12}[!-~]".prop_map(|text| Part::Bytes(text.into_bytes()));
+    let part = prop_oneof![3 => bytes, 1 => name().prop_map(Part::Variable)];
+    prop::collection::vec(part, 0..4).prop_map(text)
+}
+
+fn not_empty(text: impl Strategy<Value = Text>) -> impl Strategy<Value = Text> {
+    text.prop_filter("not empty", |text| !text.parts.is_empty())
+}
+
+fn time() -> impl Strategy<Value = Duration> {
+    (1_u64..100_000_000).prop_map(Duration::from_millis)
+}
+
+fn pattern() -> impl Strategy<Value = Matcher> {
+    (r"[a-z ]{1,5}(\\/|\\\\|\.\*|\\d\+)?", prop::option::of(name())).prop_map(|(source, capture)| {
+        let (source, captures) = match capture {
+            Some(name) => (format!("{source}(?<{name}>x|y)"), vec![name]),
+            None => (source, Vec::new()),
+        };
+        Matcher::Pattern(Pattern { source, captures, span: span() })
+    })
+}
+
+fn expectation() -> impl Strategy<Value = Expectation> {
+    let matcher = prop_oneof![
+        plain_text().prop_map(Matcher::Line),
+        not_empty(any_text()).prop_map(Matcher::Prefix),
+        not_empty(any_text()).prop_map(Matcher::Bytes),
+        pattern(),
+    ];
+    (peer(), matcher).prop_map(|(peer, matcher)| Expectation { peer, matcher, span: span() })
+}
+
+fn required() -> impl Strategy<Value = Expectation> {
+    let end = prop_oneof![Just(Matcher::Eof), Just(Matcher::Reset)];
+    let end = (peer(), end).prop_map(|(peer, matcher)| Expectation { peer, matcher, span: span() });
+    prop_oneof![3 => expectation(), 1 => end]
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        Just(Action::Connect),
+        Just(Action::Fin),
+        Just(Action::Close),
+        Just(Action::Reset),
+        Just(Action::Pause),
+        Just(Action::Resume),
+        Just(Action::Split(None)),
+        (1_usize..10_000).prop_map(|size| Action::Split(Some(size))),
+        time().prop_map(Action::Quiet),
+    ]
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    let data = prop_oneof![
+        plain_text().prop_map(Data::Line),
+        any_text().prop_map(Data::Bytes),
+        prop::collection::vec(any::<u8>(), 1..9).prop_map(Data::Hex),
+    ];
+    let newline = prop_oneof![Just(Newline::Lf), Just(Newline::CrLf), Just(Newline::None)];
+    let leaf = prop_oneof![
+        (peer(), data).prop_map(|(peer, data)| Kind::Send { peer, data }),
+        required().prop_map(Kind::Expect),
+        expectation().prop_map(Kind::Optional),
+        prop::collection::vec(required(), 1..4).prop_map(Kind::OneOf),
+        prop::collection::vec(required(), 1..4).prop_map(Kind::Unordered),
+        (peer(), action()).prop_map(|(peer, action)| Kind::Act { peer, action }),
+        time().prop_map(Kind::After),
+        (name(), any_text()).prop_map(|(name, value)| Kind::Let { name, value }),
+        newline.prop_map(Kind::Newline),
+        time().prop_map(Kind::Timeout),
+    ];
+    leaf.prop_recursive(3, 20, 4, |inner| {
+        let count = prop_oneof![
+            (0_u32..1000).prop_map(|count| Part::Bytes(count.to_string().into_bytes())),
+            name().prop_map(Part::Variable),
+        ];
+        let body = prop::collection::vec(inner.prop_map(|kind| Statement { kind, span: span() }), 1..4);
+        (count, body).prop_map(|(count, body)| Kind::Repeat { count: text(vec![count]), body })
+    })
+}
+
+fn written(statements: &[Statement]) -> String {
+    struct Written<'a>(&'a [Statement]);
+    impl std::fmt::Display for Written<'_> {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            self.0.iter().try_for_each(|statement| statement.write(f, 0))
+        }
+    }
+    Written(statements).to_string()
+}
+
+proptest! {
+    #[test]
+    fn a_script_that_is_written_down_parses_to_the_same(kinds in prop::collection::vec(kind(), 0..6)) {
+        let statements: Vec<_> = kinds.into_iter().map(|kind| Statement { kind, span: span() }).collect();
+        let text = written(&statements);
+        let again = parsed(&text).map_err(|error| TestCaseError::fail(format!("{text}\n{error}")))?;
+        prop_assert_eq!(&again, &statements, "{}", text);
+        prop_assert_eq!(written(&again), text);
+    }
+
+    #[test]
+    fn no_text_is_more_than_an_error(text in any::<String>()) {
+        let _ = parsed(&text);
+    }
+
+    #[test]
+    fn no_text_that_looks_like_a_script_is_more_than_an_error(
+        lines in prop::collection::vec(r#" {0,4}(([a-z]{0,3}(>|<|<\?|<\^|<\?\^|:))|repeat|one-of|unordered|let|newline|timeout) ?(["/$a-z0-9\\{}(é#=]{0,3} ?){0,4}"#, 0..8)
+    ) {
+        if let Ok(statements) = parsed(&lines.join("\n")) {
+            let again = parsed(&written(&statements));
+            prop_assert_eq!(again, Ok(statements));
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! A script as its user has it: read, checked, run.
+//!
+//! Not here: what its lines mean (`parse`, `run`), where it runs (`target`).
+
+use std::{collections::BTreeMap, fmt, fs, io, panic, path::Path, sync::Arc, thread, time::Duration};
+
+use crate::script::{
+    ast::{Newline, Span, Statement},
+    parse::{Parser, is_variable},
+    peer::Peer,
+    report::{Diagnostic, Report, ScriptError, ScriptFailure, Source},
+    run::Runner,
+    scope::Scope,
+    target::{Driver, Kind, MemoryDriver, Target, TcpDriver, UnixDriver},
+};
+
+/// Patience of a script that sets none.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A script that was read: its lines are well formed.
+///
+/// Displayed, it is a script again: the same lines without comments, in one manner of writing.
+///
+/// ```
+/// use actix_lines::{
+///     LineSession, Rot13,
+///     script::{Script, ScriptOptions, Target},
+/// };
+///
+/// let script = Script::parse("an hour.session", "> Hello\n< Uryyb\n: after 1h\n: eof\n")?;
+/// let target = Target::memory(|transport| {
+///     LineSession::new(transport).start(Rot13);
+/// });
+/// let transcripts = script.run(&target, &ScriptOptions::default())?;
+/// assert_eq!(transcripts[0].received, b"Uryyb\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Script {
+    statements: Vec<Statement>,
+    sources: Arc<Vec<Source>>,
+}
+
+/// What a run is given from outside.
+#[derive(Clone, Debug, Default)]
+pub struct ScriptOptions {
+    variables: BTreeMap<String, Vec<u8>>,
+    split: Option<u64>,
+}
+
+/// What a peer received, all connections of its name together; of one that it reset, only what was expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Transcript {
+    /// The peer's name. Empty for the one without.
+    pub peer: String,
+    /// Its bytes.
+    pub received: Vec<u8>,
+}
+
+impl ScriptOptions {
+    /// Sets a variable, as `let` does within a script.
+    #[must_use]
+    pub fn variable(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+        self.variables.insert(name.into(), value.into());
+        self
+    }
+
+    /// Has all that peers send leave in chunks of random sizes. The same seed makes the same sizes. Default: in one piece.
+    #[must_use]
+    pub fn split(mut self, seed: u64) -> Self {
+        self.split = Some(seed);
+        self
+    }
+
+    /// Whether a text can be the name of a variable: letters, digits and `_`, and no digit first.
+    #[must_use]
+    pub fn is_variable(name: &str) -> bool {
+        is_variable(name)
+    }
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.statements.iter().try_for_each(|statement| statement.write(f, 0))
+    }
+}
+
+impl Script {
+    /// Reads a script from a text. Reports call it `name`; what it includes is looked for beside a file of that name.
+    ///
+    /// # Errors
+    /// [`ScriptError`] with all that is wrong in it.
+    pub fn parse(name: impl Into<String>, text: impl Into<String>) -> Result<Self, ScriptError> {
+        Self::read(name.into(), text.into().into_bytes())
+    }
+
+    /// Reads a script from a file.
+    ///
+    /// # Errors
+    /// [`ScriptError`] with all that is wrong in it, or why it cannot be read.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, ScriptError> {
+        let name = path.as_ref().display().to_string();
+        match fs::read(path) {
+            Ok(text) => Self::read(name, text),
+            Err(error) => {
+                // There is no text to show.
+                let span = Span { file: usize::MAX, ..Span::default() };
+                let diagnostics = vec![Diagnostic::new(format!("cannot read {name}: {error}"), span, "")];
+                Err(ScriptError(Report { sources: Arc::default(), diagnostics }))
+            }
+        }
+    }
+
+    fn read(name: String, text: Vec<u8>) -> Result<Self, ScriptError> {
+        let mut parser = Parser::new();
+        let statements = parser.file(name, text);
+        let sources = Arc::new(parser.sources);
+        if parser.errors.is_empty() {
+            Ok(Self { statements, sources })
+        } else {
+            Err(ScriptError(Report { sources, diagnostics: parser.errors }))
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn statements(&self) -> &[Statement] {
+        &self.statements
+    }
+
+    /// Looks for variables that nothing has set when they are used.
+    ///
+    /// # Errors
+    /// [`ScriptError`] with each of them.
+    pub fn check(&self, options: &ScriptOptions) -> Result<(), ScriptError> {
+        let mut scope = Scope { bound: options.variables.keys().cloned().collect(), errors: Vec::new() };
+        scope.statements(&self.statements);
+        if scope.errors.is_empty() {
+            return Ok(());
+        }
+        Err(ScriptError(Report { sources: Arc::clone(&self.sources), diagnostics: scope.errors }))
+    }
+
+    /// Runs it, on a thread of its own, and returns what the peers received.
+    ///
+    /// Blocks until it is done; within an actor system, let it be on a thread that serves nobody.
+    ///
+    /// # Errors
+    /// [`ScriptFailure`] with the first line that does not hold.
+    pub fn run(&self, target: &Target, options: &ScriptOptions) -> Result<Vec<Transcript>, ScriptFailure> {
+        let ran = thread::scope(|scope| {
+            let thread = thread::Builder::new().name("script".to_owned());
+            Ok(thread.spawn_scoped(scope, || self.run_here(target, options))?.join())
+        });
+        match ran {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(panic)) => panic::resume_unwind(panic),
+            Err(error) => Err(self.failure(no_runtime(&error))),
+        }
+    }
+
+    fn run_here(&self, target: &Target, options: &ScriptOptions) -> Result<Vec<Transcript>, ScriptFailure> {
+        if let Err(ScriptError(report)) = self.check(options) {
+            return Err(ScriptFailure(report));
+        }
+        let runtime = |run: &mut dyn FnMut(tokio::runtime::Runtime) -> Result<Vec<Transcript>, ScriptFailure>| {
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => run(runtime),
+                Err(error) => Err(self.failure(no_runtime(&error))),
+            }
+        };
+        match &target.0 {
+            Kind::Tcp(address) => {
+                runtime(&mut |runtime| runtime.block_on(self.run_over(TcpDriver(address.clone()), options)))
+            }
+            Kind::Unix(path) => {
+                runtime(&mut |runtime| runtime.block_on(self.run_over(UnixDriver(path.clone()), options)))
+            }
+            // Sessions are actors: they want an arbiter.
+            Kind::Memory(service) => actix_rt::System::new().block_on(async {
+                tokio::time::pause();
+                self.run_over(MemoryDriver(service()), options).await
+            }),
+        }
+    }
+
+    async fn run_over<D: Driver>(&self, driver: D, options: &ScriptOptions) -> Result<Vec<Transcript>, ScriptFailure> {
+        let mut runner = Runner {
+            driver,
+            peers: Vec::new(),
+            variables: options.variables.clone(),
+            newline: Newline::Lf,
+            timeout: DEFAULT_TIMEOUT,
+            random: options.split.map(fastrand::Rng::with_seed),
+        };
+        match runner.script(&self.statements).await {
+            Ok(()) => {
+                let transcript = |Peer { name, received, .. }| Transcript { peer: name, received };
+                Ok(runner.peers.into_iter().map(transcript).collect())
+            }
+            Err(diagnostic) => Err(self.failure(*diagnostic)),
+        }
+    }
+
+    fn failure(&self, diagnostic: Diagnostic) -> ScriptFailure {
+        ScriptFailure(Report { sources: Arc::clone(&self.sources), diagnostics: vec![diagnostic] })
+    }
+}
+
+fn no_runtime(error: &io::Error) -> Diagnostic {
+    let span = Span { file: usize::MAX, ..Span::default() };
+    Diagnostic::new(format!("cannot run the script: {error}"), span, "")
+}

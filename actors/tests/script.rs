@@ -1,0 +1,243 @@
+//! A script that does not hold, and a text that is no script, say so as a compiler would; time takes no time in memory.
+//!
+//! The reports are compared as text with `script/failures.txt` and `script/errors.txt`. Not here: what holds
+//! (`script_harness`), rot13d's own promises (`tools/linescript`).
+
+use std::{
+    env, fs,
+    io::{Read, Write},
+    net::TcpListener,
+    os::unix::net::UnixListener,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use actix_lines::{
+    LineSession, Rot13,
+    limits::Limits,
+    script::{Script, ScriptOptions, Target},
+};
+
+#[path = "script/service.rs"]
+mod service;
+
+const BLESS: &str = "ACTIX_LINES_BLESS=1 cargo test -p actix-lines --features script --test script";
+
+/// Each expectation, not met.
+const FAILURES: &[(&str, &str)] = &[
+    ("another line", "> say Hello, world\n< Hello, World\n"),
+    ("another terminator", "> say a\n< \"a\\r\\n\"\n"),
+    ("no line", "timeout 10m\n> later\n< later\n< sooner\n"),
+    ("half a line", "> raw prompt>\n< prompt>\n"),
+    ("half a line at the end", "> raw tail\n> close\n< tail\n"),
+    ("other bytes", "> say abc\n< \"abd\"\n"),
+    ("another beginning", "> say Goodbye\n<^ Good day\n"),
+    ("no match", "> say 12 apples\n< /^(?<n>\\d+) pears$/\n"),
+    ("captured otherwise", "> say 1\n< /(?<n>.)/\n> say 2\n< $n\n"),
+    ("none of one-of", "> say edge\none-of\n  < heads\n  < tails\n"),
+    ("one of unordered is missing", "alice> lines a c\nbob> say x\nunordered\n  alice< a\n  alice< b\n  bob< x\n"),
+    ("unordered does not come", "alice> lines a\nunordered\n  alice< a\n  alice< b\n"),
+    ("optional, then another", "> lines a c\n<? a\n< b\n"),
+    ("EOF instead of a line", "> close\n< bye\n"),
+    ("a reset instead of EOF", "> abort\n: eof\n"),
+    ("EOF instead of a reset", "> close\n: reset by peer\n"),
+    ("more instead of EOF", "> say more\n> close\n: eof\n"),
+    ("no EOF", "> say hello\n< hello\n: eof\n"),
+    ("not quiet", "alice> later\nalice: quiet 5s\n"),
+    ("an end instead of silence", "> close\n: quiet 1s\n"),
+    ("a leftover at the end", "alice> lines a b\nalice< a\n"),
+    ("a leftover at close", "bob> lines a b\nbob< a\nbob: close\n"),
+    ("a reset at the end", "> abort\n"),
+    ("paused", "> say x\n: pause\n> say y\n< y\n"),
+    ("sends when half-closed", ": fin\n> too late\n"),
+    ("speaks when closed", ": close\n> too late\n"),
+    ("connects twice", ": connect\n: connect\n"),
+    ("sends to who has closed", "> close\n: eof\n> hello\n"),
+    ("a count that is none", "let n = many\nrepeat $n\n  > x\n"),
+    (
+        "a long line",
+        "> say 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef!\n< 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef?\n",
+    ),
+];
+
+/// Each way to write what is no script.
+const ERRORS: &[(&str, &str)] = &[
+    ("no statement", "hello\n"),
+    ("an unknown action", "alice: dance\n"),
+    ("no action", ":\n"),
+    ("a bad time", ": quiet 5 minutes\n"),
+    ("too long a time", ": after 99999999h\n"),
+    ("blanks at the end", "> text  \n"),
+    ("a control character", "< a\u{1b}[1m\n"),
+    ("a quote without end", "> \"text\n"),
+    ("a bad escape", "> \"\\q\"\n"),
+    ("behind a quote", "> \"a\" b\n"),
+    ("a pattern without end", "< /abc\n"),
+    ("an empty pattern", "< //\n"),
+    ("no regular expression", "< /a(b/\n"),
+    ("behind a pattern", "< /a/ b\n"),
+    ("no bytes", "< \"\"\n"),
+    ("an empty prefix", "<^\n"),
+    ("no space behind an operator", "<?maybe\n"),
+    ("bad hex", ": hex 4g\n"),
+    ("no chunks", ": split 0\n"),
+    ("an empty block", "repeat 3\n> x\n"),
+    ("no count", "repeat\n  > x\n"),
+    ("a block where none is", "> x\n  < y\n"),
+    ("an unknown column", "repeat 2\n    > x\n  > y\n"),
+    ("the first line is indented", "  > x\n"),
+    ("a tab", "repeat 2\n\t> x\n"),
+    ("a send in one-of", "one-of\n  > x\n"),
+    ("an unknown newline", "newline cr\n"),
+    ("no timeout", "timeout 0s\n"),
+    ("let without a name", "let = 3\n"),
+    ("a file that is not there", "include not_there.lines\n"),
+    ("several at once", "newline cr\n> x\nwhat\n: split x\n"),
+    ("an unset variable", "> $who\n"),
+    ("an unset variable in a pattern", "< /^$who$/\n"),
+];
+
+#[track_caller]
+fn compare(file: &str, now: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/script").join(file);
+    if env::var_os("ACTIX_LINES_BLESS").is_some() {
+        fs::write(&path, now).unwrap();
+        return;
+    }
+    let listed = fs::read_to_string(&path).unwrap_or_default();
+    let first = now.lines().zip(listed.lines()).position(|(now, listed)| now != listed);
+    let at = first.unwrap_or(now.lines().count().min(listed.lines().count()));
+    let around = |text: &str| text.lines().skip(at.saturating_sub(6)).take(12).collect::<Vec<_>>().join("\n");
+    assert!(
+        now == listed,
+        "{file}:{} differs; if that is meant: {BLESS}\nnow:\n{}\nlisted:\n{}",
+        at + 1,
+        around(now),
+        around(&listed)
+    );
+}
+
+#[test]
+fn each_expectation_that_is_not_met_says_what_was_expected_and_what_came() {
+    let mut reports = String::new();
+    for (name, text) in FAILURES {
+        let script = Script::parse("test.session", *text).unwrap_or_else(|error| panic!("{name}:\n{error}"));
+        let failure = script.run(&service::obedient(), &ScriptOptions::default());
+        let failure = failure.expect_err(name);
+        reports.push_str(&format!("== {name}\n{failure}\n\n"));
+    }
+    compare("failures.txt", &reports);
+}
+
+#[test]
+fn a_text_that_is_no_script_is_an_error_with_file_line_and_column() {
+    let mut reports = String::new();
+    for (name, text) in ERRORS {
+        let error = Script::parse("test.session", *text).and_then(|script| script.check(&ScriptOptions::default()));
+        let error = error.expect_err(name);
+        reports.push_str(&format!("== {name}\n{error}\n\n"));
+    }
+    compare("errors.txt", &reports);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_or_is_no_text_is_an_error() {
+    let error = Script::load("not/there.session").expect_err("there is none").to_string();
+    assert!(error.contains("cannot read not/there.session"), "{error}");
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    let path = Path::new(folder).join("bytes.session");
+    fs::write(&path, b"> caf\xe9\n").unwrap();
+    let error = Script::load(&path).expect_err("no UTF-8").to_string();
+    assert!(error.contains("bytes.session:1:6") && error.contains("UTF-8"), "{error}");
+    let path = Path::new(folder).join("circle.session");
+    fs::write(&path, "include circle.session\n").unwrap();
+    let error = Script::load(&path).expect_err("a circle").to_string();
+    assert!(error.contains("circle.session:1:9") && error.contains("without end"), "{error}");
+}
+
+/// The clocks of the two differ by an hour, whatever the machine does.
+#[test]
+fn an_hour_in_memory_is_none_outside() {
+    let target = Target::memory(|transport| {
+        let limits = Limits::builder().idle_timeout(None).build().unwrap();
+        LineSession::new(transport).limits(limits).start(Rot13);
+    });
+    let script = Script::parse("time.session", "> before\n< orsber\n: after 1h\n> after\n< nsgre\n").unwrap();
+    let start = Instant::now();
+    script.run(&target, &ScriptOptions::default()).unwrap_or_else(|failure| panic!("\n{failure}"));
+    assert!(start.elapsed() < Duration::from_secs(3600), "{:?}", start.elapsed());
+}
+
+#[test]
+fn variables_come_from_outside() {
+    let script = Script::parse("var.session", "> say $what\n< $what\n< /^x$what$/\n").unwrap();
+    assert!(script.check(&ScriptOptions::default()).is_err());
+    let options = ScriptOptions::default().variable("what", "a.b*[c]\nxa.b*[c]");
+    // The text is taken as it is, in patterns too: of several lines only the first is one.
+    let failure = script.run(&service::obedient(), &options).expect_err("two lines").to_string();
+    assert!(failure.contains(r"expected: a.b*[c]\nxa.b*[c]"), "{failure}");
+    let script = Script::parse("var.session", "> lines $what x$what\n< $what\n< /^x$what$/\n").unwrap();
+    let options = ScriptOptions::default().variable("what", "a.b*[c]");
+    script.run(&service::obedient(), &options).unwrap_or_else(|failure| panic!("\n{failure}"));
+}
+
+/// A service that answers one line on each connection, then resets it by closing with unread bytes.
+#[test]
+fn a_reset_is_told_from_eof_over_tcp() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = Target::tcp(listener.local_addr().unwrap().to_string());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut word = [0; 4];
+            stream.read_exact(&mut word).unwrap();
+            stream.write_all(b"ok\n").unwrap();
+            if &word == b"rude" {
+                // One more byte is there: closing before it is read is a reset.
+                stream.peek(&mut word).unwrap();
+            } else {
+                assert_eq!(stream.read(&mut word).unwrap(), 1);
+            }
+        }
+    });
+    let text = "rude> rude\nrude< ok\nrude: reset by peer\nnice> nice\nnice< ok\nnice: eof\n";
+    let script = Script::parse("tcp.session", text).unwrap();
+    script.run(&target, &ScriptOptions::default()).unwrap_or_else(|failure| panic!("\n{failure}"));
+    let wrong = Script::parse("tcp.session", text.replace("reset by peer", "eof")).unwrap();
+    let failure = wrong.run(&target, &ScriptOptions::default()).expect_err("a reset").to_string();
+    assert!(failure.contains("rude expected EOF and was reset"), "{failure}");
+}
+
+#[test]
+fn a_peer_that_cannot_connect_says_why() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = Target::tcp(listener.local_addr().unwrap().to_string());
+    drop(listener);
+    let script = Script::parse("none.session", "> hello\n").unwrap();
+    let failure = script.run(&target, &ScriptOptions::default()).expect_err("nobody listens").to_string();
+    assert!(failure.contains("the peer could not connect: Connection refused"), "{failure}");
+}
+
+#[test]
+fn a_script_talks_to_a_unix_socket() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("script.socket");
+    let _ = fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut text = Vec::new();
+        stream.read_to_end(&mut text).unwrap();
+        stream.write_all(&text).unwrap();
+    });
+    let script = Script::parse("unix.session", "> hello\n: fin\n< hello\n: eof\n").unwrap();
+    script.run(&Target::unix(path), &ScriptOptions::default()).unwrap_or_else(|failure| panic!("\n{failure}"));
+}
+
+#[test]
+fn a_script_runs_inside_an_actor_system_too() {
+    actix_rt::System::new().block_on(async {
+        let script = Script::parse("inside.session", "> say hello\n< hello\n").unwrap();
+        script.run(&service::obedient(), &ScriptOptions::default()).unwrap_or_else(|failure| panic!("\n{failure}"));
+    });
+}

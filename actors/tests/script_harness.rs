@@ -1,0 +1,12 @@
+//! A folder of scripts is a test of `cargo test`, each file a trial: here those that show the format.
+
+use std::process::ExitCode;
+
+use actix_lines::script::harness;
+
+#[path = "script/service.rs"]
+mod service;
+
+fn main() -> ExitCode {
+    harness(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/script/holds"), &service::obedient())
+}

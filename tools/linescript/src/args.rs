@@ -1,0 +1,95 @@
+//! Arguments as typed.
+
+use std::num::NonZeroU32;
+
+use actix_lines::script::{ScriptOptions, Target};
+use clap::{Parser, Subcommand};
+
+/// Runs scripted telnet sessions against any line server.
+///
+/// A script reads as the transcript of a session: `> text` is sent, `< text` has to come. Exit codes: 0 if all scripts hold, 1
+/// if one does not, 2 for a script that is none and for wrong usage.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run scripts against a server.
+    Run(Run),
+    /// Read scripts, and say what is wrong in them.
+    Check {
+        /// Scripts, and folders of `.session` files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<String>,
+        /// Set a variable; repeatable.
+        #[arg(long = "var", value_name = "NAME=VALUE", value_parser = variable)]
+        variables: Vec<Variable>,
+    },
+}
+
+/// How scripts run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    /// Scripts, and folders of `.session` files.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<String>,
+    #[command(flatten)]
+    pub(crate) service: Service,
+    /// Run so many scripts at once.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) jobs: NonZeroU32,
+    /// Run each script so many times.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) repeat: NonZeroU32,
+    /// Send everything in chunks of random sizes. The seed is printed: given again, it makes the same sizes.
+    #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true)]
+    pub(crate) split: Option<Option<u64>>,
+    /// Set a variable; repeatable.
+    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = variable)]
+    pub(crate) variables: Vec<Variable>,
+    /// Print results in the Test Anything Protocol, version 14.
+    #[arg(long)]
+    pub(crate) tap: bool,
+}
+
+/// Which server: one of these.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Service {
+    /// Connect to a server that runs: `host:port`, or `unix:PATH`.
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub(crate) connect: Option<Target>,
+    /// Start a server for each script, and stop it by SIGTERM. The shell reads the command; `$port` is a free port of
+    /// 127.0.0.1, on which it has to listen.
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) server: Option<String>,
+}
+
+/// A variable and what it holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Variable {
+    pub(crate) name: String,
+    pub(crate) value: String,
+}
+
+fn variable(text: &str) -> Result<Variable, String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    if !ScriptOptions::is_variable(name) {
+        return Err(format!("`{name}` is no name: letters, digits and `_`, and no digit first"));
+    }
+    Ok(Variable { name: name.to_owned(), value: value.to_owned() })
+}
+
+fn address(text: &str) -> Result<Target, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(Target::unix(path));
+    }
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(Target::tcp(text)),
+        _ => Err("write host:port, [IPv6]:port or unix:PATH".to_owned()),
+    }
+}

@@ -1,0 +1,183 @@
+//! The command: exit codes, results in words and in TAP, a server of its own, chunks by a seed.
+
+use std::{
+    env, fs,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::mpsc,
+    thread,
+};
+
+use actix_lines::{LineServer, Rot13};
+
+/// A script in a file of its own.
+fn script(name: &str, text: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.session"));
+    fs::write(&path, text).expect("the folder is there");
+    path
+}
+
+fn linescript(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_linescript")).args(args).output().expect("it runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("text")
+}
+
+fn server() -> SocketAddr {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        actix_rt::System::new().block_on(async move {
+            let server = LineServer::new(|_| Rot13).bind("127.0.0.1:0").expect("a free port");
+            let server = server.start().expect("it starts");
+            tell.send(server.local_addrs()[0]).expect("the test waits");
+            let _ = server.wait().await;
+        });
+    });
+    told.recv().expect("an address")
+}
+
+/// The server that `--server` starts: this program again.
+#[test]
+fn serve() {
+    if env::var_os("LINESCRIPT_SERVES").is_none() {
+        return;
+    }
+    let port = env::var("port").expect("the port to listen on").parse::<u16>().expect("a number");
+    eprintln!("listening");
+    actix_rt::System::new().block_on(async move {
+        let server = LineServer::new(|_| Rot13).bind(("127.0.0.1", port)).expect("the port is free");
+        server.run().await.expect("it serves");
+    });
+}
+
+fn command() -> String {
+    let this = env::current_exe().expect("a path");
+    format!("env LINESCRIPT_SERVES=$port '{}' --exact serve --nocapture", this.display())
+}
+
+const GOOD: &str = "> Hello, world\n< Uryyb, jbeyq\n: fin\n: eof\n";
+
+#[test]
+fn scripts_that_hold_are_exit_code_0() {
+    let good = script("good", GOOD);
+    let output = linescript(&["run", good.to_str().unwrap(), "--connect", &server().to_string()]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    assert_eq!(stdout(&output), format!("ok {}\n1 of 1 hold\n", good.display()));
+}
+
+#[test]
+fn a_script_that_does_not_hold_is_exit_code_1_and_a_report() {
+    let (good, bad) = (script("holds", GOOD), script("fails", "> Hello\n< Hello\n"));
+    let files = [good.to_str().unwrap(), bad.to_str().unwrap()];
+    let output = linescript(&["run", files[0], files[1], "--connect", &server().to_string()]);
+    assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
+    let text = stdout(&output);
+    assert!(
+        text.contains("not ok ") && text.contains("received: Uryyb\\n") && text.ends_with("1 of 2 hold\n"),
+        "{text}"
+    );
+    assert!(!text.contains('\u{1b}'), "no colours where none show: {text}");
+}
+
+#[test]
+fn a_script_that_is_none_is_exit_code_2_and_nothing_runs() {
+    let (good, bad) = (script("runs", GOOD), script("none", "> Hello\nwhat\n"));
+    let files = [good.to_str().unwrap(), bad.to_str().unwrap()];
+    for args in [&["check", files[0], files[1]][..], &["run", files[0], files[1], "--connect", "127.0.0.1:1"]] {
+        let output = linescript(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert_eq!(stdout(&output), "", "{args:?}");
+        assert!(stderr(&output).contains("none.session:2:1"), "{}", stderr(&output));
+    }
+    assert_eq!(linescript(&["check", files[0]]).status.code(), Some(0));
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    let good = script("usage", GOOD);
+    let good = good.to_str().unwrap();
+    for args in [
+        &["run", good][..],
+        &["run", good, "--connect", "nowhere"],
+        &["run", good, "--connect", "127.0.0.1:1", "--server", "true"],
+        &["run", good, "--connect", "127.0.0.1:1", "--var", "3=4"],
+        &["run", "not_there.session", "--connect", "127.0.0.1:1"],
+    ] {
+        let output = linescript(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn each_script_has_a_server_of_its_own() {
+    let good = script("served", GOOD);
+    let arguments = ["run", good.to_str().unwrap(), "--repeat", "3", "--jobs", "2", "--server", &command()];
+    let output = linescript(&arguments);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).ends_with("3 of 3 hold\n"), "{}", stdout(&output));
+}
+
+#[test]
+fn what_a_server_said_is_in_the_report_and_none_is_exit_code_2() {
+    let bad = script("says", "> Hello\n< Hello\n");
+    let output = linescript(&["run", bad.to_str().unwrap(), "--server", &command()]);
+    assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("the server's last words:\n  listening\n"), "{}", stdout(&output));
+    let output = linescript(&["run", bad.to_str().unwrap(), "--server", "false"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    assert!(stdout(&output).contains("the server did not listen"), "{}", stdout(&output));
+}
+
+#[test]
+fn chunks_come_from_a_seed_that_is_printed() {
+    let good = script("split", GOOD);
+    let address = server().to_string();
+    let output = linescript(&["run", good.to_str().unwrap(), "--split", "--connect", &address]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    let text = stdout(&output);
+    let seed = text.lines().next().and_then(|line| line.rsplit_once(": ")).expect("the seed first").1;
+    let again = linescript(&["run", good.to_str().unwrap(), seed, "--connect", &address]);
+    assert_eq!(stdout(&again), text);
+}
+
+#[test]
+fn variables_come_from_the_command_line() {
+    let script = script("variables", "> $what\n< $answer\n");
+    let (file, address) = (script.to_str().unwrap(), server().to_string());
+    let set = ["--var", "what=Hello=", "--var", "answer=Uryyb="];
+    let output = linescript(&[&["run", file, "--connect", &address][..], &set].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    assert_eq!(linescript(&[&["check", file][..], &set].concat()).status.code(), Some(0));
+    assert_eq!(linescript(&["check", file]).status.code(), Some(2));
+}
+
+#[test]
+fn results_are_printed_as_tap() {
+    let bad = script("tap", "> Hello\n< Hello\n");
+    let output =
+        linescript(&["run", bad.to_str().unwrap(), "--tap", "--repeat", "2", "--connect", &server().to_string()]);
+    let text = stdout(&output);
+    let mut lines = text.lines();
+    assert_eq!((lines.next(), lines.next()), (Some("TAP version 14"), Some("1..2")));
+    let file = bad.display();
+    assert!(text.contains(&format!("\nnot ok 1 - {file} \\#1\n# error: ")), "{text}");
+    assert!(text.contains(&format!("\nnot ok 2 - {file} \\#2\n# error: ")), "{text}");
+    assert!(lines.all(|line| line.starts_with("not ok ") || line.starts_with("# ")), "{text}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_server_that_nobody_runs_fails_the_script() {
+    let good = script("nobody", GOOD);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = linescript(&["run", good.to_str().unwrap(), "--connect", &free.to_string()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("could not connect"), "{}", stdout(&output));
+}
