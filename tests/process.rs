@@ -61,6 +61,7 @@ fn version_and_help_are_said_on_standard_output() {
         "pieces",
         "split",
         "truncate",
+        "discard",
         "close",
         "--backlog",
         "4096",
@@ -81,7 +82,7 @@ fn version_and_help_are_said_on_standard_output() {
 fn bad_usage_is_answered_in_words_with_code_2() {
     for (arguments, words) in [
         (&["--no-such-flag"][..], "--no-such-flag"),
-        (&["--overlong", "shrink"], "pieces, split, truncate, close"),
+        (&["--overlong", "shrink"], "pieces, split, truncate, discard, close"),
         (&["--workers", "0"], "'--workers <N>': use 1 to 1024, or auto"),
         (&["--workers", "1025"], "use 1 to 1024, or auto"),
         (&["--max-line", "0"], "use 1 to 1GiB, as 65536, 64KiB or 1MiB"),

@@ -1109,3 +1109,61 @@ async fn what_was_sealed_is_sent_though_its_filter_waits_for_the_peer_again() {
     let expected = (CloseReason::PeerEof, SEALED as u64 + 6, 0);
     assert_eq!((report.reason, report.bytes_out, report.unsent_bytes), expected, "{report}");
 }
+
+/// An error whose text and destructor panic.
+#[derive(Debug)]
+struct Grenade;
+
+impl std::fmt::Display for Grenade {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("a fault on purpose, in the text of an error");
+    }
+}
+
+impl std::error::Error for Grenade {}
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        panic!("a fault on purpose, in the destructor of an error");
+    }
+}
+
+/// Fails with the first bytes.
+struct Throws;
+
+impl Filter for Throws {
+    fn read(&mut self, wire: &mut Inflow<'_>, _: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<Flow, Fault> {
+        if wire.is_empty() { Ok(Flow::Open) } else { Err(Fault::new(Grenade)) }
+    }
+
+    fn write(&mut self, plain: &[u8], wire: &mut Vec<u8>) -> Result<(), Fault> {
+        wire.extend_from_slice(plain);
+        Ok(())
+    }
+
+    fn eof(&mut self) -> Eof {
+        Eof::Clean
+    }
+
+    fn finish(&mut self, _: &mut Vec<u8>) {}
+
+    fn held(&self) -> usize {
+        0
+    }
+
+    fn memory(&self) -> usize {
+        0
+    }
+}
+
+#[actix::test]
+async fn a_fault_whose_text_or_destructor_panics_ends_its_session_alone() {
+    let mut server = serve(1, Listener::tcp("127.0.0.1:0").filter(|_| Throws)).await;
+    for _ in 0..2 {
+        let mut peer = server.connect().await;
+        peer.send(b"one\n").await;
+        peer.expect_eof().await;
+        assert_eq!(server.report().await.reason, CloseReason::FilterFailed);
+    }
+    server.end().await;
+}

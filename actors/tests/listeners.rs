@@ -252,6 +252,35 @@ async fn a_peer_of_a_unix_socket_that_does_not_read_is_held_back() {
     server.end().await;
 }
 
+/// The bytes that the kernel takes for a peer that reads none.
+async fn taken_for_a_deaf_peer(buffer: usize) -> u64 {
+    let scratch = Scratch::new(&format!("deaf-{buffer}"));
+    let server = LineServer::new(|_| Rot13).send_buffer(Some(buffer)).listen(Listener::unix(scratch.socket())).unwrap();
+    let mut server = Server::of(server).await;
+    let mut peer = unix(&scratch.socket()).await;
+    let line = [&[b'x'; 1023][..], b"\n"].concat();
+    let mut last = None;
+    eventually("the server to stop reading", async || {
+        while peer.try_write(&line).is_ok() {}
+        let session = &server.sessions().await[0];
+        let now = Some((session.bytes_in, session.bytes_out));
+        std::mem::replace(&mut last, now) == now && session.outbox_bytes > 0
+    })
+    .await;
+    let taken = server.sessions().await[0].bytes_out;
+    at_once("the end of our bytes", peer.shutdown()).await.unwrap();
+    drop(peer);
+    server.report().await;
+    server.end().await;
+    taken
+}
+
+#[actix::test]
+async fn the_kernel_holds_no_more_for_a_peer_of_a_unix_socket_than_the_buffer_that_was_set() {
+    let (small, large) = (taken_for_a_deaf_peer(16 * 1024).await, taken_for_a_deaf_peer(256 * 1024).await);
+    assert!(small <= 16 * 1024 && large > 2 * small, "{small} and {large}");
+}
+
 #[actix::test]
 async fn who_is_refused_at_a_unix_socket_is_told_so() {
     let scratch = Scratch::new("refused");

@@ -9,7 +9,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use rustix::{io::Errno, net::SocketFlags};
+use rustix::{
+    io::Errno,
+    net::{SocketFlags, sockopt},
+};
 use tokio::io::Interest;
 
 use crate::{
@@ -28,11 +31,18 @@ pub(crate) const ACCEPTS_PER_TURN: usize = 64;
 pub(crate) struct ListeningSocket {
     socket: tokio::net::TcpStream,
     is_unix: bool,
+    /// Send and receive buffer of a unix listener. Unit: bytes.
+    buffers: Option<(usize, usize)>,
 }
 
 impl ListeningSocket {
     pub(crate) fn new(socket: OwnedFd, is_unix: bool) -> io::Result<Self> {
-        Ok(Self { socket: tokio::net::TcpStream::from_std(TcpStream::from(socket))?, is_unix })
+        let buffers = is_unix
+            .then(|| {
+                Some((sockopt::socket_send_buffer_size(&socket).ok()?, sockopt::socket_recv_buffer_size(&socket).ok()?))
+            })
+            .flatten();
+        Ok(Self { socket: tokio::net::TcpStream::from_std(TcpStream::from(socket))?, is_unix, buffers })
     }
 
     /// Returns another descriptor of the socket.
@@ -52,20 +62,33 @@ impl ListeningSocket {
     }
 
     /// Accepts without asking the reactor. One system call: the socket comes non-blocking and with the listener's
-    /// options. A unix socket takes others, for its peer and for urgent
-    /// bytes.
+    /// options. A unix socket inherits none of these, so that it takes others, as for its peer.
     pub(crate) fn accept_now(&self) -> Result<(Socket, Address), Errno> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (socket, peer) = rustix::net::acceptfrom_with(&self.socket, flags)?;
         let peer = match self.is_unix {
             true => {
-                // Not inherited, as TCP's is: a byte sent as urgent would be missing from the stream.
-                let _ = socket2::SockRef::from(&socket).set_out_of_band_inline(true);
+                self.pass_on(&socket);
                 unix_peer(&socket)
             }
             false => peer.and_then(|peer| SocketAddr::try_from(peer).ok()).map_or(Address::Memory, Address::Ip),
         };
         Ok((Socket::new(socket, self.is_unix), peer))
+    }
+}
+
+impl ListeningSocket {
+    /// Gives a connection the options that a unix socket does not inherit. One that cannot be set is one that the
+    /// connection works without.
+    fn pass_on(&self, connection: &OwnedFd) {
+        let connection = socket2::SockRef::from(connection);
+        // A byte sent as urgent would be missing from the stream.
+        let _ = connection.set_out_of_band_inline(true);
+        if let Some((send, receive)) = self.buffers {
+            // The kernel books twice what it is asked for, and says so.
+            let _ = connection.set_send_buffer_size(send / 2);
+            let _ = connection.set_recv_buffer_size(receive / 2);
+        }
     }
 }
 

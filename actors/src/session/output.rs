@@ -129,7 +129,7 @@ impl<A: LineHandler> Session<A> {
     pub(super) fn log_fault(&mut self) {
         if let Some(fault) = self.ctx.transport.take_fault() {
             let id = self.ctx.worker.slot(self.ctx.slot, |slot| slot.id);
-            log::debug!("session {id}: a filter failed: {}", Escaped::new(&fault.to_string()));
+            log::debug!("session {id}: a filter failed: {}", Escaped::new(&fault));
         }
     }
 

@@ -56,7 +56,7 @@ impl Opening {
         };
         if let Some(fault) = self.transport.take_fault() {
             let id = self.worker.slot(self.slot, |slot| slot.id);
-            log::debug!("session {id}: a filter failed: {}", Escaped::new(&fault.to_string()));
+            log::debug!("session {id}: a filter failed: {}", Escaped::new(&fault));
         }
         self.worker.slot(self.slot, |slot| slot.set_reason(reason));
         if matches!(reason, CloseReason::FilterFailed | CloseReason::Truncated) && self.transport.has_spoken() {

@@ -4,9 +4,14 @@
 //! of filters can be chained, and a test of a filter just calls it.
 //! Not here: calling filters, and the use of their bytes (`transport`).
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{
+    error::Error,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
-use crate::connection::Connection;
+use crate::{caught::dispose, connection::Connection};
 
 /// Bytes from the wire for a filter to read.
 ///
@@ -90,6 +95,18 @@ impl Fault {
     /// Makes a fault of an error, or of a text that describes it.
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(cause.into())
+    }
+
+    /// Returns the text, and drops the cause: both are the filter's code, which may panic.
+    pub(crate) fn into_text(self) -> String {
+        let text = catch_unwind(AssertUnwindSafe(|| self.to_string()));
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(self))) {
+            dispose(payload);
+        }
+        text.unwrap_or_else(|payload| {
+            dispose(payload);
+            "its text panicked".to_owned()
+        })
     }
 }
 

@@ -229,8 +229,8 @@ impl Transport {
         self.filtered().and_then(Filtered::ending)
     }
 
-    /// Takes a filter's fault, for the log.
-    pub(crate) fn take_fault(&mut self) -> Option<Fault> {
+    /// Takes the text of a filter's fault, for the log.
+    pub(crate) fn take_fault(&mut self) -> Option<String> {
         self.filtered_mut().and_then(Filtered::take_fault)
     }
 
@@ -317,7 +317,8 @@ struct Filtered {
     plain: Vec<u8>,
     sealed: Sealed,
     ending: Option<Ending>,
-    fault: Option<Fault>,
+    /// The text of its fault.
+    fault: Option<String>,
     /// Of a write that had taken whole pieces before.
     error: Option<io::Error>,
     /// Bytes of the wire that the filter has read before it was open.
@@ -382,7 +383,7 @@ impl Filtered {
         self.ending.or_else(|| self.inner.ending())
     }
 
-    fn take_fault(&mut self) -> Option<Fault> {
+    fn take_fault(&mut self) -> Option<String> {
         self.fault.take().or_else(|| self.inner.take_fault())
     }
 
@@ -572,7 +573,7 @@ impl Filtered {
     #[cold]
     fn fail(&mut self, fault: Fault) {
         self.ending = Some(Ending::Failed);
-        self.fault = Some(fault);
+        self.fault = Some(fault.into_text());
         self.drop_filter();
     }
 
