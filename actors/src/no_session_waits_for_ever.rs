@@ -499,6 +499,8 @@ async fn run(seed: u64) {
             // A stall may come behind the end of another reason.
             CloseReason::WriteStalled => {}
             CloseReason::OutboxFull | CloseReason::Evicted => assert_eq!(told, None, "seed {seed}, {number}: {report}"),
+            // One that was to end may be aborted before it has said so, by its outbox limit or the memory budget.
+            _ if told.is_none() => assert!(report.cut, "seed {seed}, session {number}: {report}"),
             reason => assert_eq!(told, Some(reason), "seed {seed}, session {number}: {report}"),
         }
         assert_eq!(report.bytes_out, read, "seed {seed}, session {number}: {report}");

@@ -29,6 +29,7 @@ pub use crate::{
     connection::Connection,
     framing::{Framing, Overlong},
     limits::Limits,
+    listen::listener::Listener,
     report::{CloseReason, CloseReport},
     room::Room,
     server::{builder::LineServer, handle::ServerHandle},
