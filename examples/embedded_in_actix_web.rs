@@ -15,14 +15,13 @@
 use std::{
     collections::VecDeque,
     error::Error,
-    fmt::Write as _,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use actix_lines::{
     SessionId,
-    control::{SessionFilter, SessionQuery},
+    control::{SessionFilter, SessionInfo},
     prelude::*,
 };
 use actix_web::{App, HttpResponse, HttpServer, Responder, delete, get, post, web};
@@ -110,15 +109,11 @@ async fn say(board: web::Data<Board>, text: web::Bytes) -> impl Responder {
 
 #[get("/sessions")]
 async fn sessions(server: web::Data<ServerHandle>) -> impl Responder {
-    let Ok(page) = server.sessions(SessionQuery::default()).await else {
+    let Ok(page) = server.sessions(SessionFilter::default()).await else {
         return HttpResponse::ServiceUnavailable().body("the line server has ended\n");
     };
-    let mut list = String::new();
-    for session in page.sessions {
-        let _ =
-            writeln!(list, "{} {} {} lines, {} bytes in", session.id, session.peer, session.lines_in, session.bytes_in);
-    }
-    HttpResponse::Ok().body(list)
+    let line = |of: SessionInfo| format!("{} {} {} lines, {} bytes in\n", of.id, of.peer, of.lines_in, of.bytes_in);
+    HttpResponse::Ok().body(page.sessions.into_iter().map(line).collect::<String>())
 }
 
 #[delete("/sessions/{id}")]
