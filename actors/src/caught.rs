@@ -18,6 +18,13 @@ pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> Escaped<'_> {
     Escaped::new(text.unwrap_or("a value that is no text"))
 }
 
+/// Drops a value of the user's. A panic of its destructor goes no further.
+pub(crate) fn drop_caught<T>(value: T) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        dispose(payload);
+    }
+}
+
 /// Drops a panic's payload. If its destructor panics too, that panic's payload is leaked.
 pub(crate) fn dispose(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {

@@ -10,7 +10,7 @@ use actix_lines::{
     control::{SessionFilter, SessionOrder, SessionQuery, SessionState},
     limits::{Limits, OutboxLimit},
 };
-use support::{Echo, Peer, Server, eventually, pause, within};
+use support::{Echo, Peer, Server, eventually, pass, pause, within};
 
 /// Answers each line with itself; waits for ever, or pauses, when it is told to.
 struct Obedient;
@@ -204,7 +204,7 @@ async fn times_that_are_changed_hold_for_the_living() {
     pause();
     let mut server = Server::start(LineServer::new(|_| Echo).on_current_arbiter()).await;
     let mut early = greeted(&server, 1).await;
-    tokio::time::sleep(Duration::from_secs(30)).await;
+    pass(Duration::from_secs(30)).await;
     let mut late = greeted(&server, 1).await;
     let limits = server.handle.limits().await.unwrap().to_builder().idle_timeout(Some(Duration::from_secs(20)));
     let limits = limits.build().unwrap();
@@ -214,7 +214,7 @@ async fn times_that_are_changed_hold_for_the_living() {
     assert!(would.ends[0].idle >= Duration::from_secs(29), "{would:?}");
     early.send(b"hello\n").await;
     early.expect(b"hello\n").await;
-    tokio::time::sleep(Duration::from_secs(15)).await;
+    pass(Duration::from_secs(15)).await;
     server.handle.set_limits(limits).await.unwrap();
     let begin = tokio::time::Instant::now();
     early.expect_eof().await;

@@ -780,13 +780,12 @@ async fn a_preface_ends_by_its_deadline_by_a_kick_and_by_a_drain() {
     assert_eq!(made.load(SeqCst), 0);
 }
 
-/// Never has enough.
-struct Glutton;
+/// A preface that never ends. It says what each byte is worth: plain bytes, and a reply.
+struct Endless(fn(&[u8], &mut Vec<u8>, &mut Vec<u8>));
 
-impl Filter for Glutton {
-    fn read(&mut self, wire: &mut Inflow<'_>, _: &mut Vec<u8>, reply: &mut Vec<u8>) -> Result<Flow, Fault> {
-        wire.advance(usize::MAX);
-        reply.extend_from_slice(b"more");
+impl Filter for Endless {
+    fn read(&mut self, wire: &mut Inflow<'_>, plain: &mut Vec<u8>, reply: &mut Vec<u8>) -> Result<Flow, Fault> {
+        (self.0)(wire.take(usize::MAX), plain, reply);
         Ok(Flow::Preface)
     }
 
@@ -809,7 +808,9 @@ impl Filter for Glutton {
 
 #[actix::test]
 async fn a_preface_without_end_is_bounded_and_its_last_word_arrives() {
-    let mut server = serve(1, Listener::tcp("127.0.0.1:0").filter(|_| Glutton)).await;
+    let mut server =
+        serve(1, Listener::tcp("127.0.0.1:0").filter(|_| Endless(|_, _, reply| reply.extend_from_slice(b"more"))))
+            .await;
     let mut peer = server.connect().await;
     peer.send(&vec![b'x'; 80 * 1024]).await;
     let answer = peer.rest().await;
@@ -989,39 +990,6 @@ async fn a_filter_that_says_it_holds_more_than_there_is_harms_nobody() {
     assert_eq!(report.reason, CloseReason::PeerEof);
 }
 
-/// A preface that never ends: each byte is answered by two, or is the session's.
-struct Endless {
-    answers: bool,
-}
-
-impl Filter for Endless {
-    fn read(&mut self, wire: &mut Inflow<'_>, plain: &mut Vec<u8>, reply: &mut Vec<u8>) -> Result<Flow, Fault> {
-        let bytes = wire.take(usize::MAX);
-        if self.answers {
-            reply.extend_from_slice(&bytes.repeat(2));
-        } else {
-            plain.extend_from_slice(bytes);
-        }
-        Ok(Flow::Preface)
-    }
-
-    fn write(&mut self, _: &[u8], _: &mut Vec<u8>) -> Result<(), Fault> {
-        unreachable!("it is never open")
-    }
-
-    fn eof(&mut self) -> Eof {
-        Eof::Clean
-    }
-
-    fn finish(&mut self, _: &mut Vec<u8>) {
-        unreachable!("it is never open")
-    }
-
-    fn held(&self) -> usize {
-        0
-    }
-}
-
 #[actix::test]
 async fn a_preface_that_never_ends_is_bounded_whatever_waits_to_be_written() {
     const MUCH: &[u8] = &[b'x'; 200 * 1024];
@@ -1032,7 +1000,12 @@ async fn a_preface_that_never_ends_is_bounded_whatever_waits_to_be_written() {
                 continue;
             }
             let capacity = MemoryCapacity { to_session: 1024, to_peer: 16 };
-            let mut conversation = Conversation::start(capacity, greeting, Endless { answers });
+            // Each byte is answered by two, or is the session's.
+            let endless = Endless(match answers {
+                true => |bytes, _, reply| reply.extend_from_slice(&bytes.repeat(2)),
+                false => |bytes, plain, _| plain.extend_from_slice(bytes),
+            });
+            let mut conversation = Conversation::start(capacity, greeting, endless);
             let (mut taken, mut stuck) = (0, 0);
             // A turn of the session takes what lies there, if it takes anything.
             while stuck < 100 {

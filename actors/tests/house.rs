@@ -545,7 +545,7 @@ fn an_import_upwards_is_found_and_so_is_a_module_without_a_floor() {
         ("control/ledger.rs", "pub struct Ledger; use crate::control::stats::Stats;"),
         (
             "control/stats.rs",
-            "pub struct Stats;\nfn f() -> crate::server::Name { todo!() }\nuse crate::control::ledger::Ledger;",
+            "pub struct Stats;\nfn f() -> crate::server::Name { loop {} }\nuse crate::control::ledger::Ledger;",
         ),
         ("attic.rs", "use crate::server::Name;"),
     ];

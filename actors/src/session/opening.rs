@@ -15,7 +15,7 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    caught::{dispose, panic_text},
+    caught::{dispose, drop_caught, panic_text},
     connection::{Connection, SessionId},
     control::admission::Place,
     framing::{Framing, Overrun, Reach},
@@ -201,9 +201,7 @@ impl Drop for Opening {
         self.book();
         // Closed before its place is given back: there are never more sockets than places.
         let transport = self.transport.take();
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(transport))) {
-            dispose(payload);
-        }
+        drop_caught(transport);
         let tail = self.framing.tail_len(&self.input);
         self.worker.slot(self.slot, |slot| {
             slot.add_undelivered(self.input.len());

@@ -8,7 +8,6 @@ use std::{
 };
 
 use crate::{
-    escape::Escaped,
     limits::{OutboxLimit, OutboxPolicy},
     report::{CloseReason, Half},
     session::{
@@ -127,10 +126,8 @@ impl<A: LineHandler> Session<A> {
     /// Logs the fault of a filter, once.
     #[cold]
     pub(super) fn log_fault(&mut self) {
-        if let Some(fault) = self.ctx.transport.take_fault() {
-            let id = self.ctx.worker.slot(self.ctx.slot, |slot| slot.id);
-            log::debug!("session {id}: a filter failed: {}", Escaped::new(&fault));
-        }
+        let id = self.ctx.worker.slot(self.ctx.slot, |slot| slot.id);
+        self.ctx.transport.log_fault(id);
     }
 
     /// Counts as unsent all that was written after our FIN.

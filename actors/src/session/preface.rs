@@ -1,7 +1,7 @@
 //! Preface: the part of a connection before its session, which its filters need: headers and handshakes.
 //!
 //! It has a place and a slot, so that it is bounded, listed and can be ended as any session, and it leaves a report; the actor is made
-//! when it is over. It has a deadline; how long it may be the transport knows.
+//! when it is over. It has a deadline; the transport bounds its bytes.
 //! Not here: what a filter makes of it (`wire/transport`).
 
 use std::{
@@ -13,14 +13,13 @@ use std::{
 use tokio::io::ReadBuf;
 
 use crate::{
-    escape::Escaped,
     report::{CloseReason, Half},
     session::opening::Opening,
     wire::transport::Ending,
     worker::command::Commands,
 };
 
-/// The time that a preface may take. Unit: that of a `Duration`; the worker's sweep finds out.
+/// The longest time of a preface. The worker's sweep ends one that takes longer.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of a peer that are discarded behind the last word of a filter that has failed.
@@ -54,10 +53,8 @@ impl Opening {
             self.worker.send(self.slot, id, later);
             return Some(self);
         };
-        if let Some(fault) = self.transport.take_fault() {
-            let id = self.worker.slot(self.slot, |slot| slot.id);
-            log::debug!("session {id}: a filter failed: {}", Escaped::new(&fault));
-        }
+        let id = self.worker.slot(self.slot, |slot| slot.id);
+        self.transport.log_fault(id);
         self.worker.slot(self.slot, |slot| slot.set_reason(reason));
         if matches!(reason, CloseReason::FilterFailed | CloseReason::Truncated) && self.transport.has_spoken() {
             // Or a reset would destroy the filter's last word.

@@ -11,7 +11,10 @@ use std::{
     sync::Arc,
 };
 
-use crate::{caught::dispose, connection::Connection};
+use crate::{
+    caught::{dispose, drop_caught},
+    connection::Connection,
+};
 
 /// Bytes from the wire for a filter to read.
 ///
@@ -100,9 +103,7 @@ impl Fault {
     /// Returns the text, and drops the cause: both are the filter's code, which may panic.
     pub(crate) fn into_text(self) -> String {
         let text = catch_unwind(AssertUnwindSafe(|| self.to_string()));
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(self))) {
-            dispose(payload);
-        }
+        drop_caught(self);
         text.unwrap_or_else(|payload| {
             dispose(payload);
             "its text panicked".to_owned()

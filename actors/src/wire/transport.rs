@@ -18,7 +18,9 @@ use tokio::{
 
 use crate::{
     address::Address,
-    caught::{dispose, panic_text},
+    caught::{dispose, drop_caught, panic_text},
+    connection::SessionId,
+    escape::Escaped,
     wire::{
         filter::{Eof, Fault, Filter, Flow, Inflow},
         sealed::{PIECE_BYTES, PIECES, Sealed, borrow_buffer, return_buffer},
@@ -229,8 +231,15 @@ impl Transport {
         self.filtered().and_then(Filtered::ending)
     }
 
-    /// Takes the text of a filter's fault, for the log.
-    pub(crate) fn take_fault(&mut self) -> Option<String> {
+    /// Logs the fault of a filter, once.
+    #[cold]
+    pub(crate) fn log_fault(&mut self, session: SessionId) {
+        if let Some(fault) = self.take_fault() {
+            log::debug!("session {session}: a filter failed: {}", Escaped::new(&fault));
+        }
+    }
+
+    fn take_fault(&mut self) -> Option<String> {
         self.filtered_mut().and_then(Filtered::take_fault)
     }
 
@@ -580,9 +589,7 @@ impl Filtered {
     fn drop_filter(&mut self) {
         let filter = self.filter.take();
         (self.filter_held, self.filter_memory) = (0, 0);
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(filter))) {
-            dispose(payload);
-        }
+        drop_caught(filter);
     }
 
     /// Drives a preface on, for whoever waits to write. Ready when it is over, in whatever way.
