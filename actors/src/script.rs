@@ -30,5 +30,5 @@ pub use crate::script::{
     harness::harness,
     report::{ScriptError, ScriptFailure},
     target::Target,
-    text::{Script, ScriptOptions, Transcript},
+    text::{Script, ScriptOptions, ScriptRun, Transcript},
 };

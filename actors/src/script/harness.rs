@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::script::{
     target::Target,
@@ -18,7 +18,8 @@ use crate::script::{
 /// Runs each `.session` file of a folder, and of the folders below, as a test of its own. It is the `main` of a test with
 /// `harness = false`, and takes the arguments of any other: names, `--list`, `--exact`, `--test-threads`.
 ///
-/// A file that others include should end otherwise, such as in `.lines`. A folder without scripts is a failure.
+/// A file that others include should end otherwise, such as in `.lines`. A folder without scripts is a failure; a script that is
+/// skipped is an ignored test, with the reason.
 ///
 /// ```no_run
 /// // tests/sessions.rs, and in Cargo.toml: [[test]] name = "sessions", harness = false
@@ -46,12 +47,12 @@ pub fn harness(folder: impl AsRef<Path>, target: &Target) -> ExitCode {
     trials.extend(files.into_iter().map(|file| {
         let name = file.strip_prefix(folder).unwrap_or(&file).with_extension("").display().to_string();
         let target = target.clone();
-        Trial::test(name, move || {
+        Trial::ignorable_test(name, move || {
             // On a line of its own: its columns count.
             let failed = |report: String| Failed::from(format!("\n{report}"));
             let script = Script::load(&file).map_err(|error| failed(error.to_string()))?;
-            script.run(&target, &ScriptOptions::default()).map_err(|failure| failed(failure.to_string()))?;
-            Ok(())
+            let run = script.run(&target, &ScriptOptions::default()).map_err(|failure| failed(failure.to_string()))?;
+            Ok(run.skipped.map_or(Completion::Completed, Completion::ignored_with))
         })
     }));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

@@ -31,8 +31,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// let target = Target::memory(|transport| {
 ///     LineSession::new(transport).start(Rot13);
 /// });
-/// let transcripts = script.run(&target, &ScriptOptions::default())?;
-/// assert_eq!(transcripts[0].received, b"Uryyb\n");
+/// let run = script.run(&target, &ScriptOptions::default())?;
+/// assert_eq!(run.transcripts[0].received, b"Uryyb\n");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -46,6 +46,16 @@ pub struct Script {
 pub struct ScriptOptions {
     variables: BTreeMap<String, Vec<u8>>,
     split: Option<u64>,
+}
+
+/// A script that held, or was skipped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ScriptRun {
+    /// What each peer received, in the order in which they came.
+    pub transcripts: Vec<Transcript>,
+    /// Why nothing was run: something that the script needs is not there. `None` for a script that held.
+    pub skipped: Option<String>,
 }
 
 /// What a peer received, all connections of its name together; of one that it reset, only what was expected.
@@ -141,13 +151,13 @@ impl Script {
         Err(ScriptError(Report { sources: Arc::clone(&self.sources), diagnostics: scope.errors }))
     }
 
-    /// Runs it, on a thread of its own, and returns what the peers received.
+    /// Runs it, on a thread of its own, and returns what the peers received, or why it was skipped.
     ///
     /// Blocks until it is done; within an actor system, let it be on a thread that serves nobody.
     ///
     /// # Errors
     /// [`ScriptFailure`] with the first line that does not hold.
-    pub fn run(&self, target: &Target, options: &ScriptOptions) -> Result<Vec<Transcript>, ScriptFailure> {
+    pub fn run(&self, target: &Target, options: &ScriptOptions) -> Result<ScriptRun, ScriptFailure> {
         let ran = thread::scope(|scope| {
             let thread = thread::Builder::new().name("script".to_owned());
             Ok(thread.spawn_scoped(scope, || self.run_here(target, options))?.join())
@@ -159,11 +169,11 @@ impl Script {
         }
     }
 
-    fn run_here(&self, target: &Target, options: &ScriptOptions) -> Result<Vec<Transcript>, ScriptFailure> {
+    fn run_here(&self, target: &Target, options: &ScriptOptions) -> Result<ScriptRun, ScriptFailure> {
         if let Err(ScriptError(report)) = self.check(options) {
             return Err(ScriptFailure(report));
         }
-        let runtime = |run: &mut dyn FnMut(tokio::runtime::Runtime) -> Result<Vec<Transcript>, ScriptFailure>| {
+        let runtime = |run: &mut dyn FnMut(tokio::runtime::Runtime) -> Result<ScriptRun, ScriptFailure>| {
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => run(runtime),
                 Err(error) => Err(self.failure(no_runtime(&error))),
@@ -184,7 +194,7 @@ impl Script {
         }
     }
 
-    async fn run_over<D: Driver>(&self, driver: D, options: &ScriptOptions) -> Result<Vec<Transcript>, ScriptFailure> {
+    async fn run_over<D: Driver>(&self, driver: D, options: &ScriptOptions) -> Result<ScriptRun, ScriptFailure> {
         let mut runner = Runner {
             driver,
             peers: Vec::new(),
@@ -196,7 +206,7 @@ impl Script {
         match runner.script(&self.statements).await {
             Ok(()) => {
                 let transcript = |Peer { name, received, .. }| Transcript { peer: name, received };
-                Ok(runner.peers.into_iter().map(transcript).collect())
+                Ok(ScriptRun { transcripts: runner.peers.into_iter().map(transcript).collect(), skipped: None })
             }
             Err(diagnostic) => Err(self.failure(*diagnostic)),
         }

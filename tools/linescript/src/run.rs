@@ -15,6 +15,8 @@ use crate::{FAILS, HOLDS, WRONG, args::Run, options, output, scripts, server::Se
 /// How one run went.
 enum Outcome {
     Holds,
+    /// Something that it needs is not there: the reason.
+    Skipped(String),
     /// The report.
     Fails(String),
     /// The server did not start: nothing is known of the script.
@@ -36,7 +38,7 @@ fn one(script: &Script, args: &Run, options: &ScriptOptions) -> Outcome {
     let ran = script.run(&target, options);
     let log = server.map(Server::stop).unwrap_or_default();
     match ran {
-        Ok(_) => Outcome::Holds,
+        Ok(run) => run.skipped.map_or(Outcome::Holds, Outcome::Skipped),
         Err(failure) => {
             let mut report = failure.to_coloured_string();
             if !log.is_empty() {
@@ -63,7 +65,7 @@ pub(crate) fn run(args: &Run) -> u8 {
     let next = AtomicUsize::new(0);
     let (done, results) = mpsc::channel();
     let mut code = HOLDS;
-    let mut held = 0;
+    let (mut held, mut skipped) = (0, 0);
     thread::scope(|scope| {
         for _ in 0..(args.jobs.get() as usize).min(runs) {
             let (done, next, scripts, options) = (done.clone(), &next, &scripts, &options);
@@ -88,8 +90,19 @@ pub(crate) fn run(args: &Run) -> u8 {
         drop(done);
         for (number, (name, outcome)) in results.into_iter().enumerate() {
             let number = number + 1;
+            // `#` begins a directive, and is escaped.
+            let escaped = |text: &str| text.replace('\\', "\\\\").replace('#', "\\#");
             let (holds, report) = match outcome {
                 Outcome::Holds => (true, String::new()),
+                Outcome::Skipped(reason) => {
+                    skipped += 1;
+                    output::say(&if args.tap {
+                        format!("ok {number} - {} # SKIP {}", escaped(&name), escaped(&reason))
+                    } else {
+                        format!("skip {name}: {reason}")
+                    });
+                    continue;
+                }
                 Outcome::Fails(report) => {
                     code = code.max(FAILS);
                     (false, report)
@@ -102,8 +115,7 @@ pub(crate) fn run(args: &Run) -> u8 {
             held += usize::from(holds);
             let word = if holds { "ok" } else { "not ok" };
             if args.tap {
-                // `#` begins a directive, and is escaped.
-                output::say(&format!("{word} {number} - {}", name.replace('\\', "\\\\").replace('#', "\\#")));
+                output::say(&format!("{word} {number} - {}", escaped(&name)));
                 report.lines().for_each(|line| output::say(&format!("# {line}")));
             } else {
                 output::say(&format!("{word} {name}"));
@@ -114,7 +126,8 @@ pub(crate) fn run(args: &Run) -> u8 {
         }
     });
     if !args.tap {
-        output::say(&format!("{held} of {runs} hold"));
+        let skipped = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
+        output::say(&format!("{held} of {runs} hold{skipped}"));
     }
     code
 }

@@ -46,7 +46,7 @@ fn server() -> (Target, mpsc::Sender<()>) {
 #[track_caller]
 fn run(file: &Path, target: &Target, options: &ScriptOptions) -> Vec<Transcript> {
     let script = Script::load(file).unwrap_or_else(|error| panic!("\n{error}"));
-    script.run(target, options).unwrap_or_else(|failure| panic!("\n{failure}"))
+    script.run(target, options).unwrap_or_else(|failure| panic!("\n{failure}")).transcripts
 }
 
 #[test]
