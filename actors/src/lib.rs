@@ -80,6 +80,8 @@ mod report;
 mod room;
 mod scan;
 mod shared;
+#[cfg(feature = "script")]
+mod shown;
 mod source;
 
 mod wire;

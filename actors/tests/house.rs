@@ -26,6 +26,7 @@ const FLOORS: &[&[&str]] = &[
         "room",
         "scan",
         "shared",
+        "shown",
         "source",
         "wire",
     ],

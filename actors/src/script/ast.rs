@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use crate::shown::Shown;
+
 /// Where something stands: bytes `start..end` of a source.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Span {
@@ -142,27 +144,6 @@ impl Newline {
             Self::CrLf => b"\r\n",
             Self::None => b"",
         }
-    }
-}
-
-/// Bytes as reports show them, and as a script writes them between quotes, but for dollar signs.
-#[derive(Clone, Copy)]
-pub(crate) struct Shown<'a>(pub(crate) &'a [u8]);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.utf8_chunks() {
-            for letter in chunk.valid().chars() {
-                match letter {
-                    '\'' => f.write_char(letter)?,
-                    _ => write!(f, "{}", letter.escape_debug())?,
-                }
-            }
-            for byte in chunk.invalid() {
-                write!(f, "\\x{byte:02x}")?;
-            }
-        }
-        Ok(())
     }
 }
 

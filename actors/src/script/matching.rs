@@ -4,11 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::script::{
-    ast::{Expectation, Matcher, Part, Shown, Span, Text},
-    parse::{pattern_variables, regex},
-    report::Diagnostic,
-    scope::unset,
+use crate::{
+    script::{
+        ast::{Expectation, Matcher, Part, Span, Text},
+        parse::{pattern_variables, regex},
+        report::Diagnostic,
+        scope::unset,
+    },
+    shown::Shown,
 };
 
 /// How the bytes of the service ended.

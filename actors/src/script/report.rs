@@ -6,7 +6,7 @@ use std::{error::Error, fmt, ops::Range, sync::Arc};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-use crate::script::ast::{Shown, Span};
+use crate::{script::ast::Span, shown::Shown};
 
 /// A file, or what was given instead of one.
 #[derive(Debug)]

@@ -12,12 +12,15 @@ use std::{
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::script::{
-    ast::{Action, Data, Expectation, Kind, Newline, Shown, Span, Statement, Time},
-    matching::{Attempt, End, Pending, Variables, Wanted, next_line, resolve},
-    peer::{Peer, end_of},
-    report::{Diagnostic, side_by_side},
-    target::{Driver, Wire},
+use crate::{
+    script::{
+        ast::{Action, Data, Expectation, Kind, Newline, Span, Statement, Time},
+        matching::{Attempt, End, Pending, Variables, Wanted, next_line, resolve},
+        peer::{Peer, end_of},
+        report::{Diagnostic, side_by_side},
+        target::{Driver, Wire},
+    },
+    shown::Shown,
 };
 
 /// Boxed, since it is seldom there.
