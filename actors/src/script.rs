@@ -14,6 +14,7 @@
 
 mod ast;
 mod harness;
+mod kind;
 mod matching;
 mod parse;
 mod peer;
@@ -28,6 +29,7 @@ mod round_trip;
 
 pub use crate::script::{
     harness::harness,
+    kind::{FailureKind, Mismatch},
     report::{ScriptError, ScriptFailure},
     target::Target,
     text::{Script, ScriptOptions, ScriptRun, Transcript},

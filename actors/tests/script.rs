@@ -16,7 +16,7 @@ use std::{
 use actix_lines::{
     LineSession, Rot13,
     limits::Limits,
-    script::{Script, ScriptOptions, Target},
+    script::{FailureKind, Script, ScriptOptions, Target},
 };
 
 #[path = "script/service.rs"]
@@ -128,6 +128,31 @@ fn each_expectation_that_is_not_met_says_what_was_expected_and_what_came() {
         reports.push_str(&format!("== {name}\n{failure}\n\n"));
     }
     compare("failures.txt", &reports);
+}
+
+#[test]
+fn a_failure_tells_a_program_its_kind_its_place_and_what_differs() {
+    let kinds = [
+        ("> say x\n< y\n", FailureKind::Differs, 2, Some((Some("y"), "x\n"))),
+        ("> raw x\n< x\n", FailureKind::Late, 2, Some((Some("x"), "x"))),
+        ("> close\n< bye\n", FailureKind::Ended, 2, Some((Some("bye"), ""))),
+        ("> abort\n< bye\n", FailureKind::Lost, 2, Some((Some("bye"), ""))),
+        ("\n> say x\n: close\n", FailureKind::Leftover, 3, Some((None, "x\n"))),
+        (": connect\n: connect\n", FailureKind::Impossible, 2, None),
+        ("> close\n: eof\n> x\n", FailureKind::Send, 3, None),
+    ];
+    for (text, kind, line, mismatch) in kinds {
+        let script = Script::parse("test.session", text).unwrap_or_else(|error| panic!("\n{error}"));
+        let failure = script.run(&service::obedient(), &ScriptOptions::default()).expect_err(text);
+        assert_eq!((failure.kind(), failure.place()), (kind, Some(("test.session", line))), "\n{failure}");
+        let found = failure.mismatch().map(|mismatch| {
+            let expected = mismatch.expected.as_ref().map(|expected| String::from_utf8_lossy(expected).into_owned());
+            (expected, String::from_utf8_lossy(&mismatch.received).into_owned())
+        });
+        let mismatch = mismatch
+            .map(|(expected, received): (Option<&str>, &str)| (expected.map(str::to_owned), received.to_owned()));
+        assert_eq!(found, mismatch, "\n{failure}");
+    }
 }
 
 #[test]

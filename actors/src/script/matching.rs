@@ -118,6 +118,15 @@ impl Wanted {
         }
     }
 
+    /// What it wants, for a program. `None` for an end.
+    pub(crate) fn expected(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Line(bytes) | Self::Prefix(bytes) | Self::Bytes(bytes) => Some(bytes.clone()),
+            Self::Pattern(pattern) => Some(pattern.as_str().as_bytes().to_vec()),
+            Self::Eof | Self::Reset => None,
+        }
+    }
+
     pub(crate) fn attempt(&self, rest: &[u8], end: Option<&End>) -> Attempt {
         match self {
             Self::Bytes(bytes) => {

@@ -6,7 +6,13 @@ use std::{error::Error, fmt, ops::Range, sync::Arc};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-use crate::{script::ast::Span, shown::Shown};
+use crate::{
+    script::{
+        ast::Span,
+        kind::{FailureKind, Mismatch},
+    },
+    shown::Shown,
+};
 
 /// A file, or what was given instead of one.
 #[derive(Debug)]
@@ -21,17 +27,29 @@ pub(crate) struct Diagnostic {
     pub(crate) title: String,
     pub(crate) span: Span,
     /// Stands beside the place.
-    pub(crate) label: String,
+    pub(crate) label: Box<str>,
     pub(crate) notes: Vec<String>,
-    pub(crate) help: Option<String>,
+    pub(crate) help: Option<Box<str>>,
+    /// What a program may ask. Boxed: errors of scripts have none.
+    pub(crate) failure: Option<Box<(FailureKind, Option<Mismatch>)>>,
 }
 
 impl Diagnostic {
-    pub(crate) fn new(title: impl Into<String>, span: Span, label: impl Into<String>) -> Self {
-        Self { title: title.into(), span, label: label.into(), notes: Vec::new(), help: None }
+    pub(crate) fn new(title: impl Into<String>, span: Span, label: impl Into<Box<str>>) -> Self {
+        Self { title: title.into(), span, label: label.into(), notes: Vec::new(), help: None, failure: None }
     }
 
-    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+    pub(crate) fn kind(mut self, kind: FailureKind) -> Self {
+        self.failure.get_or_insert_default().0 = kind;
+        self
+    }
+
+    pub(crate) fn mismatch(mut self, mismatch: Mismatch) -> Self {
+        self.failure.get_or_insert_default().1 = Some(mismatch);
+        self
+    }
+
+    pub(crate) fn help(mut self, help: impl Into<Box<str>>) -> Self {
         self.help = Some(help.into());
         self
     }
@@ -45,14 +63,14 @@ impl Diagnostic {
         let mut group = Group::with_title(Level::ERROR.primary_title(&self.title));
         if let Some(source) = sources.get(self.span.file) {
             let range = place(&source.text, self.span);
-            let annotation = AnnotationKind::Primary.span(range).label(&self.label);
+            let annotation = AnnotationKind::Primary.span(range).label(&*self.label);
             group = group.element(Snippet::source(&source.text).path(&source.name).annotation(annotation));
         }
         for note in &self.notes {
             group = group.element(Level::NOTE.message(note));
         }
         if let Some(help) = &self.help {
-            group = group.element(Level::HELP.message(help));
+            group = group.element(Level::HELP.message(&**help));
         }
         renderer.render(&[group])
     }
@@ -136,3 +154,30 @@ macro_rules! reports {
 }
 
 reports!(ScriptError, ScriptFailure);
+
+impl ScriptFailure {
+    fn first(&self) -> Option<&Diagnostic> {
+        self.0.diagnostics.first()
+    }
+
+    /// Returns in which manner the script does not hold.
+    #[must_use]
+    pub fn kind(&self) -> FailureKind {
+        self.first().and_then(|first| first.failure.as_ref()).map_or(FailureKind::default(), |failure| failure.0)
+    }
+
+    /// Returns the file and the line, counted from 1, of the statement that does not hold. `None` if it is in none.
+    #[must_use]
+    pub fn place(&self) -> Option<(&str, usize)> {
+        let span = self.first()?.span;
+        let source = self.0.sources.get(span.file)?;
+        let before = &source.text.as_bytes()[..place(&source.text, span).start];
+        Some((&source.name, 1 + before.iter().filter(|byte| **byte == b'\n').count()))
+    }
+
+    /// Returns expected and received where they part. `None` where there is nothing to compare.
+    #[must_use]
+    pub fn mismatch(&self) -> Option<&Mismatch> {
+        self.first()?.failure.as_ref()?.1.as_ref()
+    }
+}

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     script::{
         ast::{Action, Data, Expectation, Kind, Newline, Span, Statement, Time},
+        kind::{FailureKind, Mismatch},
         matching::{Attempt, End, Pending, Variables, Wanted, next_line, resolve},
         peer::{Peer, end_of},
         report::{Diagnostic, side_by_side},
@@ -196,7 +197,8 @@ impl<D: Driver> Runner<D> {
             Err(_) => Err(format!("no answer within {}", Time(self.timeout))),
         };
         let wire = wire.map_err(|reason| {
-            Box::new(Diagnostic::new(format!("{title} could not connect: {reason}"), span, "connects here"))
+            let title = format!("{title} could not connect: {reason}");
+            Box::new(Diagnostic::new(title, span, "connects here").kind(FailureKind::Connect))
         })?;
         let peer = &mut self.peers[at];
         peer.wire = Some(wire);
@@ -258,15 +260,12 @@ impl<D: Driver> Runner<D> {
                             End::Reset => "the service has closed the connection".to_owned(),
                             _ => error.to_string(),
                         };
-                        return Err(Box::new(Diagnostic::new(
-                            format!("{title} could not send: {reason}"),
-                            span,
-                            "sends here",
-                        )));
+                        let title = format!("{title} could not send: {reason}");
+                        return Err(Box::new(Diagnostic::new(title, span, "sends here").kind(FailureKind::Send)));
                     }
                     None => {
                         let title = format!("{title} could not send: nobody read it within {}", Time(self.timeout));
-                        return Err(Box::new(Diagnostic::new(title, span, "sends here")));
+                        return Err(Box::new(Diagnostic::new(title, span, "sends here").kind(FailureKind::Send)));
                     }
                 };
                 chunk = &chunk[sent..];
@@ -291,7 +290,7 @@ impl<D: Driver> Runner<D> {
                     done.map_or_else(|error| error.to_string(), |_| String::new())
                 });
                 let title = format!("{} could not half-close: {reason}", self.peers[at].title());
-                Err(Box::new(Diagnostic::new(title, span, "half-closes here")))
+                Err(Box::new(Diagnostic::new(title, span, "half-closes here").kind(FailureKind::Send)))
             }
         }
     }
@@ -400,20 +399,24 @@ impl<D: Driver> Runner<D> {
             _ if matches!(first.wanted, Wanted::Eof | Wanted::Reset) => "received more".to_owned(),
             _ => "received something else".to_owned(),
         };
-        let mut diagnostic = Diagnostic::new(format!("{title} expected {noun} and {received}"), first.span, "expected");
+        let kind = peer.end.as_ref().filter(|_| rest.is_empty()).map_or(FailureKind::Differs, kind_of);
+        let mut diagnostic =
+            Diagnostic::new(format!("{title} expected {noun} and {received}"), first.span, "expected").kind(kind);
         if rest.is_empty() {
+            diagnostic = diagnostic.mismatch(Mismatch::new(&peer.name, first.wanted.expected(), rest));
             return Box::new(self.with_history(at, diagnostic));
         }
+        // Of exact bytes as many as were expected, over lines.
+        let received = match &first.wanted {
+            Wanted::Bytes(bytes) if wanted.len() == 1 => &rest[..rest.len().min(bytes.len())],
+            _ => line,
+        };
+        diagnostic = diagnostic.mismatch(Mismatch::new(&peer.name, first.wanted.expected(), received));
         if wanted.len() > 1 {
             let all: Vec<_> = wanted.iter().map(|one| format!("expected: {}", one.wanted.shown())).collect();
             diagnostic =
                 diagnostic.note(format!("{}\nreceived: {}", all.join("\n"), Shown(&line[..line.len().min(200)])));
         } else {
-            // Of exact bytes as many as were expected, over lines.
-            let received = match &first.wanted {
-                Wanted::Bytes(bytes) => &rest[..rest.len().min(bytes.len())],
-                _ => line,
-            };
             diagnostic = match first.wanted {
                 Wanted::Pattern(_) | Wanted::Eof | Wanted::Reset => {
                     let received = Shown(&received[..received.len().min(200)]);
@@ -433,7 +436,9 @@ impl<D: Driver> Runner<D> {
         let peer = &self.peers[first.peer];
         let within = Time(self.timeout);
         let title = format!("{} expected {} that did not come within {within}", peer.title(), first.wanted.noun());
-        let mut diagnostic = Diagnostic::new(title, first.span, "expected");
+        let mut diagnostic = Diagnostic::new(title, first.span, "expected")
+            .kind(FailureKind::Late)
+            .mismatch(Mismatch::new(&peer.name, first.wanted.expected(), peer.rest()));
         if !peer.rest().is_empty() {
             diagnostic = diagnostic.note(side_by_side(&first.wanted.shown(), peer.rest()));
             if !matches!(first.wanted, Wanted::Bytes(_)) {
@@ -475,7 +480,8 @@ impl<D: Driver> Runner<D> {
             }
             if let Some(ended) = peer.end.as_ref().filter(|_| !had_ended) {
                 let title = format!("{} expected silence and {}", peer.title(), ending(ended));
-                return Err(Box::new(self.with_history(at, Diagnostic::new(title, span, "expected silence"))));
+                let diagnostic = Diagnostic::new(title, span, "expected silence").kind(kind_of(ended));
+                return Err(Box::new(self.with_history(at, diagnostic)));
             }
             if is_time {
                 return Ok(());
@@ -492,7 +498,11 @@ impl<D: Driver> Runner<D> {
         if more > 0 {
             note.push_str(&format!("\nand {more} bytes more"));
         }
-        self.with_history(at, Diagnostic::new(title, span, "nothing expected it").note(note))
+        let diagnostic = Diagnostic::new(title, span, "nothing expected it")
+            .note(note)
+            .kind(FailureKind::Leftover)
+            .mismatch(Mismatch::new(&self.peers[at].name, None, line));
+        self.with_history(at, diagnostic)
     }
 
     /// Fails if something is there that nothing expected.
@@ -534,7 +544,8 @@ impl<D: Driver> Runner<D> {
                     Some(End::Reset) if had_reset => break,
                     Some(end) => {
                         let title = format!("the script ends, and {} {}", peer.title(), ending(end));
-                        return Err(Box::new(self.with_history(at, Diagnostic::new(title, span, "its last line"))));
+                        let diagnostic = Diagnostic::new(title, span, "its last line").kind(kind_of(end));
+                        return Err(Box::new(self.with_history(at, diagnostic)));
                     }
                     None => {}
                 }
@@ -545,7 +556,8 @@ impl<D: Driver> Runner<D> {
                         self.peers[at].title()
                     );
                     let help = "where the service does not close by itself, end with `: close`";
-                    return Err(Box::new(Diagnostic::new(title, span, "its last line").help(help)));
+                    let diagnostic = Diagnostic::new(title, span, "its last line").kind(FailureKind::NoEof).help(help);
+                    return Err(Box::new(diagnostic));
                 }
             }
         }
@@ -558,5 +570,12 @@ fn ending(end: &End) -> String {
         End::Eof => "got EOF".to_owned(),
         End::Reset => "was reset".to_owned(),
         End::Failed(reason) => format!("lost its connection: {reason}"),
+    }
+}
+
+fn kind_of(end: &End) -> FailureKind {
+    match end {
+        End::Eof => FailureKind::Ended,
+        End::Reset | End::Failed(_) => FailureKind::Lost,
     }
 }

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt, fs, io, panic, path::Path, sync::Arc, thre
 
 use crate::script::{
     ast::{Newline, Span, Statement},
+    kind::FailureKind,
     parse::{Parser, is_variable},
     peer::Peer,
     report::{Diagnostic, Report, ScriptError, ScriptFailure, Source},
@@ -219,5 +220,5 @@ impl Script {
 
 fn no_runtime(error: &io::Error) -> Diagnostic {
     let span = Span { file: usize::MAX, ..Span::default() };
-    Diagnostic::new(format!("cannot run the script: {error}"), span, "")
+    Diagnostic::new(format!("cannot run the script: {error}"), span, "").kind(FailureKind::NotRun)
 }
