@@ -13,11 +13,15 @@
 //! Needs the feature `script`. The command of the same scripts is `linescript`.
 
 mod ast;
+mod expect;
+mod failure;
 mod harness;
 mod kind;
+mod literal;
 mod matching;
 mod parse;
 mod peer;
+mod peer_line;
 mod report;
 mod run;
 mod scope;

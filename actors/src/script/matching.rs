@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use crate::{
     script::{
         ast::{Expectation, Matcher, Part, Span, Text},
-        parse::{pattern_variables, regex},
+        literal::{pattern_variables, regex},
         report::Diagnostic,
         scope::unset,
     },

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::script::{
     ast::{Data, Expectation, Kind, Matcher, Part, Span, Statement, Text},
-    parse::pattern_variables,
+    literal::pattern_variables,
     report::Diagnostic,
 };
 

@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, fmt, fs, io, panic, path::Path, sync::Arc, thre
 use crate::script::{
     ast::{Newline, Span, Statement},
     kind::FailureKind,
-    parse::{Parser, is_variable},
+    literal::is_variable,
+    parse::Parser,
     peer::Peer,
     report::{Diagnostic, Report, ScriptError, ScriptFailure, Source},
     run::Runner,

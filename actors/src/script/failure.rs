@@ -1,0 +1,124 @@
+//! How it reads that something else came, or nothing.
+//!
+//! Not here: when that is so (`expect`).
+
+use crate::{
+    script::{
+        ast::{Span, Time},
+        kind::{FailureKind, Mismatch},
+        matching::{End, Pending, Wanted, next_line},
+        report::{Diagnostic, side_by_side},
+        run::Runner,
+        target::Driver,
+    },
+    shown::Shown,
+};
+
+impl<D: Driver> Runner<D> {
+    pub(crate) fn differs(&self, at: usize, pending: &[Pending]) -> Box<Diagnostic> {
+        let peer = &self.peers[at];
+        let title = peer.title();
+        let wanted: Vec<_> = pending.iter().filter(|one| one.peer == at).collect();
+        let Some(first) = wanted.first() else { return Box::new(Diagnostic::new(title, peer.last, "")) };
+        let noun = if wanted.len() > 1 { "one of several" } else { first.wanted.noun() };
+        let rest = peer.rest();
+        let line = next_line(rest).map_or(rest, |(_, len)| &rest[..len]);
+        let received = match &peer.end {
+            Some(end) if rest.is_empty() => ending(end),
+            _ if matches!(first.wanted, Wanted::Eof | Wanted::Reset) => "received more".to_owned(),
+            _ => "received something else".to_owned(),
+        };
+        let kind = peer.end.as_ref().filter(|_| rest.is_empty()).map_or(FailureKind::Differs, kind_of);
+        let mut diagnostic =
+            Diagnostic::new(format!("{title} expected {noun} and {received}"), first.span, "expected").kind(kind);
+        if rest.is_empty() {
+            diagnostic = diagnostic.mismatch(Mismatch::new(&peer.name, first.wanted.expected(), rest));
+            return Box::new(self.with_history(at, diagnostic));
+        }
+        // Of exact bytes as many as were expected, over lines.
+        let received = match &first.wanted {
+            Wanted::Bytes(bytes) if wanted.len() == 1 => &rest[..rest.len().min(bytes.len())],
+            _ => line,
+        };
+        diagnostic = diagnostic.mismatch(Mismatch::new(&peer.name, first.wanted.expected(), received));
+        if wanted.len() > 1 {
+            let all: Vec<_> = wanted.iter().map(|one| format!("expected: {}", one.wanted.shown())).collect();
+            diagnostic =
+                diagnostic.note(format!("{}\nreceived: {}", all.join("\n"), Shown(&line[..line.len().min(200)])));
+        } else {
+            diagnostic = match first.wanted {
+                Wanted::Pattern(_) | Wanted::Eof | Wanted::Reset => {
+                    let received = Shown(&received[..received.len().min(200)]);
+                    diagnostic.note(format!("expected: {}\nreceived: {received}", first.wanted.shown()))
+                }
+                _ => diagnostic.note(side_by_side(&first.wanted.shown(), received)),
+            };
+            if next_line(rest).is_none() && !matches!(first.wanted, Wanted::Bytes(_) | Wanted::Eof | Wanted::Reset) {
+                diagnostic = diagnostic.help("what came has no newline: expect it between quotes");
+            }
+        }
+        Box::new(self.with_history(at, diagnostic))
+    }
+
+    pub(crate) fn too_late(&self, pending: &[Pending]) -> Box<Diagnostic> {
+        let Some(first) = pending.first() else { return Box::new(Diagnostic::new("too late", Span::default(), "")) };
+        let peer = &self.peers[first.peer];
+        let within = Time(self.timeout);
+        let title = format!("{} expected {} that did not come within {within}", peer.title(), first.wanted.noun());
+        let mut diagnostic = Diagnostic::new(title, first.span, "expected")
+            .kind(FailureKind::Late)
+            .mismatch(Mismatch::new(&peer.name, first.wanted.expected(), peer.rest()));
+        if !peer.rest().is_empty() {
+            diagnostic = diagnostic.note(side_by_side(&first.wanted.shown(), peer.rest()));
+            if !matches!(first.wanted, Wanted::Bytes(_)) {
+                diagnostic = diagnostic.help("what came has no newline: expect it between quotes");
+            }
+        }
+        if pending.len() > 1 {
+            diagnostic = diagnostic.note(format!("{} others of the block did not come either", pending.len() - 1));
+        }
+        Box::new(self.with_history(first.peer, diagnostic))
+    }
+
+    /// With the line before what is wrong.
+    pub(crate) fn with_history(&self, at: usize, diagnostic: Diagnostic) -> Diagnostic {
+        let peer = &self.peers[at];
+        let before = &peer.received[..peer.cursor];
+        let text = before.strip_suffix(b"\n").unwrap_or(before);
+        let start = memchr::memrchr(b'\n', text).map_or(0, |end| end + 1);
+        if before.is_empty() {
+            return diagnostic;
+        }
+        let last = &before[start..];
+        let shown = Shown(&last[..last.len().min(200)]);
+        diagnostic.note(format!("{} had received {} bytes before, at last: {shown}", peer.title(), before.len()))
+    }
+
+    pub(crate) fn leftover(&self, at: usize, title: String, span: Span) -> Diagnostic {
+        let rest = self.peers[at].rest();
+        let line = next_line(rest).map_or(rest, |(_, len)| &rest[..len]);
+        let more = rest.len() - line.len().min(200);
+        let mut note = format!("received: {}", Shown(&line[..line.len().min(200)]));
+        if more > 0 {
+            note.push_str(&format!("\nand {more} bytes more"));
+        }
+        let diagnostic = Diagnostic::new(title, span, "nothing expected it")
+            .note(note)
+            .kind(FailureKind::Leftover)
+            .mismatch(Mismatch::new(&self.peers[at].name, None, line));
+        self.with_history(at, diagnostic)
+    }
+}
+
+pub(crate) fn ending(end: &End) -> String {
+    match end {
+        End::Eof => "got EOF".to_owned(),
+        End::Reset => "was reset".to_owned(),
+        End::Failed(reason) => format!("lost its connection: {reason}"),
+    }
+
+pub(crate) fn kind_of(end: &End) -> FailureKind {
+    match end {
+        End::Eof => FailureKind::Ended,
+        End::Reset | End::Failed(_) => FailureKind::Lost,
+    }
