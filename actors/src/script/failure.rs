@@ -116,9 +116,11 @@ pub(crate) fn ending(end: &End) -> String {
         End::Reset => "was reset".to_owned(),
         End::Failed(reason) => format!("lost its connection: {reason}"),
     }
+}
 
 pub(crate) fn kind_of(end: &End) -> FailureKind {
     match end {
         End::Eof => FailureKind::Ended,
         End::Reset | End::Failed(_) => FailureKind::Lost,
     }
+}

@@ -286,9 +286,4 @@ impl<D: Driver> Runner<D> {
             }
         }
     }
-
-}
-
-}
-
 }
