@@ -13,12 +13,16 @@
 //! Needs the feature `script`. The command of the same scripts is `linescript`.
 
 mod ast;
+mod driver;
 mod expect;
 mod failure;
 mod harness;
+mod idle;
 mod kind;
 mod literal;
+mod manner;
 mod matching;
+mod memory;
 mod parse;
 mod peer;
 mod peer_line;
@@ -34,6 +38,7 @@ mod round_trip;
 pub use crate::script::{
     harness::harness,
     kind::{FailureKind, Mismatch},
+    memory::ServiceStream,
     report::{ScriptError, ScriptFailure},
     target::Target,
     text::{Script, ScriptOptions, ScriptRun, Transcript},

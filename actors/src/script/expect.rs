@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use crate::script::{
     ast::{Expectation, Span, Time},
+    driver::Driver,
     failure::{ending, kind_of},
     kind::FailureKind,
     matching::{Attempt, End, Pending, Variables, Wanted},
     report::Diagnostic,
-    run::{Held, Runner, let_others_run},
-    target::Driver,
+    run::{Held, Runner},
 };
 
 /// What is found behind a peer's cursor.
@@ -37,8 +37,12 @@ impl<D: Driver> Runner<D> {
             pending.push(self.pending(expectation).await?);
         }
         let deadline = Instant::now() + self.timeout;
+        let before = self.observed.as_ref().map_or(0, |observed| observed.taken.len());
         loop {
             if self.settle(&mut pending, all)? {
+                if let Some(observed) = &mut self.observed {
+                    observed.leave_open(before, all);
+                }
                 return Ok(());
             }
             if let Some(waiting) = pending.iter().find(|waiting| self.peers[waiting.peer].is_paused) {
@@ -62,7 +66,10 @@ impl<D: Driver> Runner<D> {
             while pending.iter().any(|one| one.peer == at) {
                 match self.look(at, pending) {
                     Found::Wanted(which, len, captures) => {
-                        pending.remove(which);
+                        let span = pending.remove(which).span;
+                        if let Some(observed) = &mut self.observed {
+                            observed.take(at, span, &self.peers[at].rest()[..len]);
+                        }
                         self.take(at, len, captures);
                         // They could come before it only.
                         self.peers[at].optional.clear();
@@ -143,7 +150,7 @@ impl<D: Driver> Runner<D> {
 
     /// Fails if something is there that nothing expected.
     pub(crate) async fn nothing_is_left(&mut self, at: usize, span: Span) -> Held<()> {
-        let_others_run().await;
+        self.let_others_finish().await;
         self.next(Instant::now()).await;
         self.take_optional(at);
         let peer = &self.peers[at];

@@ -5,11 +5,11 @@
 use crate::{
     script::{
         ast::{Span, Time},
+        driver::Driver,
         kind::{FailureKind, Mismatch},
         matching::{End, Pending, Wanted, next_line},
         report::{Diagnostic, side_by_side},
         run::Runner,
-        target::Driver,
     },
     shown::Shown,
 };

@@ -12,8 +12,8 @@ use tokio::io::ReadBuf;
 
 use crate::script::{
     ast::Span,
+    driver::Wire,
     matching::{End, Pending},
-    target::Wire,
 };
 
 /// Read ahead of the script. A service that sends for ever is left to wait.
@@ -32,6 +32,8 @@ pub(crate) struct Peer {
     pub(crate) is_paused: bool,
     pub(crate) has_half_closed: bool,
     pub(crate) was_connected: bool,
+    /// Bytes that it has sent.
+    pub(crate) sent: usize,
     /// Chunks of what it sends.
     pub(crate) split: Option<usize>,
     /// What may come before the next thing that has to.
@@ -58,6 +60,7 @@ impl Peer {
             is_paused: false,
             has_half_closed: false,
             was_connected: false,
+            sent: 0,
             split: None,
             optional: Vec::new(),
             last: Span::default(),

@@ -15,11 +15,12 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     script::{
         ast::{Action, Data, Kind, Newline, Span, Statement, Time},
+        driver::{Driver, Turn, Wire},
         kind::FailureKind,
+        manner::{Cuts, Observed, Sent},
         matching::{End, Variables, resolve},
         peer::{Peer, end_of},
         report::Diagnostic,
-        target::{Driver, Wire},
     },
     shown::Shown,
 };
@@ -33,15 +34,11 @@ pub(crate) struct Runner<D> {
     pub(crate) variables: Variables,
     pub(crate) newline: Newline,
     pub(crate) timeout: Duration,
-    /// Cuts what is sent at random, if there is one.
-    pub(crate) random: Option<fastrand::Rng>,
-}
-
-/// Lets the other side look at what it was sent, where it runs on this thread.
-pub(crate) async fn let_others_run() {
-    for _ in 0..4 {
-        tokio::task::yield_now().await;
-    }
+    pub(crate) cuts: Cuts,
+    /// Who did something last.
+    pub(crate) acting: usize,
+    /// Only where somebody will look at it.
+    pub(crate) observed: Option<Observed>,
 }
 
 impl<D: Driver> Runner<D> {
@@ -132,18 +129,18 @@ impl<D: Driver> Runner<D> {
             Action::Close => {
                 self.nothing_is_left(at, span).await?;
                 drop(self.peers[at].close());
-                let_others_run().await;
+                self.let_others_run().await;
             }
             Action::Reset => {
                 // What was sent before it is to arrive before it.
-                let_others_run().await;
+                self.let_others_finish().await;
                 let peer = &mut self.peers[at];
                 // Who resets does not say what he has read.
                 peer.received.truncate(peer.cursor);
                 if let Some(wire) = peer.close() {
                     wire.reset();
                 }
-                let_others_run().await;
+                self.let_others_run().await;
             }
             Action::Quiet(time) => self.quiet(at, time, span).await?,
             Action::Pause => peer.is_paused = true,
@@ -151,6 +148,40 @@ impl<D: Driver> Runner<D> {
             Action::Split(size) => peer.split = size,
         }
         Ok(())
+    }
+
+    /// Lets the service look at what it was sent, where that can be known. All peers read meanwhile.
+    pub(crate) async fn let_others_run(&mut self) {
+        let turn = self.driver.turn();
+        self.read_during(turn).await;
+    }
+
+    /// Lets the service deal with all that it was sent, where that can be known.
+    pub(crate) async fn let_others_finish(&mut self) {
+        self.let_others_run().await;
+        if let Some(rest) = self.driver.rest() {
+            self.read_during(rest).await;
+        }
+    }
+
+    async fn read_during(&mut self, mut turn: Turn) {
+        poll_fn(|cx| {
+            self.peers.iter_mut().for_each(|peer| {
+                peer.poll_read(cx);
+            });
+            turn.as_mut().poll(cx)
+        })
+        .await;
+    }
+
+    /// Lets the service deal with what others sent, where something may hold that back, before this peer does something:
+    /// peers act in the order of the script.
+    async fn acts(&mut self, at: usize) {
+        if std::mem::replace(&mut self.acting, at) != at
+            && let Some(rest) = self.driver.rest()
+        {
+            self.read_during(rest).await;
+        }
     }
 
     /// The peer of a name, which is connected if it never was.
@@ -183,8 +214,9 @@ impl<D: Driver> Runner<D> {
                 Diagnostic::new(title, span, "connects again").help("`: close` or `: reset` it before"),
             ));
         }
+        self.acts(at).await;
         let deadline = Instant::now() + self.timeout;
-        let wire = match timeout_at(deadline, self.driver.connect()).await {
+        let wire = match timeout_at(deadline, self.driver.connect(name)).await {
             Ok(connected) => connected.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no answer within {}", Time(self.timeout))),
         };
@@ -237,12 +269,16 @@ impl<D: Driver> Runner<D> {
             let title = format!("{title} has half-closed its connection");
             return Err(Box::new(Diagnostic::new(title, span, "sends here")));
         }
+        self.acts(at).await;
+        if let Some(observed) = &mut self.observed {
+            observed.sent.push(Sent { peer: at, span, bytes: bytes.to_vec() });
+        }
         while !bytes.is_empty() {
-            let split = self.peers[at].split.or_else(|| {
-                let most = 1 + bytes.len() / 4;
-                self.random.as_mut().map(|random| random.usize(1..=most))
-            });
+            let peer = &mut self.peers[at];
+            let cut = self.cuts.next(&peer.name, peer.sent, bytes.len());
+            let split = cut.into_iter().chain(peer.split).min();
             let (mut chunk, rest) = bytes.split_at(split.unwrap_or(bytes.len()).min(bytes.len()));
+            peer.sent += chunk.len();
             bytes = rest;
             while !chunk.is_empty() {
                 let sent = match self.with_wire(at, |wire, cx| wire.poll_write(cx, chunk)).await {
@@ -263,13 +299,14 @@ impl<D: Driver> Runner<D> {
                 chunk = &chunk[sent..];
             }
             if split.is_some() {
-                let_others_run().await;
+                self.let_others_run().await;
             }
         }
         Ok(())
     }
 
     pub(crate) async fn half_close(&mut self, at: usize, span: Span) -> Held<()> {
+        self.acts(at).await;
         self.peers[at].has_half_closed = true;
         match self.with_wire(at, |wire, cx| wire.poll_shutdown(cx).map_ok(|()| 0)).await {
             // Who was closed by the service has nothing to end.

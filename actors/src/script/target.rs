@@ -1,28 +1,18 @@
-//! Drivers: how a script's peers reach the service. TCP, a unix socket, or sessions in memory.
+//! Targets: the service that a script talks to, over TCP, a unix socket, or in memory.
 //!
-//! Not here: what is said over it (`run`).
+//! Not here: connections in memory (`memory`), what is said over them (`run`).
 
-use std::{
-    cell::Cell,
-    fmt, io,
-    path::PathBuf,
-    pin::Pin,
-    rc::Rc,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, UnixStream},
-};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::{
-    testing::{Faults, FaultyStream, MemoryCapacity, MemoryStream, StreamCall, memory_pair},
-    wire::{socket, stream::ByteStream, transport::Transport},
+    script::{
+        driver::{Driver, Turn, Wire},
+        memory::{Service, ServiceStream},
+    },
+    wire::{socket, transport::Transport},
 };
-
-type Service = Box<dyn FnMut(Transport)>;
 
 /// The service that a script talks to.
 #[derive(Clone)]
@@ -76,25 +66,30 @@ impl Target {
     /// starts a session on each connection.
     #[must_use]
     pub fn memory_service<S: FnMut(Transport) + 'static>(make: impl Fn() -> S + Send + Sync + 'static) -> Self {
+        Self::streams(move || {
+            let mut start = make();
+            move |stream| start(stream.into_transport())
+        })
+    }
+
+    /// A service in memory that is not of this library: as [`memory_service`](Self::memory_service), and what `make`
+    /// returns is given each connection as a stream, as
+    /// `|| |stream| { actix_rt::spawn(serve(stream)); }`.
+    #[must_use]
+    pub fn streams<S: FnMut(ServiceStream) + 'static>(make: impl Fn() -> S + Send + Sync + 'static) -> Self {
         Self(Kind::Memory(Arc::new(move || Box::new(make()))))
     }
 }
 
-/// A peer's end of a connection.
-pub(crate) trait Wire: ByteStream {
-    /// Closes it by a reset.
-    fn reset(self: Box<Self>);
-
-    /// Whether an EOF that was read is in truth a reset.
-    fn eof_is_reset(&self) -> bool {
-        false
-    }
-}
-
-/// What makes connections.
-pub(crate) trait Driver {
-    /// Makes one.
-    async fn connect(&mut self) -> io::Result<Box<dyn Wire>>;
+/// Over sockets nobody knows when a service has read: it is given some time, or none.
+fn socket_turn(time: Duration) -> Turn {
+    Box::pin(async move {
+        if time.is_zero() {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(time).await;
+        }
+    })
 }
 
 impl Wire for TcpStream {
@@ -108,105 +103,35 @@ impl Wire for UnixStream {
     fn reset(self: Box<Self>) {}
 }
 
-pub(crate) struct TcpDriver(pub(crate) String);
+pub(crate) struct TcpDriver {
+    pub(crate) address: String,
+    /// What a service is given to look at a piece.
+    pub(crate) turn: Duration,
+}
 
 impl Driver for TcpDriver {
-    async fn connect(&mut self) -> io::Result<Box<dyn Wire>> {
-        let stream = TcpStream::connect(&self.0).await?;
+    async fn connect(&mut self, _: &str) -> io::Result<Box<dyn Wire>> {
+        let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;
         Ok(Box::new(stream))
     }
+
+    fn turn(&self) -> Turn {
+        socket_turn(self.turn)
+    }
 }
 
-pub(crate) struct UnixDriver(pub(crate) PathBuf);
+pub(crate) struct UnixDriver {
+    pub(crate) path: PathBuf,
+    pub(crate) turn: Duration,
+}
 
 impl Driver for UnixDriver {
-    async fn connect(&mut self) -> io::Result<Box<dyn Wire>> {
-        Ok(Box::new(UnixStream::connect(&self.0).await?))
-    }
-}
-
-pub(crate) struct MemoryDriver(pub(crate) Service);
-
-impl Driver for MemoryDriver {
-    async fn connect(&mut self) -> io::Result<Box<dyn Wire>> {
-        let (theirs, ours) = memory_pair(MemoryCapacity::default());
-        let (stream, faults) = FaultyStream::new(theirs);
-        let was_reset = Rc::new(Cell::new(false));
-        let theirs = SessionEnd { stream, has_shut_down: false, was_reset: Rc::clone(&was_reset) };
-        (self.0)(Transport::new(theirs));
-        Ok(Box::new(PeerEnd { stream: ours, faults, was_reset }))
-    }
-}
-
-/// The peer's end in memory.
-struct PeerEnd {
-    stream: MemoryStream,
-    faults: Faults,
-    was_reset: Rc<Cell<bool>>,
-}
-
-impl Wire for PeerEnd {
-    fn reset(self: Box<Self>) {
-        self.faults.fail(StreamCall::Read, io::ErrorKind::ConnectionReset);
-        self.faults.fail(StreamCall::Write, io::ErrorKind::ConnectionReset);
+    async fn connect(&mut self, _: &str) -> io::Result<Box<dyn Wire>> {
+        Ok(Box::new(UnixStream::connect(&self.path).await?))
     }
 
-    fn eof_is_reset(&self) -> bool {
-        self.was_reset.get()
-    }
-}
-
-/// The session's end in memory: dropped without a shutdown, it was aborted, and a kernel would send a reset.
-struct SessionEnd {
-    stream: FaultyStream<MemoryStream>,
-    has_shut_down: bool,
-    was_reset: Rc<Cell<bool>>,
-}
-
-impl Drop for SessionEnd {
-    fn drop(&mut self) {
-        self.was_reset.set(!self.has_shut_down);
-    }
-}
-
-impl AsyncRead for SessionEnd {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for SessionEnd {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.has_shut_down = true;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-impl AsyncRead for PeerEnd {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for PeerEnd {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn turn(&self) -> Turn {
+        socket_turn(self.turn)
     }
 }

@@ -4,16 +4,22 @@
 
 use std::{collections::BTreeMap, fmt, fs, io, panic, path::Path, sync::Arc, thread, time::Duration};
 
+use tokio::runtime::{self, Runtime};
+
 use crate::script::{
     ast::{Newline, Span, Statement},
+    driver::Driver,
+    idle,
     kind::FailureKind,
     literal::is_variable,
+    manner::{Cuts, Manner, Observations, Observed},
+    memory::MemoryDriver,
     parse::Parser,
     peer::Peer,
     report::{Diagnostic, Report, ScriptError, ScriptFailure, Source},
     run::Runner,
     scope::Scope,
-    target::{Driver, Kind, MemoryDriver, Target, TcpDriver, UnixDriver},
+    target::{Kind, Target, TcpDriver, UnixDriver},
 };
 
 /// Patience of a script that sets none.
@@ -135,7 +141,7 @@ impl Script {
         }
     }
 
-    #[cfg(test)]
+    #[allow(dead_code)]
     pub(crate) fn statements(&self) -> &[Statement] {
         &self.statements
     }
@@ -175,46 +181,79 @@ impl Script {
         if let Err(ScriptError(report)) = self.check(options) {
             return Err(ScriptFailure(report));
         }
-        let runtime = |run: &mut dyn FnMut(tokio::runtime::Runtime) -> Result<ScriptRun, ScriptFailure>| {
-            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => run(runtime),
-                Err(error) => Err(self.failure(no_runtime(&error))),
-            }
-        };
+        let cuts = options.split.map_or(Cuts::None, |seed| Cuts::Random(fastrand::Rng::with_seed(seed)));
+        let manner = Manner { cuts, ..Manner::default() };
+        self.run_once(target, options, &self.statements, manner).map(|(run, _)| run)
+    }
+
+    /// Runs these statements of it, on this thread, in a manner of their own.
+    pub(crate) fn run_once(
+        &self,
+        target: &Target,
+        options: &ScriptOptions,
+        statements: &[Statement],
+        manner: Manner,
+    ) -> Result<(ScriptRun, Observations), ScriptFailure> {
+        let turn = manner.turn;
         match &target.0 {
             Kind::Tcp(address) => {
-                runtime(&mut |runtime| runtime.block_on(self.run_over(TcpDriver(address.clone()), options)))
+                let driver = TcpDriver { address: address.clone(), turn };
+                self.runtime()?.block_on(self.run_over(driver, options, statements, manner))
             }
             Kind::Unix(path) => {
-                runtime(&mut |runtime| runtime.block_on(self.run_over(UnixDriver(path.clone()), options)))
+                let driver = UnixDriver { path: path.clone(), turn };
+                self.runtime()?.block_on(self.run_over(driver, options, statements, manner))
             }
             // Sessions are actors: they want an arbiter.
-            Kind::Memory(service) => actix_rt::System::new().block_on(async {
-                tokio::time::pause();
-                self.run_over(MemoryDriver(service()), options).await
-            }),
+            Kind::Memory(service) => {
+                let runtime = self.runtime()?;
+                actix_rt::System::with_tokio_rt(|| runtime).block_on(async {
+                    tokio::time::pause();
+                    let driver = MemoryDriver::new(service(), manner.disturbance.clone());
+                    self.run_over(driver, options, statements, manner).await
+                })
+            }
         }
     }
 
-    async fn run_over<D: Driver>(&self, driver: D, options: &ScriptOptions) -> Result<ScriptRun, ScriptFailure> {
+    fn runtime(&self) -> Result<Runtime, ScriptFailure> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().on_thread_park(idle::parked).build();
+        runtime.map_err(|error| self.failure(no_runtime(&error)))
+    }
+
+    async fn run_over<D: Driver>(
+        &self,
+        driver: D,
+        options: &ScriptOptions,
+        statements: &[Statement],
+        manner: Manner,
+    ) -> Result<(ScriptRun, Observations), ScriptFailure> {
         let mut runner = Runner {
             driver,
             peers: Vec::new(),
             variables: options.variables.clone(),
             newline: Newline::Lf,
             timeout: DEFAULT_TIMEOUT,
-            random: options.split.map(fastrand::Rng::with_seed),
+            cuts: manner.cuts,
+            acting: 0,
+            observed: manner.observes.then(Observed::default),
         };
-        match runner.script(&self.statements).await {
+        match runner.script(statements).await {
             Ok(()) => {
+                let observations = Observations {
+                    observed: runner.observed.unwrap_or_default(),
+                    counts: runner.driver.counts(),
+                    peers: runner.peers.iter().map(|peer| peer.name.clone()).collect(),
+                };
                 let transcript = |Peer { name, received, .. }| Transcript { peer: name, received };
-                Ok(ScriptRun { transcripts: runner.peers.into_iter().map(transcript).collect(), skipped: None })
+                let transcripts = runner.peers.into_iter().map(transcript).collect();
+                Ok((ScriptRun { transcripts, skipped: None }, observations))
             }
             Err(diagnostic) => Err(self.failure(*diagnostic)),
         }
     }
 
-    fn failure(&self, diagnostic: Diagnostic) -> ScriptFailure {
+    pub(crate) fn failure(&self, diagnostic: Diagnostic) -> ScriptFailure {
         ScriptFailure(Report { sources: Arc::clone(&self.sources), diagnostics: vec![diagnostic] })
     }
 }
