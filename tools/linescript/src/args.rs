@@ -54,6 +54,9 @@ pub(crate) struct Run {
     /// Print results in the Test Anything Protocol, version 14.
     #[arg(long)]
     pub(crate) tap: bool,
+    /// Write results to a file, too, as JUnit's XML: what continuous integration reads.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<String>,
 }
 
 /// Which server: one of these.

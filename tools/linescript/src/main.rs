@@ -4,7 +4,9 @@
 //! against which server, how often, how many at once, and what is printed.
 
 mod args;
+mod junit;
 mod output;
+mod progress;
 mod run;
 mod server;
 
@@ -36,19 +38,28 @@ fn options(variables: &[Variable]) -> ScriptOptions {
         .fold(ScriptOptions::default(), |options, Variable { name, value }| options.variable(name, value.as_bytes()))
 }
 
-/// The scripts of the command line: files, and all of a folder. `None` if one of them is none, which is said.
-fn scripts(paths: &[String], options: &ScriptOptions) -> Option<Vec<(String, Script)>> {
+/// A file that is no script, and why.
+struct Bad {
+    file: String,
+    reason: String,
+}
+
+/// The scripts of the command line: files, and all of a folder.
+///
+/// # Errors
+/// Those that are none, each of which is said.
+fn scripts(paths: &[String], options: &ScriptOptions) -> Result<Vec<(String, Script)>, Vec<Bad>> {
     let mut files = Vec::new();
-    let mut is_good = true;
+    let mut bad = Vec::new();
     for path in paths {
         let before = files.len();
-        if let Err(error) = find(Path::new(path), &mut files) {
-            output::complain(&format!("cannot read {path}: {error}"));
-            is_good = false;
-        } else if files.len() == before {
-            output::complain(&format!("no .session file in {path}"));
-            is_good = false;
-        }
+        let reason = match find(Path::new(path), &mut files) {
+            Err(error) => format!("cannot read {path}: {error}"),
+            Ok(()) if files.len() == before => format!("no .session file in {path}"),
+            Ok(()) => continue,
+        };
+        output::complain(&reason);
+        bad.push(Bad { file: path.clone(), reason });
     }
     let mut scripts = Vec::new();
     for file in files {
@@ -57,11 +68,11 @@ fn scripts(paths: &[String], options: &ScriptOptions) -> Option<Vec<(String, Scr
             Ok(script) => scripts.push((file, script)),
             Err(error) => {
                 output::report(&error.to_coloured_string());
-                is_good = false;
+                bad.push(Bad { file, reason: error.to_string() });
             }
         }
     }
-    is_good.then_some(scripts)
+    if bad.is_empty() { Ok(scripts) } else { Err(bad) }
 }
 
 fn find(path: &Path, files: &mut Vec<String>) -> io::Result<()> {
@@ -81,5 +92,5 @@ fn find(path: &Path, files: &mut Vec<String>) -> io::Result<()> {
 }
 
 fn check(files: &[String], variables: &[Variable]) -> u8 {
-    if scripts(files, &options(variables)).is_some() { HOLDS } else { WRONG }
+    if scripts(files, &options(variables)).is_ok() { HOLDS } else { WRONG }
 }

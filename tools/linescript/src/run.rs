@@ -6,19 +6,28 @@ use std::{
         mpsc,
     },
     thread,
+    time::{Duration, Instant},
 };
 
-use actix_lines::script::{Script, ScriptOptions, Target};
+use actix_lines::script::{Script, ScriptFailure, ScriptOptions, Target};
 
-use crate::{FAILS, HOLDS, WRONG, args::Run, options, output, scripts, server::Server};
+use crate::{
+    Bad, FAILS, HOLDS, WRONG,
+    args::Run,
+    junit::{Junit, Verdict},
+    options, output,
+    progress::Progress,
+    scripts,
+    server::Server,
+};
 
 /// How one run went.
 enum Outcome {
     Holds,
     /// Something that it needs is not there: the reason.
     Skipped(String),
-    /// The report.
-    Fails(String),
+    /// With what its server said last.
+    Fails(Box<ScriptFailure>, String),
     /// The server did not start: nothing is known of the script.
     NoServer(String),
 }
@@ -40,19 +49,95 @@ fn one(script: &Script, args: &Run, options: &ScriptOptions) -> Outcome {
     match ran {
         Ok(run) => run.skipped.map_or(Outcome::Holds, Outcome::Skipped),
         Err(failure) => {
-            let mut report = failure.to_coloured_string();
+            let mut words = String::new();
             if !log.is_empty() {
-                report.push_str("\nthe server's last words:\n");
-                log.iter().for_each(|line| report.push_str(&format!("  {line}\n")));
+                words.push_str("\nthe server's last words:\n");
+                log.iter().for_each(|line| words.push_str(&format!("  {line}\n")));
             }
-            Outcome::Fails(report)
+            Outcome::Fails(Box::new(failure), words)
         }
     }
 }
 
+impl Outcome {
+    fn verdict(&self) -> Verdict<'_> {
+        match self {
+            Self::Holds => Verdict::Holds,
+            Self::Skipped(reason) => Verdict::Skipped(reason),
+            Self::Fails(failure, words) => Verdict::Fails(failure, words),
+            Self::NoServer(reason) => Verdict::Error("server", reason),
+        }
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Holds | Self::Skipped(_) => HOLDS,
+            Self::Fails(..) => FAILS,
+            Self::NoServer(_) => WRONG,
+        }
+    }
+
+    /// The lines that say it. `number` is that of its result in TAP.
+    fn lines(&self, name: &str, number: Option<usize>) -> String {
+        let report = match self {
+            Self::Holds => String::new(),
+            Self::Skipped(reason) => {
+                return match number {
+                    Some(number) => format!("ok {number} - {} # SKIP {}", escaped(name), escaped(reason)),
+                    None => format!("skip {name}: {reason}"),
+                };
+            }
+            Self::Fails(failure, words) => format!("{}{words}", failure.to_coloured_string()),
+            Self::NoServer(reason) => reason.clone(),
+        };
+        let holds = matches!(self, Self::Holds);
+        let word = if holds { "ok" } else { "not ok" };
+        match number {
+            Some(number) => {
+                let lines = report.lines().map(|line| format!("\n# {line}"));
+                format!("{word} {number} - {}", escaped(name)) + &lines.collect::<String>()
+            }
+            None if holds => format!("{word} {name}"),
+            None => format!("{word} {name}\n{report}\n"),
+        }
+    }
+}
+
+/// `#` begins a directive of TAP.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('#', "\\#")
+}
+
 pub(crate) fn run(args: &Run) -> u8 {
+    let start = Instant::now();
+    // First of all: no report of an earlier run stays where this one's is looked for.
+    let mut junit = match args.junit.as_deref().map(Junit::create).transpose() {
+        Ok(junit) => junit,
+        Err(reason) => {
+            output::complain(&reason);
+            return WRONG;
+        }
+    };
+    let mut code = match scripts(&args.files, &options(&args.variables)) {
+        Ok(scripts) => all(args, &scripts, junit.as_mut()),
+        Err(bad) => {
+            if let Some(junit) = &mut junit {
+                bad.iter().for_each(|Bad { file, reason }| {
+                    junit.case(file, None, Duration::ZERO, &Verdict::Error("script", reason));
+                });
+            }
+            WRONG
+        }
+    };
+    if let Some(Err(reason)) = junit.map(|junit| junit.write(start.elapsed())) {
+        output::complain(&reason);
+        code = WRONG;
+    }
+    code
+}
+
+fn all(args: &Run, scripts: &[(String, Script)], mut junit: Option<&mut Junit>) -> u8 {
     let options = options(&args.variables);
-    let Some(scripts) = scripts(&args.files, &options) else { return WRONG };
     let seed = args.split.map(|seed| seed.unwrap_or_else(|| fastrand::u64(..)));
     let repeat = args.repeat.get() as usize;
     let runs = scripts.len() * repeat;
@@ -63,12 +148,13 @@ pub(crate) fn run(args: &Run) -> u8 {
         output::say(&format!("{}split by seed {seed}: --split={seed}", if args.tap { "# " } else { "" }));
     }
     let next = AtomicUsize::new(0);
+    let progress = Progress::new(runs);
     let (done, results) = mpsc::channel();
     let mut code = HOLDS;
     let (mut held, mut skipped) = (0, 0);
     thread::scope(|scope| {
         for _ in 0..(args.jobs.get() as usize).min(runs) {
-            let (done, next, scripts, options) = (done.clone(), &next, &scripts, &options);
+            let (done, next, options, progress) = (done.clone(), &next, &options, &progress);
             scope.spawn(move || {
                 loop {
                     let run = next.fetch_add(1, Ordering::Relaxed);
@@ -82,48 +168,29 @@ pub(crate) fn run(args: &Run) -> u8 {
                         Some(seed) => options.clone().split(seed.wrapping_add(repetition as u64)),
                         None => options.clone(),
                     };
-                    let name = if repeat == 1 { file.clone() } else { format!("{file} #{}", repetition + 1) };
-                    let _ = done.send((name, one(script, args, &options)));
+                    let number = (repeat > 1).then_some(repetition + 1);
+                    let name = number.map_or_else(|| file.clone(), |number| format!("{file} #{number}"));
+                    progress.begins(&name);
+                    let start = Instant::now();
+                    let outcome = one(script, args, &options);
+                    let _ = done.send((file, number, name, start.elapsed(), outcome));
                 }
             });
         }
         drop(done);
-        for (number, (name, outcome)) in results.into_iter().enumerate() {
-            let number = number + 1;
-            // `#` begins a directive, and is escaped.
-            let escaped = |text: &str| text.replace('\\', "\\\\").replace('#', "\\#");
-            let (holds, report) = match outcome {
-                Outcome::Holds => (true, String::new()),
-                Outcome::Skipped(reason) => {
-                    skipped += 1;
-                    output::say(&if args.tap {
-                        format!("ok {number} - {} # SKIP {}", escaped(&name), escaped(&reason))
-                    } else {
-                        format!("skip {name}: {reason}")
-                    });
-                    continue;
-                }
-                Outcome::Fails(report) => {
-                    code = code.max(FAILS);
-                    (false, report)
-                }
-                Outcome::NoServer(reason) => {
-                    code = WRONG;
-                    (false, reason)
-                }
-            };
-            held += usize::from(holds);
-            let word = if holds { "ok" } else { "not ok" };
-            if args.tap {
-                output::say(&format!("{word} {number} - {}", escaped(&name)));
-                report.lines().for_each(|line| output::say(&format!("# {line}")));
-            } else {
-                output::say(&format!("{word} {name}"));
-                if !holds {
-                    output::say(&format!("{report}\n"));
-                }
+        scope.spawn(|| progress.show());
+        for (ended, (file, repetition, name, time, outcome)) in results.into_iter().enumerate() {
+            code = code.max(outcome.code());
+            held += usize::from(matches!(outcome, Outcome::Holds));
+            skipped += usize::from(matches!(outcome, Outcome::Skipped(_)));
+            progress.ends(&name, outcome.code() != HOLDS, || {
+                output::say(&outcome.lines(&name, args.tap.then_some(ended + 1)));
+            });
+            if let Some(junit) = &mut junit {
+                junit.case(file, repetition, time, &outcome.verdict());
             }
         }
+        progress.over();
     });
     if !args.tap {
         let skipped = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
