@@ -12,7 +12,9 @@
 //! once. A folder of scripts is a test of `cargo test` by [`harness`]. `docs/sessions.md` of the repository has the format.
 //! Needs the feature `script`. The command of the same scripts is `linescript`.
 
+mod address;
 mod ast;
+mod connect;
 mod driver;
 mod expect;
 mod failure;
@@ -23,12 +25,16 @@ mod literal;
 mod manner;
 mod matching;
 mod memory;
+mod needs;
 mod parse;
 mod peer;
 mod peer_line;
+mod process;
 mod report;
 mod run;
 mod scope;
+mod server_lines;
+mod servers;
 mod target;
 mod text;
 
@@ -40,6 +46,6 @@ pub use crate::script::{
     kind::{FailureKind, Mismatch},
     memory::ServiceStream,
     report::{ScriptError, ScriptFailure},
-    target::Target,
+    target::{AddressError, Target},
     text::{Script, ScriptOptions, ScriptRun, Transcript},
 };

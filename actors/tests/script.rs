@@ -4,7 +4,7 @@
 //! (`script_harness`), rot13d's own promises (`tools/linescript`).
 
 use std::{
-    env, fs,
+    fs,
     io::{Read, Write},
     net::TcpListener,
     os::unix::net::UnixListener,
@@ -19,6 +19,8 @@ use actix_lines::{
     script::{FailureKind, Script, ScriptOptions, Target},
 };
 
+#[path = "script/compare.rs"]
+mod compare;
 #[path = "script/service.rs"]
 mod service;
 
@@ -92,31 +94,25 @@ const ERRORS: &[(&str, &str)] = &[
     ("an unknown newline", "newline cr\n"),
     ("no timeout", "timeout 0s\n"),
     ("let without a name", "let = 3\n"),
+    ("an address that is none", ": connect localhost\n"),
+    ("an address that is none for a refusal", "bob: refused 127.0.0.1:port\n"),
+    ("needs nothing", "needs\n"),
+    ("needs what has no name", "needs a=b\n"),
+    ("a server without a command", "server\n"),
+    ("a named server without a command", "server redis =\n"),
+    ("a server that speaks", "server> hello\n"),
+    ("no action of a server", "server true\nserver:\n"),
+    ("an unknown action of a server", "server a = true\nserver a: restart\n"),
+    ("a log without a pattern", "server true\nserver: log hello\n"),
+    ("an unknown signal", "server true\nserver: signal SIGHUP\n"),
+    ("an end that is none", "server true\nserver: exit 256\n"),
+    ("a server that was not started", "server: exit 0\nserver redis: exit 0\n"),
+    ("a port of no server", "server other = true\n: connect 127.0.0.1:$port\n"),
     ("a file that is not there", "include not_there.lines\n"),
     ("several at once", "newline cr\n> x\nwhat\n: split x\n"),
     ("an unset variable", "> $who\n"),
     ("an unset variable in a pattern", "< /^$who$/\n"),
 ];
-
-#[track_caller]
-fn compare(file: &str, now: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/script").join(file);
-    if env::var_os("ACTIX_LINES_BLESS").is_some() {
-        fs::write(&path, now).unwrap();
-        return;
-    }
-    let listed = fs::read_to_string(&path).unwrap_or_default();
-    let first = now.lines().zip(listed.lines()).position(|(now, listed)| now != listed);
-    let at = first.unwrap_or(now.lines().count().min(listed.lines().count()));
-    let around = |text: &str| text.lines().skip(at.saturating_sub(6)).take(12).collect::<Vec<_>>().join("\n");
-    assert!(
-        now == listed,
-        "{file}:{} differs; if that is meant: {BLESS}\nnow:\n{}\nlisted:\n{}",
-        at + 1,
-        around(now),
-        around(&listed)
-    );
-}
 
 #[test]
 fn each_expectation_that_is_not_met_says_what_was_expected_and_what_came() {
@@ -127,7 +123,7 @@ fn each_expectation_that_is_not_met_says_what_was_expected_and_what_came() {
         let failure = failure.expect_err(name);
         reports.push_str(&format!("== {name}\n{failure}\n\n"));
     }
-    compare("failures.txt", &reports);
+    compare::compare("failures.txt", &reports, BLESS);
 }
 
 #[test]
@@ -163,7 +159,7 @@ fn a_text_that_is_no_script_is_an_error_with_file_line_and_column() {
         let error = error.expect_err(name);
         reports.push_str(&format!("== {name}\n{error}\n\n"));
     }
-    compare("errors.txt", &reports);
+    compare::compare("errors.txt", &reports, BLESS);
 }
 
 #[test]

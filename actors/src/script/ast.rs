@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
+
 use crate::shown::Shown;
 
 /// Where something stands: bytes `start..end` of a source.
@@ -15,6 +17,13 @@ pub(crate) struct Span {
     pub(crate) file: usize,
     pub(crate) start: usize,
     pub(crate) end: usize,
+}
+
+impl Span {
+    /// The place of what is in no file.
+    pub(crate) fn nowhere() -> Self {
+        Self { file: usize::MAX, start: 0, end: 0 }
+    }
 }
 
 /// A span says where, not what: trees that say the same are equal wherever they were read.
@@ -70,9 +79,12 @@ pub(crate) enum Matcher {
     Reset,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {
-    Connect,
+    /// To an address, or to the service.
+    Connect(Option<Text>),
+    /// Connects, and has to be refused.
+    Refused(Option<Text>),
     /// Half-close: the FIN.
     Fin,
     Close,
@@ -91,6 +103,46 @@ pub(crate) struct Expectation {
     pub(crate) matcher: Matcher,
     pub(crate) span: Span,
 }
+
+/// What is done with a server, or has to come from it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ServerAction {
+    Exit(Ending),
+    Signal(SignalName),
+    /// A line of what it says.
+    Log(Pattern),
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Ending {
+    Code(u8),
+    Signal(SignalName),
+}
+
+/// A signal, by its name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct SignalName(pub(crate) &'static str, pub(crate) Signal);
+
+pub(crate) const SIGNALS: &[SignalName] = &[
+    SignalName("ABRT", Signal::ABORT),
+    SignalName("ALRM", Signal::ALARM),
+    SignalName("BUS", Signal::BUS),
+    SignalName("CONT", Signal::CONT),
+    SignalName("FPE", Signal::FPE),
+    SignalName("HUP", Signal::HUP),
+    SignalName("ILL", Signal::ILL),
+    SignalName("INT", Signal::INT),
+    SignalName("KILL", Signal::KILL),
+    SignalName("PIPE", Signal::PIPE),
+    SignalName("QUIT", Signal::QUIT),
+    SignalName("SEGV", Signal::SEGV),
+    SignalName("STOP", Signal::STOP),
+    SignalName("TERM", Signal::TERM),
+    SignalName("USR1", Signal::USR1),
+    SignalName("USR2", Signal::USR2),
+    SignalName("WINCH", Signal::WINCH),
+];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Newline {
@@ -129,6 +181,17 @@ pub(crate) enum Kind {
     },
     Newline(Newline),
     Timeout(Duration),
+    /// Names of what has to be there.
+    Needs(Vec<String>),
+    /// Starts a program. Its name is empty where there is one.
+    Server {
+        name: String,
+        command: Text,
+    },
+    OfServer {
+        name: String,
+        action: ServerAction,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -148,6 +211,11 @@ impl Newline {
 }
 
 impl Text {
+    /// Whether a variable stands in it.
+    pub(crate) fn uses(&self, name: &str) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Variable(variable) if variable == name))
+    }
+
     /// A text that needs no quotes to be read as it is.
     fn is_plain(&self) -> bool {
         let plain = |part: &Part| match part {
@@ -177,6 +245,11 @@ impl Text {
             }
         }
         Ok(())
+    }
+
+    /// As plain text, whatever it begins and ends with.
+    fn unquoted(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, false)
     }
 
     fn quoted(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -236,7 +309,16 @@ impl Expectation {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connect => f.write_str("connect"),
+            Self::Connect(None) => f.write_str("connect"),
+            Self::Refused(None) => f.write_str("refused"),
+            Self::Connect(Some(address)) => {
+                f.write_str("connect ")?;
+                address.unquoted(f)
+            }
+            Self::Refused(Some(address)) => {
+                f.write_str("refused ")?;
+                address.unquoted(f)
+            }
             Self::Fin => f.write_str("fin"),
             Self::Close => f.write_str("close"),
             Self::Reset => f.write_str("reset"),
@@ -245,6 +327,17 @@ impl fmt::Display for Action {
             Self::Resume => f.write_str("resume"),
             Self::Split(Some(size)) => write!(f, "split {size}"),
             Self::Split(None) => f.write_str("split off"),
+        }
+    }
+}
+
+impl fmt::Display for ServerAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exit(Ending::Code(code)) => write!(f, "exit {code}"),
+            Self::Exit(Ending::Signal(signal)) => write!(f, "exit {}", signal.0),
+            Self::Signal(signal) => write!(f, "signal {}", signal.0),
+            Self::Log(pattern) => write!(f, "log /{}/", pattern.source),
         }
     }
 }
@@ -298,6 +391,17 @@ impl Statement {
                 Newline::None => "newline none",
             })?,
             Kind::Timeout(time) => write!(f, "timeout {}", Time(*time))?,
+            Kind::Needs(names) => write!(f, "needs {}", names.join(" "))?,
+            Kind::Server { name, command } => {
+                f.write_str("server ")?;
+                if !name.is_empty() {
+                    write!(f, "{name} = ")?;
+                }
+                command.unquoted(f)?;
+            }
+            Kind::OfServer { name, action } => {
+                write!(f, "server{}{name}: {action}", if name.is_empty() { "" } else { " " })?;
+            }
         }
         f.write_char('\n')?;
         for expectation in choices {

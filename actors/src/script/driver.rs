@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, io, pin::Pin};
 
-use crate::wire::stream::ByteStream;
+use crate::{script::address::Address, wire::stream::ByteStream};
 
 /// How many calls of each kind a service made: reads, writes, flushes, shutdowns.
 pub(crate) type Counts = [usize; 4];
@@ -25,8 +25,13 @@ pub(crate) type Turn = Pin<Box<dyn Future<Output = ()>>>;
 
 /// What makes connections.
 pub(crate) trait Driver {
-    /// Makes one for a peer.
-    async fn connect(&mut self, peer: &str) -> io::Result<Box<dyn Wire>>;
+    /// Makes one for a peer, to the service or to an address.
+    async fn connect(&mut self, peer: &str, address: Option<&Address>) -> io::Result<Box<dyn Wire>>;
+
+    /// Whether connections go to addresses.
+    fn has_addresses(&self) -> bool {
+        false
+    }
 
     /// Lasts until the service has looked at what it was sent, where that can be known.
     fn turn(&self) -> Turn;

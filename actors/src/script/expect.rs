@@ -12,8 +12,8 @@ use crate::script::{
     failure::{ending, kind_of},
     kind::FailureKind,
     matching::{Attempt, End, Pending, Variables, Wanted},
-    report::Diagnostic,
-    run::{Held, Runner},
+    report::{Diagnostic, Held},
+    run::Runner,
 };
 
 /// What is found behind a peer's cursor.

@@ -20,10 +20,12 @@ pub enum FailureKind {
     Leftover,
     /// The service did not end its bytes at the end of the script.
     NoEof,
-    /// A peer could not connect.
+    /// A peer could not connect, or was not refused.
     Connect,
     /// A peer could not send, or could not end its bytes.
     Send,
+    /// A server of the script did not start, did not say or do what was expected, or ended by itself.
+    Server,
     /// The script asks for what cannot be: a variable that nothing has set, a peer that speaks after its close.
     #[default]
     Impossible,
@@ -44,6 +46,7 @@ impl FailureKind {
             Self::NoEof => "no-eof",
             Self::Connect => "connect",
             Self::Send => "send",
+            Self::Server => "server",
             Self::Impossible => "impossible",
             Self::NotRun => "not-run",
         }

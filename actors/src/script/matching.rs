@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     script::{
-        ast::{Expectation, Matcher, Part, Span, Text},
+        ast::{Expectation, Matcher, Part, Pattern, Span, Text},
         literal::{pattern_variables, regex},
         report::Diagnostic,
         scope::unset,
@@ -78,22 +78,22 @@ impl Wanted {
             Matcher::Line(text) => Self::Line(resolve(text, variables)?),
             Matcher::Prefix(text) => Self::Prefix(resolve(text, variables)?),
             Matcher::Bytes(text) => Self::Bytes(resolve(text, variables)?),
-            Matcher::Pattern(pattern) => {
-                let mut source = pattern.source.clone();
-                for (name, from, to) in pattern_variables(&pattern.source).into_iter().rev() {
-                    let bytes = variables.get(name).ok_or_else(|| unset(name, pattern.span))?;
-                    source.replace_range(from..to, &escaped(bytes));
-                }
-                let compiled = regex(&source);
-                Self::Pattern(
-                    compiled.map_err(|error| {
-                        Diagnostic::new("the pattern is too large", pattern.span, error.to_string())
-                    })?,
-                )
-            }
+            Matcher::Pattern(pattern) => Self::pattern(pattern, variables)?,
             Matcher::Eof => Self::Eof,
             Matcher::Reset => Self::Reset,
         })
+    }
+
+    pub(crate) fn pattern(pattern: &Pattern, variables: &Variables) -> Result<Self, Diagnostic> {
+        let mut source = pattern.source.clone();
+        for (name, from, to) in pattern_variables(&pattern.source).into_iter().rev() {
+            let bytes = variables.get(name).ok_or_else(|| unset(name, pattern.span))?;
+            source.replace_range(from..to, &escaped(bytes));
+        }
+        let compiled = regex(&source);
+        compiled
+            .map(Self::Pattern)
+            .map_err(|error| Diagnostic::new("the pattern is too large", pattern.span, error.to_string()))
     }
 
     /// What it is, for a sentence.
@@ -154,7 +154,8 @@ impl Wanted {
         }
     }
 
-    fn line(&self, line: &[u8]) -> Option<Variables> {
+    /// What it captures in a line, if that is it.
+    pub(crate) fn line(&self, line: &[u8]) -> Option<Variables> {
         match self {
             Self::Line(wanted) => (wanted == line).then(Variables::new),
             Self::Prefix(prefix) => line.starts_with(prefix).then(Variables::new),

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::{
     report::Half,
     script::{
+        address::Address,
         driver::{Counts, Driver, Turn, Wire},
         idle::{Idle, IdleFor, idle},
     },
@@ -86,7 +87,10 @@ impl MemoryDriver {
 }
 
 impl Driver for MemoryDriver {
-    async fn connect(&mut self, peer: &str) -> io::Result<Box<dyn Wire>> {
+    async fn connect(&mut self, peer: &str, address: Option<&Address>) -> io::Result<Box<dyn Wire>> {
+        if address.is_some() {
+            return Err(io::Error::other("sessions in memory have no addresses"));
+        }
         let disturbance = &self.disturbance;
         let capacity = match disturbance.window {
             Some(bytes) => MemoryCapacity { to_session: bytes, to_peer: bytes },

@@ -20,7 +20,10 @@ const MAX_BLOCKS: usize = 32;
 const MAX_ERRORS: usize = 20;
 
 const STATEMENTS: &str = "a statement begins with `>` (send), `<` (expect) or `:` (do), each with the peer's name in front \
-                          where there are several, or with one of: repeat, one-of, unordered, include, let, newline, timeout";
+                          where there are several, or with one of: repeat, one-of, unordered, include, let, newline, timeout, \
+                          needs, server";
+const SERVER: &str = "`server COMMAND` starts one, `server NAME = COMMAND` several; then `server: log /pattern/`, \
+                      `server: signal TERM` and `server: exit 0`, or `server NAME: …`";
 
 pub(crate) struct Parser {
     pub(crate) sources: Vec<Source>,
@@ -42,6 +45,10 @@ impl Reader<'_> {
 
     fn statement(&mut self, line: Line<'_>, block: &[Line<'_>], depth: usize) -> Parsed<Kind> {
         let name = name_len(line.text, true);
+        if &line.text[..name] == "server" {
+            let kind = self.server(line)?;
+            return self.without_block(kind, block);
+        }
         if line.text.as_bytes().get(name).is_some_and(|byte| b"><:".contains(byte)) {
             let kind = self.literals.of_peer(line, name)?;
             return self.without_block(kind, block);
@@ -113,9 +120,51 @@ impl Reader<'_> {
                 }
                 Kind::Timeout(time)
             }
+            "needs" => {
+                let names: Vec<_> = argument.split_ascii_whitespace().map(str::to_owned).collect();
+                let is_name = |name: &String| name_len(name, true) == name.len();
+                if names.is_empty() || !names.iter().all(is_name) {
+                    return Err(Diagnostic::new("what does it need?", whole, "expected names")
+                        .help("memory, tcp, unix, tls, processes, addresses, or a name that is given from outside"));
+                }
+                Kind::Needs(names)
+            }
             _ => return Err(Diagnostic::new("not a statement", whole, "not understood").help(STATEMENTS)),
         };
         self.without_block(kind, block)
+    }
+
+    /// `server COMMAND`, `server NAME = COMMAND`, `server: ACTION` and `server NAME: ACTION`.
+    fn server(&self, line: Line<'_>) -> Parsed<Kind> {
+        let whole = self.span(line.start, line.text.trim_end_matches(' ').len());
+        let rest = &line.text["server".len()..];
+        let (mut name, mut text) = ("", rest.trim_start_matches(' '));
+        let mut is_action = rest.starts_with(':');
+        if is_action {
+            text = rest[1..].trim_start_matches(' ');
+        } else if !rest.is_empty() && !rest.starts_with(' ') {
+            return Err(Diagnostic::new("a server is not a peer", whole, "no peer").help(SERVER));
+        } else {
+            let len = name_len(text, false);
+            let behind = &text[len..];
+            let is_word = |text: &str| text.is_empty() || text.starts_with(' ');
+            let action = behind.strip_prefix(':').filter(|behind| is_word(behind));
+            let command = behind.trim_start_matches(' ').strip_prefix('=').filter(|behind| is_word(behind));
+            if let Some(behind) = action.or(command).filter(|_| len > 0) {
+                name = &text[..len];
+                is_action = action.is_some();
+                text = behind.trim_start_matches(' ');
+            }
+        }
+        let start = line.start + line.text.len() - text.len();
+        let name = name.to_owned();
+        if is_action {
+            return Ok(Kind::OfServer { name, action: self.literals.server_action(text, start, whole)? });
+        }
+        if text.is_empty() {
+            return Err(Diagnostic::new("which program?", whole, "expected a command").help(SERVER));
+        }
+        Ok(Kind::Server { name, command: self.literals.plain(text, start)? })
     }
 
     fn without_block(&self, kind: Kind, block: &[Line<'_>]) -> Parsed<Kind> {

@@ -67,6 +67,13 @@ impl Peer {
         }
     }
 
+    /// A connection is there.
+    pub(crate) fn connected(&mut self, wire: Box<dyn Wire>) {
+        self.wire = Some(wire);
+        self.has_half_closed = false;
+        self.end = None;
+    }
+
     /// How reports call it.
     pub(crate) fn title(&self) -> &str {
         if self.name.is_empty() { "the peer" } else { &self.name }

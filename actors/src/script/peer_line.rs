@@ -3,13 +3,14 @@
 //! Not here: texts and patterns (`literal`), blocks and settings (`parse`).
 
 use crate::script::{
-    ast::{Action, Data, Expectation, Kind, Matcher, Span},
+    address::Address,
+    ast::{Action, Data, Ending, Expectation, Kind, Matcher, Part, SIGNALS, ServerAction, Span, Text},
     literal::{Literals, Parsed, without_comment, word},
     report::Diagnostic,
 };
 
-const ACTIONS: &str = "one of: connect, fin, close, reset, eof, reset by peer, quiet TIME, after TIME, pause, resume, \
-                       split BYTES, split off, hex BYTES";
+const ACTIONS: &str = "one of: connect, connect ADDRESS, refused, fin, close, reset, eof, reset by peer, quiet TIME, \
+                       after TIME, pause, resume, split BYTES, split off, hex BYTES";
 
 /// A line that says something.
 #[derive(Clone, Copy)]
@@ -18,6 +19,11 @@ pub(crate) struct Line<'a> {
     pub(crate) start: usize,
     pub(crate) indent: usize,
     pub(crate) text: &'a str,
+}
+
+fn unknown_signal(title: &str, span: Span) -> Diagnostic {
+    let names: Vec<_> = SIGNALS.iter().map(|signal| signal.0).collect();
+    Diagnostic::new(title, span, "not known").help(format!("one of: {}", names.join(", ")))
 }
 
 impl Literals {
@@ -29,7 +35,10 @@ impl Literals {
             |matcher| Ok(Kind::Expect(Expectation { peer: peer.clone(), matcher, span: self.span(start, text.len()) }));
         let bytes = |what: &str| Diagnostic::new(what, self.span(at, argument.len()), "here");
         match (word, argument) {
-            ("connect", "") => act(Action::Connect),
+            ("connect", "") => act(Action::Connect(None)),
+            ("refused", "") => act(Action::Refused(None)),
+            ("connect", address) => act(Action::Connect(Some(self.address(address, at)?))),
+            ("refused", address) => act(Action::Refused(Some(self.address(address, at)?))),
             ("fin", "") => act(Action::Fin),
             ("close", "") => act(Action::Close),
             ("reset", "") => act(Action::Reset),
@@ -67,6 +76,44 @@ impl Literals {
                 Err(Diagnostic::new("unknown action", span, "not an action").help(ACTIONS))
             }
         }
+    }
+
+    /// What is said of a server.
+    pub(crate) fn server_action(&self, text: &str, start: usize, whole: Span) -> Parsed<ServerAction> {
+        let (what, raw, at) = word(text, start);
+        let argument = without_comment(raw);
+        let span = if argument.is_empty() { whole } else { self.span(at, argument.len()) };
+        let signal = |name: &str| SIGNALS.iter().find(|signal| signal.0 == name).copied();
+        match what {
+            "log" if raw.starts_with('/') => self.pattern(raw, at).map(ServerAction::Log),
+            "log" => Err(Diagnostic::new("not a pattern", span, "expected a pattern")
+                .help("`server: log /pattern/` waits for a line in which it is found")),
+            "signal" => {
+                signal(argument).map(ServerAction::Signal).ok_or_else(|| unknown_signal("unknown signal", span))
+            }
+            "exit" => {
+                let code = argument.parse().ok().filter(|_| argument.bytes().all(|byte| byte.is_ascii_digit()));
+                let ending = code.map(Ending::Code).or_else(|| signal(argument).map(Ending::Signal));
+                ending.map(ServerAction::Exit).ok_or_else(|| {
+                    unknown_signal("not an end of a program", span)
+                        .help("`server: exit 0` for an exit code, `server: exit TERM` for a signal that ended it")
+                })
+            }
+            _ => {
+                let span = if text.is_empty() { whole } else { self.span(start, what.len()) };
+                Err(Diagnostic::new("unknown action of a server", span, "not an action")
+                    .help("one of: log /pattern/, signal NAME, exit CODE, exit NAME"))
+            }
+        }
+    }
+
+    fn address(&self, text: &str, start: usize) -> Parsed<Text> {
+        let address = self.plain(text, start)?;
+        // One with variables is looked at when it is used.
+        if let [Part::Bytes(bytes)] = address.parts.as_slice() {
+            Address::resolved(bytes, address.span)?;
+        }
+        Ok(address)
     }
 
     fn matcher(&self, text: &str, start: usize, prefix: bool) -> Parsed<Matcher> {

@@ -34,6 +34,9 @@ pub(crate) struct Diagnostic {
     pub(crate) failure: Option<Box<(FailureKind, Option<Mismatch>)>>,
 }
 
+/// Boxed, since it is seldom there.
+pub(crate) type Held<T> = Result<T, Box<Diagnostic>>;
+
 impl Diagnostic {
     pub(crate) fn new(title: impl Into<String>, span: Span, label: impl Into<Box<str>>) -> Self {
         Self { title: title.into(), span, label: label.into(), notes: Vec::new(), help: None, failure: None }

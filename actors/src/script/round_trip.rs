@@ -5,7 +5,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::script::{
-    ast::{Action, Data, Expectation, Kind, Matcher, Newline, Part, Pattern, Span, Statement, Text},
+    ast::{
+        Action, Data, Ending, Expectation, Kind, Matcher, Newline, Part, Pattern, SIGNALS, ServerAction, Span,
+        Statement, Text,
+    },
     text::Script,
 };
 
@@ -89,9 +92,45 @@ fn required() -> impl Strategy<Value = Expectation> {
     prop_oneof![3 => expectation(), 1 => end]
 }
 
+fn address() -> impl Strategy<Value = Text> {
+    let host = prop_oneof![
+        "[a-z]{1,9}(\\.[a-z]{1,9}){0,2}:[1-9][0-9]{0,3}".prop_map(|text| vec![Part::Bytes(text.into_bytes())]),
+        "(unix:(/[a-z]{1,9}){1,3}|tls:\\[::1\\]:6697)".prop_map(|text| vec![Part::Bytes(text.into_bytes())]),
+        name().prop_map(|name| vec![Part::Bytes(b"127.0.0.1:".to_vec()), Part::Variable(name)]),
+    ];
+    host.prop_map(text)
+}
+
+fn of_server() -> impl Strategy<Value = Kind> {
+    let signal = prop::sample::select(SIGNALS);
+    let log = pattern().prop_filter_map("a pattern", |matcher| match matcher {
+        Matcher::Pattern(pattern) => Some(ServerAction::Log(pattern)),
+        _ => None,
+    });
+    let action = prop_oneof![
+        any::<u8>().prop_map(|code| ServerAction::Exit(Ending::Code(code))),
+        signal.clone().prop_map(|signal| ServerAction::Exit(Ending::Signal(signal))),
+        signal.prop_map(ServerAction::Signal),
+        log,
+    ];
+    let server = prop_oneof![Just(String::new()), name()];
+    (server, action).prop_map(|(name, action)| Kind::OfServer { name, action })
+}
+
+/// Its command begins as no name of a server does.
+fn server() -> impl Strategy<Value = Kind> {
+    let command = (r"[./]{1,2}[a-z]{1,9}( [!-~é]{1,9}){0,3}", prop::option::of(name()));
+    let command = command.prop_map(|(command, variable)| {
+        let parts = [Part::Bytes(command.into_bytes())];
+        text(parts.into_iter().chain(variable.map(Part::Variable)).collect())
+    });
+    (prop_oneof![Just(String::new()), name()], command).prop_map(|(name, command)| Kind::Server { name, command })
+}
+
 fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
-        Just(Action::Connect),
+        prop::option::of(address()).prop_map(Action::Connect),
+        prop::option::of(address()).prop_map(Action::Refused),
         Just(Action::Fin),
         Just(Action::Close),
         Just(Action::Reset),
@@ -121,6 +160,9 @@ fn kind() -> impl Strategy<Value = Kind> {
         (name(), any_text()).prop_map(|(name, value)| Kind::Let { name, value }),
         newline.prop_map(Kind::Newline),
         time().prop_map(Kind::Timeout),
+        prop::collection::vec("[a-z][a-z0-9-]{0,8}", 1..4).prop_map(Kind::Needs),
+        server(),
+        of_server(),
     ];
     leaf.prop_recursive(3, 20, 4, |inner| {
         let count = prop_oneof![
@@ -159,7 +201,7 @@ proptest! {
 
     #[test]
     fn no_text_that_looks_like_a_script_is_more_than_an_error(
-        lines in prop::collection::vec(r#" {0,4}(([a-z]{0,3}(>|<|<\?|<\^|<\?\^|:))|repeat|one-of|unordered|let|newline|timeout) ?(["/$a-z0-9\\{}(é#=]{0,3} ?){0,4}"#, 0..8)
+        lines in prop::collection::vec(r#" {0,4}(([a-z]{0,3}(>|<|<\?|<\^|<\?\^|:))|repeat|one-of|unordered|let|newline|timeout|server|needs|: connect|: refused) ?(["/$a-z0-9\\{}(é#=]{0,3} ?){0,4}"#, 0..8)
     ) {
         if let Ok(statements) = parsed(&lines.join("\n")) {
             let again = parsed(&written(&statements));

@@ -6,6 +6,7 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,19 +15,18 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     script::{
+        address::Address,
         ast::{Action, Data, Kind, Newline, Span, Statement, Time},
         driver::{Driver, Turn, Wire},
         kind::FailureKind,
         manner::{Cuts, Observed, Sent},
         matching::{End, Variables, resolve},
         peer::{Peer, end_of},
-        report::Diagnostic,
+        report::{Diagnostic, Held, Source},
+        servers::Servers,
     },
     shown::Shown,
 };
-
-/// Boxed, since it is seldom there.
-pub(crate) type Held<T> = Result<T, Box<Diagnostic>>;
 
 pub(crate) struct Runner<D> {
     pub(crate) driver: D,
@@ -34,6 +34,11 @@ pub(crate) struct Runner<D> {
     pub(crate) variables: Variables,
     pub(crate) newline: Newline,
     pub(crate) timeout: Duration,
+    /// Where peers connect that name no address. `None` in memory.
+    pub(crate) service: Option<Address>,
+    pub(crate) servers: Servers,
+    /// For what is looked for beside a file.
+    pub(crate) sources: Arc<Vec<Source>>,
     pub(crate) cuts: Cuts,
     /// Who did something last.
     pub(crate) acting: usize,
@@ -44,7 +49,8 @@ pub(crate) struct Runner<D> {
 impl<D: Driver> Runner<D> {
     pub(crate) async fn script(&mut self, statements: &[Statement]) -> Held<()> {
         self.statements(statements).await?;
-        self.finish().await
+        self.finish().await?;
+        self.servers.have_held()
     }
 
     fn statements<'a>(&'a mut self, statements: &'a [Statement]) -> Pin<Box<dyn Future<Output = Held<()>> + 'a>> {
@@ -76,7 +82,7 @@ impl<D: Driver> Runner<D> {
                 self.peers[pending.peer].optional.push(pending);
                 Ok(())
             }
-            Kind::Act { peer, action } => self.act(peer, *action, span).await,
+            Kind::Act { peer, action } => self.act(peer, action, span).await,
             Kind::After(time) => {
                 let end = Instant::now() + *time;
                 while self.next(end).await {}
@@ -114,17 +120,23 @@ impl<D: Driver> Runner<D> {
                 self.timeout = *time;
                 Ok(())
             }
+            // Looked at before anything runs.
+            Kind::Needs(_) => Ok(()),
+            Kind::Server { name, command } => self.start(name, command, span).await,
+            Kind::OfServer { name, action } => self.of_server(name, action, span).await,
         }
     }
 
-    async fn act(&mut self, peer: &str, action: Action, span: Span) -> Held<()> {
-        if matches!(action, Action::Connect) {
-            return self.connect(peer, span).await;
+    async fn act(&mut self, peer: &str, action: &Action, span: Span) -> Held<()> {
+        match action {
+            Action::Connect(address) => return self.connect(peer, address.as_ref(), span).await,
+            Action::Refused(address) => return self.refused(peer, address.as_ref(), span).await,
+            _ => {}
         }
         let at = self.connected(peer, span).await?;
         let peer = &mut self.peers[at];
         match action {
-            Action::Connect => {}
+            Action::Connect(_) | Action::Refused(_) => {}
             Action::Fin => self.half_close(at, span).await?,
             Action::Close => {
                 self.nothing_is_left(at, span).await?;
@@ -142,10 +154,10 @@ impl<D: Driver> Runner<D> {
                 }
                 self.let_others_run().await;
             }
-            Action::Quiet(time) => self.quiet(at, time, span).await?,
+            Action::Quiet(time) => self.quiet(at, *time, span).await?,
             Action::Pause => peer.is_paused = true,
             Action::Resume => peer.is_paused = false,
-            Action::Split(size) => peer.split = size,
+            Action::Split(size) => peer.split = *size,
         }
         Ok(())
     }
@@ -176,7 +188,7 @@ impl<D: Driver> Runner<D> {
 
     /// Lets the service deal with what others sent, where something may hold that back, before this peer does something:
     /// peers act in the order of the script.
-    async fn acts(&mut self, at: usize) {
+    pub(crate) async fn acts(&mut self, at: usize) {
         if std::mem::replace(&mut self.acting, at) != at
             && let Some(rest) = self.driver.rest()
         {
@@ -198,39 +210,8 @@ impl<D: Driver> Runner<D> {
             peer.last = span;
             return Ok(at);
         }
-        self.connect(name, span).await?;
+        self.connect(name, None, span).await?;
         Ok(self.peers.iter().position(|peer| peer.name == name).unwrap_or_default())
-    }
-
-    async fn connect(&mut self, name: &str, span: Span) -> Held<()> {
-        let at = self.peers.iter().position(|peer| peer.name == name).unwrap_or_else(|| {
-            self.peers.push(Peer::new(name));
-            self.peers.len() - 1
-        });
-        let title = self.peers[at].title().to_owned();
-        if self.peers[at].wire.is_some() {
-            let title = format!("{title} is connected already");
-            return Err(Box::new(
-                Diagnostic::new(title, span, "connects again").help("`: close` or `: reset` it before"),
-            ));
-        }
-        self.acts(at).await;
-        let deadline = Instant::now() + self.timeout;
-        let wire = match timeout_at(deadline, self.driver.connect(name)).await {
-            Ok(connected) => connected.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {}", Time(self.timeout))),
-        };
-        let wire = wire.map_err(|reason| {
-            let title = format!("{title} could not connect: {reason}");
-            Box::new(Diagnostic::new(title, span, "connects here").kind(FailureKind::Connect))
-        })?;
-        let peer = &mut self.peers[at];
-        peer.wire = Some(wire);
-        peer.was_connected = true;
-        peer.has_half_closed = false;
-        peer.end = None;
-        peer.last = span;
-        Ok(())
     }
 
     /// Waits until somebody received something. False once it is `deadline`.

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use crate::script::{
-    ast::{Data, Expectation, Kind, Matcher, Part, Span, Statement, Text},
+    ast::{Action, Data, Expectation, Kind, Matcher, Part, Pattern, ServerAction, Span, Statement, Text},
     literal::pattern_variables,
     report::Diagnostic,
 };
@@ -13,10 +13,30 @@ use crate::script::{
 /// The variables that are set at one point of a script.
 pub(crate) struct Scope {
     pub(crate) bound: BTreeSet<String>,
+    /// Servers that were started.
+    pub(crate) servers: BTreeSet<String>,
     pub(crate) errors: Vec<Diagnostic>,
 }
 
+/// The folder of a script's own.
+pub(crate) const TMP: &str = "tmp";
+
+/// The variable with the port of a server.
+pub(crate) fn port_variable(server: &str) -> String {
+    if server.is_empty() { "port".to_owned() } else { format!("{server}_port") }
+}
+
+/// How reports call a server.
+pub(crate) fn server_title(name: &str) -> String {
+    if name.is_empty() { "the server".to_owned() } else { format!("the server {name}") }
+}
+
 pub(crate) fn unset(name: &str, span: Span) -> Diagnostic {
+    if name == TMP || name == "port" || name.ends_with("_port") {
+        let help =
+            "`server COMMAND` sets `$port` and `$tmp`, `server NAME = COMMAND` sets `$NAME_port`, for lines behind it";
+        return Diagnostic::new(format!("nothing has set `${name}`"), span, "used here").help(help);
+    }
     let help = format!(
         "set it by `let {name} = …`, from outside (`--var {name}=…`), or by a pattern above with `(?<{name}>…)`; a dollar sign is `$$`"
     );
@@ -24,6 +44,10 @@ pub(crate) fn unset(name: &str, span: Span) -> Diagnostic {
 }
 
 impl Scope {
+    pub(crate) fn new(bound: impl Iterator<Item = String>) -> Self {
+        Self { bound: bound.collect(), servers: BTreeSet::new(), errors: Vec::new() }
+    }
+
     fn uses(&mut self, name: &str, span: Span) {
         if !self.bound.contains(name) {
             self.errors.push(unset(name, span));
@@ -38,15 +62,17 @@ impl Scope {
         }
     }
 
+    fn pattern(&mut self, pattern: &Pattern) {
+        for (name, _, _) in pattern_variables(&pattern.source) {
+            self.uses(name, pattern.span);
+        }
+    }
+
     fn expectations(&mut self, all: &[Expectation]) {
         for expectation in all {
             match &expectation.matcher {
                 Matcher::Line(text) | Matcher::Prefix(text) | Matcher::Bytes(text) => self.text(text),
-                Matcher::Pattern(pattern) => {
-                    for (name, _, _) in pattern_variables(&pattern.source) {
-                        self.uses(name, pattern.span);
-                    }
-                }
+                Matcher::Pattern(pattern) => self.pattern(pattern),
                 Matcher::Eof | Matcher::Reset => {}
             }
         }
@@ -73,8 +99,36 @@ impl Scope {
                     self.text(value);
                     self.bound.insert(name.clone());
                 }
+                Kind::Act { action: Action::Connect(Some(address)) | Action::Refused(Some(address)), .. } => {
+                    self.text(address);
+                }
+                Kind::Server { name, command } => {
+                    self.bound.extend([port_variable(name), TMP.to_owned()]);
+                    let is_new = self.bound.insert("port".to_owned());
+                    self.text(command);
+                    if is_new && !name.is_empty() {
+                        self.bound.remove("port");
+                    }
+                    self.servers.insert(name.clone());
+                }
+                Kind::OfServer { name, action } => {
+                    if !self.servers.contains(name) {
+                        let title = format!("{} was not started", server_title(name));
+                        let help = if name.is_empty() {
+                            "`server COMMAND` starts it"
+                        } else {
+                            "`server NAME = COMMAND` starts it"
+                        };
+                        self.errors.push(Diagnostic::new(title, statement.span, "unknown here").help(help));
+                    }
+                    if let ServerAction::Log(pattern) = action {
+                        self.pattern(pattern);
+                        self.bound.extend(pattern.captures.iter().cloned());
+                    }
+                }
                 Kind::Send { data: Data::Hex(_), .. }
                 | Kind::Act { .. }
+                | Kind::Needs(_)
                 | Kind::After(_)
                 | Kind::Newline(_)
                 | Kind::Timeout(_) => {}

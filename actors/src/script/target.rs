@@ -2,12 +2,13 @@
 //!
 //! Not here: connections in memory (`memory`), what is said over them (`run`).
 
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::{
     script::{
+        address::{self, Address},
         driver::{Driver, Turn, Wire},
         memory::{Service, ServiceStream},
     },
@@ -20,16 +21,20 @@ pub struct Target(pub(crate) Kind);
 
 #[derive(Clone)]
 pub(crate) enum Kind {
-    Tcp(String),
-    Unix(PathBuf),
+    /// Scripts bring their own.
+    None,
+    Address(Address),
+    /// The command of a server for each run.
+    Server(String),
     Memory(Arc<dyn Fn() -> Service + Send + Sync>),
 }
 
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Tcp(address) => f.debug_tuple("Target").field(address).finish(),
-            Kind::Unix(path) => f.debug_tuple("Target").field(path).finish(),
+            Kind::None => f.debug_tuple("Target").field(&"none").finish(),
+            Kind::Address(address) => f.debug_tuple("Target").field(&address.to_string()).finish(),
+            Kind::Server(command) => f.debug_tuple("Target").field(command).finish(),
             Kind::Memory(_) => f.debug_tuple("Target").field(&"memory").finish(),
         }
     }
@@ -39,13 +44,26 @@ impl Target {
     /// A server that listens on TCP, at `host:port`.
     #[must_use]
     pub fn tcp(address: impl Into<String>) -> Self {
-        Self(Kind::Tcp(address.into()))
+        Self(Kind::Address(Address::Tcp(address.into())))
     }
 
     /// A server that listens on a unix socket.
     #[must_use]
     pub fn unix(path: impl Into<PathBuf>) -> Self {
-        Self(Kind::Unix(path.into()))
+        Self(Kind::Address(Address::Unix(path.into())))
+    }
+
+    /// A server that is started for each run, and ended by SIGTERM after it. The shell reads the command; `$port` is a free port
+    /// of 127.0.0.1, on which it has to listen, `$tmp` an empty folder that is removed at the end.
+    #[must_use]
+    pub fn server(command: impl Into<String>) -> Self {
+        Self(Kind::Server(command.into()))
+    }
+
+    /// No service: for scripts that start their own servers, or name the address of each connection.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Kind::None)
     }
 
     /// Sessions in memory, on a paused clock: `start` starts one on each connection, as
@@ -81,6 +99,20 @@ impl Target {
     }
 }
 
+/// A text that is no address: what one looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", address::HELP)]
+pub struct AddressError(());
+
+/// Reads `host:port`, `[IPv6]:port`, `unix:PATH` or `tls:host:port`.
+impl FromStr for Target {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        Address::parse(text).map(|address| Self(Kind::Address(address))).ok_or(AddressError(()))
+    }
+}
+
 /// Over sockets nobody knows when a service has read: it is given some time, or none.
 fn socket_turn(time: Duration) -> Turn {
     Box::pin(async move {
@@ -103,32 +135,28 @@ impl Wire for UnixStream {
     fn reset(self: Box<Self>) {}
 }
 
-pub(crate) struct TcpDriver {
-    pub(crate) address: String,
+/// Connections of the system.
+pub(crate) struct NetDriver {
     /// What a service is given to look at a piece.
     pub(crate) turn: Duration,
 }
 
-impl Driver for TcpDriver {
-    async fn connect(&mut self, _: &str) -> io::Result<Box<dyn Wire>> {
-        let stream = TcpStream::connect(&self.address).await?;
-        stream.set_nodelay(true)?;
-        Ok(Box::new(stream))
+impl Driver for NetDriver {
+    async fn connect(&mut self, _: &str, address: Option<&Address>) -> io::Result<Box<dyn Wire>> {
+        match address {
+            Some(Address::Tcp(address)) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Ok(Box::new(stream))
+            }
+            Some(Address::Unix(path)) => Ok(Box::new(UnixStream::connect(path).await?)),
+            Some(Address::Tls(_)) => Err(io::Error::other("TLS needs the feature `script-tls`")),
+            None => Err(io::Error::other("there is no service, and no address")),
+        }
     }
 
-    fn turn(&self) -> Turn {
-        socket_turn(self.turn)
-    }
-}
-
-pub(crate) struct UnixDriver {
-    pub(crate) path: PathBuf,
-    pub(crate) turn: Duration,
-}
-
-impl Driver for UnixDriver {
-    async fn connect(&mut self, _: &str) -> io::Result<Box<dyn Wire>> {
-        Ok(Box::new(UnixStream::connect(&self.path).await?))
+    fn has_addresses(&self) -> bool {
+        true
     }
 
     fn turn(&self) -> Turn {

@@ -2,7 +2,14 @@
 //!
 //! Not here: what its lines mean (`parse`, `run`), where it runs (`target`).
 
-use std::{collections::BTreeMap, fmt, fs, io, panic, path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs, io, panic,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use tokio::runtime::{self, Runtime};
 
@@ -14,12 +21,14 @@ use crate::script::{
     literal::is_variable,
     manner::{Cuts, Manner, Observations, Observed},
     memory::MemoryDriver,
+    needs,
     parse::Parser,
     peer::Peer,
     report::{Diagnostic, Report, ScriptError, ScriptFailure, Source},
     run::Runner,
     scope::Scope,
-    target::{Kind, Target, TcpDriver, UnixDriver},
+    servers::Servers,
+    target::{Kind, NetDriver, Target},
 };
 
 /// Patience of a script that sets none.
@@ -54,6 +63,7 @@ pub struct Script {
 pub struct ScriptOptions {
     variables: BTreeMap<String, Vec<u8>>,
     split: Option<u64>,
+    features: BTreeSet<String>,
 }
 
 /// A script that held, or was skipped.
@@ -81,6 +91,13 @@ impl ScriptOptions {
     #[must_use]
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.variables.insert(name.into(), value.into());
+        self
+    }
+
+    /// Says that something is there, for scripts that need it: `needs NAME`.
+    #[must_use]
+    pub fn feature(mut self, name: impl Into<String>) -> Self {
+        self.features.insert(name.into());
         self
     }
 
@@ -123,7 +140,7 @@ impl Script {
             Ok(text) => Self::read(name, text),
             Err(error) => {
                 // There is no text to show.
-                let span = Span { file: usize::MAX, ..Span::default() };
+                let span = Span::nowhere();
                 let diagnostics = vec![Diagnostic::new(format!("cannot read {name}: {error}"), span, "")];
                 Err(ScriptError(Report { sources: Arc::default(), diagnostics }))
             }
@@ -151,7 +168,7 @@ impl Script {
     /// # Errors
     /// [`ScriptError`] with each of them.
     pub fn check(&self, options: &ScriptOptions) -> Result<(), ScriptError> {
-        let mut scope = Scope { bound: options.variables.keys().cloned().collect(), errors: Vec::new() };
+        let mut scope = Scope::new(options.variables.keys().cloned());
         scope.statements(&self.statements);
         if scope.errors.is_empty() {
             return Ok(());
@@ -178,6 +195,9 @@ impl Script {
     }
 
     fn run_here(&self, target: &Target, options: &ScriptOptions) -> Result<ScriptRun, ScriptFailure> {
+        if let Some(name) = self.lacks(target, options) {
+            return Ok(ScriptRun { transcripts: Vec::new(), skipped: Some(format!("needs {name}")) });
+        }
         if let Err(ScriptError(report)) = self.check(options) {
             return Err(ScriptFailure(report));
         }
@@ -196,13 +216,8 @@ impl Script {
     ) -> Result<(ScriptRun, Observations), ScriptFailure> {
         let turn = manner.turn;
         match &target.0 {
-            Kind::Tcp(address) => {
-                let driver = TcpDriver { address: address.clone(), turn };
-                self.runtime()?.block_on(self.run_over(driver, options, statements, manner))
-            }
-            Kind::Unix(path) => {
-                let driver = UnixDriver { path: path.clone(), turn };
-                self.runtime()?.block_on(self.run_over(driver, options, statements, manner))
+            Kind::None | Kind::Address(_) | Kind::Server(_) => {
+                self.runtime()?.block_on(self.run_over(NetDriver { turn }, target, options, statements, manner))
             }
             // Sessions are actors: they want an arbiter.
             Kind::Memory(service) => {
@@ -210,10 +225,26 @@ impl Script {
                 actix_rt::System::with_tokio_rt(|| runtime).block_on(async {
                     tokio::time::pause();
                     let driver = MemoryDriver::new(service(), manner.disturbance.clone());
-                    self.run_over(driver, options, statements, manner).await
+                    self.run_over(driver, target, options, statements, manner).await
                 })
             }
         }
+    }
+
+    /// The first thing that it needs and that is not there.
+    pub(crate) fn lacks(&self, target: &Target, options: &ScriptOptions) -> Option<&str> {
+        let mut needs = Vec::new();
+        needs::needs(&self.statements, &mut needs);
+        let there = needs::features(&target.0);
+        needs.into_iter().find(|name| !there.contains(name) && !options.features.contains(*name))
+    }
+
+    /// Returns whether it starts servers, or names addresses, and so may run without a service: over [`Target::none`].
+    #[must_use]
+    pub fn brings_its_service(&self) -> bool {
+        let mut needs = Vec::new();
+        needs::needs(&self.statements, &mut needs);
+        needs.iter().any(|name| matches!(*name, "processes" | "addresses"))
     }
 
     fn runtime(&self) -> Result<Runtime, ScriptFailure> {
@@ -224,6 +255,7 @@ impl Script {
     async fn run_over<D: Driver>(
         &self,
         driver: D,
+        target: &Target,
         options: &ScriptOptions,
         statements: &[Statement],
         manner: Manner,
@@ -234,22 +266,39 @@ impl Script {
             variables: options.variables.clone(),
             newline: Newline::Lf,
             timeout: DEFAULT_TIMEOUT,
+            service: match &target.0 {
+                Kind::Address(address) => Some(address.clone()),
+                _ => None,
+            },
+            servers: Servers::default(),
+            sources: Arc::clone(&self.sources),
             cuts: manner.cuts,
             acting: 0,
             observed: manner.observes.then(Observed::default),
         };
-        match runner.script(statements).await {
+        let held = match &target.0 {
+            Kind::Server(command) => runner.start_given(command).await,
+            _ => Ok(()),
+        };
+        let held = match held {
+            Ok(()) => runner.script(statements).await,
+            failed => failed,
+        };
+        // Servers that wait for their peers' end, when they are asked to stop, are to see it.
+        let peers = std::mem::take(&mut runner.peers);
+        let peers: Vec<_> = peers.into_iter().map(|Peer { name, received, .. }| (name, received)).collect();
+        match held {
             Ok(()) => {
+                runner.servers.stop();
                 let observations = Observations {
                     observed: runner.observed.unwrap_or_default(),
                     counts: runner.driver.counts(),
-                    peers: runner.peers.iter().map(|peer| peer.name.clone()).collect(),
+                    peers: peers.iter().map(|(name, _)| name.clone()).collect(),
                 };
-                let transcript = |Peer { name, received, .. }| Transcript { peer: name, received };
-                let transcripts = runner.peers.into_iter().map(transcript).collect();
+                let transcripts = peers.into_iter().map(|(peer, received)| Transcript { peer, received }).collect();
                 Ok((ScriptRun { transcripts, skipped: None }, observations))
             }
-            Err(diagnostic) => Err(self.failure(*diagnostic)),
+            Err(diagnostic) => Err(self.failure(runner.servers.explain(*diagnostic))),
         }
     }
 
@@ -259,6 +308,6 @@ impl Script {
 }
 
 fn no_runtime(error: &io::Error) -> Diagnostic {
-    let span = Span { file: usize::MAX, ..Span::default() };
+    let span = Span::nowhere();
     Diagnostic::new(format!("cannot run the script: {error}"), span, "").kind(FailureKind::NotRun)
 }

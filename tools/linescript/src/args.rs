@@ -51,6 +51,9 @@ pub(crate) struct Run {
     /// Set a variable; repeatable.
     #[arg(long = "var", value_name = "NAME=VALUE", value_parser = variable)]
     pub(crate) variables: Vec<Variable>,
+    /// Say that something is there, for scripts that need it (`needs NAME`); repeatable.
+    #[arg(long = "feature", value_name = "NAME")]
+    pub(crate) features: Vec<String>,
     /// Print results in the Test Anything Protocol, version 14.
     #[arg(long)]
     pub(crate) tap: bool,
@@ -59,17 +62,24 @@ pub(crate) struct Run {
     pub(crate) junit: Option<String>,
 }
 
-/// Which server: one of these.
+/// Which server: one of these, or none for scripts that start their own.
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub(crate) struct Service {
-    /// Connect to a server that runs: `host:port`, or `unix:PATH`.
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    /// Connect to a server that runs: `host:port`, `unix:PATH`, or `tls:host:port`.
+    #[arg(long, value_name = "ADDRESS")]
     pub(crate) connect: Option<Target>,
     /// Start a server for each script, and stop it by SIGTERM. The shell reads the command; `$port` is a free port of
-    /// 127.0.0.1, on which it has to listen.
+    /// 127.0.0.1, on which it has to listen, `$tmp` an empty folder that is removed at the end.
     #[arg(long, value_name = "COMMAND")]
     pub(crate) server: Option<String>,
+}
+
+impl Service {
+    /// What scripts talk to, if it is said.
+    pub(crate) fn target(&self) -> Option<Target> {
+        self.connect.clone().or_else(|| self.server.as_deref().map(Target::server))
+    }
 }
 
 /// A variable and what it holds.
@@ -85,14 +95,4 @@ fn variable(text: &str) -> Result<Variable, String> {
         return Err(format!("`{name}` is no name: letters, digits and `_`, and no digit first"));
     }
     Ok(Variable { name: name.to_owned(), value: value.to_owned() })
-}
-
-fn address(text: &str) -> Result<Target, String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return Ok(Target::unix(path));
-    }
-    match text.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(Target::tcp(text)),
-        _ => Err("write host:port, [IPv6]:port or unix:PATH".to_owned()),
-    }
 }

@@ -18,8 +18,7 @@ pub(crate) struct Junit {
 pub(crate) enum Verdict<'a> {
     Holds,
     Skipped(&'a str),
-    /// With what its server said last.
-    Fails(&'a ScriptFailure, &'a str),
+    Fails(&'a ScriptFailure),
     /// Nothing is known of the script: the kind of reason, and the reason.
     Error(&'static str, &'a str),
 }
@@ -47,12 +46,12 @@ impl Junit {
                 status.set_message(*reason);
                 status
             }
-            Verdict::Fails(failure, words) => {
+            Verdict::Fails(failure) => {
                 let report = failure.to_string();
                 let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
                 status.set_type(failure.kind().name());
                 status.set_message(title(&report));
-                status.set_description(format!("{report}{words}"));
+                status.set_description(report);
                 line = failure.place().filter(|(file, _)| *file == script).map(|(_, line)| line.to_string());
                 status
             }

@@ -8,7 +8,6 @@ mod junit;
 mod output;
 mod progress;
 mod run;
-mod server;
 
 use std::{fs, io, path::Path, process::ExitCode};
 
@@ -32,10 +31,9 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-fn options(variables: &[Variable]) -> ScriptOptions {
-    variables
-        .iter()
-        .fold(ScriptOptions::default(), |options, Variable { name, value }| options.variable(name, value.as_bytes()))
+fn options(variables: &[Variable], features: &[String]) -> ScriptOptions {
+    let options = features.iter().fold(ScriptOptions::default(), ScriptOptions::feature);
+    variables.iter().fold(options, |options, Variable { name, value }| options.variable(name, value.as_bytes()))
 }
 
 /// A file that is no script, and why.
@@ -92,5 +90,5 @@ fn find(path: &Path, files: &mut Vec<String>) -> io::Result<()> {
 }
 
 fn check(files: &[String], variables: &[Variable]) -> u8 {
-    if scripts(files, &options(variables)).is_ok() { HOLDS } else { WRONG }
+    if scripts(files, &options(variables, &[])).is_ok() { HOLDS } else { WRONG }
 }

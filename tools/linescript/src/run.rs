@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix_lines::script::{Script, ScriptFailure, ScriptOptions, Target};
+use actix_lines::script::{FailureKind, Script, ScriptFailure, ScriptOptions, Target};
 
 use crate::{
     Bad, FAILS, HOLDS, WRONG,
@@ -18,7 +18,6 @@ use crate::{
     options, output,
     progress::Progress,
     scripts,
-    server::Server,
 };
 
 /// How one run went.
@@ -26,36 +25,16 @@ enum Outcome {
     Holds,
     /// Something that it needs is not there: the reason.
     Skipped(String),
-    /// With what its server said last.
-    Fails(Box<ScriptFailure>, String),
+    Fails(Box<ScriptFailure>),
     /// The server did not start: nothing is known of the script.
     NoServer(String),
 }
 
-fn one(script: &Script, args: &Run, options: &ScriptOptions) -> Outcome {
-    let (server, target) = match (&args.service.server, &args.service.connect) {
-        (Some(command), _) => match Server::start(command) {
-            Ok(server) => {
-                let target = Target::tcp(server.address().to_string());
-                (Some(server), target)
-            }
-            Err(reason) => return Outcome::NoServer(reason),
-        },
-        (None, Some(target)) => (None, target.clone()),
-        (None, None) => return Outcome::NoServer("neither --connect nor --server".to_owned()),
-    };
-    let ran = script.run(&target, options);
-    let log = server.map(Server::stop).unwrap_or_default();
-    match ran {
+fn one(script: &Script, target: &Target, options: &ScriptOptions) -> Outcome {
+    match script.run(target, options) {
         Ok(run) => run.skipped.map_or(Outcome::Holds, Outcome::Skipped),
-        Err(failure) => {
-            let mut words = String::new();
-            if !log.is_empty() {
-                words.push_str("\nthe server's last words:\n");
-                log.iter().for_each(|line| words.push_str(&format!("  {line}\n")));
-            }
-            Outcome::Fails(Box::new(failure), words)
-        }
+        Err(failure) if failure.kind() == FailureKind::NotRun => Outcome::NoServer(failure.to_string()),
+        Err(failure) => Outcome::Fails(Box::new(failure)),
     }
 }
 
@@ -64,7 +43,7 @@ impl Outcome {
         match self {
             Self::Holds => Verdict::Holds,
             Self::Skipped(reason) => Verdict::Skipped(reason),
-            Self::Fails(failure, words) => Verdict::Fails(failure, words),
+            Self::Fails(failure) => Verdict::Fails(failure),
             Self::NoServer(reason) => Verdict::Error("server", reason),
         }
     }
@@ -72,7 +51,7 @@ impl Outcome {
     fn code(&self) -> u8 {
         match self {
             Self::Holds | Self::Skipped(_) => HOLDS,
-            Self::Fails(..) => FAILS,
+            Self::Fails(_) => FAILS,
             Self::NoServer(_) => WRONG,
         }
     }
@@ -87,7 +66,7 @@ impl Outcome {
                     None => format!("skip {name}: {reason}"),
                 };
             }
-            Self::Fails(failure, words) => format!("{}{words}", failure.to_coloured_string()),
+            Self::Fails(failure) => failure.to_coloured_string(),
             Self::NoServer(reason) => reason.clone(),
         };
         let holds = matches!(self, Self::Holds);
@@ -118,7 +97,7 @@ pub(crate) fn run(args: &Run) -> u8 {
             return WRONG;
         }
     };
-    let mut code = match scripts(&args.files, &options(&args.variables)) {
+    let mut code = match scripts(&args.files, &options(&args.variables, &args.features)) {
         Ok(scripts) => all(args, &scripts, junit.as_mut()),
         Err(bad) => {
             if let Some(junit) = &mut junit {
@@ -137,7 +116,13 @@ pub(crate) fn run(args: &Run) -> u8 {
 }
 
 fn all(args: &Run, scripts: &[(String, Script)], mut junit: Option<&mut Junit>) -> u8 {
-    let options = options(&args.variables);
+    let options = options(&args.variables, &args.features);
+    let target = args.service.target();
+    if let Some((file, _)) = scripts.iter().find(|(_, script)| target.is_none() && !script.brings_its_service()) {
+        output::complain(&format!("{file} starts no server: say which one it talks to, by --connect or --server"));
+        return WRONG;
+    }
+    let target = target.unwrap_or_else(Target::none);
     let seed = args.split.map(|seed| seed.unwrap_or_else(|| fastrand::u64(..)));
     let repeat = args.repeat.get() as usize;
     let runs = scripts.len() * repeat;
@@ -154,7 +139,7 @@ fn all(args: &Run, scripts: &[(String, Script)], mut junit: Option<&mut Junit>) 
     let (mut held, mut skipped) = (0, 0);
     thread::scope(|scope| {
         for _ in 0..(args.jobs.get() as usize).min(runs) {
-            let (done, next, options, progress) = (done.clone(), &next, &options, &progress);
+            let (done, next, options, progress, target) = (done.clone(), &next, &options, &progress, &target);
             scope.spawn(move || {
                 loop {
                     let run = next.fetch_add(1, Ordering::Relaxed);
@@ -172,7 +157,7 @@ fn all(args: &Run, scripts: &[(String, Script)], mut junit: Option<&mut Junit>) 
                     let name = number.map_or_else(|| file.clone(), |number| format!("{file} #{number}"));
                     progress.begins(&name);
                     let start = Instant::now();
-                    let outcome = one(script, args, &options);
+                    let outcome = one(script, target, &options);
                     let _ = done.send((file, number, name, start.elapsed(), outcome));
                 }
             });

@@ -1,0 +1,272 @@
+//! Scripts start servers, hear, signal and await them; no process outlives its script. Scripts are skipped where something is missing.
+//!
+//! The reports are compared as text with `script/servers.txt`. Not here: what needs no process (`script`).
+
+use std::{
+    env, fs,
+    io::Write,
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use actix_lines::{
+    LineServer, Listener, Rot13,
+    script::{FailureKind, Script, ScriptOptions, ScriptRun, Target},
+};
+use rustix::process::{Pid, test_kill_process};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[path = "script/compare.rs"]
+mod compare;
+#[path = "script/service.rs"]
+mod service;
+
+const BLESS: &str = "ACTIX_LINES_BLESS=1 cargo test -p actix-lines --features script --test script_servers";
+
+/// The server that scripts start: this program again.
+#[test]
+fn serve() {
+    let Ok(port) = env::var("SCRIPT_SERVES") else { return };
+    actix_rt::System::new().block_on(async move {
+        let mut signal = signal(SignalKind::terminate()).expect("signals are there");
+        let server = LineServer::new(|_| Rot13);
+        let server = match port.parse::<u16>() {
+            Ok(port) => server.bind(("127.0.0.1", port)).expect("the port is free"),
+            Err(_) => server.listen(Listener::unix(&port)).expect("the path is free"),
+        };
+        let server = server.start().expect("it starts");
+        server.local_addrs().iter().for_each(|address| eprintln!("listening on {address}"));
+        let _ = signal.recv().await;
+        let _ = server.abort().await;
+    });
+}
+
+/// Its command, which listens on what the script calls `place`.
+fn program(place: &str) -> String {
+    let this = env::current_exe().expect("a path");
+    format!("env SCRIPT_SERVES={place} '{}' --exact serve --nocapture", this.display())
+}
+
+fn script(text: &str) -> Script {
+    Script::parse("test.session", text.replace("PROGRAM", &program("$port")))
+        .unwrap_or_else(|error| panic!("\n{error}"))
+}
+
+#[track_caller]
+fn holds(text: &str, target: &Target) -> ScriptRun {
+    let run = script(text).run(target, &ScriptOptions::default()).unwrap_or_else(|failure| panic!("\n{failure}"));
+    assert_eq!(run.skipped, None);
+    run
+}
+
+#[track_caller]
+fn fails(text: &str, target: &Target) -> String {
+    script(text).run(target, &ScriptOptions::default()).expect_err("it does not hold").to_string()
+}
+
+fn file(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_file(&path);
+    path
+}
+
+/// Waits until the process whose number is in a file is no more.
+#[track_caller]
+fn gone(file: &Path) {
+    let end = Instant::now() + Duration::from_secs(60);
+    let pid = fs::read_to_string(file).expect("it wrote its number");
+    let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a number");
+    while test_kill_process(pid).is_ok() {
+        // One that nobody has waited for yet is gone, too.
+        let state = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
+        if state.contains(") Z ") {
+            return;
+        }
+        assert!(Instant::now() < end, "the process {pid:?} of {} still runs", file.display());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_script_starts_servers_hears_them_signals_them_and_sees_them_end() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/script/holds/servers.session");
+    let script = Script::load(file).unwrap_or_else(|error| panic!("\n{error}"));
+    let options = ScriptOptions::default().variable("program", program("$port"));
+    let run = script.run(&Target::none(), &options).unwrap_or_else(|failure| panic!("\n{failure}"));
+    assert_eq!(run.skipped, None);
+    assert_eq!(run.transcripts[0].received, b"Uryyb\nntnva\n");
+}
+
+/// Each thing that a server does not do. The reports hold no port and no number of a process.
+const FAILURES: &[(&str, &str)] = &[
+    ("ends before it listens", "server sh -c 'echo no; echo port $port >/dev/null; exit 3'\n> hello\n"),
+    (
+        "ends by itself",
+        "server sh -c 'echo goodbye; exit 3'\nserver: log /goodbye/\nserver other = sleep 1000\nserver other: signal TERM\nserver other: exit TERM\n: after 50ms\n",
+    ),
+    ("says something else", "timeout 50ms\nserver sh -c 'echo one; echo two; sleep 1000'\nserver: log /^three$/\n"),
+    ("ends and never said that", "server sh -c 'echo one; exit 1'\nserver: log /^two$/\n"),
+    (
+        "said it before what was heard last",
+        "timeout 50ms\nserver sh -c 'echo one; echo two; sleep 1000'\nserver: log /two/\nserver: log /one/\n",
+    ),
+    ("another exit code", "server sh -c 'exit 2'\nserver: exit 0\n"),
+    ("a signal instead of an exit code", "server sleep 1000\nserver: signal TERM\nserver: exit 0\n"),
+    ("an exit code instead of a signal", "server sh -c 'exit 2'\nserver: exit TERM\n"),
+    ("does not end", "timeout 50ms\nserver sleep 1000\nserver: exit 0\n"),
+    ("a signal for who has ended", "server true\nserver: exit 0\nserver: signal HUP\n"),
+    ("starts twice", "server sleep 1000\nserver sleep 1000\n"),
+    ("no service", "server sleep 1000\n> hello\n"),
+    ("a variable that is no address", "let where = nowhere\nserver sleep 1000\n: connect $where\n"),
+];
+
+#[test]
+fn what_a_server_does_not_do_is_reported_with_its_last_words() {
+    let mut reports = String::new();
+    for (name, text) in FAILURES {
+        reports.push_str(&format!("== {name}\n{}\n\n", fails(text, &Target::none())));
+    }
+    compare::compare("servers.txt", &reports, BLESS);
+}
+
+#[test]
+fn a_server_ends_with_its_script_and_so_does_all_that_it_started() {
+    for (name, end) in [("held", ""), ("failed", "server: log /never/\n")] {
+        let (server, child) = (file(&format!("{name}.server")), file(&format!("{name}.child")));
+        // The child hears no SIGTERM: it is killed.
+        let command = format!(
+            "sh -c 'sh -c \"trap : TERM; echo \\$\\$ > {}; while :; do sleep 0.01; done\" & echo $$$$ > {}; echo up; wait'",
+            child.display(),
+            server.display()
+        );
+        let text = format!(
+            "server {command}\nserver: log /up/\nserver a = sh -c 'until test -s {}; do sleep 0.01; done'\nserver a: exit 0\ntimeout 50ms\n{end}",
+            child.display()
+        );
+        let ran = script(&text).run(&Target::none(), &ScriptOptions::default());
+        assert_eq!(ran.is_ok(), end.is_empty(), "{ran:?}");
+        gone(&server);
+        gone(&child);
+    }
+}
+
+/// A script that runs until its runner is killed: this program again, started by the next test.
+#[test]
+fn run_for_ever() {
+    let Ok(file) = env::var("SCRIPT_RUNS") else { return };
+    holds(&format!("server sh -c 'echo $$$$ > {file}; exec sleep 1000'\n: after 1h\n"), &Target::none());
+}
+
+#[test]
+fn a_server_ends_when_who_runs_the_script_is_killed() {
+    let file = file("orphan");
+    let this = env::current_exe().expect("a path");
+    let mut runner = Command::new(this);
+    runner.args(["--exact", "run_for_ever"]).env("SCRIPT_RUNS", &file).stdout(Stdio::null());
+    let mut runner = runner.spawn().expect("it runs");
+    let end = Instant::now() + Duration::from_secs(60);
+    while !fs::read_to_string(&file).is_ok_and(|text| text.ends_with('\n')) {
+        assert!(Instant::now() < end, "the server did not start");
+        thread::sleep(Duration::from_millis(5));
+    }
+    runner.kill().expect("it runs");
+    runner.wait().expect("it is ours");
+    gone(&file);
+}
+
+#[test]
+fn a_server_may_listen_on_a_path_in_a_folder_of_the_scripts_own() {
+    let place = file("place");
+    let text = format!(
+        "server {}\nserver sh = sh -c 'echo $tmp > {}; test -w $tmp'\nserver sh: exit 0\n: connect unix:$tmp/socket\n> Hello\n< Uryyb\n",
+        program("$tmp/socket"),
+        place.display()
+    );
+    holds(&text, &Target::none());
+    let place = fs::read_to_string(&place).expect("it was written");
+    assert!(!Path::new(place.trim()).exists(), "{place} is still there");
+}
+
+#[test]
+fn the_given_server_is_started_for_each_run() {
+    let target = Target::server(program("$port"));
+    let run = holds("> Hello\n< Uryyb\n", &target);
+    assert_eq!(run.transcripts[0].received, b"Uryyb\n");
+    let failure = script("> Hello\n").run(&Target::server("false"), &ScriptOptions::default()).expect_err("none");
+    assert_eq!(failure.kind(), FailureKind::NotRun);
+    assert!(failure.to_string().contains("ended before it listened on $port: exit code 1"), "{failure}");
+    assert!(fails("> Hello\n< Hello\n", &target).contains("the server's last words:"));
+}
+
+#[test]
+fn servers_are_started_in_the_folder_of_the_script() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("beside");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("words"), "beside the script\n").unwrap();
+    let path = folder.join("beside.session");
+    fs::write(&path, "server cat words\nserver: log /^beside the script$/\nserver: exit 0\n").unwrap();
+    let script = Script::load(&path).unwrap_or_else(|error| panic!("\n{error}"));
+    script.run(&Target::none(), &ScriptOptions::default()).unwrap_or_else(|failure| panic!("\n{failure}"));
+}
+
+#[test]
+fn a_script_is_skipped_where_what_it_needs_is_not_there() {
+    let memory = service::obedient();
+    let skipped = |text: &str, target: &Target, options: &ScriptOptions| {
+        script(text).run(target, options).unwrap_or_else(|failure| panic!("\n{failure}")).skipped
+    };
+    let none = ScriptOptions::default();
+    let net = Target::tcp("127.0.0.1:1");
+    for (text, target, expected) in [
+        ("needs memory\n> say x\n< x\n", &memory, None),
+        ("needs memory\n> say x\n", &net, Some("needs memory")),
+        ("needs memory\n> say x\n", &Target::unix("/nowhere"), Some("needs memory")),
+        ("needs tcp\n> say x\n", &memory, Some("needs tcp")),
+        ("needs tcp\n", &net, None),
+        ("needs tcp processes\n", &Target::none(), None),
+        ("needs unix\n> x\n", &net, Some("needs unix")),
+        ("needs unix\n", &Target::unix("/nowhere"), None),
+        ("server true\nserver: exit 0\n", &memory, Some("needs processes")),
+        (": connect 127.0.0.1:1\n", &memory, Some("needs addresses")),
+        ("repeat 2\n  : refused 127.0.0.1:1\n", &memory, Some("needs addresses")),
+        ("> $unset\nneeds magic\n", &net, Some("needs magic")),
+    ] {
+        assert_eq!(skipped(text, target, &none).as_deref(), expected, "{text} over {target:?}");
+    }
+    let magic = ScriptOptions::default().feature("magic");
+    assert_eq!(skipped("needs magic\n", &net, &magic), None);
+}
+
+/// A listener that does with each connection what it is told.
+fn listener(mut each: impl FnMut(TcpStream) + Send + 'static) -> Target {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let target = Target::tcp(listener.local_addr().expect("an address").to_string());
+    thread::spawn(move || listener.incoming().flatten().for_each(&mut each));
+    target
+}
+
+#[test]
+fn a_refusal_is_no_connection_or_one_that_ends_before_a_byte() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
+    holds(": refused\nbob: refused\n", &Target::tcp(free.to_string()));
+    holds(&format!(": refused unix:{}\n", file("nobody").display()), &Target::none());
+    holds(": refused\n: refused\n", &listener(drop));
+    holds(": refused\n", &listener(|stream| socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap()));
+    let failure = fails("alice: refused\n", &listener(|mut stream| stream.write_all(b"busy\n").unwrap()));
+    assert!(failure.contains("alice expected to be refused, and received something"), "{failure}");
+    let mut kept = Vec::new();
+    let failure = fails("timeout 50ms\n: refused\n", &listener(move |stream| kept.push(stream)));
+    assert!(failure.contains("the peer expected to be refused, and was let in"), "{failure}");
+    let failure = fails(": connect\n: refused\n", &listener(drop));
+    assert!(failure.contains("the peer is connected already"), "{failure}");
+}
+
+#[test]
+fn a_refusal_in_memory_is_a_connection_that_nobody_serves() {
+    holds(": refused\n: refused\n", &Target::memory(drop));
+    let failure = fails(": refused\n", &service::obedient());
+    assert!(failure.contains("was let in: nothing ended the connection within 5s"), "{failure}");
+}
