@@ -61,6 +61,7 @@
 //! | run a session over any two-way byte stream | [`LineSession`], [`Transport`] |
 //! | put something between the wire and the lines | [`filter`], [`Listener::filter`] |
 //! | say something to many sessions | [`Room`] |
+//! | record live sessions as scripts | the feature `record` |
 //! | test without sockets and without waiting | [`testing`] |
 //!
 //! Unix only: listeners take sockets from the kernel themselves.
@@ -80,7 +81,7 @@ mod report;
 mod room;
 mod scan;
 mod shared;
-#[cfg(feature = "script")]
+#[cfg(any(feature = "script", feature = "record"))]
 mod shown;
 mod source;
 
@@ -97,6 +98,8 @@ mod session;
 
 pub mod connect;
 pub mod prelude;
+#[cfg(feature = "record")]
+pub mod record;
 mod rot13;
 #[cfg(feature = "script")]
 pub mod script;

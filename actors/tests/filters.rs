@@ -1140,3 +1140,64 @@ async fn a_fault_whose_text_or_destructor_panics_ends_its_session_alone() {
     }
     server.end().await;
 }
+
+/// Passes bytes on, unless it waits for ever, and sends what it hears at the end.
+struct Hears {
+    waits: bool,
+    heard: tokio::sync::mpsc::UnboundedSender<CloseReport>,
+}
+
+impl Filter for Hears {
+    fn read(&mut self, wire: &mut Inflow<'_>, plain: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<Flow, Fault> {
+        plain.extend_from_slice(wire.take(usize::MAX));
+        Ok(if self.waits { Flow::Preface } else { Flow::Open })
+    }
+
+    fn write(&mut self, plain: &[u8], wire: &mut Vec<u8>) -> Result<(), Fault> {
+        wire.extend_from_slice(plain);
+        Ok(())
+    }
+
+    fn eof(&mut self) -> Eof {
+        Eof::Clean
+    }
+
+    fn finish(&mut self, _: &mut Vec<u8>) {}
+
+    fn held(&self) -> usize {
+        0
+    }
+
+    fn closed(&mut self, report: &CloseReport) {
+        self.heard.send(report.clone()).unwrap();
+        panic!("a fault on purpose, in the last call of a filter");
+    }
+}
+
+#[actix::test]
+async fn each_filter_hears_of_the_end_once_with_the_sessions_report() {
+    let (heard, mut reports) = tokio::sync::mpsc::unbounded_channel();
+    for waits in [false, true] {
+        let heard = heard.clone();
+        let listener = Listener::tcp("127.0.0.1:0")
+            .filter({
+                let heard = heard.clone();
+                move |_| Hears { waits: false, heard: heard.clone() }
+            })
+            .filter(move |_| Hears { waits, heard: heard.clone() });
+        let mut server = serve(1, listener).await;
+        let mut peer = server.connect().await;
+        peer.send(b"one\ntail").await;
+        peer.shutdown_write().await;
+        peer.rest().await;
+        let report = server.report().await;
+        assert_eq!(report.reason, CloseReason::PeerEof);
+        for _ in 0..2 {
+            let mut heard = within("a filter to hear of the end", reports.recv()).await.unwrap();
+            heard.duration = report.duration;
+            assert_eq!(heard, report);
+        }
+        server.end().await;
+    }
+    assert!(reports.try_recv().is_err(), "it heard twice");
+}

@@ -30,7 +30,7 @@ const FLOORS: &[&[&str]] = &[
         "source",
         "wire",
     ],
-    &["limits"],
+    &["limits", "record"],
     // The control path, which holds no session.
     &["control"],
     &["control::ledger"],

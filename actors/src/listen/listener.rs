@@ -18,6 +18,8 @@ use rustix::net::{
     sockopt::{socket_acceptconn, socket_type},
 };
 
+#[cfg(feature = "record")]
+use crate::record::recorder::Recorder;
 use crate::{
     address::{Address, UnixAddress},
     connection::Connection,
@@ -64,6 +66,8 @@ pub(crate) struct Own {
     pub(crate) framing: Option<Framing>,
     pub(crate) limits: Option<SessionLimits>,
     pub(crate) filters: Filters,
+    #[cfg(feature = "record")]
+    pub(crate) recorder: Option<Recorder>,
 }
 
 #[derive(Debug)]
@@ -136,6 +140,14 @@ impl Listener {
     /// actor is made when all filters are open, for which the peer has 10 s and 64 KiB.
     pub fn filter<F: Filter>(mut self, factory: impl Fn(&Connection) -> F + Send + Sync + 'static) -> Self {
         self.own.filters.push(factory);
+        self
+    }
+
+    /// Records its sessions as scripts, behind all of its filters. Default: the server's recorder,
+    /// [`LineServer::record`](crate::LineServer::record). Needs the feature `record`.
+    #[cfg(feature = "record")]
+    pub fn record(mut self, recorder: &Recorder) -> Self {
+        self.own.recorder = Some(recorder.clone());
         self
     }
 

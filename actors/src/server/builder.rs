@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "record")]
+use crate::record::recorder::Recorder;
 use crate::{
     connection::Connection,
     control::messages::Drain,
@@ -63,6 +65,8 @@ pub struct LineServer<A, F> {
     pub(super) options: SocketOptions,
     pub(super) signals: Signals,
     pub(super) slow_turn: Option<Duration>,
+    #[cfg(feature = "record")]
+    pub(super) recorder: Option<Recorder>,
     pub(super) actor: PhantomData<fn() -> A>,
 }
 
@@ -131,6 +135,8 @@ where
             options: SocketOptions::default(),
             signals: Signals::Unset,
             slow_turn: Some(LineServer::DEFAULT_SLOW_TURN),
+            #[cfg(feature = "record")]
+            recorder: None,
             actor: PhantomData,
         }
     }
@@ -296,6 +302,16 @@ where
     /// 10 ms counts as 10 ms: the clock is no finer.
     pub fn slow_turn(mut self, after: Option<Duration>) -> Self {
         self.slow_turn = after;
+        self
+    }
+
+    /// Records the sessions of all listeners as scripts, but for those with [a recorder of their own](Listener::record).
+    /// Default: none. Needs the feature `record`.
+    ///
+    /// After the server has ended, [`Recorder::flush`] waits for the last files.
+    #[cfg(feature = "record")]
+    pub fn record(mut self, recorder: &Recorder) -> Self {
+        self.recorder = Some(recorder.clone());
         self
     }
 

@@ -11,6 +11,8 @@ use std::{
 use actix_rt::{Arbiter, System};
 use tokio::{runtime::Handle, sync::mpsc};
 
+#[cfg(feature = "record")]
+use crate::record::recorder::Recorder;
 use crate::{
     connection::{Connection, ListenerId},
     control::{
@@ -111,6 +113,8 @@ where
         let protocols: Vec<(Framing, Filters, Box<dyn Protocol>)> = (self.listeners.iter().zip(self.protocols))
             .map(|(listener, other)| {
                 let Own { framing: own_framing, filters, .. } = &listener.own;
+                #[cfg(feature = "record")]
+                let filters = recorded(filters, listener.own.recorder.as_ref().or(self.recorder.as_ref()));
                 (own_framing.unwrap_or(framing), filters.clone(), other.unwrap_or_else(|| own.duplicate()))
             })
             .collect();
@@ -164,6 +168,16 @@ where
         }
         Ok(server)
     }
+}
+
+/// A listener's filters, and behind them its recorder.
+#[cfg(feature = "record")]
+fn recorded(filters: &Filters, recorder: Option<&Recorder>) -> Filters {
+    let mut filters = filters.clone();
+    if let Some(recorder) = recorder.cloned() {
+        filters.push(move |connection| recorder.session(connection));
+    }
+    filters
 }
 
 /// Starts the workers' threads: all of them, or none.

@@ -175,6 +175,10 @@ impl<A: LineHandler> Session<A> {
         if self.ctx.has(Flags::RESET) || (cut && self.ctx.has(Flags::WRITE_REFUSED)) {
             self.ctx.transport.reset_at_close();
         }
+        if self.ctx.transport.is_filtered() {
+            let report = self.ctx.worker.slot(self.ctx.slot, |slot| slot.report(cut));
+            self.ctx.transport.tell_closed(&report);
+        }
         // Before its place is given back: there are never more sockets than places.
         let transport = self.ctx.transport.take();
         self.discard_state(transport);

@@ -199,14 +199,18 @@ impl Drop for Opening {
             return;
         }
         self.book();
-        // Closed before its place is given back: there are never more sockets than places.
-        let transport = self.transport.take();
-        drop_caught(transport);
         let tail = self.framing.tail_len(&self.input);
         self.worker.slot(self.slot, |slot| {
             slot.add_undelivered(self.input.len());
             slot.add_tail(tail);
         });
+        if self.transport.is_filtered() {
+            let report = self.worker.slot(self.slot, |slot| slot.report(true));
+            self.transport.tell_closed(&report);
+        }
+        // Closed before its place is given back: there are never more sockets than places.
+        let transport = self.transport.take();
+        drop_caught(transport);
         self.worker.close(self.slot, true);
     }
 }

@@ -14,6 +14,7 @@ use std::{
 use crate::{
     caught::{dispose, drop_caught},
     connection::Connection,
+    report::CloseReport,
 };
 
 /// Bytes from the wire for a filter to read.
@@ -163,6 +164,12 @@ pub trait Filter: 'static {
     /// [memory budget](crate::limits::LimitsBuilder::memory_budget). Asked for as [`held`](Self::held) is.
     fn memory(&self) -> usize {
         self.held()
+    }
+
+    /// Called last, with the report of the session, unless the filter is [`Done`](Flow::Done) or has failed. The connection
+    /// is closed after it. Default: nothing.
+    fn closed(&mut self, report: &CloseReport) {
+        let _ = report;
     }
 }
 

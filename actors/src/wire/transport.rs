@@ -266,6 +266,17 @@ impl Transport {
         self.filtered().is_some_and(Filtered::has_spoken)
     }
 
+    /// Tells the filters that their session has ended.
+    #[cold]
+    pub(crate) fn tell_closed(&mut self, report: &crate::report::CloseReport) {
+        let Some(filtered) = self.filtered_mut() else { return };
+        filtered.call(|filter| {
+            filter.closed(report);
+            Ok(())
+        });
+        filtered.inner.tell_closed(report);
+    }
+
     /// Has what is read from here on be for discarding. Returns whether a filter has said the peer's end before its wire
     /// has ended, so that there may be something.
     pub(crate) fn linger(&mut self) -> bool {
