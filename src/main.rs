@@ -10,6 +10,7 @@ mod config;
 mod descriptors;
 mod logging;
 mod reason;
+mod recording;
 mod settings;
 mod signals;
 
@@ -96,7 +97,15 @@ async fn serve(args: Args, settings: Settings, framing: Framing, limits: Limits)
     for address in settings.addresses() {
         server = server.bind(address)?;
     }
+    let recorder = recording::start(&settings)?;
+    if let Some(recorder) = &recorder {
+        server = server.record(recorder);
+    }
     let server = server.start()?;
-    actix_rt::spawn(signals.handle(server.clone(), args, settings));
-    server.wait().await
+    actix_rt::spawn(signals.handle(server.clone(), args, settings, recorder.clone()));
+    let ended = server.wait().await;
+    if let Some(recorder) = recorder {
+        recording::finish(&recorder);
+    }
+    ended
 }

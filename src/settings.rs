@@ -35,7 +35,7 @@ pub(crate) use self::{
 };
 use self::{
     setting::About,
-    value::{Amount, Budget, Keepalive, Listen, Number, Pause, Size, SocketBuffer, Timeout},
+    value::{Amount, Budget, Folder, Keepalive, Listen, Number, Pause, Size, SocketBuffer, Timeout},
 };
 
 /// A number of sessions.
@@ -48,6 +48,7 @@ const TIMES: &str = "Times, as 500ms, 10s, 2h";
 const RATES: &str = "Rates";
 const MEMORY: &str = "Memory, as 65536, 64KiB, 1MiB";
 const DRAIN: &str = "Drain";
+const RECORD: &str = "Recording";
 
 setting::settings! {
     /// The settings of a server that can be started with them.
@@ -375,16 +376,59 @@ setting::settings! {
             help: "Line that each session is sent before it ends in a drain; an empty one sends nothing",
             advice: "It comes after the last answer. A newline is added",
         },
+
+        record: Option<Folder> = About {
+            name: "record",
+            value: "DIR",
+            unit: "",
+            default: &["off"],
+            group: RECORD,
+            reload: Reload::Restart,
+            help: "Folder for recordings of sessions, each a script that linescript runs again",
+            advice: "Use it to find out what peers do. It stores everything that they say, passwords too; files are for \
+                     this user only. The folder is made if it is not there",
+        },
+        record_session: Amount<1024> = About {
+            name: "record-session",
+            value: "SIZE",
+            unit: "bytes",
+            default: &["64KiB"],
+            group: RECORD,
+            reload: Reload::NewConnections,
+            help: "Longest recording of one session; a longer one is cut, and says so",
+            advice: "The session itself goes on, and costs nothing more from there on",
+        },
+        record_files: Count = About {
+            name: "record-files",
+            value: "N",
+            unit: "files",
+            default: &["1000"],
+            group: RECORD,
+            reload: Reload::AtOnce,
+            help: "Most recordings in the folder; the oldest are removed, those of earlier processes too",
+            advice: "Copy what you want to keep",
+        },
+        record_total: Budget = About {
+            name: "record-total",
+            value: "SIZE",
+            unit: "bytes",
+            default: &["64MiB"],
+            group: RECORD,
+            reload: Reload::AtOnce,
+            help: "Most bytes of all recordings together; the oldest are removed",
+            advice: "It bounds the disk that recordings take, whatever the number of files",
+        },
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{path::Path, time::Duration};
 
     use actix_lines::{
         control::Drain,
         limits::{Limits, Watermarks},
+        record::RecordLimits,
     };
     use clap::Parser;
 
@@ -397,7 +441,7 @@ mod tests {
     }
 
     /// Each setting, a value that is neither its default nor another's, and one more.
-    const EACH: [(&str, &str, &str); 31] = [
+    const EACH: [(&str, &str, &str); 35] = [
         ("listen", "[::1]:1", "127.0.0.1:2"),
         ("workers", "3", "4"),
         ("backlog", "5", "6"),
@@ -429,6 +473,10 @@ mod tests {
         ("drain-timeout", "33s", "34s"),
         ("drain-spread", "35s", "36s"),
         ("drain-goodbye", "bye", "see you"),
+        ("record", "recordings", "/var/lib/recordings"),
+        ("record-session", "50KiB", "51KiB"),
+        ("record-files", "52", "53"),
+        ("record-total", "54MiB", "55MiB"),
     ];
 
     fn first() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -522,6 +570,8 @@ mod tests {
         let drain = Drain { deadline: seconds(33), goodbye: "bye\r\n".into(), spread: seconds(35) };
         assert_eq!(format!("{:?}", all.drain()), format!("{drain:?}"));
         assert_eq!((all.addresses(), all.worker_threads()), (&["[::1]:1".to_owned()][..], 3));
+        let recording = RecordLimits::default().session_bytes(50 * 1024).files(52).total_bytes(54 * 1024 * 1024);
+        assert_eq!((all.record_folder(), all.record_limits()), (Some(Path::new("recordings")), recording));
         // What `sockets` sets has no way to be asked for.
 
         let off = ["idle-timeout", "line-timeout", "write-timeout", "max-age", "exempt"].map(|name| (name, "off"));
@@ -544,6 +594,7 @@ mod tests {
         assert_eq!(backlog, Number(LineServer::DEFAULT_BACKLOG as usize));
         assert_eq!(keepalive, Some(Time(LineServer::DEFAULT_KEEPALIVE)));
         assert_eq!([send_buffer, receive_buffer], [Some(Size(LineServer::DEFAULT_SOCKET_BUFFER)); 2]);
+        assert_eq!((default().record_folder(), default().record_limits()), (None, RecordLimits::default()));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::{io, path::Path, sync::Arc, thread, time::Duration};
 
-use actix_lines::{Escaped, ServerHandle, control::Stats};
+use actix_lines::{Escaped, ServerHandle, control::Stats, record::Recorder};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
@@ -16,6 +16,7 @@ use crate::{
     args::Args,
     config::{self, Problem},
     reason::reason,
+    recording,
     settings::Settings,
 };
 
@@ -49,8 +50,14 @@ impl Signals {
     }
 
     /// Handles signals for as long as the server runs.
-    pub(crate) async fn handle(mut self, server: ServerHandle, args: Args, settings: Settings) {
-        let mut file = Reloads { args, settings, reading: None, readers: Arc::new(()) };
+    pub(crate) async fn handle(
+        mut self,
+        server: ServerHandle,
+        args: Args,
+        settings: Settings,
+        recorder: Option<Recorder>,
+    ) {
+        let mut file = Reloads { args, settings, recorder, reading: None, readers: Arc::new(()) };
         let mut is_draining = false;
         loop {
             let name = tokio::select! {
@@ -69,7 +76,7 @@ impl Signals {
                     continue;
                 }
                 _ = self.user1.recv() => {
-                    log_counters(&server);
+                    log_counters(&server, file.recorder.clone());
                     continue;
                 }
             };
@@ -106,6 +113,7 @@ struct Reloads {
     args: Args,
     /// Those in force.
     settings: Settings,
+    recorder: Option<Recorder>,
     reading: Option<Reading>,
     /// Each thread that reads the file has a clone.
     readers: Arc<()>,
@@ -202,6 +210,9 @@ impl Reloads {
         for name in fixed {
             log::warn!("SIGHUP: {name} differs; only a restart changes it");
         }
+        if let Some(recorder) = &self.recorder {
+            recorder.set_limits(loaded.record_limits());
+        }
         self.settings = loaded;
         let (server, file) = (server.clone(), shown(file));
         actix_rt::spawn(async move {
@@ -220,11 +231,11 @@ fn shown(file: &Path) -> String {
     Escaped::new(file.as_os_str().as_encoded_bytes()).to_string()
 }
 
-fn log_counters(server: &ServerHandle) {
+fn log_counters(server: &ServerHandle, recorder: Option<Recorder>) {
     let server = server.clone();
     actix_rt::spawn(async move {
         if let Ok(stats) = server.stats().await {
-            log::info!("{}", snapshot(&stats));
+            log::info!("{}{}", snapshot(&stats), recording::counters(recorder.as_ref()));
         }
     });
 }

@@ -3,12 +3,13 @@
 //! Rule: every [`Settings`] was checked here, so a server can be started with it.
 //! Not here: the limits themselves (`actix-lines`), the room for sessions on this machine (`descriptors`).
 
-use std::thread;
+use std::{path::Path, thread};
 
 use actix_lines::{
     ConfigError, Connection, Framing, LineHandler, LineServer,
     control::Drain,
     limits::{Limits, OutboxLimit, Watermarks},
+    record::RecordLimits,
 };
 
 use super::{Auto, Given, Invalid, Settings};
@@ -94,6 +95,18 @@ impl Settings {
             .outbox_limit(outbox_limit)
             .memory_budget(self.memory_budget.map(|size| size.0))
             .build()
+    }
+
+    /// The folder to record sessions in, if they are recorded.
+    pub(crate) fn record_folder(&self) -> Option<&Path> {
+        self.record.as_ref().map(|folder| &*folder.0)
+    }
+
+    pub(crate) fn record_limits(&self) -> RecordLimits {
+        RecordLimits::default()
+            .session_bytes(self.record_session.0 as u64)
+            .files(self.record_files.0 as u64)
+            .total_bytes(self.record_total.0 as u64)
     }
 
     pub(crate) fn drain(&self) -> Drain {

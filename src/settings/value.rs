@@ -4,7 +4,7 @@
 //! library's own types are parsed by the library.
 //! Not here: the form of each setting (`settings`), checks of several settings together (`meaning`).
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use actix_lines::{
     ConfigError, Overlong, Prefix, SourcePrefix,
@@ -189,6 +189,20 @@ impl Value for String {
 
     fn read(text: &str) -> Result<Self, String> {
         Ok(text.to_owned())
+    }
+}
+
+/// The path of a folder.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Value for Folder {
+    fn allowed() -> String {
+        "the path of a folder".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err(format!("use {}", Self::allowed())) } else { Ok(Self(text.into())) }
     }
 }
 
