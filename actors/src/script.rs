@@ -18,6 +18,7 @@ mod connect;
 mod driver;
 mod expect;
 mod failure;
+mod fuzz;
 mod harness;
 mod idle;
 mod kind;
@@ -42,7 +43,8 @@ mod text;
 mod round_trip;
 
 pub use crate::script::{
-    harness::harness,
+    fuzz::{Fuzz, FuzzCase, FuzzCaseError, FuzzFailure, FuzzReport},
+    harness::{Harness, harness},
     kind::{FailureKind, Mismatch},
     memory::ServiceStream,
     report::{ScriptError, ScriptFailure},

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use actix_lines::script::harness;
+use actix_lines::script::{Fuzz, Harness};
 
 #[path = "script/service.rs"]
 mod service;
 
 fn main() -> ExitCode {
-    harness(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/script/holds"), &service::obedient())
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/script/holds");
+    Harness::new().folder(folder, &service::obedient()).fuzz(Fuzz::default()).run()
 }

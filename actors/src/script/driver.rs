@@ -2,7 +2,14 @@
 //!
 //! Not here: sockets (`target`), connections in memory (`memory`).
 
-use std::{collections::BTreeMap, io, pin::Pin};
+use std::{
+    collections::BTreeMap,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{script::address::Address, wire::stream::ByteStream};
 
@@ -44,5 +51,62 @@ pub(crate) trait Driver {
     /// The service's calls on each peer's connections, where they are counted.
     fn counts(&self) -> BTreeMap<String, Counts> {
         BTreeMap::new()
+    }
+}
+
+/// A connection of a peer that reads little and seldom.
+pub(crate) struct Slow<W> {
+    wire: W,
+    pause: fn() -> Turn,
+    /// What the next read waits for.
+    wait: Turn,
+}
+
+impl<W> Slow<W> {
+    /// Most bytes at once.
+    const MOST: usize = 512;
+
+    /// Waits for a `pause` before each read.
+    pub(crate) fn new(wire: W, pause: fn() -> Turn) -> Self {
+        Self { wire, pause, wait: pause() }
+    }
+}
+
+impl<W: Wire> Wire for Slow<W> {
+    fn reset(self: Box<Self>) {
+        Box::new(self.wire).reset();
+    }
+
+    fn eof_is_reset(&self) -> bool {
+        self.wire.eof_is_reset()
+    }
+}
+
+impl<W: Wire> AsyncRead for Slow<W> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(self.wait.as_mut().poll(cx));
+        let most = buffer.remaining().min(Self::MOST);
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+        let read = Pin::new(&mut self.wire).poll_read(cx, &mut part);
+        let count = part.filled().len();
+        buffer.advance(count);
+        if read.is_ready() {
+            self.wait = (self.pause)();
+        }
+        read
+    }
+}
+
+impl<W: Wire> AsyncWrite for Slow<W> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.wire).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_shutdown(cx)
     }
 }

@@ -1,8 +1,9 @@
-//! A folder of scripts as a test of `cargo test`: a trial for each file.
+//! Folders of scripts as a test of `cargo test`: a trial for each file.
 //!
 //! Not here: how one runs (`text`).
 
 use std::{
+    fmt::Display,
     fs, io,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -11,6 +12,7 @@ use std::{
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::script::{
+    fuzz::Fuzz,
     target::Target,
     text::{Script, ScriptOptions},
 };
@@ -19,7 +21,7 @@ use crate::script::{
 /// `harness = false`, and takes the arguments of any other: names, `--list`, `--exact`, `--test-threads`.
 ///
 /// A file that others include should end otherwise, such as in `.lines`. A folder without scripts is a failure; a script that is
-/// skipped is an ignored test, with the reason.
+/// skipped is an ignored test, with the reason. [`Harness`] has more.
 ///
 /// ```no_run
 /// // tests/sessions.rs, and in Cargo.toml: [[test]] name = "sessions", harness = false
@@ -33,29 +35,100 @@ use crate::script::{
 /// ```
 #[must_use]
 pub fn harness(folder: impl AsRef<Path>, target: &Target) -> ExitCode {
-    let folder = folder.as_ref();
-    let mut files = Vec::new();
-    let mut trials = Vec::new();
-    if let Err(error) = scripts(folder, &mut files) {
-        let reason = format!("cannot read {}: {error}", folder.display());
-        trials.push(Trial::test("folder", move || Err(Failed::from(reason))));
-    } else if files.is_empty() {
-        let reason = format!("no .session file in {}", folder.display());
-        trials.push(Trial::test("folder", move || Err(Failed::from(reason))));
+    Harness::new().folder(folder, target).run()
+}
+
+/// Folders of scripts as one test of `cargo test`: several with a service each, or fuzzed as well.
+///
+/// ```no_run
+/// use std::process::ExitCode;
+///
+/// use actix_lines::{LineSession, Rot13, script::{Fuzz, Harness, Target}};
+///
+/// fn main() -> ExitCode {
+///     let target = Target::memory(|transport| { LineSession::new(transport).start(Rot13); });
+///     Harness::new().folder("tests/sessions", &target).fuzz(Fuzz::default()).run()
+/// }
+/// ```
+#[derive(Debug, Default)]
+pub struct Harness {
+    folders: Vec<(PathBuf, Target)>,
+    fuzz: Option<Fuzz>,
+}
+
+impl Harness {
+    /// Begins with no folder.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
     }
-    files.sort();
-    trials.extend(files.into_iter().map(|file| {
-        let name = file.strip_prefix(folder).unwrap_or(&file).with_extension("").display().to_string();
-        let target = target.clone();
-        Trial::ignorable_test(name, move || {
-            // On a line of its own: its columns count.
-            let failed = |report: String| Failed::from(format!("\n{report}"));
-            let script = Script::load(&file).map_err(|error| failed(error.to_string()))?;
-            let run = script.run(&target, &ScriptOptions::default()).map_err(|failure| failed(failure.to_string()))?;
-            Ok(run.skipped.map_or(Completion::Completed, Completion::ignored_with))
-        })
-    }));
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+
+    /// Adds the scripts of a folder, and of those below it, as tests of a service.
+    #[must_use]
+    pub fn folder(mut self, folder: impl AsRef<Path>, target: &Target) -> Self {
+        self.folders.push((folder.as_ref().to_owned(), target.clone()));
+        self
+    }
+
+    /// Has each script be [fuzzed](Script::fuzz) too, as a test of its own: `name::fuzz`. What such a test leaves out is printed.
+    /// Default: none is.
+    #[must_use]
+    pub fn fuzz(mut self, how: Fuzz) -> Self {
+        self.fuzz = Some(how);
+        self
+    }
+
+    /// Runs all of it, as the arguments of the process say, and returns its exit code.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let mut trials = Vec::new();
+        for (folder, target) in &self.folders {
+            let mut files = Vec::new();
+            let found =
+                scripts(folder, &mut files).map_err(|error| format!("cannot read {}: {error}", folder.display()));
+            if let Some(reason) =
+                found.err().or_else(|| files.is_empty().then(|| format!("no .session file in {}", folder.display())))
+            {
+                trials.push(Trial::test("folder", move || Err(Failed::from(reason))));
+            }
+            files.sort();
+            for file in files {
+                let name = file.strip_prefix(folder).unwrap_or(&file).with_extension("").display().to_string();
+                if let Some(how) = &self.fuzz {
+                    trials.push(fuzzed(format!("{name}::fuzz"), file.clone(), target.clone(), how.clone()));
+                }
+                trials.push(plain(name, file, target.clone()));
+            }
+        }
+        libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    }
+}
+
+/// A report on lines of its own: its columns count.
+fn failed(report: impl Display) -> Failed {
+    Failed::from(format!("\n{report}"))
+}
+
+fn completed(skipped: Option<String>) -> Completion {
+    skipped.map_or(Completion::Completed, Completion::ignored_with)
+}
+
+fn plain(name: String, file: PathBuf, target: Target) -> Trial {
+    Trial::ignorable_test(name, move || {
+        let run = Script::load(&file).map_err(failed)?.run(&target, &ScriptOptions::default()).map_err(failed)?;
+        Ok(completed(run.skipped))
+    })
+}
+
+fn fuzzed(name: String, file: PathBuf, target: Target, how: Fuzz) -> Trial {
+    Trial::ignorable_test(name.clone(), move || {
+        let script = Script::load(&file).map_err(failed)?;
+        let report = script.fuzz(&target, &ScriptOptions::default(), &how).map_err(failed)?;
+        if !report.left_out.is_empty() {
+            eprintln!("{name}: {report}");
+        }
+        Ok(completed(report.skipped))
+    })
 }
 
 fn scripts(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {

@@ -2,9 +2,6 @@
 //!
 //! Not here: which manners there are to try (`fuzz`), what is done to calls (`memory`).
 
-// The runs that need it are to come.
-#![allow(dead_code)]
-
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::script::{ast::Span, driver::Counts, memory::Disturbance};

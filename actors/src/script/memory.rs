@@ -3,9 +3,6 @@
 //! A call that is held back goes on when nobody else on the thread has anything to do, before the clock moves: what a
 //! service does then may come in another order, but never later. Not here: which calls are (`fuzz`).
 
-// The runs that need it are to come.
-#![allow(dead_code)]
-
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
@@ -21,18 +18,19 @@ use crate::{
     report::Half,
     script::{
         address::Address,
-        driver::{Counts, Driver, Turn, Wire},
+        driver::{Counts, Driver, Slow, Turn, Wire},
         idle::{Idle, IdleFor, idle},
     },
     testing::{Faults, FaultyStream, MemoryCapacity, MemoryStream, StreamCall, memory_pair},
     wire::transport::Transport,
 };
 
-/// Calls by kind, in the order of [`kind`].
+/// All calls.
 pub(crate) const CALLS: [StreamCall; 4] =
     [StreamCall::Read, StreamCall::Write, StreamCall::Flush, StreamCall::Shutdown];
 
-fn kind(call: StreamCall) -> usize {
+/// Its place in [`CALLS`].
+pub(crate) fn kind(call: StreamCall) -> usize {
     match call {
         StreamCall::Read => 0,
         StreamCall::Write => 1,
@@ -113,8 +111,12 @@ impl Driver for MemoryDriver {
             gate,
         };
         (self.service)(theirs);
-        let slow = disturbance.slow_peers.then(|| idle(IdleFor::Stall));
-        Ok(Box::new(PeerEnd { stream: ours, faults, was_reset, slow }))
+        let end = PeerEnd { stream: ours, faults, was_reset };
+        Ok(if disturbance.slow_peers {
+            Box::new(Slow::new(end, || Box::pin(idle(IdleFor::Stall))))
+        } else {
+            Box::new(end)
+        })
     }
 
     fn turn(&self) -> Turn {
@@ -135,8 +137,6 @@ struct PeerEnd {
     stream: MemoryStream,
     faults: Faults,
     was_reset: Rc<Cell<bool>>,
-    /// What its next read waits for.
-    slow: Option<Idle>,
 }
 
 impl Wire for PeerEnd {
@@ -259,14 +259,7 @@ impl AsyncWrite for ServiceStream {
 
 impl AsyncRead for PeerEnd {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Some(slow) = &mut self.slow {
-            ready!(Pin::new(slow).poll(cx));
-        }
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if read.is_ready() && self.slow.is_some() {
-            self.slow = Some(idle(IdleFor::Stall));
-        }
-        read
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 

@@ -163,6 +163,12 @@ impl ScriptFailure {
         self.0.diagnostics.first()
     }
 
+    pub(crate) fn add_note(&mut self, note: String) {
+        if let Some(first) = self.0.diagnostics.first_mut() {
+            first.notes.push(note);
+        }
+    }
+
     /// Returns in which manner the script does not hold.
     #[must_use]
     pub fn kind(&self) -> FailureKind {

@@ -2,14 +2,15 @@
 //!
 //! Not here: connections in memory (`memory`), what is said over them (`run`).
 
-use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, io, os::fd::AsFd, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
+use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::{
     script::{
         address::{self, Address},
-        driver::{Driver, Turn, Wire},
+        driver::{Driver, Slow, Turn, Wire},
         memory::{Service, ServiceStream},
     },
     wire::{socket, transport::Transport},
@@ -97,6 +98,10 @@ impl Target {
     pub fn streams<S: FnMut(ServiceStream) + 'static>(make: impl Fn() -> S + Send + Sync + 'static) -> Self {
         Self(Kind::Memory(Arc::new(move || Box::new(make()))))
     }
+
+    pub(crate) fn is_memory(&self) -> bool {
+        matches!(self.0, Kind::Memory(_))
+    }
 }
 
 /// A text that is no address: what one looks like.
@@ -139,6 +144,18 @@ impl Wire for UnixStream {
 pub(crate) struct NetDriver {
     /// What a service is given to look at a piece.
     pub(crate) turn: Duration,
+    pub(crate) is_slow: bool,
+}
+
+impl NetDriver {
+    fn end<S: Wire + AsFd>(&self, stream: S) -> Box<dyn Wire> {
+        if !self.is_slow {
+            return Box::new(stream);
+        }
+        // Little room in the kernel. One that refuses leaves it as it is.
+        let _ = SockRef::from(&stream).set_recv_buffer_size(1);
+        Box::new(Slow::new(stream, || socket_turn(Duration::from_millis(1))))
+    }
 }
 
 impl Driver for NetDriver {
@@ -147,9 +164,9 @@ impl Driver for NetDriver {
             Some(Address::Tcp(address)) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
+                Ok(self.end(stream))
             }
-            Some(Address::Unix(path)) => Ok(Box::new(UnixStream::connect(path).await?)),
+            Some(Address::Unix(path)) => Ok(self.end(UnixStream::connect(path).await?)),
             Some(Address::Tls(_)) => Err(io::Error::other("TLS needs the feature `script-tls`")),
             None => Err(io::Error::other("there is no service, and no address")),
         }

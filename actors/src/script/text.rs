@@ -158,7 +158,6 @@ impl Script {
         }
     }
 
-    #[allow(dead_code)]
     pub(crate) fn statements(&self) -> &[Statement] {
         &self.statements
     }
@@ -183,12 +182,16 @@ impl Script {
     /// # Errors
     /// [`ScriptFailure`] with the first line that does not hold.
     pub fn run(&self, target: &Target, options: &ScriptOptions) -> Result<ScriptRun, ScriptFailure> {
+        self.on_a_thread(|| self.run_here(target, options)).and_then(|outcome| outcome)
+    }
+
+    /// Does something on a thread of its own, where nothing is left of what ran before. A panic is passed on.
+    pub(crate) fn on_a_thread<T: Send>(&self, run: impl FnOnce() -> T + Send) -> Result<T, ScriptFailure> {
         let ran = thread::scope(|scope| {
-            let thread = thread::Builder::new().name("script".to_owned());
-            Ok(thread.spawn_scoped(scope, || self.run_here(target, options))?.join())
+            Ok(thread::Builder::new().name("script".to_owned()).spawn_scoped(scope, run)?.join())
         });
         match ran {
-            Ok(Ok(outcome)) => outcome,
+            Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(panic)) => panic::resume_unwind(panic),
             Err(error) => Err(self.failure(no_runtime(&error))),
         }
@@ -214,11 +217,15 @@ impl Script {
         statements: &[Statement],
         manner: Manner,
     ) -> Result<(ScriptRun, Observations), ScriptFailure> {
-        let turn = manner.turn;
+        let (turn, is_slow) = (manner.turn, manner.disturbance.slow_peers);
         match &target.0 {
-            Kind::None | Kind::Address(_) | Kind::Server(_) => {
-                self.runtime()?.block_on(self.run_over(NetDriver { turn }, target, options, statements, manner))
-            }
+            Kind::None | Kind::Address(_) | Kind::Server(_) => self.runtime()?.block_on(self.run_over(
+                NetDriver { turn, is_slow },
+                target,
+                options,
+                statements,
+                manner,
+            )),
             // Sessions are actors: they want an arbiter.
             Kind::Memory(service) => {
                 let runtime = self.runtime()?;
@@ -300,6 +307,13 @@ impl Script {
             }
             Err(diagnostic) => Err(self.failure(runner.servers.explain(*diagnostic))),
         }
+    }
+
+    /// The file and the line in which something stands.
+    pub(crate) fn place(&self, span: Span) -> Option<String> {
+        let source = self.sources.get(span.file)?;
+        let before = source.text.as_bytes().get(..span.start)?;
+        Some(format!("{}:{}", source.name, 1 + before.iter().filter(|byte| **byte == b'\n').count()))
     }
 
     pub(crate) fn failure(&self, diagnostic: Diagnostic) -> ScriptFailure {

@@ -2,8 +2,10 @@
 
 use std::num::NonZeroU32;
 
-use actix_lines::script::{ScriptOptions, Target};
+use actix_lines::script::{Script, ScriptOptions, Target};
 use clap::{Parser, Subcommand};
+
+use crate::fuzz;
 
 /// Runs scripted telnet sessions against any line server.
 ///
@@ -20,6 +22,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Run scripts against a server.
     Run(Run),
+    /// Run each script again and again, cut elsewhere each time: its peers must receive the same.
+    Fuzz(fuzz::Args),
     /// Read scripts, and say what is wrong in them.
     Check {
         /// Scripts, and folders of `.session` files.
@@ -76,9 +80,19 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// What scripts talk to, if it is said.
-    pub(crate) fn target(&self) -> Option<Target> {
-        self.connect.clone().or_else(|| self.server.as_deref().map(Target::server))
+    /// What scripts talk to.
+    ///
+    /// # Errors
+    /// What to say, where one of them needs a server and none is given.
+    pub(crate) fn target(&self, scripts: &[(String, Script)]) -> Result<Target, String> {
+        let given = self.connect.clone().or_else(|| self.server.as_deref().map(Target::server));
+        let lost = scripts.iter().find(|(_, script)| !script.brings_its_service());
+        match (given, lost) {
+            (None, Some((file, _))) => {
+                Err(format!("{file} starts no server: say which one it talks to, by --connect or --server"))
+            }
+            (given, _) => Ok(given.unwrap_or_else(Target::none)),
+        }
     }
 }
 
@@ -89,7 +103,7 @@ pub(crate) struct Variable {
     pub(crate) value: String,
 }
 
-fn variable(text: &str) -> Result<Variable, String> {
+pub(crate) fn variable(text: &str) -> Result<Variable, String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     if !ScriptOptions::is_variable(name) {
         return Err(format!("`{name}` is no name: letters, digits and `_`, and no digit first"));

@@ -4,6 +4,7 @@
 //! against which server, how often, how many at once, and what is printed.
 
 mod args;
+mod fuzz;
 mod junit;
 mod output;
 mod progress;
@@ -26,6 +27,7 @@ const WRONG: u8 = 2;
 fn main() -> ExitCode {
     let code = match Args::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Fuzz(args) => fuzz::fuzz(&args),
         Command::Check { files, variables } => check(&files, &variables),
     };
     ExitCode::from(code)

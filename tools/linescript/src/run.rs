@@ -117,12 +117,13 @@ pub(crate) fn run(args: &Run) -> u8 {
 
 fn all(args: &Run, scripts: &[(String, Script)], mut junit: Option<&mut Junit>) -> u8 {
     let options = options(&args.variables, &args.features);
-    let target = args.service.target();
-    if let Some((file, _)) = scripts.iter().find(|(_, script)| target.is_none() && !script.brings_its_service()) {
-        output::complain(&format!("{file} starts no server: say which one it talks to, by --connect or --server"));
-        return WRONG;
-    }
-    let target = target.unwrap_or_else(Target::none);
+    let target = match args.service.target(scripts) {
+        Ok(target) => target,
+        Err(complaint) => {
+            output::complain(&complaint);
+            return WRONG;
+        }
+    };
     let seed = args.split.map(|seed| seed.unwrap_or_else(|| fastrand::u64(..)));
     let repeat = args.repeat.get() as usize;
     let runs = scripts.len() * repeat;

@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    io::{Read, Write},
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -187,4 +188,54 @@ fn a_server_that_nobody_runs_fails_the_script() {
     let output = linescript(&["run", good.to_str().unwrap(), "--connect", &free.to_string()]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).contains("could not connect"), "{}", stdout(&output));
+}
+
+/// A server that answers each read with its length, as if it were a line.
+fn counts_reads() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                let mut space = [0; 100];
+                while let Ok(count @ 1..) = stream.read(&mut space) {
+                    let _ = stream.write_all(format!("{count}\n").as_bytes());
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn fuzz_says_which_case_does_not_hold_and_tries_it_again() {
+    let file = script("fuzzed", "> hello\n< uryyb\n: fin\n: eof\n");
+    let file = file.to_str().expect("a path");
+    let sound = server().to_string();
+    let output = linescript(&["fuzz", file, "--connect", &sound, "--seed", "5"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains(" cases hold, seed 5\n1 of 1 hold\n"), "{text}");
+
+    let counted = script("counted", "> hello\n< 6\n: fin\n: eof\n");
+    let counted = counted.to_str().expect("a path");
+    let faulty = counts_reads().to_string();
+    let output = linescript(&["fuzz", counted, "--connect", &faulty, "--turn", "50"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("is cut between \"h\" and \"ello\\n\"") && text.contains("\nagain: --case split:1\n"),
+        "{text}"
+    );
+    let output = linescript(&["fuzz", counted, "--connect", &faulty, "--turn", "50", "--case", "split:2"]);
+    assert!(stdout(&output).contains("case: split:2"), "{}", stdout(&output));
+
+    for wrong in [
+        &["fuzz", counted][..],
+        &["fuzz", counted, "--connect", &faulty, "--case", "split"],
+        &["fuzz", "nothing.session", "--connect", &faulty],
+    ] {
+        let output = linescript(wrong);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    }
 }

@@ -1,0 +1,77 @@
+//! `linescript fuzz`: each script as it is, then cut at every place of what its peers send, and so on. A line for each.
+//!
+//! Not here: what is tried, and how runs are compared: the library's (`actix_lines::script::Fuzz`).
+
+use std::time::Duration;
+
+use actix_lines::script::{FailureKind, Fuzz, FuzzCase};
+
+use crate::{
+    FAILS, HOLDS, WRONG,
+    args::{Service, Variable, variable},
+    options, output, scripts,
+};
+
+/// What is tried.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Scripts, and folders of `.session` files.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+    #[command(flatten)]
+    service: Service,
+    /// Most cases to try of each script. Of more there are, cuts near the ends of lines come first, the others by chance.
+    #[arg(long, value_name = "N", default_value = "10000")]
+    runs: usize,
+    /// Begin no other case of a script after so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "60")]
+    time: u64,
+    /// What is chosen by chance. Default: a number that is printed.
+    #[arg(long, value_name = "SEED")]
+    seed: Option<u64>,
+    /// Milliseconds that the server has to read each piece before the next leaves.
+    #[arg(long, value_name = "MS", default_value = "1")]
+    turn: u64,
+    /// Try this case, as a failure names it, and no others; repeatable.
+    #[arg(long = "case", value_name = "CASE")]
+    cases: Vec<FuzzCase>,
+    /// Set a variable; repeatable.
+    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = variable)]
+    variables: Vec<Variable>,
+    /// Say that something is there which scripts need; repeatable.
+    #[arg(long = "feature", value_name = "NAME")]
+    features: Vec<String>,
+}
+
+pub(crate) fn fuzz(args: &Args) -> u8 {
+    let options = options(&args.variables, &args.features);
+    let Ok(scripts) = scripts(&args.files, &options) else { return WRONG };
+    let target = match args.service.target(&scripts) {
+        Ok(target) => target,
+        Err(complaint) => {
+            output::complain(&complaint);
+            return WRONG;
+        }
+    };
+    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
+    let how = Fuzz::default().seed(seed).runs(args.runs).time(Some(Duration::from_secs(args.time)));
+    let how = how.turn(Duration::from_millis(args.turn));
+    let how = args.cases.iter().fold(how, |how, case| how.case(case.clone()));
+    let (mut code, mut held) = (HOLDS, 0);
+    for (file, script) in &scripts {
+        match script.fuzz(&target, &options, &how) {
+            Ok(report) if report.skipped.is_some() => output::say(&format!("skip {file}: {report}")),
+            Ok(report) => {
+                held += 1;
+                output::say(&format!("ok {file}: {report}"));
+            }
+            Err(failure) => {
+                code = code.max(if failure.failure().kind() == FailureKind::NotRun { WRONG } else { FAILS });
+                let again = failure.case().map(|case| format!("\nagain: --case {case}")).unwrap_or_default();
+                output::say(&format!("not ok {file}, seed {seed}\n{}{again}\n", failure.to_coloured_string()));
+            }
+        }
+    }
+    output::say(&format!("{held} of {} hold", scripts.len()));
+    code
+}
