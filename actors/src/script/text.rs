@@ -64,6 +64,7 @@ pub struct ScriptOptions {
     variables: BTreeMap<String, Vec<u8>>,
     split: Option<u64>,
     features: BTreeSet<String>,
+    timeout: Option<Duration>,
 }
 
 /// A script that held, or was skipped.
@@ -105,6 +106,13 @@ impl ScriptOptions {
     #[must_use]
     pub fn split(mut self, seed: u64) -> Self {
         self.split = Some(seed);
+        self
+    }
+
+    /// Sets how long each wait may last in a script that does not say so itself. Default: 5 s.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
         self
     }
 
@@ -272,7 +280,7 @@ impl Script {
             peers: Vec::new(),
             variables: options.variables.clone(),
             newline: Newline::Lf,
-            timeout: DEFAULT_TIMEOUT,
+            timeout: options.timeout.unwrap_or(DEFAULT_TIMEOUT),
             service: match &target.0 {
                 Kind::Address(address) => Some(address.clone()),
                 _ => None,
