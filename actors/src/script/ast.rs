@@ -160,6 +160,10 @@ pub(crate) enum Kind {
     Expect(Expectation),
     /// May come before the next thing that has to.
     Optional(Expectation),
+    /// Has to come; what comes before it is skipped.
+    Until(Expectation),
+    /// Must not come until the end of the block.
+    Never(Expectation),
     OneOf(Vec<Expectation>),
     Unordered(Vec<Expectation>),
     Act {
@@ -289,9 +293,9 @@ impl fmt::Display for Spaced<'_> {
 }
 
 impl Expectation {
-    fn write(&self, f: &mut fmt::Formatter<'_>, optional: bool) -> fmt::Result {
+    /// `may` stands behind the operator.
+    fn write(&self, f: &mut fmt::Formatter<'_>, may: &str) -> fmt::Result {
         let peer = &self.peer;
-        let may = if optional { "?" } else { "" };
         match &self.matcher {
             Matcher::Line(text) => write!(f, "{peer}<{may}{}", Spaced(text)),
             Matcher::Prefix(text) => write!(f, "{peer}<{may}^{}", Spaced(text)),
@@ -302,6 +306,23 @@ impl Expectation {
             Matcher::Pattern(pattern) => write!(f, "{peer}<{may} /{}/", pattern.source),
             Matcher::Eof => write!(f, "{peer}: eof"),
             Matcher::Reset => write!(f, "{peer}: reset by peer"),
+        }
+    }
+}
+
+impl Expectation {
+    fn write_until(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: until", self.peer)?;
+        match &self.matcher {
+            Matcher::Line(text) => write!(f, "{}", Spaced(text)),
+            Matcher::Prefix(text) => write!(f, " ^{}", Spaced(text)),
+            Matcher::Bytes(text) => {
+                f.write_char(' ')?;
+                text.quoted(f)
+            }
+            Matcher::Pattern(pattern) => write!(f, " /{}/", pattern.source),
+            // The parser makes none of these.
+            Matcher::Eof | Matcher::Reset => Ok(()),
         }
     }
 }
@@ -361,8 +382,10 @@ impl Statement {
                     bytes.iter().try_for_each(|byte| write!(f, " {byte:02x}"))?;
                 }
             },
-            Kind::Expect(expectation) => expectation.write(f, false)?,
-            Kind::Optional(expectation) => expectation.write(f, true)?,
+            Kind::Expect(expectation) => expectation.write(f, "")?,
+            Kind::Optional(expectation) => expectation.write(f, "?")?,
+            Kind::Until(expectation) => expectation.write_until(f)?,
+            Kind::Never(expectation) => expectation.write(f, "!")?,
             Kind::OneOf(body) => {
                 f.write_str("one-of")?;
                 choices = body;
@@ -406,7 +429,7 @@ impl Statement {
         f.write_char('\n')?;
         for expectation in choices {
             write!(f, "{indent}  ")?;
-            expectation.write(f, false)?;
+            expectation.write(f, "")?;
             f.write_char('\n')?;
         }
         block.iter().try_for_each(|statement| statement.write(f, depth + 1))

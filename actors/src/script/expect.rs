@@ -11,7 +11,8 @@ use crate::script::{
     driver::Driver,
     failure::{ending, kind_of},
     kind::FailureKind,
-    matching::{Attempt, End, Pending, Variables, Wanted},
+    matching::{Attempt, End, Never, Pending, Variables},
+    peer::Peer,
     report::{Diagnostic, Held},
     run::Runner,
 };
@@ -25,17 +26,67 @@ enum Found {
 }
 
 impl<D: Driver> Runner<D> {
-    pub(crate) async fn pending(&mut self, expectation: &Expectation) -> Held<Pending> {
-        let Expectation { peer, matcher: _, span } = expectation;
-        let peer = self.connected(peer, *span).await?;
-        Ok(Pending { peer, wanted: Wanted::new(expectation, &self.variables)?, span: *span })
+    async fn pending(&mut self, expectation: &Expectation, is_until: bool) -> Held<Pending> {
+        let peer = self.connected(&expectation.peer, expectation.span).await?;
+        Ok(Pending::new(peer, expectation, is_until, &self.variables)?)
+    }
+
+    /// Something may come before the next thing that has to.
+    pub(crate) async fn allow(&mut self, expectation: &Expectation) -> Held<()> {
+        let pending = self.pending(expectation, false).await?;
+        self.peers[pending.peer].optional.push(pending);
+        Ok(())
+    }
+
+    /// Something must not come from here on.
+    pub(crate) async fn forbid(&mut self, expectation: &Expectation) -> Held<()> {
+        let peer = self.connected(&expectation.peer, expectation.span).await?;
+        let peer = &mut self.peers[peer];
+        peer.nevers.push(Never::new(peer.cursor, expectation, &self.variables)?);
+        Ok(())
+    }
+
+    /// How many things must not come to each peer.
+    pub(crate) fn forbidden(&self) -> Vec<usize> {
+        self.peers.iter().map(|peer| peer.nevers.len()).collect()
+    }
+
+    /// Ends a block: what it forbade may come again.
+    pub(crate) fn allow_again(&mut self, before: &[usize]) -> Held<()> {
+        for at in 0..self.peers.len() {
+            self.nothing_forbidden(at, true)?;
+            self.peers[at].nevers.truncate(before.get(at).copied().unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Fails if something was taken that must not come.
+    fn nothing_forbidden(&mut self, at: usize, is_end: bool) -> Held<()> {
+        let Peer { nevers, received, cursor, .. } = &mut self.peers[at];
+        let found =
+            nevers.iter_mut().find_map(|never| Some((never.span, never.find(received, *cursor, is_end)?.to_vec())));
+        match found {
+            Some((span, line)) => Err(self.came(at, span, &line)),
+            None => Ok(()),
+        }
     }
 
     pub(crate) async fn expect(&mut self, expectations: &[Expectation], all: bool) -> Held<()> {
         let mut pending = Vec::with_capacity(expectations.len());
         for expectation in expectations {
-            pending.push(self.pending(expectation).await?);
+            pending.push(self.pending(expectation, false).await?);
         }
+        self.await_all(pending, all).await
+    }
+
+    /// Skips what comes before something.
+    pub(crate) async fn until_comes(&mut self, expectation: &Expectation) -> Held<()> {
+        let pending = self.pending(expectation, true).await?;
+        self.peers[pending.peer].optional.clear();
+        self.await_all(vec![pending], true).await
+    }
+
+    async fn await_all(&mut self, mut pending: Vec<Pending>, all: bool) -> Held<()> {
         let deadline = Instant::now() + self.timeout;
         let before = self.observed.as_ref().map_or(0, |observed| observed.taken.len());
         loop {
@@ -70,7 +121,7 @@ impl<D: Driver> Runner<D> {
                         if let Some(observed) = &mut self.observed {
                             observed.take(at, span, &self.peers[at].rest()[..len]);
                         }
-                        self.take(at, len, captures);
+                        self.take(at, len, captures)?;
                         // They could come before it only.
                         self.peers[at].optional.clear();
                         if !all {
@@ -78,7 +129,7 @@ impl<D: Driver> Runner<D> {
                         }
                     }
                     Found::Optional(which, len, captures) => {
-                        self.take(at, len, captures);
+                        self.take(at, len, captures)?;
                         self.peers[at].optional.drain(..=which);
                     }
                     Found::Wait => break,
@@ -91,7 +142,7 @@ impl<D: Driver> Runner<D> {
 
     fn look(&self, at: usize, pending: &[Pending]) -> Found {
         let peer = &self.peers[at];
-        let attempt = |one: &Pending| one.wanted.attempt(peer.rest(), peer.end.as_ref());
+        let attempt = |one: &Pending| one.attempt(&peer.received, peer.cursor, peer.end.as_ref());
         let mut waits = false;
         for (which, one) in pending.iter().enumerate().filter(|(_, one)| one.peer == at) {
             match attempt(one) {
@@ -110,17 +161,19 @@ impl<D: Driver> Runner<D> {
         if waits { Found::Wait } else { Found::Differs }
     }
 
-    fn take(&mut self, at: usize, len: usize, captures: Variables) {
+    fn take(&mut self, at: usize, len: usize, captures: Variables) -> Held<()> {
         self.peers[at].cursor += len;
         self.variables.extend(captures);
+        self.nothing_forbidden(at, false)
     }
 
     /// Optional lines that are there, where nothing is expected behind them.
-    fn take_optional(&mut self, at: usize) {
+    fn take_optional(&mut self, at: usize) -> Held<()> {
         while let Found::Optional(which, len, captures) = self.look(at, &[]) {
-            self.take(at, len, captures);
+            self.take(at, len, captures)?;
             self.peers[at].optional.drain(..=which);
         }
+        Ok(())
     }
 
     pub(crate) async fn quiet(&mut self, at: usize, time: Duration, span: Span) -> Held<()> {
@@ -128,7 +181,7 @@ impl<D: Driver> Runner<D> {
         let end = Instant::now() + time;
         let mut is_time = false;
         loop {
-            self.take_optional(at);
+            self.take_optional(at)?;
             let peer = &self.peers[at];
             // An optional line may be half there.
             let is_open = !is_time && matches!(self.look(at, &[]), Found::Wait);
@@ -152,7 +205,7 @@ impl<D: Driver> Runner<D> {
     pub(crate) async fn nothing_is_left(&mut self, at: usize, span: Span) -> Held<()> {
         self.let_others_finish().await;
         self.next(Instant::now()).await;
-        self.take_optional(at);
+        self.take_optional(at)?;
         let peer = &self.peers[at];
         if peer.rest().is_empty() {
             return Ok(());
@@ -175,7 +228,7 @@ impl<D: Driver> Runner<D> {
             }
             let deadline = Instant::now() + self.timeout;
             loop {
-                self.take_optional(at);
+                self.take_optional(at)?;
                 let peer = &self.peers[at];
                 if !peer.rest().is_empty() && !matches!(self.look(at, &[]), Found::Wait) {
                     let title = format!("the script ends, and {} has received what nothing expected", peer.title());
@@ -204,6 +257,6 @@ impl<D: Driver> Runner<D> {
                 }
             }
         }
-        Ok(())
+        self.allow_again(&[])
     }
 }

@@ -20,6 +20,9 @@ impl<D: Driver> Runner<D> {
         let title = peer.title();
         let wanted: Vec<_> = pending.iter().filter(|one| one.peer == at).collect();
         let Some(first) = wanted.first() else { return Box::new(Diagnostic::new(title, peer.last, "")) };
+        if let Some(end) = peer.end.as_ref().filter(|_| first.is_until) {
+            return self.not_until(first, &format!("and {}", ending(end)), kind_of(end));
+        }
         let noun = if wanted.len() > 1 { "one of several" } else { first.wanted.noun() };
         let rest = peer.rest();
         let line = next_line(rest).map_or(rest, |(_, len)| &rest[..len]);
@@ -60,10 +63,41 @@ impl<D: Driver> Runner<D> {
         Box::new(self.with_history(at, diagnostic))
     }
 
+    /// All that came was not what was awaited.
+    fn not_until(&self, awaited: &Pending, why: &str, kind: FailureKind) -> Box<Diagnostic> {
+        let peer = &self.peers[awaited.peer];
+        let title = format!("{} waited for {} {why}", peer.title(), awaited.wanted.noun());
+        let rest = peer.rest();
+        let start = memchr::memrchr(b'\n', rest.strip_suffix(b"\n").unwrap_or(rest)).map_or(0, |end| end + 1);
+        let last = &rest[start..];
+        let skipped = match rest.len() {
+            0 => "received: nothing".to_owned(),
+            len => format!("received: {len} bytes, at last: {}", Shown(&last[..last.len().min(200)])),
+        };
+        let note = format!("expected: {}\n{skipped}", awaited.wanted.shown());
+        let mut diagnostic = Diagnostic::new(title, awaited.span, "expected").kind(kind).note(note);
+        if !last.is_empty() && !last.ends_with(b"\n") && !matches!(awaited.wanted, Wanted::Bytes(_)) {
+            diagnostic = diagnostic.help("what came has no newline: expect it between quotes");
+        }
+        Box::new(diagnostic)
+    }
+
+    /// What must not come came.
+    pub(crate) fn came(&self, at: usize, span: Span, line: &[u8]) -> Box<Diagnostic> {
+        let peer = &self.peers[at];
+        let title = format!("{} received what must not come", peer.title());
+        let note = format!("received: {}", Shown(&line[..line.len().min(200)]));
+        let diagnostic = Diagnostic::new(title, span, "must not come").kind(FailureKind::Forbidden).note(note);
+        Box::new(diagnostic.mismatch(Mismatch::new(&peer.name, None, line)))
+    }
+
     pub(crate) fn too_late(&self, pending: &[Pending]) -> Box<Diagnostic> {
         let Some(first) = pending.first() else { return Box::new(Diagnostic::new("too late", Span::default(), "")) };
         let peer = &self.peers[first.peer];
         let within = Time(self.timeout);
+        if first.is_until {
+            return self.not_until(first, &format!("that did not come within {within}"), FailureKind::Late);
+        }
         let title = format!("{} expected {} that did not come within {within}", peer.title(), first.wanted.noun());
         let mut diagnostic = Diagnostic::new(title, first.span, "expected")
             .kind(FailureKind::Late)

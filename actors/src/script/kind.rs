@@ -18,6 +18,8 @@ pub enum FailureKind {
     Late,
     /// Something came that nothing expected: within a silence, before a close, at the end.
     Leftover,
+    /// Something came that must not come.
+    Forbidden,
     /// The service did not end its bytes at the end of the script.
     NoEof,
     /// A peer could not connect, or was not refused.
@@ -43,6 +45,7 @@ impl FailureKind {
             Self::Lost => "lost",
             Self::Late => "late",
             Self::Leftover => "leftover",
+            Self::Forbidden => "forbidden",
             Self::NoEof => "no-eof",
             Self::Connect => "connect",
             Self::Send => "send",

@@ -13,7 +13,7 @@ use tokio::io::ReadBuf;
 use crate::script::{
     ast::Span,
     driver::Wire,
-    matching::{End, Pending},
+    matching::{End, Never, Pending},
 };
 
 /// Read ahead of the script. A service that sends for ever is left to wait.
@@ -38,6 +38,8 @@ pub(crate) struct Peer {
     pub(crate) split: Option<usize>,
     /// What may come before the next thing that has to.
     pub(crate) optional: Vec<Pending>,
+    /// What must not come, until the block ends.
+    pub(crate) nevers: Vec<Never>,
     /// The last statement that is about it.
     pub(crate) last: Span,
 }
@@ -63,6 +65,7 @@ impl Peer {
             sent: 0,
             split: None,
             optional: Vec::new(),
+            nevers: Vec::new(),
             last: Span::default(),
         }
     }

@@ -9,8 +9,8 @@ use crate::script::{
     report::Diagnostic,
 };
 
-const ACTIONS: &str = "one of: connect, connect ADDRESS, refused, fin, close, reset, eof, reset by peer, quiet TIME, \
-                       after TIME, pause, resume, split BYTES, split off, hex BYTES";
+const ACTIONS: &str = "one of: connect, connect ADDRESS, refused, fin, close, reset, eof, reset by peer, \
+                       until TEXT, quiet TIME, after TIME, pause, resume, split BYTES, split off, hex BYTES";
 
 /// A line that says something.
 #[derive(Clone, Copy)]
@@ -139,6 +139,24 @@ impl Literals {
         self.plain(text, start).map(Matcher::Line)
     }
 
+    /// What comes before this is skipped.
+    fn until(&self, peer: String, text: &str, start: usize, whole: Span) -> Parsed<Kind> {
+        let help = "`: until text`, `: until ^ beginning`, `: until /pattern/`, `: until \"bytes\"`";
+        if text.is_empty() {
+            return Err(Diagnostic::new("until what?", whole, "expected a text").help(help));
+        }
+        let prefix = text.strip_prefix('^');
+        if prefix.is_some_and(|prefix| !prefix.starts_with(' ')) {
+            return Err(
+                Diagnostic::new("no beginning of a line", self.span(start, text.len()), "ends where?").help(help)
+            );
+        }
+        let begins = prefix.unwrap_or(text).trim_start_matches(' ');
+        let matcher = self.matcher(begins, start + text.len() - begins.len(), prefix.is_some())?;
+        let span = self.span(start, text.trim_end_matches(' ').len());
+        Ok(Kind::Until(Expectation { peer, matcher, span }))
+    }
+
     /// A statement of a peer: its name, an operator, the rest.
     pub(crate) fn of_peer(&self, line: Line<'_>, name: usize) -> Parsed<Kind> {
         let span = self.span(line.start, line.text.trim_end_matches(' ').len());
@@ -153,7 +171,8 @@ impl Literals {
                 Ok(Kind::Send { peer, data })
             }
             b'<' => {
-                let may = rest.strip_prefix('?');
+                let may = rest.strip_prefix(['?', '!']);
+                let is_never = rest.starts_with('!');
                 rest = may.unwrap_or(rest);
                 let prefix = rest.strip_prefix('^');
                 rest = prefix.unwrap_or(rest);
@@ -161,16 +180,26 @@ impl Literals {
                 if !text.is_empty() && text.len() == rest.len() && (may.is_some() || prefix.is_some()) {
                     let span = self.span(line.start + name, line.text.len() - text.len() - name);
                     return Err(Diagnostic::new("no space behind the operator", span, "ends where?")
-                        .help("a text is parted by a space from `<?`, `<^` and `<?^`"));
+                        .help("a text is parted by a space from `<?`, `<!`, `<^`, `<?^` and `<!^`"));
                 }
                 let start = line.start + line.text.len() - text.len();
                 let matcher = self.matcher(text, start, prefix.is_some())?;
                 let span = if text.is_empty() { span } else { self.span(start, text.trim_end_matches(' ').len()) };
                 let expectation = Expectation { peer, matcher, span };
-                Ok(if may.is_some() { Kind::Optional(expectation) } else { Kind::Expect(expectation) })
+                Ok(match may {
+                    None => Kind::Expect(expectation),
+                    Some(_) if is_never => Kind::Never(expectation),
+                    Some(_) => Kind::Optional(expectation),
+                })
             }
             _ => {
                 let text = rest.trim_start_matches(' ');
+                if let Some(awaited) =
+                    text.strip_prefix("until").filter(|text| text.is_empty() || text.starts_with(' '))
+                {
+                    let awaited = awaited.trim_start_matches(' ');
+                    return self.until(peer, awaited, line.start + line.text.len() - awaited.len(), span);
+                }
                 self.action(peer, text, line.start + line.text.len() - text.len(), span)
             }
         }

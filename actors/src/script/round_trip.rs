@@ -86,6 +86,17 @@ fn expectation() -> impl Strategy<Value = Expectation> {
     (peer(), matcher).prop_map(|(peer, matcher)| Expectation { peer, matcher, span: span() })
 }
 
+/// A line that begins with `^` is a prefix there, and an empty one none.
+fn awaited() -> impl Strategy<Value = Expectation> {
+    expectation().prop_filter("a line, not a prefix", |expectation| match &expectation.matcher {
+        Matcher::Line(text) => match text.parts.first() {
+            Some(Part::Bytes(bytes)) => bytes.first() != Some(&b'^'),
+            first => first.is_some(),
+        },
+        _ => true,
+    })
+}
+
 fn required() -> impl Strategy<Value = Expectation> {
     let end = prop_oneof![Just(Matcher::Eof), Just(Matcher::Reset)];
     let end = (peer(), end).prop_map(|(peer, matcher)| Expectation { peer, matcher, span: span() });
@@ -153,6 +164,8 @@ fn kind() -> impl Strategy<Value = Kind> {
         (peer(), data).prop_map(|(peer, data)| Kind::Send { peer, data }),
         required().prop_map(Kind::Expect),
         expectation().prop_map(Kind::Optional),
+        expectation().prop_map(Kind::Never),
+        awaited().prop_map(Kind::Until),
         prop::collection::vec(required(), 1..4).prop_map(Kind::OneOf),
         prop::collection::vec(required(), 1..4).prop_map(Kind::Unordered),
         (peer(), action()).prop_map(|(peer, action)| Kind::Act { peer, action }),
@@ -201,7 +214,7 @@ proptest! {
 
     #[test]
     fn no_text_that_looks_like_a_script_is_more_than_an_error(
-        lines in prop::collection::vec(r#" {0,4}(([a-z]{0,3}(>|<|<\?|<\^|<\?\^|:))|repeat|one-of|unordered|let|newline|timeout|server|needs|: connect|: refused) ?(["/$a-z0-9\\{}(é#=]{0,3} ?){0,4}"#, 0..8)
+        lines in prop::collection::vec(r#" {0,4}(([a-z]{0,3}(>|<|<\?|<!|<\^|<\?\^|:|: until))|repeat|one-of|unordered|let|newline|timeout|server|needs|: connect|: refused) ?(["/$a-z0-9\\{}(é#=]{0,3} ?){0,4}"#, 0..8)
     ) {
         if let Ok(statements) = parsed(&lines.join("\n")) {
             let again = parsed(&written(&statements));

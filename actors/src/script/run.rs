@@ -62,6 +62,13 @@ impl<D: Driver> Runner<D> {
         })
     }
 
+    /// Statements, and what holds until their end.
+    async fn block(&mut self, body: &[Statement]) -> Held<()> {
+        let before = self.forbidden();
+        self.statements(body).await?;
+        self.allow_again(&before)
+    }
+
     async fn statement(&mut self, statement: &Statement) -> Held<()> {
         let span = statement.span;
         match &statement.kind {
@@ -77,11 +84,9 @@ impl<D: Driver> Runner<D> {
             Kind::Expect(expectation) => self.expect(std::slice::from_ref(expectation), true).await,
             Kind::Unordered(expectations) => self.expect(expectations, true).await,
             Kind::OneOf(expectations) => self.expect(expectations, false).await,
-            Kind::Optional(expectation) => {
-                let pending = self.pending(expectation).await?;
-                self.peers[pending.peer].optional.push(pending);
-                Ok(())
-            }
+            Kind::Optional(expectation) => self.allow(expectation).await,
+            Kind::Until(expectation) => self.until_comes(expectation).await,
+            Kind::Never(expectation) => self.forbid(expectation).await,
             Kind::Act { peer, action } => self.act(peer, action, span).await,
             Kind::After(time) => {
                 let end = Instant::now() + *time;
@@ -96,14 +101,14 @@ impl<D: Driver> Runner<D> {
                     Box::new(Diagnostic::new(title, count.span, "no number, or too large a one"))
                 })?;
                 for _ in 0..times {
-                    self.statements(body).await?;
+                    self.block(body).await?;
                 }
                 Ok(())
             }
             Kind::Include { body, .. } => {
                 // What holds for lines to come holds in the file that says so.
                 let before = (self.newline, self.timeout);
-                self.statements(body).await?;
+                self.block(body).await?;
                 (self.newline, self.timeout) = before;
                 Ok(())
             }

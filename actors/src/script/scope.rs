@@ -88,7 +88,9 @@ impl Scope {
         for statement in statements {
             match &statement.kind {
                 Kind::Send { data: Data::Line(text) | Data::Bytes(text), .. } => self.text(text),
-                Kind::Expect(one) | Kind::Optional(one) => self.expectations(std::slice::from_ref(one)),
+                Kind::Expect(one) | Kind::Optional(one) | Kind::Until(one) | Kind::Never(one) => {
+                    self.expectations(std::slice::from_ref(one))
+                }
                 Kind::OneOf(all) | Kind::Unordered(all) => self.expectations(all),
                 Kind::Repeat { count, body } => {
                     self.text(count);

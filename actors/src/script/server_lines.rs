@@ -18,7 +18,7 @@ use crate::script::{
     ast::{Ending, ServerAction, Span, Text, Time},
     driver::Driver,
     kind::FailureKind,
-    matching::{Pending, Wanted, resolve},
+    matching::{Wanted, resolve},
     process::{Process, free_port, listens},
     report::{Diagnostic, Held},
     run::Runner,
@@ -178,14 +178,13 @@ impl<D: Driver> Runner<D> {
             }
             ServerAction::Log(pattern) => {
                 let wanted = Wanted::pattern(pattern, &self.variables)?;
-                let pending = Pending { peer: 0, wanted, span: pattern.span };
                 let mut captured = None;
                 let time = self.timeout;
                 let found = self.until(at, |server| {
                     // First: what it says before its end is there when the end is.
                     let has_ended = server.process.is_silent();
                     let (heard, found) = server.process.hear(server.heard, |line| {
-                        captured = pending.wanted.line(line);
+                        captured = wanted.line(line);
                         captured.is_some()
                     });
                     server.heard = heard;
@@ -202,8 +201,8 @@ impl<D: Driver> Runner<D> {
                 } else {
                     format!("{title} did not say that within {}", Time(time))
                 };
-                let diagnostic = failed(title, pending.span, "expected in its log");
-                Err(Box::new(diagnostic.note(format!("expected: {}", pending.wanted.shown()))))
+                let diagnostic = failed(title, pattern.span, "expected in its log");
+                Err(Box::new(diagnostic.note(format!("expected: {}", wanted.shown()))))
             }
         }
     }
