@@ -22,6 +22,7 @@ mod fuzz;
 mod harness;
 mod idle;
 mod kind;
+mod listen;
 mod literal;
 mod manner;
 mod matching;

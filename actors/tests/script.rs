@@ -109,6 +109,8 @@ const ERRORS: &[(&str, &str)] = &[
     ("an unknown newline", "newline cr\n"),
     ("no timeout", "timeout 0s\n"),
     ("let without a name", "let = 3\n"),
+    ("nobody listens", ": listen\n"),
+    ("accepts what never listened", "backend: accept\n"),
     ("an address that is none", ": connect localhost\n"),
     ("an address that is none for a refusal", "bob: refused 127.0.0.1:port\n"),
     ("needs nothing", "needs\n"),

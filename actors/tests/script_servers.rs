@@ -100,6 +100,20 @@ fn a_script_starts_servers_hears_them_signals_them_and_sees_them_end() {
     assert_eq!(run.transcripts[0].received, b"Uryyb\nntnva\n");
 }
 
+#[test]
+fn peers_listen_and_accept_in_the_order_of_those_who_come() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/script/holds/listens.session");
+    let script = Script::load(file).unwrap_or_else(|error| panic!("\n{error}"));
+    let run = script.run(&Target::none(), &ScriptOptions::default()).unwrap_or_else(|failure| panic!("\n{failure}"));
+    assert_eq!(run.skipped, None);
+    let received =
+        |name: &str| run.transcripts.iter().find(|peer| peer.peer == name).map(|peer| peer.received.as_slice());
+    assert_eq!(received("backend"), Some(b"Hello\none\ntwo\n".as_slice()));
+    let memory = Target::memory(drop);
+    let skipped = script.run(&memory, &ScriptOptions::default()).expect("it is skipped").skipped;
+    assert!(skipped.is_some(), "nobody comes from outside to sessions in memory");
+}
+
 /// Each thing that a server does not do. The reports hold no port and no number of a process.
 const FAILURES: &[(&str, &str)] = &[
     ("ends before it listens", "server sh -c 'echo no; echo port $port >/dev/null; exit 3'\n> hello\n"),
@@ -118,6 +132,19 @@ const FAILURES: &[(&str, &str)] = &[
     ("an exit code instead of a signal", "server sh -c 'exit 2'\nserver: exit TERM\n"),
     ("does not end", "timeout 50ms\nserver sleep 1000\nserver: exit 0\n"),
     ("a signal for who has ended", "server true\nserver: exit 0\nserver: signal HUP\n"),
+    ("nobody comes to a peer that listens", "timeout 50ms\nbackend: listen\nbackend< hello\n"),
+    ("a server ends, and will not come", "backend: listen\nserver sh -c 'echo no backend; exit 1'\nbackend< hello\n"),
+    ("listens twice", "backend: listen\nbackend: listen\n"),
+    ("connects and listens", "backend: refused 127.0.0.1:1\nbackend: listen\n"),
+    ("listens and connects", "backend: listen\nbackend: connect\n"),
+    (
+        "accepts with a connection",
+        "backend: listen\nclient: connect 127.0.0.1:$backend_port\nbackend: accept\nbackend: accept\n",
+    ),
+    (
+        "goes on without a connection",
+        "backend: listen\nclient: connect 127.0.0.1:$backend_port\nbackend: accept\nbackend: close\nbackend> more\n",
+    ),
     ("starts twice", "server sleep 1000\nserver sleep 1000\n"),
     ("no service", "server sleep 1000\n> hello\n"),
     ("a variable that is no address", "let where = nowhere\nserver sleep 1000\n: connect $where\n"),

@@ -85,6 +85,10 @@ pub(crate) enum Action {
     Connect(Option<Text>),
     /// Connects, and has to be refused.
     Refused(Option<Text>),
+    /// Listens on a free port, where others connect to it.
+    Listen,
+    /// Takes the next who has connected to it.
+    Accept,
     /// Half-close: the FIN.
     Fin,
     Close,
@@ -340,6 +344,8 @@ impl fmt::Display for Action {
                 f.write_str("refused ")?;
                 address.unquoted(f)
             }
+            Self::Listen => f.write_str("listen"),
+            Self::Accept => f.write_str("accept"),
             Self::Fin => f.write_str("fin"),
             Self::Close => f.write_str("close"),
             Self::Reset => f.write_str("reset"),

@@ -16,6 +16,7 @@ use crate::{
         peer::{Peer, end_of},
         report::{Diagnostic, Held},
         run::Runner,
+        scope::peer_title,
     },
     shown::Shown,
 };
@@ -33,6 +34,17 @@ impl<D: Driver> Runner<D> {
     fn connects(&mut self, name: &str, address: Option<&Text>, span: Span) -> Held<(usize, Option<Address>)> {
         let address = address.map(|address| Address::resolved(&resolve(address, &self.variables)?, address.span));
         let address = address.transpose()?.or_else(|| self.service.clone());
+        if self.listens(name) {
+            let title = format!("{} listens, and does not connect", peer_title(name));
+            return Err(Box::new(
+                Diagnostic::new(title, span, "connects here").help("`: accept` takes who connects to it"),
+            ));
+        }
+        Ok((self.peer_to_connect(name, span)?, address))
+    }
+
+    /// A peer that has no connection, and is to have one.
+    pub(crate) fn peer_to_connect(&mut self, name: &str, span: Span) -> Held<usize> {
         let at = self.peers.iter().position(|peer| peer.name == name).unwrap_or_else(|| {
             self.peers.push(Peer::new(name));
             self.peers.len() - 1
@@ -43,7 +55,7 @@ impl<D: Driver> Runner<D> {
                 Diagnostic::new(title, span, "connects again").help("`: close` or `: reset` it before"),
             ));
         }
-        Ok((at, address))
+        Ok(at)
     }
 
     pub(crate) async fn connect(&mut self, name: &str, address: Option<&Text>, span: Span) -> Held<()> {

@@ -29,7 +29,9 @@ pub(crate) fn needs<'a>(statements: &'a [Statement], needs: &mut Vec<&'a str>) {
         match &statement.kind {
             Kind::Needs(names) => needs.extend(names.iter().map(String::as_str)),
             Kind::Server { .. } => needs.push("processes"),
-            Kind::Act { action: Action::Connect(Some(_)) | Action::Refused(Some(_)), .. } => needs.push("addresses"),
+            Kind::Act { action: Action::Connect(Some(_)) | Action::Refused(Some(_)) | Action::Listen, .. } => {
+                needs.push("addresses");
+            }
             Kind::Repeat { body, .. } | Kind::Include { body, .. } => self::needs(body, needs),
             _ => {}
         }

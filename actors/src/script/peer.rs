@@ -8,12 +8,13 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::io::ReadBuf;
+use tokio::{io::ReadBuf, net::TcpListener};
 
 use crate::script::{
     ast::Span,
     driver::Wire,
     matching::{End, Never, Pending},
+    scope::peer_title,
 };
 
 /// Read ahead of the script. A service that sends for ever is left to wait.
@@ -51,6 +52,12 @@ pub(crate) fn end_of(error: &io::Error) -> End {
     }
 }
 
+/// A peer's listener. It stays when the peer's connection ends, and is closed at the end of the script.
+pub(crate) struct Listener {
+    pub(crate) peer: String,
+    pub(crate) listener: TcpListener,
+}
+
 impl Peer {
     pub(crate) fn new(name: &str) -> Self {
         Self {
@@ -79,7 +86,7 @@ impl Peer {
 
     /// How reports call it.
     pub(crate) fn title(&self) -> &str {
-        if self.name.is_empty() { "the peer" } else { &self.name }
+        peer_title(&self.name)
     }
 
     pub(crate) fn rest(&self) -> &[u8] {

@@ -9,7 +9,7 @@ use crate::script::{
     report::Diagnostic,
 };
 
-const ACTIONS: &str = "one of: connect, connect ADDRESS, refused, fin, close, reset, eof, reset by peer, \
+const ACTIONS: &str = "one of: connect, connect ADDRESS, refused, listen, accept, fin, close, reset, eof, reset by peer, \
                        until TEXT, quiet TIME, after TIME, pause, resume, split BYTES, split off, hex BYTES";
 
 /// A line that says something.
@@ -39,6 +39,10 @@ impl Literals {
             ("refused", "") => act(Action::Refused(None)),
             ("connect", address) => act(Action::Connect(Some(self.address(address, at)?))),
             ("refused", address) => act(Action::Refused(Some(self.address(address, at)?))),
+            ("listen", "") if peer.is_empty() => Err(Diagnostic::new("who listens?", span, "no name")
+                .help("`backend: listen`: its port is `$backend_port`, and what connects there is `backend`")),
+            ("listen", "") => act(Action::Listen),
+            ("accept", "") => act(Action::Accept),
             ("fin", "") => act(Action::Fin),
             ("close", "") => act(Action::Close),
             ("reset", "") => act(Action::Reset),

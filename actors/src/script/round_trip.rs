@@ -138,10 +138,16 @@ fn server() -> impl Strategy<Value = Kind> {
     (prop_oneof![Just(String::new()), name()], command).prop_map(|(name, command)| Kind::Server { name, command })
 }
 
+/// It has a name.
+fn listening_peer() -> impl Strategy<Value = String> {
+    peer().prop_filter("a name", |peer| !peer.is_empty())
+}
+
 fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         prop::option::of(address()).prop_map(Action::Connect),
         prop::option::of(address()).prop_map(Action::Refused),
+        Just(Action::Accept),
         Just(Action::Fin),
         Just(Action::Close),
         Just(Action::Reset),
@@ -169,6 +175,7 @@ fn kind() -> impl Strategy<Value = Kind> {
         prop::collection::vec(required(), 1..4).prop_map(Kind::OneOf),
         prop::collection::vec(required(), 1..4).prop_map(Kind::Unordered),
         (peer(), action()).prop_map(|(peer, action)| Kind::Act { peer, action }),
+        listening_peer().prop_map(|peer| Kind::Act { peer, action: Action::Listen }),
         time().prop_map(Kind::After),
         (name(), any_text()).prop_map(|(name, value)| Kind::Let { name, value }),
         newline.prop_map(Kind::Newline),

@@ -21,7 +21,7 @@ use crate::{
         kind::FailureKind,
         manner::{Cuts, Observed, Sent},
         matching::{End, Variables, resolve},
-        peer::{Peer, end_of},
+        peer::{Listener, Peer, end_of},
         report::{Diagnostic, Held, Source},
         servers::Servers,
     },
@@ -37,6 +37,7 @@ pub(crate) struct Runner<D> {
     /// Where peers connect that name no address. `None` in memory.
     pub(crate) service: Option<Address>,
     pub(crate) servers: Servers,
+    pub(crate) listeners: Vec<Listener>,
     /// For what is looked for beside a file.
     pub(crate) sources: Arc<Vec<Source>>,
     pub(crate) cuts: Cuts,
@@ -136,12 +137,14 @@ impl<D: Driver> Runner<D> {
         match action {
             Action::Connect(address) => return self.connect(peer, address.as_ref(), span).await,
             Action::Refused(address) => return self.refused(peer, address.as_ref(), span).await,
+            Action::Listen => return self.listen(peer, span).await,
+            Action::Accept => return self.accept(peer, span).await,
             _ => {}
         }
         let at = self.connected(peer, span).await?;
         let peer = &mut self.peers[at];
         match action {
-            Action::Connect(_) | Action::Refused(_) => {}
+            Action::Connect(_) | Action::Refused(_) | Action::Listen | Action::Accept => {}
             Action::Fin => self.half_close(at, span).await?,
             Action::Close => {
                 self.nothing_is_left(at, span).await?;
@@ -205,17 +208,20 @@ impl<D: Driver> Runner<D> {
     pub(crate) async fn connected(&mut self, name: &str, span: Span) -> Held<usize> {
         let known = self.peers.iter().position(|peer| peer.name == name);
         if let Some(at) = known.filter(|at| self.peers[*at].was_connected) {
-            let peer = &mut self.peers[at];
+            let peer = &self.peers[at];
             if peer.wire.is_none() {
                 let title = format!("{} has closed its connection", peer.title());
-                return Err(Box::new(
-                    Diagnostic::new(title, span, "needs a connection").help("`: connect` opens another"),
-                ));
+                let help = if self.listens(name) { "`: accept` takes the next" } else { "`: connect` opens another" };
+                return Err(Box::new(Diagnostic::new(title, span, "needs a connection").help(help)));
             }
-            peer.last = span;
+            self.peers[at].last = span;
             return Ok(at);
         }
-        self.connect(name, None, span).await?;
+        if self.listens(name) {
+            self.accept(name, span).await?;
+        } else {
+            self.connect(name, None, span).await?;
+        }
         Ok(self.peers.iter().position(|peer| peer.name == name).unwrap_or_default())
     }
 

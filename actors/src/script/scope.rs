@@ -26,6 +26,16 @@ pub(crate) fn port_variable(server: &str) -> String {
     if server.is_empty() { "port".to_owned() } else { format!("{server}_port") }
 }
 
+/// The variable with the port of a peer that listens. Names of peers may have hyphens, those of variables may not.
+pub(crate) fn listening_variable(peer: &str) -> String {
+    port_variable(&peer.replace('-', "_"))
+}
+
+/// How reports call a peer.
+pub(crate) fn peer_title(name: &str) -> &str {
+    if name.is_empty() { "the peer" } else { name }
+}
+
 /// How reports call a server.
 pub(crate) fn server_title(name: &str) -> String {
     if name.is_empty() { "the server".to_owned() } else { format!("the server {name}") }
@@ -103,6 +113,14 @@ impl Scope {
                 }
                 Kind::Act { action: Action::Connect(Some(address)) | Action::Refused(Some(address)), .. } => {
                     self.text(address);
+                }
+                Kind::Act { peer, action: Action::Listen } => {
+                    self.bound.insert(listening_variable(peer));
+                }
+                Kind::Act { peer, action: Action::Accept } if !self.bound.contains(&listening_variable(peer)) => {
+                    let title = format!("{} does not listen", peer_title(peer));
+                    let diagnostic = Diagnostic::new(title, statement.span, "accepts here");
+                    self.errors.push(diagnostic.help("`: listen` before it, with the same name"));
                 }
                 Kind::Server { name, command } => {
                     self.bound.extend([port_variable(name), TMP.to_owned()]);

@@ -286,6 +286,7 @@ impl Script {
                 _ => None,
             },
             servers: Servers::default(),
+            listeners: Vec::new(),
             sources: Arc::clone(&self.sources),
             cuts: manner.cuts,
             acting: 0,
