@@ -137,6 +137,9 @@ pub mod filter {
 }
 
 #[cfg(test)]
+mod no_deadline_is_slept_through;
+
+#[cfg(test)]
 mod no_session_waits_for_ever;
 
 /// The guide, whose examples are tested as if they stood here.

@@ -136,17 +136,24 @@ impl Allowance {
     /// fraction is lost, as each adds the difference of two sums.
     ///
     /// A bucket holds its burst, or the amount added if that is more, up to a second's: a burst smaller than the amount
-    /// of one call would lower the rate.
-    pub(crate) fn refill(&mut self, limit: &RateLimit, last: u32, now: u32) {
+    /// of one call would lower the rate. So no time at all changes nothing.
+    ///
+    /// Returns true if the buckets are full.
+    pub(crate) fn refill(&mut self, limit: &RateLimit, last: u32, now: u32) -> bool {
         let elapsed = now.wrapping_sub(last);
+        let mut is_full = true;
         for unit in [Unit::Bytes, Unit::Lines] {
             let Some(Rate { per_second, burst }) = limit.of(unit) else { continue };
             let sum = |at: u64| u128::from(at) * u128::from(per_second) / 1000;
             let earned = sum(u64::from(last) + u64::from(elapsed)) - sum(u64::from(last));
             let earned = u32::try_from(earned).unwrap_or(u32::MAX);
             let left = self.of(unit);
-            *left = left.saturating_add(earned).min(burst.max(earned.min(per_second)));
+            if elapsed > 0 {
+                *left = left.saturating_add(earned).min(burst.max(earned.min(per_second)));
+            }
+            is_full &= *left >= burst;
         }
+        is_full
     }
 
     /// Changes from one limit to another: a unit without a limit before begins with a full bucket, one with a limit

@@ -198,10 +198,10 @@ async fn a_session_without_a_linger_gives_its_answers_and_closes_at_once() {
     let mut got = Vec::new();
     theirs.read_to_end(&mut got).await.unwrap();
     assert_eq!(got, b"stop\n");
-    // The peer does not close, and the clock is paused: half a second is what the sweep takes at most.
+    // The peer does not close, and the clock is paused: half a second is what two sweeps take, to a timer's millisecond.
     let begin = tokio::time::Instant::now();
     within("the close", when_closed).await.unwrap();
-    assert!(begin.elapsed() <= Duration::from_millis(500), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() <= Duration::from_millis(502), "{:?}", begin.elapsed());
 }
 
 /// Stops after a line.

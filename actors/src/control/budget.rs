@@ -30,6 +30,12 @@ pub(crate) struct Weight {
     pub(crate) session: usize,
 }
 
+impl Weight {
+    /// Not weighed, so it may be any: a worker that has to evict leaves it to this one, which weighs itself and may leave it
+    /// to the other again.
+    pub(crate) const UNKNOWN: Self = Self { source: usize::MAX, session: usize::MAX };
+}
+
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: AtomicUsize,

@@ -2,11 +2,14 @@
 //!
 //! A session has no timer. Its turns stamp its slot with the worker's clock, which moves once a sweep, and the sweep
 //! compares. A stamp is never too early, so a timeout is never short.
+//!
+//! A sweep also finds out when the next one is needed. A worker on which nothing happens sleeps until then and its clock
+//! stands; the first turn, opening, deadline or change of limits winds the clock and has it sweep on.
 //! Not here: the sweep over all slots (`task`), the end of a session whose time is over (`session`).
 
 use std::{cell::Cell, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     control::query::SessionState,
@@ -14,8 +17,18 @@ use crate::{
     worker::{command::Commands, reports::Counts},
 };
 
-/// The time from one sweep to the next. Deadlines are met within three times that.
+/// The time from one sweep to the next while the worker does not sleep. Deadlines are met within three times that.
 pub(super) const SWEEP: Duration = Duration::from_millis(250);
+/// A timer is late by so much at most: it is rounded up to a millisecond. That does not add up from sweep to sweep.
+const TIMER_GRAIN: Duration = Duration::from_millis(3);
+/// The time until something is due that never is, in milliseconds.
+pub(super) const NEVER: u32 = u32::MAX;
+const HOUR: u32 = 3_600_000;
+/// The longest time without a sweep while there are sessions, in milliseconds.
+const LONGEST_SLEEP: u32 = 6 * HOUR;
+/// The longest time since a stamp, in milliseconds: a sweep moves older stamps on. Above any timeout, and a stamp that has
+/// it outlasts the longest sleep before the clock wraps.
+const LONGEST_TIME: u32 = (24 * 24 + 12) * HOUR;
 /// Sweeps before a verdict on a session that has more to read: as many as it takes to read all that the largest receive
 /// buffers hold.
 const MOST_LOOKS: u8 = 16;
@@ -93,9 +106,19 @@ pub(super) struct Moment {
 impl Moment {
     /// Milliseconds since `stamp`; 0 if that is still to come. It may wrap: no timeout is longer than half of the clock.
     pub(super) fn since(self, stamp: u32) -> u32 {
-        let elapsed = self.stamp.wrapping_sub(stamp);
-        if elapsed > u32::MAX / 2 { 0 } else { elapsed }
+        ahead(stamp, self.stamp)
     }
+
+    /// Milliseconds until `stamp`; 0 if that has gone by.
+    fn until(self, stamp: u32) -> u32 {
+        ahead(self.stamp, stamp)
+    }
+}
+
+/// Milliseconds by which `later` is behind `earlier`; 0 if it is not.
+fn ahead(earlier: u32, later: u32) -> u32 {
+    let elapsed = later.wrapping_sub(earlier);
+    if elapsed > u32::MAX / 2 { 0 } else { elapsed }
 }
 
 /// One sweep, as it looks at a session's clock.
@@ -109,16 +132,37 @@ pub(super) struct Sweep {
     pub(super) probes: bool,
 }
 
+/// How a worker goes on behind its last sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// Something has happened, so there is another sweep in time.
+    Ticking,
+    /// Nothing has happened yet.
+    Quiet,
+    /// There is no sweep before something is due, and the clock stands.
+    Asleep,
+}
+
 /// The worker's part: its clock in milliseconds, which wraps after 49 days; deadlines are compared so that it may.
 #[derive(Debug)]
 pub(super) struct WorkerClock {
     epoch: Instant,
-    /// The clock at the last sweep.
+    /// The clock at the last sweep, or when it was wound behind a sleep.
     swept: Cell<u32>,
+    pace: Cell<Pace>,
+    /// The time at which something may be due, as far as the last sweep has come.
+    due: Cell<Option<Instant>>,
+    /// The time of the next sweep; `None` while there are no sessions.
+    next: Cell<Option<Instant>>,
+    /// Tells the worker's task that the next sweep is sooner than it knows.
+    roused: Notify,
     /// Without a line timeout a byte counts as activity.
     bytes_count: Cell<bool>,
     /// Every second sweep probes.
     probes: Cell<bool>,
+    /// Sweeps so far.
+    #[cfg(test)]
+    pub(super) sweeps: Cell<usize>,
 }
 
 impl WorkerClock {
@@ -127,13 +171,20 @@ impl WorkerClock {
             // A clock that never shows 0, which stands for 'no deadline'.
             epoch: Instant::now() - Duration::from_millis(1),
             swept: Cell::new(0),
+            pace: Cell::new(Pace::Asleep),
+            due: Cell::new(None),
+            next: Cell::new(None),
+            roused: Notify::new(),
             bytes_count: Cell::new(limits.line_timeout.is_none()),
             probes: Cell::new(false),
+            #[cfg(test)]
+            sweeps: Cell::new(0),
         }
     }
 
     pub(super) fn set_limits(&self, limits: &SessionLimits) {
         self.bytes_count.set(limits.line_timeout.is_none());
+        self.touch();
     }
 
     /// Milliseconds of this clock.
@@ -145,8 +196,37 @@ impl WorkerClock {
         Moment { stamp: self.now(), instant: Instant::now() }
     }
 
+    /// Something happens to a session: the worker does not sleep before its next sweep.
+    #[inline]
+    pub(super) fn touch(&self) {
+        if self.pace.get() != Pace::Ticking {
+            self.rouse();
+        }
+    }
+
+    #[cold]
+    fn rouse(&self) {
+        if self.pace.replace(Pace::Ticking) == Pace::Asleep {
+            self.swept.set(self.now());
+            self.next.set(Some(Instant::now() + SWEEP));
+            self.roused.notify_one();
+        }
+    }
+
+    /// Waits until the next sweep is sooner than [`next_sweep`](Self::next_sweep) has said.
+    pub(super) async fn roused(&self) {
+        self.roused.notified().await;
+    }
+
+    /// The time of the next sweep; `None` while there are no sessions.
+    pub(super) fn next_sweep(&self) -> Option<Instant> {
+        self.next.get()
+    }
+
     /// A stamp that is not too early: the clock may be a sweep old.
+    #[inline]
     pub(super) fn stamp(&self) -> u32 {
+        self.touch();
         self.swept.get().wrapping_add(SWEEP.as_millis() as u32)
     }
 
@@ -155,15 +235,36 @@ impl WorkerClock {
         self.swept.get()
     }
 
-    /// Sets the clock without a sweep: it stands while there are no sessions.
-    pub(super) fn wind(&self) {
-        self.swept.set(self.now());
+    /// Moves the clock on for a sweep. Returns the time of the sweep before it; behind a sleep, which has given no stamp,
+    /// that of this one.
+    pub(super) fn tick(&self) -> u32 {
+        #[cfg(test)]
+        self.sweeps.set(self.sweeps.get() + 1);
+        self.probes.set(!self.probes.get());
+        let now = self.now();
+        let last = self.swept.replace(now);
+        self.due.set(None);
+        let begun = Instant::now();
+        let planned = self.next.get().filter(|next| (*next..*next + TIMER_GRAIN).contains(&begun));
+        self.next.set(Some(planned.unwrap_or(begun) + SWEEP));
+        if self.pace.replace(Pace::Quiet) == Pace::Asleep { now } else { last }
     }
 
-    /// Moves the clock on for a sweep. Returns the time of the sweep before it.
-    pub(super) fn tick(&self) -> u32 {
-        self.probes.set(!self.probes.get());
-        self.swept.replace(self.now())
+    /// Notes that something may be due so many milliseconds after the sweep at `moment`.
+    pub(super) fn note_due(&self, moment: Moment, due: u32) {
+        if due != NEVER {
+            let at = moment.instant + Duration::from_millis(due.into());
+            self.due.set(Some(self.due.get().map_or(at, |earliest| earliest.min(at))));
+        }
+    }
+
+    /// Decides behind a sweep when the next one is: in time, or as late as nothing is due and nothing happens.
+    pub(super) fn settle(&self) {
+        let due = self.due.get();
+        if self.pace.get() == Pace::Quiet && due.is_none_or(|due| Some(due) > self.next.get()) {
+            self.pace.set(Pace::Asleep);
+            self.next.set(due);
+        }
     }
 
     /// The sweep at hand, `last` being the time of the one before it.
@@ -178,7 +279,8 @@ pub(super) struct SessionClock {
     opened: Instant,
     /// The end of a linger or wait, in milliseconds of the worker's clock; 0 is none.
     deadline: u32,
-    /// When the last line was delivered or the next one began, in the same unit.
+    /// When the last line was delivered or the next one began, in the same unit. While the clock stands still: for how long
+    /// it had run by then.
     active: u32,
     /// When the peer last took something, in the same unit.
     progress: u32,
@@ -211,7 +313,9 @@ impl SessionClock {
         let has_changed = self.standing ^ standing;
         let has_bytes = worker.bytes_count.get() && counts.bytes_in > 0;
         if counts.delivered || has_changed.contains(Standing::PARTIAL) || has_bytes {
-            self.active = stamp;
+            self.active = if standing.contains(Standing::STILL) { 0 } else { stamp };
+        } else if has_changed.contains(Standing::STILL) {
+            self.stop_or_go(stamp);
         }
         if standing.contains(Standing::WRITING) && (counts.bytes_out > 0 || has_changed.contains(Standing::WRITING)) {
             self.progress = stamp;
@@ -219,9 +323,19 @@ impl SessionClock {
         self.standing = standing | (self.standing & Standing::CLOSING);
     }
 
+    /// Has the idle and line clocks stand still at `stamp`, or go on.
+    #[cold]
+    fn stop_or_go(&mut self, stamp: u32) {
+        self.active = match self.standing.contains(Standing::STILL) {
+            true => stamp.wrapping_sub(self.active),
+            false => ahead(self.active, stamp),
+        };
+    }
+
     /// Starts the idle clock anew.
     pub(super) fn restart_idle(&mut self, worker: &WorkerClock) {
-        self.active = worker.stamp();
+        let stamp = worker.stamp();
+        self.active = if self.standing.contains(Standing::STILL) { 0 } else { stamp };
     }
 
     /// The peer was found to have taken something at `stamp`.
@@ -258,11 +372,13 @@ impl SessionClock {
 
     /// The time since its last line.
     pub(super) fn idle(&self, moment: Moment) -> Duration {
-        Duration::from_millis(moment.since(self.active).into())
+        let is_still = self.standing.contains(Standing::STILL);
+        Duration::from_millis(if is_still { self.active } else { moment.since(self.active) }.into())
     }
 
     pub(super) fn set_deadline(&mut self, after: Duration, worker: &WorkerClock) {
         let after = u32::try_from(after.as_millis()).unwrap_or(u32::MAX / 2).min(u32::MAX / 2);
+        worker.touch();
         self.deadline = worker.now().wrapping_add(after).max(1);
     }
 
@@ -297,25 +413,40 @@ impl SessionClock {
         commands
     }
 
-    /// Moves the stamps on to a sweep that looks at them.
+    /// Moves the stamps on to a sweep that looks at them. Those that were given since the sweep before it are of a clock that
+    /// this one moves on, which may have stood for as long as the process did.
     fn renew(&mut self, sweep: &Sweep) {
-        self.renew_stamps(sweep.last, sweep.moment);
-        if self.standing.contains(Standing::STILL) {
-            // The clock stands still: what has gone by since the last sweep does not count.
-            let gone = sweep.moment.since(sweep.last);
-            self.active = self.active.wrapping_add(gone.min(sweep.moment.since(self.active)));
+        let moment = sweep.moment;
+        let given = sweep.last.wrapping_add(SWEEP.as_millis() as u32);
+        let runs = !self.standing.contains(Standing::STILL);
+        for stamp in [Some(&mut self.progress), Some(&mut self.active).filter(|_| runs)].into_iter().flatten() {
+            if *stamp == given && moment.since(given) > 0 {
+                *stamp = moment.stamp;
+            } else if moment.since(*stamp) > LONGEST_TIME {
+                *stamp = moment.stamp.wrapping_sub(LONGEST_TIME);
+            }
         }
     }
 
-    /// Puts stamps right that were given since the sweep at `last`: they are of a clock that this sweep moves on, which may
-    /// have stood for as long as the process did.
-    fn renew_stamps(&mut self, last: u32, moment: Moment) {
-        let given = last.wrapping_add(SWEEP.as_millis() as u32);
-        for stamp in [&mut self.active, &mut self.progress] {
-            if *stamp == given && moment.since(given) > 0 {
-                *stamp = moment.stamp;
+    /// Milliseconds from a sweep over this session until it may need another one.
+    pub(super) fn due(&self, sweep: &Sweep) -> u32 {
+        // One whose time is over is judged, and output that waits is asked for.
+        if self.looks > 0 || self.standing.contains(Standing::WRITING) {
+            return 0;
+        }
+        let mut due = LONGEST_SLEEP;
+        if self.deadline != 0 {
+            due = due.min(sweep.moment.until(self.deadline));
+        }
+        if self.standing.contains(Standing::OPEN) {
+            let age = sweep.timeouts.age.saturating_sub(sweep.moment.instant - self.opened);
+            due = due.min(u32::try_from(age.as_nanos().div_ceil(1_000_000)).unwrap_or(NEVER));
+            let (_, timeout) = self.silence(&sweep.timeouts);
+            if timeout != u32::MAX && !self.standing.contains(Standing::STILL) {
+                due = due.min(sweep.moment.until(self.active.wrapping_add(timeout)));
             }
         }
+        due
     }
 
     /// Returns true if a session whose time is up had its chance: since the sweep that found it first, the reactor was
@@ -338,12 +469,17 @@ impl SessionClock {
         if moment.instant - self.opened >= timeouts.age {
             return Commands::AGE;
         }
-        let (command, timeout) = match self.standing.contains(Standing::PARTIAL) {
-            true if timeouts.line != u32::MAX => (Commands::LINE, timeouts.line),
-            _ => (Commands::IDLE, timeouts.idle),
-        };
+        let (command, timeout) = self.silence(timeouts);
         let is_over = !self.standing.contains(Standing::STILL) && moment.since(self.active) >= timeout;
         if is_over { command } else { Commands::empty() }
+    }
+
+    /// The timeout that runs between lines or in one, and its command.
+    fn silence(&self, timeouts: &Timeouts) -> (Commands, u32) {
+        match self.standing.contains(Standing::PARTIAL) {
+            true if timeouts.line != u32::MAX => (Commands::LINE, timeouts.line),
+            _ => (Commands::IDLE, timeouts.idle),
+        }
     }
 }
 
@@ -369,6 +505,7 @@ mod tests {
             let limits = crate::limits::Limits::default().session;
             let worker = WorkerClock::new(&limits);
             worker.swept.set(begin);
+            worker.pace.set(Pace::Ticking);
             let session = SessionClock::new(&worker);
             Self { begin: session.opened, worker, session, now: begin }
         }
@@ -425,6 +562,91 @@ mod tests {
                 assert_eq!(swept.sweep(250), command);
             }
         }
+    }
+
+    /// The sweep that finds things as they are at the last one.
+    fn at_last(swept: &Swept) -> Sweep {
+        let moment = Moment { stamp: swept.now, instant: swept.begin };
+        Sweep { moment, last: swept.now, timeouts: TIMEOUTS, probes: false }
+    }
+
+    #[test]
+    fn a_sweep_says_to_the_millisecond_when_something_is_due() {
+        let minute = Duration::from_secs(60);
+        for begin in [1, u32::MAX - 7_000] {
+            for (standing, deadline, timeout) in [
+                (Standing::OPEN, None, TIMEOUTS.idle),
+                (Standing::OPEN | Standing::PARTIAL, None, TIMEOUTS.line),
+                (Standing::OPEN | Standing::STILL, None, 3600 * SECOND),
+                (Standing::OPEN, Some(7 * SECOND), 7 * SECOND),
+                (Standing::CLOSING, Some(7 * SECOND), 7 * SECOND),
+                (Standing::CLOSING, None, LONGEST_SLEEP),
+            ] {
+                let mut swept = Swept::open(begin);
+                swept.turn(&line(), standing);
+                swept.session.deadline = deadline.map_or(0, |after| begin.wrapping_add(after).max(1));
+                assert_eq!(swept.sweep(250), Commands::empty());
+                let due = swept.session.due(&at_last(&swept));
+                assert!(due.abs_diff(timeout) <= 250, "{standing:?}: {due}");
+                assert_eq!(swept.sweep(due - 1), Commands::empty(), "{standing:?}");
+                if due < LONGEST_SLEEP {
+                    assert_eq!(swept.session.due(&at_last(&swept)), 1);
+                    assert_eq!(swept.sweep(1), Commands::LOOK, "{standing:?}");
+                    assert_eq!(swept.session.due(&at_last(&swept)), 0, "it is judged");
+                }
+            }
+        }
+        let mut swept = Swept::open(1);
+        swept.turn(&line(), Standing::OPEN | Standing::WRITING);
+        assert_eq!(swept.session.due(&at_last(&swept)), 0, "output that waits");
+        swept.begin += minute + Duration::from_nanos(1);
+        swept.turn(&line(), Standing::OPEN | Standing::STILL);
+        assert_eq!(swept.session.due(&at_last(&swept)), 59 * 60 * SECOND, "of an age, what has begun counts");
+    }
+
+    #[test]
+    fn a_worker_sleeps_until_something_is_due_unless_something_happens() {
+        let worker = WorkerClock::new(&crate::limits::Limits::default().session);
+        let until = |due: u32| {
+            let _ = worker.tick();
+            let moment = worker.moment();
+            worker.note_due(moment, 5000);
+            worker.note_due(moment, due);
+            worker.note_due(moment, NEVER);
+            worker.settle();
+            worker.next_sweep().unwrap() - moment.instant
+        };
+        assert_eq!(worker.next_sweep(), None, "there are no sessions");
+        worker.touch();
+        assert!(worker.next_sweep().is_some());
+        assert_eq!((until(3000), worker.pace.get()), (Duration::from_secs(3), Pace::Asleep));
+        assert!(until(0) <= SWEEP && worker.pace.get() == Pace::Quiet);
+        // Behind a sleep the clock is wound.
+        let _ = until(3000);
+        let before = u32::MAX / 2;
+        worker.swept.set(before);
+        assert!(worker.stamp() != before + 250 && worker.swept() != before && worker.pace.get() == Pace::Ticking);
+        assert!(worker.next_sweep().unwrap() <= Instant::now() + SWEEP);
+        // What happens in the middle of a sweep keeps it from sleeping.
+        let _ = worker.tick();
+        worker.touch();
+        worker.settle();
+        assert!(worker.next_sweep().is_some() && worker.pace.get() == Pace::Ticking);
+        let _ = worker.tick();
+        worker.settle();
+        assert_eq!((worker.next_sweep(), worker.pace.get()), (None, Pace::Asleep));
+    }
+
+    #[test]
+    fn a_sweep_behind_a_sleep_does_not_take_it_for_a_standstill() {
+        let worker = WorkerClock::new(&crate::limits::Limits::default().session);
+        worker.touch();
+        let _ = worker.tick();
+        worker.settle();
+        worker.swept.set(worker.swept().wrapping_sub(1_000_000));
+        assert_eq!(worker.tick(), worker.swept(), "no time to be made good for");
+        worker.swept.set(worker.swept().wrapping_sub(1_000_000));
+        assert_eq!(worker.tick().wrapping_add(1_000_000), worker.swept(), "a late sweep");
     }
 
     #[test]

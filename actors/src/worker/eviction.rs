@@ -48,8 +48,10 @@ impl Worker {
         {
             self.memory.publish(upstream.budget());
             if !upstream.budget().is_short() {
-                // To look at all sessions is for when it may be needed. What was seen before is not so any more.
-                upstream.budget().set_heaviest(self.index, Weight::default());
+                // To look at all sessions is for when it may be needed. What was seen before is not so any more, and by the time
+                // it is needed this worker may sleep.
+                let is_any = self.memory.held() > 0;
+                upstream.budget().set_heaviest(self.index, if is_any { Weight::UNKNOWN } else { Weight::default() });
                 return;
             }
             self.rank_all(upstream).await;
@@ -261,6 +263,28 @@ mod tests {
         assert_eq!(gone[0].len() + gone[1].len(), (6_500_000_usize - (2 << 20)).div_ceil(10_000));
         let looked_at: usize = known.iter().map(|worker| worker.memory.looked_at.get()).sum();
         assert!(looked_at < 100 * 601, "{looked_at} slots looked at");
+    }
+
+    #[actix::test]
+    async fn a_worker_that_sleeps_weighs_its_sessions_when_another_has_to_evict() {
+        tokio::time::pause();
+        let (control, workers) = workers(3, 2 << 20);
+        let known: Vec<_> = workers.iter().map(|(worker, _)| Rc::clone(worker)).collect();
+        for (worker, orders) in workers {
+            actix_rt::spawn(look_after(worker, orders, |_| {}));
+        }
+        let [worker, other, third] = [0, 1, 2].map(|index| &known[index]);
+        hold(worker, "192.0.2.1:7", 100_000);
+        let heavy = hold(worker, "192.0.2.2:7", 900_000);
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!(worker.sweeps(), 1);
+        hold(third, "192.0.2.4:7", 500_000);
+        for _ in 0..10 {
+            hold(other, "192.0.2.3:7", 70_000);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(control.ledger.budget.excess(), 0);
+        assert_eq!([worker, other, third].map(|worker| evicted(worker)), [vec![heavy], vec![], vec![]]);
     }
 
     #[actix::test]

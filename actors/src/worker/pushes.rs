@@ -5,7 +5,11 @@
 use crate::{
     limits::{OutboxLimit, OutboxPolicy},
     shared::SharedBytes,
-    worker::{clock::Moment, command::Commands, delivery::Messages},
+    worker::{
+        clock::{Moment, NEVER},
+        command::Commands,
+        delivery::Messages,
+    },
 };
 
 /// Bytes that others push, and how many messages before them were dropped.
@@ -60,16 +64,18 @@ impl OutboxLevel {
         self.len as usize
     }
 
-    /// Returns true if the outbox has been above the soft limit for too long. Asked at each sweep.
-    pub(super) fn is_above_soft_limit(&mut self, limit: OutboxLimit, moment: Moment) -> bool {
+    /// Milliseconds until the outbox has been above the soft limit for too long; [`NEVER`] while it is not above it. Asked at
+    /// each sweep.
+    pub(super) fn until_overflow(&mut self, limit: OutboxLimit, moment: Moment) -> u32 {
         let Some(soft) = limit.soft.filter(|soft| self.len() > soft.bytes) else {
             self.above_since = 0;
-            return false;
+            return NEVER;
         };
         if self.above_since == 0 {
             self.above_since = moment.stamp.max(1);
         }
-        u128::from(moment.since(self.above_since)) >= soft.time.as_millis()
+        let time = u32::try_from(soft.time.as_millis()).unwrap_or(NEVER);
+        time.saturating_sub(moment.since(self.above_since))
     }
 }
 
@@ -198,14 +204,14 @@ mod tests {
         let mut level = OutboxLevel::default();
         level.set(101);
         // The clock shows 0 once in 49 days.
-        assert!(!level.is_above_soft_limit(limit, moment(0)));
-        assert!(!level.is_above_soft_limit(limit, moment(1999)));
-        assert!(level.is_above_soft_limit(limit, moment(2001)));
+        assert_eq!(level.until_overflow(limit, moment(0)), 2000);
+        assert_eq!(level.until_overflow(limit, moment(1999)), 2);
+        assert_eq!(level.until_overflow(limit, moment(2001)), 0);
         level.set(100);
-        assert!(!level.is_above_soft_limit(limit, moment(2250)));
+        assert_eq!(level.until_overflow(limit, moment(2250)), NEVER);
         level.set(101);
-        assert!(!level.is_above_soft_limit(limit, moment(2500)));
-        assert!(!level.is_above_soft_limit(limit, moment(4499)));
-        assert!(level.is_above_soft_limit(limit, moment(4500)));
+        assert_eq!(level.until_overflow(limit, moment(2500)), 2000);
+        assert_eq!(level.until_overflow(limit, moment(4499)), 1);
+        assert_eq!(level.until_overflow(limit, moment(4500)), 0);
     }
 }

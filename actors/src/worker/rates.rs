@@ -96,9 +96,10 @@ impl SessionRates {
         grant
     }
 
-    /// Adds what the time from `last` to `now` is worth, both in milliseconds of the worker's clock.
-    pub(super) fn refill(&mut self, limit: &RateLimit, last: u32, now: u32) {
-        self.allowance.refill(limit, last, now);
+    /// Adds what the time from `last` to `now` is worth, both in milliseconds of the worker's clock. Returns true if more
+    /// time adds no more.
+    pub(super) fn refill(&mut self, limit: &RateLimit, last: u32, now: u32) -> bool {
+        self.allowance.refill(limit, last, now)
     }
 
     /// The limit in force for this session goes from one to another.

@@ -326,10 +326,11 @@ impl SlotMut<'_> {
         }
     }
 
-    /// Has a session that its rate holds back ask for more.
-    pub(super) fn release(&mut self) {
+    /// Has a session that its rate holds back ask for more. Returns whether there was one.
+    pub(super) fn release(&mut self) -> bool {
         let commands = self.slot.rates.release();
         self.send(commands);
+        !commands.is_empty()
     }
 
     /// Has a session that is held back, by whatever it is, look whether that still holds.

@@ -4,6 +4,7 @@
 
 use std::{
     cell::RefCell,
+    pin::pin,
     rc::{Rc, Weak},
     time::Duration,
 };
@@ -16,7 +17,7 @@ use tokio::{
 use crate::{
     control::orders::{Admitted, Order},
     limits::SessionLimits,
-    worker::{clock::SWEEP, command::Commands, delivery::Delivery, worker::Worker},
+    worker::{clock::NEVER, command::Commands, delivery::Delivery, worker::Worker},
 };
 
 /// The time from one look to the next at a drain that is spread.
@@ -58,18 +59,25 @@ impl Worker {
         let limits = self.limits();
         let sweep = self.clock.sweep(last, &limits);
         let mut slots = self.slots.borrow_mut();
+        let mut due = NEVER;
         for mut slot in slots.slice(slice).filter_map(|(_, slot)| slot) {
             let outbox_limit = slot.outbox_limit(limits.outbox_limit);
-            let overflows = slot.outbox.is_above_soft_limit(outbox_limit, sweep.moment);
-            let commands = slot.clock.sweep(&sweep, overflows);
+            let until_overflow = slot.outbox.until_overflow(outbox_limit, sweep.moment);
+            let commands = slot.clock.sweep(&sweep, until_overflow == 0);
             slot.send(commands);
+            due = due.min(slot.clock.due(&sweep)).min(until_overflow);
             if self.rates.is_any() {
                 let limit = slot.rate(limits.rate);
-                slot.rates.refill(&limit, last, self.clock.swept());
+                if !slot.rates.refill(&limit, last, self.clock.swept()) {
+                    due = 0;
+                }
             }
             // Even if nobody has a rate any more: it may have had one when it was held back.
-            slot.release();
+            if slot.release() {
+                due = 0;
+            }
         }
+        self.clock.note_due(sweep.moment, due);
         slots.has_more(slice)
     }
 }
@@ -80,8 +88,7 @@ pub(crate) async fn look_after(
     mut orders: mpsc::UnboundedReceiver<Order>,
     start: impl Fn(Admitted),
 ) {
-    let mut sweep = tokio::time::interval(SWEEP);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sweep = pin!(tokio::time::sleep_until(Instant::now()));
     let mut spread = tokio::time::interval(SPREAD_TICK);
     spread.set_missed_tick_behavior(MissedTickBehavior::Delay);
     worker.is_looked_after.set(true);
@@ -90,6 +97,10 @@ pub(crate) async fn look_after(
     let mut open = true;
     let mut send_at = None;
     while open || worker.slots.len() > 0 || send_at.is_some() {
+        let next_sweep = worker.clock.next_sweep();
+        if let Some(at) = next_sweep.filter(|at| *at != sweep.deadline()) {
+            sweep.as_mut().reset(at);
+        }
         tokio::select! {
             order = orders.recv(), if open => match order {
                 Some(Order::Start(admitted)) => start(admitted),
@@ -121,7 +132,9 @@ pub(crate) async fn look_after(
                 worker.send_reports(None);
             }
             _ = spread.tick(), if worker.drain.is_spread() => worker.drain_due(),
-            _ = sweep.tick(), if worker.slots.len() > 0 => {
+            () = worker.clock.roused() => {}
+            // Or it was roused at the very moment.
+            () = &mut sweep, if next_sweep.is_some() => if worker.clock.next_sweep() == next_sweep {
                 let last = worker.clock.tick();
                 let mut slice = 0;
                 while worker.sweep(slice, last) {
@@ -129,6 +142,7 @@ pub(crate) async fn look_after(
                     tokio::task::yield_now().await;
                 }
                 worker.weigh().await;
+                worker.clock.settle();
             }
         }
     }

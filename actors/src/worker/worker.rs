@@ -52,7 +52,7 @@ pub(crate) struct Worker {
     slow: SlowTurns,
     /// Its task runs: without it no deadline is met.
     pub(super) is_looked_after: Cell<bool>,
-    /// Wakes its task: reports wait, memory is short, or the first session is here.
+    /// Wakes its task: reports wait, or memory is short.
     pub(super) attention: Notify,
     pub(super) upstream: Option<Upstream>,
 }
@@ -149,11 +149,6 @@ impl Worker {
 
     /// Opens a session's slot. Returns its index.
     pub(crate) fn open(&self, connection: &Connection, place: Option<Place>) -> u32 {
-        if self.slots.len() == 0 {
-            // The clock stands still while nobody needs it.
-            self.attention.notify_one();
-            self.clock.wind();
-        }
         if self.upstream.as_ref().is_some_and(Upstream::has_subscribers) {
             self.report_soon(self.reports.push_opened(connection));
         }
@@ -380,6 +375,8 @@ impl Worker {
     /// Ends a session's slot: its report is made, and goes to the supervisor with the next batch.
     pub(crate) fn close(&self, index: u32, cut: bool) {
         let Some(mut slot) = self.slots.remove(index) else { return };
+        // The task may have waited for no session but this one, and weighs what is left.
+        self.clock.touch();
         self.book_memory(slot.memory.bytes(), 0);
         self.rates.change(slot.own_rates().is_some(), false);
         if let Some(upstream) = &self.upstream {
@@ -434,6 +431,19 @@ impl Worker {
     fn ended_stats(&self) -> Stats {
         let (slow_turns, slow_turn_time) = self.slow.counts();
         Stats { throttled: self.rates.throttled(), slow_turns, slow_turn_time, ..self.reports.stats() }
+    }
+
+    /// Returns how often it has swept.
+    #[cfg(test)]
+    pub(crate) fn sweeps(&self) -> usize {
+        self.clock.sweeps.get()
+    }
+
+    /// Returns how long each of its sessions has been idle.
+    #[cfg(test)]
+    pub(crate) fn idle_times(&self) -> Vec<Duration> {
+        let moment = self.clock.moment();
+        self.slots.borrow_mut().iter_mut().map(|slot| slot.clock.idle(moment)).collect()
     }
 
     /// Returns true if nothing is left of its sessions: no place, no byte, no command.
