@@ -44,7 +44,7 @@ use crate::{
 /// Seeds that are always tried. `MODEL_SEED` tries one alone.
 const SEEDS: std::ops::Range<u64> = 0..400;
 /// No new seed is begun after so much time of a busy machine.
-const ENOUGH: Duration = Duration::from_secs(8);
+const ENOUGH: Duration = Duration::from_secs(5);
 const STEPS: usize = 60;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -609,7 +609,7 @@ async fn a_bucket_is_filled_before_its_worker_sleeps_and_no_fuller_behind_it() {
     ] {
         let limits = untimed().session_rate(RateLimit { lines: Some(rate), bytes: None });
         let bench = Bench::new(&limits.build().unwrap());
-        let mut session = Session::open(&bench, 0);
+        let session = Session::open(&bench, 0);
         sleep(SECOND).await;
         for _ in 0..3 {
             let before = session.seen.lines.get();
