@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use actix_lines::script::{Script, ScriptOptions, Target};
 use clap::{Parser, Subcommand};
 
-use crate::fuzz;
+use crate::{fuzz, record::Record};
 
 /// Runs scripted telnet sessions against any line server.
 ///
@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Run each script again and again, cut elsewhere each time: its peers must receive the same.
     Fuzz(fuzz::Args),
+    /// Make a script of what happens between peers and a server, or of a session that is typed.
+    Record(Record),
     /// Read scripts, and say what is wrong in them.
     Check {
         /// Scripts, and folders of `.session` files.

@@ -8,6 +8,7 @@ mod fuzz;
 mod junit;
 mod output;
 mod progress;
+mod record;
 mod run;
 
 use std::{fs, io, path::Path, process::ExitCode};
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     let code = match Args::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Fuzz(args) => fuzz::fuzz(&args),
+        Command::Record(args) => record::record(args),
         Command::Check { files, variables } => check(&files, &variables),
     };
     ExitCode::from(code)
