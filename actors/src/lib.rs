@@ -84,6 +84,8 @@ mod shared;
 #[cfg(any(feature = "script", feature = "record"))]
 mod shown;
 mod source;
+#[cfg(any(feature = "script", feature = "record"))]
+mod telnet;
 
 mod wire;
 

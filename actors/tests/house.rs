@@ -28,6 +28,7 @@ const FLOORS: &[&[&str]] = &[
         "shared",
         "shown",
         "source",
+        "telnet",
         "wire",
     ],
     &["limits", "record"],

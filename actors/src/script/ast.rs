@@ -4,6 +4,7 @@
 
 use std::{
     fmt::{self, Write},
+    sync::Arc,
     time::Duration,
 };
 
@@ -44,6 +45,12 @@ pub(crate) struct Text {
 pub(crate) enum Part {
     Bytes(Vec<u8>),
     Variable(String),
+    /// All of a text between quotes, again and again.
+    Times {
+        parts: Vec<Part>,
+        /// A number, or a variable.
+        count: Box<Part>,
+    },
 }
 
 /// A regular expression, in which variables stand for their bytes.
@@ -62,6 +69,11 @@ pub(crate) enum Data {
     Line(Text),
     Bytes(Text),
     Hex(Vec<u8>),
+    /// What a file had when the script was read.
+    File {
+        path: String,
+        bytes: Arc<[u8]>,
+    },
 }
 
 /// What has to come.
@@ -98,6 +110,8 @@ pub(crate) enum Action {
     Resume,
     /// Chunks of so many bytes for what is sent from here on. `None`: in one piece.
     Split(Option<usize>),
+    /// Cuts of what is sent next, each behind so many of its bytes.
+    SplitAt(Vec<usize>),
 }
 
 /// Something that a peer has to receive.
@@ -228,6 +242,7 @@ impl Text {
     fn is_plain(&self) -> bool {
         let plain = |part: &Part| match part {
             Part::Variable(_) => true,
+            Part::Times { .. } => false,
             Part::Bytes(bytes) => std::str::from_utf8(bytes).is_ok_and(|text| !text.contains(char::is_control)),
         };
         let edge = |part: Option<&Part>, last: bool| match part {
@@ -236,13 +251,17 @@ impl Text {
                 at_edge.is_some_and(|byte| *byte != b' ' && (last || *byte != b'"'))
             }
             Some(Part::Variable(_)) => true,
-            None => false,
+            Some(Part::Times { .. }) | None => false,
         };
         self.parts.iter().all(plain) && edge(self.parts.first(), false) && edge(self.parts.last(), true)
     }
 
     fn write(&self, f: &mut fmt::Formatter<'_>, quoted: bool) -> fmt::Result {
-        for part in &self.parts {
+        Self::write_parts(&self.parts, f, quoted)
+    }
+
+    fn write_parts(parts: &[Part], f: &mut fmt::Formatter<'_>, quoted: bool) -> fmt::Result {
+        for part in parts {
             match part {
                 Part::Bytes(bytes) => {
                     let shown =
@@ -250,6 +269,8 @@ impl Text {
                     f.write_str(&shown.replace('$', "$$"))?;
                 }
                 Part::Variable(name) => write!(f, "${{{name}}}")?,
+                // Only ever all of a text: see `quoted`.
+                Part::Times { parts, .. } => Self::write_parts(parts, f, quoted)?,
             }
         }
         Ok(())
@@ -263,7 +284,12 @@ impl Text {
     fn quoted(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
         self.write(f, true)?;
-        f.write_char('"')
+        f.write_char('"')?;
+        if let [Part::Times { count, .. }] = self.parts.as_slice() {
+            f.write_str(" * ")?;
+            Self::write_parts(std::slice::from_ref(count), f, true)?;
+        }
+        Ok(())
     }
 }
 
@@ -354,6 +380,10 @@ impl fmt::Display for Action {
             Self::Resume => f.write_str("resume"),
             Self::Split(Some(size)) => write!(f, "split {size}"),
             Self::Split(None) => f.write_str("split off"),
+            Self::SplitAt(cuts) => {
+                f.write_str("split at")?;
+                cuts.iter().try_for_each(|cut| write!(f, " {cut}"))
+            }
         }
     }
 }
@@ -387,6 +417,7 @@ impl Statement {
                     write!(f, "{peer}: hex")?;
                     bytes.iter().try_for_each(|byte| write!(f, " {byte:02x}"))?;
                 }
+                Data::File { path, .. } => write!(f, "{peer}>> {path}")?,
             },
             Kind::Expect(expectation) => expectation.write(f, "")?,
             Kind::Optional(expectation) => expectation.write(f, "?")?,

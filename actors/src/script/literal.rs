@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use regex::bytes::RegexBuilder;
 
-use crate::script::{
-    ast::{Part, Pattern, Span, Text},
-    report::Diagnostic,
+use crate::{
+    script::{
+        ast::{Part, Pattern, Span, Text},
+        report::Diagnostic,
+    },
+    telnet,
 };
 
 pub(crate) type Parsed<T> = Result<T, Diagnostic>;
@@ -79,7 +82,7 @@ fn push(parts: &mut Vec<Part>, bytes: &[u8]) {
 fn escape(text: &str, span: impl Fn(usize) -> Span) -> Parsed<(Vec<u8>, usize)> {
     let unknown = |len| {
         Diagnostic::new("unknown escape", span(len), "no escape")
-            .help(r#"escapes are \n \r \t \0 \\ \" \' \xHH and \u{HEX}"#)
+            .help(r#"escapes are \n \r \t \0 \\ \" \' \xHH, \u{HEX} and \{do echo}"#)
     };
     let simple = match text.as_bytes().get(1) {
         Some(b'n') => b'\n',
@@ -87,6 +90,14 @@ fn escape(text: &str, span: impl Fn(usize) -> Span) -> Parsed<(Vec<u8>, usize)> 
         Some(b't') => b'\t',
         Some(b'0') => 0,
         Some(byte @ (b'\\' | b'"' | b'\'')) => *byte,
+        Some(b'{') => {
+            let words = text[2..].split_once('}').map(|(words, _)| words);
+            let words = words.ok_or_else(|| unknown(2))?;
+            let bytes = telnet::negotiation(words).ok_or_else(|| {
+                Diagnostic::new("no telnet command", span(words.len() + 3), "not known").help(telnet::HELP)
+            })?;
+            return Ok((bytes, words.len() + 3));
+        }
         Some(b'x') => {
             let digits = text.get(2..4).ok_or_else(|| unknown(2))?;
             let byte = u8::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'));
@@ -199,10 +210,41 @@ impl Literals {
     pub(crate) fn text(&self, text: &str, start: usize) -> Parsed<Text> {
         if text.starts_with('"') {
             let (quoted, rest) = self.quoted(text, start)?;
+            let factor = rest.trim_start_matches(' ');
+            if let Some(count) = factor.strip_prefix('*') {
+                return self.times(quoted, count.trim_start_matches(' '), start + text.len());
+            }
             self.end(rest, start + text.len() - rest.len())?;
             return Ok(quoted);
         }
         self.plain(text, start)
+    }
+
+    /// A text that is repeated. `end` is that of its line.
+    fn times(&self, quoted: Text, rest: &str, end: usize) -> Parsed<Text> {
+        let len = rest.find(' ').unwrap_or(rest.len());
+        let (word, behind) = rest.split_at(len);
+        let at = end - rest.len();
+        let count = match variable(word) {
+            Some((name, len)) if len == word.len() => Part::Variable(name.to_owned()),
+            _ => {
+                let count = word
+                    .parse::<u32>()
+                    .ok()
+                    .filter(|count| *count > 0 && word.bytes().all(|byte| byte.is_ascii_digit()));
+                let count = count.ok_or_else(|| {
+                    Diagnostic::new("how many times?", self.span(at, len), "expected a number")
+                        .help("`\"text\" * 1000`, or a variable that holds a number: `\"text\" * $n`")
+                })?;
+                Part::Bytes(count.to_string().into_bytes())
+            }
+        };
+        self.end(behind, at + len)?;
+        if quoted.parts.is_empty() {
+            return Ok(quoted);
+        }
+        let span = Span { end: at + len, ..quoted.span };
+        Ok(Text { parts: vec![Part::Times { parts: quoted.parts, count: Box::new(count) }], span })
     }
 
     pub(crate) fn pattern(&self, text: &str, start: usize) -> Parsed<Pattern> {

@@ -14,6 +14,9 @@ use crate::{
     shown::Shown,
 };
 
+/// Of one text that is repeated. A script that says more means something else. Unit: bytes.
+const MAX_REPEATED: usize = 1 << 30;
+
 /// How the bytes of the service ended.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum End {
@@ -71,12 +74,25 @@ pub(crate) enum Attempt {
 }
 
 pub(crate) fn resolve(text: &Text, variables: &Variables) -> Result<Vec<u8>, Diagnostic> {
+    resolve_parts(&text.parts, text.span, variables)
+}
+
+fn resolve_parts(parts: &[Part], span: Span, variables: &Variables) -> Result<Vec<u8>, Diagnostic> {
     let mut bytes = Vec::new();
-    for part in &text.parts {
+    for part in parts {
         match part {
             Part::Bytes(part) => bytes.extend_from_slice(part),
-            Part::Variable(name) => {
-                bytes.extend_from_slice(variables.get(name).ok_or_else(|| unset(name, text.span))?);
+            Part::Variable(name) => bytes.extend_from_slice(variables.get(name).ok_or_else(|| unset(name, span))?),
+            Part::Times { parts, count } => {
+                let digits = resolve_parts(std::slice::from_ref(count), span, variables)?;
+                let times = std::str::from_utf8(&digits).ok().and_then(|digits| digits.parse::<usize>().ok());
+                let once = resolve_parts(parts, span, variables)?;
+                let len = times.and_then(|times| once.len().checked_mul(times)).filter(|len| *len <= MAX_REPEATED);
+                let (Some(times), Some(_)) = (times, len) else {
+                    let title = format!("cannot repeat {} bytes \"{}\" times", once.len(), Shown(&digits));
+                    return Err(Diagnostic::new(title, span, "no number, or more than 1 GiB in all"));
+                };
+                bytes.extend(once.repeat(times));
             }
         }
     }

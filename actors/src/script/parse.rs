@@ -3,10 +3,10 @@
 //! A line is a statement; what is indented below one is its block. `docs/sessions.md` has the grammar.
 //! Not here: what stands within a statement (`literal`, `peer_line`), what it does (`run`).
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 use crate::script::{
-    ast::{Kind, Newline, Span, Statement},
+    ast::{Data, Kind, Newline, Span, Statement},
     literal::{Literals, Parsed, name_len, variable, without_comment, word},
     peer_line::Line,
     report::{Diagnostic, Source},
@@ -50,7 +50,10 @@ impl Reader<'_> {
             return self.without_block(kind, block);
         }
         if line.text.as_bytes().get(name).is_some_and(|byte| b"><:".contains(byte)) {
-            let kind = self.literals.of_peer(line, name)?;
+            let kind = match line.text[name..].strip_prefix(">>") {
+                Some(path) => self.file(line.text[..name].to_owned(), path, line)?,
+                None => self.literals.of_peer(line, name)?,
+            };
             return self.without_block(kind, block);
         }
         let (word, _, at) = word(line.text, line.start);
@@ -132,6 +135,24 @@ impl Reader<'_> {
             _ => return Err(Diagnostic::new("not a statement", whole, "not understood").help(STATEMENTS)),
         };
         self.without_block(kind, block)
+    }
+
+    /// `>> FILE`: read here, so that a script that is read can be run.
+    fn file(&self, peer: String, rest: &str, line: Line<'_>) -> Parsed<Kind> {
+        let path = rest.trim_matches(' ');
+        let start = line.start + line.text.len() - rest.trim_start_matches(' ').len();
+        if path.is_empty() || path.contains(char::is_control) {
+            let whole = self.span(line.start, line.text.trim_end_matches(' ').len());
+            return Err(Diagnostic::new("which file?", whole, "expected a path")
+                .help("`>> file` sends what is in it, looked for beside this one; a line that begins so: `> >text`"));
+        }
+        let span = self.span(start, path.len());
+        let target = self.beside(path);
+        let is_file = fs::metadata(&target).map(|file| file.is_file());
+        let bytes =
+            is_file.and_then(|is_file| if is_file { fs::read(&target) } else { Err(io::Error::other("no file")) });
+        let bytes = bytes.map_err(|error| Diagnostic::new(format!("cannot read {target}"), span, error.to_string()))?;
+        Ok(Kind::Send { peer, data: Data::File { path: path.to_owned(), bytes: bytes.into() } })
     }
 
     /// `server COMMAND`, `server NAME = COMMAND`, `server: ACTION` and `server NAME: ACTION`.
@@ -216,9 +237,14 @@ impl Reader<'_> {
         statements
     }
 
-    fn include(&mut self, path: &str, span: Span) -> Parsed<Vec<Statement>> {
+    /// A path as it is meant from this file.
+    fn beside(&self, path: &str) -> String {
         let from = &self.parser.sources[self.literals.file].name;
-        let target = Path::new(from).with_file_name("").join(path).display().to_string();
+        Path::new(from).with_file_name("").join(path).display().to_string()
+    }
+
+    fn include(&mut self, path: &str, span: Span) -> Parsed<Vec<Statement>> {
+        let target = self.beside(path);
         // A file that includes itself by another name ends here, too.
         if self.parser.open.contains(&target) || self.parser.open.len() >= MAX_DEPTH {
             return Err(Diagnostic::new("files include each other without end", span, "includes this file"));

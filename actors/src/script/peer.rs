@@ -37,6 +37,8 @@ pub(crate) struct Peer {
     pub(crate) sent: usize,
     /// Chunks of what it sends.
     pub(crate) split: Option<usize>,
+    /// Cuts of what it sends next.
+    pub(crate) cuts: Vec<usize>,
     /// What may come before the next thing that has to.
     pub(crate) optional: Vec<Pending>,
     /// What must not come, until the block ends.
@@ -71,6 +73,7 @@ impl Peer {
             was_connected: false,
             sent: 0,
             split: None,
+            cuts: Vec::new(),
             optional: Vec::new(),
             nevers: Vec::new(),
             last: Span::default(),

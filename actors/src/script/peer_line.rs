@@ -10,7 +10,7 @@ use crate::script::{
 };
 
 const ACTIONS: &str = "one of: connect, connect ADDRESS, refused, listen, accept, fin, close, reset, eof, reset by peer, \
-                       until TEXT, quiet TIME, after TIME, pause, resume, split BYTES, split off, hex BYTES";
+                       until TEXT, quiet TIME, after TIME, pause, resume, split BYTES, split off, split at BYTES, hex BYTES";
 
 /// A line that says something.
 #[derive(Clone, Copy)]
@@ -53,13 +53,24 @@ impl Literals {
             ("quiet", time) => act(Action::Quiet(self.time(time, at)?)),
             ("after", time) => Ok(Kind::After(self.time(time, at)?)),
             ("split", "off") => act(Action::Split(None)),
-            ("split", size) => {
-                match size.parse() {
-                    Ok(size @ 1..) => act(Action::Split(Some(size))),
-                    _ => Err(bytes("not a size of chunks")
-                        .help("`split N` sends in chunks of N bytes, `split off` ends that")),
+            ("split", cuts) if cuts == "at" || cuts.starts_with("at ") => {
+                let cuts: Option<Vec<usize>> =
+                    cuts["at".len()..].split_ascii_whitespace().map(|cut| cut.parse().ok()).collect();
+                let rise =
+                    |cuts: &Vec<usize>| cuts.first().is_some_and(|first| *first > 0) && cuts.is_sorted_by(|a, b| a < b);
+                match cuts.filter(rise) {
+                    Some(cuts) => act(Action::SplitAt(cuts)),
+                    None => Err(bytes("not places to cut").help(
+                        "`split at 3 7` cuts what is sent next behind its third and its seventh byte: numbers that rise",
+                    )),
                 }
             }
+            ("split", size) => match size.parse() {
+                Ok(size @ 1..) => act(Action::Split(Some(size))),
+                _ => Err(bytes("not a size of chunks").help(
+                    "`split N` sends in chunks of N bytes, `split off` ends that; `split at N` cuts what is sent next",
+                )),
+            },
             ("hex", digits) => {
                 let digits: Vec<_> = digits.bytes().filter(|byte| *byte != b' ').collect();
                 let byte = |pair: &[u8]| match pair {

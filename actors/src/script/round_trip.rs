@@ -45,6 +45,8 @@ fn any_text() -> impl Strategy<Value = Text> {
     let bytes = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..12),
         any::<String>().prop_map(String::into_bytes),
+        // What telnet says, whole and not.
+        prop::collection::vec(prop::sample::select(&[255, 254, 253, 250, 249, 240, 31, 99, b'x', 0xc3][..]), 0..9),
         r#"[ a-z$"/\\#{}.]{0,12}"#.prop_map(String::into_bytes),
     ];
     let part = prop_oneof![3 => bytes.prop_map(Part::Bytes), 1 => name().prop_map(Part::Variable)];
@@ -60,6 +62,17 @@ fn plain_text() -> impl Strategy<Value = Text> {
 
 fn not_empty(text: impl Strategy<Value = Text>) -> impl Strategy<Value = Text> {
     text.prop_filter("not empty", |text| !text.parts.is_empty())
+}
+
+fn repeated() -> impl Strategy<Value = Text> {
+    let count = prop_oneof![
+        (1_u32..10_000).prop_map(|count| Part::Bytes(count.to_string().into_bytes())),
+        name().prop_map(Part::Variable),
+    ];
+    (not_empty(any_text()), count).prop_map(|(once, count)| {
+        let parts = vec![Part::Times { parts: once.parts, count: Box::new(count) }];
+        Text { parts, span: span() }
+    })
 }
 
 fn time() -> impl Strategy<Value = Duration> {
@@ -81,6 +94,8 @@ fn expectation() -> impl Strategy<Value = Expectation> {
         plain_text().prop_map(Matcher::Line),
         not_empty(any_text()).prop_map(Matcher::Prefix),
         not_empty(any_text()).prop_map(Matcher::Bytes),
+        repeated().prop_map(Matcher::Bytes),
+        repeated().prop_map(Matcher::Prefix),
         pattern(),
     ];
     (peer(), matcher).prop_map(|(peer, matcher)| Expectation { peer, matcher, span: span() })
@@ -154,6 +169,7 @@ fn action() -> impl Strategy<Value = Action> {
         Just(Action::Pause),
         Just(Action::Resume),
         Just(Action::Split(None)),
+        prop::collection::btree_set(1_usize..10_000, 1..4).prop_map(|cuts| Action::SplitAt(cuts.into_iter().collect())),
         (1_usize..10_000).prop_map(|size| Action::Split(Some(size))),
         time().prop_map(Action::Quiet),
     ]
@@ -163,6 +179,9 @@ fn kind() -> impl Strategy<Value = Kind> {
     let data = prop_oneof![
         plain_text().prop_map(Data::Line),
         any_text().prop_map(Data::Bytes),
+        repeated().prop_map(Data::Bytes),
+        // Beside the crate, where tests run.
+        Just(Data::File { path: "Cargo.toml".to_owned(), bytes: include_bytes!("../../Cargo.toml").as_slice().into() }),
         prop::collection::vec(any::<u8>(), 1..9).prop_map(Data::Hex),
     ];
     let newline = prop_oneof![Just(Newline::Lf), Just(Newline::CrLf), Just(Newline::None)];
@@ -177,7 +196,7 @@ fn kind() -> impl Strategy<Value = Kind> {
         (peer(), action()).prop_map(|(peer, action)| Kind::Act { peer, action }),
         listening_peer().prop_map(|peer| Kind::Act { peer, action: Action::Listen }),
         time().prop_map(Kind::After),
-        (name(), any_text()).prop_map(|(name, value)| Kind::Let { name, value }),
+        (name(), prop_oneof![any_text(), repeated()]).prop_map(|(name, value)| Kind::Let { name, value }),
         newline.prop_map(Kind::Newline),
         time().prop_map(Kind::Timeout),
         prop::collection::vec("[a-z][a-z0-9-]{0,8}", 1..4).prop_map(Kind::Needs),

@@ -78,6 +78,7 @@ impl<D: Driver> Runner<D> {
                     Data::Line(text) => [resolve(text, &self.variables)?.as_slice(), self.newline.bytes()].concat(),
                     Data::Bytes(text) => resolve(text, &self.variables)?,
                     Data::Hex(bytes) => bytes.clone(),
+                    Data::File { bytes, .. } => bytes.to_vec(),
                 };
                 let peer = self.connected(peer, span).await?;
                 self.send(peer, &bytes, span).await
@@ -166,6 +167,7 @@ impl<D: Driver> Runner<D> {
             Action::Pause => peer.is_paused = true,
             Action::Resume => peer.is_paused = false,
             Action::Split(size) => peer.split = *size,
+            Action::SplitAt(cuts) => peer.cuts.clone_from(cuts),
         }
         Ok(())
     }
@@ -261,6 +263,12 @@ impl<D: Driver> Runner<D> {
             let title = format!("{title} has half-closed its connection");
             return Err(Box::new(Diagnostic::new(title, span, "sends here")));
         }
+        let cuts = std::mem::take(&mut self.peers[at].cuts);
+        if let Some(cut) = cuts.iter().find(|cut| **cut >= bytes.len()) {
+            let title = format!("cannot split {} bytes behind {cut}", bytes.len());
+            return Err(Box::new(Diagnostic::new(title, span, "sends here")));
+        }
+        let before = self.peers[at].sent;
         self.acts(at).await;
         if let Some(observed) = &mut self.observed {
             observed.sent.push(Sent { peer: at, span, bytes: bytes.to_vec() });
@@ -268,7 +276,9 @@ impl<D: Driver> Runner<D> {
         while !bytes.is_empty() {
             let peer = &mut self.peers[at];
             let cut = self.cuts.next(&peer.name, peer.sent, bytes.len());
-            let split = cut.into_iter().chain(peer.split).min();
+            let sent = peer.sent - before;
+            let own = cuts.iter().find(|cut| **cut > sent).map(|cut| cut - sent);
+            let split = cut.into_iter().chain(own).chain(peer.split).min();
             let (mut chunk, rest) = bytes.split_at(split.unwrap_or(bytes.len()).min(bytes.len()));
             peer.sent += chunk.len();
             bytes = rest;

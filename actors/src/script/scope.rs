@@ -65,9 +65,18 @@ impl Scope {
     }
 
     fn text(&mut self, text: &Text) {
-        for part in &text.parts {
-            if let Part::Variable(name) = part {
-                self.uses(name, text.span);
+        self.parts(&text.parts, text.span);
+    }
+
+    fn parts(&mut self, parts: &[Part], span: Span) {
+        for part in parts {
+            match part {
+                Part::Bytes(_) => {}
+                Part::Variable(name) => self.uses(name, span),
+                Part::Times { parts, count } => {
+                    self.parts(parts, span);
+                    self.parts(std::slice::from_ref(count), span);
+                }
             }
         }
     }
@@ -146,7 +155,7 @@ impl Scope {
                         self.bound.extend(pattern.captures.iter().cloned());
                     }
                 }
-                Kind::Send { data: Data::Hex(_), .. }
+                Kind::Send { data: Data::Hex(_) | Data::File { .. }, .. }
                 | Kind::Act { .. }
                 | Kind::Needs(_)
                 | Kind::After(_)

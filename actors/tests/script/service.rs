@@ -18,19 +18,21 @@ impl LineHandler for Obedient {
     }
 
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-        let text = String::from_utf8_lossy(line.text()).into_owned();
-        let (word, rest) = text.split_once(' ').unwrap_or((&text, ""));
+        let text = line.text();
+        let (word, rest) =
+            text.iter().position(|byte| *byte == b' ').map_or((text, &b""[..]), |at| (&text[..at], &text[at + 1..]));
+        let with_end = |bytes: &[u8]| [bytes, b"\n"].concat();
         match word {
-            "say" => ctx.write(format!("{rest}\n").as_bytes()),
-            "raw" => ctx.write(rest.as_bytes()),
-            "lines" => rest.split(' ').for_each(|line| ctx.write(format!("{line}\n").as_bytes())),
-            "all" => self.0.say(format!("{rest}\n")),
-            "later" => {
+            b"say" => ctx.write(with_end(rest)),
+            b"raw" => ctx.write(rest),
+            b"lines" => rest.split(|byte| *byte == b' ').for_each(|line| ctx.write(with_end(line))),
+            b"all" => self.0.say(with_end(rest)),
+            b"later" => {
                 ctx.run_later(Duration::from_secs(3), |_, ctx| ctx.write(b"later\n"));
             }
-            "close" => ctx.stop(),
-            "abort" => ctx.terminate(),
-            _ => ctx.write(format!("unknown: {text}\n").as_bytes()),
+            b"close" => ctx.stop(),
+            b"abort" => ctx.terminate(),
+            _ => ctx.write([b"unknown: ", text, b"\n"].concat()),
         }
     }
 }

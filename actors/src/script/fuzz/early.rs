@@ -101,6 +101,8 @@ fn divided(data: &Data) -> Option<(Data, Data)> {
         Data::Bytes(text) => divide_text(text)
             .filter(|(_, rest)| !rest.parts.is_empty())
             .map(|(first, rest)| (Data::Bytes(first), Data::Bytes(rest))),
+        // All of it, or another file.
+        Data::File { .. } => None,
         Data::Hex(bytes) => {
             divide(bytes).filter(|(_, rest)| !rest.is_empty()).map(|(first, rest)| (Data::Hex(first), Data::Hex(rest)))
         }
