@@ -40,9 +40,11 @@ const OPTIONS: &[(&str, u8)] = &[
 ];
 
 /// How they are written.
+#[cfg(feature = "script")]
 pub(crate) const HELP: &str = "`\\{do echo}`, `\\{will 99}`: do, dont, will, wont or sb and an option (binary, echo, sga, status, tm, ttype, eor, naws, \
                                tspeed, lflow, linemode, xdisploc, new-environ, charset, or a number); or one of se, nop, dm, brk, ip, ao, ayt, ec, el, ga";
 
+#[cfg(feature = "script")]
 fn code(table: &[(&str, u8)], name: &str) -> Option<u8> {
     table.iter().find(|(known, _)| *known == name).map(|(_, code)| *code)
 }
@@ -52,6 +54,7 @@ fn name(table: &[(&'static str, u8)], code: u8) -> Option<&'static str> {
 }
 
 /// The bytes of a command in words, if it is one.
+#[cfg(feature = "script")]
 pub(crate) fn negotiation(words: &str) -> Option<Vec<u8>> {
     let mut words = words.split(' ');
     let (command, option) = (words.next()?, words.next());

@@ -130,12 +130,13 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a command as a shell reads it.
     pub(crate) fn start(command: &[u8], folder: &Path, variables: &[(String, Vec<u8>)]) -> io::Result<Self> {
-        // Without `exec` a shell might stay in between, and signals would end with it.
-        let line = [b"exec ", command].concat();
+        // It waits until its guard is there: it cannot be left alone. Without the last `exec` a shell might stay in between, and
+        // signals would end with it.
+        let line = [b"read _ || exit 1; exec </dev/null; exec ", command].concat();
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(OsStr::from_bytes(&line)).current_dir(folder).process_group(0);
         shell.envs(variables.iter().map(|(name, value)| (name, OsStr::from_bytes(value))));
-        shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = shell.spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let shared = Arc::new(Shared::default());
@@ -162,6 +163,9 @@ impl Process {
         let mut guard = Command::new("sh");
         guard.arg("-c").arg("read _ || kill -9 -$1").arg("sh").arg(process.child.id().to_string()).process_group(0);
         process.guard = Some(guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+        if let Some(mut go) = process.child.stdin.take() {
+            go.write_all(b"\n")?;
+        }
         Ok(process)
     }
 
