@@ -13,7 +13,10 @@
 //! Needs the feature `script`. The command of the same scripts is `linescript`.
 
 mod address;
+mod align;
+mod amend;
 mod ast;
+mod bless;
 mod connect;
 mod driver;
 mod expect;
@@ -28,6 +31,7 @@ mod manner;
 mod matching;
 mod memory;
 mod needs;
+mod notes;
 mod parse;
 mod peer;
 mod peer_line;
@@ -37,6 +41,7 @@ mod run;
 mod scope;
 mod server_lines;
 mod servers;
+mod spell;
 mod target;
 mod text;
 
@@ -44,6 +49,7 @@ mod text;
 mod round_trip;
 
 pub use crate::script::{
+    bless::{BlessError, Blessed},
     fuzz::{Fuzz, FuzzCase, FuzzCaseError, FuzzFailure, FuzzReport},
     harness::{Harness, harness},
     kind::{FailureKind, Mismatch},

@@ -43,6 +43,11 @@ pub(crate) trait Driver {
     /// Lasts until the service has looked at what it was sent, where that can be known.
     fn turn(&self) -> Turn;
 
+    /// Whether a turn ends when the service has nothing to do.
+    fn knows_idle(&self) -> bool {
+        false
+    }
+
     /// Lasts until the service is done with what it was sent, where something holds it back.
     fn rest(&self) -> Option<Turn> {
         None

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::script::{ast::Span, driver::Counts, memory::Disturbance};
+use crate::script::{ast::Span, driver::Counts, memory::Disturbance, notes::Amending};
 
 /// What is done beside what a script says.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +16,8 @@ pub(crate) struct Manner {
     pub(crate) turn: Duration,
     /// Whether to keep what happens.
     pub(crate) observes: bool,
+    /// Whether to go on where something else comes than what was expected, and note it.
+    pub(crate) amends: bool,
 }
 
 /// How what peers send is cut, beside what the script says of it.
@@ -94,4 +96,6 @@ pub(crate) struct Observations {
     pub(crate) counts: BTreeMap<String, Counts>,
     /// The names of the peers.
     pub(crate) peers: Vec<String>,
+    /// What the script should have said.
+    pub(crate) amending: Box<Amending>,
 }

@@ -109,7 +109,7 @@ fn escaped(bytes: &[u8]) -> String {
 }
 
 impl Wanted {
-    fn new(expectation: &Expectation, variables: &Variables) -> Result<Self, Diagnostic> {
+    pub(crate) fn new(expectation: &Expectation, variables: &Variables) -> Result<Self, Diagnostic> {
         Ok(match &expectation.matcher {
             Matcher::Line(text) => Self::Line(resolve(text, variables)?),
             Matcher::Prefix(text) => Self::Prefix(resolve(text, variables)?),

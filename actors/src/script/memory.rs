@@ -123,6 +123,10 @@ impl Driver for MemoryDriver {
         Box::pin(idle(IdleFor::Turn))
     }
 
+    fn knows_idle(&self) -> bool {
+        true
+    }
+
     fn rest(&self) -> Option<Turn> {
         self.disturbance.holds_back().then(|| -> Turn { Box::pin(idle(IdleFor::Rest)) })
     }

@@ -92,6 +92,11 @@ impl Peer {
         peer_title(&self.name)
     }
 
+    /// Something came, or an end.
+    pub(crate) fn was_heard(&self) -> bool {
+        !self.received.is_empty() || self.end.is_some()
+    }
+
     pub(crate) fn rest(&self) -> &[u8] {
         &self.received[self.cursor..]
     }

@@ -21,6 +21,7 @@ use crate::{
         kind::FailureKind,
         manner::{Cuts, Observed, Sent},
         matching::{End, Variables, resolve},
+        notes::Amending,
         peer::{Listener, Peer, end_of},
         report::{Diagnostic, Held, Source},
         servers::Servers,
@@ -45,19 +46,34 @@ pub(crate) struct Runner<D> {
     pub(crate) acting: usize,
     /// Only where somebody will look at it.
     pub(crate) observed: Option<Observed>,
+    /// Only where the script is to be written anew.
+    pub(crate) amending: Option<Box<Amending>>,
 }
 
 impl<D: Driver> Runner<D> {
     pub(crate) async fn script(&mut self, statements: &[Statement]) -> Held<()> {
         self.statements(statements).await?;
-        self.finish().await?;
+        loop {
+            match self.finish().await {
+                Ok(()) => break,
+                Err(diagnostic) => self.amend_end(diagnostic)?,
+            }
+        }
         self.servers.have_held()
     }
 
     fn statements<'a>(&'a mut self, statements: &'a [Statement]) -> Pin<Box<dyn Future<Output = Held<()>> + 'a>> {
         Box::pin(async move {
-            for statement in statements {
-                self.statement(statement).await?;
+            let mut rest = statements;
+            while let Some((statement, behind)) = rest.split_first() {
+                self.mark(statement).await;
+                rest = match self.statement(statement).await {
+                    Ok(()) => {
+                        self.went(statement);
+                        behind
+                    }
+                    Err(diagnostic) => self.amend(diagnostic, rest).await?,
+                };
             }
             Ok(())
         })
@@ -186,7 +202,7 @@ impl<D: Driver> Runner<D> {
         }
     }
 
-    async fn read_during(&mut self, mut turn: Turn) {
+    pub(crate) async fn read_during(&mut self, mut turn: Turn) {
         poll_fn(|cx| {
             self.peers.iter_mut().for_each(|peer| {
                 peer.poll_read(cx);

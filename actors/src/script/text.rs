@@ -116,6 +116,10 @@ impl ScriptOptions {
         self
     }
 
+    pub(crate) fn cuts(&self) -> Cuts {
+        self.split.map_or(Cuts::None, |seed| Cuts::Random(fastrand::Rng::with_seed(seed)))
+    }
+
     /// Whether a text can be the name of a variable: letters, digits and `_`, and no digit first.
     #[must_use]
     pub fn is_variable(name: &str) -> bool {
@@ -166,6 +170,11 @@ impl Script {
         }
     }
 
+    /// What reports call the text that it was read from, and the text.
+    pub(crate) fn source(&self) -> (&str, &str) {
+        self.sources.first().map_or(("", ""), |source| (&source.name, &source.text))
+    }
+
     pub(crate) fn statements(&self) -> &[Statement] {
         &self.statements
     }
@@ -212,8 +221,7 @@ impl Script {
         if let Err(ScriptError(report)) = self.check(options) {
             return Err(ScriptFailure(report));
         }
-        let cuts = options.split.map_or(Cuts::None, |seed| Cuts::Random(fastrand::Rng::with_seed(seed)));
-        let manner = Manner { cuts, ..Manner::default() };
+        let manner = Manner { cuts: options.cuts(), ..Manner::default() };
         self.run_once(target, options, &self.statements, manner).map(|(run, _)| run)
     }
 
@@ -291,6 +299,7 @@ impl Script {
             cuts: manner.cuts,
             acting: 0,
             observed: manner.observes.then(Observed::default),
+            amending: manner.amends.then(Box::default),
         };
         let held = match &target.0 {
             Kind::Server(command) => runner.start_given(command).await,
@@ -310,6 +319,7 @@ impl Script {
                     observed: runner.observed.unwrap_or_default(),
                     counts: runner.driver.counts(),
                     peers: peers.iter().map(|(name, _)| name.clone()).collect(),
+                    amending: runner.amending.unwrap_or_default(),
                 };
                 let transcripts = peers.into_iter().map(|(peer, received)| Transcript { peer, received }).collect();
                 Ok((ScriptRun { transcripts, skipped: None }, observations))

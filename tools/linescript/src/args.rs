@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use actix_lines::script::{Script, ScriptOptions, Target};
 use clap::{Parser, Subcommand};
 
-use crate::{fuzz, record::Record};
+use crate::{bless::Bless, fuzz, record::Record};
 
 /// Runs scripted telnet sessions against any line server.
 ///
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Fuzz(fuzz::Args),
     /// Make a script of what happens between peers and a server, or of a session that is typed.
     Record(Record),
+    /// Write into scripts what comes instead of what they expect.
+    Bless(Bless),
     /// Read scripts, and say what is wrong in them.
     Check {
         /// Scripts, and folders of `.session` files.

@@ -4,6 +4,7 @@
 //! against which server, how often, how many at once, and what is printed.
 
 mod args;
+mod bless;
 mod fuzz;
 mod junit;
 mod output;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Fuzz(args) => fuzz::fuzz(&args),
         Command::Record(args) => record::record(args),
+        Command::Bless(args) => bless::bless(&args),
         Command::Check { files, variables } => check(&files, &variables),
     };
     ExitCode::from(code)
