@@ -57,10 +57,18 @@ fn parts_of(matcher: &Matcher) -> &[Part] {
     }
 }
 
+fn holds(part: &Part, is_one: &dyn Fn(&str) -> bool) -> bool {
+    match part {
+        Part::Bytes(_) => false,
+        Part::Variable(name) => is_one(name),
+        Part::Times { parts, count } => holds(count, is_one) || parts.iter().any(|part| holds(part, is_one)),
+    }
+}
+
 fn uses(matcher: &Matcher, is_one: impl Fn(&str) -> bool) -> bool {
     match matcher {
         Matcher::Pattern(pattern) => pattern_variables(&pattern.source).iter().any(|(name, _, _)| is_one(name)),
-        _ => parts_of(matcher).iter().any(|part| matches!(part, Part::Variable(name) if is_one(name))),
+        _ => parts_of(matcher).iter().any(|part| holds(part, &is_one)),
     }
 }
 

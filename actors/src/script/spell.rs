@@ -87,6 +87,8 @@ fn spell(parts: &[Part], is_quoted: bool) -> String {
                 };
                 text.push_str(&if goes_on { format!("${{{name}}}") } else { format!("${name}") });
             }
+            // What came is written out.
+            Part::Times { .. } => {}
         }
     }
     text
