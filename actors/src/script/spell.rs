@@ -72,8 +72,6 @@ fn spell(parts: &[Part], is_quoted: bool) -> String {
     let mut parts = parts.iter().peekable();
     while let Some(part) = parts.next() {
         match part {
-            // A text that is written anew repeats nothing.
-            Part::Times { parts, .. } => text.push_str(&spell(parts, is_quoted)),
             Part::Bytes(bytes) => {
                 let shown =
                     if is_quoted { Shown(bytes).to_string() } else { String::from_utf8_lossy(bytes).into_owned() };
