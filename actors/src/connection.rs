@@ -3,11 +3,12 @@
 //! Not here: the report of its end (`report`).
 
 use std::{
+    any::Any,
     fmt,
     num::{NonZeroU16, ParseIntError},
     str::FromStr,
     sync::{
-        PoisonError, RwLock,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -116,16 +117,63 @@ impl fmt::Debug for ListenerId {
     }
 }
 
-/// A session's connection as the server knows it: number, addresses, listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What filters have found out about a connection, each in a type of its own: a handshake, a header.
+#[derive(Clone, Default)]
+pub struct ConnectionInfo(Vec<Arc<dyn Any + Send + Sync>>);
+
+impl ConnectionInfo {
+    /// Adds a value. Of two with the same type the later is found.
+    pub fn insert<T: Any + Send + Sync>(&mut self, value: T) {
+        self.0.push(Arc::new(value));
+    }
+
+    /// Returns the value of this type, if there is one.
+    #[must_use]
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.0.iter().rev().find_map(|value| value.downcast_ref())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.0.extend(other.0.iter().cloned());
+    }
+}
+
+impl fmt::Debug for ConnectionInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} values", self.0.len())
+    }
+}
+
+/// A session's connection as the server knows it: number, addresses, listener, and what its filters have found out.
+///
+/// Two are equal if they have the same number, addresses and listener.
+#[derive(Clone, Debug)]
 pub struct Connection {
     pub(crate) id: SessionId,
     pub(crate) peer: Address,
     pub(crate) local: Address,
     pub(crate) listener: Option<ListenerId>,
+    pub(crate) info: ConnectionInfo,
 }
 
+impl PartialEq for Connection {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { id, peer, local, listener, info: _ } = self;
+        (id, peer, local, listener) == (&other.id, &other.peer, &other.local, &other.listener)
+    }
+}
+
+impl Eq for Connection {}
+
 impl Connection {
+    pub(crate) fn new(id: SessionId, peer: Address, local: Address, listener: Option<ListenerId>) -> Self {
+        Self { id, peer, local, listener, info: ConnectionInfo::default() }
+    }
+
     /// Makes a connection between two addresses, with a new number and without a listener: for tests of code that takes
     /// a `Connection`.
     ///
@@ -137,7 +185,7 @@ impl Connection {
     /// assert_eq!(greeting(&Connection::between(peer, Address::Memory)), "welcome, 192.0.2.7:1024\n");
     /// ```
     pub fn between(peer: impl Into<Address>, local: impl Into<Address>) -> Self {
-        Self { id: SessionId::next(), peer: peer.into(), local: local.into(), listener: None }
+        Self::new(SessionId::next(), peer.into(), local.into(), None)
     }
 
     /// Returns the session's number.
@@ -162,5 +210,19 @@ impl Connection {
     #[must_use]
     pub fn listener(&self) -> Option<ListenerId> {
         self.listener
+    }
+
+    /// Returns what one of its [filters](crate::filter::Filter::learned) has found out, by its type. Complete when the
+    /// session's actor is made; before, as in events of openings, there is nothing.
+    #[must_use]
+    pub fn info<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.info.get()
+    }
+
+    /// Adds a value of a filter, for tests of code that asks for it.
+    #[must_use]
+    pub fn with_info<T: Any + Send + Sync>(mut self, value: T) -> Self {
+        self.info.insert(value);
+        self
     }
 }

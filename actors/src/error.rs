@@ -93,6 +93,12 @@ pub enum ConfigError {
         /// The text that was given.
         target: String,
     },
+    /// The host of a connector's target is no name that a certificate could have.
+    #[error("{target:?} has no host that a certificate could name: set one with server_name() of TlsClientBuilder")]
+    ServerName {
+        /// The connector's target.
+        target: String,
+    },
     /// The maximum number of a connector's attempts is zero.
     #[error("max attempts is 0: use 1 or more, or leave it out to try for ever")]
     MaxAttempts,
@@ -324,7 +330,7 @@ fn ephemeral_range_of(port: u16, range: &str, reserved: &str) -> Option<(u16, u1
 }
 
 /// The kernel's reason in the words of `strerror`, in lower case and without the number: it ends a sentence.
-fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut letters = text.chars();
@@ -383,6 +389,16 @@ pub enum ConnectError {
         /// The time that the attempt was allowed to take.
         timeout: Duration,
     },
+    /// The connection was there, but TLS was not: the server's certificate, or what the two sides offer each other.
+    #[error("no TLS with {target} at {peer}: {reason}; check the server's certificate, and whom this side trusts")]
+    Handshake {
+        /// The connector's target.
+        target: String,
+        /// The address that was connected to.
+        peer: SocketAddr,
+        /// The reason, in the words of rustls or of the system.
+        reason: String,
+    },
     /// The connector's resolver or the factory of its actors panicked. It is called again at the next attempt.
     #[error("the {what} of the connector to {target} panicked: look above for its message")]
     Panicked {
@@ -402,6 +418,7 @@ impl From<ConnectError> for io::Error {
                 failures.first().map_or(io::ErrorKind::ConnectionRefused, |(_, error)| error.kind())
             }
             ConnectError::TimedOut { .. } => io::ErrorKind::TimedOut,
+            ConnectError::Handshake { .. } => io::ErrorKind::InvalidData,
             ConnectError::Panicked { .. } => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)

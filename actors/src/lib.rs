@@ -60,6 +60,7 @@
 //! | connect to another server, and again when it is lost | [`connect`] |
 //! | run a session over any two-way byte stream | [`LineSession`], [`Transport`] |
 //! | put something between the wire and the lines | [`filter`], [`Listener::filter`] |
+//! | speak TLS | `tls`, with the feature of that name |
 //! | say something to many sessions | [`Room`] |
 //! | record live sessions as scripts | the feature `record` |
 //! | test without sockets and without waiting | [`testing`] |
@@ -135,7 +136,25 @@ pub use crate::{
 
 /// Filters: what stands between the wire and the lines of a session.
 pub mod filter {
-    pub use crate::wire::filter::{Eof, Fault, Filter, Flow, Inflow};
+    pub use crate::{
+        connection::ConnectionInfo,
+        wire::filter::{Eof, Fault, Filter, Flow, Inflow},
+    };
+}
+
+/// TLS for listeners and connectors, by rustls 0.23 with ring. Feature `tls`.
+#[cfg(feature = "tls")]
+pub mod tls {
+    pub use rustls;
+
+    pub use crate::wire::tls::{
+        certificate::CertificateInfo,
+        client::{TlsClient, TlsClientBuilder},
+        error::{TlsError, TlsWarning},
+        info::{TlsInfo, TlsVersion},
+        pem::Pem,
+        server::{ClientAuth, LoadedCertificate, Tls, TlsBuilder},
+    };
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ impl LineSession {
     /// connection was closed with the report [`HandlerPanicked`](crate::CloseReason::HandlerPanicked).
     pub fn create<A: LineHandler>(self, make: impl FnOnce(&mut LineContext<A>) -> A) -> Addr<A> {
         let Self { id, transport, framing, limits } = self;
-        let connection = Connection { id, peer: transport.peer(), local: transport.local(), listener: None };
+        let connection = Connection::new(id, transport.peer(), transport.local(), None);
         let opening = Opening::new(&task::standalone(limits), transport, connection, None, framing);
         let opened = opening.open(|ctx| {
             let address = ctx.address();

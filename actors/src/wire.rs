@@ -1,9 +1,12 @@
 //! Wire: a session's transport, and its bytes on their way out.
 
 pub(crate) mod filter;
+pub(crate) mod guarded;
 pub(crate) mod outbox;
 pub(crate) mod sealed;
 pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod tcp;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 pub(crate) mod transport;

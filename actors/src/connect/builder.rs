@@ -7,12 +7,14 @@ use std::{fmt, io, net::SocketAddr, rc::Rc, time::Duration};
 
 use actix::{Actor, Addr, Recipient};
 
+#[cfg(feature = "tls")]
+use crate::wire::tls::client::TlsClient;
 use crate::{
     connect::{
         backoff::Backoff,
         connector::{Connector, Factory},
         messages::{Askers, ConnectorEvent},
-        target::{Resolve, Way, is_address},
+        target::{MakeFilter, Resolve, Way, is_address},
     },
     connection::Connection,
     error::ConfigError,
@@ -36,6 +38,8 @@ pub struct ConnectorBuilder<A> {
     pub(super) resolve: Option<Resolve>,
     pub(super) connect_timeout: Duration,
     pub(super) keepalive: Option<Duration>,
+    /// With what is wrong with it.
+    pub(super) filter: Result<Option<MakeFilter>, ConfigError>,
     pub(super) framing: Framing,
     pub(super) limits: SessionLimits,
     pub(super) backoff: Backoff,
@@ -108,6 +112,23 @@ impl<A: LineHandler> ConnectorBuilder<A> {
         self
     }
 
+    /// Has its connections speak TLS. A connection counts when its handshake is over, for which there is what is left of
+    /// the [`connect_timeout`](Self::connect_timeout); one that fails is
+    /// [`ConnectError::Handshake`](crate::connect::ConnectError::Handshake). Needs the feature `tls`.
+    ///
+    /// # Errors
+    /// [`start`](Self::start) returns [`ConfigError::ServerName`] if the host of the target is no name that a
+    /// certificate could have, and none was [set](crate::tls::TlsClientBuilder::server_name).
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: impl Into<TlsClient>) -> Self {
+        let tls = tls.into();
+        self.filter = match tls.name_for(&self.target) {
+            Ok(name) => Ok(Some(Box::new(move || tls.filter(name.clone())))),
+            Err(_) => Err(ConfigError::ServerName { target: self.target.clone() }),
+        };
+        self
+    }
+
     /// Sets how bytes are cut into lines. Default: [`Framing::lf`].
     pub fn framing(mut self, framing: Framing) -> Self {
         self.framing = framing;
@@ -171,8 +192,9 @@ impl<A: LineHandler> ConnectorBuilder<A> {
             Box::new(|target| Box::pin(async move { Ok(tokio::net::lookup_host(target).await?.collect()) }))
         });
         let Self { target, connect_timeout, keepalive, .. } = self;
+        let filter = self.filter?;
         let connector = Connector {
-            way: Rc::new(Way { target, resolve, connect_timeout, keepalive }),
+            way: Rc::new(Way { target, resolve, connect_timeout, keepalive, filter }),
             framing: self.framing,
             limits: self.limits,
             backoff: self.backoff,
@@ -205,6 +227,7 @@ impl<A: LineHandler> Connector<A> {
             resolve: None,
             connect_timeout: CONNECT_TIMEOUT,
             keepalive: Some(KEEPALIVE),
+            filter: Ok(None),
             framing: Framing::default(),
             limits: SessionLimits::default(),
             backoff: Backoff::default(),

@@ -10,7 +10,7 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, ResponseFuture,
     dev::MessageResponse, fut::wrap_future,
 };
-use tokio::{net::TcpStream, sync::oneshot};
+use tokio::sync::oneshot;
 
 use crate::{
     connect::{
@@ -140,16 +140,15 @@ impl<A: LineHandler> Connector<A> {
     fn connect(&mut self, ctx: &mut Context<Self>) {
         let attempt = wrap_future::<_, Self>(Rc::clone(&self.way).attempt());
         ctx.spawn(attempt.map(|result, connector, ctx| match result {
-            Ok((peer, stream)) => connector.open(peer, stream, ctx),
+            Ok((peer, transport)) => connector.open(peer, transport, ctx),
             Err(error) => connector.fail(error, ctx),
         }));
     }
 
     /// Makes a session of a connection.
-    fn open(&mut self, peer: SocketAddr, stream: TcpStream, ctx: &mut Context<Self>) {
-        let transport = Transport::from(stream);
-        let connection =
-            Connection { id: SessionId::next(), peer: peer.into(), local: transport.local(), listener: None };
+    fn open(&mut self, peer: SocketAddr, transport: Transport, ctx: &mut Context<Self>) {
+        let mut connection = Connection::new(SessionId::next(), peer.into(), transport.local(), None);
+        transport.learned(&mut connection.info);
         let nth = self.connections + 1;
         let worker = task::standalone(self.limits);
         let mut opening = Opening::new(&worker, transport, connection.clone(), None, self.framing);

@@ -2,19 +2,20 @@
 //!
 //! Not here: trying several addresses (`race`), the session of the connection (`connector`).
 
-use std::{io, net::SocketAddr, panic::AssertUnwindSafe, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{future::poll_fn, io, net::SocketAddr, panic::AssertUnwindSafe, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     caught::dispose,
     connect::race::{self, interleave, race},
     error::ConnectError,
+    wire::{filter::Filter, transport::Transport},
 };
+
+/// Makes the filter of a connection, which has its handshake before there is a session.
+pub(super) type MakeFilter = Box<dyn Fn() -> Box<dyn Filter>>;
 
 pub(super) type Resolve = Box<dyn Fn(String) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>>>>>;
 
@@ -34,11 +35,12 @@ pub(super) struct Way {
     pub(super) resolve: Resolve,
     pub(super) connect_timeout: Duration,
     pub(super) keepalive: Option<Duration>,
+    pub(super) filter: Option<MakeFilter>,
 }
 
 impl Way {
-    /// Does one attempt: looks up, then races.
-    pub(super) async fn attempt(self: Rc<Self>) -> Result<(SocketAddr, TcpStream), ConnectError> {
+    /// Does one attempt: looks up, races, and waits for the handshake of a filter.
+    pub(super) async fn attempt(self: Rc<Self>) -> Result<(SocketAddr, Transport), ConnectError> {
         let target = || self.target.clone();
         let deadline = Instant::now() + self.connect_timeout;
         let resolve = AssertUnwindSafe(async { (self.resolve)(self.target.clone()).await }).catch_unwind();
@@ -58,13 +60,34 @@ impl Way {
         }
         let connect = |address| race::connect(address, self.keepalive);
         match timeout_at(deadline, race(addresses.clone(), connect)).await {
-            Ok(Ok(connected)) => Ok(connected),
+            Ok(Ok((peer, stream))) => self.open(peer, Transport::from(stream), deadline).await,
             Ok(Err(failures)) => Err(ConnectError::Refused {
                 target: target(),
                 failures: failures.into_iter().map(|(address, error)| (address, Arc::new(error))).collect(),
             }),
             Err(_) => Err(ConnectError::TimedOut { target: target(), addresses, timeout: self.connect_timeout }),
         }
+    }
+}
+
+impl Way {
+    /// Puts the filter around a connection, and waits until it is open.
+    async fn open(
+        &self,
+        peer: SocketAddr,
+        transport: Transport,
+        deadline: Instant,
+    ) -> Result<(SocketAddr, Transport), ConnectError> {
+        let Some(filter) = &self.filter else { return Ok((peer, transport)) };
+        let mut transport = transport.with_boxed_filter(filter());
+        let opened = timeout_at(deadline, poll_fn(|cx| transport.poll_open(cx))).await;
+        let reason = match opened {
+            Ok(Ok(())) if transport.is_open() => return Ok((peer, transport)),
+            Ok(Ok(())) => transport.take_fault().unwrap_or_else(|| "the server closed the connection".to_owned()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {:?}", self.connect_timeout),
+        };
+        Err(ConnectError::Handshake { target: self.target.clone(), peer, reason })
     }
 }
 

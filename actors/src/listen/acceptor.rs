@@ -371,7 +371,7 @@ impl Acceptor {
                     Some(ip) if ip.is_unspecified() => socket.local(),
                     _ => self.address.clone(),
                 };
-                let connection = Connection { id: SessionId::next(), peer, local, listener: Some(self.id) };
+                let connection = Connection::new(SessionId::next(), peer, local, Some(self.id));
                 let owed = OwedReport::new(Arc::clone(&self.control.ledger), connection, place);
                 return self.hand_over(Admitted { socket, owed });
             }

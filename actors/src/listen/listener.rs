@@ -20,6 +20,8 @@ use rustix::net::{
 
 #[cfg(feature = "record")]
 use crate::record::recorder::Recorder;
+#[cfg(feature = "tls")]
+use crate::wire::tls::server::Tls;
 use crate::{
     address::{Address, UnixAddress},
     connection::Connection,
@@ -148,6 +150,16 @@ impl Listener {
     #[cfg(feature = "record")]
     pub fn record(mut self, recorder: &Recorder) -> Self {
         self.own.recorder = Some(recorder.clone());
+        self
+    }
+
+    /// Has its connections speak TLS. [`Tls::reload`](crate::tls::Tls::reload) changes the certificates for connections
+    /// that come later. Of several filters the first is nearest to the wire: a filter of an earlier call sees encrypted
+    /// bytes. Needs the feature `tls`.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: impl Into<Tls>) -> Self {
+        let tls = tls.into();
+        self.own.filters.push_boxed(move || tls.filter());
         self
     }
 

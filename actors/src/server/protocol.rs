@@ -59,24 +59,25 @@ where
             },
             Err(error) => (Transport::closed(), Some(CloseReason::Io(Half::Read, error.kind()))),
         };
-        let opening = Opening::new(worker, transport, connection.clone(), owed.settle(), framing);
+        let opening = Opening::new(worker, transport, connection, owed.settle(), framing);
         if let Some(reason) = failure {
             opening.fail(reason);
         } else if filters.is_empty() {
-            open(opening, &connection, &self.factory);
+            open(opening, &self.factory);
         } else {
             let factory = self.factory.clone();
             actix_rt::spawn(async move {
                 if let Some(opening) = opening.preface().await {
-                    open(opening, &connection, &factory);
+                    open(opening, &factory);
                 }
             });
         }
     }
 }
 
-fn open<A: LineHandler>(opening: Opening, connection: &Connection, factory: &impl Fn(&Connection) -> A) {
-    if let Err(panicked) = opening.open(|_| (factory(connection), ())) {
+fn open<A: LineHandler>(opening: Opening, factory: &impl Fn(&Connection) -> A) {
+    let connection = opening.connection().clone();
+    if let Err(panicked) = opening.open(|_| (factory(&connection), ())) {
         panicked.log();
     }
 }

@@ -28,7 +28,7 @@ use actix::{
 use bytes::Bytes;
 
 use crate::{
-    connection::Connection,
+    connection::{Connection, ConnectionInfo},
     error::ConfigError,
     framing::{Framing, Overrun},
     limits::OutboxLimit,
@@ -490,15 +490,18 @@ where
         }
     }
 
-    /// Returns the session's number, addresses and listener.
+    /// Returns the session's number, addresses and listener, and what its filters have found out so far.
     #[must_use]
     pub fn connection(&self) -> Connection {
         let local = self.transport.local();
+        let mut info = ConnectionInfo::default();
+        self.transport.learned(&mut info);
         self.worker.slot(self.slot, |slot| Connection {
             id: slot.id,
             peer: slot.peer().clone(),
             local,
             listener: slot.listener,
+            info,
         })
     }
 

@@ -36,7 +36,7 @@ use crate::{
 pub(crate) struct Opening {
     pub(super) worker: Rc<Worker>,
     pub(super) transport: Transport,
-    connection: Connection,
+    pub(super) connection: Connection,
     framing: Framing,
     pub(super) slot: u32,
     /// The session has the slot, and owes the report.
@@ -117,6 +117,11 @@ impl Opening {
         let (report_to, report) = oneshot::channel();
         self.worker.slot(self.slot, |slot| slot.set_report_to(report_to));
         report
+    }
+
+    /// Returns the connection, with what its filters have found out once their preface is over.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// Ends the connection before it was a session.

@@ -41,7 +41,8 @@ const ENDS: [(Commands, CloseReason); 8] = [
 const LATER: Commands = Commands::PUSH;
 
 impl Opening {
-    /// Waits until its filters are open. `None` if it has ended before: then it has left its report.
+    /// Waits until its filters are open, and asks what they have found out. `None` if it has ended before: then it has
+    /// left its report.
     pub(crate) async fn preface(mut self) -> Option<Self> {
         self.worker.set_deadline(self.slot, PREFACE_TIMEOUT);
         let mut later = Commands::empty();
@@ -51,6 +52,8 @@ impl Opening {
                 slot.id
             });
             self.worker.send(self.slot, id, later);
+            self.transport.learned(&mut self.connection.info);
+            self.transport.forget_learned();
             return Some(self);
         };
         let id = self.worker.slot(self.slot, |slot| slot.id);

@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     caught::{dispose, drop_caught},
-    connection::Connection,
+    connection::{Connection, ConnectionInfo},
     report::CloseReport,
 };
 
@@ -156,6 +156,13 @@ pub trait Filter: 'static {
     /// Appends the protocol's end of our bytes to `wire`; our FIN is sent after it. Called at most once.
     fn finish(&mut self, wire: &mut Vec<u8>);
 
+    /// Adds what it has found out about the connection, for the factory of the session's actor and for its handler.
+    /// Called when the filter is [`Open`](Flow::Open) or [`Done`](Flow::Done), and again when a handler asks for its
+    /// [`connection`](crate::LineContext::connection). If it panics, nothing was found out.
+    fn learned(&self, info: &mut ConnectionInfo) {
+        let _ = info;
+    }
+
     /// Returns the number of wire bytes read and not decoded yet. While it is not 0 they count as an incomplete line of
     /// the session: [`line_timeout`](crate::limits::LimitsBuilder::line_timeout) runs. Asked for after each call that succeeded.
     fn held(&self) -> usize;
@@ -173,6 +180,38 @@ pub trait Filter: 'static {
     }
 }
 
+/// A filter that could not be made: every connection ends with the reason.
+#[cfg(feature = "tls")]
+pub(crate) struct Broken(String);
+
+#[cfg(feature = "tls")]
+impl Broken {
+    pub(crate) fn new(reason: impl fmt::Display) -> Self {
+        Self(reason.to_string())
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Filter for Broken {
+    fn read(&mut self, _: &mut Inflow<'_>, _: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<Flow, Fault> {
+        Err(Fault::new(self.0.as_str()))
+    }
+
+    fn write(&mut self, _: &[u8], _: &mut Vec<u8>) -> Result<(), Fault> {
+        Err(Fault::new(self.0.as_str()))
+    }
+
+    fn eof(&mut self) -> Eof {
+        Eof::Clean
+    }
+
+    fn finish(&mut self, _: &mut Vec<u8>) {}
+
+    fn held(&self) -> usize {
+        0
+    }
+}
+
 /// The filter factories of a listener, from the wire inwards. All workers share them.
 #[derive(Clone, Default)]
 pub(crate) struct Filters(Vec<Arc<MakeFilter>>);
@@ -182,6 +221,12 @@ type MakeFilter = dyn Fn(&Connection) -> Box<dyn Filter> + Send + Sync;
 impl Filters {
     pub(crate) fn push<F: Filter>(&mut self, factory: impl Fn(&Connection) -> F + Send + Sync + 'static) {
         self.0.push(Arc::new(move |connection| Box::new(factory(connection))));
+    }
+
+    /// The same with filters in boxes.
+    #[cfg(feature = "tls")]
+    pub(crate) fn push_boxed(&mut self, factory: impl Fn() -> Box<dyn Filter> + Send + Sync + 'static) {
+        self.0.push(Arc::new(move |_| factory()));
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -7,7 +7,6 @@
 
 use std::{
     fmt, io, mem,
-    panic::{AssertUnwindSafe, catch_unwind},
     task::{Context, Poll, ready},
 };
 
@@ -18,11 +17,11 @@ use tokio::{
 
 use crate::{
     address::Address,
-    caught::{dispose, drop_caught, panic_text},
-    connection::SessionId,
+    connection::{ConnectionInfo, SessionId},
     escape::Escaped,
     wire::{
         filter::{Eof, Fault, Filter, Flow, Inflow},
+        guarded::Guarded,
         sealed::{PIECE_BYTES, PIECES, Sealed, borrow_buffer, return_buffer},
         socket::Socket,
         stream::{ByteStream, Stream},
@@ -38,9 +37,6 @@ const MAX_PREFACE_BYTES: u32 = 64 * 1024;
 
 /// With more plain bytes than this waiting for the session its filter is not driven on for a writer. Unit: bytes.
 const PLAIN_BYTES: usize = 64 * 1024;
-
-/// A filter that says it holds more counts as this: no sum overflows. Unit: bytes.
-const MOST_FILTER_BYTES: usize = 1 << 30;
 
 /// Bytes that are read at once of a preface that is waited for by a writer.
 const PREFACE_BYTES: usize = 4 * 1024;
@@ -239,8 +235,22 @@ impl Transport {
         }
     }
 
-    fn take_fault(&mut self) -> Option<String> {
+    pub(crate) fn take_fault(&mut self) -> Option<String> {
         self.filtered_mut().and_then(Filtered::take_fault)
+    }
+
+    /// Adds what filters have found out, the first that of the one nearest to the wire.
+    pub(crate) fn learned(&self, info: &mut ConnectionInfo) {
+        if let Some(filtered) = self.filtered() {
+            filtered.learned(info);
+        }
+    }
+
+    /// Forgets what filters had found out that are done, once somebody else has it: then nothing is left of these.
+    pub(crate) fn forget_learned(&mut self) {
+        if let Some(filtered) = self.filtered_mut() {
+            filtered.forget_learned();
+        }
     }
 
     /// Bytes of the wire that filters have read and that are nobody's yet.
@@ -314,31 +324,18 @@ impl fmt::Debug for Transport {
     }
 }
 
-/// The filter is dropped under a catch of its own: those below it are dropped all the same.
-impl Drop for Filtered {
-    fn drop(&mut self) {
-        self.drop_filter();
-    }
-}
-
 /// How bytes are written to the stream below: in a turn, or outside of one.
 type Sink<'a> = dyn FnMut(&mut Transport, &[u8]) -> Poll<io::Result<usize>> + 'a;
 
 /// A transport behind a filter.
 struct Filtered {
     inner: Transport,
-    /// `None` once it is done, or has failed.
-    filter: Option<Box<dyn Filter>>,
-    /// Bytes that the filter holds and that its buffers take. Asked for with each call, under the same catch.
-    filter_held: u32,
-    filter_memory: u32,
+    filter: Guarded,
     flow: Flow,
     /// Decoded, and not given to the session yet.
     plain: Vec<u8>,
     sealed: Sealed,
     ending: Option<Ending>,
-    /// The text of its fault.
-    fault: Option<String>,
     /// Of a write that had taken whole pieces before.
     error: Option<io::Error>,
     /// Bytes of the wire that the filter has read before it was open.
@@ -363,14 +360,11 @@ impl Filtered {
     fn new(inner: Transport, filter: Box<dyn Filter>) -> Self {
         Self {
             inner,
-            filter: Some(filter),
-            filter_held: 0,
-            filter_memory: 0,
+            filter: Guarded::new(filter),
             flow: Flow::Preface,
             plain: Vec::new(),
             sealed: Sealed::default(),
             ending: None,
-            fault: None,
             error: None,
             preface: 0,
             has_begun: false,
@@ -386,7 +380,7 @@ impl Filtered {
     /// Returns the stream below if nothing is left to be done to it.
     fn take_inner_if_done(&mut self) -> Option<Transport> {
         let is_done = self.flow == Flow::Done && !self.at_eof && self.plain.is_empty() && self.sealed.len() == 0;
-        is_done.then(|| self.inner.take())
+        (is_done && self.filter.learned.is_none()).then(|| self.inner.take())
     }
 
     /// Returns true if bytes may be written.
@@ -404,16 +398,28 @@ impl Filtered {
     }
 
     fn take_fault(&mut self) -> Option<String> {
-        self.fault.take().or_else(|| self.inner.take_fault())
+        self.filter.fault.take().or_else(|| self.inner.take_fault())
+    }
+
+    fn learned(&self, info: &mut ConnectionInfo) {
+        self.inner.learned(info);
+        if self.flow != Flow::Preface {
+            self.filter.learned(info);
+        }
+    }
+
+    fn forget_learned(&mut self) {
+        self.filter.learned = None;
+        self.inner.forget_learned();
     }
 
     /// Bytes of the wire that are read and not the session's yet.
     fn held(&self) -> usize {
-        self.plain.len() + self.filter_held as usize + self.inner.held()
+        self.plain.len() + self.filter.held() + self.inner.held()
     }
 
     fn memory(&self) -> usize {
-        self.plain.capacity() + self.sealed.wire.capacity() + self.filter_memory as usize + self.inner.memory()
+        self.plain.capacity() + self.sealed.wire.capacity() + self.filter.memory() + self.inner.memory()
     }
 
     fn is_unflushed(&self) -> bool {
@@ -434,7 +440,7 @@ impl Filtered {
     /// Reads plain bytes. None, without an error, are the end: the peer's, unless [`ending`](Self::ending) says otherwise.
     /// Bytes of the wire that are none of the session are [`io::ErrorKind::Interrupted`].
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>, asks: bool) -> Poll<io::Result<()>> {
-        if self.lingers && (self.filter.is_none() || self.flow == Flow::Ended || self.ending.is_some()) {
+        if self.lingers && (self.filter.is_gone() || self.flow == Flow::Ended || self.ending.is_some()) {
             return self.inner.poll_read(cx, buffer);
         }
         if self.plain.is_empty() {
@@ -476,7 +482,7 @@ impl Filtered {
 
     /// Returns true if no plain bytes come any more.
     fn has_ended(&self) -> bool {
-        let is_over = self.ending.is_some() || (self.flow == Flow::Ended && self.filter.is_some());
+        let is_over = self.ending.is_some() || (self.flow == Flow::Ended && !self.filter.is_gone());
         if self.lingers { self.at_eof } else { is_over || self.at_eof }
     }
 
@@ -501,7 +507,7 @@ impl Filtered {
                 return Poll::Ready(Ok(()));
             }
             self.decode(wire, plain);
-            self.asks = !asks && self.filter_held > 0;
+            self.asks = !asks && self.filter.held() > 0;
         }
         self.send_replies(cx)?;
         Poll::Ready(Ok(()))
@@ -543,7 +549,7 @@ impl Filtered {
             Some(Ok(Flow::Done)) => {
                 plain.extend_from_slice(inflow.rest());
                 self.flow = Flow::Done;
-                self.drop_filter();
+                self.filter.finish();
             }
             Some(Ok(flow)) => {
                 self.flow = flow;
@@ -565,42 +571,19 @@ impl Filtered {
         return_buffer(reply);
     }
 
-    /// Calls the filter, which is dropped when it fails. `None` if there is none.
+    /// Calls the filter, which is gone when it fails. `None` if there is none.
     fn call<R>(&mut self, call: impl FnOnce(&mut dyn Filter) -> Result<R, Fault>) -> Option<Result<R, ()>> {
-        let filter = self.filter.as_deref_mut()?;
-        let called = catch_unwind(AssertUnwindSafe(|| {
-            let made = call(&mut *filter)?;
-            Ok((made, filter.held(), filter.memory()))
-        }));
-        let result = called.unwrap_or_else(|payload| {
-            let fault = Fault::new(format!("it panicked: {}", panic_text(&*payload)));
-            dispose(payload);
-            Err(fault)
-        });
-        Some(match result {
-            Ok((made, held, memory)) => {
-                let bounded = |bytes: usize| bytes.min(MOST_FILTER_BYTES) as u32;
-                (self.filter_held, self.filter_memory) = (bounded(held), bounded(memory));
-                Ok(made)
-            }
-            Err(fault) => {
-                self.fail(fault);
-                Err(())
-            }
-        })
+        let result = self.filter.call(call);
+        if let Some(Err(())) = result {
+            self.ending = Some(Ending::Failed);
+        }
+        result
     }
 
     #[cold]
     fn fail(&mut self, fault: Fault) {
         self.ending = Some(Ending::Failed);
-        self.fault = Some(fault.into_text());
-        self.drop_filter();
-    }
-
-    fn drop_filter(&mut self) {
-        let filter = self.filter.take();
-        (self.filter_held, self.filter_memory) = (0, 0);
-        drop_caught(filter);
+        self.filter.fail(fault);
     }
 
     /// Drives a preface on, for whoever waits to write. Ready when it is over, in whatever way.
@@ -678,7 +661,7 @@ impl Filtered {
             if self.is_unwritable() {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
-            if self.filter.is_none() {
+            if self.filter.is_gone() {
                 return sink(&mut self.inner, bytes);
             }
             self.sealed.wire = borrow_buffer();
@@ -697,7 +680,7 @@ impl Filtered {
                     _ => wire.truncate(before),
                 }
                 self.sealed.wire = wire;
-                if self.filter.is_none() {
+                if self.filter.is_gone() {
                     break;
                 }
             }

@@ -1,0 +1,123 @@
+//! Guarded: a filter whose panics and faults end its connection alone.
+//!
+//! Every call is caught. A filter that has failed is dropped and never called again; what it holds is asked for with each
+//! call, under the same catch, so that nobody else has to call it.
+//! Not here: what a failure means to the connection (`transport`).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::{
+    caught::{dispose, drop_caught, panic_text},
+    connection::ConnectionInfo,
+    wire::filter::{Fault, Filter},
+};
+
+/// A filter that says it holds more counts as this: no sum overflows. Unit: bytes.
+const MOST_BYTES: usize = 1 << 30;
+
+/// A filter, as long as it is neither done nor has failed.
+pub(super) struct Guarded {
+    filter: Option<Box<dyn Filter>>,
+    held: u32,
+    memory: u32,
+    /// The text of its fault.
+    pub(super) fault: Option<String>,
+    /// Found out by a filter that is done.
+    pub(super) learned: Option<Box<ConnectionInfo>>,
+}
+
+impl Guarded {
+    pub(super) fn new(filter: Box<dyn Filter>) -> Self {
+        Self { filter: Some(filter), held: 0, memory: 0, fault: None, learned: None }
+    }
+
+    /// Returns true if nobody is there to be called.
+    pub(super) fn is_gone(&self) -> bool {
+        self.filter.is_none()
+    }
+
+    /// Bytes of the wire that it holds.
+    pub(super) fn held(&self) -> usize {
+        self.held as usize
+    }
+
+    /// Bytes that its buffers take.
+    pub(super) fn memory(&self) -> usize {
+        self.memory as usize
+    }
+
+    /// Calls the filter, which is dropped when it fails. `None` if there is none.
+    pub(super) fn call<R>(&mut self, call: impl FnOnce(&mut dyn Filter) -> Result<R, Fault>) -> Option<Result<R, ()>> {
+        let filter = self.filter.as_deref_mut()?;
+        let called = catch_unwind(AssertUnwindSafe(|| {
+            let made = call(&mut *filter)?;
+            Ok((made, filter.held(), filter.memory()))
+        }));
+        let result = called.unwrap_or_else(|payload| {
+            let fault = Fault::new(format!("it panicked: {}", panic_text(&*payload)));
+            dispose(payload);
+            Err(fault)
+        });
+        Some(match result {
+            Ok((made, held, memory)) => {
+                let bounded = |bytes: usize| bytes.min(MOST_BYTES) as u32;
+                (self.held, self.memory) = (bounded(held), bounded(memory));
+                Ok(made)
+            }
+            Err(fault) => {
+                self.fail(fault);
+                Err(())
+            }
+        })
+    }
+
+    #[cold]
+    pub(super) fn fail(&mut self, fault: Fault) {
+        self.fault = Some(fault.into_text());
+        self.drop_filter();
+    }
+
+    /// The filter is done.
+    pub(super) fn finish(&mut self) {
+        let mut learned = ConnectionInfo::default();
+        self.learned_by_filter(&mut learned);
+        self.learned = Some(learned).filter(|learned| !learned.is_empty()).map(Box::new);
+        self.drop_filter();
+    }
+
+    /// Adds what it has found out, or had when it was done.
+    pub(super) fn learned(&self, info: &mut ConnectionInfo) {
+        if let Some(learned) = &self.learned {
+            info.extend(learned);
+        }
+        self.learned_by_filter(info);
+    }
+
+    /// Nothing, if it panics.
+    #[cold]
+    fn learned_by_filter(&self, info: &mut ConnectionInfo) {
+        let Some(filter) = &self.filter else { return };
+        let learned = catch_unwind(AssertUnwindSafe(|| {
+            let mut learned = ConnectionInfo::default();
+            filter.learned(&mut learned);
+            learned
+        }));
+        match learned {
+            Ok(learned) => info.extend(&learned),
+            Err(payload) => dispose(payload),
+        }
+    }
+
+    fn drop_filter(&mut self) {
+        let filter = self.filter.take();
+        (self.held, self.memory) = (0, 0);
+        drop_caught(filter);
+    }
+}
+
+/// The filter is dropped under a catch of its own: those below it are dropped all the same.
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.drop_filter();
+    }
+}
