@@ -15,7 +15,7 @@ pub(crate) fn features(target: &target::Kind) -> BTreeSet<&'static str> {
     match target {
         target::Kind::Memory(_) => features.extend(["memory"]),
         target::Kind::Address(address) => features.extend([address.transport()]),
-        target::Kind::Server(_) | target::Kind::None => features.extend(["tcp"]),
+        target::Kind::Server(..) | target::Kind::None => features.extend(["tcp"]),
     }
     if !matches!(target, target::Kind::Memory(_)) {
         features.extend(["processes", "addresses"]);

@@ -36,6 +36,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Of what it says, so much is kept for who reads it late. Unit: lines, and bytes of one.
 const MAX_LINES: usize = 10_000;
 const MAX_LINE: usize = 64 << 10;
+/// Below it are services that have names.
+const FIRST_PORT: u16 = 10_000;
 
 /// What is known of a process, for the threads that listen to it.
 #[derive(Default)]
@@ -260,7 +262,8 @@ impl Drop for Process {
     }
 }
 
-/// A port of 127.0.0.1 that is free, and was given to no other server of this process.
+/// A port of 127.0.0.1 that is free, was given to no other server of this process, and is none that the kernel gives to whoever
+/// connects: nobody is handed it before the server binds it.
 pub(crate) fn free_port() -> io::Result<u16> {
     static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -268,6 +271,17 @@ pub(crate) fn free_port() -> io::Result<u16> {
     // Servers that have ended give theirs back by that.
     if given.len() > 4096 {
         given.clear();
+    }
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0);
+    if first > FIRST_PORT {
+        for _ in 0..1000 {
+            let port = fastrand::u16(FIRST_PORT..first);
+            if !given.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+                given.insert(port);
+                return Ok(port);
+            }
+        }
     }
     loop {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();

@@ -89,13 +89,13 @@ impl<D: Driver> Runner<D> {
     }
 
     /// Starts the server that is given from outside, in the folder of who runs the script.
-    pub(crate) async fn start_given(&mut self, command: &str) -> Held<()> {
+    pub(crate) async fn start_given(&mut self, command: &str, port: Option<u16>) -> Held<()> {
         let span = Span::nowhere();
         let cannot = |error: io::Error| {
             let title = format!("cannot start the server: {error}");
             Box::new(Diagnostic::new(title, span, "").kind(FailureKind::NotRun))
         };
-        let port = free_port().map_err(cannot)?;
+        let port = port.map_or_else(free_port, Ok).map_err(cannot)?;
         let variables = self.servers.variables(port).map_err(cannot)?;
         self.variables.extend(variables.iter().cloned());
         let process = Process::start(command.as_bytes(), Path::new("."), &variables).map_err(cannot)?;

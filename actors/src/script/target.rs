@@ -25,8 +25,8 @@ pub(crate) enum Kind {
     /// Scripts bring their own.
     None,
     Address(Address),
-    /// The command of a server for each run.
-    Server(String),
+    /// The command of a server for each run, and its port where that is not ours to choose.
+    Server(String, Option<u16>),
     Memory(Arc<dyn Fn() -> Service + Send + Sync>),
 }
 
@@ -35,7 +35,7 @@ impl fmt::Debug for Target {
         match &self.0 {
             Kind::None => f.debug_tuple("Target").field(&"none").finish(),
             Kind::Address(address) => f.debug_tuple("Target").field(&address.to_string()).finish(),
-            Kind::Server(command) => f.debug_tuple("Target").field(command).finish(),
+            Kind::Server(command, _) => f.debug_tuple("Target").field(command).finish(),
             Kind::Memory(_) => f.debug_tuple("Target").field(&"memory").finish(),
         }
     }
@@ -58,7 +58,14 @@ impl Target {
     /// of 127.0.0.1, on which it has to listen, `$tmp` an empty folder that is removed at the end.
     #[must_use]
     pub fn server(command: impl Into<String>) -> Self {
-        Self(Kind::Server(command.into()))
+        Self(Kind::Server(command.into(), None))
+    }
+
+    /// A server as [`server`](Self::server) starts it, of a program that always listens on this port. Two at once would be in
+    /// each other's way.
+    #[must_use]
+    pub fn server_on(port: u16, command: impl Into<String>) -> Self {
+        Self(Kind::Server(command.into(), Some(port)))
     }
 
     /// No service: for scripts that start their own servers, or name the address of each connection.

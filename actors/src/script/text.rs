@@ -235,7 +235,7 @@ impl Script {
     ) -> Result<(ScriptRun, Observations), ScriptFailure> {
         let (turn, is_slow) = (manner.turn, manner.disturbance.slow_peers);
         match &target.0 {
-            Kind::None | Kind::Address(_) | Kind::Server(_) => self.runtime()?.block_on(self.run_over(
+            Kind::None | Kind::Address(_) | Kind::Server(..) => self.runtime()?.block_on(self.run_over(
                 NetDriver { turn, is_slow },
                 target,
                 options,
@@ -302,7 +302,7 @@ impl Script {
             amending: manner.amends.then(Box::default),
         };
         let held = match &target.0 {
-            Kind::Server(command) => runner.start_given(command).await,
+            Kind::Server(command, port) => runner.start_given(command, *port).await,
             _ => Ok(()),
         };
         let held = match held {

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use actix_lines::script::{Script, ScriptOptions, Target};
 use clap::{Parser, Subcommand};
 
-use crate::{bless::Bless, fuzz, record::Record};
+use crate::{bless::Bless, compare, fuzz, record::Record};
 
 /// Runs scripted telnet sessions against any line server.
 ///
@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Record(Record),
     /// Write into scripts what comes instead of what they expect.
     Bless(Bless),
+    /// Run scripts against several servers, and print a table of what holds where.
+    Compare(compare::Args),
     /// Read scripts, and say what is wrong in them.
     Check {
         /// Scripts, and folders of `.session` files.

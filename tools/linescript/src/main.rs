@@ -5,6 +5,7 @@
 
 mod args;
 mod bless;
+mod compare;
 mod fuzz;
 mod junit;
 mod output;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::fuzz(&args),
         Command::Record(args) => record::record(args),
         Command::Bless(args) => bless::bless(&args),
+        Command::Compare(args) => compare::compare(&args),
         Command::Check { files, variables } => check(&files, &variables),
     };
     ExitCode::from(code)
