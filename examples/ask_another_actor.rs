@@ -20,7 +20,7 @@ struct Args {
 
 /// Remembers what was asked.
 #[derive(Default)]
-struct Memory(HashMap<Vec<u8>, u64>);
+pub(crate) struct Memory(HashMap<Vec<u8>, u64>);
 
 impl Actor for Memory {
     type Context = Context<Self>;
@@ -44,7 +44,7 @@ impl Handler<Ask> for Memory {
     }
 }
 
-struct Asker(Addr<Memory>);
+pub(crate) struct Asker(pub(crate) Addr<Memory>);
 
 impl Actor for Asker {
     type Context = LineContext<Self>;

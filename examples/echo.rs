@@ -12,7 +12,7 @@ struct Args {
     listen: String,
 }
 
-struct Echo;
+pub(crate) struct Echo;
 
 impl Actor for Echo {
     type Context = LineContext<Self>;

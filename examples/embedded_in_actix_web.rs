@@ -48,7 +48,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What both sides share.
 #[derive(Clone, Default)]
-struct Board {
+pub(crate) struct Board {
     room: Room,
     lines: Arc<Mutex<VecDeque<String>>>,
 }
@@ -71,7 +71,7 @@ impl Board {
     }
 }
 
-struct Reader(Board);
+pub(crate) struct Reader(pub(crate) Board);
 
 impl Actor for Reader {
     type Context = LineContext<Self>;

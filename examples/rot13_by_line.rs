@@ -16,7 +16,7 @@ struct Args {
     listen: String,
 }
 
-struct ByLine;
+pub(crate) struct ByLine;
 
 impl Actor for ByLine {
     type Context = LineContext<Self>;

@@ -12,7 +12,7 @@ struct Args {
     listen: String,
 }
 
-struct Shout;
+pub(crate) struct Shout;
 
 impl Actor for Shout {
     type Context = LineContext<Self>;

@@ -2,22 +2,27 @@
 
 mod support;
 
-// The store and the parser by themselves; here `main` is this file.
+// Its session, store and parser; here `main` is this file.
 #[allow(dead_code)]
-#[path = "../examples/kv/protocol.rs"]
-mod protocol;
-#[allow(dead_code)]
-#[path = "../examples/kv/store.rs"]
-mod store;
+#[path = "../examples/kv/main.rs"]
+mod kv;
 
 use std::{
     fmt::Debug,
+    fs,
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpStream},
+    path::Path,
     process::Command,
+    sync::Arc,
     thread,
 };
 
+use actix_lines::{
+    LineSession,
+    script::{self, Fuzz, ScriptOptions, Target},
+};
+use kv::store;
 use proptest::{
     prelude::*,
     test_runner::{TestError, TestRunner},
@@ -647,3 +652,24 @@ assert c.get("n").strip() == b"1600", c.get("n")
 assert c.flush_all() and c.get("n") is None
 c.quit()
 "#;
+
+/// Its scripts, in one piece and in every other way.
+#[test]
+fn the_answers_are_the_same_however_bytes_come() {
+    let target = Target::memory_service(|| {
+        let store = Arc::new(store::Store::new(store::MIN_MEMORY, 1));
+        move |transport| {
+            LineSession::new(transport).start(kv::Session::new(&store));
+        }
+    });
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/sessions/kv");
+    let mut scripts = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let script = script::Script::load(entry.unwrap().path()).unwrap_or_else(|error| panic!("\n{error}"));
+        let report = script.fuzz(&target, &ScriptOptions::default(), &Fuzz::default());
+        let report = report.unwrap_or_else(|failure| panic!("\n{failure}"));
+        assert!(report.cases > 50 && report.left_out.is_empty(), "{report}");
+        scripts += 1;
+    }
+    assert_eq!(scripts, 3);
+}

@@ -16,20 +16,24 @@ use std::{
     process::{self, ExitCode},
     sync::{Arc, OnceLock, mpsc},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use actix_lines::{
     Framing, LineServer, LineSession, Listener, Overlong, Rot13,
     limits::{Limits, Rate, RateLimit, Watermarks},
-    script::{Script, ScriptOptions, ScriptRun, Target},
+    script::{Fuzz, Script, ScriptOptions, ScriptRun, Target},
 };
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use rustix::process::Signal;
 use support::{PATIENCE, Server};
 
 /// So many scripts are there at least, and so many are typed: no change takes them away unnoticed.
 const SCRIPTS: usize = 75;
 const TYPED: usize = 25;
+/// Cases of the fuzz of each script: all of a short one. Of a long one as many as there is time for.
+const CASES: usize = 100;
+const FUZZ: Duration = Duration::from_secs(2);
 
 /// A folder of scripts, and how it is served.
 struct Service {
@@ -206,6 +210,14 @@ fn in_all_ways(file: &Path, service: &Service, number: usize) -> Result<(), Fail
     Ok(())
 }
 
+/// Runs a script in memory, cut and held back at many places, the same at each run.
+fn fuzzed(file: &Path, service: &Service, number: usize) -> Result<Completion, Failed> {
+    let script = Script::load(file).map_err(|error| failed("it is no script", error))?;
+    let how = Fuzz::default().runs(CASES).time(Some(FUZZ)).seed(number as u64);
+    let report = script.fuzz(&service.memory(), &options(), &how).map_err(|failure| failed("in memory", failure))?;
+    Ok(report.skipped.map_or(Completion::Completed, Completion::ignored_with))
+}
+
 /// True for a script that is for some of the ways only, and says so.
 fn says_where(script: &Script) -> bool {
     script.to_string().lines().any(|line| line.starts_with("needs ") || line.starts_with("server "))
@@ -237,6 +249,8 @@ fn main() -> ExitCode {
         let script = Script::load(file);
         let (path, of_it) = (file.clone(), Arc::clone(service));
         trials.push(Trial::test(&*name, move || in_all_ways(&path, &of_it, number)));
+        let (path, of_it) = (file.clone(), Arc::clone(service));
+        trials.push(Trial::ignorable_test(format!("fuzz/{name}"), move || fuzzed(&path, &of_it, number)));
         if let Some(script) = script.ok().filter(typed::can_be_typed) {
             let service = Arc::clone(service);
             let typed = move || {
@@ -247,7 +261,7 @@ fn main() -> ExitCode {
         }
     }
     assert!(scripts.len() >= SCRIPTS, "only {} scripts were found", scripts.len());
-    let typed = trials.len() - scripts.len();
+    let typed = trials.len() - 2 * scripts.len();
     assert!(typed >= TYPED, "only {typed} of {} scripts can be typed", scripts.len());
     let mut arguments = Arguments::from_args();
     // Most of the time they wait, for a clock or for each other.

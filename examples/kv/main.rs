@@ -27,7 +27,7 @@
 //! Here: the session. Not here: what a line means (`protocol`); what is kept, for how long, and behind which locks (`store`).
 
 mod protocol;
-mod store;
+pub(crate) mod store;
 
 use std::{
     error::Error,
@@ -42,7 +42,7 @@ use actix::ActorFuture;
 use actix_lines::{limits::Watermarks, prelude::*};
 use clap::Parser;
 
-use crate::{
+use self::{
     protocol::{Command, Mode, Refusal, Request, Words},
     store::{ArithmeticError, MIN_MEMORY, Outcome, Received, Store},
 };
@@ -93,7 +93,7 @@ fn memory(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
-struct Session {
+pub(crate) struct Session {
     store: Arc<Store>,
     /// What the data block that is coming belongs to. `None` if nobody wants it.
     upload: Option<Box<Upload>>,
@@ -272,6 +272,10 @@ impl ActorFuture<Session> for Rest {
 }
 
 impl Session {
+    pub(crate) fn new(store: &Arc<Store>) -> Self {
+        Self { store: Arc::clone(store), upload: None }
+    }
+
     /// Drops what has come of a value. What follows is swallowed.
     fn refuse(&mut self, ctx: &mut LineContext<Self>) {
         let Some(upload) = self.upload.take() else { return };
@@ -327,10 +331,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .memory_budget(usize::try_from(args.memory).ok())
         .build()?;
     let framing = Framing::lf().max_line(MAX_LINE)?.overlong(Overlong::Close);
-    let mut server = LineServer::new(move |_connection| Session { store: Arc::clone(&store), upload: None })
-        .framing(framing)
-        .limits(limits)
-        .bind(args.listen)?;
+    let mut server =
+        LineServer::new(move |_connection| Session::new(&store)).framing(framing).limits(limits).bind(args.listen)?;
     if let Some(workers) = args.workers {
         server = server.workers(workers);
     }

@@ -63,8 +63,8 @@ pub(crate) trait Driver {
 pub(crate) struct Slow<W> {
     wire: W,
     pause: fn() -> Turn,
-    /// What the next read waits for.
-    wait: Turn,
+    /// What the next read waits for. `None` when that is over.
+    wait: Option<Turn>,
 }
 
 impl<W> Slow<W> {
@@ -73,7 +73,7 @@ impl<W> Slow<W> {
 
     /// Waits for a `pause` before each read.
     pub(crate) fn new(wire: W, pause: fn() -> Turn) -> Self {
-        Self { wire, pause, wait: pause() }
+        Self { wire, pause, wait: Some(pause()) }
     }
 }
 
@@ -89,14 +89,17 @@ impl<W: Wire> Wire for Slow<W> {
 
 impl<W: Wire> AsyncRead for Slow<W> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        ready!(self.wait.as_mut().poll(cx));
+        if let Some(wait) = &mut self.wait {
+            ready!(wait.as_mut().poll(cx));
+            self.wait = None;
+        }
         let most = buffer.remaining().min(Self::MOST);
         let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
         let read = Pin::new(&mut self.wire).poll_read(cx, &mut part);
         let count = part.filled().len();
         buffer.advance(count);
         if read.is_ready() {
-            self.wait = (self.pause)();
+            self.wait = Some((self.pause)());
         }
         read
     }

@@ -277,7 +277,7 @@ impl Base<'_> {
             }
             Case::Reads(most) => format!("the service reads at most {most} bytes at once"),
             Case::Writes(most) => format!("the service writes at most {most} bytes at once"),
-            Case::Window(bytes) => format!("a connection holds at most {bytes} bytes each way"),
+            Case::Window(bytes) => format!("at most {bytes} bytes that the service sends fit in before the peer reads"),
         }
     }
 

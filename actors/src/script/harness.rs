@@ -52,8 +52,15 @@ pub fn harness(folder: impl AsRef<Path>, target: &Target) -> ExitCode {
 /// ```
 #[derive(Debug, Default)]
 pub struct Harness {
-    folders: Vec<(PathBuf, Target)>,
+    folders: Vec<Folder>,
     fuzz: Option<Fuzz>,
+}
+
+#[derive(Debug)]
+struct Folder {
+    name: Option<String>,
+    path: PathBuf,
+    target: Target,
 }
 
 impl Harness {
@@ -66,7 +73,15 @@ impl Harness {
     /// Adds the scripts of a folder, and of those below it, as tests of a service.
     #[must_use]
     pub fn folder(mut self, folder: impl AsRef<Path>, target: &Target) -> Self {
-        self.folders.push((folder.as_ref().to_owned(), target.clone()));
+        self.folders.push(Folder { name: None, path: folder.as_ref().to_owned(), target: target.clone() });
+        self
+    }
+
+    /// As [`folder`](Self::folder), with the name of the service in front of each test's: `name/file`.
+    #[must_use]
+    pub fn service(mut self, name: impl Into<String>, folder: impl AsRef<Path>, target: &Target) -> Self {
+        let path = folder.as_ref().to_owned();
+        self.folders.push(Folder { name: Some(name.into()), path, target: target.clone() });
         self
     }
 
@@ -82,18 +97,19 @@ impl Harness {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let mut trials = Vec::new();
-        for (folder, target) in &self.folders {
+        for Folder { name: service, path: folder, target } in &self.folders {
+            let named = |name: String| service.as_ref().map_or(name.clone(), |service| format!("{service}/{name}"));
             let mut files = Vec::new();
             let found =
                 scripts(folder, &mut files).map_err(|error| format!("cannot read {}: {error}", folder.display()));
             if let Some(reason) =
                 found.err().or_else(|| files.is_empty().then(|| format!("no .session file in {}", folder.display())))
             {
-                trials.push(Trial::test("folder", move || Err(Failed::from(reason))));
+                trials.push(Trial::test(named("folder".to_owned()), move || Err(Failed::from(reason))));
             }
             files.sort();
             for file in files {
-                let name = file.strip_prefix(folder).unwrap_or(&file).with_extension("").display().to_string();
+                let name = named(file.strip_prefix(folder).unwrap_or(&file).with_extension("").display().to_string());
                 if let Some(how) = &self.fuzz {
                     trials.push(fuzzed(format!("{name}::fuzz"), file.clone(), target.clone(), how.clone()));
                 }

@@ -55,7 +55,7 @@ pub(crate) struct Disturbance {
     /// Most bytes at once; 0 is no limit.
     pub(crate) read_limit: usize,
     pub(crate) write_limit: usize,
-    /// What a connection holds in each direction.
+    /// What a connection holds of what the service sends.
     pub(crate) window: Option<usize>,
     /// Peers read when nobody has anything else to do.
     pub(crate) slow_peers: bool,
@@ -91,7 +91,8 @@ impl Driver for MemoryDriver {
         }
         let disturbance = &self.disturbance;
         let capacity = match disturbance.window {
-            Some(bytes) => MemoryCapacity { to_session: bytes, to_peer: bytes },
+            // What peers send has the usual room: who waits for room to send would let time go by.
+            Some(bytes) => MemoryCapacity { to_peer: bytes, ..MemoryCapacity::default() },
             None => MemoryCapacity::default(),
         };
         let (theirs, ours) = memory_pair(capacity);

@@ -24,7 +24,7 @@ use crate::{
 /// | `stall:alice:read:3` | holds back the third read of the service from alice. Calls are `read`, `write`, `flush` and `shutdown` |
 /// | `stall:read:each` | holds back each read |
 /// | `reads:N`, `writes:N` | the service reads or writes at most N bytes at once |
-/// | `window:N` | a connection holds at most N bytes each way |
+/// | `window:N` | at most N bytes that the service sends fit in before the peer reads |
 ///
 /// The last four are for services in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
