@@ -491,8 +491,8 @@ async fn over(mut server: Server, sessions: usize) {
     server.end().await;
 }
 
-/// A filter whose wire is its plain bytes with all bits turned.
-struct Turned;
+/// A filter whose wire is its plain bytes with all bits turned, and what it makes of the wire's end.
+struct Turned(Eof);
 
 impl Filter for Turned {
     fn read(&mut self, wire: &mut Inflow<'_>, plain: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<Flow, Fault> {
@@ -504,7 +504,7 @@ impl Filter for Turned {
         Ok(())
     }
     fn eof(&mut self) -> Eof {
-        Eof::Clean
+        self.0
     }
     fn finish(&mut self, _: &mut Vec<u8>) {}
     fn held(&self) -> usize {
@@ -516,7 +516,7 @@ impl Filter for Turned {
 async fn what_is_recorded_are_the_plain_bytes_behind_all_filters() {
     let folder = Folder::new();
     let recorder = folder.recorder(RecordLimits::default());
-    let listener = Listener::tcp("127.0.0.1:0").record(&recorder).filter(|_| Turned);
+    let listener = Listener::tcp("127.0.0.1:0").record(&recorder).filter(|_| Turned(Eof::Clean));
     let server = Server::start(LineServer::new(|_| Rot13).listen(listener).unwrap()).await;
     let mut peer = server.connect().await;
     let turned = |text: &[u8]| text.iter().map(|byte| !byte).collect::<Vec<_>>();
@@ -526,6 +526,23 @@ async fn what_is_recorded_are_the_plain_bytes_behind_all_filters() {
     peer.expect_eof().await;
     over(server, 1).await;
     assert_eq!(statements(&folder.text(&recorder)), ["> Hello", "< Uryyb", ": fin", ": eof"]);
+}
+
+#[actix::test]
+async fn an_end_that_only_a_filter_saw_is_none_that_a_script_expects() {
+    let folder = Folder::new();
+    let recorder = folder.recorder(RecordLimits::default());
+    let listener = Listener::tcp("127.0.0.1:0").record(&recorder).filter(|_| Turned(Eof::Truncated));
+    let mut server = Server::start(LineServer::new(|_| Rot13).listen(listener).unwrap()).await;
+    let mut peer = server.connect().await;
+    peer.send(&b"Hello\n".map(|byte| !byte)).await;
+    peer.shutdown_write().await;
+    peer.rest().await;
+    assert_eq!(server.report().await.reason, CloseReason::Truncated);
+    server.end().await;
+    let text = folder.text(&recorder);
+    assert_eq!(statements(&text), ["> Hello", "< Uryyb", ": reset"], "{text}");
+    assert_holds(&text, &rot13());
 }
 
 #[actix::test]

@@ -7,8 +7,8 @@
 use std::{
     collections::VecDeque,
     fs::{self, DirBuilder, OpenOptions},
-    io::{self, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    io,
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -132,8 +132,8 @@ impl Folder {
         options
     }
 
-    /// Makes a file. Older ones make room for it.
-    pub(super) fn create(&mut self, name: &str, room: Room) -> io::Result<FileNumber> {
+    /// Makes a file, which is open for its first write. Older ones make room for it.
+    pub(super) fn create(&mut self, name: &str, room: Room) -> io::Result<(FileNumber, fs::File)> {
         self.make_room(room.files.saturating_sub(1), room.bytes, None);
         for tried in 1..=MOST_TRIES {
             let name = match tried {
@@ -141,9 +141,9 @@ impl Folder {
                 _ => format!("{name}-{tried}{ENDING}"),
             };
             match self.options().create_new(true).open(self.path.join(&name)) {
-                Ok(_) => {
+                Ok(disk) => {
                     self.files.push_back(File { name, size: 0 });
-                    return Ok(FileNumber(self.first + self.files.len() as u64 - 1));
+                    return Ok((FileNumber(self.first + self.files.len() as u64 - 1), disk));
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tried < MOST_TRIES => {}
                 Err(error) => return Err(error),
@@ -165,6 +165,7 @@ impl Folder {
     pub(super) fn write(
         &mut self,
         file: FileNumber,
+        disk: Option<fs::File>,
         at: u64,
         text: &[u8],
         goes_on: bool,
@@ -178,14 +179,13 @@ impl Folder {
         self.make_room(room.files, room.bytes.saturating_sub(size.saturating_sub(before)), Some(file));
         let index = usize::try_from(file.0 - self.first).unwrap_or(usize::MAX);
         let path = self.path.join(&self.files[index].name);
-        let mut disk = self.options().open(&path)?;
-        let mut put = |at: u64, text: &[u8], end: &[u8]| {
-            disk.seek(SeekFrom::Start(at))?;
-            disk.write_all(text)?;
-            disk.write_all(end)?;
-            disk.set_len(at + text.len() as u64 + end.len() as u64)
+        let disk = disk.map_or_else(|| self.options().open(&path), Ok)?;
+        let put = |text: &[u8], before: u64| {
+            disk.write_all_at(text, at)?;
+            let len = at + text.len() as u64;
+            if len < before { disk.set_len(len) } else { Ok(()) }
         };
-        let written = put(at, text, end);
+        let written = put(&[text, end].concat(), before);
         let size = match &written {
             Ok(()) => size,
             // The disk had nothing of it, and gets nothing.
@@ -194,7 +194,7 @@ impl Folder {
                 0
             }
             // There was room for this end a moment ago.
-            Err(_) => put(at, b"", UNTIL_NOW).map_or(before, |()| at + UNTIL_NOW.len() as u64),
+            Err(_) => put(UNTIL_NOW, u64::MAX).map_or(before, |()| at + UNTIL_NOW.len() as u64),
         };
         self.bytes = self.bytes + size - before;
         self.files[index].size = size;
@@ -263,13 +263,13 @@ mod tests {
     #[test]
     fn a_file_is_a_whole_script_after_each_write() {
         let (path, mut folder) = folder("whole");
-        let file = folder.create("one", ROOM).unwrap();
-        folder.write(file, 0, b"> a\n", true, ROOM).unwrap();
+        let (file, disk) = folder.create("one", ROOM).unwrap();
+        folder.write(file, Some(disk), 0, b"> a\n", true, ROOM).unwrap();
         let text = || fs::read_to_string(path.join("one.session")).unwrap();
         assert_eq!(text(), "> a\n# recorded until here\n: reset\n");
-        folder.write(file, 4, b"< n\n", true, ROOM).unwrap();
+        folder.write(file, None, 4, b"< n\n", true, ROOM).unwrap();
         assert_eq!(text(), "> a\n< n\n# recorded until here\n: reset\n");
-        folder.write(file, 8, b": eof\n", false, ROOM).unwrap();
+        folder.write(file, None, 8, b": eof\n", false, ROOM).unwrap();
         assert_eq!(text(), "> a\n< n\n: eof\n");
         fs::remove_dir_all(path).unwrap();
     }
@@ -280,17 +280,17 @@ mod tests {
         fs::write(path.join("one.session"), "mine").unwrap();
         std::os::unix::fs::symlink(path.join("elsewhere"), path.join("two.session")).unwrap();
         for name in ["one", "two"] {
-            let file = folder.create(name, ROOM).unwrap();
-            folder.write(file, 0, b"> a\n", false, ROOM).unwrap();
+            let (file, disk) = folder.create(name, ROOM).unwrap();
+            folder.write(file, Some(disk), 0, b"> a\n", false, ROOM).unwrap();
             assert_eq!(fs::read_to_string(path.join(format!("{name}-2.session"))).unwrap(), "> a\n");
         }
         assert_eq!(fs::read_to_string(path.join("one.session")).unwrap(), "mine");
         assert!(!path.join("elsewhere").exists());
         // A link in the place of a file that is written to already.
-        let file = folder.create("three", ROOM).unwrap();
+        let (file, _) = folder.create("three", ROOM).unwrap();
         fs::remove_file(path.join("three.session")).unwrap();
         std::os::unix::fs::symlink(path.join("one.session"), path.join("three.session")).unwrap();
-        folder.write(file, 0, b"> a\n", false, ROOM).unwrap_err();
+        folder.write(file, None, 0, b"> a\n", false, ROOM).unwrap_err();
         assert_eq!(fs::read_to_string(path.join("one.session")).unwrap(), "mine");
         fs::remove_dir_all(path).unwrap();
     }
@@ -311,15 +311,15 @@ mod tests {
             names.sort();
             names
         };
-        let file = folder.create("new", ROOM).unwrap();
+        let (file, disk) = folder.create("new", ROOM).unwrap();
         assert_eq!(names(), [old(3), old(4), "mine.session".into(), "new.session".into()]);
-        folder.write(file, 0, &[b'#'; 500], false, ROOM).unwrap();
+        folder.write(file, Some(disk), 0, &[b'#'; 500], false, ROOM).unwrap();
         assert_eq!(names(), [old(4), "mine.session".into(), "new.session".into()], "1100 bytes are too many");
-        let next = folder.create("next", ROOM).unwrap();
-        folder.write(next, 0, &[b'#'; 990], false, ROOM).unwrap();
+        let (next, disk) = folder.create("next", ROOM).unwrap();
+        folder.write(next, Some(disk), 0, &[b'#'; 990], false, ROOM).unwrap();
         assert_eq!(names(), ["mine.session".to_owned(), "next.session".into()]);
         assert!(!folder.has(file) && folder.has(next));
-        assert_eq!(folder.write(file, 500, b"#", false, ROOM).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(folder.write(file, None, 500, b"#", false, ROOM).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(folder.removed, 5);
         fs::remove_dir_all(path).unwrap();
     }

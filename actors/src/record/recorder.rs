@@ -36,7 +36,10 @@ use crate::{
 /// Text of a session that waits to be written. Unit: bytes.
 const MOST_UNWRITTEN: usize = 4096;
 
-/// The longest time that it waits.
+/// A message waits so long for more of them.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// The longest time that text waits to be written.
 const MOST_DELAY: Duration = Duration::from_secs(1);
 
 /// The least of [`RecordLimits::session_bytes`]: room for what is always there. Unit: bytes.
@@ -222,8 +225,8 @@ impl Session {
     }
 }
 
-/// Returns true if the same peer would see the same end once more: nothing has led to it but what it did, and time, if the
-/// script has that.
+/// Returns true if the same peer would see the same end once more: nothing has led to it but what the script has of it, and
+/// time, if the script has that.
 fn is_repeatable(reason: CloseReason, has_gaps: bool) -> bool {
     match reason {
         CloseReason::Drained
@@ -233,6 +236,8 @@ fn is_repeatable(reason: CloseReason, has_gaps: bool) -> bool {
         | CloseReason::OutboxFull
         | CloseReason::WriteStalled
         | CloseReason::WorkerStopped => false,
+        // What its filters read is not in the script.
+        CloseReason::Truncated | CloseReason::FilterFailed | CloseReason::PrefaceTimeout => false,
         CloseReason::IdleTimeout | CloseReason::LineTimeout | CloseReason::MaxAge | CloseReason::WaitTimeout => {
             has_gaps
         }
@@ -257,6 +262,10 @@ impl Keeper {
             let patience = self.is_dirty.then(|| MOST_DELAY.saturating_sub(written.elapsed()));
             match inbox.wait(patience) {
                 Ok(message) => {
+                    // Who sends to a thread that waits has to wake it; so they seldom do.
+                    if !matches!(message, Message::Flush(_)) {
+                        thread::sleep(GATHER);
+                    }
                     if !mem::replace(&mut self.is_dirty, true) {
                         written = Instant::now();
                     }
@@ -348,18 +357,19 @@ impl Keeper {
             return false;
         }
         let text = mem::take(session.writer.out());
+        session.writer.trim();
         if text.is_empty() {
             return true;
         }
         let goes_on = !session.has_ended && !session.writer.is_cut();
         let room = Room { files: self.shared.files.load(Relaxed), bytes: self.shared.total_bytes.load(Relaxed) };
         let made = match session.file {
-            Some(file) => Ok(file),
-            None => self.folder.create(&session.name, room),
+            Some(file) => Ok((file, None)),
+            None => self.folder.create(&session.name, room).map(|(file, disk)| (file, Some(disk))),
         };
-        let written = made.and_then(|file| {
+        let written = made.and_then(|(file, disk)| {
             session.file = Some(file);
-            self.folder.write(file, session.at, &text, goes_on, room)
+            self.folder.write(file, disk, session.at, &text, goes_on, room)
         });
         self.shared.counters.removed.store(self.folder.removed, Relaxed);
         session.at += text.len() as u64;

@@ -5,8 +5,9 @@
 //! Not here: whose connections they are (`recorder`, the command `linescript record`), running scripts (`script`).
 
 use std::{
-    fmt::{self, Display},
-    io,
+    borrow::Cow,
+    fmt::{self, Display, Write as _},
+    io, mem,
     time::Duration,
 };
 
@@ -31,19 +32,19 @@ const MARK: u64 = 96;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The peer has connected.
+    /// The peer has connected: `: connect`, where its first line does not say so.
     Connect,
-    /// The peer sent these bytes. They may be cut anywhere.
+    /// The peer sent these bytes, which may be cut anywhere: `>`.
     Sent(&'a [u8]),
-    /// The service sent these bytes.
+    /// The service sent these bytes: `<`.
     Received(&'a [u8]),
-    /// The peer has half-closed: its bytes have ended.
+    /// The peer has half-closed, its bytes have ended: `: fin`.
     Fin,
-    /// The bytes of the service have ended.
+    /// The bytes of the service have ended: `: eof`.
     Eof,
-    /// The peer has reset the connection.
+    /// The peer has reset the connection: `: reset`.
     Reset,
-    /// The service has reset the connection.
+    /// The service has reset the connection: `: reset by peer`.
     ResetByPeer,
 }
 
@@ -84,6 +85,8 @@ pub struct Writer<W> {
     /// A peer whose connection needs no line if its first one follows.
     connects: Option<usize>,
     last: Option<Duration>,
+    /// Made anew for each line.
+    line: String,
     is_cut: bool,
 }
 
@@ -131,7 +134,9 @@ impl Way {
         let shows = |letter: char| matches!(letter, '"' | '\'' | '\\') || letter.escape_debug().len() == 1;
         let is_read_otherwise =
             text.starts_with([' ', '"']) || text.ends_with(' ') || (self == Self::Received && text.starts_with('/'));
-        (!is_read_otherwise && text.chars().all(shows)).then_some(text)
+        // Most lines are ASCII, of which that is quickly said.
+        let all_show = line.iter().all(|byte| matches!(byte, b' '..=b'~')) || text.chars().all(shows);
+        (!is_read_otherwise && all_show).then_some(text)
     }
 }
 
@@ -170,6 +175,7 @@ impl<W: io::Write> Writer<W> {
             holder: None,
             connects: None,
             last: None,
+            line: String::new(),
             is_cut: false,
         }
     }
@@ -211,7 +217,7 @@ impl<W: io::Write> Writer<W> {
     /// Those of the output.
     pub fn comment(&mut self, text: &str) -> io::Result<()> {
         self.settle()?;
-        self.line(format_args!("# {}", Escaped::new(text)))
+        self.line(None, format_args!("# {}", Escaped::new(text)))
     }
 
     /// Writes an event. `peer` is its name: letters, digits, `_` and `-`, a letter first; empty where there is only one.
@@ -277,6 +283,12 @@ impl<W: io::Write> Writer<W> {
         Ok(self.out)
     }
 
+    /// Gives back memory that is not needed before the next event.
+    pub(crate) fn trim(&mut self) {
+        self.line = String::new();
+        self.held.shrink_to_fit();
+    }
+
     /// Writes down all that has happened. Returns the length of the text.
     pub(crate) fn mark(&mut self) -> io::Result<u64> {
         self.settle()?;
@@ -312,9 +324,9 @@ impl<W: io::Write> Writer<W> {
         self.settle()?;
         let seconds = gap.as_secs();
         match seconds {
-            _ if seconds.is_multiple_of(3600) => self.line(format_args!(": after {}h", seconds / 3600)),
-            _ if seconds.is_multiple_of(60) => self.line(format_args!(": after {}m", seconds / 60)),
-            _ => self.line(format_args!(": after {seconds}s")),
+            _ if seconds.is_multiple_of(3600) => self.line(None, format_args!(": after {}h", seconds / 3600)),
+            _ if seconds.is_multiple_of(60) => self.line(None, format_args!(": after {}m", seconds / 60)),
+            _ => self.line(None, format_args!(": after {seconds}s")),
         }
     }
 
@@ -345,7 +357,7 @@ impl<W: io::Write> Writer<W> {
                 self.holder = Some((peer, way));
             }
             if has_ended {
-                let mut line = std::mem::take(&mut self.held);
+                let mut line = mem::take(&mut self.held);
                 self.holder = None;
                 self.whole(peer, way, &line)?;
                 line.clear();
@@ -366,12 +378,11 @@ impl<W: io::Write> Writer<W> {
         };
         if way == Way::Sent && self.newline != newline {
             self.newline = newline;
-            self.line(format_args!("newline {}", if newline == Newline::Lf { "lf" } else { "crlf" }))?;
+            self.line(None, format_args!("newline {}", if newline == Newline::Lf { "lf" } else { "crlf" }))?;
         }
         let space = if text.is_empty() { "" } else { " " };
-        let Some(name) = self.name(peer) else { return Ok(()) };
-        let text = text.replace('$', "$$");
-        self.line(format_args!("{name}{}{space}{text}", way.operator()))?;
+        let text = if text.contains('$') { Cow::Owned(text.replace('$', "$$")) } else { Cow::Borrowed(text) };
+        self.line(Some(peer), format_args!("{}{space}{text}", way.operator()))?;
         self.carry(line.len());
         Ok(())
     }
@@ -382,8 +393,7 @@ impl<W: io::Write> Writer<W> {
             let end = if bytes.len() > MAX_QUOTED { whole_len(&bytes[..MAX_QUOTED]) } else { bytes.len() };
             let (piece, rest) = bytes.split_at(end);
             bytes = rest;
-            let Some(name) = self.name(peer) else { return Ok(()) };
-            self.line(format_args!("{name}{} {}", way.operator(), Quoted(piece)))?;
+            self.line(Some(peer), format_args!("{} {}", way.operator(), Quoted(piece)))?;
             self.carry(piece.len());
         }
         Ok(())
@@ -391,7 +401,7 @@ impl<W: io::Write> Writer<W> {
 
     fn flush_held(&mut self) -> io::Result<()> {
         let Some((peer, way)) = self.holder.take() else { return Ok(()) };
-        let mut held = std::mem::take(&mut self.held);
+        let mut held = mem::take(&mut self.held);
         let result = self.quoted(peer, way, &held);
         held.clear();
         self.held = held;
@@ -399,8 +409,7 @@ impl<W: io::Write> Writer<W> {
     }
 
     fn action(&mut self, peer: usize, action: &str) -> io::Result<()> {
-        let Some(name) = self.name(peer) else { return Ok(()) };
-        self.line(format_args!("{name}: {action}"))
+        self.line(Some(peer), format_args!(": {action}"))
     }
 
     /// Counts bytes that were written down, unless the cut came in their place.
@@ -410,23 +419,26 @@ impl<W: io::Write> Writer<W> {
         }
     }
 
-    /// A copy of a peer's name; none after a cut.
-    fn name(&self, peer: usize) -> Option<String> {
-        (!self.is_cut).then(|| self.peers[peer].name.clone())
-    }
-
-    /// Writes a line, or the mark of the cut instead if there is no room for both.
-    fn line(&mut self, line: fmt::Arguments<'_>) -> io::Result<()> {
+    /// Writes a line, of a peer or of none, or the mark of the cut instead if there is no room for both.
+    fn line(&mut self, peer: Option<usize>, text: fmt::Arguments<'_>) -> io::Result<()> {
         if self.is_cut {
             return Ok(());
         }
-        let line = format!("{line}\n");
+        let mut line = mem::take(&mut self.line);
+        line.clear();
+        line.push_str(peer.map_or("", |peer| &self.peers[peer].name));
+        // Into a string: there is no error.
+        let _ = line.write_fmt(text);
+        line.push('\n');
         let resets: u64 = self.peers.iter().map(|peer| peer.name.len() as u64 + 8).sum();
-        if self.written + line.len() as u64 + MARK + resets > self.most {
-            return self.cut("this is as long as a recording may be");
-        }
-        self.written += line.len() as u64;
-        self.out.write_all(line.as_bytes())
+        let result = if self.written + line.len() as u64 + MARK + resets > self.most {
+            self.cut("this is as long as a recording may be")
+        } else {
+            self.written += line.len() as u64;
+            self.out.write_all(line.as_bytes())
+        };
+        self.line = line;
+        result
     }
 
     /// Ends the script here, whatever happens later.
