@@ -10,7 +10,7 @@
 //!
 //! A [`Script`] runs against a [`Target`]: a server on TCP or a unix socket, or sessions in memory, where an hour passes at
 //! once. A folder of scripts is a test of `cargo test` by [`harness`]. `docs/sessions.md` of the repository has the format.
-//! Needs the feature `script`. The command of the same scripts is `linescript`.
+//! Needs the feature `script`, for peers that speak TLS `script-tls`. The command of the same scripts is `linescript`.
 
 mod address;
 mod align;
@@ -44,10 +44,14 @@ mod servers;
 mod spell;
 mod target;
 mod text;
+#[cfg(feature = "script-tls")]
+mod tls;
 
 #[cfg(test)]
 mod round_trip;
 
+#[cfg(feature = "script-tls")]
+pub use crate::script::tls::{TlsError, TlsOptions};
 pub use crate::script::{
     bless::{BlessError, Blessed},
     fuzz::{Fuzz, FuzzCase, FuzzCaseError, FuzzFailure, FuzzReport},

@@ -59,6 +59,7 @@ const FAILURES: &[(&str, &str)] = &[
     ("until a reset", "> abort\n: until never\n"),
     ("EOF instead of a line", "> close\n< bye\n"),
     ("a reset instead of EOF", "> abort\n: eof\n"),
+    ("EOF instead of a truncation", "> close\n: truncated\n"),
     ("EOF instead of a reset", "> close\n: reset by peer\n"),
     ("more instead of EOF", "> say more\n> close\n: eof\n"),
     ("no EOF", "> say hello\n< hello\n: eof\n"),

@@ -48,10 +48,11 @@ pub(crate) fn token(rest: &[u8]) -> usize {
 pub(crate) fn fits(wanted: &Wanted, rest: &[u8], end: Option<&End>) -> Option<(usize, Variables)> {
     match wanted {
         Wanted::Bytes(bytes) => rest.starts_with(bytes).then(|| (bytes.len(), Variables::new())),
-        Wanted::Eof | Wanted::Reset => {
+        Wanted::Eof | Wanted::Reset | Wanted::Truncated => {
             let is_it = match end {
                 Some(End::Eof) => matches!(wanted, Wanted::Eof),
                 Some(End::Reset) => matches!(wanted, Wanted::Reset),
+                Some(End::Truncated) => matches!(wanted, Wanted::Truncated),
                 _ => false,
             };
             (is_it && rest.is_empty()).then(|| (0, Variables::new()))
@@ -133,7 +134,7 @@ pub(crate) fn align(units: &[Unit<'_>], rest: &[u8], end: Option<&End>, is_open:
             }
             if let Some(unit) = units.get(layer) {
                 let matched = fits(unit.wanted, left, end).filter(|_| at < over).map(|(len, _)| len);
-                let is_end = matches!(unit.wanted, Wanted::Eof | Wanted::Reset);
+                let is_end = matches!(unit.wanted, Wanted::Eof | Wanted::Reset | Wanted::Truncated);
                 if let Some(len) = matched {
                     let to = if is_end { over } else { at + len };
                     reach(layer + 1, to, 0, Step::Match { unit: layer, len });

@@ -524,7 +524,7 @@ impl<D: Driver> Runner<D> {
             missing.retain(|(_, wanted)| !is_all || fits(wanted, b"", peer.end.as_ref()).is_none());
             let mut others = others.into_iter();
             for (expectation, wanted) in missing {
-                let is_end = matches!(wanted, Wanted::Eof | Wanted::Reset);
+                let is_end = matches!(wanted, Wanted::Eof | Wanted::Reset | Wanted::Truncated);
                 match others.next().filter(|_| !is_end) {
                     Some(range) => {
                         let bytes = &peer.received[range];

@@ -89,6 +89,8 @@ pub(crate) enum Matcher {
     Pattern(Pattern),
     Eof,
     Reset,
+    /// An end of TCP before TLS said that it ends.
+    Truncated,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -336,6 +338,7 @@ impl Expectation {
             Matcher::Pattern(pattern) => write!(f, "{peer}<{may} /{}/", pattern.source),
             Matcher::Eof => write!(f, "{peer}: eof"),
             Matcher::Reset => write!(f, "{peer}: reset by peer"),
+            Matcher::Truncated => write!(f, "{peer}: truncated"),
         }
     }
 }
@@ -352,7 +355,7 @@ impl Expectation {
             }
             Matcher::Pattern(pattern) => write!(f, " /{}/", pattern.source),
             // The parser makes none of these.
-            Matcher::Eof | Matcher::Reset => Ok(()),
+            Matcher::Eof | Matcher::Reset | Matcher::Truncated => Ok(()),
         }
     }
 }

@@ -24,6 +24,9 @@ use crate::{
 const NOWHERE: &str = "give the service to the run (`--connect`, `--server`), start one on $port (`server COMMAND`), or name an \
                        address: `: connect host:port`";
 
+const UNTRUSTED: &str =
+    "trust its certificate (`--tls-ca FILE`), name it (`--tls-name NAME`), or look at none (`--tls-insecure`)";
+
 /// Nobody listens there.
 fn is_refusal(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
@@ -63,16 +66,25 @@ impl<D: Driver> Runner<D> {
         self.acts(at).await;
         let deadline = Instant::now() + self.timeout;
         let wire = loop {
+            let mut help = None;
             let reason = match timeout_at(deadline, self.driver.connect(name, address.as_ref())).await {
                 Ok(Ok(wire)) => break wire,
                 Ok(Err(error)) if is_refusal(&error) && self.may_listen_soon(deadline).await => continue,
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => {
+                    // What rustls says of a certificate.
+                    help = (error.kind() == io::ErrorKind::InvalidData).then_some(UNTRUSTED);
+                    error.to_string()
+                }
                 Err(_) => format!("no answer within {}", Time(self.timeout)),
             };
             let title = format!("{} could not connect: {reason}", self.peers[at].title());
             let diagnostic = Diagnostic::new(title, span, "connects here").kind(FailureKind::Connect);
             let is_nowhere = address.is_none() && self.driver.has_addresses();
-            return Err(Box::new(if is_nowhere { diagnostic.help(NOWHERE) } else { diagnostic }));
+            let help = help.or(is_nowhere.then_some(NOWHERE));
+            return Err(Box::new(match help {
+                Some(help) => diagnostic.help(help),
+                None => diagnostic,
+            }));
         };
         let peer = &mut self.peers[at];
         peer.connected(wire);
@@ -93,7 +105,9 @@ impl<D: Driver> Runner<D> {
         let deadline = Instant::now() + self.timeout;
         match timeout_at(deadline, self.driver.connect(name, address.as_ref())).await {
             Ok(Ok(wire)) => self.peers[at].connected(wire),
-            Ok(Err(error)) if is_refusal(&error) || matches!(end_of(&error), End::Reset) => return Ok(()),
+            Ok(Err(error)) if is_refusal(&error) || matches!(end_of(&error), End::Reset | End::Truncated) => {
+                return Ok(());
+            }
             Ok(Err(error)) => return Err(failed(format!("could not even try: {error}"))),
             Err(_) => return Err(failed(format!("got no answer within {}", Time(self.timeout)))),
         }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::script::{
     ast::{Expectation, Span, Time},
     driver::Driver,
-    failure::{ending, kind_of},
+    failure::{TRUNCATED, ending, kind_of},
     kind::FailureKind,
     matching::{Attempt, End, Never, Pending, Variables},
     peer::Peer,
@@ -222,7 +222,7 @@ impl<D: Driver> Runner<D> {
             }
             let span = self.peers[at].last;
             self.peers[at].is_paused = false;
-            let had_reset = self.peers[at].end == Some(End::Reset);
+            let had_ended = self.peers[at].end.clone();
             if !self.peers[at].has_half_closed && self.peers[at].end.is_none() {
                 self.half_close(at, span).await?;
             }
@@ -237,10 +237,13 @@ impl<D: Driver> Runner<D> {
                 match &peer.end {
                     Some(End::Eof) => break,
                     // An expected one.
-                    Some(End::Reset) if had_reset => break,
+                    Some(End::Reset | End::Truncated) if peer.end == had_ended => break,
                     Some(end) => {
                         let title = format!("the script ends, and {} {}", peer.title(), ending(end));
-                        let diagnostic = Diagnostic::new(title, span, "its last line").kind(kind_of(end));
+                        let mut diagnostic = Diagnostic::new(title, span, "its last line").kind(kind_of(end));
+                        if *end == End::Truncated {
+                            diagnostic = diagnostic.help(TRUNCATED);
+                        }
                         return Err(Box::new(self.with_history(at, diagnostic)));
                     }
                     None => {}

@@ -14,6 +14,8 @@ use crate::{
     shown::Shown,
 };
 
+pub(crate) const TRUNCATED: &str = "a service ends TLS by its close_notify; where this one does not, say `: truncated`";
+
 impl<D: Driver> Runner<D> {
     pub(crate) fn differs(&self, at: usize, pending: &[Pending]) -> Box<Diagnostic> {
         let peer = &self.peers[at];
@@ -28,13 +30,16 @@ impl<D: Driver> Runner<D> {
         let line = next_line(rest).map_or(rest, |(_, len)| &rest[..len]);
         let received = match &peer.end {
             Some(end) if rest.is_empty() => ending(end),
-            _ if matches!(first.wanted, Wanted::Eof | Wanted::Reset) => "received more".to_owned(),
+            _ if matches!(first.wanted, Wanted::Eof | Wanted::Reset | Wanted::Truncated) => "received more".to_owned(),
             _ => "received something else".to_owned(),
         };
         let kind = peer.end.as_ref().filter(|_| rest.is_empty()).map_or(FailureKind::Differs, kind_of);
         let mut diagnostic =
             Diagnostic::new(format!("{title} expected {noun} and {received}"), first.span, "expected").kind(kind);
         if rest.is_empty() {
+            if matches!(peer.end, Some(End::Truncated)) {
+                diagnostic = diagnostic.help(TRUNCATED);
+            }
             diagnostic = diagnostic.mismatch(Mismatch::new(&peer.name, first.wanted.expected(), rest));
             return Box::new(self.with_history(at, diagnostic));
         }
@@ -50,13 +55,15 @@ impl<D: Driver> Runner<D> {
                 diagnostic.note(format!("{}\nreceived: {}", all.join("\n"), Shown(&line[..line.len().min(200)])));
         } else {
             diagnostic = match first.wanted {
-                Wanted::Pattern(_) | Wanted::Eof | Wanted::Reset => {
+                Wanted::Pattern(_) | Wanted::Eof | Wanted::Reset | Wanted::Truncated => {
                     let received = Shown(&received[..received.len().min(200)]);
                     diagnostic.note(format!("expected: {}\nreceived: {received}", first.wanted.shown()))
                 }
                 _ => diagnostic.note(side_by_side(&first.wanted.shown(), received)),
             };
-            if next_line(rest).is_none() && !matches!(first.wanted, Wanted::Bytes(_) | Wanted::Eof | Wanted::Reset) {
+            if next_line(rest).is_none()
+                && !matches!(first.wanted, Wanted::Bytes(_) | Wanted::Eof | Wanted::Reset | Wanted::Truncated)
+            {
                 diagnostic = diagnostic.help("what came has no newline: expect it between quotes");
             }
         }
@@ -148,6 +155,7 @@ pub(crate) fn ending(end: &End) -> String {
     match end {
         End::Eof => "got EOF".to_owned(),
         End::Reset => "was reset".to_owned(),
+        End::Truncated => "was cut short: TCP ended, and TLS had not".to_owned(),
         End::Failed(reason) => format!("lost its connection: {reason}"),
     }
 }
@@ -155,6 +163,6 @@ pub(crate) fn ending(end: &End) -> String {
 pub(crate) fn kind_of(end: &End) -> FailureKind {
     match end {
         End::Eof => FailureKind::Ended,
-        End::Reset | End::Failed(_) => FailureKind::Lost,
+        End::Reset | End::Truncated | End::Failed(_) => FailureKind::Lost,
     }
 }

@@ -22,6 +22,8 @@ const MAX_REPEATED: usize = 1 << 30;
 pub(crate) enum End {
     Eof,
     Reset,
+    /// TCP ended before TLS did: somebody in between may have ended it.
+    Truncated,
     Failed(String),
 }
 
@@ -35,6 +37,7 @@ pub(crate) enum Wanted {
     Pattern(regex::bytes::Regex),
     Eof,
     Reset,
+    Truncated,
 }
 
 /// An expectation that waits to be met.
@@ -117,6 +120,7 @@ impl Wanted {
             Matcher::Pattern(pattern) => Self::pattern(pattern, variables)?,
             Matcher::Eof => Self::Eof,
             Matcher::Reset => Self::Reset,
+            Matcher::Truncated => Self::Truncated,
         })
     }
 
@@ -139,6 +143,7 @@ impl Wanted {
             Self::Bytes(_) => "bytes",
             Self::Eof => "EOF",
             Self::Reset => "a reset",
+            Self::Truncated => "a truncation",
         }
     }
 
@@ -151,6 +156,7 @@ impl Wanted {
             Self::Pattern(pattern) => format!("/{pattern}/"),
             Self::Eof => "EOF".to_owned(),
             Self::Reset => "a reset".to_owned(),
+            Self::Truncated => "a truncation".to_owned(),
         }
     }
 
@@ -159,7 +165,7 @@ impl Wanted {
         match self {
             Self::Line(bytes) | Self::Prefix(bytes) | Self::Bytes(bytes) => Some(bytes.clone()),
             Self::Pattern(pattern) => Some(pattern.as_str().as_bytes().to_vec()),
-            Self::Eof | Self::Reset => None,
+            Self::Eof | Self::Reset | Self::Truncated => None,
         }
     }
 
@@ -174,7 +180,7 @@ impl Wanted {
                 let capture = |name: &str| captures.name(name).map_or(Vec::new(), |found| found.as_bytes().to_vec());
                 Some(pattern.capture_names().flatten().map(|name| (name.to_owned(), capture(name))).collect())
             }
-            Self::Bytes(_) | Self::Eof | Self::Reset => None,
+            Self::Bytes(_) | Self::Eof | Self::Reset | Self::Truncated => None,
         }
     }
 }
@@ -244,10 +250,11 @@ impl Pending {
                 looked.to = to;
                 if to == looked.at + bytes.len() { Attempt::Match(to - cursor, Variables::new()) } else { waits }
             }
-            Wanted::Eof | Wanted::Reset => match end {
+            Wanted::Eof | Wanted::Reset | Wanted::Truncated => match end {
                 _ if cursor < received.len() => Attempt::Differs,
                 Some(End::Eof) if matches!(self.wanted, Wanted::Eof) => Attempt::Match(0, Variables::new()),
                 Some(End::Reset) if matches!(self.wanted, Wanted::Reset) => Attempt::Match(0, Variables::new()),
+                Some(End::Truncated) if matches!(self.wanted, Wanted::Truncated) => Attempt::Match(0, Variables::new()),
                 _ => waits,
             },
             Wanted::Line(_) | Wanted::Prefix(_) | Wanted::Pattern(_) => loop {

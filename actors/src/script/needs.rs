@@ -19,6 +19,8 @@ pub(crate) fn features(target: &target::Kind) -> BTreeSet<&'static str> {
     }
     if !matches!(target, target::Kind::Memory(_)) {
         features.extend(["processes", "addresses"]);
+        #[cfg(feature = "script-tls")]
+        features.insert("tls");
     }
     features
 }

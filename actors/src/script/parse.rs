@@ -81,7 +81,7 @@ impl Reader<'_> {
                 for statement in body {
                     let Kind::Expect(expectation) = statement.kind else {
                         return Err(Diagnostic::new(format!("not in `{word}`"), statement.span, "expects nothing")
-                            .help("such a block has lines with `<`, `: eof` and `: reset by peer`"));
+                            .help("such a block has lines with `<`, `: eof`, `: reset by peer` and `: truncated`"));
                     };
                     expectations.push(expectation);
                 }

@@ -50,6 +50,8 @@ pub(crate) struct Peer {
 pub(crate) fn end_of(error: &io::Error) -> End {
     match error.kind() {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => End::Reset,
+        // Only TLS knows of an end that it did not expect.
+        io::ErrorKind::UnexpectedEof => End::Truncated,
         _ => End::Failed(error.to_string()),
     }
 }

@@ -9,7 +9,7 @@ use crate::script::{
     report::Diagnostic,
 };
 
-const ACTIONS: &str = "one of: connect, connect ADDRESS, refused, listen, accept, fin, close, reset, eof, reset by peer, \
+const ACTIONS: &str = "one of: connect, connect ADDRESS, refused, listen, accept, fin, close, reset, eof, reset by peer, truncated, \
                        until TEXT, quiet TIME, after TIME, pause, resume, split BYTES, split off, split at BYTES, hex BYTES";
 
 /// A line that says something.
@@ -50,6 +50,7 @@ impl Literals {
             ("resume", "") => act(Action::Resume),
             ("eof", "") => expect(Matcher::Eof),
             ("reset", "by peer") => expect(Matcher::Reset),
+            ("truncated", "") => expect(Matcher::Truncated),
             ("quiet", time) => act(Action::Quiet(self.time(time, at)?)),
             ("after", time) => Ok(Kind::After(self.time(time, at)?)),
             ("split", "off") => act(Action::Split(None)),

@@ -113,7 +113,7 @@ fn awaited() -> impl Strategy<Value = Expectation> {
 }
 
 fn required() -> impl Strategy<Value = Expectation> {
-    let end = prop_oneof![Just(Matcher::Eof), Just(Matcher::Reset)];
+    let end = prop_oneof![Just(Matcher::Eof), Just(Matcher::Reset), Just(Matcher::Truncated)];
     let end = (peer(), end).prop_map(|(peer, matcher)| Expectation { peer, matcher, span: span() });
     prop_oneof![3 => expectation(), 1 => end]
 }

@@ -316,6 +316,11 @@ impl<D: Driver> Runner<D> {
                 };
                 chunk = &chunk[sent..];
             }
+            // TLS keeps what the kernel did not take at once.
+            if !matches!(self.with_wire(at, |wire, cx| wire.poll_flush(cx).map_ok(|()| 0)).await, Some(Ok(_))) {
+                let title = format!("{title} could not send: nobody took it within {}", Time(self.timeout));
+                return Err(Box::new(Diagnostic::new(title, span, "sends here").kind(FailureKind::Send)));
+            }
             if split.is_some() {
                 self.let_others_run().await;
             }

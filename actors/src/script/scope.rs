@@ -92,7 +92,7 @@ impl Scope {
             match &expectation.matcher {
                 Matcher::Line(text) | Matcher::Prefix(text) | Matcher::Bytes(text) => self.text(text),
                 Matcher::Pattern(pattern) => self.pattern(pattern),
-                Matcher::Eof | Matcher::Reset => {}
+                Matcher::Eof | Matcher::Reset | Matcher::Truncated => {}
             }
         }
         // What a block captures is set behind it.

@@ -7,6 +7,8 @@ use std::{fmt, io, os::fd::AsFd, path::PathBuf, str::FromStr, sync::Arc, time::D
 use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 
+#[cfg(feature = "script-tls")]
+use crate::script::tls::TlsOptions;
 use crate::{
     script::{
         address::{self, Address},
@@ -52,6 +54,13 @@ impl Target {
     #[must_use]
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         Self(Kind::Address(Address::Unix(path.into())))
+    }
+
+    /// A server that listens on TCP, at `host:port`, and speaks TLS there, by [`ScriptOptions::tls`](super::ScriptOptions::tls).
+    #[cfg(feature = "script-tls")]
+    #[must_use]
+    pub fn tls(address: impl Into<String>) -> Self {
+        Self(Kind::Address(Address::Tls(address.into())))
     }
 
     /// A server that is started for each run, and ended by SIGTERM after it. The shell reads the command; `$port` is a free port
@@ -152,28 +161,46 @@ pub(crate) struct NetDriver {
     /// What a service is given to look at a piece.
     pub(crate) turn: Duration,
     pub(crate) is_slow: bool,
+    #[cfg(feature = "script-tls")]
+    pub(crate) tls: TlsOptions,
 }
 
 impl NetDriver {
-    fn end<S: Wire + AsFd>(&self, stream: S) -> Box<dyn Wire> {
+    /// Little room in the kernel, for who is slow.
+    fn prepare(&self, stream: &impl AsFd) {
+        if self.is_slow {
+            // One that refuses leaves it as it is.
+            let _ = SockRef::from(stream).set_recv_buffer_size(1);
+        }
+    }
+
+    fn end<S: Wire>(&self, stream: S) -> Box<dyn Wire> {
         if !self.is_slow {
             return Box::new(stream);
         }
-        // Little room in the kernel. One that refuses leaves it as it is.
-        let _ = SockRef::from(&stream).set_recv_buffer_size(1);
         Box::new(Slow::new(stream, || socket_turn(Duration::from_millis(1))))
+    }
+
+    async fn tcp(&self, address: &str) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        self.prepare(&stream);
+        Ok(stream)
     }
 }
 
 impl Driver for NetDriver {
     async fn connect(&mut self, _: &str, address: Option<&Address>) -> io::Result<Box<dyn Wire>> {
         match address {
-            Some(Address::Tcp(address)) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
+            Some(Address::Tcp(address)) => Ok(self.end(self.tcp(address).await?)),
+            Some(Address::Unix(path)) => {
+                let stream = UnixStream::connect(path).await?;
+                self.prepare(&stream);
                 Ok(self.end(stream))
             }
-            Some(Address::Unix(path)) => Ok(self.end(UnixStream::connect(path).await?)),
+            #[cfg(feature = "script-tls")]
+            Some(Address::Tls(address)) => Ok(self.end(self.tls.connect(address, self.tcp(address).await?).await?)),
+            #[cfg(not(feature = "script-tls"))]
             Some(Address::Tls(_)) => Err(io::Error::other("TLS needs the feature `script-tls`")),
             None => Err(io::Error::other("there is no service, and no address")),
         }

@@ -13,6 +13,8 @@ use std::{
 
 use tokio::runtime::{self, Runtime};
 
+#[cfg(feature = "script-tls")]
+use crate::script::tls::TlsOptions;
 use crate::script::{
     ast::{Newline, Span, Statement},
     driver::Driver,
@@ -64,6 +66,8 @@ pub struct ScriptOptions {
     variables: BTreeMap<String, Vec<u8>>,
     split: Option<u64>,
     features: BTreeSet<String>,
+    #[cfg(feature = "script-tls")]
+    tls: TlsOptions,
     timeout: Option<Duration>,
 }
 
@@ -92,6 +96,14 @@ impl ScriptOptions {
     #[must_use]
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.variables.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets how peers speak TLS, at addresses that begin with `tls:`. Default: no certificate is trusted.
+    #[cfg(feature = "script-tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: TlsOptions) -> Self {
+        self.tls = tls;
         self
     }
 
@@ -236,7 +248,12 @@ impl Script {
         let (turn, is_slow) = (manner.turn, manner.disturbance.slow_peers);
         match &target.0 {
             Kind::None | Kind::Address(_) | Kind::Server(..) => self.runtime()?.block_on(self.run_over(
-                NetDriver { turn, is_slow },
+                NetDriver {
+                    turn,
+                    is_slow,
+                    #[cfg(feature = "script-tls")]
+                    tls: options.tls.clone(),
+                },
                 target,
                 options,
                 statements,

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use actix_lines::script::{Script, ScriptOptions, Target};
 use clap::{Parser, Subcommand};
 
-use crate::{bless::Bless, compare, fuzz, record::Record};
+use crate::{bless::Bless, compare, fuzz, record::Record, tls::Tls};
 
 /// Runs scripted telnet sessions against any line server.
 ///
@@ -74,15 +74,16 @@ pub(crate) struct Run {
 
 /// Which server: one of these, or none for scripts that start their own.
 #[derive(Debug, clap::Args)]
-#[group(multiple = false)]
 pub(crate) struct Service {
     /// Connect to a server that runs: `host:port`, `unix:PATH`, or `tls:host:port`.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "server")]
     pub(crate) connect: Option<Target>,
     /// Start a server for each script, and stop it by SIGTERM. The shell reads the command; `$port` is a free port of
     /// 127.0.0.1, on which it has to listen, `$tmp` an empty folder that is removed at the end.
     #[arg(long, value_name = "COMMAND")]
     pub(crate) server: Option<String>,
+    #[command(flatten)]
+    pub(crate) tls: Tls,
 }
 
 impl Service {

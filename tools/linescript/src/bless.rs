@@ -38,6 +38,7 @@ pub(crate) struct Bless {
 
 pub(crate) fn bless(args: &Bless) -> u8 {
     let options = options(&args.variables, &args.features);
+    let Some(options) = args.service.tls.add(options) else { return WRONG };
     let Ok(scripts) = scripts(&args.files, &options) else { return WRONG };
     let target = match args.service.target(&scripts) {
         Ok(target) => target,

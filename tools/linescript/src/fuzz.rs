@@ -45,6 +45,7 @@ pub(crate) struct Args {
 
 pub(crate) fn fuzz(args: &Args) -> u8 {
     let options = options(&args.variables, &args.features);
+    let Some(options) = args.service.tls.add(options) else { return WRONG };
     let Ok(scripts) = scripts(&args.files, &options) else { return WRONG };
     let target = match args.service.target(&scripts) {
         Ok(target) => target,

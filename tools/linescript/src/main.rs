@@ -12,6 +12,7 @@ mod output;
 mod progress;
 mod record;
 mod run;
+mod tls;
 
 use std::{fs, io, path::Path, process::ExitCode};
 

@@ -117,6 +117,7 @@ pub(crate) fn run(args: &Run) -> u8 {
 
 fn all(args: &Run, scripts: &[(String, Script)], mut junit: Option<&mut Junit>) -> u8 {
     let options = options(&args.variables, &args.features);
+    let Some(options) = args.service.tls.add(options) else { return WRONG };
     let target = match args.service.target(scripts) {
         Ok(target) => target,
         Err(complaint) => {

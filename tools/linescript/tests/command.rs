@@ -110,6 +110,9 @@ fn wrong_usage_is_exit_code_2() {
         &["run", good, "--connect", "nowhere"],
         &["run", good, "--connect", "127.0.0.1:1", "--server", "true"],
         &["run", good, "--connect", "127.0.0.1:1", "--var", "3=4"],
+        &["run", good, "--connect", "tls:localhost:1", "--tls-ca", "not/there.pem"],
+        &["run", good, "--connect", "tls:localhost:1", "--tls-name", "no name"],
+        &["run", good, "--connect", "tls:localhost:1", "--tls-cert", "alone.pem"],
         &["run", "not_there.session", "--connect", "127.0.0.1:1"],
     ] {
         let output = linescript(args);

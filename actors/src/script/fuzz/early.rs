@@ -62,7 +62,8 @@ fn possible(statements: &[Statement], at: usize) -> Option<(usize, Kind, Kind)> 
             // It is connected then.
             Kind::Send { .. } if others_speak => {}
             Kind::Expect(expectation)
-                if others_speak && !matches!(expectation.matcher, Matcher::Eof | Matcher::Reset) => {}
+                if others_speak
+                    && !matches!(expectation.matcher, Matcher::Eof | Matcher::Reset | Matcher::Truncated) => {}
             _ => return None,
         }
         let is_own = match &statement.kind {
