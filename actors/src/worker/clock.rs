@@ -430,7 +430,7 @@ impl SessionClock {
 
     /// Milliseconds from a sweep over this session until it may need another one.
     pub(super) fn due(&self, sweep: &Sweep) -> u32 {
-        // One whose time is over is judged, and output that waits is asked for.
+        // One whose time is over is judged. Output that waits is asked for, and may be above its soft limit for too long.
         if self.looks > 0 || self.standing.contains(Standing::WRITING) {
             return 0;
         }
@@ -593,6 +593,8 @@ mod tests {
                     assert_eq!(swept.session.due(&at_last(&swept)), 1);
                     assert_eq!(swept.sweep(1), Commands::LOOK, "{standing:?}");
                     assert_eq!(swept.session.due(&at_last(&swept)), 0, "it is judged");
+                    assert_ne!(swept.sweep(250), Commands::LOOK, "{standing:?}");
+                    assert_eq!(swept.session.due(&at_last(&swept)), 0, "the next time there is a look again");
                 }
             }
         }
@@ -662,14 +664,18 @@ mod tests {
 
     #[test]
     fn idle_and_line_clocks_stand_still_while_the_session_does_not_read() {
-        for standing in [Standing::OPEN, Standing::OPEN | Standing::PARTIAL] {
-            let mut swept = Swept::open(1);
+        for (begin, standing) in [(1, Standing::OPEN), (u32::MAX - 7_000, Standing::OPEN | Standing::PARTIAL)] {
+            let mut swept = Swept::open(begin);
             swept.turn(&line(), standing | Standing::STILL);
             for _ in 0..4000 {
                 assert_eq!(swept.sweep(250), Commands::empty());
             }
-            let idle = swept.session.idle(Moment { stamp: swept.now, instant: swept.begin });
-            assert!(idle < Duration::from_millis(500), "{idle:?}");
+            for _ in 0..2 {
+                let idle = swept.session.idle(Moment { stamp: swept.now, instant: swept.begin });
+                assert!(idle < Duration::from_millis(500), "{idle:?}");
+                swept.session.restart_idle(&swept.worker);
+                assert_eq!(swept.sweep(250), Commands::empty());
+            }
             swept.turn(&Counts::default(), standing);
             let (_, after) = swept.sweep_until_commands();
             assert!(after + 500 >= if standing == Standing::OPEN { TIMEOUTS.idle } else { TIMEOUTS.line });

@@ -5,11 +5,7 @@
 use crate::{
     limits::{OutboxLimit, OutboxPolicy},
     shared::SharedBytes,
-    worker::{
-        clock::{Moment, NEVER},
-        command::Commands,
-        delivery::Messages,
-    },
+    worker::{clock::Moment, command::Commands, delivery::Messages},
 };
 
 /// Bytes that others push, and how many messages before them were dropped.
@@ -64,18 +60,16 @@ impl OutboxLevel {
         self.len as usize
     }
 
-    /// Milliseconds until the outbox has been above the soft limit for too long; [`NEVER`] while it is not above it. Asked at
-    /// each sweep.
-    pub(super) fn until_overflow(&mut self, limit: OutboxLimit, moment: Moment) -> u32 {
+    /// Returns true if the outbox has been above the soft limit for too long. Asked at each sweep.
+    pub(super) fn is_above_soft_limit(&mut self, limit: OutboxLimit, moment: Moment) -> bool {
         let Some(soft) = limit.soft.filter(|soft| self.len() > soft.bytes) else {
             self.above_since = 0;
-            return NEVER;
+            return false;
         };
         if self.above_since == 0 {
             self.above_since = moment.stamp.max(1);
         }
-        let time = u32::try_from(soft.time.as_millis()).unwrap_or(NEVER);
-        time.saturating_sub(moment.since(self.above_since))
+        u128::from(moment.since(self.above_since)) >= soft.time.as_millis()
     }
 }
 
@@ -204,14 +198,14 @@ mod tests {
         let mut level = OutboxLevel::default();
         level.set(101);
         // The clock shows 0 once in 49 days.
-        assert_eq!(level.until_overflow(limit, moment(0)), 2000);
-        assert_eq!(level.until_overflow(limit, moment(1999)), 2);
-        assert_eq!(level.until_overflow(limit, moment(2001)), 0);
+        assert!(!level.is_above_soft_limit(limit, moment(0)));
+        assert!(!level.is_above_soft_limit(limit, moment(1999)));
+        assert!(level.is_above_soft_limit(limit, moment(2001)));
         level.set(100);
-        assert_eq!(level.until_overflow(limit, moment(2250)), NEVER);
+        assert!(!level.is_above_soft_limit(limit, moment(2250)));
         level.set(101);
-        assert_eq!(level.until_overflow(limit, moment(2500)), 2000);
-        assert_eq!(level.until_overflow(limit, moment(4499)), 1);
-        assert_eq!(level.until_overflow(limit, moment(4500)), 0);
+        assert!(!level.is_above_soft_limit(limit, moment(2500)));
+        assert!(!level.is_above_soft_limit(limit, moment(4499)));
+        assert!(level.is_above_soft_limit(limit, moment(4500)));
     }
 }

@@ -62,10 +62,10 @@ impl Worker {
         let mut due = NEVER;
         for mut slot in slots.slice(slice).filter_map(|(_, slot)| slot) {
             let outbox_limit = slot.outbox_limit(limits.outbox_limit);
-            let until_overflow = slot.outbox.until_overflow(outbox_limit, sweep.moment);
-            let commands = slot.clock.sweep(&sweep, until_overflow == 0);
+            let overflows = slot.outbox.is_above_soft_limit(outbox_limit, sweep.moment);
+            let commands = slot.clock.sweep(&sweep, overflows);
             slot.send(commands);
-            due = due.min(slot.clock.due(&sweep)).min(until_overflow);
+            due = due.min(slot.clock.due(&sweep));
             if self.rates.is_any() {
                 let limit = slot.rate(limits.rate);
                 if !slot.rates.refill(&limit, last, self.clock.swept()) {
