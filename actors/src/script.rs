@@ -39,8 +39,11 @@ mod process;
 mod report;
 mod run;
 mod scope;
+mod search;
 mod server_lines;
 mod servers;
+mod shorten;
+mod shrink;
 mod spell;
 mod target;
 mod text;
@@ -59,6 +62,8 @@ pub use crate::script::{
     kind::{FailureKind, Mismatch},
     memory::ServiceStream,
     report::{ScriptError, ScriptFailure},
+    search::Shrink,
+    shrink::{ShrinkError, Shrunk},
     target::{AddressError, Target},
     text::{Script, ScriptOptions, ScriptRun, Transcript},
 };

@@ -128,6 +128,10 @@ impl ScriptOptions {
         self
     }
 
+    pub(crate) fn has_timeout(&self) -> bool {
+        self.timeout.is_some()
+    }
+
     pub(crate) fn cuts(&self) -> Cuts {
         self.split.map_or(Cuts::None, |seed| Cuts::Random(fastrand::Rng::with_seed(seed)))
     }
@@ -185,6 +189,11 @@ impl Script {
     /// What reports call the text that it was read from, and the text.
     pub(crate) fn source(&self) -> (&str, &str) {
         self.sources.first().map_or(("", ""), |source| (&source.name, &source.text))
+    }
+
+    /// The same script with other statements, at the places of before.
+    pub(crate) fn with_statements(&self, statements: Vec<Statement>) -> Self {
+        Self { statements, sources: Arc::clone(&self.sources) }
     }
 
     pub(crate) fn statements(&self) -> &[Statement] {

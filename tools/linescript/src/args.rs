@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use actix_lines::script::{Script, ScriptOptions, Target};
 use clap::{Parser, Subcommand};
 
-use crate::{bless::Bless, compare, fuzz, record::Record, tls::Tls};
+use crate::{bless::Bless, compare, fuzz, record::Record, shrink::Shrink, tls::Tls};
 
 /// Runs scripted telnet sessions against any line server.
 ///
@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Bless(Bless),
     /// Run scripts against several servers, and print a table of what holds where.
     Compare(compare::Args),
+    /// Look for the smallest script that still fails in the same manner.
+    Shrink(Shrink),
     /// Read scripts, and say what is wrong in them.
     Check {
         /// Scripts, and folders of `.session` files.

@@ -12,6 +12,7 @@ mod output;
 mod progress;
 mod record;
 mod run;
+mod shrink;
 mod tls;
 
 use std::{fs, io, path::Path, process::ExitCode};
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Record(args) => record::record(args),
         Command::Bless(args) => bless::bless(&args),
         Command::Compare(args) => compare::compare(&args),
+        Command::Shrink(args) => shrink::shrink(&args),
         Command::Check { files, variables } => check(&files, &variables),
     };
     ExitCode::from(code)

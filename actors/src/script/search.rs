@@ -1,0 +1,189 @@
+//! Scripts that fail in the same manner as another: what that is, and how far they are looked for.
+//!
+//! Not here: which scripts are tried (`shrink`, `shorten`).
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use crate::script::{
+    ast::Statement,
+    fuzz::Fuzz,
+    kind::FailureKind,
+    report::ScriptFailure,
+    target::Target,
+    text::{Script, ScriptOptions},
+};
+
+/// How far a script is shrunk.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Shrink {
+    runs: usize,
+    pub(crate) time: Option<Duration>,
+    tries: u32,
+    pub(crate) fuzz: Option<Fuzz>,
+}
+
+impl Default for Shrink {
+    fn default() -> Self {
+        Self { runs: 2000, time: Some(Duration::from_secs(60)), tries: 1, fuzz: None }
+    }
+}
+
+impl Shrink {
+    /// Sets how many runs there are at most. Default: 2000.
+    pub fn runs(mut self, most: usize) -> Self {
+        self.runs = most;
+        self
+    }
+
+    /// Sets after how long no other run begins. Default: 60 s.
+    pub fn time(mut self, most: Option<Duration>) -> Self {
+        self.time = most;
+        self
+    }
+
+    /// Sets how often a script is run until it counts as one that holds, for failures that come by chance. Default: once.
+    pub fn tries(mut self, tries: u32) -> Self {
+        self.tries = tries.max(1);
+        self
+    }
+
+    /// Shrinks a script that holds as it is, and fails when it is fuzzed so. Default: none, the script itself fails.
+    pub fn fuzz(mut self, fuzz: Fuzz) -> Self {
+        self.fuzz = Some(fuzz);
+        self
+    }
+}
+
+/// In which manner a script fails. Scripts that fail in the same one have the same fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Manner {
+    pub(crate) kind: FailureKind,
+    title: String,
+    /// The statement. None where all of the script is meant.
+    pub(crate) place: Option<(usize, usize)>,
+    /// What was expected and what came, without what both begin and end with.
+    differs: (Vec<u8>, Vec<u8>),
+    /// Only when it is fuzzed.
+    is_fuzzed: bool,
+}
+
+fn without_terminator(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+impl Manner {
+    pub(crate) fn of(failure: &ScriptFailure, is_fuzzed: bool) -> Self {
+        let first = failure.0.diagnostics.first();
+        let title = first.map(|first| first.title.clone()).unwrap_or_default();
+        let differs = failure.mismatch().map(|mismatch| {
+            let (expected, came) = match &mismatch.expected {
+                Some(expected) if expected.ends_with(b"\n") => (expected.as_slice(), mismatch.received.as_slice()),
+                Some(expected) => (expected.as_slice(), without_terminator(&mismatch.received)),
+                None => (&b""[..], mismatch.received.as_slice()),
+            };
+            let front = expected.iter().zip(came).take_while(|(a, b)| a == b).count();
+            let (expected, came) = (&expected[front..], &came[front..]);
+            let back = expected.iter().rev().zip(came.iter().rev()).take_while(|(a, b)| a == b).count();
+            (expected[..expected.len() - back].to_vec(), came[..came.len() - back].to_vec())
+        });
+        // The last statement of a peer is another when that one is left out.
+        let is_at_end = title.starts_with("the script ends");
+        let place = first.filter(|_| !is_at_end).map(|first| (first.span.file, first.span.start));
+        Self { kind: failure.kind(), title, place, differs: differs.unwrap_or_default(), is_fuzzed }
+    }
+}
+
+/// Runs scripts as long as it may.
+pub(crate) struct Search<'a> {
+    pub(crate) script: &'a Script,
+    pub(crate) target: &'a Target,
+    pub(crate) options: ScriptOptions,
+    pub(crate) how: &'a Shrink,
+    pub(crate) manner: Manner,
+    pub(crate) runs: usize,
+    pub(crate) end: Option<Instant>,
+    /// By their text, those that were tried.
+    pub(crate) tried: BTreeMap<String, bool>,
+}
+
+impl Search<'_> {
+    pub(crate) fn is_over(&self) -> bool {
+        self.runs >= self.how.runs || self.end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Whether these statements fail in the same manner.
+    pub(crate) fn fails(&mut self, statements: &[Statement]) -> bool {
+        let candidate = self.script.with_statements(statements.to_vec());
+        let text = candidate.to_string();
+        if let Some(known) = self.tried.get(&text) {
+            return *known;
+        }
+        if candidate.check(&self.options).is_err() {
+            return false;
+        }
+        let mut fails = false;
+        for _ in 0..self.how.tries {
+            if self.is_over() {
+                return false;
+            }
+            self.runs += 1;
+            let failed = fail(&candidate, self.target, &self.options, self.how.fuzz.as_ref());
+            fails = failed.is_ok_and(|failed| {
+                failed.is_some_and(|(failure, is_fuzzed)| Manner::of(&failure, is_fuzzed) == self.manner)
+            });
+            if fails {
+                break;
+            }
+        }
+        self.tried.insert(text, fails);
+        fails
+    }
+}
+
+/// How a script fails, and whether it does so only when it is fuzzed. `Err` if it is skipped.
+pub(crate) fn fail(
+    script: &Script,
+    target: &Target,
+    options: &ScriptOptions,
+    fuzz: Option<&Fuzz>,
+) -> Result<Option<(ScriptFailure, bool)>, String> {
+    match fuzz {
+        None => match script.run(target, options) {
+            Ok(run) => run.skipped.map_or(Ok(None), Err),
+            Err(failure) => Ok(Some((failure, false))),
+        },
+        Some(fuzz) => match script.fuzz(target, options, fuzz) {
+            Ok(report) => report.skipped.map_or(Ok(None), Err),
+            Err(failure) => Ok(Some((failure.failure().clone(), failure.case().is_some()))),
+        },
+    }
+}
+
+/// Leaves out what can be left out of a list: halves, quarters, and so on to single ones, from the end.
+pub(crate) fn leave_out<T: Clone>(mut items: Vec<T>, mut fails: impl FnMut(&[T]) -> bool) -> Vec<T> {
+    let mut size = items.len().next_power_of_two();
+    loop {
+        let mut end = items.len();
+        let mut left_out = false;
+        while end > 0 {
+            let start = end.saturating_sub(size);
+            let fewer = [&items[..start], &items[end..]].concat();
+            if fails(&fewer) {
+                items = fewer;
+                left_out = true;
+            }
+            end = start;
+        }
+        // Single ones until none can be left out.
+        if size > 1 {
+            size /= 2;
+        } else if !left_out {
+            return items;
+        }
+    }
+}
