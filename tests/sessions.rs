@@ -3,7 +3,8 @@
 //!
 //! A folder is a service: `rot13d` with the settings of the `rot13d.toml` in it, and the library with limits that mean the same.
 //! The scripts of the folder above have the defaults. A script that can only be one of the three says what it `needs`.
-//! Those that can be typed are typed, too, by a real telnet. Not here: scripts for other servers (`sessions/others`).
+//! Those that can be typed are typed, too, by a real telnet. `SESSIONS_REPEAT=500` runs each so many times.
+//! Not here: scripts for other servers (`sessions/others`).
 
 mod support;
 #[path = "support/typed.rs"]
@@ -29,7 +30,7 @@ use rustix::process::Signal;
 use support::{PATIENCE, Server};
 
 /// So many scripts are there at least, and so many are typed: no change takes them away unnoticed.
-const SCRIPTS: usize = 75;
+const SCRIPTS: usize = 80;
 const TYPED: usize = 25;
 /// Cases of the fuzz of each script: all of a short one. Of a long one as many as there is time for.
 const CASES: usize = 100;
@@ -243,12 +244,14 @@ fn main() -> ExitCode {
         scripts.extend(files.map(|file| (file, Arc::clone(&service))));
         services.insert(folder, service);
     }
+    let repeat = env::var("SESSIONS_REPEAT").map_or(1, |times| times.parse().expect("SESSIONS_REPEAT is a number"));
     let mut trials = Vec::new();
     for (number, (file, service)) in scripts.iter().enumerate() {
         let name = file.strip_prefix(&root).unwrap_or(file).with_extension("").display().to_string();
         let script = Script::load(file);
         let (path, of_it) = (file.clone(), Arc::clone(service));
-        trials.push(Trial::test(&*name, move || in_all_ways(&path, &of_it, number)));
+        let all = move || (0..repeat).try_for_each(|_| in_all_ways(&path, &of_it, number));
+        trials.push(Trial::test(&*name, all));
         let (path, of_it) = (file.clone(), Arc::clone(service));
         trials.push(Trial::ignorable_test(format!("fuzz/{name}"), move || fuzzed(&path, &of_it, number)));
         if let Some(script) = script.ok().filter(typed::can_be_typed) {
