@@ -51,6 +51,8 @@ mod text;
 mod tls;
 
 #[cfg(test)]
+mod mutated;
+#[cfg(test)]
 mod round_trip;
 
 #[cfg(feature = "script-tls")]

@@ -32,6 +32,11 @@ pub(crate) struct Parser {
     open: Vec<String>,
 }
 
+/// Reads a file that ends: a device need not.
+fn read(path: &str) -> io::Result<Vec<u8>> {
+    if fs::metadata(path)?.is_file() { fs::read(path) } else { Err(io::Error::other("it is no file")) }
+}
+
 /// What is read within one file.
 struct Reader<'a> {
     parser: &'a mut Parser,
@@ -148,10 +153,8 @@ impl Reader<'_> {
         }
         let span = self.span(start, path.len());
         let target = self.beside(path);
-        let is_file = fs::metadata(&target).map(|file| file.is_file());
         let bytes =
-            is_file.and_then(|is_file| if is_file { fs::read(&target) } else { Err(io::Error::other("no file")) });
-        let bytes = bytes.map_err(|error| Diagnostic::new(format!("cannot read {target}"), span, error.to_string()))?;
+            read(&target).map_err(|error| Diagnostic::new(format!("cannot read {target}"), span, error.to_string()))?;
         Ok(Kind::Send { peer, data: Data::File { path: path.to_owned(), bytes: bytes.into() } })
     }
 
@@ -249,8 +252,8 @@ impl Reader<'_> {
         if self.parser.open.contains(&target) || self.parser.open.len() >= MAX_DEPTH {
             return Err(Diagnostic::new("files include each other without end", span, "includes this file"));
         }
-        let text = fs::read(&target)
-            .map_err(|error| Diagnostic::new(format!("cannot read {target}"), span, error.to_string()))?;
+        let text =
+            read(&target).map_err(|error| Diagnostic::new(format!("cannot read {target}"), span, error.to_string()))?;
         Ok(self.parser.file(target, text))
     }
 }

@@ -175,7 +175,7 @@ impl Script {
         }
     }
 
-    fn read(name: String, text: Vec<u8>) -> Result<Self, ScriptError> {
+    pub(crate) fn read(name: String, text: Vec<u8>) -> Result<Self, ScriptError> {
         let mut parser = Parser::new();
         let statements = parser.file(name, text);
         let sources = Arc::new(parser.sources);
