@@ -32,6 +32,9 @@ pub enum ConfigError {
     /// The maximum number of sessions of one source is zero.
     #[error("max sessions per source is 0: use 1 or more, or leave it out for no limit")]
     MaxSessionsPerSource,
+    /// The maximum number of connections whose filters wait is zero.
+    #[error("max prefaces is 0: use 1 or more")]
+    MaxPrefaces,
     /// A source prefix has more bits than an address.
     #[error("source prefix is {v4},{v6}: use at most 32 bits for IPv4 and 128 for IPv6")]
     SourcePrefix {

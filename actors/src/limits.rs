@@ -199,6 +199,8 @@ pub struct SessionLimits {
     pub(crate) line_timeout: Option<Duration>,
     pub(crate) write_timeout: Option<Duration>,
     pub(crate) max_age: Option<Duration>,
+    pub(crate) preface_timeout: Duration,
+    pub(crate) max_prefaces: usize,
     pub(crate) rate: RateLimit,
 }
 
@@ -301,6 +303,8 @@ impl Default for Limits {
                 line_timeout: Some(Duration::from_secs(60)),
                 write_timeout: Some(Duration::from_secs(60)),
                 max_age: None,
+                preface_timeout: Duration::from_secs(10),
+                max_prefaces: 1024,
                 rate: RateLimit::default(),
             },
             memory_budget: None,
@@ -543,6 +547,29 @@ impl LimitsBuilder {
         self
     }
 
+    /// Sets how long the filters of a listener's connection may wait for their peer before there is a session: the time
+    /// of a TLS handshake, or of a header. Default: 10 s. A connection that takes longer is closed:
+    /// [`CloseReason::PrefaceTimeout`](crate::CloseReason::PrefaceTimeout).
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ConfigError::Timeout`] unless it is 1 s to 24 days.
+    pub fn preface_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.session.preface_timeout = timeout;
+        self
+    }
+
+    /// Sets how many connections of a worker may have filters that wait for their peer, each of which may have sent
+    /// 64 KiB. Default: 1024. With one more the oldest of the source that has the most are closed:
+    /// [`CloseReason::PrefaceEvicted`](crate::CloseReason::PrefaceEvicted). So a flood of handshakes that do not go on
+    /// keeps nobody out. They count as sessions, too.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ConfigError::MaxPrefaces`] for 0.
+    pub fn max_prefaces(mut self, prefaces: usize) -> Self {
+        self.limits.session.max_prefaces = prefaces;
+        self
+    }
+
     /// Sets how many bytes and lines are read from each session each second. Default: no limit.
     ///
     /// A session whose bucket is empty reads nothing, and is delivered no line, until the bucket is refilled, which
@@ -602,6 +629,7 @@ impl LimitsBuilder {
             ("line timeout", session.line_timeout),
             ("write timeout", session.write_timeout),
             ("max age", session.max_age),
+            ("preface timeout", Some(session.preface_timeout)),
         ];
         for (limit, timeout) in timeouts {
             if let Some(timeout) = timeout
@@ -613,6 +641,9 @@ impl LimitsBuilder {
         let timeout = session.wait_timeout;
         if !(SHORTEST_TIMEOUT..=LONGEST_TIMEOUT).contains(&timeout) {
             return Err(ConfigError::WaitTimeout { timeout });
+        }
+        if session.max_prefaces == 0 {
+            return Err(ConfigError::MaxPrefaces);
         }
         check_length("linger timeout", session.linger_timeout)?;
         Ok(self.limits)

@@ -38,8 +38,12 @@ pub enum CloseReason {
     /// The peer's bytes ended without the end that a [`Filter`](crate::filter::Filter) expects. Whole lines were
     /// answered; the bytes after the last one were dropped.
     Truncated,
-    /// The filters of its listener were not open within 10 s. The actor was never made.
+    /// The filters of its listener were not open within the
+    /// [`preface_timeout`](crate::limits::LimitsBuilder::preface_timeout). The actor was never made.
     PrefaceTimeout,
+    /// More connections than [`max_prefaces`](crate::limits::LimitsBuilder::max_prefaces) had filters that waited for their
+    /// peers, and this was one of the oldest of the source with the most. The actor was never made.
+    PrefaceEvicted,
     /// A [`Filter`](crate::filter::Filter) could not read or write the wire any further. Every line before was
     /// delivered.
     FilterFailed,
@@ -94,6 +98,7 @@ impl CloseReason {
             Self::PeerReset => "peer-reset",
             Self::Truncated => "truncated",
             Self::PrefaceTimeout => "preface-timeout",
+            Self::PrefaceEvicted => "preface-evicted",
             Self::FilterFailed => "filter-failed",
             Self::Overlong => "overlong",
             Self::ClosedByHandler => "closed-by-handler",

@@ -18,6 +18,7 @@
 //! | `slot` | the table of slots, each made of its parts |
 //! | `upstream` | calls to the rest of the server |
 //! | `worker` | the worker, made of its parts, and its interface for sessions |
+//! | `prefaces` | connections whose filters wait for their peers |
 //! | `eviction`, `answers`, `task` | work on all sessions: when memory is short, for a question, in a sweep |
 //!
 //! Everything here stays on its thread.
@@ -31,6 +32,7 @@ pub(crate) mod delivery;
 pub(crate) mod drain;
 pub(crate) mod eviction;
 pub(crate) mod held;
+pub(crate) mod prefaces;
 pub(crate) mod pushes;
 pub(crate) mod rates;
 pub(crate) mod reports;

@@ -39,8 +39,11 @@ fn limits_that_cannot_work_are_refused_each_with_its_reason() {
         assert_eq!(with(&|limits| limits.line_timeout(some)), named("line timeout"));
         assert_eq!(with(&|limits| limits.write_timeout(some)), named("write timeout"));
         assert_eq!(with(&|limits| limits.max_age(some)), named("max age"));
+        assert_eq!(with(&|limits| limits.preface_timeout(timeout)), named("preface timeout"));
         assert_eq!(with(&|limits| limits.wait_timeout(timeout)), Err(ConfigError::WaitTimeout { timeout }));
     }
+    assert_eq!(with(&|limits| limits.max_prefaces(0)), Err(ConfigError::MaxPrefaces));
+    assert!(with(&|limits| limits.max_prefaces(1)).is_ok());
     for time in [LONGEST + NANO, Duration::MAX] {
         let limit = "linger timeout";
         assert_eq!(with(&|limits| limits.linger_timeout(time)), Err(ConfigError::TooLong { limit, time }));

@@ -31,7 +31,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     authority::{Authority, Files, connect_with},
-    support::{PATIENCE, Peer, Server, at_once, pass, pause, within},
+    support::{PATIENCE, Peer, Server, at_once, eventually, pass, pause, within},
 };
 
 /// Answers each line with itself; some mean more.
@@ -850,4 +850,74 @@ async fn a_server_that_is_not_trusted_is_a_failed_attempt_that_says_why() {
         .tls(client)
         .start();
     assert!(matches!(nameless, Err(ConfigError::ServerName { .. })));
+}
+
+// The number of handshakes.
+
+#[actix::test]
+async fn handshakes_that_do_not_go_on_keep_nobody_out() {
+    let authority = Authority::new();
+    let limits = Limits::builder().max_prefaces(32).build().unwrap();
+    let server = LineServer::new(|_| Echo::default()).workers(1).limits(limits);
+    let listener = Listener::tcp("127.0.0.1:0").tls(tls(&authority.issue("server", &["localhost"])));
+    let mut server = Server::of(server.listen(listener).unwrap()).await;
+    let mut stalled = Vec::new();
+    let mut good = 0;
+    for number in 0..400_usize {
+        // One says nothing, one the beginning of a hello.
+        let mut peer = server.connect().await;
+        if number % 2 == 0 {
+            peer.send(&[22, 3, 1]).await;
+        }
+        stalled.push(peer);
+        if number % 50 == 49 {
+            let mut peer = authority.client().connect(server.address(), "localhost").await;
+            send(&mut peer, b"one\n").await;
+            expect(&mut peer, b"one\n").await;
+            good += 1;
+            drop(peer);
+        }
+    }
+    let stats = within("the counters", server.handle.stats()).await.unwrap();
+    assert!((16..=32).contains(&stats.prefaces) && stats.live <= 34, "{stats:?}");
+    let mut evicted = 0;
+    for _ in 0..400 - stats.prefaces as usize + good {
+        match server.report().await.reason {
+            CloseReason::PrefaceEvicted => evicted += 1,
+            reason => assert_eq!(reason, CloseReason::Truncated),
+        }
+    }
+    assert_eq!(evicted, 400 - stats.prefaces as usize);
+    // A preface that is over leaves room.
+    drop(stalled);
+    eventually("all to end", async || server.handle.stats().await.unwrap().prefaces == 0).await;
+    server.handle.abort().await.unwrap();
+}
+
+#[actix::test]
+async fn a_source_that_begins_many_handshakes_pays_for_them_alone() {
+    let authority = Authority::new();
+    let limits = Limits::builder().max_prefaces(16).build().unwrap();
+    let server = LineServer::new(|_| Echo::default()).workers(1).limits(limits);
+    let listener = Listener::tcp("0.0.0.0:0").tls(tls(&authority.issue("server", &["localhost"])));
+    let mut server = Server::of(server.listen(listener).unwrap()).await;
+    let port = server.address().port();
+    // Slow, but of another source, and there before all others.
+    let mut slow = Peer::connect(([127, 0, 0, 2], port).into()).await;
+    slow.send(&[22]).await;
+    let mut many = Vec::new();
+    let source = std::net::SocketAddr::from(([127, 0, 0, 9], 0));
+    for _ in 0..100 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(source).unwrap();
+        many.push(within("a connection", socket.connect(([127, 0, 0, 1], port).into())).await.unwrap());
+    }
+    for _ in 0..80 {
+        let report = server.report().await;
+        assert_eq!(report.reason, CloseReason::PrefaceEvicted);
+        assert_eq!(report.peer.ip(), Some(source.ip()));
+    }
+    slow.send(&[3, 1, 0, 0]).await;
+    assert!(slow.rest().await.starts_with(&[21, 3]), "an alert: it was heard");
+    server.handle.abort().await.unwrap();
 }

@@ -14,6 +14,8 @@ pub struct Stats {
     pub opened: u64,
     /// Live sessions, lingering ones included.
     pub live: u64,
+    /// Live sessions whose filters wait for their peers' handshakes.
+    pub prefaces: u64,
     /// Ended sessions, by [`CloseReason::name`](crate::CloseReason::name).
     pub closed: BTreeMap<&'static str, u64>,
     /// Lines delivered to handlers, of live and ended sessions.
@@ -88,6 +90,7 @@ impl Stats {
         };
         self.opened += other.opened;
         self.live += other.live;
+        self.prefaces += other.prefaces;
         sum(&mut self.closed, &other.closed);
         self.lines_in += other.lines_in;
         self.bytes_in += other.bytes_in;

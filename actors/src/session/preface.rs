@@ -1,13 +1,12 @@
 //! Preface: the part of a connection before its session, which its filters need: headers and handshakes.
 //!
 //! It has a place and a slot, so that it is bounded, listed and can be ended as any session, and it leaves a report; the actor is made
-//! when it is over. It has a deadline; the transport bounds its bytes.
-//! Not here: what a filter makes of it (`wire/transport`).
+//! when it is over. It has a deadline; the worker bounds the number of those that wait, the transport their bytes.
+//! Not here: what a filter makes of it (`wire/transport`), who is ended if too many wait (`worker/prefaces`).
 
 use std::{
     future::poll_fn,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use tokio::io::ReadBuf;
@@ -19,14 +18,11 @@ use crate::{
     worker::command::Commands,
 };
 
-/// The longest time of a preface. The worker's sweep ends one that takes longer.
-const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Bytes of a peer that are discarded behind the last word of a filter that has failed.
 const DISCARD_BYTES: usize = 64 * 1024;
 
 /// Commands that end a preface, and what that is in the report.
-const ENDS: [(Commands, CloseReason); 8] = [
+const ENDS: [(Commands, CloseReason); 9] = [
     (Commands::ABORT, CloseReason::Aborted),
     (Commands::EVICT, CloseReason::Evicted),
     (Commands::OVERFLOW, CloseReason::OutboxFull),
@@ -34,6 +30,7 @@ const ENDS: [(Commands, CloseReason); 8] = [
     (Commands::DRAIN.union(Commands::HALF_CLOSE), CloseReason::Drained),
     (Commands::AGE, CloseReason::MaxAge),
     (Commands::IDLE.union(Commands::LINE), CloseReason::IdleTimeout),
+    (Commands::CROWD, CloseReason::PrefaceEvicted),
     (Commands::DEADLINE, CloseReason::PrefaceTimeout),
 ];
 
@@ -44,13 +41,14 @@ impl Opening {
     /// Waits until its filters are open, and asks what they have found out. `None` if it has ended before: then it has
     /// left its report.
     pub(crate) async fn preface(mut self) -> Option<Self> {
-        self.worker.set_deadline(self.slot, PREFACE_TIMEOUT);
+        self.worker.set_deadline(self.slot, self.worker.limits().preface_timeout);
         let mut later = Commands::empty();
         let Some(reason) = poll_fn(|cx| self.poll_preface(cx, &mut later)).await else {
             let id = self.worker.slot(self.slot, |slot| {
                 slot.clear_deadline();
                 slot.id
             });
+            self.worker.leave_preface(id);
             self.worker.send(self.slot, id, later);
             self.transport.learned(&mut self.connection.info);
             self.transport.forget_learned();
@@ -63,6 +61,7 @@ impl Opening {
             // Or a reset would destroy the filter's last word.
             poll_fn(|cx| self.poll_linger(cx)).await;
         }
+        self.worker.leave_preface(id);
         self.fail(reason);
         None
     }
@@ -77,7 +76,10 @@ impl Opening {
         if self.worker.is_draining() {
             return Poll::Ready(Some(CloseReason::Drained));
         }
-        let result = ready!(self.transport.poll_open(cx));
+        let Poll::Ready(result) = self.transport.poll_open(cx) else {
+            self.worker.enter_preface(self.connection.id, self.slot);
+            return Poll::Pending;
+        };
         Poll::Ready(match (result, self.transport.ending()) {
             (Err(error), _) => Some(CloseReason::from_io(Half::Read, &error)),
             (Ok(()), Some(Ending::Truncated)) if !self.transport.is_open() => Some(CloseReason::Truncated),
@@ -89,7 +91,7 @@ impl Opening {
 
     /// Sends what is left of a filter's last word and the FIN, then discards until the peer closes, or its time is up.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.poll_commands(cx).intersects(Commands::ABORT | Commands::DEADLINE) {
+        if self.poll_commands(cx).intersects(Commands::ABORT | Commands::DEADLINE | Commands::CROWD) {
             return Poll::Ready(());
         }
         if ready!(self.transport.poll_shutdown(cx)).is_err() {

@@ -39,6 +39,8 @@ bitflags::bitflags! {
         const PROBE = 1 << 13;
         /// Reads once more: one of its timeouts is over, and what has come until now counts.
         const LOOK = 1 << 14;
+        /// Ends: its filters wait for their peer, as those of too many do.
+        const CROWD = 1 << 15;
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
         command::Commands,
         drain::WorkerDrain,
         held::WorkerMemory,
+        prefaces::Prefaces,
         rates::{SessionRates, WorkerRates},
         reports::{self, Counts, Reports},
         rooms::WorkerRooms,
@@ -47,6 +48,7 @@ pub(crate) struct Worker {
     pub(super) rooms: WorkerRooms,
     pub(super) drain: WorkerDrain,
     pub(super) reports: Reports,
+    pub(super) prefaces: Prefaces,
     /// Bounds log messages about panics of handlers: a peer may have found a line that causes them.
     pub(crate) panics: LogLimit,
     slow: SlowTurns,
@@ -72,6 +74,7 @@ impl Worker {
             rooms: WorkerRooms::default(),
             drain: WorkerDrain::default(),
             reports: Reports::default(),
+            prefaces: Prefaces::default(),
             panics: LogLimit::default(),
             slow: SlowTurns::default(),
             is_looked_after: Cell::new(false),
@@ -261,6 +264,43 @@ impl Worker {
         }
     }
 
+    /// A preface waits for its peer. If too many do, some are ended.
+    pub(crate) fn enter_preface(&self, id: SessionId, slot: u32) {
+        if self.prefaces.enter(id, slot, self.limits.get().max_prefaces) {
+            self.cut_prefaces();
+        }
+    }
+
+    /// A preface is over.
+    pub(crate) fn leave_preface(&self, id: SessionId) {
+        self.prefaces.leave(id);
+    }
+
+    #[cold]
+    fn cut_prefaces(&self) {
+        // A session without a server has no preface of its own.
+        let Some(sources) = self.upstream.as_ref().map(Upstream::sources) else { return };
+        let most = self.limits.get().max_prefaces;
+        let mut slots = self.slots.borrow_mut();
+        let cut = self.prefaces.cut(most, |(id, slot)| {
+            let slot = slots.get_by_id(slot, id)?;
+            Some(sources.key(id, slot.peer().ip()))
+        });
+        for (id, slot) in &cut {
+            if let Some(mut slot) = slots.get_by_id(*slot, *id) {
+                slot.send(Commands::CROWD);
+            }
+        }
+        drop(slots);
+        if let Some(events) = self.prefaces.crowded.pass() {
+            log::warn!(
+                "{} connections were ended in their handshakes, because more than {most} waited for their peers; those \
+                 of the source with the most go first{events}",
+                cut.len()
+            );
+        }
+    }
+
     /// Counts a turn that ended with work left, because others come first.
     pub(crate) fn count_yield(&self) {
         self.reports.count_yield();
@@ -421,6 +461,7 @@ impl Worker {
     /// The counters of this worker, its living sessions included.
     pub(super) fn stats(&self) -> Stats {
         let mut stats = self.ended_stats();
+        stats.prefaces = self.prefaces.len() as u64;
         for slot in self.slots.borrow_mut().iter_mut() {
             slot.counters.add_to(&mut stats, slot.outbox.len());
         }
