@@ -21,7 +21,7 @@ pub(super) struct Guarded {
     held: u32,
     memory: u32,
     /// The text of its fault.
-    pub(super) fault: Option<String>,
+    pub(super) fault: Option<Box<str>>,
     /// Found out by a filter that is done.
     pub(super) learned: Option<Box<ConnectionInfo>>,
 }
@@ -73,7 +73,7 @@ impl Guarded {
 
     #[cold]
     pub(super) fn fail(&mut self, fault: Fault) {
-        self.fault = Some(fault.into_text());
+        self.fault = Some(fault.into_text().into());
         self.drop_filter();
     }
 

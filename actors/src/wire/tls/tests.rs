@@ -483,3 +483,12 @@ fn an_answer_to_a_key_update_goes_before_the_next_line() {
     assert_eq!(ours.plain, b"a line\n");
     assert_eq!(client.heard().0, b".".repeat(sent.len()));
 }
+
+#[test]
+fn a_connection_is_as_small_as_it_was() {
+    // The box of an idle session; most of it is rustls'.
+    let server = size_of::<super::filter::TlsFilter<rustls::server::UnbufferedServerConnection>>();
+    let client = size_of::<super::filter::TlsFilter<rustls::client::UnbufferedClientConnection>>();
+    eprintln!("{server} {client}");
+    assert!(server <= 1280 && client <= 1280, "{server} {client}");
+}
