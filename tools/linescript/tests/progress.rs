@@ -8,7 +8,6 @@ use std::{
     net::{Shutdown, TcpListener, TcpStream},
     path::Path,
     thread,
-    time::Duration,
 };
 
 use rexpect::session::{PtySession, spawn_command};
@@ -78,36 +77,40 @@ fn one_line_is_written_anew_and_results_stand_above_it() {
     assert!(!last.contains(" of 3, "), "{rest:?}");
 }
 
-/// Longer than it takes until progress is shown, by the other test.
-fn long() {
-    thread::sleep(Duration::from_millis(1500));
+/// The control: a run on a terminal, begun later than the others, has shown progress and drawn it anew.
+fn until_another_shows_it() {
+    let service = Service::new();
+    let mut control = terminal(&scripts("progress_control"), &service, &[]);
+    let first = service.accept();
+    control.exp_string("\r\u{1b}[K0 of 3, 0:01").unwrap();
+    control.exp_string("\r\u{1b}[K0 of 3, 0:02").unwrap();
+    say(first, "go\n");
+    (1..3).for_each(|_| say(service.accept(), "go\n"));
+    control.exp_eof().unwrap();
 }
 
 #[test]
 fn no_log_has_it() {
-    let on_a_terminal = |name: &'static str, value: &'static str| {
+    let mut others = [("CI", "true"), ("TERM", "dumb")].map(|(name, value)| {
         let service = Service::new();
-        let mut terminal = terminal(&scripts(&format!("progress_{name}")), &service, &[(name, value)]);
-        for _ in 0..3 {
-            let peer = service.accept();
-            long();
-            say(peer, "go\n");
-        }
-        let all = terminal.exp_eof().unwrap();
-        assert_eq!(all, "ok slow.session #1\r\nok slow.session #2\r\nok slow.session #3\r\n3 of 3 hold\r\n");
-    };
-    let others =
-        [("CI", "true"), ("TERM", "dumb")].map(|(name, value)| thread::spawn(move || on_a_terminal(name, value)));
+        let terminal = terminal(&scripts(&format!("progress_{name}")), &service, &[(name, value)]);
+        (service.accept(), service, terminal)
+    });
     // Standard error is a pipe.
     let service = Service::new();
     let folder = scripts("progress_pipe");
     let mut command = command(&folder, &["run", "slow.session", "--connect", &service.address()]);
     let run = thread::spawn(move || command.env("TERM", "xterm").env_remove("CI").output().unwrap());
     let peer = service.accept();
-    long();
+    until_another_shows_it();
     say(peer, "go\n");
     let output = run.join().unwrap();
     assert_eq!(support::stdout(&output), "ok slow.session\n1 of 1 hold\n");
     assert_eq!(support::stderr(&output), "");
-    others.into_iter().for_each(|other| other.join().unwrap());
+    for (first, service, terminal) in &mut others {
+        say(first.try_clone().unwrap(), "go\n");
+        (1..3).for_each(|_| say(service.accept(), "go\n"));
+        let all = terminal.exp_eof().unwrap();
+        assert_eq!(all, "ok slow.session #1\r\nok slow.session #2\r\nok slow.session #3\r\n3 of 3 hold\r\n");
+    }
 }
