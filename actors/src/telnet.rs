@@ -1,4 +1,4 @@
-//! Telnet's commands as scripts write them: `\\{do echo}` stands for IAC DO ECHO.
+//! Telnet's commands as scripts write them: `\{do echo}` stands for IAC DO ECHO.
 //!
 //! Names are those of the RFCs, in small letters; a number is any other option. Not here: what they do to a session.
 
