@@ -15,7 +15,7 @@ const LAST_WRITE: Duration = Duration::from_secs(5);
 pub(crate) fn start(settings: &Settings) -> io::Result<Option<Recorder>> {
     let Some(folder) = settings.record_folder() else { return Ok(None) };
     let shown = Escaped::new(folder.as_os_str().as_encoded_bytes()).to_string();
-    let recorder = Recorder::to(folder, settings.record_limits()).map_err(|error| {
+    let recorder = Recorder::open(folder, settings.record_limits()).map_err(|error| {
         let advice = "use a folder that this user may write into";
         io::Error::new(error.kind(), format!("cannot record in {shown}: {}; {advice}", reason(&error)))
     })?;

@@ -214,7 +214,7 @@ fn in_all_ways(file: &Path, service: &Service, number: usize) -> Result<(), Fail
 /// Runs a script in memory, cut and held back at many places, the same at each run.
 fn fuzzed(file: &Path, service: &Service, number: usize) -> Result<Completion, Failed> {
     let script = Script::load(file).map_err(|error| failed("it is no script", error))?;
-    let how = Fuzz::default().runs(CASES).time(Some(FUZZ)).seed(number as u64);
+    let how = Fuzz::default().max_cases(CASES).max_time(Some(FUZZ)).seed(number as u64);
     let report = script.fuzz(&service.memory(), &options(), &how).map_err(|failure| failed("in memory", failure))?;
     Ok(report.skipped.map_or(Completion::Completed, Completion::ignored_with))
 }

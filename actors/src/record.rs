@@ -8,7 +8,7 @@
 //!
 //! # let folder = std::env::temp_dir().join(format!("recordings-{}", std::process::id()));
 //! # fn main() -> std::io::Result<()> {
-//! let recorder = Recorder::to(&folder, RecordLimits::default().files(100))?;
+//! let recorder = Recorder::open(&folder, RecordLimits::default().files(100))?;
 //! let server = LineServer::new(|_connection| Rot13).record(&recorder);
 //! # drop(server);
 //! # std::fs::remove_dir_all(folder)

@@ -121,7 +121,7 @@ fn every_split_and_every_call_is_tried() {
             }
         })
     };
-    let how = Fuzz::default().random(0);
+    let how = Fuzz::default().random_cases(0);
     let report = fuzz("> abc\n: fin\n: eof\n", &target, &how).unwrap_or_else(|failure| panic!("\n{failure}"));
     // Each byte, slow peers, two sizes of reads and of writes, each of four calls, two windows; three splits; one read brings the
     // line, one EOF; one shutdown.
@@ -269,7 +269,7 @@ fn a_slow_peer_loses_nothing() {
     let line = "x".repeat(1000);
     let answer = "k".repeat(1000);
     let text = format!("repeat 40\n  > {line}\nrepeat 40\n  < {answer}\n: fin\n: eof\n");
-    let how = Fuzz::default().runs(30);
+    let how = Fuzz::default().max_cases(30);
     let report = fuzz(&text, &rot13(), &how).unwrap_or_else(|failure| panic!("\n{failure}"));
     assert_eq!(report.cases, 30);
     let text = format!(": pause\nrepeat 40\n  > {line}\n: resume\nrepeat 40\n  < {answer}\n: fin\n: eof\n");
@@ -280,18 +280,18 @@ fn a_slow_peer_loses_nothing() {
 #[test]
 fn what_is_not_tried_is_said() {
     let text = "> hello\n< uryyb\n> world\n< jbeyq\n";
-    let report = fuzz(text, &rot13(), &Fuzz::default().runs(30).random(4).seed(7)).unwrap();
+    let report = fuzz(text, &rot13(), &Fuzz::default().max_cases(30).random_cases(4).seed(7)).unwrap();
     assert_eq!((report.cases, report.seed), (30, 7));
     let said = report.to_string();
     assert!(
-        said.starts_with("30 cases hold, seed 7; left out: ") && said.contains("stalls: at most 30 runs"),
+        said.starts_with("30 cases hold, seed 7; left out: ") && said.contains("stalls: at most 30 cases"),
         "{said}"
     );
-    let report = fuzz(text, &rot13(), &Fuzz::default().time(Some(Duration::ZERO))).unwrap();
+    let report = fuzz(text, &rot13(), &Fuzz::default().max_time(Some(Duration::ZERO))).unwrap();
     assert_eq!(report.cases, 0);
     assert!(report.left_out[0].ends_with(" cases: the time was over"), "{report}");
     // The same seed chooses the same.
-    let how = Fuzz::default().random(8).seed(3);
+    let how = Fuzz::default().random_cases(8).seed(3);
     assert_eq!(fuzz(text, &rot13(), &how).unwrap(), fuzz(text, &rot13(), &how).unwrap());
 }
 

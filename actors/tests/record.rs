@@ -47,7 +47,7 @@ impl Folder {
     }
 
     fn recorder(&self, limits: RecordLimits) -> Recorder {
-        Recorder::to(&self.0, limits).unwrap()
+        Recorder::open(&self.0, limits).unwrap()
     }
 
     /// Its files in the order of their names, which is that of time.
@@ -775,8 +775,8 @@ async fn a_full_disk_harms_no_session_and_leaves_whole_scripts() {
 fn a_folder_that_cannot_be_used_is_an_error_at_the_start() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("no-folder-{}", std::process::id()));
     fs::write(&file, "a file").unwrap();
-    assert!(Recorder::to(&file, RecordLimits::default()).is_err());
-    assert!(Recorder::to(file.join("below"), RecordLimits::default()).is_err());
+    assert!(Recorder::open(&file, RecordLimits::default()).is_err());
+    assert!(Recorder::open(file.join("below"), RecordLimits::default()).is_err());
     fs::remove_file(file).unwrap();
 }
 

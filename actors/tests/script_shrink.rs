@@ -82,12 +82,12 @@ fn what_was_found_when_the_runs_are_over_is_returned() {
     let mut text: String = (0..200).map(|number| format!("> say {number}\n< {number}\n")).collect();
     text.push_str("> say a\n< b\n");
     let script = Script::parse("test.session", text).unwrap();
-    let how = Shrink::default().runs(8).time(None);
+    let how = Shrink::default().max_runs(8).max_time(None);
     let shrunk = script.shrink(&service::obedient(), &ScriptOptions::default(), &how).unwrap();
     assert!(!shrunk.is_smallest && shrunk.runs <= 9, "{} runs", shrunk.runs);
     assert!(shrunk.statements.1 < shrunk.statements.0, "{:?}", shrunk.statements);
     // The same failures make the same script.
-    let how = Shrink::default().time(Some(Duration::from_secs(600)));
+    let how = Shrink::default().max_time(Some(Duration::from_secs(600)));
     let texts = [(); 2].map(|()| script.shrink(&service::obedient(), &ScriptOptions::default(), &how).unwrap().script);
     assert_eq!(texts[0].to_string(), texts[1].to_string());
 }
@@ -153,4 +153,21 @@ fn what_fails_only_when_it_is_fuzzed_is_shrunk_too() {
     let shrunk = script.shrink(&target, &ScriptOptions::default(), &how).unwrap();
     assert_eq!(shrunk.statements.1, 2, "{}", shrunk.script);
     assert!(shrunk.script.fuzz(&target, &ScriptOptions::default(), &Fuzz::default().seed(1)).is_err());
+}
+
+#[test]
+fn lines_behind_an_included_file_wait_as_long_as_the_run_says() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("shrink_patience");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("quick.lines"), "timeout 50ms\n> say a\n< a\n> raw y\n").unwrap();
+    let file = folder.join("patience.session");
+    // Within the included file's 50 ms, or the 5 s of a run that says nothing, this would be another failure.
+    std::fs::write(&file, "include quick.lines\n< x\n").unwrap();
+    let script = Script::load(&file).unwrap_or_else(|error| panic!("\n{error}"));
+    let options = ScriptOptions::default().timeout(Duration::from_secs(7));
+    let shrunk = script.shrink(&service::obedient(), &options, &Shrink::default()).unwrap();
+    assert_eq!(shrunk.failure.kind(), FailureKind::Late);
+    assert!(shrunk.failure.to_string().contains("within 7s"), "{}", shrunk.failure);
+    assert!(!shrunk.script.to_string().contains("include"), "{}", shrunk.script);
+    assert_eq!(shrunk.statements.1, 2, "{}", shrunk.script);
 }

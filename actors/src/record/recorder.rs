@@ -36,7 +36,7 @@ use crate::{
 /// Text of a session that waits to be written. Unit: bytes.
 const MOST_UNWRITTEN: usize = 4096;
 
-/// A message waits so long for more of them.
+/// How long the thread lets messages gather once one has come.
 const GATHER: Duration = Duration::from_millis(10);
 
 /// The longest time that text waits to be written.
@@ -118,7 +118,7 @@ impl Recorder {
     ///
     /// # Errors
     /// Returns the reason why no file can be made in it, or no thread.
-    pub fn to(folder: impl AsRef<Path>, limits: RecordLimits) -> io::Result<Self> {
+    pub fn open(folder: impl AsRef<Path>, limits: RecordLimits) -> io::Result<Self> {
         let folder = Folder::open(folder.as_ref())?;
         let (queue, inbox) = queue();
         let shared = Arc::<Shared>::default();
@@ -237,15 +237,24 @@ fn is_repeatable(reason: CloseReason, has_gaps: bool) -> bool {
         | CloseReason::WriteStalled
         | CloseReason::WorkerStopped => false,
         // What its filters read is not in the script.
-        CloseReason::Truncated | CloseReason::FilterFailed | CloseReason::PrefaceTimeout => false,
+        CloseReason::Truncated
+        | CloseReason::FilterFailed
+        | CloseReason::PrefaceTimeout
+        | CloseReason::PrefaceEvicted => false,
         CloseReason::IdleTimeout | CloseReason::LineTimeout | CloseReason::MaxAge | CloseReason::WaitTimeout => {
             has_gaps
         }
-        _ => true,
+        CloseReason::PeerEof
+        | CloseReason::PeerReset
+        | CloseReason::Overlong
+        | CloseReason::ClosedByHandler
+        | CloseReason::HandlerPanicked
+        | CloseReason::HandlerStalled
+        | CloseReason::Io(..) => true,
     }
 }
 
-/// The thread.
+/// What the thread of a recorder owns: the folder, and the sessions whose text is not all written.
 struct Keeper {
     folder: Folder,
     shared: Arc<Shared>,
@@ -262,7 +271,7 @@ impl Keeper {
             let patience = self.is_dirty.then(|| MOST_DELAY.saturating_sub(written.elapsed()));
             match inbox.wait(patience) {
                 Ok(message) => {
-                    // Who sends to a thread that waits has to wake it; so they seldom do.
+                    // To wake a thread that waits costs its sender a system call: with this pause few of them pay for it.
                     if !matches!(message, Message::Flush(_)) {
                         thread::sleep(GATHER);
                     }
@@ -290,7 +299,7 @@ impl Keeper {
         match message {
             Message::Opened { id, at, name, title } => {
                 let gaps = !self.shared.has_no_gaps.load(Relaxed);
-                let mut writer = Writer::new(Vec::new()).most(self.shared.session_bytes.load(Relaxed)).gaps(gaps);
+                let mut writer = Writer::new(Vec::new()).max_bytes(self.shared.session_bytes.load(Relaxed)).gaps(gaps);
                 // Into memory: there is no error.
                 let _ = writer.comment(&title).and_then(|()| writer.event("", Duration::ZERO, Event::Connect));
                 let session = Session {

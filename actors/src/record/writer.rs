@@ -70,9 +70,9 @@ pub enum Event<'a> {
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
-    /// Bytes written, and most of them.
+    /// Bytes of the text so far, and at most.
     written: u64,
-    most: u64,
+    max_bytes: u64,
     /// Bytes of peers and of the service that are written down.
     carried: u64,
     gaps: bool,
@@ -166,7 +166,7 @@ impl<W: io::Write> Writer<W> {
         Self {
             out,
             written: 0,
-            most: u64::MAX,
+            max_bytes: u64::MAX,
             carried: 0,
             gaps: true,
             peers: Vec::new(),
@@ -183,8 +183,8 @@ impl<W: io::Write> Writer<W> {
     /// Sets the size at which the script is cut: it ends there with a comment that says so, and each peer resets its
     /// connection, so that it still holds. Unit: bytes of the script. Default: none.
     #[must_use]
-    pub fn most(mut self, bytes: u64) -> Self {
-        self.most = bytes;
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = bytes;
         self
     }
 
@@ -431,7 +431,7 @@ impl<W: io::Write> Writer<W> {
         let _ = line.write_fmt(text);
         line.push('\n');
         let resets: u64 = self.peers.iter().map(|peer| peer.name.len() as u64 + 8).sum();
-        let result = if self.written + line.len() as u64 + MARK + resets > self.most {
+        let result = if self.written + line.len() as u64 + MARK + resets > self.max_bytes {
             self.cut("this is as long as a recording may be")
         } else {
             self.written += line.len() as u64;

@@ -1,4 +1,4 @@
-//! Writes a script anew where something else came than what it expected.
+//! Blesses a script: writes what came into it where something else was expected.
 //!
 //! Only the lines that differ change: patterns, variables, comments and columns of all others stay. The new text is run again
 //! before anybody gets it. Not here: what came (`amend`), how it is spelled (`spell`).
@@ -22,15 +22,15 @@ const MAX_RUNS: usize = 4;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Blessed {
-    /// Its text, which holds. That of before where nothing else came.
+    /// The new text, which holds; the old one where nothing else came.
     pub text: String,
-    /// The text of before.
+    /// The old text.
     pub before: String,
-    /// Whether the text is another than before.
+    /// True if the two differ.
     pub is_changed: bool,
 }
 
-/// Why a script is not blessed.
+/// The reason why a script was not blessed. Nothing was changed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlessError {
@@ -43,8 +43,8 @@ pub enum BlessError {
     /// Something that the script needs is not there: the reason.
     #[error("the script was skipped: {0}")]
     Skipped(String),
-    /// What came makes no script. This is a fault of ours.
-    #[error("what came makes no script:\n\n{0}")]
+    /// The text with what came in it is no script: a fault of this library, which is worth a report.
+    #[error("what came makes no script, which is a fault of the library:\n\n{0}")]
     NoScript(ScriptError),
 }
 
@@ -75,7 +75,8 @@ impl Script {
     pub fn bless(&self, target: &Target, options: &ScriptOptions) -> Result<Blessed, BlessError> {
         let (name, before) = self.source();
         let mut script = self.clone();
-        for runs in 0..=MAX_RUNS {
+        let mut runs = 0;
+        loop {
             let failure = match script.run(target, options) {
                 Ok(run) => {
                     if let Some(reason) = run.skipped {
@@ -95,8 +96,8 @@ impl Script {
                 return Err(BlessError::Unstable(failure));
             }
             script = Self::parse(name, text).map_err(BlessError::NoScript)?;
+            runs += 1;
         }
-        unreachable!("the last run returns")
     }
 
     /// The text with what comes in one run.

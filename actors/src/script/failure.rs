@@ -1,17 +1,14 @@
-//! How it reads that something else came, or nothing.
+//! The reports of expectations that failed: something else came, nothing did, or too much.
 //!
-//! Not here: when that is so (`expect`).
+//! Not here: when one fails (`expect`), how a report is laid out (`report`).
 
-use crate::{
-    script::{
-        ast::{Span, Time},
-        driver::Driver,
-        kind::{FailureKind, Mismatch},
-        matching::{End, Pending, Wanted, next_line},
-        report::{Diagnostic, side_by_side},
-        run::Runner,
-    },
-    shown::Shown,
+use crate::script::{
+    ast::{Span, Time},
+    driver::Driver,
+    kind::{FailureKind, Mismatch},
+    matching::{End, Pending, Wanted, next_line},
+    report::{Diagnostic, excerpt, side_by_side},
+    run::Runner,
 };
 
 pub(crate) const TRUNCATED: &str = "a service ends TLS by its close_notify; where this one does not, say `: truncated`";
@@ -51,12 +48,11 @@ impl<D: Driver> Runner<D> {
         diagnostic = diagnostic.mismatch(Mismatch::new(&peer.name, first.wanted.expected(), received));
         if wanted.len() > 1 {
             let all: Vec<_> = wanted.iter().map(|one| format!("expected: {}", one.wanted.shown())).collect();
-            diagnostic =
-                diagnostic.note(format!("{}\nreceived: {}", all.join("\n"), Shown(&line[..line.len().min(200)])));
+            diagnostic = diagnostic.note(format!("{}\nreceived: {}", all.join("\n"), excerpt(line)));
         } else {
             diagnostic = match first.wanted {
                 Wanted::Pattern(_) | Wanted::Eof | Wanted::Reset | Wanted::Truncated => {
-                    let received = Shown(&received[..received.len().min(200)]);
+                    let received = excerpt(received);
                     diagnostic.note(format!("expected: {}\nreceived: {received}", first.wanted.shown()))
                 }
                 _ => diagnostic.note(side_by_side(&first.wanted.shown(), received)),
@@ -79,7 +75,7 @@ impl<D: Driver> Runner<D> {
         let last = &rest[start..];
         let skipped = match rest.len() {
             0 => "received: nothing".to_owned(),
-            len => format!("received: {len} bytes, at last: {}", Shown(&last[..last.len().min(200)])),
+            len => format!("received: {len} bytes, at last: {}", excerpt(last)),
         };
         let note = format!("expected: {}\n{skipped}", awaited.wanted.shown());
         let mut diagnostic = Diagnostic::new(title, awaited.span, "expected").kind(kind).note(note);
@@ -93,7 +89,7 @@ impl<D: Driver> Runner<D> {
     pub(crate) fn came(&self, at: usize, span: Span, line: &[u8]) -> Box<Diagnostic> {
         let peer = &self.peers[at];
         let title = format!("{} received what must not come", peer.title());
-        let note = format!("received: {}", Shown(&line[..line.len().min(200)]));
+        let note = format!("received: {}", excerpt(line));
         let diagnostic = Diagnostic::new(title, span, "must not come").kind(FailureKind::Forbidden).note(note);
         Box::new(diagnostic.mismatch(Mismatch::new(&peer.name, None, line)))
     }
@@ -121,7 +117,7 @@ impl<D: Driver> Runner<D> {
         Box::new(self.with_history(first.peer, diagnostic))
     }
 
-    /// With the line before what is wrong.
+    /// Adds the last line that the peer took before.
     pub(crate) fn with_history(&self, at: usize, diagnostic: Diagnostic) -> Diagnostic {
         let peer = &self.peers[at];
         let before = &peer.received[..peer.cursor];
@@ -131,15 +127,15 @@ impl<D: Driver> Runner<D> {
             return diagnostic;
         }
         let last = &before[start..];
-        let shown = Shown(&last[..last.len().min(200)]);
+        let shown = excerpt(last);
         diagnostic.note(format!("{} had received {} bytes before, at last: {shown}", peer.title(), before.len()))
     }
 
     pub(crate) fn leftover(&self, at: usize, title: String, span: Span) -> Diagnostic {
         let rest = self.peers[at].rest();
         let line = next_line(rest).map_or(rest, |(_, len)| &rest[..len]);
-        let more = rest.len() - line.len().min(200);
-        let mut note = format!("received: {}", Shown(&line[..line.len().min(200)]));
+        let more = rest.len() - excerpt(line).0.len();
+        let mut note = format!("received: {}", excerpt(line));
         if more > 0 {
             note.push_str(&format!("\nand {more} bytes more"));
         }

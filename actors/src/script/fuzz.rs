@@ -25,26 +25,34 @@ use crate::{
         manner::{Manner, Observations, Sent, Taken},
         memory::Stall,
         report::{Diagnostic, ScriptError, ScriptFailure, side_by_side},
+        scope::peer_title,
         target::Target,
         text::{Script, ScriptOptions},
     },
     shown::Shown,
 };
 
-/// How much a fuzz tries, and for how long.
+/// The settings of a fuzz: how much it tries, and for how long.
 #[derive(Clone, Debug)]
 pub struct Fuzz {
     seed: u64,
-    random: usize,
-    runs: usize,
-    time: Option<Duration>,
+    random_cases: usize,
+    max_cases: usize,
+    max_time: Option<Duration>,
     turn: Duration,
     cases: Vec<FuzzCase>,
 }
 
 impl Default for Fuzz {
     fn default() -> Self {
-        Self { seed: 0, random: 16, runs: 10_000, time: None, turn: Duration::from_millis(1), cases: Vec::new() }
+        Self {
+            seed: 0,
+            random_cases: 16,
+            max_cases: 10_000,
+            max_time: None,
+            turn: Duration::from_millis(1),
+            cases: Vec::new(),
+        }
     }
 }
 
@@ -56,25 +64,25 @@ impl Fuzz {
         self
     }
 
-    /// Sets how many runs have all bytes cut at several random places. Default: 16.
+    /// Sets the number of cases that cut what peers send at several random places at once. Default: 16.
     #[must_use]
-    pub fn random(mut self, runs: usize) -> Self {
-        self.random = runs;
+    pub fn random_cases(mut self, cases: usize) -> Self {
+        self.random_cases = cases;
         self
     }
 
-    /// Sets the most cases to try. Of more there are, those near the ends of lines are tried first, the others by chance.
-    /// Default: 10,000.
+    /// Sets how many cases are tried at most. Where a script has more, cuts near the ends of lines come first, and the others
+    /// are chosen by the seed. Default: 10,000.
     #[must_use]
-    pub fn runs(mut self, most: usize) -> Self {
-        self.runs = most;
+    pub fn max_cases(mut self, cases: usize) -> Self {
+        self.max_cases = cases;
         self
     }
 
-    /// Sets the time after which no other case is begun. Default: none.
+    /// Sets the time after which no further case begins; the one that runs is finished. Default: none.
     #[must_use]
-    pub fn time(mut self, most: Option<Duration>) -> Self {
-        self.time = most;
+    pub fn max_time(mut self, time: Option<Duration>) -> Self {
+        self.max_time = time;
         self
     }
 
@@ -94,7 +102,7 @@ impl Fuzz {
     }
 }
 
-/// What a fuzz has tried; all of it holds. Displayed it is a sentence or a few.
+/// The result of a fuzz in which every case held. Displayed, it is one line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FuzzReport {
@@ -102,9 +110,9 @@ pub struct FuzzReport {
     pub cases: usize,
     /// The seed of what was chosen by chance.
     pub seed: u64,
-    /// What was not tried or not compared, and why: a sentence each.
+    /// Each thing that was not tried or not compared, and why: a sentence each.
     pub left_out: Vec<String>,
-    /// Why nothing was run: something that the script needs is not there.
+    /// The reason why nothing was run: something that the script needs is not there. `None` if it was run.
     pub skipped: Option<String>,
 }
 
@@ -153,7 +161,7 @@ impl fmt::Display for FuzzFailure {
 
 impl Error for FuzzFailure {}
 
-/// Runs some statements in some manner.
+/// Runs statements in a manner, and returns what was seen.
 type Run<'a> = dyn FnMut(&[Statement], Manner) -> Result<Observations, ScriptFailure> + 'a;
 
 /// Runs that make a large failing case smaller. Unit: runs.
@@ -187,10 +195,6 @@ fn difference<'a>(base: &'a Observations, other: &'a Observations, peer: &str) -
     None
 }
 
-fn title(peer: &str) -> &str {
-    if peer.is_empty() { "the peer" } else { peer }
-}
-
 fn ordinal(nth: usize) -> String {
     let ending = match (nth % 10, nth % 100) {
         (_, 11..=13) => "th",
@@ -208,7 +212,7 @@ impl Base<'_> {
         let seen = ran?;
         for peer in self.seen.peers.iter().filter(|peer| !self.unsteady.contains(*peer)) {
             if let Some((span, expected, received)) = difference(&self.seen, &seen, peer) {
-                let title = format!("{} received something else than in one piece", title(peer));
+                let title = format!("{} received something else than in one piece", peer_title(peer));
                 let diagnostic = Diagnostic::new(title, span, "received here")
                     .kind(FailureKind::Differs)
                     .mismatch(Mismatch::new(peer, Some(expected.to_vec()), received))
@@ -246,15 +250,18 @@ impl Base<'_> {
                         let place =
                             self.script.place(sent.span).map(|place| format!(", at {place}")).unwrap_or_default();
                         if behind.is_empty() {
-                            format!("what {} sends is cut behind \"{before}\"{place}", title(peer))
+                            format!("what {} sends is cut behind \"{before}\"{place}", peer_title(peer))
                         } else {
                             let behind = Shown(&behind[..behind.len().min(SHOWN)]);
-                            format!("what {} sends is cut between \"{before}\" and \"{behind}\"{place}", title(peer))
+                            format!(
+                                "what {} sends is cut between \"{before}\" and \"{behind}\"{place}",
+                                peer_title(peer)
+                            )
                         }
                     }
                     _ => {
                         let at: Vec<_> = at.iter().map(ToString::to_string).collect();
-                        format!("what {} sends is cut behind its bytes {}", title(peer), at.join(", "))
+                        format!("what {} sends is cut behind its bytes {}", peer_title(peer), at.join(", "))
                     }
                 };
                 cuts.iter().map(of_peer).collect::<Vec<_>>().join("; ")
@@ -270,7 +277,7 @@ impl Base<'_> {
                 "the service's {} {} on connections of {} waits until nobody else has anything to do",
                 ordinal(*nth),
                 call_name(*call),
-                title(peer)
+                peer_title(peer)
             ),
             Case::Stall(Stall::Each(call)) => {
                 format!("each {} of the service waits until nobody else has anything to do", call_name(*call))
@@ -342,10 +349,10 @@ impl Base<'_> {
     }
 }
 
-/// Goes through all of it.
-fn fuzz(script: &Script, fuzz: &Fuzz, in_memory: bool, run: &mut Run<'_>) -> Result<FuzzReport, FuzzFailure> {
+/// Runs the script as it is, twice, and then in each case.
+fn fuzz(script: &Script, how: &Fuzz, in_memory: bool, run: &mut Run<'_>) -> Result<FuzzReport, FuzzFailure> {
     let begin = Instant::now();
-    let as_it_is = || Manner { observes: true, turn: fuzz.turn, ..Manner::default() };
+    let as_it_is = || Manner { observes: true, turn: how.turn, ..Manner::default() };
     let unfit = |mut failure: ScriptFailure, note: &str| {
         failure.add_note(note.to_owned());
         FuzzFailure { case: None, failure }
@@ -353,26 +360,26 @@ fn fuzz(script: &Script, fuzz: &Fuzz, in_memory: bool, run: &mut Run<'_>) -> Res
     let first = run(script.statements(), as_it_is());
     let seen = first
         .map_err(|failure| unfit(failure, "nothing was cut or held back yet: the script does not hold as it is"))?;
-    let mut report = FuzzReport { seed: fuzz.seed, ..FuzzReport::default() };
+    let mut report = FuzzReport { seed: how.seed, ..FuzzReport::default() };
     let again = run(script.statements(), as_it_is());
     let again = again.map_err(|failure| unfit(failure, "nothing was cut or held back yet: the script held once, but not a second time. What one run leaves behind must not matter to the next"))?;
     let unsteady: BTreeSet<_> =
         seen.peers.iter().filter(|peer| difference(&seen, &again, peer).is_some()).cloned().collect();
     report.left_out.extend(
-        unsteady.iter().map(|peer| format!("the bytes of {}: they are others each time, as it is", title(peer))),
+        unsteady.iter().map(|peer| format!("the bytes of {}: they are others each time, as it is", peer_title(peer))),
     );
     let base = Base { script, seen, unsteady };
-    let cases = if fuzz.cases.is_empty() {
-        let plan = Plan::new(script.statements(), &base.seen, in_memory, fuzz.runs, fuzz.random, fuzz.seed);
+    let cases = if how.cases.is_empty() {
+        let plan = Plan::new(script.statements(), &base.seen, in_memory, how.max_cases, how.random_cases, how.seed);
         report.left_out.extend(plan.left_out);
         plan.cases
     } else {
-        fuzz.cases.iter().map(|case| case.0.clone()).collect()
+        how.cases.iter().map(|case| case.0.clone()).collect()
     };
     let mut found = None;
     let all = cases.len();
     for (at, case) in cases.into_iter().enumerate() {
-        if fuzz.time.is_some_and(|most| begin.elapsed() >= most) {
+        if how.max_time.is_some_and(|most| begin.elapsed() >= most) {
             report.left_out.push(format!("{} cases: the time was over", all - at));
             break;
         }
@@ -385,7 +392,7 @@ fn fuzz(script: &Script, fuzz: &Fuzz, in_memory: bool, run: &mut Run<'_>) -> Res
             continue;
         }
         report.cases += 1;
-        if let Err(failure) = base.attempt(&case, fuzz.turn, run) {
+        if let Err(failure) = base.attempt(&case, how.turn, run) {
             if case.is_single() {
                 return Err(base.failed(case, failure));
             }
@@ -394,7 +401,7 @@ fn fuzz(script: &Script, fuzz: &Fuzz, in_memory: bool, run: &mut Run<'_>) -> Res
     }
     match found {
         Some((case, failure)) => {
-            let (case, failure) = base.shrunk(case, failure, fuzz.turn, run);
+            let (case, failure) = base.shrunk(case, failure, how.turn, run);
             Err(base.failed(case, failure))
         }
         None => Ok(report),
@@ -402,7 +409,7 @@ fn fuzz(script: &Script, fuzz: &Fuzz, in_memory: bool, run: &mut Run<'_>) -> Res
 }
 
 impl Script {
-    /// Runs it in one piece, then in every case of `how`: cut at each place of what peers send, byte by byte, at random places,
+    /// Runs the script in one piece, then in every case of `how`: cut at each place of what peers send, byte by byte, at random places,
     /// with peers that read slowly, and in memory with each single call of the service held back, with short reads, short writes and
     /// small windows. In every case it has to hold, and each peer has to receive the same bytes.
     ///

@@ -19,7 +19,7 @@ use crate::script::{
     scope::{listening_variable, peer_title},
 };
 
-/// Between looks at whether the servers still run.
+/// The time between two looks at whether the servers still run.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl<D: Driver> Runner<D> {
@@ -72,7 +72,7 @@ impl<D: Driver> Runner<D> {
             });
             match timeout_at(deadline.min(Instant::now() + LOOK), accepted).await {
                 Ok(Ok((stream, _))) => {
-                    // Without it small pieces are only later.
+                    // If that fails, small pieces arrive later, and nothing else changes.
                     let _ = stream.set_nodelay(true);
                     let peer = &mut self.peers[at];
                     peer.connected(Box::new(stream));

@@ -25,12 +25,12 @@ use crate::{
     wire::transport::Transport,
 };
 
-/// All calls.
+/// The calls of a service that are counted and may be held back.
 pub(crate) const CALLS: [StreamCall; 4] =
     [StreamCall::Read, StreamCall::Write, StreamCall::Flush, StreamCall::Shutdown];
 
 /// Its place in [`CALLS`].
-pub(crate) fn kind(call: StreamCall) -> usize {
+pub(crate) fn call_index(call: StreamCall) -> usize {
     match call {
         StreamCall::Read => 0,
         StreamCall::Write => 1,
@@ -205,7 +205,7 @@ impl ServiceStream {
 
     /// Counts a call, and holds it back where that is asked.
     fn enter(&self, call: StreamCall, cx: &mut Context<'_>) -> Poll<()> {
-        let at = kind(call);
+        let at = call_index(call);
         let Some(gate) = &self.gate else {
             self.count(at);
             return Poll::Ready(());

@@ -11,9 +11,9 @@ use crate::script::{
     spell::Came,
 };
 
-/// Silences that are broken.
+/// Tries of one statement, each behind what came before it: a silence may be broken again and again.
 const MAX_AGAIN: usize = 10;
-/// How far back something is looked for that came too early.
+/// Acts of peers that are remembered, to find where something that came early belongs.
 const MAX_MARKS: usize = 100;
 
 /// What a statement should have said.
@@ -58,7 +58,7 @@ pub(crate) struct Amending {
     notes: BTreeMap<(usize, usize), Noted>,
     /// What came at the end.
     pub(crate) end: Vec<Note>,
-    /// Of the same block.
+    /// The acts of peers in the block at hand.
     pub(crate) marks: Vec<Mark>,
     /// Where each peer was when the statement began.
     pub(crate) began: Vec<usize>,
@@ -68,9 +68,11 @@ pub(crate) struct Amending {
     pub(crate) depth: usize,
     /// On the statement that is still to hold: where it begins, the notes, and how often it was come to.
     pub(crate) again: (usize, Vec<Note>, usize),
+    /// Lines in a row that did not come in time.
     pub(crate) late: usize,
-    /// Something came.
+    /// True once a peer received something, or an end.
     pub(crate) heard: bool,
+    /// Notes so far.
     pub(crate) count: usize,
 }
 
@@ -79,6 +81,7 @@ impl Amending {
         &mut self.notes.entry((span.file, span.start)).or_insert_with(|| (span, Vec::new())).1
     }
 
+    /// Books a run of a statement, with its notes and those from before it.
     pub(crate) fn went(&mut self, span: Span, notes: Vec<Note>) {
         self.count += notes.len();
         let (_, mut all, _) = std::mem::take(&mut self.again);

@@ -34,7 +34,7 @@ pub(crate) struct Diagnostic {
     pub(crate) failure: Option<Box<(FailureKind, Option<Mismatch>)>>,
 }
 
-/// Boxed, since it is seldom there.
+/// The outcome of a statement that holds, or says why not. Boxed: failures are rare, and large.
 pub(crate) type Held<T> = Result<T, Box<Diagnostic>>;
 
 impl Diagnostic {
@@ -92,10 +92,17 @@ fn place(text: &str, span: Span) -> Range<usize> {
     start..end
 }
 
+/// Most of what a report shows of what came: a peer that sends megabytes fails a script in one screen. Unit: bytes, or
+/// characters where they are escaped already.
+const SHOWN: usize = 200;
+
+/// The first of some bytes, as many as a report shows.
+pub(crate) fn excerpt(bytes: &[u8]) -> Shown<'_> {
+    Shown(&bytes[..bytes.len().min(SHOWN)])
+}
+
 /// Expected and received, one above the other, with a mark where they part.
 pub(crate) fn side_by_side(expected: &str, received: &[u8]) -> String {
-    // A peer that sends megabytes fails a script in one screen.
-    const SHOWN: usize = 200;
     let received = Shown(received).to_string();
     let common = expected.chars().zip(received.chars()).take_while(|(a, b)| a == b).count();
     // What is the same in both may be long as well: begin shortly before they part.

@@ -39,14 +39,14 @@ pub(crate) struct Runner<D> {
     pub(crate) service: Option<Address>,
     pub(crate) servers: Servers,
     pub(crate) listeners: Vec<Listener>,
-    /// For what is looked for beside a file.
+    /// The files of the script: what they name is looked for beside them.
     pub(crate) sources: Arc<Vec<Source>>,
     pub(crate) cuts: Cuts,
-    /// Who did something last.
+    /// The peer that did something last.
     pub(crate) acting: usize,
-    /// Only where somebody will look at it.
+    /// What happened, if this run is to be compared with others.
     pub(crate) observed: Option<Observed>,
-    /// Only where the script is to be written anew.
+    /// What the script should have said, if it is to be blessed.
     pub(crate) amending: Option<Box<Amending>>,
 }
 
@@ -79,7 +79,7 @@ impl<D: Driver> Runner<D> {
         })
     }
 
-    /// Statements, and what holds until their end.
+    /// Runs a block: what it forbids may come again behind it.
     async fn block(&mut self, body: &[Statement]) -> Held<()> {
         let before = self.forbidden();
         self.statements(body).await?;
@@ -172,7 +172,7 @@ impl<D: Driver> Runner<D> {
                 // What was sent before it is to arrive before it.
                 self.let_others_finish().await;
                 let peer = &mut self.peers[at];
-                // Who resets does not say what he has read.
+                // Bytes that came and that nothing expected are forgotten: a reset does not say what was read.
                 peer.received.truncate(peer.cursor);
                 if let Some(wire) = peer.close() {
                     wire.reset();
@@ -274,9 +274,8 @@ impl<D: Driver> Runner<D> {
     }
 
     async fn send(&mut self, at: usize, mut bytes: &[u8], span: Span) -> Held<()> {
-        let title = self.peers[at].title().to_owned();
         if self.peers[at].has_half_closed {
-            let title = format!("{title} has half-closed its connection");
+            let title = format!("{} has half-closed its connection", self.peers[at].title());
             return Err(Box::new(Diagnostic::new(title, span, "sends here")));
         }
         let cuts = std::mem::take(&mut self.peers[at].cuts);
@@ -299,33 +298,32 @@ impl<D: Driver> Runner<D> {
             peer.sent += chunk.len();
             bytes = rest;
             while !chunk.is_empty() {
-                let sent = match self.with_wire(at, |wire, cx| wire.poll_write(cx, chunk)).await {
-                    Some(Ok(sent)) => sent,
-                    Some(Err(error)) => {
-                        let reason = match end_of(&error) {
-                            End::Reset => "the service has closed the connection".to_owned(),
-                            _ => error.to_string(),
-                        };
-                        let title = format!("{title} could not send: {reason}");
-                        return Err(Box::new(Diagnostic::new(title, span, "sends here").kind(FailureKind::Send)));
-                    }
-                    None => {
-                        let title = format!("{title} could not send: nobody read it within {}", Time(self.timeout));
-                        return Err(Box::new(Diagnostic::new(title, span, "sends here").kind(FailureKind::Send)));
-                    }
-                };
-                chunk = &chunk[sent..];
+                match self.with_wire(at, |wire, cx| wire.poll_write(cx, chunk)).await {
+                    Some(Ok(sent)) => chunk = &chunk[sent..],
+                    failed => return Err(self.not_sent(at, failed.and_then(Result::err), span)),
+                }
             }
             // TLS keeps what the kernel did not take at once.
-            if !matches!(self.with_wire(at, |wire, cx| wire.poll_flush(cx).map_ok(|()| 0)).await, Some(Ok(_))) {
-                let title = format!("{title} could not send: nobody took it within {}", Time(self.timeout));
-                return Err(Box::new(Diagnostic::new(title, span, "sends here").kind(FailureKind::Send)));
+            match self.with_wire(at, |wire, cx| wire.poll_flush(cx).map_ok(|()| 0)).await {
+                Some(Ok(_)) => {}
+                failed => return Err(self.not_sent(at, failed.and_then(Result::err), span)),
             }
             if split.is_some() {
                 self.let_others_run().await;
             }
         }
         Ok(())
+    }
+
+    /// The failure of a peer that could not send: by an error, or because its time was over.
+    fn not_sent(&self, at: usize, error: Option<io::Error>, span: Span) -> Box<Diagnostic> {
+        let reason = match error {
+            None => format!("nobody read it within {}", Time(self.timeout)),
+            Some(error) if end_of(&error) == End::Reset => "the service has closed the connection".to_owned(),
+            Some(error) => error.to_string(),
+        };
+        let title = format!("{} could not send: {reason}", self.peers[at].title());
+        Box::new(Diagnostic::new(title, span, "sends here").kind(FailureKind::Send))
     }
 
     pub(crate) async fn half_close(&mut self, at: usize, span: Span) -> Held<()> {

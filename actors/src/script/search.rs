@@ -1,4 +1,4 @@
-//! Scripts that fail in the same manner as another: what that is, and how far they are looked for.
+//! The search for scripts that fail in the same manner as another: what the same manner is, and how far the search goes.
 //!
 //! Not here: which scripts are tried (`shrink`, `shorten`).
 
@@ -16,36 +16,37 @@ use crate::script::{
     text::{Script, ScriptOptions},
 };
 
-/// How far a script is shrunk.
+/// The settings of a search for a smaller script: how far it goes, and what it runs.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Shrink {
-    runs: usize,
-    pub(crate) time: Option<Duration>,
+    max_runs: usize,
+    pub(crate) max_time: Option<Duration>,
     tries: u32,
     pub(crate) fuzz: Option<Fuzz>,
 }
 
 impl Default for Shrink {
     fn default() -> Self {
-        Self { runs: 2000, time: Some(Duration::from_secs(60)), tries: 1, fuzz: None }
+        Self { max_runs: 2000, max_time: Some(Duration::from_secs(60)), tries: 1, fuzz: None }
     }
 }
 
 impl Shrink {
-    /// Sets how many runs there are at most. Default: 2000.
-    pub fn runs(mut self, most: usize) -> Self {
-        self.runs = most;
+    /// Sets how often scripts are run at most. Default: 2000.
+    pub fn max_runs(mut self, runs: usize) -> Self {
+        self.max_runs = runs;
         self
     }
 
-    /// Sets after how long no other run begins. Default: 60 s.
-    pub fn time(mut self, most: Option<Duration>) -> Self {
-        self.time = most;
+    /// Sets the time after which no further run begins; `None` is no bound. Default: 60 s.
+    pub fn max_time(mut self, time: Option<Duration>) -> Self {
+        self.max_time = time;
         self
     }
 
-    /// Sets how often a script is run until it counts as one that holds, for failures that come by chance. Default: once.
+    /// Sets how often a script has to hold until it counts as one that holds: more than once for failures that come by chance.
+    /// Default: 1; 0 counts as 1.
     pub fn tries(mut self, tries: u32) -> Self {
         self.tries = tries.max(1);
         self
@@ -58,12 +59,12 @@ impl Shrink {
     }
 }
 
-/// In which manner a script fails. Scripts that fail in the same one have the same fault.
+/// The signature of a failure. Scripts whose failures have the same one are taken to have the same fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Manner {
+pub(crate) struct Signature {
     pub(crate) kind: FailureKind,
     title: String,
-    /// The statement. None where all of the script is meant.
+    /// The statement, by its file and where it begins. `None` where all of the script is meant.
     pub(crate) place: Option<(usize, usize)>,
     /// What was expected and what came, without what both begin and end with.
     differs: (Vec<u8>, Vec<u8>),
@@ -76,7 +77,7 @@ fn without_terminator(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-impl Manner {
+impl Signature {
     pub(crate) fn of(failure: &ScriptFailure, is_fuzzed: bool) -> Self {
         let first = failure.0.diagnostics.first();
         let title = first.map(|first| first.title.clone()).unwrap_or_default();
@@ -98,22 +99,22 @@ impl Manner {
     }
 }
 
-/// Runs scripts as long as it may.
+/// Runs candidates, within the bounds of the search.
 pub(crate) struct Search<'a> {
     pub(crate) script: &'a Script,
     pub(crate) target: &'a Target,
     pub(crate) options: ScriptOptions,
     pub(crate) how: &'a Shrink,
-    pub(crate) manner: Manner,
+    pub(crate) signature: Signature,
     pub(crate) runs: usize,
     pub(crate) end: Option<Instant>,
-    /// By their text, those that were tried.
+    /// The candidates that were tried, by their text: whether each failed in the same manner.
     pub(crate) tried: BTreeMap<String, bool>,
 }
 
 impl Search<'_> {
     pub(crate) fn is_over(&self) -> bool {
-        self.runs >= self.how.runs || self.end.is_some_and(|end| Instant::now() >= end)
+        self.runs >= self.how.max_runs || self.end.is_some_and(|end| Instant::now() >= end)
     }
 
     /// Whether these statements fail in the same manner.
@@ -134,7 +135,7 @@ impl Search<'_> {
             self.runs += 1;
             let failed = fail(&candidate, self.target, &self.options, self.how.fuzz.as_ref());
             fails = failed.is_ok_and(|failed| {
-                failed.is_some_and(|(failure, is_fuzzed)| Manner::of(&failure, is_fuzzed) == self.manner)
+                failed.is_some_and(|(failure, is_fuzzed)| Signature::of(&failure, is_fuzzed) == self.signature)
             });
             if fails {
                 break;

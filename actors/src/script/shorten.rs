@@ -1,6 +1,6 @@
 //! Shorter texts: letters are left out of what is sent, and of what is expected for it.
 //!
-//! Of what an echo, a cipher or a quotation answers the same letters go; others have to fail in the same manner without.
+//! An answer that echoes, rotates or quotes what was sent loses the letters at the same places; any other stays as it is.
 //! Not here: whole statements (`shrink`).
 
 use crate::script::{
@@ -8,7 +8,7 @@ use crate::script::{
     search::{Search, leave_out},
 };
 
-/// Statements behind a send in which what is expected for it is looked for.
+/// How many statements behind a send may be its answer.
 const REACH: usize = 8;
 
 /// The bytes of a text that has no variables.
@@ -47,7 +47,7 @@ fn text_mut(statement: &mut Statement) -> Option<&mut Text> {
     }
 }
 
-/// Which letters of a text stay: those at the same place from the front, or from the back.
+/// How letters of an answer are paired with those that were sent: counted from the front, or from the back.
 #[derive(Clone, Copy)]
 enum From {
     Front(usize),
@@ -100,6 +100,7 @@ fn put(statement: &mut Statement, bytes: Vec<u8>) {
     }
 }
 
+/// Leaves letters out of each text that is sent, as long as the failure stays.
 pub(crate) fn shorten(search: &mut Search<'_>, mut statements: Vec<Statement>) -> Vec<Statement> {
     for at in 0..statements.len() {
         let Some(bytes) = sent(&statements[at]).and_then(plain) else { continue };

@@ -1,4 +1,4 @@
-//! The smallest script that still fails in the same manner.
+//! Shrinks a script: looks for the smallest one that still fails in the same manner.
 //!
 //! Statements, rounds, peers and letters are left out as long as the failure stays: halves first, single ones last, always in
 //! the same order. Not here: what becomes of texts (`shorten`), what the same manner is (`search`).
@@ -12,10 +12,10 @@ use crate::script::{
     ast::{Action, Expectation, Kind, Newline, Part, Span, Statement, Text},
     kind::FailureKind,
     report::ScriptFailure,
-    search::{Manner, Search, Shrink, fail, leave_out},
+    search::{Search, Shrink, Signature, fail, leave_out},
     shorten::shorten,
     target::Target,
-    text::{Script, ScriptOptions},
+    text::{DEFAULT_TIMEOUT, Script, ScriptOptions},
 };
 
 /// Rounds through all of it, each of which leaves out less.
@@ -25,7 +25,6 @@ const MAX_PAIRS: usize = 24;
 /// Waits that do not matter to the failure are this many times as long as all of the script, at least [`MIN_PATIENCE`].
 const PATIENCE: u32 = 20;
 const MIN_PATIENCE: Duration = Duration::from_millis(250);
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A script that was shrunk.
 #[derive(Clone, Debug)]
@@ -285,21 +284,23 @@ impl Script {
             return Err(ShrinkError::Holds);
         };
         let took = start.elapsed();
-        let manner = Manner::of(&failure, is_fuzzed);
-        let is_late = matches!(manner.kind, FailureKind::Late | FailureKind::NoEof);
+        let signature = Signature::of(&failure, is_fuzzed);
+        let is_late = matches!(signature.kind, FailureKind::Late | FailureKind::NoEof);
         let mut options = options.clone();
         if !is_late && !options.has_timeout() {
             // A smaller script may wait for what never comes.
             options = options.timeout((took * PATIENCE).clamp(MIN_PATIENCE, DEFAULT_TIMEOUT));
         }
-        let end = how.time.and_then(|time| start.checked_add(time));
-        let place = manner.place;
-        let mut search = Search { script: self, target, options, how, manner, runs: 1, end, tried: BTreeMap::new() };
+        let end = how.max_time.and_then(|time| start.checked_add(time));
+        let place = signature.place;
+        let patience = options.patience();
+        let tried = BTreeMap::new();
+        let mut search = Search { script: self, target, options, how, signature, runs: 1, end, tried };
         if !search.fails(self.statements()) {
             return Err(ShrinkError::ByChance(failure));
         }
         let mut statements = self.statements().to_vec();
-        let lines = flat(&statements, &mut (Newline::Lf, DEFAULT_TIMEOUT));
+        let lines = flat(&statements, &mut (Newline::Lf, patience));
         if search.fails(&lines) {
             statements = lines;
         }

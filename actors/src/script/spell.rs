@@ -1,4 +1,4 @@
-//! What came, as a script writes that it has to come.
+//! Spells what came as the text of an expectation.
 //!
 //! Not here: where it is written (`bless`).
 
@@ -94,7 +94,7 @@ fn spell(parts: &[Part], is_quoted: bool) -> String {
     text
 }
 
-/// A short value that stands somewhere else by chance is none.
+/// A shorter value of a variable may be in a text by chance: it has to stand where it did. Unit: bytes.
 const BY_CHANCE: usize = 3;
 
 /// Cuts a text where it has what variables of another hold, in the same order.

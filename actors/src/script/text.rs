@@ -33,8 +33,8 @@ use crate::script::{
     target::{Kind, NetDriver, Target},
 };
 
-/// Patience of a script that sets none.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long each wait of a script may last where neither it nor its options say so.
+pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A script that was read: its lines are well formed.
 ///
@@ -130,6 +130,11 @@ impl ScriptOptions {
 
     pub(crate) fn has_timeout(&self) -> bool {
         self.timeout.is_some()
+    }
+
+    /// How long each wait may last until the script says so itself.
+    pub(crate) fn patience(&self) -> Duration {
+        self.timeout.unwrap_or(DEFAULT_TIMEOUT)
     }
 
     pub(crate) fn cuts(&self) -> Cuts {
@@ -314,7 +319,7 @@ impl Script {
             peers: Vec::new(),
             variables: options.variables.clone(),
             newline: Newline::Lf,
-            timeout: options.timeout.unwrap_or(DEFAULT_TIMEOUT),
+            timeout: options.patience(),
             service: match &target.0 {
                 Kind::Address(address) => Some(address.clone()),
                 _ => None,

@@ -1,11 +1,13 @@
-//! Arguments as typed.
+//! Arguments as typed, and what several subcommands share of them.
+//!
+//! Not here: the arguments of one subcommand, which stand in its file.
 
 use std::num::NonZeroU32;
 
 use actix_lines::script::{Script, ScriptOptions, Target};
 use clap::{Parser, Subcommand};
 
-use crate::{bless::Bless, compare, fuzz, record::Record, shrink::Shrink, tls::Tls};
+use crate::{bless::Bless, compare, fuzz, output, record::Record, shrink::Shrink, tls::Tls};
 
 /// Runs scripted telnet sessions against any line server.
 ///
@@ -37,9 +39,8 @@ pub(crate) enum Command {
         /// Scripts, and folders of `.session` files.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<String>,
-        /// Set a variable; repeatable.
-        #[arg(long = "var", value_name = "NAME=VALUE", value_parser = variable)]
-        variables: Vec<Variable>,
+        #[command(flatten)]
+        given: Given,
     },
 }
 
@@ -60,12 +61,8 @@ pub(crate) struct Run {
     /// Send everything in chunks of random sizes. The seed is printed: given again, it makes the same sizes.
     #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true)]
     pub(crate) split: Option<Option<u64>>,
-    /// Set a variable; repeatable.
-    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = variable)]
-    pub(crate) variables: Vec<Variable>,
-    /// Say that something is there, for scripts that need it (`needs NAME`); repeatable.
-    #[arg(long = "feature", value_name = "NAME")]
-    pub(crate) features: Vec<String>,
+    #[command(flatten)]
+    pub(crate) given: Given,
     /// Print results in the Test Anything Protocol, version 14.
     #[arg(long)]
     pub(crate) tap: bool,
@@ -89,30 +86,50 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// What scripts talk to.
-    ///
-    /// # Errors
-    /// What to say, where one of them needs a server and none is given.
-    pub(crate) fn target(&self, scripts: &[(String, Script)]) -> Result<Target, String> {
+    /// The service that scripts talk to. `None` if one of them needs a server and none is given, which is said.
+    pub(crate) fn target(&self, scripts: &[(String, Script)]) -> Option<Target> {
         let given = self.connect.clone().or_else(|| self.server.as_deref().map(Target::server));
         let lost = scripts.iter().find(|(_, script)| !script.brings_its_service());
         match (given, lost) {
             (None, Some((file, _))) => {
-                Err(format!("{file} starts no server: say which one it talks to, by --connect or --server"))
+                output::complain(&format!(
+                    "{file} starts no server: say which one it talks to, by --connect or --server"
+                ));
+                None
             }
-            (given, _) => Ok(given.unwrap_or_else(Target::none)),
+            (given, _) => Some(given.unwrap_or_else(Target::none)),
         }
+    }
+}
+
+/// What scripts are told from outside.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Given {
+    /// Set a variable; repeatable.
+    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = variable)]
+    variables: Vec<Variable>,
+    /// Say that something is there, for scripts that need it (`needs NAME`); repeatable.
+    #[arg(long = "feature", value_name = "NAME")]
+    features: Vec<String>,
+}
+
+impl Given {
+    pub(crate) fn options(&self) -> ScriptOptions {
+        let options = self.features.iter().fold(ScriptOptions::default(), ScriptOptions::feature);
+        self.variables
+            .iter()
+            .fold(options, |options, Variable { name, value }| options.variable(name, value.as_bytes()))
     }
 }
 
 /// A variable and what it holds.
 #[derive(Clone, Debug)]
-pub(crate) struct Variable {
-    pub(crate) name: String,
-    pub(crate) value: String,
+struct Variable {
+    name: String,
+    value: String,
 }
 
-pub(crate) fn variable(text: &str) -> Result<Variable, String> {
+fn variable(text: &str) -> Result<Variable, String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     if !ScriptOptions::is_variable(name) {
         return Err(format!("`{name}` is no name: letters, digits and `_`, and no digit first"));

@@ -13,8 +13,8 @@ use similar::{ChangeTag, TextDiff};
 
 use crate::{
     FAILS, HOLDS, WRONG,
-    args::{Service, Variable, variable},
-    options, output, scripts,
+    args::{Given, Service},
+    output, scripts,
 };
 
 /// How scripts are blessed.
@@ -28,32 +28,28 @@ pub(crate) struct Bless {
     /// Print what would change, and change nothing. Exit code 1 if something would.
     #[arg(long)]
     check: bool,
-    /// Set a variable; repeatable.
-    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = variable)]
-    variables: Vec<Variable>,
-    /// Say that something is there, for scripts that need it (`needs NAME`); repeatable.
-    #[arg(long = "feature", value_name = "NAME")]
-    features: Vec<String>,
+    #[command(flatten)]
+    given: Given,
 }
 
 pub(crate) fn bless(args: &Bless) -> u8 {
-    let options = options(&args.variables, &args.features);
+    let options = args.given.options();
     let Some(options) = args.service.tls.add(options) else { return WRONG };
     let Ok(scripts) = scripts(&args.files, &options) else { return WRONG };
-    let target = match args.service.target(&scripts) {
-        Ok(target) => target,
-        Err(reason) => {
-            output::complain(&reason);
-            return WRONG;
-        }
-    };
+    let Some(target) = args.service.target(&scripts) else { return WRONG };
     let mut code = HOLDS;
     for (file, script) in &scripts {
         match script.bless(&target, &options) {
             Ok(blessed) if !blessed.is_changed => output::say(&format!("holds {file}")),
             Ok(blessed) => {
                 // Read again: it may have changed meanwhile, and nobody's work is lost.
-                let before = fs::read_to_string(file).unwrap_or_default();
+                let before = match fs::read_to_string(file) {
+                    Ok(before) => before,
+                    Err(error) => {
+                        output::complain(&format!("cannot read {file} again: {error}"));
+                        return WRONG;
+                    }
+                };
                 if before != blessed.before {
                     output::complain(&format!("{file} has changed while it was run: it stays as it is"));
                     code = code.max(FAILS);

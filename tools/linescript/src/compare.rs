@@ -16,11 +16,7 @@ use std::{
 
 use actix_lines::script::{FailureKind, Script, ScriptFailure, ScriptOptions, Target};
 
-use crate::{
-    HOLDS, WRONG,
-    args::{Variable, variable},
-    options, output, scripts,
-};
+use crate::{HOLDS, WRONG, args::Given, output, scripts};
 
 /// What is compared.
 #[derive(Debug, clap::Args)]
@@ -38,12 +34,8 @@ pub(crate) struct Args {
     /// How many seconds each wait may last, in scripts that do not say so themselves.
     #[arg(long, value_name = "SECONDS", default_value = "5")]
     timeout: NonZeroU32,
-    /// Set a variable; repeatable.
-    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = variable)]
-    variables: Vec<Variable>,
-    /// Say that something is there, for scripts that need it; repeatable.
-    #[arg(long = "feature", value_name = "NAME")]
-    features: Vec<String>,
+    #[command(flatten)]
+    given: Given,
 }
 
 #[derive(Clone, Debug)]
@@ -161,7 +153,7 @@ fn groups(servers: &[Server]) -> Vec<Vec<usize>> {
 }
 
 pub(crate) fn compare(args: &Args) -> u8 {
-    let options = options(&args.variables, &args.features).timeout(Duration::from_secs(args.timeout.get().into()));
+    let options = args.given.options().timeout(Duration::from_secs(args.timeout.get().into()));
     let Ok(scripts) = scripts(&args.files, &options) else { return WRONG };
     let files: Vec<_> = scripts.iter().map(|(file, _)| file.as_str()).collect();
     let names = names(&files);

@@ -8,8 +8,8 @@ use actix_lines::script::{FailureKind, Fuzz, FuzzCase};
 
 use crate::{
     FAILS, HOLDS, WRONG,
-    args::{Service, Variable, variable},
-    options, output, scripts,
+    args::{Given, Service},
+    output, scripts,
 };
 
 /// What is tried.
@@ -35,27 +35,17 @@ pub(crate) struct Args {
     /// Try this case, as a failure names it, and no others; repeatable.
     #[arg(long = "case", value_name = "CASE")]
     cases: Vec<FuzzCase>,
-    /// Set a variable; repeatable.
-    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = variable)]
-    variables: Vec<Variable>,
-    /// Say that something is there which scripts need; repeatable.
-    #[arg(long = "feature", value_name = "NAME")]
-    features: Vec<String>,
+    #[command(flatten)]
+    given: Given,
 }
 
 pub(crate) fn fuzz(args: &Args) -> u8 {
-    let options = options(&args.variables, &args.features);
+    let options = args.given.options();
     let Some(options) = args.service.tls.add(options) else { return WRONG };
     let Ok(scripts) = scripts(&args.files, &options) else { return WRONG };
-    let target = match args.service.target(&scripts) {
-        Ok(target) => target,
-        Err(complaint) => {
-            output::complain(&complaint);
-            return WRONG;
-        }
-    };
+    let Some(target) = args.service.target(&scripts) else { return WRONG };
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
-    let how = Fuzz::default().seed(seed).runs(args.runs).time(Some(Duration::from_secs(args.time)));
+    let how = Fuzz::default().seed(seed).max_cases(args.runs).max_time(Some(Duration::from_secs(args.time)));
     let how = how.turn(Duration::from_millis(args.turn));
     let how = args.cases.iter().fold(how, |how, case| how.case(case.clone()));
     let (mut code, mut held) = (HOLDS, 0);

@@ -20,13 +20,13 @@ use std::{fs, io, path::Path, process::ExitCode};
 use actix_lines::script::{Script, ScriptOptions};
 use clap::Parser;
 
-use crate::args::{Args, Command, Variable};
+use crate::args::{Args, Command, Given};
 
-/// All scripts hold.
+/// The exit code where all scripts hold.
 const HOLDS: u8 = 0;
-/// One does not.
+/// The exit code where one does not.
 const FAILS: u8 = 1;
-/// A script, or what was asked for, makes no sense; clap says the same of arguments.
+/// A script that is none, a server that does not start, or wrong usage, for which clap exits with the same code.
 const WRONG: u8 = 2;
 
 fn main() -> ExitCode {
@@ -37,14 +37,9 @@ fn main() -> ExitCode {
         Command::Bless(args) => bless::bless(&args),
         Command::Compare(args) => compare::compare(&args),
         Command::Shrink(args) => shrink::shrink(&args),
-        Command::Check { files, variables } => check(&files, &variables),
+        Command::Check { files, given } => check(&files, &given),
     };
     ExitCode::from(code)
-}
-
-fn options(variables: &[Variable], features: &[String]) -> ScriptOptions {
-    let options = features.iter().fold(ScriptOptions::default(), ScriptOptions::feature);
-    variables.iter().fold(options, |options, Variable { name, value }| options.variable(name, value.as_bytes()))
 }
 
 /// A file that is no script, and why.
@@ -100,6 +95,6 @@ fn find(path: &Path, files: &mut Vec<String>) -> io::Result<()> {
     Ok(())
 }
 
-fn check(files: &[String], variables: &[Variable]) -> u8 {
-    if scripts(files, &options(variables, &[])).is_ok() { HOLDS } else { WRONG }
+fn check(files: &[String], given: &Given) -> u8 {
+    if scripts(files, &given.options()).is_ok() { HOLDS } else { WRONG }
 }

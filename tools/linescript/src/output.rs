@@ -1,4 +1,6 @@
-//! What is printed: results to standard output, complaints to standard error. Colours only where they show.
+//! Output: results go to standard output, complaints to standard error, with colours where a terminal shows them.
+//!
+//! Not here: which results there are (each subcommand).
 
 use std::io::Write;
 

@@ -1,4 +1,6 @@
 //! `linescript run`: each script as often as asked, as many at once as asked, and a line for each.
+//!
+//! Not here: how one script runs (the library), the line that shows how far it is (`progress`), JUnit's XML (`junit`).
 
 use std::{
     sync::{
@@ -15,7 +17,7 @@ use crate::{
     Bad, FAILS, HOLDS, WRONG,
     args::Run,
     junit::{Junit, Verdict},
-    options, output,
+    output,
     progress::Progress,
     scripts,
 };
@@ -97,7 +99,7 @@ pub(crate) fn run(args: &Run) -> u8 {
             return WRONG;
         }
     };
-    let mut code = match scripts(&args.files, &options(&args.variables, &args.features)) {
+    let mut code = match scripts(&args.files, &args.given.options()) {
         Ok(scripts) => all(args, &scripts, junit.as_mut()),
         Err(bad) => {
             if let Some(junit) = &mut junit {
@@ -116,15 +118,9 @@ pub(crate) fn run(args: &Run) -> u8 {
 }
 
 fn all(args: &Run, scripts: &[(String, Script)], mut junit: Option<&mut Junit>) -> u8 {
-    let options = options(&args.variables, &args.features);
+    let options = args.given.options();
     let Some(options) = args.service.tls.add(options) else { return WRONG };
-    let target = match args.service.target(scripts) {
-        Ok(target) => target,
-        Err(complaint) => {
-            output::complain(&complaint);
-            return WRONG;
-        }
-    };
+    let Some(target) = args.service.target(scripts) else { return WRONG };
     let seed = args.split.map(|seed| seed.unwrap_or_else(|| fastrand::u64(..)));
     let repeat = args.repeat.get() as usize;
     let runs = scripts.len() * repeat;

@@ -8,8 +8,8 @@ use actix_lines::script::{Fuzz, FuzzCase, Shrink as How, ShrinkError};
 
 use crate::{
     FAILS, HOLDS, WRONG,
-    args::{Service, Variable, variable},
-    options, output, scripts,
+    args::{Given, Service},
+    output, scripts,
 };
 
 /// How a script is shrunk.
@@ -41,17 +41,14 @@ pub(crate) struct Shrink {
     /// Shrink a script that fails in this case, as `fuzz` names it; repeatable.
     #[arg(long = "case", value_name = "CASE", conflicts_with = "split")]
     cases: Vec<FuzzCase>,
-    /// Set a variable; repeatable.
-    #[arg(long = "var", value_name = "NAME=VALUE", value_parser = variable)]
-    variables: Vec<Variable>,
-    /// Say that something is there, for scripts that need it (`needs NAME`); repeatable.
-    #[arg(long = "feature", value_name = "NAME")]
-    features: Vec<String>,
+    #[command(flatten)]
+    given: Given,
 }
 
 impl Shrink {
     fn how(&self) -> How {
-        let mut how = How::default().runs(self.runs).time(Some(Duration::from_secs(self.time))).tries(self.tries);
+        let mut how =
+            How::default().max_runs(self.runs).max_time(Some(Duration::from_secs(self.time))).tries(self.tries);
         if self.fuzz.is_some() || !self.cases.is_empty() {
             let fuzz = self.cases.iter().fold(Fuzz::default(), |fuzz, case| fuzz.case(case.clone()));
             how = how.fuzz(self.fuzz.flatten().map_or(fuzz.clone(), |seed| fuzz.seed(seed)));
@@ -61,19 +58,13 @@ impl Shrink {
 }
 
 pub(crate) fn shrink(args: &Shrink) -> u8 {
-    let mut options = options(&args.variables, &args.features);
+    let mut options = args.given.options();
     if let Some(seed) = args.split {
         options = options.split(seed);
     }
     let Some(options) = args.service.tls.add(options) else { return WRONG };
     let Ok(scripts) = scripts(std::slice::from_ref(&args.file), &options) else { return WRONG };
-    let target = match args.service.target(&scripts) {
-        Ok(target) => target,
-        Err(reason) => {
-            output::complain(&reason);
-            return WRONG;
-        }
-    };
+    let Some(target) = args.service.target(&scripts) else { return WRONG };
     let [(file, script)] = scripts.as_slice() else {
         output::complain(&format!("{}: one script at a time", args.file));
         return WRONG;

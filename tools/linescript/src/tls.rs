@@ -1,4 +1,6 @@
 //! Arguments of TLS: whom peers trust at addresses that begin with `tls:`, and who they are.
+//!
+//! Not here: handshakes, and whom a peer trusts by default (`actix_lines::script::TlsOptions`).
 
 use std::{error::Error, path::PathBuf};
 

@@ -80,3 +80,15 @@ fn what_differs_from_run_to_run_or_is_no_matter_of_lines_is_not_blessed() {
         stdout(&output).chars().map(|letter| if letter.is_ascii_digit() { 'N' } else { letter }).collect();
     compare("bless_not.txt", &text.replace("NN", "N"));
 }
+
+#[test]
+fn a_script_that_is_gone_when_it_is_to_be_written_is_a_sentence_that_says_so() {
+    let folder = folder("bless_gone");
+    let file = folder.join("gone.session");
+    fs::write(&file, "server rm -f gone.session\nserver: exit 0\n> Hello\n< Hello\n").unwrap();
+    let output = linescript(&folder, &["bless", "gone.session", "--connect", &rot13().to_string()]);
+    assert_eq!(output.status.code(), Some(2), "{}{}", stdout(&output), stderr(&output));
+    let said = stderr(&output);
+    assert!(said.starts_with("linescript: cannot read gone.session again: "), "{said}");
+    assert!(!file.exists());
+}

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, error::Error, fmt, str::FromStr};
 use crate::{
     script::{
         manner::{Cuts, Manner},
-        memory::{CALLS, Disturbance, Stall, kind},
+        memory::{CALLS, Disturbance, Stall, call_index},
     },
     testing::StreamCall,
 };
@@ -77,9 +77,9 @@ impl Case {
 
 const NAMES: [&str; 4] = ["read", "write", "flush", "shutdown"];
 
-/// How words and sentences call it.
+/// The name of a call, in cases and in sentences.
 pub(crate) fn call_name(call: StreamCall) -> &'static str {
-    NAMES[kind(call)]
+    NAMES[call_index(call)]
 }
 
 fn call(name: &str) -> Option<StreamCall> {

@@ -101,34 +101,34 @@ fn some(cases: Vec<(bool, Case)>, most: usize, random: &mut fastrand::Rng) -> Ve
 }
 
 impl Plan {
-    /// The cases for a script: at most `runs`, `random` of them cut at random.
+    /// The cases for a script: at most `max_cases`, `random_cases` of them cut at random places.
     pub(crate) fn new(
         statements: &[Statement],
         seen: &Observations,
         in_memory: bool,
-        runs: usize,
-        random: usize,
+        max_cases: usize,
+        random_cases: usize,
         seed: u64,
     ) -> Self {
         let mut chance = fastrand::Rng::with_seed(seed);
         let mut left_out = Vec::new();
         let bytes = sent(seen);
         let mut cases = broad(statements, in_memory, &mut left_out);
-        cases.extend((0..random).filter_map(|_| random_splits(&bytes, &mut chance)));
+        cases.extend((0..random_cases).filter_map(|_| random_splits(&bytes, &mut chance)));
         cases.extend((1..=early::count(statements)).map(Case::Early));
         let splits = single_splits(&bytes);
         let stalls: Vec<_> = single_stalls(seen).into_iter().map(|case| (false, case)).collect();
         let all = (cases.len(), splits.len(), stalls.len());
-        cases.truncate(runs);
-        // What is left of the runs is shared, as far as both need it.
-        let left = runs - cases.len();
+        cases.truncate(max_cases);
+        // The rest is shared, as far as both need it.
+        let left = max_cases - cases.len();
         let for_stalls = stalls.len().min((left / 4).max(left.saturating_sub(splits.len())));
         let splits = some(splits, left - for_stalls, &mut chance);
         let stalls = some(stalls, for_stalls, &mut chance);
         let lacking =
             [(all.0 - cases.len(), "other cases"), (all.1 - splits.len(), "splits"), (all.2 - stalls.len(), "stalls")];
         for (count, name) in lacking.into_iter().filter(|(count, _)| *count > 0) {
-            left_out.push(format!("{count} {name}: at most {runs} runs"));
+            left_out.push(format!("{count} {name}: at most {max_cases} cases"));
         }
         cases.extend(splits);
         cases.extend(stalls);
