@@ -16,8 +16,9 @@ use std::{
 use actix_lines::{
     LineSession, Rot13,
     limits::Limits,
-    script::{FailureKind, Script, ScriptOptions, Target},
+    script::{FailureKind, Script, ScriptOptions, ServiceStream, Target},
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[path = "script/compare.rs"]
 mod compare;
@@ -68,6 +69,12 @@ const FAILURES: &[(&str, &str)] = &[
     ("a leftover at the end", "alice> lines a b\nalice< a\n"),
     ("a leftover at close", "bob> lines a b\nbob< a\nbob: close\n"),
     ("a reset at the end", "> abort\n"),
+    ("a reset that nothing expected, before the end", "> abort\n: after 1s\n"),
+    ("nothing is done", "# later\nrepeat 0\n  > say x\n"),
+    (
+        "what must not come begins a new connection",
+        "<!^ error\n> raw login:\n< \"login:\"\n: close\n: connect\n> say error 1\n<? /./\n: quiet 1s\n",
+    ),
     ("paused", "> say x\n: pause\n> say y\n< y\n"),
     ("sends when half-closed", ": fin\n> too late\n"),
     ("speaks when closed", ": close\n> too late\n"),
@@ -213,6 +220,58 @@ fn a_file_that_cannot_be_read_or_is_no_text_is_an_error() {
 }
 
 /// The clocks of the two differ by an hour, whatever the machine does.
+/// Says `ab` to each line, in pieces of so many bytes, one a millisecond.
+fn in_pieces(size: usize) -> Target {
+    Target::streams(move || {
+        move |mut stream: ServiceStream| {
+            actix_rt::spawn(async move {
+                let mut space = [0; 100];
+                while let Ok(1..) = stream.read(&mut space).await {
+                    for piece in b"ab".chunks(size) {
+                        let _ = stream.write_all(piece).await;
+                        let _ = stream.flush().await;
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                }
+                let _ = stream.shutdown().await;
+            });
+        }
+    })
+}
+
+#[test]
+fn a_script_means_the_same_however_the_bytes_of_the_service_come() {
+    for (text, expected) in [
+        ("> x\n<? \"a\"\n< \"ab\"\n: fin\n: eof\n", None),
+        ("> x\none-of\n  < \"ab\"\n  < \"a\"\n: fin\n: eof\n", Some("the peer expected EOF and received more")),
+        ("> x\nunordered\n  < \"ab\"\n  < \"a\"\n", Some("the peer expected bytes and received something else")),
+    ] {
+        for size in [1, 2] {
+            let script = Script::parse("test.session", text).expect("it is one");
+            let failure = script.run(&in_pieces(size), &ScriptOptions::default()).err();
+            let title = failure.map(|failure| failure.to_string());
+            let is_it = match (&title, expected) {
+                (Some(title), Some(expected)) => title.contains(expected),
+                (title, expected) => title.is_none() && expected.is_none(),
+            };
+            assert!(is_it, "{text}in pieces of {size}: {title:?}");
+        }
+    }
+}
+
+#[test]
+fn files_that_include_many_are_counted() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("includes");
+    fs::create_dir_all(&folder).expect("the folder is there");
+    for level in 0..8 {
+        let text = format!("include {}.lines\n", level + 1).repeat(10);
+        fs::write(folder.join(format!("{level}.lines")), text).expect("the folder is there");
+    }
+    fs::write(folder.join("8.lines"), "> x\n").expect("the folder is there");
+    let error = Script::load(folder.join("0.lines")).expect_err("a hundred million lines");
+    assert!(error.to_string().contains("more than 1000 files in one script"), "{error}");
+}
+
 #[test]
 fn an_hour_in_memory_is_none_outside() {
     let target = Target::memory(|transport| {

@@ -127,6 +127,14 @@ const FAILURES: &[(&str, &str)] = &[
         "said it before what was heard last",
         "timeout 50ms\nserver sh -c 'echo one; echo two; sleep 1000'\nserver: log /two/\nserver: log /one/\n",
     ),
+    (
+        "crashes when it is asked to end",
+        "server sh -c 'trap \"kill -SEGV $$$$\" TERM; echo up; while :; do sleep 0.01; done'\nserver: log /up/\n",
+    ),
+    (
+        "crashes when the script has signalled it",
+        "server sh -c 'trap \"kill -ABRT $$$$\" HUP; echo up; while :; do sleep 0.01; done'\nserver: log /up/\nserver: signal HUP\n: after 50ms\n",
+    ),
     ("another exit code", "server sh -c 'exit 2'\nserver: exit 0\n"),
     ("a signal instead of an exit code", "server sleep 1000\nserver: signal TERM\nserver: exit 0\n"),
     ("an exit code instead of a signal", "server sh -c 'exit 2'\nserver: exit TERM\n"),
@@ -184,7 +192,8 @@ fn a_server_ends_with_its_script_and_so_does_all_that_it_started() {
 #[test]
 fn run_for_ever() {
     let Ok(file) = env::var("SCRIPT_RUNS") else { return };
-    holds(&format!("server sh -c 'echo $$$$ > {file}; exec sleep 1000'\n: after 1h\n"), &Target::none());
+    let text = format!("server sh -c 'echo $tmp > {file}.tmp; echo $$$$ > {file}; exec sleep 1000'\n: after 1h\n");
+    holds(&text, &Target::none());
 }
 
 #[test]
@@ -202,6 +211,28 @@ fn a_server_ends_when_who_runs_the_script_is_killed() {
     runner.kill().expect("it runs");
     runner.wait().expect("it is ours");
     gone(&file);
+    let folder = fs::read_to_string(file.with_extension("tmp")).expect("it wrote where its folder is");
+    while Path::new(folder.trim()).exists() {
+        assert!(Instant::now() < end, "the folder {folder} is left behind");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_server_that_ended_by_itself_is_not_started_again_as_if_nothing_had_been() {
+    // The second one ends when the first is known to have.
+    let text = "server a = sh -c 'echo $$$$ > $tmp/pid; exit 3'\n\
+                server b = sh -c 'until grep -q \") Z\" /proc/$$(cat $tmp/pid)/stat; do sleep 0.01; done'\n\
+                server b: exit 0\nserver a = sleep 1000\nserver a: signal TERM\nserver a: exit TERM\n";
+    let end = Instant::now() + Duration::from_secs(60);
+    let failure = loop {
+        let failure = fails(text, &Target::none());
+        // It is known a moment later.
+        if !failure.contains("runs already") || Instant::now() > end {
+            break failure;
+        }
+    };
+    assert!(failure.contains("the server a ended by itself: exit code 3"), "{failure}");
 }
 
 #[test]
@@ -252,10 +283,10 @@ fn a_script_is_skipped_where_what_it_needs_is_not_there() {
         ("needs memory\n> say x\n", &net, Some("needs memory")),
         ("needs memory\n> say x\n", &Target::unix("/nowhere"), Some("needs memory")),
         ("needs tcp\n> say x\n", &memory, Some("needs tcp")),
-        ("needs tcp\n", &net, None),
-        ("needs tcp processes\n", &Target::none(), None),
+        ("needs tcp\n: refused\n", &net, None),
+        ("needs tcp processes\n: refused 127.0.0.1:1\n", &Target::none(), None),
         ("needs unix\n> x\n", &net, Some("needs unix")),
-        ("needs unix\n", &Target::unix("/nowhere"), None),
+        ("needs unix\n: refused\n", &Target::unix("/nowhere"), None),
         ("server true\nserver: exit 0\n", &memory, Some("needs processes")),
         (": connect 127.0.0.1:1\n", &memory, Some("needs addresses")),
         ("repeat 2\n  : refused 127.0.0.1:1\n", &memory, Some("needs addresses")),
@@ -264,7 +295,7 @@ fn a_script_is_skipped_where_what_it_needs_is_not_there() {
         assert_eq!(skipped(text, target, &none).as_deref(), expected, "{text} over {target:?}");
     }
     let magic = ScriptOptions::default().feature("magic");
-    assert_eq!(skipped("needs magic\n", &net, &magic), None);
+    assert_eq!(skipped("needs magic\n: refused\n", &net, &magic), None);
 }
 
 /// A listener that does with each connection what it is told.

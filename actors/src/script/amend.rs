@@ -265,6 +265,7 @@ impl<D: Driver> Runner<D> {
             return Err(Box::new(Diagnostic::new("more came than a script should expect", span, "here")));
         }
         if notes.is_empty() && peer.end.is_some() {
+            peer.is_end_taken = true;
             notes.push(Note::Before(peer.name.clone(), ending(peer.end.as_ref())));
         }
         Ok(notes)
@@ -383,12 +384,14 @@ impl<D: Driver> Runner<D> {
         let own = &own.lines;
         let start = peer.cursor;
         let mut cursor = start;
+        let mut is_end_taken = false;
         // The unit before which something is inserted.
         let mut next = 0;
         let mut is_front = true;
         let mut set = Vec::new();
         for step in steps {
             let rest = &peer.received[cursor..];
+            is_end_taken |= matches!(step, Step::Match { len: 0, .. } | Step::Replace { len: 0, .. });
             match step {
                 Step::Match { unit, len } => {
                     set.extend(fits(units[unit].wanted, rest, peer.end.as_ref()).map(|(_, captures)| captures));
@@ -435,6 +438,7 @@ impl<D: Driver> Runner<D> {
         }
         let peer = &mut self.peers[at];
         peer.cursor = cursor;
+        peer.is_end_taken |= is_end_taken;
         peer.optional.clear();
         set.into_iter().for_each(|captured| self.variables.extend(captured));
         Ok(())
@@ -460,6 +464,7 @@ impl<D: Driver> Runner<D> {
                     _ => Came::new(&peer.rest()[..len], false, &[], &self.variables),
                 };
                 peer.cursor += len;
+                peer.is_end_taken |= len == 0;
                 peer.optional.clear();
                 notes.push(Note::Within(peer.name.clone(), came));
                 if let Some(amending) = &mut self.amending {
@@ -521,7 +526,9 @@ impl<D: Driver> Runner<D> {
                 cursor += len;
             }
             let is_all = cursor == peer.received.len();
+            let before = missing.len();
             missing.retain(|(_, wanted)| !is_all || fits(wanted, b"", peer.end.as_ref()).is_none());
+            let is_end_taken = missing.len() < before;
             let mut others = others.into_iter();
             for (expectation, wanted) in missing {
                 let is_end = matches!(wanted, Wanted::Eof | Wanted::Reset | Wanted::Truncated);
@@ -545,6 +552,7 @@ impl<D: Driver> Runner<D> {
             }
             let peer = &mut self.peers[at];
             peer.cursor = cursor;
+            peer.is_end_taken |= is_end_taken;
             peer.optional.clear();
             set.into_iter().for_each(|captured| self.variables.extend(captured));
             if let Some(amending) = &mut self.amending {

@@ -2,7 +2,7 @@
 //!
 //! Not here: what meets an expectation (`matching`), how a failure reads (`failure`).
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use tokio::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::script::{
     driver::Driver,
     failure::{TRUNCATED, ending, kind_of},
     kind::FailureKind,
-    matching::{Attempt, End, Never, Pending, Variables},
+    matching::{Attempt, End, Never, Pending, Variables, next_line},
     peer::Peer,
     report::{Diagnostic, Held},
     run::Runner,
@@ -23,6 +23,60 @@ enum Found {
     Optional(usize, usize, Variables),
     Wait,
     Differs,
+}
+
+/// The first to be complete: of several the shortest, however the bytes are cut on their way.
+fn first_complete<'a>(
+    all: impl Iterator<Item = (usize, &'a Pending)>,
+    attempt: impl Fn(&Pending) -> Attempt,
+    waits: &mut bool,
+) -> Option<(usize, usize, Variables)> {
+    let mut first: Option<(usize, usize, Variables)> = None;
+    for (which, one) in all {
+        match attempt(one) {
+            Attempt::Match(len, captures) if first.as_ref().is_none_or(|first| len < first.1) => {
+                first = Some((which, len, captures));
+            }
+            Attempt::Match(..) | Attempt::Differs => {}
+            Attempt::Wait => *waits = true,
+        }
+    }
+    first
+}
+
+/// An expectation of a block that has taken a line.
+struct Taken {
+    pending: Pending,
+    /// Where the line is in what its peer has received.
+    line: Range<usize>,
+}
+
+/// Finds which of `free` is met where a peer's line is given to one of its block: those that have taken lines may take others
+/// for it. Lines are given anew only where that is found.
+fn give_anew(
+    at: usize,
+    line: &Range<usize>,
+    received: &[u8],
+    free: &[Pending],
+    taken: &mut [Taken],
+    was_asked: &mut [bool],
+) -> Option<(usize, Range<usize>)> {
+    let takes = |one: &Pending| one.peer == at && one.line(&received[line.clone()]).is_some();
+    if let Some(which) = free.iter().position(takes) {
+        return Some((which, line.clone()));
+    }
+    for other in 0..taken.len() {
+        if was_asked[other] || !takes(&taken[other].pending) {
+            continue;
+        }
+        was_asked[other] = true;
+        let given_up = taken[other].line.clone();
+        if let Some(found) = give_anew(at, &given_up, received, free, taken, was_asked) {
+            taken[other].line.clone_from(line);
+            return Some(found);
+        }
+    }
+    None
 }
 
 impl<D: Driver> Runner<D> {
@@ -89,8 +143,9 @@ impl<D: Driver> Runner<D> {
     async fn await_all(&mut self, mut pending: Vec<Pending>, all: bool) -> Held<()> {
         let deadline = Instant::now() + self.timeout;
         let before = self.observed.as_ref().map_or(0, |observed| observed.taken.len());
+        let mut taken = Vec::new();
         loop {
-            if self.settle(&mut pending, all)? {
+            if self.settle(&mut pending, &mut taken, all)? {
                 if let Some(observed) = &mut self.observed {
                     observed.leave_open(before, all);
                 }
@@ -103,13 +158,17 @@ impl<D: Driver> Runner<D> {
                 ));
             }
             if !self.next(deadline).await {
+                // What waited for the rest of something else is there all the same.
+                for one in &pending {
+                    self.take_optional(one.peer)?;
+                }
                 return Err(self.too_late(&pending));
             }
         }
     }
 
     /// Takes what came by what is expected. True once that is all, or one if one is enough.
-    fn settle(&mut self, pending: &mut Vec<Pending>, all: bool) -> Held<bool> {
+    fn settle(&mut self, pending: &mut Vec<Pending>, taken: &mut Vec<Taken>, all: bool) -> Held<bool> {
         let mut peers: Vec<_> = pending.iter().map(|one| one.peer).collect();
         peers.sort_unstable();
         peers.dedup();
@@ -117,10 +176,14 @@ impl<D: Driver> Runner<D> {
             while pending.iter().any(|one| one.peer == at) {
                 match self.look(at, pending) {
                     Found::Wanted(which, len, captures) => {
-                        let span = pending.remove(which).span;
+                        let met = pending.remove(which);
+                        let peer = &mut self.peers[at];
+                        peer.is_end_taken |= met.is_end();
                         if let Some(observed) = &mut self.observed {
-                            observed.take(at, span, &self.peers[at].rest()[..len]);
+                            observed.take(at, met.span, &peer.rest()[..len]);
                         }
+                        let line = peer.cursor..peer.cursor + len;
+                        taken.push(Taken { pending: met, line });
                         self.take(at, len, captures)?;
                         // They could come before it only.
                         self.peers[at].optional.clear();
@@ -133,6 +196,7 @@ impl<D: Driver> Runner<D> {
                         self.peers[at].optional.drain(..=which);
                     }
                     Found::Wait => break,
+                    Found::Differs if self.take_anew(at, pending, taken)? => {}
                     Found::Differs => return Err(self.differs(at, pending)),
                 }
             }
@@ -140,23 +204,43 @@ impl<D: Driver> Runner<D> {
         Ok(pending.is_empty())
     }
 
+    /// Takes a line that fits only what has taken another one, where that one fits something else. False if there is no such way.
+    fn take_anew(&mut self, at: usize, pending: &mut Vec<Pending>, taken: &mut Vec<Taken>) -> Held<bool> {
+        let peer = &self.peers[at];
+        let Some((_, len)) = next_line(peer.rest()) else { return Ok(false) };
+        let line = peer.cursor..peer.cursor + len;
+        let mut was_asked = vec![false; taken.len()];
+        let Some((which, given)) = give_anew(at, &line, &peer.received, pending, taken, &mut was_asked) else {
+            return Ok(false);
+        };
+        taken.push(Taken { pending: pending.remove(which), line: given });
+        for Taken { pending, line } in taken.iter().filter(|one| one.pending.peer == at) {
+            let line = &peer.received[line.clone()];
+            let Some(captures) = pending.line(line) else { continue };
+            self.variables.extend(captures);
+            if let Some(observed) = &mut self.observed {
+                observed.take_instead(at, pending.span, line);
+            }
+        }
+        self.peers[at].optional.clear();
+        self.take(at, len, Variables::new())?;
+        Ok(true)
+    }
+
     fn look(&self, at: usize, pending: &[Pending]) -> Found {
         let peer = &self.peers[at];
         let attempt = |one: &Pending| one.attempt(&peer.received, peer.cursor, peer.end.as_ref());
         let mut waits = false;
-        for (which, one) in pending.iter().enumerate().filter(|(_, one)| one.peer == at) {
-            match attempt(one) {
-                Attempt::Match(len, captures) => return Found::Wanted(which, len, captures),
-                Attempt::Wait => waits = true,
-                Attempt::Differs => {}
-            }
+        let wanted = pending.iter().enumerate().filter(|(_, one)| one.peer == at);
+        if let Some((which, len, captures)) = first_complete(wanted, attempt, &mut waits) {
+            return Found::Wanted(which, len, captures);
         }
-        for (which, one) in peer.optional.iter().enumerate() {
-            match attempt(one) {
-                Attempt::Match(len, captures) => return Found::Optional(which, len, captures),
-                Attempt::Wait => waits = true,
-                Attempt::Differs => {}
-            }
+        // What comes may be the beginning of what is wanted: that takes it first.
+        if waits {
+            return Found::Wait;
+        }
+        if let Some((which, len, captures)) = first_complete(peer.optional.iter().enumerate(), attempt, &mut waits) {
+            return Found::Optional(which, len, captures);
         }
         if waits { Found::Wait } else { Found::Differs }
     }
@@ -222,7 +306,6 @@ impl<D: Driver> Runner<D> {
             }
             let span = self.peers[at].last;
             self.peers[at].is_paused = false;
-            let had_ended = self.peers[at].end.clone();
             if !self.peers[at].has_half_closed && self.peers[at].end.is_none() {
                 self.half_close(at, span).await?;
             }
@@ -236,8 +319,7 @@ impl<D: Driver> Runner<D> {
                 }
                 match &peer.end {
                     Some(End::Eof) => break,
-                    // An expected one.
-                    Some(End::Reset | End::Truncated) if peer.end == had_ended => break,
+                    Some(_) if peer.is_end_taken => break,
                     Some(end) => {
                         let title = format!("the script ends, and {} {}", peer.title(), ending(end));
                         let mut diagnostic = Diagnostic::new(title, span, "its last line").kind(kind_of(end));

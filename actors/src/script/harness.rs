@@ -140,6 +140,9 @@ fn fuzzed(name: String, file: PathBuf, target: Target, how: Fuzz) -> Trial {
     Trial::ignorable_test(name.clone(), move || {
         let script = Script::load(&file).map_err(failed)?;
         let report = script.fuzz(&target, &ScriptOptions::default(), &how).map_err(failed)?;
+        if report.cases == 0 && report.skipped.is_none() {
+            return Err(failed(format!("no case was tried: {report}")));
+        }
         if !report.left_out.is_empty() {
             eprintln!("{name}: {report}");
         }

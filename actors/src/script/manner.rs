@@ -78,6 +78,14 @@ impl Observed {
         self.taken.push(Taken { peer, span, bytes: bytes.to_vec() });
     }
 
+    /// As [`take`](Self::take), of an expectation that may have taken something else before.
+    pub(crate) fn take_instead(&mut self, peer: usize, span: Span, bytes: &[u8]) {
+        match self.taken.iter_mut().rfind(|taken| taken.peer == peer && taken.span.start == span.start) {
+            Some(taken) => taken.bytes = bytes.to_vec(),
+            None => self.take(peer, span, bytes),
+        }
+    }
+
     /// Forgets what a block leaves open of all that was taken since: the order, or which of several it is.
     pub(crate) fn leave_open(&mut self, since: usize, all: bool) {
         let taken = &mut self.taken[since..];

@@ -14,7 +14,7 @@ use crate::{
     shown::Shown,
 };
 
-/// Of one text that is repeated. A script that says more means something else. Unit: bytes.
+/// Of one text, with all that is repeated in it. A script that says more means something else. Unit: bytes.
 const MAX_REPEATED: usize = 1 << 30;
 
 /// How the bytes of the service ended.
@@ -85,7 +85,15 @@ fn resolve_parts(parts: &[Part], span: Span, variables: &Variables) -> Result<Ve
     for part in parts {
         match part {
             Part::Bytes(part) => bytes.extend_from_slice(part),
-            Part::Variable(name) => bytes.extend_from_slice(variables.get(name).ok_or_else(|| unset(name, span))?),
+            Part::Variable(name) => {
+                let value = variables.get(name).ok_or_else(|| unset(name, span))?;
+                // Variables that hold others, again and again, soon hold more than any memory.
+                if bytes.len() + value.len() > MAX_REPEATED {
+                    let title = format!("a text of {} bytes", bytes.len() + value.len());
+                    return Err(Diagnostic::new(title, span, "more than 1 GiB in all"));
+                }
+                bytes.extend_from_slice(value);
+            }
             Part::Times { parts, count } => {
                 let digits = resolve_parts(std::slice::from_ref(count), span, variables)?;
                 let times = std::str::from_utf8(&digits).ok().and_then(|digits| digits.parse::<usize>().ok());
@@ -218,6 +226,16 @@ impl Pending {
         Ok(Self { peer, wanted, is_until, span: expectation.span, looked: Cell::default() })
     }
 
+    /// What it captures in a line, if it wants lines, and this is one.
+    pub(crate) fn line(&self, line: &[u8]) -> Option<Variables> {
+        self.wanted.line(without_cr(line.strip_suffix(b"\n")?))
+    }
+
+    /// True if it wants an end, and no bytes.
+    pub(crate) fn is_end(&self) -> bool {
+        matches!(self.wanted, Wanted::Eof | Wanted::Reset | Wanted::Truncated)
+    }
+
     /// Holds it against what a peer received, from the cursor on.
     pub(crate) fn attempt(&self, received: &[u8], cursor: usize, end: Option<&End>) -> Attempt {
         let mut looked = self.looked.get();
@@ -280,6 +298,11 @@ impl Pending {
 impl Never {
     pub(crate) fn new(at: usize, expectation: &Expectation, variables: &Variables) -> Result<Self, Diagnostic> {
         Ok(Self { wanted: Wanted::new(expectation, variables)?, span: expectation.span, at })
+    }
+
+    /// What came until here was of another connection.
+    pub(crate) fn begin(&mut self, here: usize) {
+        self.at = here;
     }
 
     /// Finds it in what was taken, up to the cursor; half a line is one at the end only.
@@ -351,6 +374,15 @@ mod tests {
             assert!(matches!(attempt, Attempt::Match(len, _) if len == LEN + 1), "{name} is not found");
             assert!(looked <= all.len() + (1 << 20), "{name} of {} bytes: {looked} looked at", all.len());
         }
+    }
+
+    /// No page of the value is ever touched.
+    #[test]
+    fn a_text_of_variables_is_bounded() {
+        let variables = Variables::from([("x".to_owned(), vec![0; MAX_REPEATED + 1])]);
+        let text = Text { parts: vec![Part::Variable("x".to_owned())], span: Span::default() };
+        let refused = resolve(&text, &variables).expect_err("more than there may be");
+        assert_eq!(refused.title, "a text of 1073741825 bytes");
     }
 
     #[test]

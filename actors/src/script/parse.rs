@@ -14,6 +14,8 @@ use crate::script::{
 
 /// Files that include files that include files.
 const MAX_DEPTH: usize = 16;
+/// Files in all, each as often as it is included: ten that include the next one ten times would fill any memory.
+const MAX_FILES: usize = 1000;
 /// Blocks within blocks: the tree is walked recursively.
 const MAX_BLOCKS: usize = 32;
 /// What one screen shows of a text that is no script at all.
@@ -251,6 +253,10 @@ impl Reader<'_> {
         // A file that includes itself by another name ends here, too.
         if self.parser.open.contains(&target) || self.parser.open.len() >= MAX_DEPTH {
             return Err(Diagnostic::new("files include each other without end", span, "includes this file"));
+        }
+        if self.parser.sources.len() >= MAX_FILES {
+            let title = format!("more than {MAX_FILES} files in one script");
+            return Err(Diagnostic::new(title, span, "includes one more"));
         }
         let text =
             read(&target).map_err(|error| Diagnostic::new(format!("cannot read {target}"), span, error.to_string()))?;

@@ -30,6 +30,8 @@ pub(crate) struct Peer {
     /// What the script has accounted for.
     pub(crate) cursor: usize,
     pub(crate) end: Option<End>,
+    /// The script has said that it ends so.
+    pub(crate) is_end_taken: bool,
     pub(crate) is_paused: bool,
     pub(crate) has_half_closed: bool,
     pub(crate) was_connected: bool,
@@ -70,6 +72,7 @@ impl Peer {
             received: Vec::new(),
             cursor: 0,
             end: None,
+            is_end_taken: false,
             is_paused: false,
             has_half_closed: false,
             was_connected: false,
@@ -87,6 +90,10 @@ impl Peer {
         self.wire = Some(wire);
         self.has_half_closed = false;
         self.end = None;
+        self.is_end_taken = false;
+        // No line goes on in another connection.
+        let here = self.received.len();
+        self.nevers.iter_mut().for_each(|never| never.begin(here));
     }
 
     /// How reports call it.

@@ -27,12 +27,14 @@ use rustix::{
     process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid},
 };
 
-use crate::escape::Escaped;
+use crate::{escape::Escaped, script::scope::TMP};
 
 /// From SIGTERM to SIGKILL.
 const STOP: Duration = Duration::from_secs(10);
 /// From the end of a process to the end of what it said.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What outlives us, where we are killed: it kills the group, and removes the folder.
+const GUARD: &str = r#"read _ || { kill -9 -$1; [ -z "$2" ] || rm -rf -- "$2"; }"#;
 /// Of what it says, so much is kept for who reads it late. Unit: lines, and bytes of one.
 const MAX_LINES: usize = 10_000;
 const MAX_LINE: usize = 64 << 10;
@@ -163,7 +165,9 @@ impl Process {
             shared.change(|state| state.has_ended = true);
         })?);
         let mut guard = Command::new("sh");
-        guard.arg("-c").arg("read _ || kill -9 -$1").arg("sh").arg(process.child.id().to_string()).process_group(0);
+        guard.arg("-c").arg(GUARD).arg("sh").arg(process.child.id().to_string()).process_group(0);
+        let tmp = variables.iter().find(|(name, _)| name == TMP);
+        guard.args(tmp.map(|(_, tmp)| OsStr::from_bytes(tmp)));
         process.guard = Some(guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
         if let Some(mut go) = process.child.stdin.take() {
             go.write_all(b"\n")?;

@@ -42,6 +42,9 @@ impl<D: Driver> Runner<D> {
             let help = "`server: signal TERM` and `server: exit 0` before it";
             return Err(Box::new(Diagnostic::new(title, span, "starts again").help(help)));
         }
+        if let Some(at) = known {
+            self.servers.all[at].has_held()?;
+        }
         // Started again, it has the port it had.
         let port = known.map_or_else(free_port, |at| Ok(self.servers.all[at].port));
         let cannot = |error: io::Error| {
@@ -66,7 +69,8 @@ impl<D: Driver> Runner<D> {
             self.sources.get(span.file).map_or_else(PathBuf::new, |file| Path::new(&file.name).with_file_name(""));
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
         let process = Process::start(&line, folder, &variables).map_err(cannot)?;
-        let server = Server { name: name.to_owned(), process, port, heard: 0, may_end: false, span };
+        let server =
+            Server { name: name.to_owned(), process, port, heard: 0, may_end: false, is_end_said: false, span };
         let at = match known {
             Some(at) => {
                 self.servers.all[at] = server;
@@ -99,7 +103,15 @@ impl<D: Driver> Runner<D> {
         let variables = self.servers.variables(port).map_err(cannot)?;
         self.variables.extend(variables.iter().cloned());
         let process = Process::start(command.as_bytes(), Path::new("."), &variables).map_err(cannot)?;
-        self.servers.all.push(Server { name: String::new(), process, port, heard: 0, may_end: false, span });
+        self.servers.all.push(Server {
+            name: String::new(),
+            process,
+            port,
+            heard: 0,
+            may_end: false,
+            is_end_said: false,
+            span,
+        });
         self.service = Some(Address::Tcp(format!("127.0.0.1:{port}")));
         self.listening(0, span).await.map_err(|diagnostic| Box::new(diagnostic.kind(FailureKind::NotRun)))
     }
@@ -167,6 +179,7 @@ impl<D: Driver> Runner<D> {
                     Ending::Code(code) => status.code() == Some(i32::from(*code)),
                     Ending::Signal(signal) => status.signal() == Some(signal.1.as_raw()),
                 });
+                server.is_end_said = is_so;
                 if is_so {
                     return Ok(());
                 }

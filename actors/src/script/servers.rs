@@ -8,6 +8,8 @@ use std::{
     process::ExitStatus,
 };
 
+use rustix::process::Signal;
+
 use crate::script::{
     ast::{SIGNALS, Span},
     kind::FailureKind,
@@ -16,6 +18,9 @@ use crate::script::{
     scope::{TMP, server_title},
 };
 
+/// Signals that a program has of its own faults.
+const CRASHES: [Signal; 7] =
+    [Signal::ABORT, Signal::BUS, Signal::FPE, Signal::ILL, Signal::SEGV, Signal::SYS, Signal::TRAP];
 /// Lines of what it said that a report has.
 const LAST_WORDS: usize = 20;
 
@@ -34,7 +39,21 @@ pub(crate) struct Server {
     pub(crate) heard: u64,
     /// The script has signalled it, or seen it end: it may have ended.
     pub(crate) may_end: bool,
+    /// The script has said how it ended.
+    pub(crate) is_end_said: bool,
     pub(crate) span: Span,
+}
+
+impl Server {
+    /// Fails if it has ended by itself.
+    pub(crate) fn has_held(&mut self) -> Held<()> {
+        if self.may_end || !self.process.has_ended() {
+            return Ok(());
+        }
+        let title = format!("{} ended by itself: {}", server_title(&self.name), shown(self.process.status()));
+        let diagnostic = Diagnostic::new(title, self.span, "started here").kind(FailureKind::Server);
+        Err(Box::new(diagnostic.help("where it is to end, say so: `server: exit 0`")))
+    }
 }
 
 /// An end as a report says it.
@@ -56,18 +75,24 @@ impl Servers {
 
     /// Fails if one has ended by itself.
     pub(crate) fn have_held(&mut self) -> Held<()> {
-        let ended = self.all.iter_mut().find(|server| !server.may_end && server.process.has_ended());
-        let Some(server) = ended else { return Ok(()) };
-        let title = format!("{} ended by itself: {}", server_title(&server.name), shown(server.process.status()));
-        let diagnostic = Diagnostic::new(title, server.span, "started here").kind(FailureKind::Server);
-        Err(Box::new(diagnostic.help("where it is to end, say so: `server: exit 0`")))
+        self.all.iter_mut().try_for_each(Server::has_held)
     }
 
-    /// Ends them all.
-    pub(crate) fn stop(&mut self) {
+    /// Ends them all. Fails if one has crashed, however late.
+    pub(crate) fn stop(&mut self) -> Held<()> {
         for server in self.all.iter_mut().rev() {
             server.process.stop();
         }
+        for server in self.all.iter_mut().filter(|server| !server.is_end_said) {
+            let status = server.process.status();
+            let signal = status.and_then(|status| status.signal());
+            if CRASHES.iter().any(|crash| Some(crash.as_raw()) == signal) {
+                let title = format!("{} crashed: {}", server_title(&server.name), shown(status));
+                let diagnostic = Diagnostic::new(title, server.span, "started here");
+                return Err(Box::new(diagnostic.kind(FailureKind::Server)));
+            }
+        }
+        Ok(())
     }
 
     /// Adds to a failure how those ended that did, and what all of them said last.

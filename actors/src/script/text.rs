@@ -340,12 +340,14 @@ impl Script {
             Ok(()) => runner.script(statements).await,
             failed => failed,
         };
+        let given = usize::from(matches!(target.0, Kind::Server(..)));
+        let is_nothing = runner.peers.is_empty() && runner.listeners.is_empty() && runner.servers.all.len() <= given;
+        let held = held.and_then(|()| if is_nothing { Err(Box::new(nothing())) } else { Ok(()) });
         // Servers that wait for their peers' end, when they are asked to stop, are to see it.
         let peers = std::mem::take(&mut runner.peers);
         let peers: Vec<_> = peers.into_iter().map(|Peer { name, received, .. }| (name, received)).collect();
-        match held {
+        match held.and_then(|()| runner.servers.stop()) {
             Ok(()) => {
-                runner.servers.stop();
                 let observations = Observations {
                     observed: runner.observed.unwrap_or_default(),
                     counts: runner.driver.counts(),
@@ -369,6 +371,12 @@ impl Script {
     pub(crate) fn failure(&self, diagnostic: Diagnostic) -> ScriptFailure {
         ScriptFailure(Report { sources: Arc::clone(&self.sources), diagnostics: vec![diagnostic] })
     }
+}
+
+/// A test that tests nothing is a mistake.
+fn nothing() -> Diagnostic {
+    let title = "the script did nothing: no peer connects in it, and no server starts";
+    Diagnostic::new(title, Span::nowhere(), "").kind(FailureKind::NotRun)
 }
 
 fn no_runtime(error: &io::Error) -> Diagnostic {

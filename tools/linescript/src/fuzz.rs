@@ -52,6 +52,10 @@ pub(crate) fn fuzz(args: &Args) -> u8 {
     for (file, script) in &scripts {
         match script.fuzz(&target, &options, &how) {
             Ok(report) if report.skipped.is_some() => output::say(&format!("skip {file}: {report}")),
+            Ok(report) if report.cases == 0 => {
+                code = code.max(FAILS);
+                output::say(&format!("not ok {file}: no case was tried: {report}"));
+            }
             Ok(report) => {
                 held += 1;
                 output::say(&format!("ok {file}: {report}"));

@@ -242,3 +242,15 @@ fn fuzz_says_which_case_does_not_hold_and_tries_it_again() {
         assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     }
 }
+
+#[test]
+fn a_fuzz_that_tried_nothing_does_not_hold() {
+    let script = script("tries_nothing", "> Hello\n< Uryyb\n");
+    let script = script.to_str().expect("text");
+    let address = server().to_string();
+    for how in [&["--case", "stall:read:each"][..], &["--runs", "0"]] {
+        let output = linescript(&[&["fuzz", script, "--connect", &address], how].concat());
+        assert_eq!(output.status.code(), Some(1), "{how:?}");
+        assert!(stdout(&output).contains("no case was tried"), "{how:?}: {}", stdout(&output));
+    }
+}
