@@ -415,7 +415,7 @@ impl LimitsBuilder {
     }
 
     /// Sets how many bytes the buffers of all sessions may hold together: outboxes, incomplete lines, lines that are
-    /// held. Unit: bytes. Default: `None`, no limit.
+    /// held, handshakes that are not whole. Unit: bytes. Default: `None`, no limit.
     ///
     /// Above the budget, the source whose sessions hold the most in all loses its largest session, and so on until the
     /// budget is met: [`CloseReason::Evicted`](crate::CloseReason::Evicted). [`source_prefix`](Self::source_prefix)

@@ -78,6 +78,7 @@ impl Opening {
         }
         let Poll::Ready(result) = self.transport.poll_open(cx) else {
             self.worker.enter_preface(self.connection.id, self.slot);
+            self.worker.hold_preface(self.slot, self.transport.memory());
             return Poll::Pending;
         };
         Poll::Ready(match (result, self.transport.ending()) {

@@ -215,6 +215,14 @@ impl Worker {
         }
     }
 
+    /// Books what the filters of a connection hold that is no session yet.
+    pub(crate) fn hold_preface(&self, index: u32, memory: usize) {
+        let (before, after) = self.slot(index, |slot| slot.memory.set(memory));
+        if before != after {
+            self.book_memory(before, after);
+        }
+    }
+
     /// Books that one session holds `after` bytes where it held `before`.
     fn book_memory(&self, before: usize, after: usize) {
         if self.memory.book(before, after)

@@ -4,10 +4,10 @@
 //! records of a handshake message that is not whole, which rustls decodes in place and finds again at the same offsets.
 //! Not here: certificates and settings (`server`, `client`), counting and sending bytes (`transport`).
 
-use std::cell::RefCell;
+use std::{cell::RefCell, time::SystemTime};
 
 use rustls::{
-    CommonState, Error, InvalidMessage,
+    CommonState, Error, HandshakeKind, InvalidMessage,
     client::{ClientConnectionData, UnbufferedClientConnection},
     server::{ServerConnectionData, UnbufferedServerConnection},
     unbuffered::{
@@ -20,7 +20,7 @@ use crate::{
     connection::ConnectionInfo,
     wire::{
         filter::{Eof, Fault, Filter, Flow, Inflow},
-        tls::info::TlsInfo,
+        tls::{certificate::CertificateInfo, info::TlsInfo},
     },
 };
 
@@ -217,6 +217,7 @@ impl<S: Side> Filter for TlsFilter<S> {
             return Ok(Flow::Ended);
         }
         let is_first = !self.has_begun;
+        let begin = plain.len();
         self.has_begun |= !wire.is_empty();
         if !self.is_open {
             note_server_name(None);
@@ -232,6 +233,10 @@ impl<S: Side> Filter for TlsFilter<S> {
             }
             // With half-RTT data something could be written earlier: before the client has shown who it is.
             self.is_open = !self.side.state().is_handshaking();
+            if self.is_open && comes_again_too_late(self.side.state()) {
+                plain.truncate(begin);
+                return Err(Fault::new("the peer has come again, but its certificate has expired meanwhile"));
+            }
         }
         let most = if self.is_open { OPEN_BYTES } else { HANDSHAKE_BYTES };
         if self.pending.len() > most {
@@ -276,6 +281,14 @@ impl<S: Side> Filter for TlsFilter<S> {
     fn memory(&self) -> usize {
         self.pending.capacity()
     }
+}
+
+/// A short handshake does not verify again, and brings a ticket for the next one: without this a certificate would
+/// never expire for whoever comes again often enough.
+fn comes_again_too_late(state: &CommonState) -> bool {
+    let certificate = || CertificateInfo::parse(state.peer_certificates()?.first()?);
+    state.handshake_kind() == Some(HandshakeKind::Resumed)
+        && certificate().is_some_and(|certificate| certificate.not_after() < SystemTime::now())
 }
 
 /// Decodes all whole records of `bytes`, as far as the peer's end.

@@ -3,7 +3,9 @@
 //! Not here: whether a chain is trusted (rustls), what a certificate says (`certificate`).
 
 use std::{
-    fmt, fs, io,
+    fmt,
+    fs::{self, File},
+    io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,7 +28,10 @@ use crate::wire::tls::{
     error::{TlsError, TlsWarning},
 };
 
-/// Certificates or a key in PEM: a file, which a reload reads again, or bytes.
+/// The largest file that is read; the bundle of a system has a fiftieth of it.
+const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Certificates or a key in PEM: a regular file of at most 16 MiB, which a reload reads again, or bytes.
 ///
 /// A path becomes one by itself wherever one is asked for.
 #[derive(Clone)]
@@ -55,8 +60,10 @@ impl Pem {
             Source::Bytes(bytes) => return Ok((Arc::clone(bytes), None)),
             Source::File(path) => path,
         };
-        let read = || io::Result::Ok((fs::read(path)?.into(), Some(fs::metadata(path)?.mode())));
-        read().map_err(|source| TlsError::Read { file: self.to_string(), source: source.into() })
+        match read_file(path) {
+            Ok((bytes, mode)) => Ok((bytes.into(), Some(mode))),
+            Err(source) => Err(TlsError::Read { file: self.to_string(), source: source.into() }),
+        }
     }
 
     /// Reads all certificates, of which there is at least one.
@@ -87,8 +94,13 @@ impl Pem {
         if let Some(mode) = mode.filter(|mode| mode & 0o007 != 0) {
             warnings.push(TlsWarning::KeyReadable { file: self.to_string(), mode: mode & 0o777 });
         }
+        let has = |text: &[u8]| memmem::find(&bytes, text).is_some();
         PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
-            pem::Error::NoItemsFound if memmem::find(&bytes, b"ENCRYPTED PRIVATE KEY").is_some() => {
+            pem::Error::NoItemsFound if has(b"ENCRYPTED PRIVATE KEY") => {
+                TlsError::EncryptedKey { file: self.to_string() }
+            }
+            // The form before PKCS #8: a header within the section.
+            pem::Error::Base64Decode(_) if has(b"Proc-Type: 4,ENCRYPTED") => {
                 TlsError::EncryptedKey { file: self.to_string() }
             }
             pem::Error::NoItemsFound => TlsError::NoKey { file: self.to_string() },
@@ -109,6 +121,26 @@ impl Pem {
         }
         Ok(store)
     }
+}
+
+/// Reads a regular file, and its mode. A pipe would have a reload wait for whoever writes, and others have no end.
+fn read_file(path: &Path) -> io::Result<(Vec<u8>, u32)> {
+    let kind = fs::metadata(path)?.file_type();
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    let file = File::open(path)?;
+    let mode = file.metadata()?.mode();
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16 MiB"));
+    }
+    // Some editors begin with a byte order mark, behind which the first section would not be seen.
+    if bytes.starts_with(b"\xEF\xBB\xBF") {
+        bytes.drain(..3);
+    }
+    Ok((bytes, mode))
 }
 
 impl fmt::Display for Pem {
