@@ -117,7 +117,7 @@ impl fmt::Debug for ListenerId {
     }
 }
 
-/// What filters have found out about a connection, each in a type of its own: a handshake, a header.
+/// Facts that filters have found out about a connection, each in a type of its own: a handshake, a header.
 #[derive(Clone, Default)]
 pub struct ConnectionInfo(Vec<Arc<dyn Any + Send + Sync>>);
 

@@ -204,7 +204,7 @@ fn files_that_are_of_no_use_are_errors() {
 
 /// Another implementation: `openssl s_server -rev` answers each line with its letters in reverse.
 #[test]
-#[ignore = "needs openssl"]
+#[ignore = "needs openssl: run tests/run"]
 fn openssl_is_talked_to_as_well() {
     let certificate = Certificate::new("openssl");
     let files = format!("-cert '{}' -key '{}'", certificate.file.display(), certificate.key_file.display());

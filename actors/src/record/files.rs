@@ -85,7 +85,7 @@ struct File {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileNumber(u64);
 
-/// What may be in the folder.
+/// The bounds of the folder.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
     pub(super) files: u64,

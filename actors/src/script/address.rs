@@ -1,6 +1,6 @@
 //! Addresses: where a peer connects to, as scripts and command lines write them.
 //!
-//! Not here: connections (`target`).
+//! Not here: the connections to them (`connect`, `target`).
 
 use std::{fmt, path::PathBuf};
 
@@ -34,7 +34,7 @@ impl Address {
         })
     }
 
-    /// What a script calls it.
+    /// The name of its transport, as `needs` has it.
     pub(crate) fn transport(&self) -> &'static str {
         match self {
             Self::Tcp(_) => "tcp",
@@ -43,7 +43,7 @@ impl Address {
         }
     }
 
-    /// One whose variables are replaced.
+    /// Reads an address whose variables are replaced.
     pub(crate) fn resolved(bytes: &[u8], span: Span) -> Result<Self, Diagnostic> {
         std::str::from_utf8(bytes).ok().and_then(Self::parse).ok_or_else(|| {
             let title = format!("\"{}\" is no address", Shown(bytes));

@@ -1,4 +1,4 @@
-//! What came, held against all that was expected of a peer until it acts again: which of both belong together.
+//! Aligns the bytes that came with all that was expected of a peer until it acts again: which of both belong together.
 //!
 //! Pure. Not here: what becomes of the script (`amend`, `bless`).
 

@@ -1,4 +1,4 @@
-//! What a script says: the tree that the parser makes and the runner walks, and how it is written down again.
+//! The syntax tree of a script: the parser makes it, the runner walks it, and it is written down again here.
 //!
 //! A tree that is displayed parses to the same tree. Not here: how it is read (`parse`), what it does (`run`).
 

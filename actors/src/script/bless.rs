@@ -34,10 +34,10 @@ pub struct Blessed {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlessError {
-    /// What came cannot be written into the script: the failure says where, and why.
+    /// The script cannot be mended by what came: the failure says where, and why.
     #[error("{0}")]
     Refused(ScriptFailure),
-    /// What came differs from run to run: with what came it does not hold.
+    /// The answers differ from run to run: with those of one run the script does not hold in the next.
     #[error("what comes differs from run to run: write a pattern, as `< /.*/`, or a variable\n\n{0}")]
     Unstable(ScriptFailure),
     /// Something that the script needs is not there: the reason.
@@ -147,7 +147,7 @@ fn expectations(statement: &Statement) -> &[Expectation] {
     }
 }
 
-/// What stands behind the operator and its blanks. `None` for an end, which is said otherwise.
+/// The place of the text behind the operator and its blanks. `None` for an end, which has no text.
 fn place(matcher: &Matcher) -> Option<Range<usize>> {
     let span = match matcher {
         Matcher::Line(text) | Matcher::Prefix(text) | Matcher::Bytes(text) => text.span,
@@ -292,7 +292,7 @@ impl<'a> Editor<'a> {
         }
     }
 
-    /// Whether nothing of a statement is left.
+    /// True if nothing of a statement is left.
     fn is_gone(&self, statement: &Statement) -> bool {
         let at = statement.span.start;
         match &statement.kind {

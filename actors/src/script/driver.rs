@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{script::address::Address, wire::stream::ByteStream};
 
-/// How many calls of each kind a service made: reads, writes, flushes, shutdowns.
+/// The number of calls of each kind that a service made: reads, writes, flushes, shutdowns.
 pub(crate) type Counts = [usize; 4];
 
 /// A peer's end of a connection.
@@ -21,7 +21,7 @@ pub(crate) trait Wire: ByteStream {
     /// Closes it by a reset.
     fn reset(self: Box<Self>);
 
-    /// Whether an EOF that was read is in truth a reset.
+    /// True if an EOF that was read is in truth a reset.
     fn eof_is_reset(&self) -> bool {
         false
     }
@@ -30,12 +30,12 @@ pub(crate) trait Wire: ByteStream {
 /// A pause of a script, in which its peers read.
 pub(crate) type Turn = Pin<Box<dyn Future<Output = ()>>>;
 
-/// What makes connections.
+/// Makes the connections of peers.
 pub(crate) trait Driver {
     /// Makes one for a peer, to the service or to an address.
     async fn connect(&mut self, peer: &str, address: Option<&Address>) -> io::Result<Box<dyn Wire>>;
 
-    /// Whether connections go to addresses.
+    /// True if connections go to addresses.
     fn has_addresses(&self) -> bool {
         false
     }
@@ -43,7 +43,7 @@ pub(crate) trait Driver {
     /// Lasts until the service has looked at what it was sent, where that can be known.
     fn turn(&self) -> Turn;
 
-    /// Whether a turn ends when the service has nothing to do.
+    /// True if a turn ends when the service has nothing to do.
     fn knows_idle(&self) -> bool {
         false
     }
@@ -63,7 +63,7 @@ pub(crate) trait Driver {
 pub(crate) struct Slow<W> {
     wire: W,
     pause: fn() -> Turn,
-    /// What the next read waits for. `None` when that is over.
+    /// The pause before the next read. `None` when it is over.
     wait: Option<Turn>,
 }
 

@@ -85,7 +85,7 @@ impl<D: Driver> Runner<D> {
         Box::new(diagnostic)
     }
 
-    /// What must not come came.
+    /// Something came that must not come.
     pub(crate) fn came(&self, at: usize, span: Span, line: &[u8]) -> Box<Diagnostic> {
         let peer = &self.peers[at];
         let title = format!("{} received what must not come", peer.title());

@@ -106,7 +106,7 @@ impl Fuzz {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FuzzReport {
-    /// How many cases were tried.
+    /// The number of cases that were tried.
     pub cases: usize,
     /// The seed of what was chosen by chance.
     pub seed: u64,
@@ -167,7 +167,7 @@ type Run<'a> = dyn FnMut(&[Statement], Manner) -> Result<Observations, ScriptFai
 /// Runs that make a large failing case smaller. Unit: runs.
 const SHRINKS: usize = 200;
 
-/// What every case is compared with.
+/// The run as it is, with which every case is compared.
 struct Base<'a> {
     script: &'a Script,
     seen: Observations,
@@ -175,7 +175,7 @@ struct Base<'a> {
     unsteady: BTreeSet<String>,
 }
 
-/// What expectations took of a peer, but for what the script leaves open.
+/// The bytes that expectations took of a peer, but for those that the script leaves open.
 fn taken_by<'a>(seen: &'a Observations, peer: &str) -> Vec<&'a Taken> {
     let at = seen.peers.iter().position(|name| name == peer);
     seen.observed.taken.iter().filter(|taken| Some(taken.peer) == at && !taken.bytes.is_empty()).collect()

@@ -1,4 +1,4 @@
-//! When nobody on a thread has anything to do: the moment before a paused clock moves.
+//! Idleness: the moment at which nobody on a thread has anything to do, before a paused clock moves.
 //!
 //! The runtime says so when it is about to park. Then one of those who wait for it is woken, and the clock stands still until
 //! the next time. Not here: who waits (`memory`, `run`).
@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// What idleness is waited for. The first of these is woken first.
+/// The reason to wait for idleness, in the order in which those who wait are woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IdleFor {
     /// The service has seen what is there, but for calls that are held back.

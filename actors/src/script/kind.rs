@@ -14,7 +14,7 @@ pub enum FailureKind {
     Ended,
     /// The service reset the connection, or it was lost, before what was expected.
     Lost,
-    /// What was expected did not come in time.
+    /// Nothing that was expected came in time.
     Late,
     /// Something came that nothing expected: within a silence, before a close, at the end.
     Leftover,

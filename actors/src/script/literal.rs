@@ -1,4 +1,4 @@
-//! What stands within a statement: names, variables, texts, patterns, times.
+//! Literals: the names, variables, texts, patterns and times within a statement.
 //!
 //! Not here: what a line is (`parse`), what a peer's line says (`peer_line`).
 
@@ -33,7 +33,7 @@ pub(crate) fn name_len(text: &str, hyphens: bool) -> usize {
     bytes.iter().take_while(|byte| is_name_byte(**byte) || (hyphens && **byte == b'-')).count()
 }
 
-/// Whether a text can be the name of a variable.
+/// True if a text can be the name of a variable.
 pub(crate) fn is_variable(name: &str) -> bool {
     !name.is_empty() && name_len(name, false) == name.len()
 }

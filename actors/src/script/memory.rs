@@ -48,27 +48,27 @@ pub(crate) enum Stall {
     Each(StreamCall),
 }
 
-/// What is done to a service's calls, beside what the script says.
+/// Disturbances of a service's calls, beside what the script says.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disturbance {
     pub(crate) stall: Option<Stall>,
     /// Most bytes at once; 0 is no limit.
     pub(crate) read_limit: usize,
     pub(crate) write_limit: usize,
-    /// What a connection holds of what the service sends.
+    /// Most bytes that the service sends and the peer has not read. Default: that of a memory pair.
     pub(crate) window: Option<usize>,
     /// Peers read when nobody has anything else to do.
     pub(crate) slow_peers: bool,
 }
 
 impl Disturbance {
-    /// Whether something may still be under way when the service has had its turn.
+    /// True if something may still be under way when the service has had its turn.
     fn holds_back(&self) -> bool {
         self.stall.is_some() || self.slow_peers || self.window.is_some()
     }
 }
 
-/// What is given each connection.
+/// The service: it is given the stream of each connection.
 pub(crate) type Service = Box<dyn FnMut(ServiceStream)>;
 
 pub(crate) struct MemoryDriver {
@@ -195,7 +195,7 @@ impl ServiceStream {
         Transport::new(self)
     }
 
-    /// Whether there are bytes that nobody has read: a kernel answers a close with a reset then.
+    /// True if there are bytes that nobody has read: a kernel answers a close with a reset then.
     fn is_unread(&mut self) -> bool {
         let mut space = [0];
         let mut buffer = ReadBuf::new(&mut space);

@@ -1,4 +1,4 @@
-//! What a script needs, and whether it is there: a script that cannot run here is skipped, not failed.
+//! Needs: the features that a script cannot do without. Where one is missing the script is skipped, not failed.
 //!
 //! Not here: what is done with it (`text`).
 
@@ -9,7 +9,7 @@ use crate::script::{
     target,
 };
 
-/// What is there, whatever is given from outside.
+/// The features of a target, besides those that are given from outside.
 pub(crate) fn features(target: &target::Kind) -> BTreeSet<&'static str> {
     let mut features = BTreeSet::new();
     match target {
@@ -25,7 +25,7 @@ pub(crate) fn features(target: &target::Kind) -> BTreeSet<&'static str> {
     features
 }
 
-/// What these statements need: what they say, and what they cannot do without.
+/// The features that statements need: those that they name, and those that they use.
 pub(crate) fn needs<'a>(statements: &'a [Statement], needs: &mut Vec<&'a str>) {
     for statement in statements {
         match &statement.kind {

@@ -1,4 +1,4 @@
-//! What a script should have said, noted while it runs.
+//! Notes on what a script should have said, made while it runs.
 //!
 //! Not here: when something is noted (`amend`), what becomes of it (`bless`).
 
@@ -51,12 +51,12 @@ pub(crate) struct Mark {
 /// A statement, and the notes of each time that it was come to.
 pub(crate) type Noted = (Span, Vec<Vec<Note>>);
 
-/// What is noted in a run.
+/// The notes of a run, and where each peer was meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct Amending {
     /// By file, and where a statement begins.
     notes: BTreeMap<(usize, usize), Noted>,
-    /// What came at the end.
+    /// Notes on the end of the script.
     pub(crate) end: Vec<Note>,
     /// The acts of peers in the block at hand.
     pub(crate) marks: Vec<Mark>,

@@ -1,4 +1,4 @@
-//! What a peer's line says: its name, an operator, the rest.
+//! Lines of peers: a name, an operator, the rest.
 //!
 //! Not here: texts and patterns (`literal`), blocks and settings (`parse`).
 

@@ -1,4 +1,6 @@
-//! What is written down parses to what it was, and no text whatever is more than an error.
+//! A tree that is written down parses to the same tree, and no text whatever is more than an error.
+//!
+//! Not here: changed scripts (`mutated`).
 
 use std::time::Duration;
 

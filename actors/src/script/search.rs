@@ -117,7 +117,7 @@ impl Search<'_> {
         self.runs >= self.how.max_runs || self.end.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// Whether these statements fail in the same manner.
+    /// True if these statements fail in the same manner.
     pub(crate) fn fails(&mut self, statements: &[Statement]) -> bool {
         let candidate = self.script.with_statements(statements.to_vec());
         let text = candidate.to_string();

@@ -32,17 +32,17 @@ const MIN_PATIENCE: Duration = Duration::from_millis(250);
 pub struct Shrunk {
     /// The smallest one that was found.
     pub script: Script,
-    /// How it fails.
+    /// The failure of the smallest one.
     pub failure: ScriptFailure,
-    /// How many statements there were, and how many are left, those of blocks and included files with them.
+    /// The number of statements before and after, those of blocks and included files with them.
     pub statements: (usize, usize),
-    /// How often a script was run.
+    /// The number of runs.
     pub runs: usize,
-    /// Whether nothing more could be left out. False if the runs or the time were over.
+    /// True if nothing more can be left out; false if the search ended before, by its runs or its time.
     pub is_smallest: bool,
 }
 
-/// Why a script is not shrunk.
+/// The reason why a script was not shrunk.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShrinkError {
@@ -254,7 +254,7 @@ fn fewer_times(count: &Text) -> Vec<Text> {
         .collect()
 }
 
-/// Whether a statement, or its block, begins at a place.
+/// True if a statement, or one in its block, begins at a place.
 fn is_at(statement: &Statement, place: (usize, usize)) -> bool {
     let begins = |span: Span| span.file == place.0 && span.start == place.1;
     begins(statement.span)

@@ -32,7 +32,7 @@ impl Came {
         }
     }
 
-    /// What stands behind `<` and a space. `None` for an end, which is no text. Without quotes only if nothing follows.
+    /// The text behind `<` and a space. `None` for an end, which has none. Without quotes only if nothing follows.
     pub(crate) fn spelled(&self, is_last: bool) -> Option<String> {
         match self {
             Self::Line(parts, terminator) => {
@@ -55,7 +55,7 @@ fn exact(parts: &[Part], terminator: &[u8]) -> String {
     format!("\"{}\"", spell(&parts, true))
 }
 
-/// Whether a text without quotes is read as just this.
+/// True if a text without quotes is read as just this.
 fn is_plain(plain: &str, parts: &[Part]) -> bool {
     let mut parser = Parser::new();
     let statements = parser.file(String::new(), format!("< {plain}\n").into_bytes());

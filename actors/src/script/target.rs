@@ -158,7 +158,7 @@ impl Wire for UnixStream {
 
 /// Connections of the system.
 pub(crate) struct NetDriver {
-    /// What a service is given to look at a piece.
+    /// The time that a service is given to look at a piece.
     pub(crate) turn: Duration,
     pub(crate) is_slow: bool,
     #[cfg(feature = "script-tls")]
@@ -166,10 +166,10 @@ pub(crate) struct NetDriver {
 }
 
 impl NetDriver {
-    /// Little room in the kernel, for who is slow.
+    /// Gives a slow peer little room in the kernel.
     fn prepare(&self, stream: &impl AsFd) {
         if self.is_slow {
-            // One that refuses leaves it as it is.
+            // If that fails, there is more room, and nothing else changes.
             let _ = SockRef::from(stream).set_recv_buffer_size(1);
         }
     }

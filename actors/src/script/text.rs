@@ -60,7 +60,7 @@ pub struct Script {
     sources: Arc<Vec<Source>>,
 }
 
-/// What a run is given from outside.
+/// The options of a run: all that a script is given from outside.
 #[derive(Clone, Debug, Default)]
 pub struct ScriptOptions {
     variables: BTreeMap<String, Vec<u8>>,
@@ -75,13 +75,13 @@ pub struct ScriptOptions {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ScriptRun {
-    /// What each peer received, in the order in which they came.
+    /// The transcripts of the peers, in the order in which they came.
     pub transcripts: Vec<Transcript>,
-    /// Why nothing was run: something that the script needs is not there. `None` for a script that held.
+    /// The reason why nothing was run: something that the script needs is not there. `None` for a script that held.
     pub skipped: Option<String>,
 }
 
-/// What a peer received, all connections of its name together; of one that it reset, only what was expected.
+/// The bytes that a peer received, on all connections of its name together; of one that it reset, those that were expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Transcript {
@@ -141,7 +141,7 @@ impl ScriptOptions {
         self.split.map_or(Cuts::None, |seed| Cuts::Random(fastrand::Rng::with_seed(seed)))
     }
 
-    /// Whether a text can be the name of a variable: letters, digits and `_`, and no digit first.
+    /// Returns true if a text can be the name of a variable: letters, digits and `_`, and no digit first.
     #[must_use]
     pub fn is_variable(name: &str) -> bool {
         is_variable(name)

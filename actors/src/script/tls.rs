@@ -25,7 +25,7 @@ use tokio_rustls::{
 
 use crate::{script::driver::Wire, wire::socket};
 
-/// How peers speak TLS, at addresses that begin with `tls:`. Default: no certificate is trusted.
+/// The TLS of peers, at addresses that begin with `tls:`. Default: no certificate is trusted.
 #[derive(Clone, Default)]
 pub struct TlsOptions {
     roots: RootCerts,

@@ -18,7 +18,7 @@ use actix_lines::script::{FailureKind, Script, ScriptFailure, ScriptOptions, Tar
 
 use crate::{HOLDS, WRONG, args::Given, output, scripts};
 
-/// What is compared.
+/// Arguments of `linescript compare`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Scripts, and folders of `.session` files.

@@ -12,7 +12,7 @@ use crate::{
     output, scripts,
 };
 
-/// What is tried.
+/// Arguments of `linescript fuzz`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Scripts, and folders of `.session` files.
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// Begin no other case of a script after so many seconds.
     #[arg(long, value_name = "SECONDS", default_value = "60")]
     time: u64,
-    /// What is chosen by chance. Default: a number that is printed.
+    /// The seed of all that is chosen by chance. Default: a random one, which is printed.
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
     /// Milliseconds that the server has to read each piece before the next leaves.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Who waits less than this has no need of it.
+/// A run that is over sooner shows no progress.
 const PATIENCE: Duration = Duration::from_secs(1);
 const REDRAW: Duration = Duration::from_millis(250);
 /// Of so many the rest can be foretold.

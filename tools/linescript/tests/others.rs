@@ -59,43 +59,43 @@ fn run(path: &str, scripts: &Path) -> Output {
 }
 
 #[test]
-#[ignore = "needs the Debian packages socat and ncat"]
+#[ignore = "needs the Debian packages socat and ncat: run tests/run"]
 fn scripts_test_an_echo() {
     hold("echo", &[("socat", "socat"), ("ncat", "ncat")]);
 }
 
 #[test]
-#[ignore = "needs the Debian package redis-server"]
+#[ignore = "needs the Debian package redis-server: run tests/run"]
 fn scripts_test_redis() {
     hold("redis", &[("redis-server", "redis-server")]);
 }
 
 #[test]
-#[ignore = "needs the Debian package memcached"]
+#[ignore = "needs the Debian package memcached: run tests/run"]
 fn scripts_test_memcached() {
     hold("memcached", &[("memcached", "memcached")]);
 }
 
 #[test]
-#[ignore = "needs the Debian package haproxy"]
+#[ignore = "needs the Debian package haproxy: run tests/run"]
 fn scripts_test_the_stats_socket_of_haproxy() {
     hold("haproxy-stats", &[("haproxy", "haproxy")]);
 }
 
 #[test]
-#[ignore = "needs the Debian package haproxy"]
+#[ignore = "needs the Debian package haproxy: run tests/run"]
 fn scripts_test_haproxy_from_both_of_its_sides() {
     hold("haproxy", &[("haproxy", "haproxy")]);
 }
 
 #[test]
-#[ignore = "needs the Debian package exim4-daemon-light, and root"]
+#[ignore = "needs the Debian package exim4-daemon-light, and root: run tests/run"]
 fn scripts_test_a_mail_server() {
     hold("exim", &[("exim4", "exim4-daemon-light")]);
 }
 
 #[test]
-#[ignore = "needs the Debian package ngircd"]
+#[ignore = "needs the Debian package ngircd: run tests/run"]
 fn scripts_test_an_irc_server() {
     hold("ngircd", &[("ngircd", "ngircd")]);
 }

@@ -43,12 +43,12 @@ pub(crate) enum Case {
 }
 
 impl Case {
-    /// Whether only a service in memory can be treated so.
+    /// True if only a service in memory can be treated so.
     pub(crate) fn needs_memory(&self) -> bool {
         !matches!(self, Self::Split(_) | Self::Bytes | Self::Early(_) | Self::Slow)
     }
 
-    /// Whether it is one small step from the script as it is. The others are many at once.
+    /// True if it is one small step from the script as it is. The others are many at once.
     pub(crate) fn is_single(&self) -> bool {
         match self {
             Self::Split(cuts) => cuts.values().map(Vec::len).sum::<usize>() <= 1,

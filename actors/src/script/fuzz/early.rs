@@ -15,7 +15,7 @@ pub(crate) fn early(statements: &[Statement], nth: usize) -> Option<Early> {
     change(statements, &mut nth.checked_sub(1)?)
 }
 
-/// How many there are.
+/// The number of lines that can begin earlier.
 pub(crate) fn count(statements: &[Statement]) -> usize {
     let below = |statement: &Statement| match &statement.kind {
         Kind::Repeat { body, .. } | Kind::Include { body, .. } => count(body),

@@ -16,7 +16,7 @@ pub enum TlsVersion {
     Tls13,
 }
 
-/// What a TLS handshake has found out: [`Connection::tls`](crate::Connection::tls) returns it.
+/// The outcome of a TLS handshake: [`Connection::tls`](crate::Connection::tls) returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsInfo {
     server_name: Option<String>,

@@ -61,7 +61,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// Whether a client has to show a certificate.
+/// The certificate that is asked of clients: one that they have to show, or may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientAuth {
     /// A client without one is refused.
