@@ -6,8 +6,8 @@
 //! ```
 //! use actix_lines::{LineServer, Rot13, record::{Recorder, RecordLimits}};
 //!
-//! # let folder = std::env::temp_dir().join(format!("recordings-{}", std::process::id()));
 //! # fn main() -> std::io::Result<()> {
+//! # let folder = std::env::temp_dir().join(format!("recordings-{}", std::process::id()));
 //! let recorder = Recorder::open(&folder, RecordLimits::default().files(100))?;
 //! let server = LineServer::new(|_connection| Rot13).record(&recorder);
 //! # drop(server);
