@@ -80,6 +80,7 @@ const FAILURES: &[(&str, &str)] = &[
     ("speaks when closed", ": close\n> too late\n"),
     ("connects twice", ": connect\n: connect\n"),
     ("sends to who has closed", "> close\n: eof\n> hello\n"),
+    ("in a round", "repeat 3\n  > say x\n  < y\n"),
     ("a count that is none", "let n = many\nrepeat $n\n  > x\n"),
     (
         "a long line",

@@ -168,6 +168,17 @@ fn what_a_server_does_not_do_is_reported_with_its_last_words() {
 }
 
 #[test]
+fn a_server_that_does_not_end_is_reported_with_the_peer_that_is_still_connected() {
+    let command =
+        "python3 -c 'import socket, time; s = socket.create_server((\"127.0.0.1\", $port)); time.sleep(1000)'";
+    let text = format!("server {command}\nalice: connect\ntimeout 50ms\nserver: exit 0\n");
+    let failure = fails(&text, &Target::none());
+    assert!(failure.contains("= help: alice is still connected: `alice: close` it before"), "{failure}");
+    let failure = fails(&text.replace("timeout", "alice: close\ntimeout"), &Target::none());
+    assert!(failure.contains("still runs after") && !failure.contains("help"), "{failure}");
+}
+
+#[test]
 fn a_server_ends_with_its_script_and_so_does_all_that_it_started() {
     for (name, end) in [("held", ""), ("failed", "server: log /never/\n")] {
         let (server, child) = (file(&format!("{name}.server")), file(&format!("{name}.child")));

@@ -89,6 +89,7 @@ impl<D: Driver> Runner<D> {
         let peer = &mut self.peers[at];
         peer.connected(wire);
         peer.was_connected = true;
+        peer.address = address;
         peer.last = span;
         Ok(())
     }

@@ -112,7 +112,11 @@ impl<D: Driver> Runner<D> {
             }
         }
         if pending.len() > 1 {
-            diagnostic = diagnostic.note(format!("{} others of the block did not come either", pending.len() - 1));
+            let note = match pending.len() - 1 {
+                1 => "one other of the block did not come either".to_owned(),
+                others => format!("{others} others of the block did not come either"),
+            };
+            diagnostic = diagnostic.note(note);
         }
         Box::new(self.with_history(first.peer, diagnostic))
     }

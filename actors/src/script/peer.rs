@@ -11,6 +11,7 @@ use std::{
 use tokio::{io::ReadBuf, net::TcpListener};
 
 use crate::script::{
+    address::Address,
     ast::Span,
     driver::Wire,
     matching::{End, Never, Pending},
@@ -35,6 +36,8 @@ pub(crate) struct Peer {
     pub(crate) is_paused: bool,
     pub(crate) has_half_closed: bool,
     pub(crate) was_connected: bool,
+    /// Where it connected. `None` in memory, and for one that accepted.
+    pub(crate) address: Option<Address>,
     /// Bytes that it has sent.
     pub(crate) sent: usize,
     /// Chunks of what it sends.
@@ -76,6 +79,7 @@ impl Peer {
             is_paused: false,
             has_half_closed: false,
             was_connected: false,
+            address: None,
             sent: 0,
             split: None,
             cuts: Vec::new(),

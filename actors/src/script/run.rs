@@ -50,6 +50,14 @@ pub(crate) struct Runner<D> {
     pub(crate) amending: Option<Box<Amending>>,
 }
 
+/// Says in which round of a block something failed.
+fn in_round(mut diagnostic: Box<Diagnostic>, round: u32, times: u32) -> Box<Diagnostic> {
+    if times > 1 {
+        diagnostic.notes.push(format!("in round {round} of {times}"));
+    }
+    diagnostic
+}
+
 impl<D: Driver> Runner<D> {
     pub(crate) async fn script(&mut self, statements: &[Statement]) -> Held<()> {
         self.statements(statements).await?;
@@ -118,8 +126,8 @@ impl<D: Driver> Runner<D> {
                     let title = format!("cannot repeat \"{}\" times", Shown(&digits));
                     Box::new(Diagnostic::new(title, count.span, "no number, or too large a one"))
                 })?;
-                for _ in 0..times {
-                    self.block(body).await?;
+                for round in 1..=times {
+                    self.block(body).await.map_err(|diagnostic| in_round(diagnostic, round, times))?;
                 }
                 Ok(())
             }

@@ -19,6 +19,7 @@ use crate::script::{
     driver::Driver,
     kind::FailureKind,
     matching::{Wanted, resolve},
+    peer::Peer,
     process::{Process, free_port, listens},
     report::{Diagnostic, Held},
     run::Runner,
@@ -30,6 +31,11 @@ use crate::script::{
 const START: Duration = Duration::from_secs(20);
 /// Between looks at what tells nobody.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// A server that waits for the end of its peers does not end before them.
+fn still_open(peer: &Peer) -> String {
+    format!("{} is still connected: `{}: close` it before", peer.title(), peer.name)
+}
 
 impl<D: Driver> Runner<D> {
     /// Starts a server of the script, in the folder of its file.
@@ -170,7 +176,12 @@ impl<D: Driver> Runner<D> {
             ServerAction::Exit(ending) => {
                 let time = self.timeout;
                 if !self.until(at, |server| server.process.has_ended()).await {
-                    return Err(failed(format!("{title} still runs after {}", Time(time)), span, "expected its end"));
+                    let diagnostic =
+                        failed(format!("{title} still runs after {}", Time(time)), span, "expected its end");
+                    return Err(match self.still_connected(at) {
+                        Some(peer) => Box::new(diagnostic.help(still_open(peer))),
+                        None => diagnostic,
+                    });
                 }
                 let server = &mut self.servers.all[at];
                 server.may_end = true;
@@ -218,6 +229,16 @@ impl<D: Driver> Runner<D> {
                 Err(Box::new(diagnostic.note(format!("expected: {}", wanted.shown()))))
             }
         }
+    }
+
+    /// The first peer with a connection to a server. A path is taken for its own where it is the only server.
+    fn still_connected(&self, server: usize) -> Option<&Peer> {
+        let port = format!(":{}", self.servers.all[server].port);
+        self.peers.iter().filter(|peer| peer.wire.is_some()).find(|peer| match &peer.address {
+            Some(Address::Tcp(address) | Address::Tls(address)) => address.ends_with(&port),
+            Some(Address::Unix(_)) => self.servers.all.len() == 1,
+            None => false,
+        })
     }
 
     /// Waits for something of a server, while everybody reads. False if it is too late.
