@@ -358,6 +358,25 @@ fn over_tcp_what_peers_send_is_cut_and_peers_are_slow() {
     let failure = fuzz(text, &server(false), &Fuzz::default()).unwrap_err();
     assert!(failure.case().unwrap().to_string().starts_with("split:"), "{failure}");
     let how = Fuzz::default().case("reads:1".parse().unwrap());
-    let report = fuzz(text, &server(true), &how).unwrap();
-    assert_eq!((report.cases, &report.left_out[..]), (0, &["reads:1: the service is not in memory".to_owned()][..]));
+    let failure = fuzz(text, &server(true), &how).unwrap_err();
+    assert_eq!(failure.failure().kind(), FailureKind::NotRun);
+    assert!(failure.to_string().contains("reads:1 tries nothing here: the service is not in memory"), "{failure}");
+}
+
+#[test]
+fn a_case_that_changes_nothing_is_no_case_that_holds() {
+    let target = by_read(|bytes, _| bytes.to_vec());
+    let text = "> hello\n< hello\n";
+    for (case, reason) in [
+        ("split:6", "the peer sends 6 bytes"),
+        ("split:alice:1", "alice sends 0 bytes"),
+        ("early:1", "it has 0 lines that others speak before"),
+        ("stall:read:99", "on connections of the peer the calls of read are "),
+    ] {
+        let failure = fuzz(text, &target, &Fuzz::default().case(case.parse().unwrap())).expect_err(case);
+        assert_eq!(failure.failure().kind(), FailureKind::NotRun, "{failure}");
+        assert!(failure.to_string().contains(&format!("{case} tries nothing here: {reason}")), "{failure}");
+    }
+    let report = fuzz(text, &target, &Fuzz::default().case("split:5".parse().unwrap())).unwrap();
+    assert_eq!(report.to_string(), "1 case holds, seed 0");
 }

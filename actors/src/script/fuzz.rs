@@ -23,7 +23,7 @@ use crate::{
         ast::{Span, Statement},
         kind::{FailureKind, Mismatch},
         manner::{Manner, Observations, Sent, Taken},
-        memory::Stall,
+        memory::{Stall, call_index},
         report::{Diagnostic, ScriptError, ScriptFailure, side_by_side},
         scope::peer_title,
         target::Target,
@@ -94,7 +94,8 @@ impl Fuzz {
         self
     }
 
-    /// Tries this case, and no others but those given so. For one that failed before.
+    /// Tries this case, and no others but those given so. For one that failed before: one that changes nothing in a script is a
+    /// failure of the kind [`FailureKind::NotRun`].
     #[must_use]
     pub fn case(mut self, case: FuzzCase) -> Self {
         self.cases.push(case);
@@ -121,7 +122,8 @@ impl fmt::Display for FuzzReport {
         if let Some(reason) = &self.skipped {
             return write!(f, "skipped: {reason}");
         }
-        write!(f, "{} cases hold, seed {}", self.cases, self.seed)?;
+        let hold = if self.cases == 1 { "case holds" } else { "cases hold" };
+        write!(f, "{} {hold}, seed {}", self.cases, self.seed)?;
         self.left_out.iter().try_for_each(|sentence| write!(f, "; left out: {sentence}"))
     }
 }
@@ -288,6 +290,43 @@ impl Base<'_> {
         }
     }
 
+    /// Fails for a case that changes nothing here: that it holds would say nothing.
+    fn can_try(&self, case: &FuzzCase, in_memory: bool) -> Result<(), FuzzFailure> {
+        let sent = |peer: &str| {
+            let at = self.seen.peers.iter().position(|name| name == peer);
+            self.seen
+                .observed
+                .sent
+                .iter()
+                .filter(|sent| Some(sent.peer) == at)
+                .map(|sent| sent.bytes.len())
+                .sum::<usize>()
+        };
+        let reason = match &case.0 {
+            case if case.needs_memory() && !in_memory => "the service is not in memory".to_owned(),
+            // What is sent may be longer each time, so one place is enough.
+            Case::Split(cuts) if cuts.iter().all(|(peer, at)| at.iter().all(|cut| *cut >= sent(peer))) => {
+                let of_peer = |peer: &String| format!("{} sends {} bytes", peer_title(peer), sent(peer));
+                cuts.keys().map(of_peer).collect::<Vec<_>>().join(", ")
+            }
+            Case::Early(nth) if *nth > early::count(self.script.statements()) => {
+                format!("it has {} lines that others speak before", early::count(self.script.statements()))
+            }
+            Case::Stall(Stall::One { peer, call, nth }) => {
+                let counts = self.seen.counts.get(peer);
+                let count = counts.map_or(0, |counts| counts[call_index(*call)]);
+                if *nth <= count {
+                    return Ok(());
+                }
+                format!("on connections of {} the calls of {} are {count}", peer_title(peer), call_name(*call))
+            }
+            _ => return Ok(()),
+        };
+        let title = format!("the case {case} tries nothing here: {reason}");
+        let diagnostic = Diagnostic::new(title, Span::nowhere(), "").kind(FailureKind::NotRun);
+        Err(FuzzFailure { case: Some(case.clone()), failure: self.script.failure(diagnostic) })
+    }
+
     fn attempt(&self, case: &Case, turn: Duration, run: &mut Run<'_>) -> Result<(), ScriptFailure> {
         let manner = Manner { turn, ..case.manner() };
         let changed = match case {
@@ -374,18 +413,18 @@ fn fuzz(script: &Script, how: &Fuzz, in_memory: bool, run: &mut Run<'_>) -> Resu
         report.left_out.extend(plan.left_out);
         plan.cases
     } else {
+        for case in &how.cases {
+            base.can_try(case, in_memory)?;
+        }
         how.cases.iter().map(|case| case.0.clone()).collect()
     };
     let mut found = None;
     let all = cases.len();
     for (at, case) in cases.into_iter().enumerate() {
         if how.max_time.is_some_and(|most| begin.elapsed() >= most) {
-            report.left_out.push(format!("{} cases: the time was over", all - at));
+            let noun = if all - at == 1 { "case" } else { "cases" };
+            report.left_out.push(format!("{} {noun}: the time was over", all - at));
             break;
-        }
-        if !in_memory && case.needs_memory() {
-            report.left_out.push(format!("{}: the service is not in memory", FuzzCase(case)));
-            continue;
         }
         // After a large one only a small one is of interest.
         if found.is_some() && !case.is_single() {

@@ -31,7 +31,7 @@ pub enum FailureKind {
     /// The script asks for what cannot be: a variable that nothing has set, a peer that speaks after its close.
     #[default]
     Impossible,
-    /// The script could not be run: no thread, or the server that was given did not start.
+    /// The script could not be run: no thread, the server that was given did not start, or a case of a fuzz changes nothing in it.
     NotRun,
 }
 

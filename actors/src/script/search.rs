@@ -22,7 +22,7 @@ use crate::script::{
 pub struct Shrink {
     max_runs: usize,
     pub(crate) max_time: Option<Duration>,
-    tries: u32,
+    pub(crate) tries: u32,
     pub(crate) fuzz: Option<Fuzz>,
 }
 
@@ -96,6 +96,11 @@ impl Signature {
         let is_at_end = title.starts_with("the script ends");
         let place = first.filter(|_| !is_at_end).map(|first| (first.span.file, first.span.start));
         Self { kind: failure.kind(), title, place, differs: differs.unwrap_or_default(), is_fuzzed }
+    }
+
+    /// Whether it is the same one, in a text where places are others.
+    pub(crate) fn is_elsewhere(&self, other: &Self) -> bool {
+        Self { place: None, ..self.clone() } == Self { place: None, ..other.clone() }
     }
 }
 

@@ -32,8 +32,10 @@ const MIN_PATIENCE: Duration = Duration::from_millis(250);
 pub struct Shrunk {
     /// The smallest one that was found.
     pub script: Script,
-    /// The failure of the smallest one.
+    /// The failure of the smallest one, at its own places; at those of the script before if the last run failed otherwise.
     pub failure: ScriptFailure,
+    /// True if the last run failed in the same manner; false for failures that come by chance.
+    pub fails_again: bool,
     /// The number of statements before and after, those of blocks and included files with them.
     pub statements: (usize, usize),
     /// The number of runs.
@@ -52,6 +54,9 @@ pub enum ShrinkError {
     /// It failed once, and not again.
     #[error("it does not fail each time: run each smaller one several times, by `--tries N`\n\n{0}")]
     ByChance(ScriptFailure),
+    /// Nothing of the script runs: no server starts, or nobody is there where the first peer connects.
+    #[error("nothing of it runs: nothing to shrink\n\n{0}")]
+    NotRun(ScriptFailure),
     /// Something that the script needs is not there: the reason.
     #[error("the script was skipped: {0}")]
     Skipped(String),
@@ -62,7 +67,9 @@ impl ShrinkError {
     #[must_use]
     pub fn to_coloured_string(&self) -> String {
         match self {
-            Self::ByChance(failure) => self.to_string().replace(&failure.to_string(), &failure.to_coloured_string()),
+            Self::ByChance(failure) | Self::NotRun(failure) => {
+                self.to_string().replace(&failure.to_string(), &failure.to_coloured_string())
+            }
             _ => self.to_string(),
         }
     }
@@ -283,6 +290,9 @@ impl Script {
         else {
             return Err(ShrinkError::Holds);
         };
+        if self.is_not_run(&failure) {
+            return Err(ShrinkError::NotRun(failure));
+        }
         let took = start.elapsed();
         let signature = Signature::of(&failure, is_fuzzed);
         let is_late = matches!(signature.kind, FailureKind::Late | FailureKind::NoEof);
@@ -334,10 +344,28 @@ impl Script {
         let small = self.with_statements(statements);
         // As a text of its own it has places of its own.
         let script = Self::parse(name, small.to_string()).unwrap_or(small);
-        let failed = fail(&script, target, &search.options, how.fuzz.as_ref());
-        let failure = failed.ok().flatten().map_or(failure, |(failure, _)| failure);
+        let failed = (0..how.tries).find_map(|_| {
+            let (failure, is_fuzzed) = fail(&script, target, &search.options, how.fuzz.as_ref()).ok().flatten()?;
+            Signature::of(&failure, is_fuzzed).is_elsewhere(&search.signature).then_some(failure)
+        });
+        let fails_again = failed.is_some();
+        let failure = failed.unwrap_or(failure);
         let statements = (count(self.statements()), count(script.statements()));
-        Ok(Shrunk { script, failure, statements, runs: runs + 1, is_smallest })
+        Ok(Shrunk { script, failure, fails_again, statements, runs: runs + 1, is_smallest })
+    }
+
+    /// Whether a failure came before anything happened: no smaller script says more.
+    fn is_not_run(&self, failure: &ScriptFailure) -> bool {
+        let span = failure.0.diagnostics.first().map(|first| first.span);
+        let first = self.statements().iter().find(|statement| peer(statement).is_some());
+        match failure.kind() {
+            FailureKind::NotRun => true,
+            FailureKind::Connect => first.is_some_and(|first| {
+                let is_refused = matches!(first.kind, Kind::Act { action: Action::Refused(_), .. });
+                !is_refused && span.is_some_and(|span| is_at(first, (span.file, span.start)))
+            }),
+            _ => false,
+        }
     }
 }
 

@@ -204,8 +204,12 @@ fn table(args: &Args, names: &[String], columns: &[Vec<Verdict>]) -> String {
         }),
     );
     if left_out > 0 {
-        table +=
-            &format!("\n{left_out} scripts are left out: they start servers of their own, or need what is not here.\n");
+        let scripts = if left_out == 1 {
+            "script is left out: it starts a server of its own, or needs"
+        } else {
+            "scripts are left out: they start servers of their own, or need"
+        };
+        table += &format!("\n{left_out} {scripts} what is not here.\n");
     }
     table.trim_end().to_owned()
 }

@@ -61,8 +61,10 @@ pub(crate) fn fuzz(args: &Args) -> u8 {
                 output::say(&format!("ok {file}: {report}"));
             }
             Err(failure) => {
-                code = code.max(if failure.failure().kind() == FailureKind::NotRun { WRONG } else { FAILS });
-                let again = failure.case().map(|case| format!("\nagain: --case {case}")).unwrap_or_default();
+                let is_run = failure.failure().kind() != FailureKind::NotRun;
+                code = code.max(if is_run { FAILS } else { WRONG });
+                let again =
+                    failure.case().filter(|_| is_run).map(|case| format!("\nagain: --case {case}")).unwrap_or_default();
                 output::say(&format!("not ok {file}, seed {seed}\n{}{again}\n", failure.to_coloured_string()));
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Not here: what may be left out, and what the same manner is (`actix_lines::script`).
 
-use std::{fs, time::Duration};
+use std::{fs::OpenOptions, io::Write, path::Path, time::Duration};
 
 use actix_lines::script::{Fuzz, FuzzCase, Shrink as How, ShrinkError};
 
@@ -20,7 +20,7 @@ pub(crate) struct Shrink {
     file: String,
     #[command(flatten)]
     service: Service,
-    /// Write the smaller script to a file, not to standard output.
+    /// Write the smaller script to a file, not to standard output; a file that is there is left alone.
     #[arg(short, long, value_name = "FILE")]
     output: Option<String>,
     /// Run scripts so often at most.
@@ -58,6 +58,11 @@ impl Shrink {
 }
 
 pub(crate) fn shrink(args: &Shrink) -> u8 {
+    // Before a minute has gone into it.
+    if let Some(path) = args.output.as_ref().filter(|path| Path::new(path).symlink_metadata().is_ok()) {
+        output::complain(&format!("{path} is there already: remove it, or name another"));
+        return WRONG;
+    }
     let mut options = args.given.options();
     if let Some(seed) = args.split {
         options = options.split(seed);
@@ -73,7 +78,8 @@ pub(crate) fn shrink(args: &Shrink) -> u8 {
         Ok(shrunk) => {
             let text = shrunk.script.to_string();
             if let Some(path) = &args.output {
-                if let Err(error) = fs::write(path, &text) {
+                let file = OpenOptions::new().write(true).create_new(true).open(path);
+                if let Err(error) = file.and_then(|mut file| file.write_all(text.as_bytes())) {
                     output::complain(&format!("cannot write {path}: {error}"));
                     return WRONG;
                 }
@@ -83,6 +89,11 @@ pub(crate) fn shrink(args: &Shrink) -> u8 {
             let (before, after) = shrunk.statements;
             let rest = if shrunk.is_smallest { "" } else { "; more might be left out with more --runs or --time" };
             output::report(&shrunk.failure.to_coloured_string());
+            if !shrunk.fails_again {
+                output::complain(&format!(
+                    "{file}: run once more, the smaller script did not fail so: the report is that of the script before; try --tries N"
+                ));
+            }
             output::complain(&format!("{file}: {after} of {before} statements, {} runs{rest}", shrunk.runs));
             HOLDS
         }

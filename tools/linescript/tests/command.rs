@@ -234,7 +234,9 @@ fn fuzz_says_which_case_does_not_hold_and_tries_it_again() {
     assert!(stdout(&output).contains("case: split:2"), "{}", stdout(&output));
 
     for wrong in [
-        &["fuzz", counted][..],
+        &["fuzz", counted, "--connect", &faulty, "--case", "split:99"][..],
+        &["fuzz", counted, "--connect", &faulty, "--case", "reads:1"],
+        &["fuzz", counted],
         &["fuzz", counted, "--connect", &faulty, "--case", "split"],
         &["fuzz", "nothing.session", "--connect", &faulty],
     ] {

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::fs;
+use std::{fs, net::TcpListener};
 
 use support::{compare, folder, linescript, rot13, stderr, stdout};
 
@@ -33,4 +33,27 @@ fn the_smallest_script_is_printed_with_how_it_fails() {
     let output = linescript(&folder, &["shrink", "holds.session", "--connect", &address]);
     assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
     assert_eq!(stderr(&output), "linescript: holds.session: it holds: nothing to shrink\n");
+}
+
+#[test]
+fn a_file_that_is_there_is_left_alone_and_what_does_not_run_is_not_shrunk() {
+    let folder = folder("shrink-not");
+    fs::write(folder.join("bad.session"), "> Hello\n< Hello\n").unwrap();
+    fs::write(folder.join("mine.session"), "mine").unwrap();
+    let address = rot13().to_string();
+    let output = linescript(&folder, &["shrink", "bad.session", "-o", "mine.session", "--connect", &address]);
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    assert_eq!(stderr(&output), "linescript: mine.session is there already: remove it, or name another\n");
+    assert_eq!(fs::read_to_string(folder.join("mine.session")).unwrap(), "mine");
+
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for service in [["--connect", &free], ["--server", "exit 3 # $port"]] {
+        let output = linescript(&folder, &["shrink", "bad.session", service[0], service[1]]);
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("bad.session: nothing of it runs: nothing to shrink\n"),
+            "{}",
+            stderr(&output)
+        );
+    }
 }
