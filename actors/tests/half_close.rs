@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, fut::wrap_future};
 use actix_lines::{CloseReason, Line, LineContext, LineHandler, LineServer, Lines, Rot13};
-use support::{Echo, Server, eventually, within};
+use support::{Echo, Gate, Server, eventually, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[actix::test]
@@ -126,6 +126,7 @@ async fn a_handler_may_keep_the_session_after_the_peers_eof() {
 /// Asks, says that it will say no more, and answers all the same what it is told: a line each, or a block in place.
 struct Asking {
     in_place: bool,
+    gate: Gate,
 }
 
 impl Actor for Asking {
@@ -137,10 +138,7 @@ impl LineHandler for Asking {
         ctx.write(b"question\n");
         ctx.half_close();
         // Before our FIN, as it was asked for before.
-        ctx.wait(
-            wrap_future::<_, Self>(tokio::time::sleep(Duration::from_millis(5)))
-                .map(|(), _, ctx| ctx.write(b"and another\n")),
-        );
+        ctx.wait(wrap_future::<_, Self>(self.gate.passed()).map(|(), _, ctx| ctx.write(b"and another\n")));
     }
 
     fn batch(&mut self, lines: &mut Lines<'_>, ctx: &mut Self::Context) {
@@ -160,9 +158,13 @@ impl LineHandler for Asking {
 #[actix::test]
 async fn a_session_that_half_closes_gets_every_answer_and_counts_what_it_writes_then_as_unsent() {
     for in_place in [false, true] {
-        let mut server = Server::start(LineServer::new(move |_| Asking { in_place })).await;
+        let gate = Gate::default();
+        let opened = gate.clone();
+        let mut server = Server::start(LineServer::new(move |_| Asking { in_place, gate: gate.clone() })).await;
         let mut peer = server.connect().await;
-        assert_eq!(peer.rest().await, b"question\nand another\n", "then our FIN");
+        peer.expect(b"question\n").await;
+        opened.open();
+        assert_eq!(peer.rest().await, b"and another\n", "then our FIN");
         for answer in [&b"one\n"[..], b"two\nthr", b"ee\n"] {
             peer.send(answer).await;
         }

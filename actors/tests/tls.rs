@@ -31,13 +31,14 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     authority::{Authority, Files, connect_with},
-    support::{PATIENCE, Peer, Server, at_once, eventually, pass, pause, within},
+    support::{Gate, PATIENCE, Peer, Server, at_once, eventually, pass, pause, within},
 };
 
 /// Answers each line with itself; some mean more.
 #[derive(Default)]
 struct Echo {
     report: Option<oneshot::Sender<CloseReport>>,
+    gate: Gate,
 }
 
 impl Actor for Echo {
@@ -48,7 +49,7 @@ impl LineHandler for Echo {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         ctx.write(&line);
         match line.text() {
-            b"wait" => ctx.wait(wrap_future::<_, Self>(tokio::time::sleep(Duration::from_millis(20)))),
+            b"wait" => ctx.wait(wrap_future::<_, Self>(self.gate.passed())),
             b"much" => {
                 ctx.write(vec![b'x'; MUCH]);
                 ctx.stop();
@@ -144,7 +145,10 @@ async fn answers_are_exact_and_end_as_the_peers_bytes_do() {
     }
     text.extend_from_slice(b"wait\nand a tail\0");
     for (version, _) in VERSIONS {
-        let mut server = serve_tls(&tls(&files)).await;
+        let gate = Gate::default();
+        let opened = gate.clone();
+        let server = LineServer::new(move |_| Echo { gate: gate.clone(), ..Echo::default() }).workers(1);
+        let mut server = Server::of(server.listen(Listener::tcp("127.0.0.1:0").tls(tls(&files))).unwrap()).await;
         let mut client = authority.client();
         client.versions = vec![version];
         let peer = client.connect(server.address(), "localhost").await;
@@ -158,6 +162,7 @@ async fn answers_are_exact_and_end_as_the_peers_bytes_do() {
                 }
                 // A close_notify and a FIN; the other direction stays open.
                 writer.shutdown().await.unwrap();
+                opened.open();
             };
             tokio::join!(send, reader.read_to_end(&mut answer)).1.expect("a close_notify")
         })
@@ -292,7 +297,8 @@ async fn bytes_are_out_when_their_record_was_taken() {
         let (ours, peer) = memory_pair(MemoryCapacity { to_peer: 1024 * 1024, ..MemoryCapacity::default() });
         let (ours, faults) = FaultyStream::new(ours);
         let (closed, report) = oneshot::channel();
-        let address = LineSession::new(Transport::new(ours).with_tls(&tls)).start(Echo { report: Some(closed) });
+        let address = LineSession::new(Transport::new(ours).with_tls(&tls))
+            .start(Echo { report: Some(closed), ..Echo::default() });
         let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
         let mut client = authority.client();
         client.versions = vec![&rustls::version::TLS13];

@@ -7,7 +7,6 @@ mod support;
 use std::{
     io::{BufRead, BufReader, Read, Write},
     process::{Child, Command, Output, Stdio},
-    time::Duration,
 };
 
 use actix::{Actor, AsyncContext, fut::wrap_future};
@@ -16,10 +15,10 @@ use actix_lines::{
     tls::{ClientAuth, Tls, TlsInfo},
 };
 use authority::Authority;
-use support::{Server, within};
+use support::{Gate, Server, within};
 
 /// Answers each line with itself; some mean more.
-struct Echo;
+struct Echo(Gate);
 
 impl Actor for Echo {
     type Context = LineContext<Self>;
@@ -29,7 +28,7 @@ impl LineHandler for Echo {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         ctx.write(&line);
         match line.text() {
-            b"wait" => ctx.wait(wrap_future::<_, Self>(tokio::time::sleep(Duration::from_millis(100)))),
+            b"wait" => ctx.wait(wrap_future::<_, Self>(self.0.passed())),
             b"who" => {
                 let connection = ctx.connection();
                 let certificate = connection.tls().and_then(TlsInfo::peer_certificate);
@@ -43,11 +42,17 @@ impl LineHandler for Echo {
 
 /// A server that asks for certificates, and what its peers need.
 async fn serve() -> (Server, Authority) {
+    serve_at(&Gate::default()).await
+}
+
+/// The same, where waits are over when the gate is open.
+async fn serve_at(gate: &Gate) -> (Server, Authority) {
+    let gate = gate.clone();
     let authority = Authority::new();
     let files = authority.issue("server", &["localhost"]);
     let tls = Tls::builder(files.certificate, files.key).client_certificates(ClientAuth::Optional, authority.file());
     let listener = Listener::tcp("127.0.0.1:0").tls(tls.build().unwrap());
-    (Server::of(LineServer::new(|_| Echo).workers(1).listen(listener).unwrap()).await, authority)
+    (Server::of(LineServer::new(move |_| Echo(gate.clone())).workers(1).listen(listener).unwrap()).await, authority)
 }
 
 /// Runs something that blocks.
@@ -56,10 +61,20 @@ async fn run<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 's
 }
 
 /// A program with all of its input at once.
-fn finish(mut command: Command, input: Vec<u8>) -> Output {
+fn finish(command: Command, input: Vec<u8>) -> Output {
+    finish_then(command, input, || ())
+}
+
+/// The same, and something is done once it has all of its input.
+fn finish_then(mut command: Command, input: Vec<u8>, then: impl FnOnce() + Send + 'static) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let writer = std::thread::spawn(move || {
+        let written = stdin.write_all(&input);
+        drop(stdin);
+        then();
+        written
+    });
     let output = child.wait_with_output().unwrap();
     let _ = writer.join();
     output
@@ -201,19 +216,21 @@ async fn openssl_updates_its_keys_and_may_not_renegotiate() {
 #[actix::test]
 #[ignore = "needs gnutls-cli: run tests/run"]
 async fn gnutls_half_closes_and_is_answered_to_the_tail() {
-    let (mut server, authority) = serve().await;
-    let port = server.address().port();
     for priority in ["NORMAL:-VERS-ALL:+VERS-TLS1.2", "NORMAL:-VERS-ALL:+VERS-TLS1.3"] {
+        let gate = Gate::default();
+        let (mut server, authority) = serve_at(&gate).await;
+        let port = server.address().port();
         let mut command = program("gnutls-cli");
         command.args(["--port", &port.to_string(), "--priority", priority, "--x509cafile"]).arg(authority.file());
         command.arg("localhost");
-        let output = run("gnutls-cli", move || finish(command, b"one\nwait\ntwo\nwait\nand a tail".to_vec())).await;
+        let input = b"one\nwait\ntwo\nwait\nand a tail".to_vec();
+        let output = run("gnutls-cli", move || finish_then(command, input, move || gate.open())).await;
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(text.contains("one\nwait\ntwo\nwait\nand a tail"), "{text}{}", String::from_utf8_lossy(&output.stderr));
         let report = server.report().await;
         assert_eq!((report.reason, report.lines_in, report.bytes_out), (CloseReason::PeerEof, 5, 28), "{report}");
+        server.end().await;
     }
-    server.end().await;
 }
 
 /// Sends everything and its end before it reads anything, which `unwrap()` of a socket cannot do.

@@ -18,7 +18,7 @@ use actix_lines::{
     limits::Limits,
     testing::{MemoryCapacity, memory_pair},
 };
-use support::within;
+use support::{Gate, within};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream, UnixStream, unix::pipe},
@@ -37,7 +37,7 @@ use tokio_rustls::{
 const MUCH: usize = 1024 * 1024;
 
 /// Answers each line with itself; some mean more.
-struct Echo(Option<oneshot::Sender<CloseReport>>);
+struct Echo(Option<oneshot::Sender<CloseReport>>, Gate);
 
 impl Actor for Echo {
     type Context = LineContext<Self>;
@@ -47,7 +47,7 @@ impl LineHandler for Echo {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         ctx.write(&line);
         match line.text() {
-            b"wait" => ctx.wait(wrap_future::<_, Self>(tokio::time::sleep(Duration::from_millis(20)))),
+            b"wait" => ctx.wait(wrap_future::<_, Self>(self.1.passed())),
             b"much" => {
                 ctx.write(vec![b'x'; MUCH]);
                 ctx.stop();
@@ -64,8 +64,13 @@ impl LineHandler for Echo {
 
 /// A session of one's own, and the report that it will make.
 fn start(transport: Transport) -> oneshot::Receiver<CloseReport> {
+    start_at(&Gate::default(), transport)
+}
+
+/// The same, where waits are over when the gate is open.
+fn start_at(gate: &Gate, transport: Transport) -> oneshot::Receiver<CloseReport> {
     let (closed, report) = oneshot::channel();
-    LineSession::new(transport).start(Echo(Some(closed)));
+    LineSession::new(transport).start(Echo(Some(closed), gate.clone()));
     report
 }
 
@@ -225,8 +230,18 @@ async fn is_exact<L: Link>() {
 /// D3: a peer that shuts down its half gets what it is owed, what has to be waited for included, then EOF.
 async fn survives_a_half_close<L: Link>() {
     let (ours, peer) = within("a connection", L::link()).await;
-    let report = start(ours);
-    let answer = converse(peer, b"one\nwait\ntwo\nwait\ntail", true).await.unwrap();
+    let gate = Gate::default();
+    let report = start_at(&gate, ours);
+    let (mut read, mut write) = tokio::io::split(peer);
+    let mut answer = Vec::new();
+    within("the answer", async {
+        write.write_all(b"one\nwait\ntwo\nwait\ntail").await.unwrap();
+        write.shutdown().await.unwrap();
+        gate.open();
+        read.read_to_end(&mut answer).await.unwrap();
+    })
+    .await;
+    drop((read, write));
     assert_eq!(answer, b"one\nwait\ntwo\nwait\ntail", "{}", L::NAME);
     assert_eq!(within("the report", report).await.unwrap().reason, CloseReason::PeerEof, "{}", L::NAME);
 }
@@ -359,7 +374,7 @@ async fn each_session_has_its_own_limits() {
             session = session.limits(limits.clone());
         }
         let (closed, report) = oneshot::channel();
-        session.start(Echo(Some(closed)));
+        session.start(Echo(Some(closed), Gate::default()));
         ends.push(actix_rt::spawn(async move {
             // No bound: that would be a deadline of its own.
             peer.read_to_end(&mut Vec::new()).await.unwrap();
@@ -379,7 +394,7 @@ async fn each_session_has_its_own_limits() {
 async fn it_has_its_own_framing() {
     let (ours, peer) = over_memory();
     let (closed, report) = oneshot::channel();
-    LineSession::new(ours).framing(Framing::nul()).start(Echo(Some(closed)));
+    LineSession::new(ours).framing(Framing::nul()).start(Echo(Some(closed), Gate::default()));
     assert_eq!(converse(peer, b"one\n\0two\0", true).await.unwrap(), b"one\n\0two\0");
     assert_eq!(within("the report", report).await.unwrap().lines_in, 2);
 }

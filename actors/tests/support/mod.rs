@@ -83,6 +83,31 @@ pub async fn pass(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
+/// What actors wait for until the test opens it; never again after that.
+#[derive(Clone)]
+pub struct Gate(Arc<tokio::sync::Semaphore>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(Arc::new(tokio::sync::Semaphore::new(0)))
+    }
+}
+
+impl Gate {
+    pub fn open(&self) {
+        self.0.close();
+    }
+
+    /// Is over once it is open, in a later turn than the one that asks.
+    pub fn passed(&self) -> impl Future<Output = ()> + use<> {
+        let gate = self.clone();
+        async move {
+            let _ = gate.0.acquire().await;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 /// Waits until `condition` holds, letting everything else run meanwhile.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let mut ticks = tokio::time::interval(Duration::from_millis(2));

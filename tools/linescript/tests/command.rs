@@ -1,16 +1,18 @@
 //! The command: exit codes, results in words and in TAP, a server of its own, chunks by a seed.
 
+mod support;
+
 use std::{
     env, fs,
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Command, Output},
-    sync::mpsc,
+    process::Output,
     thread,
 };
 
 use actix_lines::{LineServer, Rot13};
+use support::{rot13, stderr, stdout};
 
 /// A script in a file of its own.
 fn script(name: &str, text: &str) -> PathBuf {
@@ -20,28 +22,7 @@ fn script(name: &str, text: &str) -> PathBuf {
 }
 
 fn linescript(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_linescript")).args(args).output().expect("it runs")
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).expect("text")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).expect("text")
-}
-
-fn server() -> SocketAddr {
-    let (tell, told) = mpsc::channel();
-    thread::spawn(move || {
-        actix_rt::System::new().block_on(async move {
-            let server = LineServer::new(|_| Rot13).bind("127.0.0.1:0").expect("a free port");
-            let server = server.start().expect("it starts");
-            tell.send(server.local_addrs()[0]).expect("the test waits");
-            let _ = server.wait().await;
-        });
-    });
-    told.recv().expect("an address")
+    support::linescript(Path::new("."), args)
 }
 
 /// The server that `--server` starts: this program again.
@@ -68,7 +49,7 @@ const GOOD: &str = "> Hello, world\n< Uryyb, jbeyq\n: fin\n: eof\n";
 #[test]
 fn scripts_that_hold_are_exit_code_0() {
     let good = script("good", GOOD);
-    let output = linescript(&["run", good.to_str().unwrap(), "--connect", &server().to_string()]);
+    let output = linescript(&["run", good.to_str().unwrap(), "--connect", &rot13().to_string()]);
     assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
     assert_eq!(stdout(&output), format!("ok {}\n1 of 1 hold\n", good.display()));
 }
@@ -77,7 +58,7 @@ fn scripts_that_hold_are_exit_code_0() {
 fn a_script_that_does_not_hold_is_exit_code_1_and_a_report() {
     let (good, bad) = (script("holds", GOOD), script("fails", "> Hello\n< Hello\n"));
     let files = [good.to_str().unwrap(), bad.to_str().unwrap()];
-    let output = linescript(&["run", files[0], files[1], "--connect", &server().to_string()]);
+    let output = linescript(&["run", files[0], files[1], "--connect", &rot13().to_string()]);
     assert_eq!(output.status.code(), Some(1), "{}{}", stdout(&output), stderr(&output));
     let text = stdout(&output);
     assert!(
@@ -149,7 +130,7 @@ fn what_a_server_said_is_in_the_report_and_none_is_exit_code_2() {
 #[test]
 fn chunks_come_from_a_seed_that_is_printed() {
     let good = script("split", GOOD);
-    let address = server().to_string();
+    let address = rot13().to_string();
     let output = linescript(&["run", good.to_str().unwrap(), "--split", "--connect", &address]);
     assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
     let text = stdout(&output);
@@ -161,7 +142,7 @@ fn chunks_come_from_a_seed_that_is_printed() {
 #[test]
 fn variables_come_from_the_command_line() {
     let script = script("variables", "> $what\n< $answer\n");
-    let (file, address) = (script.to_str().unwrap(), server().to_string());
+    let (file, address) = (script.to_str().unwrap(), rot13().to_string());
     let set = ["--var", "what=Hello=", "--var", "answer=Uryyb="];
     let output = linescript(&[&["run", file, "--connect", &address][..], &set].concat());
     assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
@@ -173,7 +154,7 @@ fn variables_come_from_the_command_line() {
 fn results_are_printed_as_tap() {
     let bad = script("tap", "> Hello\n< Hello\n");
     let output =
-        linescript(&["run", bad.to_str().unwrap(), "--tap", "--repeat", "2", "--connect", &server().to_string()]);
+        linescript(&["run", bad.to_str().unwrap(), "--tap", "--repeat", "2", "--connect", &rot13().to_string()]);
     let text = stdout(&output);
     let mut lines = text.lines();
     assert_eq!((lines.next(), lines.next()), (Some("TAP version 14"), Some("1..2")));
@@ -214,7 +195,7 @@ fn counts_reads() -> SocketAddr {
 fn fuzz_says_which_case_does_not_hold_and_tries_it_again() {
     let file = script("fuzzed", "> hello\n< uryyb\n: fin\n: eof\n");
     let file = file.to_str().expect("a path");
-    let sound = server().to_string();
+    let sound = rot13().to_string();
     let output = linescript(&["fuzz", file, "--connect", &sound, "--seed", "5"]);
     let text = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{text}");
@@ -249,7 +230,7 @@ fn fuzz_says_which_case_does_not_hold_and_tries_it_again() {
 fn a_fuzz_that_tried_nothing_does_not_hold() {
     let script = script("tries_nothing", "> Hello\n< Uryyb\n");
     let script = script.to_str().expect("text");
-    let address = server().to_string();
+    let address = rot13().to_string();
     let output = linescript(&["fuzz", script, "--connect", &address, "--case", "stall:read:each"]);
     assert_eq!(output.status.code(), Some(2), "it was asked for: {}", stderr(&output));
     let output = linescript(&["fuzz", script, "--connect", &address, "--runs", "0"]);
