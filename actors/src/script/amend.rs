@@ -16,7 +16,7 @@ use crate::script::{
     matching::{End, Wanted},
     notes::{Mark, Note},
     peer::Peer,
-    report::{Diagnostic, Held},
+    report::{Diagnostic, Held, excerpt},
     run::Runner,
     spell::Came,
 };
@@ -81,10 +81,7 @@ fn replaceable(expectation: &Expectation, came: Option<&[u8]>) -> Held<()> {
     let diagnostic =
         Diagnostic::new(title, expectation.span, "cannot be blessed").help(help).kind(FailureKind::Differs);
     Err(Box::new(match came {
-        Some(came) => {
-            let came = &came[..came.len().min(200)];
-            diagnostic.note(format!("received: {}", crate::shown::Shown(came)))
-        }
+        Some(came) => diagnostic.note(format!("received: {}", excerpt(came))),
         None => diagnostic,
     }))
 }
@@ -200,8 +197,10 @@ impl<D: Driver> Runner<D> {
             Kind::OneOf(choices) => self.amend_choice(statement, choices).map(|()| behind),
             Kind::Unordered(all) => self.amend_unordered(statement, all, behind).map(|()| behind),
             Kind::Act { peer, action: Action::Quiet(_) | Action::Close } => {
-                let at = self.peers.iter().position(|known| known.name == *peer).unwrap_or_default();
-                self.amend_before(at, diagnostic, statements)
+                match self.peers.iter().position(|known| known.name == *peer) {
+                    Some(at) => self.amend_before(at, diagnostic, statements),
+                    None => Err(diagnostic),
+                }
             }
             _ => Err(diagnostic),
         }
@@ -323,8 +322,10 @@ impl<D: Driver> Runner<D> {
                 }
             }
             if open == 0 {
-                let at = self.peers.iter().position(|peer| peer.name == lines[0].peer).unwrap_or_default();
-                return self.amend_before(at, diagnostic, statements);
+                return match self.peers.iter().position(|peer| peer.name == lines[0].peer) {
+                    Some(at) => self.amend_before(at, diagnostic, statements),
+                    None => Err(diagnostic),
+                };
             }
             is_open &= open == lines.len();
             lines.truncate(open);

@@ -6,19 +6,16 @@ use std::io;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::{
-    script::{
-        address::Address,
-        ast::{Span, Text, Time},
-        driver::Driver,
-        kind::FailureKind,
-        matching::{End, resolve},
-        peer::{Peer, end_of},
-        report::{Diagnostic, Held},
-        run::Runner,
-        scope::peer_title,
-    },
-    shown::Shown,
+use crate::script::{
+    address::Address,
+    ast::{Span, Text, Time},
+    driver::Driver,
+    kind::FailureKind,
+    matching::{End, resolve},
+    peer::{Peer, end_of},
+    report::{Diagnostic, Held, excerpt},
+    run::Runner,
+    scope::peer_title,
 };
 
 const NOWHERE: &str = "give the service to the run (`--connect`, `--server`), start one on $port (`server COMMAND`), or name an \
@@ -61,7 +58,8 @@ impl<D: Driver> Runner<D> {
         Ok(at)
     }
 
-    pub(crate) async fn connect(&mut self, name: &str, address: Option<&Text>, span: Span) -> Held<()> {
+    /// Connects a peer. Returns its place among the peers.
+    pub(crate) async fn connect(&mut self, name: &str, address: Option<&Text>, span: Span) -> Held<usize> {
         let (at, address) = self.connects(name, address, span)?;
         self.acts(at).await;
         let deadline = Instant::now() + self.timeout;
@@ -91,7 +89,7 @@ impl<D: Driver> Runner<D> {
         peer.was_connected = true;
         peer.address = address;
         peer.last = span;
-        Ok(())
+        Ok(at)
     }
 
     /// Connects, and has to be refused: at once, or by an end of the connection before a byte came.
@@ -115,8 +113,7 @@ impl<D: Driver> Runner<D> {
         loop {
             let peer = &mut self.peers[at];
             if !peer.rest().is_empty() {
-                let received = &peer.rest()[..peer.rest().len().min(200)];
-                let note = format!("received: {}", Shown(received));
+                let note = format!("received: {}", excerpt(peer.rest()));
                 let help = "where a line says why, expect it, and `: eof` behind it";
                 return Err(Box::new(failed("received something".to_owned()).note(note).help(help)));
             }

@@ -50,8 +50,8 @@ impl<D: Driver> Runner<D> {
         self.listeners.iter().any(|listener| listener.peer == name)
     }
 
-    /// Takes the next connection to a peer's port. All others read meanwhile.
-    pub(crate) async fn accept(&mut self, name: &str, span: Span) -> Held<()> {
+    /// Takes the next connection to a peer's port. All others read meanwhile. Returns its place among the peers.
+    pub(crate) async fn accept(&mut self, name: &str, span: Span) -> Held<usize> {
         let Some(listening) = self.listeners.iter().position(|listener| listener.peer == name) else {
             let title = format!("{} does not listen", peer_title(name));
             return Err(Box::new(Diagnostic::new(title, span, "accepts here").help("`: listen` before it")));
@@ -78,7 +78,7 @@ impl<D: Driver> Runner<D> {
                     peer.connected(Box::new(stream));
                     peer.was_connected = true;
                     peer.last = span;
-                    return Ok(());
+                    return Ok(at);
                 }
                 Ok(Err(error)) => break error.to_string(),
                 Err(_) if Instant::now() >= deadline => {

@@ -160,10 +160,10 @@ impl<D: Driver> Runner<D> {
 
     async fn act(&mut self, peer: &str, action: &Action, span: Span) -> Held<()> {
         match action {
-            Action::Connect(address) => return self.connect(peer, address.as_ref(), span).await,
+            Action::Connect(address) => return self.connect(peer, address.as_ref(), span).await.map(drop),
             Action::Refused(address) => return self.refused(peer, address.as_ref(), span).await,
             Action::Listen => return self.listen(peer, span).await,
-            Action::Accept => return self.accept(peer, span).await,
+            Action::Accept => return self.accept(peer, span).await.map(drop),
             _ => {}
         }
         let at = self.connected(peer, span).await?;
@@ -243,12 +243,7 @@ impl<D: Driver> Runner<D> {
             self.peers[at].last = span;
             return Ok(at);
         }
-        if self.listens(name) {
-            self.accept(name, span).await?;
-        } else {
-            self.connect(name, None, span).await?;
-        }
-        Ok(self.peers.iter().position(|peer| peer.name == name).unwrap_or_default())
+        if self.listens(name) { self.accept(name, span).await } else { self.connect(name, None, span).await }
     }
 
     /// Waits until somebody received something. False once it is `deadline`.
