@@ -215,6 +215,25 @@ fn a_peer_whose_bytes_are_others_each_time_is_named_and_has_to_hold() {
     assert!(failure.to_string().contains("/^you are number \\d$/"), "{failure}");
 }
 
+/// Chance may bring the same bytes in the runs that are compared first.
+#[test]
+fn a_case_is_not_blamed_for_what_is_not_the_same_each_time_without_it() {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let target = Target::streams(move || {
+        let runs = Arc::clone(&runs);
+        move |mut stream: ServiceStream| {
+            let number = runs.fetch_add(1, Ordering::Relaxed) / 4;
+            actix_rt::spawn(async move {
+                let _ = stream.write_all(format!("you are in group {number}\n").as_bytes()).await;
+                let _ = stream.shutdown().await;
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            });
+        }
+    });
+    let report = holds("> hello\n< /^you are in group \\d+$/\n: eof\n", &target);
+    assert_eq!(report.left_out, ["the bytes of the peer: they are others each time, as it is"]);
+}
+
 /// The service keeps who was there in what all runs share.
 #[test]
 fn a_script_that_holds_only_once_is_not_fuzzed() {
