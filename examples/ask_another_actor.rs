@@ -14,7 +14,7 @@ use clap::Parser;
 #[derive(Parser)]
 struct Args {
     /// Where to listen.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:40718")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:40718")]
     listen: String,
 }
 

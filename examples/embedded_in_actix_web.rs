@@ -30,7 +30,7 @@ use clap::Parser;
 #[derive(Parser)]
 struct Args {
     /// Where to listen for lines.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:40719")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:40719")]
     listen: String,
     /// Where to listen for HTTP.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:40720")]

@@ -12,7 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 struct Args {
     /// Where to listen.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:40715")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:40715")]
     listen: String,
 }
 

@@ -8,7 +8,7 @@ use clap::Parser;
 #[derive(Parser)]
 struct Args {
     /// Where to listen.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:40716")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:40716")]
     listen: String,
 }
 

@@ -55,14 +55,14 @@ setting::settings! {
     pub(crate) struct Settings {
         listen: Listen = About {
             name: "listen",
-            value: "ADDR:PORT",
+            value: "ADDRESS",
             unit: "",
             default: &["127.0.0.1:40713"],
             group: SERVER,
             reload: Reload::Restart,
             help: "Address to listen on; repeatable",
             advice: "`0.0.0.0:40713` is every IPv4 address, `[::]:40713` every IPv6 address, and every IPv4 address too \
-                     unless an IPv4 address, even `127.0.0.1`, has the same port. Port 0 takes a free port, which the log names",
+                     unless an IPv4 address, even `127.0.0.1`, has the same port. Port 0 takes a free port, which the log names. A unix socket is open to this user alone",
         },
         workers: Auto<Number<1, { LineServer::MAX_WORKERS }>> = About {
             name: "workers",
@@ -569,7 +569,7 @@ mod tests {
         assert_eq!(all.framing(), Framing::lf().max_line(7 * 1024).map(|framing| framing.overlong(Overlong::Split)));
         let drain = Drain { deadline: seconds(33), goodbye: "bye\r\n".into(), spread: seconds(35) };
         assert_eq!(format!("{:?}", all.drain()), format!("{drain:?}"));
-        assert_eq!((all.addresses(), all.worker_threads()), (&["[::1]:1".to_owned()][..], 3));
+        assert_eq!((all.addresses(), all.worker_threads()), (&["[::1]:1".parse().unwrap()][..], 3));
         let recording = RecordLimits::default().session_bytes(50 * 1024).files(52).total_bytes(54 * 1024 * 1024);
         assert_eq!((all.record_folder(), all.record_limits()), (Some(Path::new("recordings")), recording));
         // What `sockets` sets has no way to be asked for.

@@ -2,6 +2,8 @@
 //!
 //! Not here: the part of an address that limits and lists compare (`source`).
 
+pub(crate) mod listen;
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},

@@ -6,7 +6,10 @@ use std::{fs, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustix::io::Errno;
 
-use crate::address::Address;
+use crate::address::{
+    Address,
+    listen::{ListenAddress, ListenAddressError},
+};
 
 /// An invalid setting. Nothing has been started when it is returned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -239,6 +242,14 @@ fn too_few(error: &io::Error) -> &'static str {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BindError {
+    /// The text is no address.
+    #[error("cannot listen on {text:?}: {source}")]
+    Syntax {
+        /// The text that was given.
+        text: String,
+        /// Says how an address is written.
+        source: ListenAddressError,
+    },
     /// The address could not be understood or looked up.
     #[error(
         "cannot look up {address}: {}; write it as 192.0.2.7:40713, [2001:db8::7]:40713, or a name that this machine knows",
@@ -264,6 +275,14 @@ pub enum BindError {
         /// The address that it is bound to.
         address: Address,
     },
+    /// No socket was handed over to this process by that descriptor or name.
+    #[error(
+        "cannot listen on {address}: no socket was handed over to this process; start it from a service manager that has one"
+    )]
+    NotHandedOver {
+        /// The address that was given.
+        address: ListenAddress,
+    },
     /// The server has more listeners than can be numbered.
     #[error("too many listeners: use at most 65535")]
     TooMany,
@@ -273,7 +292,10 @@ impl From<BindError> for io::Error {
     fn from(error: BindError) -> Self {
         let kind = match &error {
             BindError::Resolve { source, .. } | BindError::Listen { source, .. } => source.kind(),
-            BindError::NotListening { .. } | BindError::TooMany => io::ErrorKind::InvalidInput,
+            BindError::NotHandedOver { .. } => io::ErrorKind::NotFound,
+            BindError::Syntax { .. } | BindError::NotListening { .. } | BindError::TooMany => {
+                io::ErrorKind::InvalidInput
+            }
         };
         io::Error::new(kind, error)
     }

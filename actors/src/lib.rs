@@ -111,7 +111,10 @@ mod standalone;
 pub mod testing;
 
 pub use crate::{
-    address::{Address, Credentials, UnixAddress},
+    address::{
+        Address, Credentials, UnixAddress,
+        listen::{ListenAddress, ListenAddressError},
+    },
     connection::{Connection, ListenerId, SessionId},
     error::{BindError, ConfigError, ServerEnded, StartError},
     escape::Escaped,

@@ -11,8 +11,8 @@ use std::{
 
 use actix::Actor;
 use actix_lines::{
-    Address, BindError, CloseReason, Framing, Line, LineContext, LineHandler, LineServer, Listener, Rot13,
-    ServerHandle,
+    Address, BindError, CloseReason, Framing, Line, LineContext, LineHandler, LineServer, ListenAddress, Listener,
+    Rot13, ServerHandle,
     control::SessionFilter,
     limits::{Limits, OverLimit},
 };
@@ -353,6 +353,84 @@ async fn a_socket_that_listens_already_is_taken_whatever_its_kind() {
     server.report().await;
     server.end().await;
     assert!(scratch.socket().exists(), "whoever made it removes it");
+}
+
+/// The text of the error.
+fn error_of(listener: impl Into<Listener>) -> String {
+    LineServer::new(|_| Rot13).bind(listener).map(drop).unwrap_err().to_string()
+}
+
+#[actix::test]
+async fn an_address_is_given_in_whatever_form_it_is_there() {
+    let scratch = Scratch::new("forms");
+    let path = scratch.socket();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let SocketAddr::V4(any_v4) = any else { unreachable!() };
+    let (text, borrowed) = ("127.0.0.1:0".to_owned(), &any);
+    let server = LineServer::new(|_| Rot13)
+        .bind("127.0.0.1:0")
+        .and_then(|server| server.bind("localhost:0"))
+        .and_then(|server| server.bind(&text))
+        .and_then(|server| server.bind(text.clone()))
+        .and_then(|server| server.bind(("localhost", 0)))
+        .and_then(|server| server.bind(("127.0.0.1".to_owned(), 0)))
+        .and_then(|server| server.bind(any))
+        .and_then(|server| server.bind(any_v4))
+        .and_then(|server| server.bind(borrowed))
+        .and_then(|server| server.bind((any.ip(), 0)))
+        .and_then(|server| server.bind(&[any, any][..]))
+        .and_then(|server| server.bind("127.0.0.1:0".parse::<ListenAddress>().unwrap()))
+        .and_then(|server| server.bind(format!("unix:{}", path.display())))
+        .and_then(|server| server.listen(Listener::at("127.0.0.1:0").name("last")))
+        .unwrap();
+    let mut server = Server::of(server).await;
+    let addresses = server.handle.local_addrs().to_vec();
+    assert_eq!((addresses.len(), server.handle.listeners().len()), (13, 14));
+    for address in addresses {
+        let mut peer = at_once("a connection", TcpStream::connect(address)).await.unwrap();
+        ask(&mut peer, b"hello\n", "uryyb\n").await;
+        drop(peer);
+        server.report().await;
+    }
+    ask(&mut unix(&path).await, b"hello\n", "uryyb\n").await;
+    server.report().await;
+    server.end().await;
+}
+
+#[actix::test]
+async fn what_is_no_address_is_an_error_that_says_how_one_is_written() {
+    assert_eq!(
+        error_of("localhost"),
+        "cannot listen on \"localhost\": the port is missing: use an address and a port, as 127.0.0.1:40713 or \
+         [::1]:40713, or one of unix:/PATH, unix:@NAME, fd:3 and systemd:NAME"
+    );
+    assert!(error_of("::1:0").ends_with("an IPv6 address goes in brackets: use [::1]:0"));
+    assert!(error_of(("no such host.invalid", 1)).starts_with("cannot look up \"no such host.invalid:1\": "));
+}
+
+#[cfg(target_os = "linux")]
+#[actix::test]
+async fn an_abstract_unix_socket_serves_has_no_file_and_is_free_again_at_its_end() {
+    use std::os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixStream},
+    };
+    let name = format!("actix-lines-abstract-{}", std::process::id());
+    let address = format!("unix:@{name}");
+    for _ in 0..2 {
+        let mut server = Server::of(LineServer::new(|_| Rot13).bind(&address).unwrap()).await;
+        assert_eq!(server.handle.listeners()[0].local_addr.to_string(), address);
+        let peer = UnixStream::connect_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        peer.set_nonblocking(true).unwrap();
+        let mut peer = tokio::net::UnixStream::from_std(peer).unwrap();
+        ask(&mut peer, b"hello\n", "uryyb\n").await;
+        let error = error_of(&address);
+        assert!(error.starts_with(&format!("cannot listen on {address}: address already in use; ")), "{error}");
+        drop(peer);
+        server.report().await;
+        server.end().await;
+    }
+    assert!(!Path::new(&format!("@{name}")).exists());
 }
 
 #[actix::test]

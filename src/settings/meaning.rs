@@ -6,7 +6,7 @@
 use std::{path::Path, thread};
 
 use actix_lines::{
-    ConfigError, Connection, Framing, LineHandler, LineServer,
+    ConfigError, Connection, Framing, LineHandler, LineServer, ListenAddress,
     control::Drain,
     limits::{Limits, OutboxLimit, Watermarks},
     record::RecordLimits,
@@ -33,7 +33,7 @@ impl Settings {
         Ok(settings)
     }
 
-    pub(crate) fn addresses(&self) -> &[String] {
+    pub(crate) fn addresses(&self) -> &[ListenAddress] {
         &self.listen.0
     }
 

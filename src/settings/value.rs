@@ -7,7 +7,7 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use actix_lines::{
-    ConfigError, Overlong, Prefix, SourcePrefix,
+    ConfigError, ListenAddress, Overlong, Prefix, SourcePrefix,
     limits::{OverLimit, Rate, RateLimit},
 };
 
@@ -208,29 +208,18 @@ impl Value for Folder {
 
 /// Addresses to listen on, at least one.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Listen(pub(crate) Vec<String>);
+pub(crate) struct Listen(pub(crate) Vec<ListenAddress>);
 
 impl Value for Listen {
     const IS_LIST: bool = true;
 
     fn allowed() -> String {
-        "an address and a port, as 127.0.0.1:40713 or [::1]:40713".to_owned()
+        ListenAddress::SYNTAX.to_owned()
     }
 
     fn read(text: &str) -> Result<Self, String> {
-        let Some((host, port)) = text.rsplit_once(':') else {
-            return Err(format!("the port is missing: use {}", Self::allowed()));
-        };
-        if host.is_empty() {
-            return Err(format!(
-                "the address is missing: use 0.0.0.0:{port} for all of IPv4, [::]:{port} for all of IPv6"
-            ));
-        }
-        if host.contains(':') && !host.starts_with('[') {
-            return Err(format!("an IPv6 address goes in brackets: use [{host}]:{port}"));
-        }
-        port.parse::<u16>().map_err(|_| format!("{port:?} is no port: use 0 to 65535"))?;
-        Ok(Self(vec![text.to_owned()]))
+        let address = text.parse::<ListenAddress>();
+        address.map(|address| Self(vec![address])).map_err(|error| error.to_string())
     }
 
     fn read_all(texts: &[&str]) -> Result<Self, String> {

@@ -4,12 +4,9 @@
 //! Not here: accepting on it (`acceptor`), its sessions (`session`).
 
 use std::{
-    fmt, fs, io,
-    net::{SocketAddr, TcpListener, ToSocketAddrs},
-    os::{
-        fd::OwnedFd,
-        unix::{fs::MetadataExt, net::UnixListener},
-    },
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, ToSocketAddrs},
+    os::{fd::OwnedFd, unix::net::UnixListener},
     path::PathBuf,
 };
 
@@ -23,11 +20,18 @@ use crate::record::recorder::Recorder;
 #[cfg(feature = "tls")]
 use crate::wire::tls::server::Tls;
 use crate::{
-    address::{Address, UnixAddress},
+    address::{
+        Address,
+        listen::{ListenAddress, ListenAddressError},
+    },
     connection::Connection,
     error::BindError,
     framing::Framing,
     limits::SessionLimits,
+    listen::{
+        inherited,
+        unix::{self, BoundPath},
+    },
     wire::{
         filter::{Filter, Filters},
         socket::unix_local,
@@ -57,7 +61,7 @@ use crate::{
 #[derive(Debug)]
 #[must_use = "a listener does nothing until it is given to a server"]
 pub struct Listener {
-    at: At,
+    at: Result<At, BindError>,
     own: Own,
 }
 
@@ -74,14 +78,31 @@ pub(crate) struct Own {
 
 #[derive(Debug)]
 enum At {
+    Address(ListenAddress),
     /// The first of these addresses that can be bound.
-    Tcp(Result<Vec<SocketAddr>, BindError>),
-    Unix(PathBuf),
+    Candidates(Vec<SocketAddr>),
     /// A socket that listens already.
     Inherited(OwnedFd),
 }
 
 impl Listener {
+    /// Listens at an address: a [`ListenAddress`], a text that is one, or whatever a std listener binds to. It is the
+    /// conversion, which [`LineServer::bind`](crate::LineServer::bind) calls as well, as a word to begin with.
+    ///
+    /// ```
+    /// use actix_lines::{ListenAddress, Listener};
+    ///
+    /// let typed: ListenAddress = "[::]:40713".parse()?;
+    /// let listeners = [Listener::at(typed), Listener::at("unix:@lines").name("local"), Listener::at(("localhost", 0))];
+    /// # drop(listeners);
+    /// # Ok::<(), actix_lines::ListenAddressError>(())
+    /// ```
+    ///
+    /// A text that is no address is an error when the listener is given to a server.
+    pub fn at(address: impl Into<Self>) -> Self {
+        address.into()
+    }
+
     /// Listens on an IP address and a port. Port 0 asks for a free port; of a name with several addresses the first
     /// that can be bound is used.
     ///
@@ -94,23 +115,31 @@ impl Listener {
             true => Err(unresolved(io::ErrorKind::NotFound.into())),
             false => Ok(addresses),
         });
-        Self::at(At::Tcp(addresses))
+        Self::new(addresses.map(At::Candidates))
     }
 
     /// Listens on a unix socket at `path`, which must not exist yet. The path is removed when the listener is closed,
     /// unless another socket has replaced it.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
-        Self::at(At::Unix(path.into()))
+        ListenAddress::Unix(path.into()).into()
     }
 
     /// Takes a socket that listens already, TCP or unix, such as one handed over by a service manager. It is made
     /// non-blocking; the path of a unix socket is not removed.
     pub fn inherited(socket: impl Into<OwnedFd>) -> Self {
-        Self::at(At::Inherited(socket.into()))
+        Self::new(Ok(At::Inherited(socket.into())))
     }
 
-    fn at(at: At) -> Self {
+    fn new(at: Result<At, BindError>) -> Self {
         Self { at, own: Own::default() }
+    }
+
+    /// Looks up nothing yet.
+    fn host(host: &str, port: u16) -> Self {
+        match host.parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::from((ip, port)).into(),
+            Err(_) => ListenAddress::Name { host: host.to_owned(), port }.into(),
+        }
     }
 
     /// Sets the name, for [`ListenerId::name`](crate::ListenerId::name) and the log. Default: none.
@@ -170,14 +199,23 @@ impl Listener {
         backlog: u32,
         options: &SocketOptions,
     ) -> Result<BoundListener, BindError> {
-        let (socket, path, is_dual_stack) = match self.at {
-            At::Tcp(addresses) => {
-                let (socket, is_dual_stack) = bind_first(&addresses?, others, backlog)?;
-                (socket, None, is_dual_stack)
-            }
-            At::Unix(path) => {
-                let (socket, path) = listen_at(path, backlog)?;
+        let mut ip = |addresses: &[SocketAddr]| {
+            let (socket, is_dual_stack) = bind_first(addresses, others, backlog)?;
+            Ok((socket, None, is_dual_stack))
+        };
+        let (socket, path, is_dual_stack) = match self.at? {
+            At::Candidates(addresses) => ip(&addresses)?,
+            At::Address(ListenAddress::Ip(address)) => ip(&[address])?,
+            At::Address(ListenAddress::Name { host, port }) => ip(&look_up(&host, port)?)?,
+            At::Address(ListenAddress::Unix(path)) => {
+                let (socket, path) = unix::listen_at(path, least_backlog(backlog))?;
                 (socket, Some(path), false)
+            }
+            At::Address(ListenAddress::Abstract(name)) => {
+                (unix::listen_on_name(&name, least_backlog(backlog))?, None, false)
+            }
+            At::Address(address @ (ListenAddress::Fd(_) | ListenAddress::Systemd(_))) => {
+                (inherited::take(&address)?, None, false)
             }
             At::Inherited(socket) => (socket, None, false),
         };
@@ -185,6 +223,95 @@ impl Listener {
         bound.path = path;
         bound.is_dual_stack = is_dual_stack;
         Ok(bound)
+    }
+}
+
+impl From<ListenAddress> for Listener {
+    fn from(address: ListenAddress) -> Self {
+        Self::new(Ok(At::Address(address)))
+    }
+}
+
+/// Parses a [`ListenAddress`].
+impl From<&str> for Listener {
+    fn from(text: &str) -> Self {
+        let address =
+            text.parse().map_err(|source: ListenAddressError| BindError::Syntax { text: text.to_owned(), source });
+        Self::new(address.map(At::Address))
+    }
+}
+
+/// Parses a [`ListenAddress`].
+impl From<String> for Listener {
+    fn from(text: String) -> Self {
+        text.as_str().into()
+    }
+}
+
+impl From<SocketAddr> for Listener {
+    fn from(address: SocketAddr) -> Self {
+        ListenAddress::Ip(address).into()
+    }
+}
+
+impl From<SocketAddrV4> for Listener {
+    fn from(address: SocketAddrV4) -> Self {
+        SocketAddr::V4(address).into()
+    }
+}
+
+impl From<SocketAddrV6> for Listener {
+    fn from(address: SocketAddrV6) -> Self {
+        SocketAddr::V6(address).into()
+    }
+}
+
+impl From<(IpAddr, u16)> for Listener {
+    fn from(address: (IpAddr, u16)) -> Self {
+        SocketAddr::from(address).into()
+    }
+}
+
+impl From<(Ipv4Addr, u16)> for Listener {
+    fn from(address: (Ipv4Addr, u16)) -> Self {
+        SocketAddr::from(address).into()
+    }
+}
+
+impl From<(Ipv6Addr, u16)> for Listener {
+    fn from(address: (Ipv6Addr, u16)) -> Self {
+        SocketAddr::from(address).into()
+    }
+}
+
+/// Takes an IP address, or a name that is looked up when the listener is bound.
+impl From<(&str, u16)> for Listener {
+    fn from((host, port): (&str, u16)) -> Self {
+        Self::host(host, port)
+    }
+}
+
+/// Takes an IP address, or a name that is looked up when the listener is bound.
+impl From<(String, u16)> for Listener {
+    fn from((host, port): (String, u16)) -> Self {
+        Self::host(&host, port)
+    }
+}
+
+/// Listens on the first address that can be bound.
+impl From<&[SocketAddr]> for Listener {
+    fn from(addresses: &[SocketAddr]) -> Self {
+        Self::tcp(addresses)
+    }
+}
+
+impl<T> From<&T> for Listener
+where
+    T: Clone,
+    Self: From<T>,
+{
+    fn from(address: &T) -> Self {
+        address.clone().into()
     }
 }
 
@@ -267,6 +394,17 @@ fn local_addr(socket: &OwnedFd) -> Address {
     }
 }
 
+/// Returns at least one address.
+fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, BindError> {
+    let addresses = (host, port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
+    match addresses {
+        Ok(addresses) if !addresses.is_empty() => Ok(addresses),
+        Ok(_) => Err(io::ErrorKind::NotFound.into()),
+        Err(error) => Err(error),
+    }
+    .map_err(|source| BindError::Resolve { address: format!("{:?}", format!("{host}:{port}")), source })
+}
+
 /// Binds to the first of `addresses` that can be bound. Returns also whether that covers both families.
 fn bind_first(
     addresses: &[SocketAddr],
@@ -326,47 +464,4 @@ fn listen_on(address: SocketAddr, backlog: u32, only_v6: Option<bool>) -> io::Re
 /// Bounds a backlog that has not been checked yet.
 fn least_backlog(backlog: u32) -> i32 {
     i32::try_from(backlog).unwrap_or(i32::MAX).max(1)
-}
-
-fn listen_at(path: PathBuf, backlog: u32) -> Result<(OwnedFd, BoundPath), BindError> {
-    let listen = || {
-        if path.as_os_str().is_empty() {
-            // The kernel would choose an abstract name.
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
-        socket.bind(&socket2::SockAddr::unix(&path)?)?;
-        let bound = BoundPath::new(path.clone());
-        socket.listen(least_backlog(backlog))?;
-        Ok((socket.into(), bound))
-    };
-    listen().map_err(|source| BindError::Listen { address: UnixAddress::at(&path).into(), source })
-}
-
-/// The path of a unix socket bound here. Dropping it removes the path, unless another socket has replaced it.
-#[derive(Debug)]
-pub(crate) struct BoundPath {
-    path: PathBuf,
-    /// Device and inode; `None` if they could not be read.
-    file: Option<(u64, u64)>,
-}
-
-impl BoundPath {
-    fn new(path: PathBuf) -> Self {
-        let file = Self::file(&path);
-        Self { path, file }
-    }
-
-    fn file(path: &PathBuf) -> Option<(u64, u64)> {
-        fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
-    }
-}
-
-impl Drop for BoundPath {
-    fn drop(&mut self) {
-        if self.file.is_some() && Self::file(&self.path) == self.file {
-            // Whoever may not remove it finds it at the next start, whose error says what to do.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
 }

@@ -3,12 +3,7 @@
 //! Everything is checked once, before anything runs.
 //! Not here: starting (`launch`), a running server (`handle`), flags and exit codes (the server binary).
 
-use std::{
-    fmt, io,
-    marker::PhantomData,
-    net::{SocketAddr, ToSocketAddrs},
-    time::Duration,
-};
+use std::{fmt, io, marker::PhantomData, net::SocketAddr, time::Duration};
 
 #[cfg(feature = "record")]
 use crate::record::recorder::Recorder;
@@ -141,13 +136,15 @@ where
         }
     }
 
-    /// Adds a listener on an IP address and a port: short for [`listen`](Self::listen) with [`Listener::tcp`]. Port 0
-    /// asks for a free port, which [`local_addrs`](Self::local_addrs) returns.
+    /// Adds a listener at an address: a [`ListenAddress`](crate::ListenAddress), a text that is one, as
+    /// `"127.0.0.1:40713"` or `"unix:/run/lines.sock"`, or what a std listener binds to, as `("localhost", 0)`. Port 0
+    /// asks for a free port, which [`local_addrs`](Self::local_addrs) returns. Short for [`listen`](Self::listen) with
+    /// [`Listener::at`].
     ///
     /// # Errors
-    /// Returns a [`BindError`] that names the address that could not be looked up or bound, and the reason.
-    pub fn bind(self, address: impl ToSocketAddrs + fmt::Debug) -> Result<Self, BindError> {
-        self.listen(Listener::tcp(address))
+    /// Returns a [`BindError`] that names the address that could not be understood, looked up or bound, and the reason.
+    pub fn bind(self, address: impl Into<Listener>) -> Result<Self, BindError> {
+        self.listen(Listener::at(address))
     }
 
     /// Adds a listener. A std listener converts into one: it is [inherited](Listener::inherited).
