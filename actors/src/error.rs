@@ -6,10 +6,7 @@ use std::{fs, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustix::io::Errno;
 
-use crate::address::{
-    Address,
-    listen::{ListenAddress, ListenAddressError},
-};
+use crate::address::{Address, listen::ListenAddressError};
 
 /// An invalid setting. Nothing has been started when it is returned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -275,25 +272,123 @@ pub enum BindError {
         /// The address that it is bound to.
         address: Address,
     },
-    /// No socket was handed over to this process by that descriptor or name.
-    #[error(
-        "cannot listen on {address}: no socket was handed over to this process; start it from a service manager that has one"
-    )]
-    NotHandedOver {
-        /// The address that was given.
-        address: ListenAddress,
-    },
+    /// The socket that should have been handed to this process is not there, or cannot be used.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
     /// The server has more listeners than can be numbered.
     #[error("too many listeners: use at most 65535")]
     TooMany,
+}
+
+/// A socket that this process should have been started with cannot be a listener.
+///
+/// `socket` is the address that asked for it, `systemd:NAME` or `fd:NUMBER`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InheritError {
+    /// The library was built without them, or for another system than Linux.
+    #[error("{socket}: this program takes no sockets of others; build it on Linux with the feature `systemd`")]
+    Unsupported {
+        /// The address.
+        socket: String,
+    },
+    /// No socket has this name.
+    #[error("{socket}: no socket of this name was handed over; {}", there_are(there))]
+    Unknown {
+        /// The address.
+        socket: String,
+        /// The sockets that were handed over and are not taken.
+        there: Vec<String>,
+    },
+    /// Several sockets have this name.
+    #[error("{socket}: several sockets have this name; use {} instead", fds.join(" and "))]
+    Several {
+        /// The address.
+        socket: String,
+        /// The addresses that mean one of them each.
+        fds: Vec<String>,
+    },
+    /// Another listener has it.
+    #[error("{socket}: another listener has it already; name each socket once")]
+    Taken {
+        /// The address.
+        socket: String,
+    },
+    /// It was closed since no listener had asked for it at the start.
+    #[error("{socket}: it was closed, as no listener used it at the start; restart the process to get it again")]
+    Closed {
+        /// The address.
+        socket: String,
+    },
+    /// The descriptor has been opened by this process itself.
+    #[error(
+        "{socket}: it was not handed over, this process has opened it for itself; name one that it is started with"
+    )]
+    NotHandedOver {
+        /// The address.
+        socket: String,
+    },
+    /// It is nothing that connections can be accepted on.
+    #[error("{socket}: {reason}")]
+    Unfit {
+        /// The address.
+        socket: String,
+        /// What it is instead.
+        reason: Unfit,
+    },
+    /// The sockets are meant for another process.
+    #[error(
+        "the sockets in LISTEN_FDS are for process {meant} (LISTEN_PID), and this is {own}; let the service manager start \
+         this program itself, or a shell that ends in exec"
+    )]
+    OtherProcess {
+        /// The process that they are meant for.
+        meant: u32,
+        /// This process.
+        own: u32,
+    },
+    /// A variable of the environment that tells of sockets is invalid.
+    #[error("{variable}={value:?} in the environment is invalid; unset it, or let a service manager set it")]
+    Environment {
+        /// The variable.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+    },
+}
+
+/// Why a descriptor is nothing that connections can be accepted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unfit {
+    /// There is no descriptor of this number.
+    #[error("no such descriptor is open; start the process with it")]
+    NotOpen,
+    /// A file, a pipe, or something else.
+    #[error("it is no socket; hand over one that listens")]
+    NotSocket,
+    /// A socket of datagrams or packets.
+    #[error("it is no stream socket; use ListenStream= in the .socket unit")]
+    NotStream,
+    /// A socket that was never made to listen, or a connection.
+    #[error("it is a socket that does not listen; use Accept=no in the .socket unit, or call listen(2) before")]
+    NotListening,
+}
+
+/// Tells which sockets could have been meant.
+fn there_are(sockets: &[String]) -> String {
+    match sockets {
+        [] => "none was: start it by way of its .socket unit, or use an address".to_owned(),
+        sockets => format!("there are {}; see FileDescriptorName= in the .socket unit", sockets.join(", ")),
+    }
 }
 
 impl From<BindError> for io::Error {
     fn from(error: BindError) -> Self {
         let kind = match &error {
             BindError::Resolve { source, .. } | BindError::Listen { source, .. } => source.kind(),
-            BindError::NotHandedOver { .. } => io::ErrorKind::NotFound,
-            BindError::Syntax { .. } | BindError::NotListening { .. } | BindError::TooMany => {
+            BindError::Inherit(InheritError::Unknown { .. }) => io::ErrorKind::NotFound,
+            BindError::Syntax { .. } | BindError::NotListening { .. } | BindError::Inherit(_) | BindError::TooMany => {
                 io::ErrorKind::InvalidInput
             }
         };

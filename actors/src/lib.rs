@@ -116,7 +116,7 @@ pub use crate::{
         listen::{ListenAddress, ListenAddressError},
     },
     connection::{Connection, ListenerId, SessionId},
-    error::{BindError, ConfigError, ServerEnded, StartError},
+    error::{BindError, ConfigError, InheritError, ServerEnded, StartError, Unfit},
     escape::Escaped,
     framing::{Delimiter, Framing, Overlong},
     listen::listener::Listener,
@@ -143,6 +143,12 @@ pub mod filter {
         connection::ConnectionInfo,
         wire::filter::{Eof, Fault, Filter, Flow, Inflow},
     };
+}
+
+/// Sockets that a service manager hands over. Feature `systemd`, on Linux.
+#[cfg(all(feature = "systemd", target_os = "linux"))]
+pub mod systemd {
+    pub use crate::listen::inherited::{UnusedSocket, close_unused};
 }
 
 /// TLS for listeners and connectors, by rustls 0.23 with ring. Feature `tls`.

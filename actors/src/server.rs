@@ -4,4 +4,5 @@ pub(crate) mod builder;
 pub(crate) mod handle;
 pub(crate) mod launch;
 pub(crate) mod protocol;
+pub(crate) mod responsive;
 pub(crate) mod signals;

@@ -6,7 +6,10 @@
 use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, ToSocketAddrs},
-    os::{fd::OwnedFd, unix::net::UnixListener},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixListener,
+    },
     path::PathBuf,
 };
 
@@ -15,6 +18,10 @@ use rustix::net::{
     sockopt::{socket_acceptconn, socket_type},
 };
 
+#[cfg(not(all(feature = "systemd", target_os = "linux")))]
+use crate::error::InheritError;
+#[cfg(all(feature = "systemd", target_os = "linux"))]
+use crate::listen::inherited;
 #[cfg(feature = "record")]
 use crate::record::recorder::Recorder;
 #[cfg(feature = "tls")]
@@ -28,13 +35,10 @@ use crate::{
     error::BindError,
     framing::Framing,
     limits::SessionLimits,
-    listen::{
-        inherited,
-        unix::{self, BoundPath},
-    },
+    listen::unix::{self, BoundPath},
     wire::{
         filter::{Filter, Filters},
-        socket::unix_local,
+        socket::local_addr,
         tcp::SocketOptions,
     },
 };
@@ -74,6 +78,19 @@ pub(crate) struct Own {
     pub(crate) filters: Filters,
     #[cfg(feature = "record")]
     pub(crate) recorder: Option<Recorder>,
+    when_listening: WhenListening,
+}
+
+/// Called once, when the server starts.
+#[derive(Default)]
+struct WhenListening(Option<Box<HandOver>>);
+
+type HandOver = dyn FnOnce(BorrowedFd<'_>, &Address) + Send;
+
+impl fmt::Debug for WhenListening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "a call" } else { "nothing" })
+    }
 }
 
 #[derive(Debug)]
@@ -128,6 +145,13 @@ impl Listener {
     /// non-blocking; the path of a unix socket is not removed.
     pub fn inherited(socket: impl Into<OwnedFd>) -> Self {
         Self::new(Ok(At::Inherited(socket.into())))
+    }
+
+    /// Calls `hand_over` with its socket and address when the server starts, for example to give a duplicate to somebody who
+    /// keeps it while the program restarts.
+    pub fn when_listening(mut self, hand_over: impl FnOnce(BorrowedFd<'_>, &Address) + Send + 'static) -> Self {
+        self.own.when_listening = WhenListening(Some(Box::new(hand_over)));
+        self
     }
 
     fn new(at: Result<At, BindError>) -> Self {
@@ -201,7 +225,7 @@ impl Listener {
     ) -> Result<BoundListener, BindError> {
         let mut ip = |addresses: &[SocketAddr]| {
             let (socket, is_dual_stack) = bind_first(addresses, others, backlog)?;
-            Ok((socket, None, is_dual_stack))
+            Ok::<_, BindError>((socket, None, is_dual_stack))
         };
         let (socket, path, is_dual_stack) = match self.at? {
             At::Candidates(addresses) => ip(&addresses)?,
@@ -214,8 +238,13 @@ impl Listener {
             At::Address(ListenAddress::Abstract(name)) => {
                 (unix::listen_on_name(&name, least_backlog(backlog))?, None, false)
             }
+            #[cfg(all(feature = "systemd", target_os = "linux"))]
+            At::Address(ListenAddress::Fd(number)) => (inherited::numbered(number)?, None, false),
+            #[cfg(all(feature = "systemd", target_os = "linux"))]
+            At::Address(ListenAddress::Systemd(name)) => (inherited::named(&name)?, None, false),
+            #[cfg(not(all(feature = "systemd", target_os = "linux")))]
             At::Address(address @ (ListenAddress::Fd(_) | ListenAddress::Systemd(_))) => {
-                (inherited::take(&address)?, None, false)
+                return Err(InheritError::Unsupported { socket: address.to_string() }.into());
             }
             At::Inherited(socket) => (socket, None, false),
         };
@@ -358,14 +387,17 @@ impl BoundListener {
         Ok(Self { socket, address, own, path: None, is_dual_stack: false })
     }
 
-    /// Applies options and a backlog that were set after it was bound.
-    pub(crate) fn update(&self, options: &SocketOptions, backlog: i32) {
+    /// Applies options and a backlog that were set after it was bound, and calls who wants to know that it listens.
+    pub(crate) fn update(&mut self, options: &SocketOptions, backlog: i32) {
         let address = &self.address;
         if let Err(error) = apply(options, &self.socket, address) {
             log::warn!("listener {address}: socket options not set: {error}");
         }
         if let Err(error) = rustix::net::listen(&self.socket, backlog) {
             log::warn!("listener {address}: backlog not changed to {backlog}: {error}");
+        }
+        if let Some(hand_over) = self.own.when_listening.0.take() {
+            hand_over(self.socket.as_fd(), &self.address);
         }
     }
 
@@ -381,17 +413,6 @@ impl BoundListener {
 fn apply(options: &SocketOptions, socket: &OwnedFd, address: &Address) -> io::Result<()> {
     let socket = socket2::SockRef::from(socket);
     if address.unix().is_some() { options.apply_buffers(&socket) } else { options.apply(&socket) }
-}
-
-fn local_addr(socket: &OwnedFd) -> Address {
-    match socket2::SockRef::from(socket).local_addr() {
-        Ok(address) => match address.as_socket() {
-            Some(address) => Address::Ip(address),
-            None if address.is_unix() => unix_local(socket),
-            None => Address::Memory,
-        },
-        Err(_) => Address::Memory,
-    }
 }
 
 /// Returns at least one address.
@@ -418,7 +439,13 @@ fn bind_first(
         }
         let is_v6_wildcard = address.is_ipv6() && address.ip().is_unspecified();
         let has_ipv4 = others.iter().any(|other| other.is_ipv4() && other.port() == Some(address.port()));
-        match listen_on(*address, backlog, is_v6_wildcard.then_some(has_ipv4)) {
+        let only_v6 = is_v6_wildcard.then_some(has_ipv4);
+        #[cfg(all(feature = "systemd", target_os = "linux"))]
+        if let Some(socket) = inherited::bound_to(*address, only_v6) {
+            log::debug!("listener {address}: its socket was handed over");
+            return Ok((socket, false));
+        }
+        match listen_on(*address, backlog, only_v6) {
             Ok(socket) => return Ok((socket, is_v6_wildcard && !has_ipv4)),
             Err(source) => last = Some(BindError::Listen { address: Address::Ip(*address), source }),
         }

@@ -119,7 +119,7 @@ where
             })
             .collect();
         let mut acceptors = Vec::new();
-        for (listener, ListenerInfo { id, .. }) in self.listeners.into_iter().zip(&listeners) {
+        for (mut listener, ListenerInfo { id, .. }) in self.listeners.into_iter().zip(&listeners) {
             // It listens already.
             listener.update(&self.options, backlog);
             let profile = profiles.of(&listener);

@@ -82,6 +82,18 @@ pub(crate) fn unix_local(socket: &impl AsFd) -> Address {
     Address::Unix(UnixAddress::new(rustix::net::getsockname(socket).ok().and_then(path), None))
 }
 
+/// The address that a socket is bound to.
+pub(crate) fn local_addr(socket: &OwnedFd) -> Address {
+    match socket2::SockRef::from(socket).local_addr() {
+        Ok(address) => match address.as_socket() {
+            Some(address) => Address::Ip(address),
+            None if address.is_unix() => unix_local(socket),
+            None => Address::Memory,
+        },
+        Err(_) => Address::Memory,
+    }
+}
+
 /// The path of a unix address; an abstract name is written with `@`.
 fn path(address: SocketAddrAny) -> Option<PathBuf> {
     let address = SocketAddrUnix::try_from(address).ok()?;
