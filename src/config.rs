@@ -1,25 +1,28 @@
 //! Config: the configuration file. TOML, a key for each setting.
 //!
 //! Rule: an error in it is reported with its line, even one that only the library finds.
-//! Not here: the settings (`settings`), reading the file again (`signals`).
+//! Not here: the settings (`settings`), the tables as they are written (`config/file`), reading the file again
+//! (`signals`).
+
+mod file;
 
 use std::{
+    fmt::Display,
     fs,
     io::Read,
     path::{Path, PathBuf},
 };
 
 use actix_lines::{ConfigError, limits::Limits};
-use toml::{
-    Spanned,
-    de::{DeInteger, DeTable, DeValue},
-};
 
+use self::file::{Fault, File, ListenerTable, TlsTable};
 use crate::{
     args::Args,
+    certificates::Certificates,
     descriptors,
+    listeners::Wanted,
     reason::reason,
-    settings::{Auto, Given, Setting, Settings, Unusable},
+    settings::{Auto, Given, Invalid, Listener, ListenerSettings, OwnLimits, Settings, Tls, Unusable},
 };
 
 /// The largest file that is read: far more than settings and long lists of networks need.
@@ -42,13 +45,23 @@ impl From<ConfigError> for Problem {
     }
 }
 
-/// Loads the settings: a flag overrules the file, the file the default.
+/// All that a server is started with.
+pub(crate) struct Config {
+    pub(crate) settings: Settings,
+    pub(crate) listeners: Vec<Wanted>,
+}
+
+/// Loads the settings: a flag overrules the file, the file the default; and the certificates of all listeners.
 ///
 /// # Errors
 /// For settings that no server can be started with.
-pub(crate) fn load(args: &Args) -> Result<Settings, Problem> {
+pub(crate) fn load(args: &Args) -> Result<Config, Problem> {
     let typed = &args.settings;
-    let Some(path) = &args.config else { return Ok(Settings::new(typed)?) };
+    let Some(path) = &args.config else {
+        let settings = Settings::new(typed)?;
+        let listeners = settings.addresses().iter().cloned().map(Wanted::unnamed).collect();
+        return Ok(Config { settings, listeners });
+    };
     let text = read(path).map_err(|reason| Problem::Read { file: path.clone(), reason })?;
     let at = |fault: Fault| {
         let before = text.as_bytes().iter().take(fault.offset);
@@ -56,10 +69,48 @@ pub(crate) fn load(args: &Args) -> Result<Settings, Problem> {
         Problem::File { file: path.clone(), line, message: fault.message }
     };
     let file = File::parse(&text).map_err(at)?;
-    Settings::new(&typed.clone().or(&file.given)).map_err(|error| match file.to_blame(typed, &error) {
-        Some(offset) => at(Fault { offset, message: error.to_string() }),
-        None => error.into(),
-    })
+    let server = typed.clone().or(&file.server.given);
+    let settings = Settings::new(&server).map_err(|error| {
+        let is_the_same = |others: &Given| Settings::new(others).as_ref() == Err(&error);
+        match file.server.to_blame(|name| is_the_same(&typed.clone().or(&file.server.given.without(name)))) {
+            Some(offset) => at(Fault { offset, message: error.to_string() }),
+            None => error.clone().into(),
+        }
+    })?;
+    // The default is for whoever asks for no listener at all.
+    let is_default = !server.has("listen");
+    let unnamed = if is_default && !file.listeners.is_empty() { &[] } else { settings.addresses() };
+    let mut listeners: Vec<_> = unnamed.iter().cloned().map(Wanted::unnamed).collect();
+    // A file without a folder is in the current one.
+    let folder = path.parent().unwrap_or(Path::new(""));
+    for table in &file.listeners {
+        listeners.push(wanted(table, &server, folder).map_err(at)?);
+    }
+    Ok(Config { settings, listeners })
+}
+
+/// Makes a listener of its table, and loads its certificates.
+fn wanted(written: &ListenerTable, server: &Given, folder: &Path) -> Result<Wanted, Fault> {
+    let ListenerTable { label, table, tls } = written;
+    let fault = |offset, message: &dyn Display| Fault { offset, message: format!("{label}{message}") };
+    let settings = ListenerSettings::new(&table.given);
+    let settings = settings.map_err(|error| fault(table.offset_of(error.name), &error))?;
+    let limits = OwnLimits::new(&table.given, server).map_err(|error| {
+        let is_the_same = |name: &str| OwnLimits::new(&table.given.without(name), server).as_ref() == Err(&error);
+        // Another's setting is wrong together with one of these, or there would be an error without any of them.
+        fault(table.to_blame(is_the_same).unwrap_or(table.offset_of("")), &error)
+    })?;
+    let Some(TlsTable { table, pairs }) = tls else {
+        return Ok(Wanted { listener: Listener { settings, limits, tls: None }, certificates: None });
+    };
+    let place = |pair: Option<usize>, key: &str| pair.and_then(|pair| pairs.get(pair)).unwrap_or(table).offset_of(key);
+    let given: Vec<_> = pairs.iter().map(|pair| pair.given.clone()).collect();
+    let tls = Tls::new(&table.given, &given, folder).map_err(|(pair, Invalid { name, advice })| {
+        let path = if pair.is_some() { "tls.sni." } else { "tls." };
+        fault(place(pair, name), &format!("invalid {path}{name}: {advice}"))
+    })?;
+    let certificates = Certificates::load(&tls).map_err(|error| fault(place(error.pair, error.key), &error))?;
+    Ok(Wanted { listener: Listener { settings, limits, tls: Some(tls) }, certificates: Some(certificates) })
 }
 
 /// Reads the file, at most [`LARGEST_FILE`] of it: a device may have no end.
@@ -73,99 +124,17 @@ fn read(file: &Path) -> Result<String, String> {
     String::from_utf8(text).map_err(|_| "it is no UTF-8".to_owned())
 }
 
-/// An error at a place of the file, in bytes from its beginning.
-#[derive(Debug)]
-pub(crate) struct Fault {
-    offset: usize,
-    message: String,
-}
-
-/// The settings of a file, and where each key stands.
-#[derive(Debug, Default)]
-struct File {
-    given: Given,
-    keys: Vec<(&'static str, usize)>,
-}
-
-impl File {
-    fn parse(text: &str) -> Result<Self, Fault> {
-        let table = DeTable::parse(text).map_err(|error| {
-            let offset = error.span().map_or(0, |span| span.start);
-            Fault { offset, message: error.message().replace('\n', " ") }
-        })?;
-        let mut keys: Vec<_> = table.get_ref().iter().collect();
-        keys.sort_by_key(|(key, _)| key.span().start);
-        let mut file = Self::default();
-        for (key, value) in keys {
-            let (offset, key) = (key.span().start, key.get_ref());
-            let Some(setting) = Settings::ALL.iter().find(|setting| setting.about.name == key) else {
-                return Err(Fault { offset, message: unknown(key) });
-            };
-            file.given.insert(setting.about.name, texts(setting, value)?);
-            file.keys.push((setting.about.name, offset));
-        }
-        Ok(file)
-    }
-
-    /// Finds the first key without which there would not be `error`.
-    fn to_blame(&self, typed: &Given, error: &Unusable) -> Option<usize> {
-        let is_to_blame = |name: &str| {
-            let others = typed.clone().or(&self.given.without(name));
-            Settings::new(&others).as_ref() != Err(error)
-        };
-        self.keys.iter().find(|(name, _)| is_to_blame(name)).map(|(_, offset)| *offset)
-    }
-}
-
-/// Reads the value of `setting`, for a list its items.
-fn texts(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, Fault> {
-    match value.get_ref().as_array() {
-        Some(values) if setting.is_list => values.iter().map(|value| text(setting, value)).collect(),
-        _ => Ok(vec![text(setting, value)?]),
-    }
-}
-
-/// Reads a value as the text that a flag would have.
-fn text(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Result<String, Fault> {
-    let number = |integer: &DeInteger<'_>| i64::from_str_radix(integer.as_str(), integer.radix()).ok();
-    let text = match value.get_ref() {
-        DeValue::String(text) => Some(text.to_string()),
-        DeValue::Integer(integer) => number(integer).map(|number| number.to_string()),
-        _ => None,
-    };
-    let name = setting.about.name;
-    let wrong = |message| Fault { offset: value.span().start, message };
-    let text = text.ok_or_else(|| {
-        let several = if setting.is_list { ", or a list of these" } else { "" };
-        wrong(format!("invalid value for {name}: use a text or a number, as for --{name}{several}"))
-    })?;
-    match setting.check(&text) {
-        Ok(()) => Ok(text),
-        Err(advice) => Err(wrong(format!("invalid value {text:?} for {name}: {advice}"))),
-    }
-}
-
-/// Tells of a key that does not exist which one it resembles, if any.
-fn unknown(key: &str) -> String {
-    let alike = |name: &str| strsim::jaro(&key.replace('_', "-"), name);
-    let names = Settings::ALL.iter().map(|setting| setting.about.name);
-    match names.max_by(|one, other| alike(one).total_cmp(&alike(other))).filter(|name| alike(name) > 0.8) {
-        Some(name) => format!("unknown key {key:?}: use {name}"),
-        None => format!("unknown key {key:?}: use a flag of --help that takes a value, without its dashes"),
-    }
-}
-
 /// The settings of a file, for tests that have none.
 #[cfg(test)]
 pub(crate) fn given(text: &str) -> Result<Given, Fault> {
-    File::parse(text).map(|file| file.given)
+    File::parse(text).map(|file| file.server.given)
 }
 
-/// The limits that the settings mean on this machine.
-pub(crate) fn limits(settings: &Settings) -> Result<Limits, ConfigError> {
+/// The limits that the settings mean on this machine, beside so many listeners.
+pub(crate) fn limits(settings: &Settings, listeners: usize) -> Result<Limits, ConfigError> {
     let room = descriptors::limit().map(|limit| {
-        let others = (settings.worker_threads() as u64, settings.addresses().len() as u64);
-        usize::try_from(descriptors::room_for_sessions(limit, others.0, others.1)).unwrap_or(usize::MAX)
+        let workers = settings.worker_threads() as u64;
+        usize::try_from(descriptors::room_for_sessions(limit, workers, listeners as u64)).unwrap_or(usize::MAX)
     });
     if let (Auto::Set(asked), Some(room)) = (settings.max_sessions, room)
         && asked.0 > room

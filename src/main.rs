@@ -6,8 +6,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod args;
+#[cfg_attr(not(feature = "tls"), path = "certificates/absent.rs")]
+mod certificates;
 mod config;
 mod descriptors;
+mod listeners;
 mod logging;
 mod reason;
 mod recording;
@@ -24,7 +27,15 @@ use actix_lines::{Framing, LineServer, Rot13, limits::Limits};
 use actix_rt::{Runtime, System, SystemRunner};
 use clap::Parser;
 
-use crate::{args::Args, config::Problem, logging::Log, reason::reason, settings::Settings, signals::Signals};
+use crate::{
+    args::Args,
+    config::{Config, Problem},
+    listeners::{Listeners, Wanted},
+    logging::Log,
+    reason::reason,
+    settings::Settings,
+    signals::Signals,
+};
 
 /// glibc's allocator wastes some 190 bytes on each task cell, which is aligned to 128.
 #[global_allocator]
@@ -65,15 +76,16 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<(), Failure> {
     descriptors::raise_limit();
-    let settings = config::load(&args)?;
-    let (framing, limits) =
-        (settings.framing().map_err(Problem::from)?, config::limits(&settings).map_err(Problem::from)?);
+    let Config { settings, listeners } = config::load(&args)?;
+    let (framing, limits) = (
+        settings.framing().map_err(Problem::from)?,
+        config::limits(&settings, listeners.len()).map_err(Problem::from)?,
+    );
     if args.check_config {
         return Ok(());
     }
-    let (workers, listeners) = (settings.worker_threads(), settings.addresses().len());
-    descriptors::check(workers, listeners)?;
-    Ok(system()?.block_on(serve(args, settings, framing, limits))?)
+    descriptors::check(settings.worker_threads(), listeners.len())?;
+    Ok(system()?.block_on(serve(args, settings, listeners, framing, limits))?)
 }
 
 /// The actix system of this thread.
@@ -84,7 +96,13 @@ fn system() -> io::Result<SystemRunner> {
     Ok(System::with_tokio_rt(|| runtime))
 }
 
-async fn serve(args: Args, settings: Settings, framing: Framing, limits: Limits) -> io::Result<()> {
+async fn serve(
+    args: Args,
+    settings: Settings,
+    listeners: Vec<Wanted>,
+    framing: Framing,
+    limits: Limits,
+) -> io::Result<()> {
     // Before any listener logs that it listens: a signal may follow at once.
     let signals = Signals::new()?;
     let mut server = LineServer::new(|_connection| Rot13).framing(framing).limits(limits);
@@ -94,15 +112,17 @@ async fn serve(args: Args, settings: Settings, framing: Framing, limits: Limits)
         workers => server.workers(workers),
     };
     server = settings.sockets(server);
-    for address in settings.addresses() {
-        server = server.bind(address)?;
+    for wanted in &listeners {
+        server = server.listen(wanted.listener()).map_err(|error| wanted.refused(error))?;
     }
     let recorder = recording::start(&settings)?;
     if let Some(recorder) = &recorder {
         server = server.record(recorder);
     }
     let server = server.start()?;
-    actix_rt::spawn(signals.handle(server.clone(), args, settings, recorder.clone()));
+    let listeners = Listeners::new(listeners);
+    listeners.log_certificates();
+    actix_rt::spawn(signals.handle(server.clone(), args, settings, listeners, recorder.clone()));
     let ended = server.wait().await;
     if let Some(recorder) = recorder {
         recording::finish(&recorder);

@@ -12,10 +12,11 @@
 //! 3. give it two values in `EACH` of the tests below, and a line in `each_setting_arrives_where_it_is_meant_to`;
 //! 4. `ROT13D_BLESS=1 cargo test -p rot13d --bin rot13d` writes it into the documentation.
 //!
-//! A table of settings within the file is one more struct made by `settings!`, in a file of its own.
+//! A table of settings within the file is one more struct made by `settings!`, in a file of its own, as `listener`.
 //! Not here: turning the list into flags, keys and values (`setting`), the forms of values (`value`), the library's
 //! limits made of them (`meaning`), the documentation (`tables`), reading the file (`config`).
 
+mod listener;
 mod meaning;
 mod setting;
 mod value;
@@ -24,18 +25,21 @@ mod value;
 mod tables;
 
 use actix_lines::{
-    Framing, LineServer, Overlong, Prefix, SourcePrefix,
+    Framing, LineServer, ListenAddress, Overlong, Prefix, SourcePrefix,
     limits::{OverLimit, Rate, RateLimit},
 };
 
+#[cfg(feature = "tls")]
+pub(crate) use self::value::{ClientAuth, PemFile, TlsVersion};
 pub(crate) use self::{
+    listener::{Listener, ListenerSettings, OwnLimits, PairSettings, Tls, TlsSettings, is_of_listeners},
     meaning::Unusable,
     setting::{Given, Invalid, Reload, Setting},
     value::Auto,
 };
 use self::{
     setting::About,
-    value::{Amount, Budget, Folder, Keepalive, Listen, Number, Pause, Size, SocketBuffer, Timeout},
+    value::{Amount, Budget, Folder, Keepalive, Number, Pause, Size, SocketBuffer, Timeout},
 };
 
 /// A number of sessions.
@@ -53,7 +57,7 @@ const RECORD: &str = "Recording";
 setting::settings! {
     /// The settings of a server that can be started with them.
     pub(crate) struct Settings {
-        listen: Listen = About {
+        listen: Vec<ListenAddress> = About {
             name: "listen",
             value: "ADDRESS",
             unit: "",
@@ -219,6 +223,18 @@ setting::settings! {
             advice: "Use it for the one address of many users, or for a health check",
         },
 
+        max_prefaces: Count = About {
+            name: "max-prefaces",
+            value: "N",
+            unit: "connections",
+            default: &["1024"],
+            group: ADMISSION,
+            reload: Reload::NewConnections,
+            help: "Most connections of a worker that wait for their peers in a handshake",
+            advice: "With one more the oldest of the source that has the most is closed, so that a flood of silent connections \
+                     keeps nobody out",
+        },
+
         idle_timeout: Option<Timeout> = About {
             name: "idle-timeout",
             value: "TIME",
@@ -259,6 +275,16 @@ setting::settings! {
             reload: Reload::AtOnce,
             help: "Age at which a session drains",
             advice: "Use it behind a load balancer, so that it spreads its peers again from time to time",
+        },
+        preface_timeout: Timeout = About {
+            name: "preface-timeout",
+            value: "TIME",
+            unit: "",
+            default: &["10s"],
+            group: TIMES,
+            reload: Reload::AtOnce,
+            help: "Longest time from the accept to the end of the handshakes that a listener asks for",
+            advice: "It is for listeners with TLS. A shorter time bounds what silent connections cost",
         },
         linger_timeout: Pause = About {
             name: "linger-timeout",
@@ -441,7 +467,7 @@ mod tests {
     }
 
     /// Each setting, a value that is neither its default nor another's, and one more.
-    const EACH: [(&str, &str, &str); 35] = [
+    const EACH: [(&str, &str, &str); 37] = [
         ("listen", "[::1]:1", "127.0.0.1:2"),
         ("workers", "3", "4"),
         ("backlog", "5", "6"),
@@ -458,10 +484,12 @@ mod tests {
         ("allow", "192.0.2.0/24", "2001:db8::/32"),
         ("deny", "192.0.2.21", "192.0.2.22"),
         ("exempt", "192.0.2.23", "off"),
+        ("max-prefaces", "24", "25"),
         ("idle-timeout", "25s", "off"),
         ("line-timeout", "26m", "27h"),
         ("write-timeout", "28s", "off"),
         ("max-age", "29s", "30s"),
+        ("preface-timeout", "49s", "50s"),
         ("linger-timeout", "31s", "32ms"),
         ("session-rate", "bytes=42KiB/43KiB,lines=44", "lines=45"),
         ("outbox-high", "37KiB", "38MiB"),
@@ -555,6 +583,8 @@ mod tests {
             .line_timeout(Some(minutes(26)))
             .write_timeout(Some(seconds(28)))
             .max_age(Some(seconds(29)))
+            .preface_timeout(seconds(49))
+            .max_prefaces(24)
             .linger_timeout(seconds(31))
             .session_rate(RateLimit {
                 bytes: Some(Rate { per_second: 42 * 1024, burst: 43 * 1024 }),

@@ -3,18 +3,25 @@
 //! Rule: none waits for another one's outcome, least of all the signal that ends the server.
 //! Not here: what a drain or a change of limits does (`actix-lines`).
 
-use std::{io, path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, SystemTime},
+};
 
 use actix_lines::{Escaped, ServerHandle, control::Stats, record::Recorder};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
-    time::{Instant, timeout_at},
+    time::{Instant, Interval, interval_at, timeout_at},
 };
 
 use crate::{
     args::Args,
-    config::{self, Problem},
+    config::{self, Config, Problem},
+    listeners::Listeners,
     reason::reason,
     recording,
     settings::Settings,
@@ -55,9 +62,11 @@ impl Signals {
         server: ServerHandle,
         args: Args,
         settings: Settings,
+        listeners: Listeners,
         recorder: Option<Recorder>,
     ) {
-        let mut file = Reloads { args, settings, recorder, reading: None, readers: Arc::new(()) };
+        let mut file = Reloads { args, settings, listeners, recorder, reading: None, readers: Arc::new(()) };
+        let mut expiry = daily();
         let mut is_draining = false;
         loop {
             let name = tokio::select! {
@@ -76,7 +85,12 @@ impl Signals {
                     continue;
                 }
                 _ = self.user1.recv() => {
-                    log_counters(&server, file.recorder.clone());
+                    log_counters(&server, file.counters());
+                    continue;
+                }
+                // Without certificates the process sleeps on.
+                _ = expiry.tick(), if file.listeners.have_certificates() => {
+                    file.listeners.log_expiring(SystemTime::now());
                     continue;
                 }
             };
@@ -113,6 +127,7 @@ struct Reloads {
     args: Args,
     /// Those in force.
     settings: Settings,
+    listeners: Listeners,
     recorder: Option<Recorder>,
     reading: Option<Reading>,
     /// Each thread that reads the file has a clone.
@@ -122,14 +137,14 @@ struct Reloads {
 /// A thread that reads the file. It may wait for a disk or for another process, and nothing waits for it: neither a session
 /// nor the end of the process. There is no second one before it was given up.
 struct Reading {
-    settings: oneshot::Receiver<Result<Box<Settings>, Problem>>,
+    config: oneshot::Receiver<Result<Box<Config>, Problem>>,
     since: Instant,
     /// SIGHUP came again meanwhile: what is being read may be older.
     again: bool,
 }
 
 enum Outcome {
-    Read(Result<Box<Settings>, Problem>),
+    Read(Result<Box<Config>, Problem>),
     TookTooLong,
     Panicked,
 }
@@ -156,7 +171,7 @@ impl Reloads {
             );
             return;
         }
-        let (done, settings) = oneshot::channel();
+        let (done, config) = oneshot::channel();
         let args = self.args.clone();
         let reader = Arc::clone(&self.readers);
         let read = move || {
@@ -168,7 +183,7 @@ impl Reloads {
         };
         match thread::Builder::new().name("rot13d|file".to_owned()).spawn(read) {
             Ok(_) => {
-                self.reading = Some(Reading { settings, since: Instant::now(), again: false });
+                self.reading = Some(Reading { config, since: Instant::now(), again: false });
             }
             Err(error) => {
                 log::error!("SIGHUP: nothing is changed: no thread to read {} with: {}", shown(file), reason(&error))
@@ -179,7 +194,7 @@ impl Reloads {
     /// Waits for the file that is being read; for ever when none is.
     async fn outcome(&mut self) -> Outcome {
         let Some(reading) = &mut self.reading else { return std::future::pending().await };
-        match timeout_at(reading.since + READ_TIME, &mut reading.settings).await {
+        match timeout_at(reading.since + READ_TIME, &mut reading.config).await {
             Ok(read) => read.map_or(Outcome::Panicked, Outcome::Read),
             Err(_) => Outcome::TookTooLong,
         }
@@ -200,10 +215,16 @@ impl Reloads {
         }
     }
 
-    fn apply(&mut self, loaded: Settings, file: &Path, server: &ServerHandle) {
+    /// The counters of what is not the library's, as the end of a line.
+    fn counters(&self) -> String {
+        recording::counters(self.recorder.as_ref()) + &self.listeners.counters(SystemTime::now())
+    }
+
+    fn apply(&mut self, loaded: Config, file: &Path, server: &ServerHandle) {
+        let Config { settings: loaded, listeners } = loaded;
         let fixed = self.settings.fixed_that_differ(&loaded);
         let loaded = loaded.with_fixed_of(&self.settings);
-        let limits = match config::limits(&loaded) {
+        let limits = match config::limits(&loaded, self.listeners.count()) {
             Ok(limits) => limits,
             Err(error) => return refuse(&error.into()),
         };
@@ -214,6 +235,7 @@ impl Reloads {
             recorder.set_limits(loaded.record_limits());
         }
         self.settings = loaded;
+        self.listeners.take_over(&listeners);
         let (server, file) = (server.clone(), shown(file));
         actix_rt::spawn(async move {
             if let Ok(change) = server.set_limits(limits).await {
@@ -221,6 +243,12 @@ impl Reloads {
             }
         });
     }
+}
+
+/// Ticks once a day from tomorrow on: the start and each reload look by themselves.
+fn daily() -> Interval {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    interval_at(Instant::now() + DAY, DAY)
 }
 
 fn refuse(problem: &Problem) {
@@ -231,11 +259,11 @@ fn shown(file: &Path) -> String {
     Escaped::new(file.as_os_str().as_encoded_bytes()).to_string()
 }
 
-fn log_counters(server: &ServerHandle, recorder: Option<Recorder>) {
+fn log_counters(server: &ServerHandle, others: String) {
     let server = server.clone();
     actix_rt::spawn(async move {
         if let Ok(stats) = server.stats().await {
-            log::info!("{}{}", snapshot(&stats), recording::counters(recorder.as_ref()));
+            log::info!("{}{others}", snapshot(&stats));
         }
     });
 }

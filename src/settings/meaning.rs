@@ -34,7 +34,7 @@ impl Settings {
     }
 
     pub(crate) fn addresses(&self) -> &[ListenAddress] {
-        &self.listen.0
+        &self.listen
     }
 
     pub(crate) fn worker_threads(&self) -> usize {
@@ -87,6 +87,8 @@ impl Settings {
             .line_timeout(self.line_timeout.map(|time| time.0))
             .write_timeout(self.write_timeout.map(|time| time.0))
             .max_age(self.max_age.map(|time| time.0))
+            .preface_timeout(self.preface_timeout.0)
+            .max_prefaces(self.max_prefaces.0)
             .linger_timeout(self.linger_timeout.0)
             // At most 1 GiB.
             .linger_bytes(self.linger_bytes.0 as u32)

@@ -22,7 +22,7 @@ pub(crate) struct About {
     pub(crate) value: &'static str,
     /// The unit, where a value does not show it; else empty.
     pub(crate) unit: &'static str,
-    /// Read as if it were written; several for a list.
+    /// Read as if it were written; several for a list; none if it has to be written.
     pub(crate) default: &'static [&'static str],
     /// The heading in help and tables; those of one group stand together.
     pub(crate) group: &'static str,
@@ -59,6 +59,10 @@ impl Reload {
 pub(crate) struct Setting {
     pub(crate) about: About,
     pub(crate) is_list: bool,
+    /// True for `true` and `false`.
+    pub(crate) is_switch: bool,
+    /// True if a number in the file would not mean what the same digits in a text do.
+    pub(crate) is_text: bool,
     choices: &'static [(&'static str, &'static str)],
     allowed: fn() -> String,
     check: fn(&str) -> Result<(), String>,
@@ -66,7 +70,20 @@ pub(crate) struct Setting {
 
 impl Setting {
     pub(crate) const fn new<T: Value>(about: About) -> Self {
-        Self { about, is_list: T::IS_LIST, choices: T::CHOICES, allowed: T::allowed, check: check::<T> }
+        Self {
+            about,
+            is_list: T::IS_LIST,
+            is_switch: T::IS_SWITCH,
+            is_text: T::IS_TEXT,
+            choices: T::CHOICES,
+            allowed: T::allowed,
+            check: check::<T>,
+        }
+    }
+
+    /// Returns true if there is no default.
+    pub(crate) fn is_required(&self) -> bool {
+        self.about.default.is_empty()
     }
 
     /// Describes the values that are allowed, with their unit.
@@ -132,6 +149,11 @@ impl Given {
         self.0.insert(name, texts);
     }
 
+    /// Returns true if something is written of a setting.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// These, and where they say nothing, `others`.
     pub(crate) fn or(mut self, others: &Self) -> Self {
         for (name, texts) in &others.0 {
@@ -168,7 +190,8 @@ macro_rules! settings {
         #[derive(Clone, Debug, PartialEq)]
         $visibility struct $Settings { $(pub(crate) $field: $type,)* }
 
-        #[allow(non_upper_case_globals)] // Each has the name of its field.
+        // Each has the name of its field; only flags are changed at a restart.
+        #[allow(non_upper_case_globals, dead_code)]
         impl $Settings {
             $(const $field: $crate::settings::Setting = $crate::settings::Setting::new::<$type>($about);)*
 

@@ -1,17 +1,19 @@
 //! Tables: the documentation of settings, made of their definitions.
 //!
-//! It makes all of `docs/rot13d.toml`, and the part of `docs/operating.md` between its two marks. `ROT13D_BLESS=1 cargo
+//! It makes all of `docs/rot13d.toml`, and the parts of `docs/operating.md` between their marks. `ROT13D_BLESS=1 cargo
 //! test -p rot13d --bin rot13d` writes both.
 
 use std::{env, fmt::Write, fs};
 
 use super::{
-    Settings,
+    ListenerSettings, PairSettings, Settings, TlsSettings, is_of_listeners,
     setting::{About, Reload, Setting},
 };
 
 const BEGIN: &str = "<!-- settings: written by ROT13D_BLESS=1 cargo test -p rot13d --bin rot13d -->\n";
 const END: &str = "<!-- /settings -->\n";
+const BEGIN_LISTENERS: &str = "<!-- listeners: written by ROT13D_BLESS=1 cargo test -p rot13d --bin rot13d -->\n";
+const END_LISTENERS: &str = "<!-- /listeners -->\n";
 
 const EXAMPLE: &str = "\
 # Settings of rot13d, each at its default: take away the # of those that you change.
@@ -28,6 +30,53 @@ fn groups() -> impl Iterator<Item = &'static [Setting]> {
     Settings::ALL.chunk_by(|one, next| one.about.group == next.about.group)
 }
 
+const LISTENERS: &str = "
+## Listeners
+#
+# Each has tables of its own, below all other keys:
+";
+
+/// The tables of a listener.
+const TABLES: [&[Setting]; 3] = [ListenerSettings::ALL, TlsSettings::ALL, PairSettings::ALL];
+
+/// Something to write where there is no default.
+fn sample(setting: &Setting) -> &'static str {
+    match (setting.about.group, setting.about.name) {
+        ("[[listener]]", "name") => "\"public\"",
+        (_, "address") => "\"0.0.0.0:40714\"",
+        (_, "name") => "[\"example.org\", \"*.example.org\"]",
+        ("[listener.tls]", "certificate") => "\"cert.pem\"",
+        ("[listener.tls]", "key") => "\"key.pem\"",
+        (_, "certificate") => "\"example.pem\"",
+        (_, "key") => "\"example-key.pem\"",
+        (group, name) => panic!("no sample of {group} {name}"),
+    }
+}
+
+/// For Markdown: a table for each of a listener's, and the limits that it may have of its own.
+fn manual_of_listeners() -> String {
+    let mut text = String::new();
+    for table in TABLES {
+        write!(text, "\n**`{}`**\n\n| key | default | takes | use |\n|---|---|---|---|\n", table[0].about.group)
+            .unwrap();
+        for setting in table {
+            let About { name, default, help, advice, .. } = setting.about;
+            let defaults: Vec<_> = default.iter().map(|text| code(text)).collect();
+            let default = if setting.is_required() { "required".to_owned() } else { defaults.join(", ") };
+            writeln!(text, "| `{name}` | {default} | {} | {help}. {advice} |", takes(setting)).unwrap();
+        }
+    }
+    let limits = Settings::ALL.iter().filter(|setting| is_of_listeners(setting));
+    let limits: Vec<_> = limits.map(|setting| code(setting.about.name)).collect();
+    write!(text, "\n**Limits of one listener**, as keys of `[[listener]]`: {}.\n", limits.join(", ")).unwrap();
+    text
+}
+
+/// Describes the values that are allowed, in Markdown.
+fn takes(setting: &Setting) -> String {
+    setting.takes().replace(", or off", ", or `off`").replace(", or auto", ", or `auto`").replace('*', "\\*")
+}
+
 /// For Markdown: a table for each group.
 fn manual() -> String {
     let mut text = String::new();
@@ -37,7 +86,7 @@ fn manual() -> String {
         for setting in group {
             let About { name, value, reload, help, advice, .. } = setting.about;
             let defaults: Vec<_> = setting.about.default.iter().map(|text| code(text)).collect();
-            let takes = setting.takes().replace(", or off", ", or `off`").replace(", or auto", ", or `auto`");
+            let takes = takes(setting);
             let default = defaults.join(", ");
             let flag = format!("--{name} {value}").replace('|', "\\|");
             writeln!(text, "| `{flag}` | {default} | {takes} | {} | {help}. {advice} |", reload.words()).unwrap();
@@ -67,6 +116,24 @@ fn example() -> String {
                 true => writeln!(text, "#{name} = [{}]", values.join(", ")).unwrap(),
                 false => writeln!(text, "#{name} = {}", values.join(", ")).unwrap(),
             }
+        }
+    }
+    text.push_str(LISTENERS);
+    for table in TABLES {
+        write!(text, "#\n#   {}\n", table[0].about.group).unwrap();
+        for setting in table {
+            let About { name, default, help, .. } = setting.about;
+            let values: Vec<_> = default.iter().map(|value| toml_value(value)).collect();
+            let value = match values.is_empty() {
+                true => sample(setting).to_owned(),
+                false if setting.is_list && default != ["off"] => format!("[{}]", values.join(", ")),
+                false if setting.is_switch => default.concat(),
+                false => values.join(", "),
+            };
+            for line in wrapped(&format!("{help}. Takes {}.", setting.takes()).replace('`', "")) {
+                writeln!(text, "#   # {line}").unwrap();
+            }
+            writeln!(text, "#   {name} = {value}").unwrap();
         }
     }
     text
@@ -112,7 +179,10 @@ fn the_manual_says_of_settings_what_the_server_does() {
     compare("operating.md", |text| {
         let (before, rest) = text.split_once(BEGIN).expect("the mark before the tables");
         let (_, after) = rest.split_once(END).expect("the mark behind the tables");
-        format!("{before}{BEGIN}{}\n{END}{after}", manual())
+        let (between, rest) = after.split_once(BEGIN_LISTENERS).expect("the mark before the tables of listeners");
+        let (_, after) = rest.split_once(END_LISTENERS).expect("the mark behind the tables of listeners");
+        let listeners = format!("{BEGIN_LISTENERS}{}\n{END_LISTENERS}", manual_of_listeners());
+        format!("{before}{BEGIN}{}\n{END}{between}{listeners}{after}", manual())
     });
 }
 
@@ -127,6 +197,28 @@ fn the_example_file_has_each_setting_at_its_default() {
     assert_eq!(keys.lines().count(), Settings::ALL.len());
     let spelled_out = crate::config::given(&keys).unwrap();
     assert_eq!(Settings::new(&spelled_out), Settings::new(&Default::default()));
+}
+
+#[test]
+fn the_example_file_has_each_key_of_a_listener() {
+    let example = example();
+    let (_, listener) = example.split_once("\n#   [[listener]]\n").unwrap();
+    let listener: String =
+        listener.lines().filter_map(|line| line.strip_prefix("#   ")).map(|line| format!("{line}\n")).collect();
+    let written = crate::config::given(&format!("[[listener]]\n{listener}"));
+    // Of the library there is no word about it before the files are loaded, except for what needs another key.
+    assert!(written.is_ok(), "{written:?}\n{listener}");
+    let keys = listener.lines().filter(|line| !line.starts_with('#') && line.contains(" = ")).count();
+    assert_eq!(keys, TABLES.iter().map(|table| table.len()).sum::<usize>());
+}
+
+#[test]
+fn a_listener_may_have_limits_that_the_server_has() {
+    let limits: Vec<_> = super::listener::LIMITS.concat();
+    assert_eq!(Settings::ALL.iter().filter(|setting| is_of_listeners(setting)).count(), limits.len(), "{limits:?}");
+    for setting in ListenerSettings::ALL {
+        assert!(!Settings::ALL.iter().any(|other| other.about.name == setting.about.name), "{}", setting.about.name);
+    }
 }
 
 #[test]

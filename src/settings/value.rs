@@ -4,12 +4,16 @@
 //! library's own types are parsed by the library.
 //! Not here: the form of each setting (`settings`), checks of several settings together (`meaning`).
 
+mod listener;
+
 use std::{fmt, path::PathBuf, time::Duration};
 
 use actix_lines::{
     ConfigError, ListenAddress, Overlong, Prefix, SourcePrefix,
     limits::{OverLimit, Rate, RateLimit},
 };
+
+pub(crate) use self::listener::{Alpn, ClientAuth, Name, PemFile, ServerName, TlsVersion};
 
 /// A form of values.
 pub(crate) trait Value: Clone + fmt::Debug + PartialEq {
@@ -18,6 +22,12 @@ pub(crate) trait Value: Clone + fmt::Debug + PartialEq {
 
     /// True for a list: its flag may be repeated, its key may have an array.
     const IS_LIST: bool = false;
+
+    /// True for a value that the file writes as `true` or `false`.
+    const IS_SWITCH: bool = false;
+
+    /// True if a number in the file would not mean what the same digits in a text do.
+    const IS_TEXT: bool = false;
 
     /// Says what is allowed, in words that fit after "use".
     fn allowed() -> String;
@@ -43,6 +53,7 @@ pub(crate) trait Value: Clone + fmt::Debug + PartialEq {
 /// A list in the order in which it is written.
 impl<T: Value> Value for Vec<T> {
     const IS_LIST: bool = true;
+    const IS_TEXT: bool = T::IS_TEXT;
 
     fn allowed() -> String {
         T::allowed()
@@ -53,7 +64,10 @@ impl<T: Value> Value for Vec<T> {
     }
 
     fn read_all(texts: &[&str]) -> Result<Self, String> {
-        texts.iter().copied().map(T::read).collect()
+        match texts {
+            [] => Err(format!("use {}", Self::allowed())),
+            texts => texts.iter().copied().map(T::read).collect(),
+        }
     }
 }
 
@@ -62,6 +76,7 @@ const OFF: &str = "off";
 /// A value or `off`, which is `None`.
 impl<T: Value> Value for Option<T> {
     const IS_LIST: bool = T::IS_LIST;
+    const IS_TEXT: bool = T::IS_TEXT;
 
     fn allowed() -> String {
         format!("{}, or off", T::allowed())
@@ -76,6 +91,8 @@ impl<T: Value> Value for Option<T> {
 
     fn read_all(texts: &[&str]) -> Result<Self, String> {
         match texts {
+            // An empty list in the file.
+            [] if T::IS_LIST => Ok(None),
             [text] => Self::read(text),
             texts if texts.contains(&OFF) => Err("off stands beside other values: use either off or those".to_owned()),
             texts => T::read_all(texts).map(Some),
@@ -206,26 +223,14 @@ impl Value for Folder {
     }
 }
 
-/// Addresses to listen on, at least one.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Listen(pub(crate) Vec<ListenAddress>);
-
-impl Value for Listen {
-    const IS_LIST: bool = true;
-
+/// An address to listen on.
+impl Value for ListenAddress {
     fn allowed() -> String {
-        ListenAddress::SYNTAX.to_owned()
+        Self::SYNTAX.to_owned()
     }
 
     fn read(text: &str) -> Result<Self, String> {
-        let address = text.parse::<ListenAddress>();
-        address.map(|address| Self(vec![address])).map_err(|error| error.to_string())
-    }
-
-    fn read_all(texts: &[&str]) -> Result<Self, String> {
-        let addresses: Result<Vec<_>, _> = texts.iter().copied().map(Self::read).collect();
-        let addresses: Vec<_> = addresses?.into_iter().flat_map(|address| address.0).collect();
-        if addresses.is_empty() { Err(format!("use {}", Self::allowed())) } else { Ok(Self(addresses)) }
+        text.parse::<Self>().map_err(|error| error.to_string())
     }
 }
 
@@ -399,11 +404,12 @@ mod tests {
         let prefix: Prefix = "192.0.2.0/24".parse().unwrap();
         assert_eq!(networks(&["192.0.2.0/24", "192.0.2.0/24"]), Ok(Some(vec![prefix, prefix])));
         assert_eq!(networks(&["off"]), Ok(None));
-        assert_eq!(networks(&[]), Ok(Some(Vec::new())));
+        assert_eq!(networks(&[]), Ok(None));
+        assert!(Vec::<Prefix>::read_all(&[]).unwrap_err().starts_with("use an address or a network"));
         for texts in [["off", "192.0.2.0/24"], ["192.0.2.0/24", "off"], ["off", "off"]] {
             assert!(networks(&texts).unwrap_err().contains("use either"), "{texts:?}");
         }
-        assert!(Listen::read_all(&[]).unwrap_err().starts_with("use an address and a port"));
+        assert!(Vec::<ListenAddress>::read_all(&[]).unwrap_err().starts_with("use an address and a port"));
     }
 
     #[test]

@@ -1,0 +1,144 @@
+//! Certificates: those of one listener, loaded and checked, and what there is to say about them.
+//!
+//! Rule: whoever loads may wait for a disk. Nothing changes by it; a later `replace` cannot fail.
+//! Not here: TLS (`actix-lines`), the keys of the file (`settings/listener`), a build without TLS
+//! (`certificates/absent`).
+
+use std::time::SystemTime;
+
+use actix_lines::{
+    Listener,
+    tls::{ClientAuth, Pem, Tls, TlsError, TlsVersion, TlsWarning},
+};
+use log::Level;
+
+use crate::settings;
+
+/// Certificates, keys and settings of a listener's TLS. All clones are one.
+#[derive(Clone, Debug)]
+pub(crate) struct Certificates(Tls);
+
+/// The reason why certificates cannot be used, and the key that is to blame.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub(crate) struct Unloadable {
+    error: TlsError,
+    /// The `[[listener.tls.sni]]`, by its number; `None` for `[listener.tls]` itself.
+    pub(crate) pair: Option<usize>,
+    pub(crate) key: &'static str,
+}
+
+impl Certificates {
+    /// Loads the files of a listener.
+    ///
+    /// # Errors
+    /// For files that cannot be used; see [`TlsError`].
+    pub(crate) fn load(tls: &settings::Tls) -> Result<Self, Unloadable> {
+        let settings::TlsSettings { certificate, key, client_ca, client_auth, alpn, versions, tickets } = &tls.settings;
+        let file = |file: &settings::PemFile| Pem::file(&file.0);
+        let mut builder = Tls::builder(file(certificate), file(key))
+            .alpn(alpn.iter().flatten().map(|name| &name.0))
+            .versions(versions.iter().map(|version| match version {
+                settings::TlsVersion::Tls12 => TlsVersion::Tls12,
+                settings::TlsVersion::Tls13 => TlsVersion::Tls13,
+            }))
+            .tickets(*tickets);
+        if let Some(authorities) = client_ca {
+            let auth = match client_auth {
+                settings::ClientAuth::Required => ClientAuth::Required,
+                settings::ClientAuth::Optional => ClientAuth::Optional,
+            };
+            builder = builder.client_certificates(auth, file(authorities));
+        }
+        for pair in &tls.pairs {
+            for name in &pair.name {
+                builder = builder.server_name(&name.0, file(&pair.certificate), file(&pair.key));
+            }
+        }
+        builder.build().map(Self).map_err(|error| Unloadable::new(error, tls))
+    }
+
+    /// Takes over what others are, for connections from now on.
+    pub(crate) fn replace(&self, others: &Self) {
+        self.0.replace(&others.0);
+    }
+
+    /// Has a listener speak TLS with them.
+    pub(crate) fn serve(&self, listener: Listener) -> Listener {
+        listener.tls(&self.0)
+    }
+
+    /// Returns what is about to end or has ended, at a moment.
+    pub(crate) fn expiring(&self, now: SystemTime) -> Vec<(Level, String)> {
+        let soon = now + Tls::WARN_BEFORE;
+        let mut notes = Vec::new();
+        for certificate in self.0.certificates() {
+            let (file, subject) = (certificate.file, certificate.info.subject().to_owned());
+            let not_after = certificate.info.not_after();
+            let note = match not_after {
+                end if end < now => (Level::Error, TlsError::Expired { file, subject, not_after }.to_string()),
+                end if end < soon => (Level::Warn, TlsWarning::ExpiresSoon { file, subject, not_after }.to_string()),
+                _ => continue,
+            };
+            // A pair may be there for several names.
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+        }
+        notes
+    }
+
+    /// Returns what else works and should be changed all the same: the files as they were loaded.
+    pub(crate) fn unsafe_files(&self) -> Vec<String> {
+        let mut notes: Vec<_> = (self.0.warnings().into_iter())
+            .filter(|warning| !matches!(warning, TlsWarning::ExpiresSoon { .. }))
+            .map(|warning| warning.to_string())
+            .collect();
+        notes.dedup();
+        notes
+    }
+
+    /// Returns the seconds until the first of them expires, at a moment; negative afterwards.
+    pub(crate) fn seconds_left(&self, now: SystemTime) -> Option<i64> {
+        let end = self.0.expires()?;
+        let seconds = |time: std::time::Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        Some(match end.duration_since(now) {
+            Ok(left) => seconds(left),
+            Err(over) => -seconds(over.duration()),
+        })
+    }
+}
+
+impl Unloadable {
+    fn new(error: TlsError, tls: &settings::Tls) -> Self {
+        let (file, keys): (&str, &[&str]) = match &error {
+            TlsError::NoKey { file } | TlsError::EncryptedKey { file } | TlsError::UnsupportedKey { file } => {
+                (file, &["key"])
+            }
+            TlsError::Mismatch { key, .. } => (key, &["key"]),
+            TlsError::NoCertificate { file } | TlsError::Expired { file, .. } | TlsError::WrongName { file, .. } => {
+                (file, &["certificate", "client-ca"])
+            }
+            TlsError::Read { file, .. } | TlsError::Malformed { file, .. } => {
+                (file, &["certificate", "key", "client-ca"])
+            }
+            TlsError::Alpn { .. } => return Self { error, pair: None, key: "alpn" },
+            TlsError::NoVersion => return Self { error, pair: None, key: "versions" },
+            TlsError::ServerName { name } => {
+                let pair = tls.pairs.iter().position(|pair| pair.name.iter().any(|own| own.0 == *name));
+                return Self { error, pair, key: "name" };
+            }
+            _ => return Self { error, pair: None, key: "" },
+        };
+        let is_it = |key: &str, path: &settings::PemFile| keys.contains(&key) && path.0.display().to_string() == file;
+        let own = &tls.settings;
+        let client_ca = own.client_ca.as_ref().map(|file| (None, "client-ca", file));
+        let own = [(None, "certificate", &own.certificate), (None, "key", &own.key)].into_iter().chain(client_ca);
+        let of_pairs = tls.pairs.iter().enumerate().flat_map(|(number, pair)| {
+            [(Some(number), "certificate", &pair.certificate), (Some(number), "key", &pair.key)]
+        });
+        let found = own.chain(of_pairs).find(|(_, key, path)| is_it(key, path)).map(|(pair, key, _)| (pair, key));
+        let (pair, key) = found.unwrap_or((None, ""));
+        Self { error, pair, key }
+    }
+}

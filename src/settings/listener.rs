@@ -1,0 +1,259 @@
+//! Listener: the tables of the file that a listener is made of.
+//!
+//! Rule: as in `settings`. A limit that a listener may have of its own is the server's setting, under the same name and
+//! in the same form.
+//! Not here: the library's listeners (`listeners`), certificates (`certificates`), reading the file (`config`).
+
+use std::path::Path;
+
+use actix_lines::{Framing, ListenAddress, limits::SessionLimits};
+
+use super::{
+    Given, Invalid, Setting, Settings, Unusable,
+    setting::{About, Reload, settings},
+    value::{Alpn, ClientAuth, Name, PemFile, ServerName, TlsVersion},
+};
+
+const LISTENER: &str = "[[listener]]";
+const TLS: &str = "[listener.tls]";
+const PAIR: &str = "[[listener.tls.sni]]";
+
+settings! {
+    /// A listener, without the limits of its own and without TLS.
+    pub(crate) struct ListenerSettings {
+        name: Name = About {
+            name: "name",
+            value: "NAME",
+            unit: "",
+            default: &[],
+            group: LISTENER,
+            reload: Reload::NewConnections,
+            help: "Name in the log and in the counters",
+            advice: "At SIGHUP a listener of the same name is the same listener",
+        },
+        address: ListenAddress = About {
+            name: "address",
+            value: "ADDRESS",
+            unit: "",
+            default: &[],
+            group: LISTENER,
+            reload: Reload::NewConnections,
+            help: "Address to listen on, as for `--listen`",
+            advice: "A changed one is bound before the former socket is closed",
+        },
+    }
+}
+
+settings! {
+    /// The TLS of a listener, without further pairs.
+    pub(crate) struct TlsSettings {
+        certificate: PemFile = About {
+            name: "certificate",
+            value: "FILE",
+            unit: "",
+            default: &[],
+            group: TLS,
+            reload: Reload::NewConnections,
+            help: "Chain of certificates in PEM, the server's own first",
+            advice: "Clients that ask for no name, or for one that no pair of `[[listener.tls.sni]]` has, get this one. A \
+                     relative path begins in the folder of the file of settings",
+        },
+        key: PemFile = About {
+            name: "key",
+            value: "FILE",
+            unit: "",
+            default: &[],
+            group: TLS,
+            reload: Reload::NewConnections,
+            help: "Key of the first certificate, in PEM, without a passphrase",
+            advice: "Only the user of the server should be able to read it; the log warns if everybody is",
+        },
+        client_ca: Option<PemFile> = About {
+            name: "client-ca",
+            value: "FILE",
+            unit: "",
+            default: &["off"],
+            group: TLS,
+            reload: Reload::NewConnections,
+            help: "Authorities whose certificates clients show, in PEM; `off` asks clients for none",
+            advice: "Use an authority of your own: whoever has a certificate of it gets in",
+        },
+        client_auth: ClientAuth = About {
+            name: "client-auth",
+            value: "POLICY",
+            unit: "",
+            default: &["required"],
+            group: TLS,
+            reload: Reload::NewConnections,
+            help: "Treatment of clients without a certificate, beside `client-ca`",
+            advice: "One that shows a certificate of another authority is refused in either case",
+        },
+        alpn: Option<Vec<Alpn>> = About {
+            name: "alpn",
+            value: "NAME",
+            unit: "",
+            default: &["off"],
+            group: TLS,
+            reload: Reload::NewConnections,
+            help: "Application protocols, the most wanted first; `off` ignores what clients offer",
+            advice: "A client that offers only others is refused; one that offers none is served",
+        },
+        versions: Vec<TlsVersion> = About {
+            name: "versions",
+            value: "VERSION",
+            unit: "",
+            default: &["1.2", "1.3"],
+            group: TLS,
+            reload: Reload::NewConnections,
+            help: "Versions of TLS",
+            advice: "1.3 alone keeps out clients from before 2018",
+        },
+        tickets: bool = About {
+            name: "tickets",
+            value: "SWITCH",
+            unit: "",
+            default: &["true"],
+            group: TLS,
+            reload: Reload::NewConnections,
+            help: "Clients that come again have a shorter handshake",
+            advice: "Their keys are in this process's memory only, and change every six hours",
+        },
+    }
+}
+
+settings! {
+    /// A further pair of certificate and key, for some names.
+    pub(crate) struct PairSettings {
+        name: Vec<ServerName> = About {
+            name: "name",
+            value: "NAME",
+            unit: "",
+            default: &[],
+            group: PAIR,
+            reload: Reload::NewConnections,
+            help: "Names that clients ask for (SNI), as `example.org`",
+            advice: "`*.example.org` is every name with one part more that has no pair of its own",
+        },
+        certificate: PemFile = About {
+            name: "certificate",
+            value: "FILE",
+            unit: "",
+            default: &[],
+            group: PAIR,
+            reload: Reload::NewConnections,
+            help: "Chain of certificates, valid for these names",
+            advice: "As in `[listener.tls]`",
+        },
+        key: PemFile = About {
+            name: "key",
+            value: "FILE",
+            unit: "",
+            default: &[],
+            group: PAIR,
+            reload: Reload::NewConnections,
+            help: "Key of the first certificate",
+            advice: "As in `[listener.tls]`",
+        },
+    }
+}
+
+const OF_LINES: [&str; 2] = ["max-line", "overlong"];
+const OF_SESSIONS: [&str; 11] = [
+    "idle-timeout",
+    "line-timeout",
+    "write-timeout",
+    "max-age",
+    "linger-timeout",
+    "preface-timeout",
+    "max-prefaces",
+    "session-rate",
+    "outbox-high",
+    "outbox-low",
+    "linger-bytes",
+];
+
+#[cfg(test)]
+pub(super) const LIMITS: [&[&str]; 2] = [&OF_LINES, &OF_SESSIONS];
+
+/// Returns true for a setting of the server that a listener may have of its own.
+pub(crate) fn is_of_listeners(setting: &Setting) -> bool {
+    let name = &setting.about.name;
+    OF_LINES.contains(name) || OF_SESSIONS.contains(name)
+}
+
+/// Limits of one listener, where they are not the server's.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct OwnLimits {
+    pub(crate) framing: Option<Framing>,
+    pub(crate) session: Option<SessionLimits>,
+}
+
+impl OwnLimits {
+    /// The limits that `own` says, in a server whose settings are `server`.
+    ///
+    /// # Errors
+    /// As [`Settings::new`].
+    pub(crate) fn new(own: &Given, server: &Given) -> Result<Self, Unusable> {
+        let all = Settings::new(&own.clone().or(server))?;
+        let says = |names: &[&str]| names.iter().any(|name| own.has(name));
+        Ok(Self {
+            framing: if says(&OF_LINES) { Some(all.framing()?) } else { None },
+            session: if says(&OF_SESSIONS) { Some(all.limits(None)?.into()) } else { None },
+        })
+    }
+}
+
+/// A listener as it is wanted: equal if nothing differs but the contents of files.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Listener {
+    pub(crate) settings: ListenerSettings,
+    pub(crate) limits: OwnLimits,
+    pub(crate) tls: Option<Tls>,
+}
+
+/// The TLS of a listener.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Tls {
+    pub(crate) settings: TlsSettings,
+    pub(crate) pairs: Vec<PairSettings>,
+}
+
+impl Listener {
+    /// A plain listener without a name, as `--listen` asks for.
+    pub(crate) fn unnamed(address: ListenAddress) -> Self {
+        let settings = ListenerSettings { name: Name::default(), address };
+        Self { settings, limits: OwnLimits::default(), tls: None }
+    }
+
+    /// The name; `None` if it has none.
+    pub(crate) fn name(&self) -> Option<&str> {
+        Some(&*self.settings.name.0).filter(|name| !name.is_empty())
+    }
+}
+
+impl ListenerSettings {
+    pub(crate) fn new(given: &Given) -> Result<Self, Invalid> {
+        Self::read(given)
+    }
+}
+
+impl Tls {
+    /// What is given of TLS and of its further pairs. Relative paths begin in `folder`.
+    ///
+    /// # Errors
+    /// For what is wrong, and in which of the pairs.
+    pub(crate) fn new(given: &Given, pairs: &[Given], folder: &Path) -> Result<Self, (Option<usize>, Invalid)> {
+        let mut settings = TlsSettings::read(given).map_err(|error| (None, error))?;
+        if given.has("client-auth") && settings.client_ca.is_none() {
+            let advice = "it does not say whose certificates clients show: add client-ca".to_owned();
+            return Err((None, Invalid { name: "client-auth", advice }));
+        }
+        let pairs = pairs.iter().enumerate();
+        let pairs = pairs.map(|(number, given)| PairSettings::read(given).map_err(|error| (Some(number), error)));
+        let mut pairs = pairs.collect::<Result<Vec<_>, _>>()?;
+        let files = [&mut settings.certificate, &mut settings.key].into_iter().chain(&mut settings.client_ca);
+        let of_pairs = pairs.iter_mut().flat_map(|pair| [&mut pair.certificate, &mut pair.key]);
+        files.chain(of_pairs).for_each(|file| file.0 = folder.join(&file.0));
+        Ok(Self { settings, pairs })
+    }
+}

@@ -1,0 +1,157 @@
+//! Listener: the forms of values that only the tables of listeners have.
+//!
+//! Not here: the settings of that form (`settings/listener`).
+
+use std::path::PathBuf;
+
+use super::{Value, one_of};
+
+/// A listener's name. It stands in log lines, so that it has no spaces.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Name(pub(crate) String);
+
+impl Value for Name {
+    fn allowed() -> String {
+        "1 to 64 letters, digits, dots, dashes or underscores".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        match (1..=64).contains(&text.len()) && text.bytes().all(is_part) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(format!("use {}", Self::allowed())),
+        }
+    }
+}
+
+/// The path of a file in PEM.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PemFile(pub(crate) PathBuf);
+
+impl Value for PemFile {
+    const IS_TEXT: bool = true;
+
+    fn allowed() -> String {
+        "the path of a file".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err(format!("use {}", Self::allowed())) } else { Ok(Self(text.into())) }
+    }
+}
+
+/// A name that clients ask for. The library checks it beside its certificate.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ServerName(pub(crate) String);
+
+impl Value for ServerName {
+    const IS_TEXT: bool = true;
+
+    fn allowed() -> String {
+        "a name, as example.org or *.example.org".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err(format!("use {}", Self::allowed())) } else { Ok(Self(text.to_ascii_lowercase())) }
+    }
+}
+
+/// The name of an application protocol.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Alpn(pub(crate) String);
+
+impl Value for Alpn {
+    const IS_TEXT: bool = true;
+
+    fn allowed() -> String {
+        "1 to 255 bytes".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        match (1..=255).contains(&text.len()) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(format!("use {}", Self::allowed())),
+        }
+    }
+}
+
+/// Whether clients have to show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum ClientAuth {
+    Required,
+    Optional,
+}
+
+impl Value for ClientAuth {
+    const CHOICES: &'static [(&'static str, &'static str)] =
+        &[("required", "refuses those without one"), ("optional", "serves them, too")];
+
+    fn allowed() -> String {
+        one_of(Self::CHOICES)
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "required" => Ok(Self::Required),
+            "optional" => Ok(Self::Optional),
+            _ => Err(format!("use {}", Self::allowed())),
+        }
+    }
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+impl Value for TlsVersion {
+    const IS_TEXT: bool = true;
+
+    fn allowed() -> String {
+        "1.2 or 1.3, as a text".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "1.2" => Ok(Self::Tls12),
+            "1.3" => Ok(Self::Tls13),
+            _ => Err(format!("use {}", Self::allowed())),
+        }
+    }
+}
+
+impl Value for bool {
+    const CHOICES: &'static [(&'static str, &'static str)] = &[("true", "does it"), ("false", "does not")];
+    const IS_SWITCH: bool = true;
+
+    fn allowed() -> String {
+        one_of(Self::CHOICES)
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("use {}", Self::allowed()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_can_stand_in_a_line_of_the_log() {
+        for name in ["public", "tls-2.example_org", "7", &"n".repeat(64)] {
+            assert_eq!(Name::read(name), Ok(Name(name.to_owned())));
+        }
+        for name in ["", "two words", "a\nb", "a:b", "ü", &"n".repeat(65)] {
+            assert_eq!(Name::read(name), Err(format!("use {}", Name::allowed())), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_switch_is_true_or_false() {
+        assert_eq!((bool::read("true"), bool::read("false")), (Ok(true), Ok(false)));
+        assert_eq!(bool::read("yes"), Err("use true or false".to_owned()));
+    }
+}

@@ -1,0 +1,274 @@
+//! Listeners of the file: names, limits of their own, TLS; and what a SIGHUP does to them.
+
+mod support;
+#[path = "support/tls.rs"]
+mod tls;
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Output, Stdio},
+};
+
+use rcgen::date_time_ymd;
+use rustix::process::Signal;
+use support::{Server, address_in, connect, finish, greet, rot13d};
+use tls::{Authority, TlsPeer};
+
+/// Starts rot13d with the file of an authority's folder; waits until so many listeners listen. Returns where, in the order of the file.
+fn start(file: &str, listeners: usize) -> (Server, Vec<SocketAddr>) {
+    let mut command = rot13d();
+    command.args(["--config", file, "--workers", "2"]);
+    let server = Server::launch(command);
+    let mut lines = server.log_lines("listening on ", listeners);
+    lines.sort_by_key(|line| server.log().iter().position(|other| other == line));
+    let addresses = lines.iter().map(|line| address_in(line)).collect();
+    (server, addresses)
+}
+
+fn check(file: &str) -> (Option<i32>, String) {
+    let mut command = rot13d();
+    command.args(["--check-config", "--config", file]);
+    let Output { status, stdout, stderr } = finish(command, b"");
+    assert_eq!(stdout, b"");
+    (status.code(), String::from_utf8(stderr).unwrap())
+}
+
+/// A table of TLS by the certificate `server`.
+const TLS: &str = "[listener.tls]\ncertificate = \"server.pem\"\nkey = \"server-key.pem\"\n";
+
+/// A listener with TLS on a free port.
+fn secure(name: &str) -> String {
+    format!("[[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:0\"\n{TLS}")
+}
+
+#[test]
+fn each_wrong_table_is_said_with_listener_key_line_and_advice() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"]);
+    authority.issue("other", &["example.org"]);
+    authority.issue_with("old", &["localhost"], |params| params.not_after = date_time_ymd(2021, 5, 6));
+    authority.write("empty.pem", "");
+    let listener = "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n";
+    let golden = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/listeners/errors.txt")).unwrap();
+    let (mut cases, mut wrong) = (0, Vec::new());
+    for case in golden.split("\n====\n") {
+        let (text, expected) = case.split_once("\n----\n").expect("a file and its message");
+        let text = format!("{text}\n").replace("@TLS\n", TLS).replace("@LISTENER\n", listener);
+        let file = authority.write("bad.toml", &text);
+        let (code, said) = check(&file);
+        let said = said.replace(&format!("{}/", authority.path("").display().to_string().trim_end_matches('/')), "");
+        if (code, said.trim_end()) != (Some(2), expected.trim_end()) {
+            wrong.push(format!("{text}\nsays {said}instead of\n{expected}"));
+        }
+        cases += 1;
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    assert!(cases > 20, "{cases}");
+}
+
+#[test]
+fn a_checked_file_has_its_certificates_loaded_and_binds_nothing() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"]);
+    // Nobody may listen there.
+    let file = format!("[[listener]]\nname = \"a\"\naddress = \"192.0.2.1:1\"\n{TLS}");
+    let file = authority.write("good.toml", &file);
+    assert_eq!(check(&file), (Some(0), String::new()));
+    fs::remove_file(authority.path("server-key.pem")).unwrap();
+    let (code, said) = check(&file);
+    assert!(code == Some(2) && said.contains("good.toml:6: listener \"a\": cannot read "), "{said}");
+}
+
+#[test]
+fn a_file_with_listeners_opens_these_alone_and_flags_add_plain_ones() {
+    let authority = Authority::new();
+    let text = "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n";
+    let file = authority.write("rot13d.toml", text);
+    let (server, addresses) = start(&file, 1);
+    greet(&mut connect(addresses[0]));
+    assert_eq!(server.log().iter().filter(|line| line.contains("listening on")).count(), 1);
+    let mut command = rot13d();
+    command.args(["--config", &file, "--listen", "127.0.0.1:0"]);
+    let both = Server::launch(command);
+    for line in both.log_lines("listening on ", 2) {
+        greet(&mut connect(address_in(&line)));
+    }
+}
+
+#[test]
+fn a_listener_that_cannot_be_bound_is_named() {
+    let authority = Authority::new();
+    let (_taken, address) = support::reserve();
+    let busy = std::net::TcpListener::bind(address).expect("the address is ours");
+    let file = authority.write("rot13d.toml", &format!("[[listener]]\nname = \"a\"\naddress = \"{address}\"\n"));
+    let mut command = rot13d();
+    command.args(["--config", &file]);
+    let Output { status, stderr, .. } = finish(command, b"");
+    let said = String::from_utf8(stderr).unwrap();
+    assert!(status.code() == Some(1) && said.contains("rot13d: listener a: "), "{said}");
+    drop(busy);
+}
+
+#[test]
+fn a_limit_of_a_listener_is_its_own() {
+    let authority = Authority::new();
+    let file = authority.write(
+        "rot13d.toml",
+        "max-line = 4\noverlong = \"truncate\"\n\
+         [[listener]]\nname = \"short\"\naddress = \"127.0.0.1:0\"\n\
+         [[listener]]\nname = \"long\"\naddress = \"127.0.0.1:0\"\nmax-line = 8\n",
+    );
+    let (_server, addresses) = start(&file, 2);
+    assert_eq!(support::converse(addresses[0], b"Hello, world\n"), b"Uryy\n");
+    assert_eq!(support::converse(addresses[1], b"Hello, world\n"), b"Uryyb, j\n");
+}
+
+#[test]
+fn each_name_has_its_pair() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"]);
+    authority.issue("org", &["example.org", "*.example.org"]);
+    let pair = "[[listener.tls.sni]]\nname = [\"Example.org\", \"*.example.org\"]\ncertificate = \"org.pem\"\nkey = \"org-key.pem\"\n";
+    let (_server, addresses) = start(&authority.write("rot13d.toml", &(secure("a") + pair)), 1);
+    for (name, file) in [("localhost", "server.pem"), ("example.org", "org.pem"), ("www.example.org", "org.pem")] {
+        let mut peer = TlsPeer::connect(&authority.client(), addresses[0], name);
+        peer.greet();
+        assert!(peer.was_shown(&authority.path(file)), "{name}");
+    }
+}
+
+#[test]
+fn clients_show_a_certificate_where_they_have_to() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"]);
+    authority.issue("alice", &["alice"]);
+    let required = secure("required") + "client-ca = \"ca.pem\"\n";
+    let optional = secure("optional") + "client-ca = \"ca.pem\"\nclient-auth = \"optional\"\n";
+    let (server, addresses) = start(&authority.write("rot13d.toml", &(required + &optional)), 2);
+    for address in &addresses {
+        TlsPeer::connect(&authority.client_with("alice"), *address, "localhost").greet();
+    }
+    TlsPeer::connect(&authority.client(), addresses[1], "localhost").greet();
+    let stranger = TlsPeer::try_connect(&authority.client(), addresses[0], "localhost");
+    assert!(stranger.and_then(|mut peer| peer.try_greet()).is_err());
+    server.signal(Signal::USR1);
+    assert!(server.log_line("counters: ").contains("filter-failed 1"), "{:#?}", server.log());
+}
+
+#[test]
+fn protocols_and_versions_are_as_the_file_says() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"]);
+    let text = secure("a") + "alpn = [\"rot13\", \"rot13/2\"]\nversions = \"1.3\"\ntickets = false\n";
+    let (_server, addresses) = start(&authority.write("rot13d.toml", &text), 1);
+    let mut client = authority.client();
+    client.alpn_protocols = vec![b"rot13/2".to_vec()];
+    let mut peer = TlsPeer::connect(&client, addresses[0], "localhost");
+    peer.greet();
+    assert_eq!(peer.alpn(), Some(&b"rot13/2"[..]));
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    assert!(TlsPeer::try_connect(&client, addresses[0], "localhost").is_err());
+}
+
+#[test]
+fn a_plain_peer_of_a_secure_listener_gets_an_alert() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"]);
+    let (_server, addresses) = start(&authority.write("rot13d.toml", &secure("a")), 1);
+    // An alert begins with 21.
+    assert_eq!(support::converse(addresses[0], b"Hello\n").first(), Some(&21));
+}
+
+#[test]
+fn a_changed_certificate_is_for_the_next_connection_and_a_bad_one_changes_nothing() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"]);
+    let text = secure("a") + "[[listener]]\nname = \"b\"\naddress = \"127.0.0.1:0\"\n";
+    let file = authority.write("rot13d.toml", &text);
+    let (server, addresses) = start(&file, 2);
+    let client = authority.client();
+    fs::copy(authority.path("server.pem"), authority.path("first.pem")).unwrap();
+    let mut old = TlsPeer::connect(&client, addresses[0], "localhost");
+    old.greet();
+
+    // A key that is another's, beside a setting that would be good.
+    authority.issue("other", &["localhost"]);
+    fs::rename(authority.path("other-key.pem"), authority.path("server-key.pem")).unwrap();
+    authority.write("rot13d.toml", &format!("max-sessions = 1\n{text}"));
+    server.signal(Signal::HUP);
+    let said = server.log_line("SIGHUP: nothing is changed: ");
+    assert!(said.contains("rot13d.toml:7: listener \"a\": the key in ") && said.contains(" does not fit "), "{said}");
+    let mut other = TlsPeer::connect(&client, addresses[0], "localhost");
+    other.greet();
+    assert!(other.was_shown(&authority.path("first.pem")));
+
+    authority.write("rot13d.toml", &text);
+    authority.issue("server", &["localhost"]);
+    server.signal(Signal::HUP);
+    server.log_line("is in force; 0 sessions end by it");
+    let mut new = TlsPeer::connect(&client, addresses[0], "localhost");
+    assert!(new.was_shown(&authority.path("server.pem")) && !new.was_shown(&authority.path("first.pem")));
+    for peer in [&mut old, &mut other, &mut new] {
+        peer.greet();
+    }
+}
+
+#[test]
+fn who_may_read_a_key_and_what_expires_soon_is_said_at_the_start_and_at_each_hangup() {
+    let authority = Authority::new();
+    authority.issue_with("server", &["localhost"], |params| {
+        params.not_after = std::time::SystemTime::now().into();
+        params.not_after += std::time::Duration::from_secs(13 * 24 * 3600);
+    });
+    fs::set_permissions(authority.path("server-key.pem"), fs::Permissions::from_mode(0o644)).unwrap();
+    let (server, _) = start(&authority.write("rot13d.toml", &secure("public")), 1);
+    for times in 1..=2 {
+        let key = server.log_lines(
+            "WARN  rot13d::listeners] listener public: everybody on this machine may use the key in ",
+            times,
+        );
+        assert_eq!(key.len(), times);
+        server.log_lines("WARN  rot13d::listeners] listener public: the certificate of \"CN=server\" in ", times);
+        server.signal(Signal::HUP);
+        server.log_lines("is in force", times);
+    }
+    server.signal(Signal::USR1);
+    let line = server.log_line("counters: ");
+    let seconds: u64 =
+        line.split("; certificate of public expires in ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!((12 * 24 * 3600..=13 * 24 * 3600).contains(&seconds), "{line}");
+}
+
+#[test]
+#[ignore = "needs openssl; tests/run runs it"]
+fn openssl_gets_its_answers() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"]);
+    let (_server, addresses) = start(&authority.write("rot13d.toml", &secure("a")), 1);
+    for version in ["-tls1_2", "-tls1_3"] {
+        let mut command = Command::new("timeout");
+        command.args([
+            "60",
+            "openssl",
+            "s_client",
+            version,
+            "-quiet",
+            "-verify_return_error",
+            "-servername",
+            "localhost",
+        ]);
+        command.arg("-CAfile").arg(authority.path("ca.pem")).args(["-connect", &addresses[0].to_string()]);
+        let mut openssl = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        // It ends at the end of its input, without a look at what comes.
+        let mut input = openssl.stdin.take().unwrap();
+        input.write_all(b"Hello\n").unwrap();
+        let mut answer = [0; 6];
+        openssl.stdout.take().unwrap().read_exact(&mut answer).expect("an answer within a minute");
+        assert_eq!(answer, *b"Uryyb\n", "{version}");
+        openssl.kill().unwrap();
+        openssl.wait().unwrap();
+    }
+}
