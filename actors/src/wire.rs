@@ -1,6 +1,7 @@
 //! Wire: a session's transport, and its bytes on their way out.
 
 pub(crate) mod filter;
+pub(crate) mod filters;
 pub(crate) mod guarded;
 pub(crate) mod outbox;
 pub(crate) mod sealed;

@@ -123,7 +123,7 @@ impl<A: LineHandler> ConnectorBuilder<A> {
     pub fn tls(mut self, tls: impl Into<TlsClient>) -> Self {
         let tls = tls.into();
         self.filter = match tls.name_for(&self.target) {
-            Ok(name) => Ok(Some(Box::new(move || tls.filter(name.clone())))),
+            Ok(name) => Ok(Some(Box::new(move || tls.layer(name.clone())))),
             Err(_) => Err(ConfigError::ServerName { target: self.target.clone() }),
         };
         self

@@ -11,11 +11,11 @@ use crate::{
     caught::dispose,
     connect::race::{self, interleave, race},
     error::ConnectError,
-    wire::{filter::Filter, transport::Transport},
+    wire::transport::{Layer, Transport},
 };
 
 /// Makes the filter of a connection, which has its handshake before there is a session.
-pub(super) type MakeFilter = Box<dyn Fn() -> Box<dyn Filter>>;
+pub(super) type MakeFilter = Box<dyn Fn() -> Layer>;
 
 pub(super) type Resolve = Box<dyn Fn(String) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>>>>>;
 
@@ -79,7 +79,7 @@ impl Way {
         deadline: Instant,
     ) -> Result<(SocketAddr, Transport), ConnectError> {
         let Some(filter) = &self.filter else { return Ok((peer, transport)) };
-        let mut transport = transport.with_boxed_filter(filter());
+        let mut transport = transport.with_layer(filter());
         let opened = timeout_at(deadline, poll_fn(|cx| transport.poll_open(cx))).await;
         let reason = match opened {
             Ok(Ok(())) if transport.is_open() => return Ok((peer, transport)),

@@ -36,11 +36,7 @@ use crate::{
     framing::Framing,
     limits::SessionLimits,
     listen::unix::{self, BoundPath},
-    wire::{
-        filter::{Filter, Filters},
-        socket::local_addr,
-        tcp::SocketOptions,
-    },
+    wire::{filter::Filter, filters::Filters, socket::local_addr, tcp::SocketOptions},
 };
 
 /// A listener to give to a server with [`LineServer::listen`](crate::LineServer::listen): name, address, framing,
@@ -212,7 +208,7 @@ impl Listener {
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: impl Into<Tls>) -> Self {
         let tls = tls.into();
-        self.own.filters.push_boxed(move || tls.filter());
+        self.own.filters.push_layer(move || tls.layer());
         self
     }
 

@@ -34,7 +34,7 @@ use crate::{
         signals::{EndSignals, drain_on_signals},
     },
     session::handler::LineHandler,
-    wire::filter::Filters,
+    wire::filters::Filters,
     worker::{task, upstream::Upstream, worker::Worker},
 };
 

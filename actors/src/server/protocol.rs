@@ -15,7 +15,7 @@ use crate::{
     framing::Framing,
     report::{CloseReason, Half},
     session::{handler::LineHandler, opening::Opening},
-    wire::{filter::Filters, transport::Transport},
+    wire::{filters::Filters, transport::Transport},
     worker::worker::Worker,
 };
 
@@ -89,7 +89,7 @@ fn filter(transport: Transport, filters: &Filters, connection: &Connection, work
     loop {
         // One at a time: a destructor of those that are made already does not run while a panic unwinds.
         match catch_unwind(AssertUnwindSafe(|| made.next())) {
-            Ok(Some(filter)) => filtered = filtered.with_boxed_filter(filter),
+            Ok(Some(layer)) => filtered = filtered.with_layer(layer),
             Ok(None) => return Some(filtered),
             Err(payload) => {
                 if let Some(events) = worker.panics.pass() {

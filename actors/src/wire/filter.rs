@@ -8,12 +8,11 @@ use std::{
     error::Error,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
 };
 
 use crate::{
     caught::{dispose, drop_caught},
-    connection::{Connection, ConnectionInfo},
+    connection::ConnectionInfo,
     report::CloseReport,
 };
 
@@ -209,39 +208,6 @@ impl Filter for Broken {
 
     fn held(&self) -> usize {
         0
-    }
-}
-
-/// The filter factories of a listener, from the wire inwards. All workers share them.
-#[derive(Clone, Default)]
-pub(crate) struct Filters(Vec<Arc<MakeFilter>>);
-
-type MakeFilter = dyn Fn(&Connection) -> Box<dyn Filter> + Send + Sync;
-
-impl Filters {
-    pub(crate) fn push<F: Filter>(&mut self, factory: impl Fn(&Connection) -> F + Send + Sync + 'static) {
-        self.0.push(Arc::new(move |connection| Box::new(factory(connection))));
-    }
-
-    /// The same with filters in boxes.
-    #[cfg(feature = "tls")]
-    pub(crate) fn push_boxed(&mut self, factory: impl Fn() -> Box<dyn Filter> + Send + Sync + 'static) {
-        self.0.push(Arc::new(move |_| factory()));
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Makes the filters of one connection.
-    pub(crate) fn make(&self, connection: &Connection) -> impl Iterator<Item = Box<dyn Filter>> {
-        self.0.iter().map(|factory| factory(connection))
-    }
-}
-
-impl fmt::Debug for Filters {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} filters", self.0.len())
     }
 }
 

@@ -15,25 +15,49 @@ use crate::{
 /// A filter that says it holds more counts as this: no sum overflows. Unit: bytes.
 const MOST_BYTES: usize = 1 << 30;
 
+/// The place of a filter, whatever its type: it is dropped in place when it is done or has failed.
+pub(super) trait Slot: 'static {
+    fn get(&self) -> Option<&dyn Filter>;
+    fn get_mut(&mut self) -> Option<&mut dyn Filter>;
+    /// Drops it. A panic of its destructor goes no further.
+    fn clear(&mut self);
+}
+
+impl<F: Filter> Slot for Option<F> {
+    fn get(&self) -> Option<&dyn Filter> {
+        self.as_ref().map(|filter| filter as &dyn Filter)
+    }
+
+    fn get_mut(&mut self) -> Option<&mut dyn Filter> {
+        self.as_mut().map(|filter| filter as &mut dyn Filter)
+    }
+
+    fn clear(&mut self) {
+        drop_caught(self.take());
+    }
+}
+
 /// A filter, as long as it is neither done nor has failed.
-pub(super) struct Guarded {
-    filter: Option<Box<dyn Filter>>,
+pub(super) struct Guarded<S: Slot + ?Sized> {
     held: u32,
     memory: u32,
     /// The text of its fault.
     pub(super) fault: Option<Box<str>>,
     /// Found out by a filter that is done.
     pub(super) learned: Option<Box<ConnectionInfo>>,
+    filter: S,
 }
 
-impl Guarded {
-    pub(super) fn new(filter: Box<dyn Filter>) -> Self {
-        Self { filter: Some(filter), held: 0, memory: 0, fault: None, learned: None }
+impl<F: Filter> Guarded<Option<F>> {
+    pub(super) fn new(filter: F) -> Self {
+        Self { held: 0, memory: 0, fault: None, learned: None, filter: Some(filter) }
     }
+}
 
+impl<S: Slot + ?Sized> Guarded<S> {
     /// Returns true if nobody is there to be called.
     pub(super) fn is_gone(&self) -> bool {
-        self.filter.is_none()
+        self.filter.get().is_none()
     }
 
     /// Bytes of the wire that it holds.
@@ -48,7 +72,7 @@ impl Guarded {
 
     /// Calls the filter, which is dropped when it fails. `None` if there is none.
     pub(super) fn call<R>(&mut self, call: impl FnOnce(&mut dyn Filter) -> Result<R, Fault>) -> Option<Result<R, ()>> {
-        let filter = self.filter.as_deref_mut()?;
+        let filter = self.filter.get_mut()?;
         let called = catch_unwind(AssertUnwindSafe(|| {
             let made = call(&mut *filter)?;
             Ok((made, filter.held(), filter.memory()))
@@ -96,7 +120,7 @@ impl Guarded {
     /// Nothing, if it panics.
     #[cold]
     fn learned_by_filter(&self, info: &mut ConnectionInfo) {
-        let Some(filter) = &self.filter else { return };
+        let Some(filter) = self.filter.get() else { return };
         let learned = catch_unwind(AssertUnwindSafe(|| {
             let mut learned = ConnectionInfo::default();
             filter.learned(&mut learned);
@@ -109,14 +133,13 @@ impl Guarded {
     }
 
     fn drop_filter(&mut self) {
-        let filter = self.filter.take();
         (self.held, self.memory) = (0, 0);
-        drop_caught(filter);
+        self.filter.clear();
     }
 }
 
 /// The filter is dropped under a catch of its own: those below it are dropped all the same.
-impl Drop for Guarded {
+impl<S: Slot + ?Sized> Drop for Guarded<S> {
     fn drop(&mut self) {
         self.drop_filter();
     }

@@ -19,7 +19,7 @@ use crate::wire::{
         pem::{Pair, Pem},
         server::{protocol_versions, protocols, provider},
     },
-    transport::Transport,
+    transport::{Layer, Transport},
 };
 
 /// TLS for a connector: whom to trust, and the settings, whole and valid. Cheap to clone.
@@ -69,13 +69,19 @@ impl TlsClient {
     }
 
     /// Makes the filter of one connection.
-    pub(crate) fn filter(&self, name: ServerName<'static>) -> Box<dyn Filter> {
-        let text = name.to_str().into();
-        match UnbufferedClientConnection::new(Arc::clone(&self.config), name) {
-            Ok(connection) => Box::new(TlsFilter::new(connection, Some(text))),
-            // Only a configuration that came from rustls.
-            Err(error) => Box::new(Broken::new(error)),
+    pub(crate) fn layer(&self, name: ServerName<'static>) -> Layer {
+        match self.filter(name) {
+            Ok(filter) => Layer::new(filter),
+            Err(broken) => Layer::new(broken),
         }
+    }
+
+    /// Fails only for a configuration that came from rustls.
+    pub(super) fn filter(&self, name: ServerName<'static>) -> Result<impl Filter + use<>, Broken> {
+        let text = name.to_str().into();
+        UnbufferedClientConnection::new(Arc::clone(&self.config), name)
+            .map(|connection| TlsFilter::new(connection, Some(text)))
+            .map_err(Broken::new)
     }
 }
 
@@ -86,7 +92,7 @@ impl Transport {
     /// # Errors
     /// Returns [`TlsError::ServerName`] if `server` is neither a name nor an address.
     pub fn with_tls_client(self, tls: &TlsClient, server: &str) -> Result<Self, TlsError> {
-        Ok(self.with_boxed_filter(tls.filter(tls.name_for(server)?)))
+        Ok(self.with_layer(tls.layer(tls.name_for(server)?)))
     }
 }
 

@@ -33,7 +33,7 @@ use crate::wire::{
         info::TlsVersion,
         pem::{Pair, Pem},
     },
-    transport::Transport,
+    transport::{Layer, Transport},
 };
 
 /// The versions of rustls.
@@ -176,12 +176,18 @@ impl Tls {
     }
 
     /// Makes the filter of one connection.
-    pub(crate) fn filter(&self) -> Box<dyn Filter> {
-        match UnbufferedServerConnection::new(Arc::clone(&self.0.load().config)) {
-            Ok(connection) => Box::new(TlsFilter::new(connection, None)),
-            // Only a configuration that came from rustls.
-            Err(error) => Box::new(Broken::new(error)),
+    pub(crate) fn layer(&self) -> Layer {
+        match self.filter() {
+            Ok(filter) => Layer::new(filter),
+            Err(broken) => Layer::new(broken),
         }
+    }
+
+    /// Fails only for a configuration that came from rustls.
+    pub(super) fn filter(&self) -> Result<impl Filter + use<>, Broken> {
+        UnbufferedServerConnection::new(Arc::clone(&self.0.load().config))
+            .map(|connection| TlsFilter::new(connection, None))
+            .map_err(Broken::new)
     }
 }
 
@@ -189,7 +195,7 @@ impl Transport {
     /// Adds TLS as a server has it, between the transport and its session. For the connections of a listener use
     /// [`Listener::tls`](crate::Listener::tls). Needs the feature `tls`.
     pub fn with_tls(self, tls: &Tls) -> Self {
-        self.with_boxed_filter(tls.filter())
+        self.with_layer(tls.layer())
     }
 }
 

@@ -16,7 +16,7 @@ use rustls::{
 use crate::{
     connection::ConnectionInfo,
     wire::{
-        filter::{Eof, Filter, Flow, Inflow},
+        filter::{Broken, Eof, Filter, Flow, Inflow},
         tls::{
             client::TlsClient,
             info::{TlsInfo, TlsVersion},
@@ -137,7 +137,8 @@ struct Ours {
 }
 
 impl Ours {
-    fn new(filter: Box<dyn Filter>) -> Self {
+    fn new(filter: Result<impl Filter, Broken>) -> Self {
+        let filter = Box::new(filter.unwrap_or_else(|_| panic!("rustls takes the configuration")));
         let mut ours = Self { filter, flow: Flow::Preface, plain: Vec::new(), reply: Vec::new(), fault: None };
         ours.read(&[]);
         ours

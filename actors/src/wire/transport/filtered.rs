@@ -39,10 +39,10 @@ const PREFACE_READS: usize = 8;
 /// How bytes are written to the stream below: in a turn, or outside of one.
 type Sink<'a> = dyn FnMut(&mut Transport, &[u8]) -> Poll<io::Result<usize>> + 'a;
 
-impl Filtered {
-    pub(super) fn new(inner: Transport, filter: Box<dyn Filter>) -> Self {
+impl<F: Filter> Filtered<Option<F>> {
+    pub(super) fn new(filter: F) -> Self {
         Self {
-            inner,
+            inner: Transport::closed(),
             filter: Guarded::new(filter),
             flow: Flow::Preface,
             plain: Vec::new(),
@@ -59,7 +59,9 @@ impl Filtered {
             needs_flush: false,
         }
     }
+}
 
+impl Filtered {
     /// Returns the stream below if nothing is left to be done to it.
     pub(super) fn take_inner_if_done(&mut self) -> Option<Transport> {
         let is_done = self.flow == Flow::Done && !self.at_eof && self.plain.is_empty() && self.sealed.len() == 0;
@@ -102,7 +104,7 @@ impl Filtered {
     }
 
     pub(super) fn memory(&self) -> usize {
-        self.plain.capacity() + self.sealed.wire.capacity() + self.filter.memory() + self.inner.memory()
+        self.plain.capacity() + self.sealed.memory() + self.filter.memory() + self.inner.memory()
     }
 
     pub(super) fn is_unflushed(&self) -> bool {
@@ -352,9 +354,8 @@ impl Filtered {
             if self.filter.is_gone() {
                 return sink(&mut self.inner, bytes);
             }
-            self.sealed.wire = borrow_buffer();
             for piece in bytes.chunks(PIECE_BYTES).take(PIECES) {
-                let mut wire = mem::take(&mut self.sealed.wire);
+                let mut wire = self.sealed.lend();
                 let before = wire.len();
                 let result = self.call(|filter| {
                     filter.write(piece, &mut wire)?;
@@ -363,11 +364,13 @@ impl Filtered {
                         .then_some(())
                         .ok_or_else(|| Fault::new("the filter removed bytes that were written before"))
                 });
-                match result {
-                    Some(Ok(())) => self.sealed.add(piece.len(), wire.len() - before),
-                    _ => wire.truncate(before),
+                if let Some(Ok(())) = result {
+                    let len = wire.len() - before;
+                    self.sealed.put(wire, piece.len(), len);
+                } else {
+                    wire.truncate(before);
+                    self.sealed.put(wire, 0, 0);
                 }
-                self.sealed.wire = wire;
                 if self.filter.is_gone() {
                     break;
                 }
@@ -375,7 +378,7 @@ impl Filtered {
             if self.sealed.len() == 0 {
                 // Bytes that are nothing on the wire are gone.
                 let gone = self.sealed.advance(0);
-                return_buffer(mem::take(&mut self.sealed.wire));
+                self.sealed.fit();
                 if gone > 0 {
                     return Poll::Ready(Ok(gone));
                 }
@@ -389,7 +392,7 @@ impl Filtered {
         while self.sealed.len() > 0 {
             let taken = match self.error.take() {
                 Some(error) => Poll::Ready(Err(error)),
-                None => sink(&mut self.inner, &self.sealed.wire[self.sealed.at..]),
+                None => sink(&mut self.inner, self.sealed.rest()),
             };
             let error = match taken {
                 Poll::Ready(Ok(0)) => io::ErrorKind::WriteZero.into(),
@@ -415,8 +418,7 @@ impl Filtered {
             }
             return Err(error);
         }
-        return_buffer(mem::take(&mut self.sealed.wire));
-        self.sealed.at = 0;
+        self.sealed.fit();
         Ok(gone)
     }
 
