@@ -61,6 +61,7 @@
 //! | run a session over any two-way byte stream | [`LineSession`], [`Transport`] |
 //! | put something between the wire and the lines | [`filter`], [`Listener::filter`] |
 //! | speak TLS | `tls`, with the feature of that name |
+//! | speak telnet | `telnet`, with the feature of that name |
 //! | say something to many sessions | [`Room`] |
 //! | record live sessions as scripts | the feature `record` |
 //! | test without sockets and without waiting | [`testing`] |
@@ -85,8 +86,8 @@ mod shared;
 #[cfg(any(feature = "script", feature = "record"))]
 mod shown;
 mod source;
-#[cfg(any(feature = "script", feature = "record"))]
-mod telnet;
+#[cfg(any(feature = "script", feature = "record", feature = "telnet"))]
+mod telnet_codes;
 
 mod wire;
 
@@ -149,6 +150,12 @@ pub mod filter {
 #[cfg(all(feature = "systemd", target_os = "linux"))]
 pub mod systemd {
     pub use crate::listen::inherited::{UnusedSocket, close_unused};
+}
+
+/// The telnet protocol for listeners: RFC 854, 855, 857, 858 and 1073. Feature `telnet`.
+#[cfg(feature = "telnet")]
+pub mod telnet {
+    pub use crate::wire::telnet::settings::Telnet;
 }
 
 /// TLS for listeners and connectors, by rustls 0.23 with ring. Feature `tls`.

@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Write};
 
-use crate::telnet::Negotiation;
+use crate::telnet_codes::Negotiation;
 
 /// Bytes as reports show them, and as a script writes them between quotes, but for dollar signs.
 #[derive(Clone, Copy)]

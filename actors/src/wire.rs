@@ -8,6 +8,8 @@ pub(crate) mod sealed;
 pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod tcp;
+#[cfg(feature = "telnet")]
+pub(crate) mod telnet;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
 pub(crate) mod transport;

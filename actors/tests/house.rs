@@ -28,7 +28,7 @@ const FLOORS: &[&[&str]] = &[
         "shared",
         "shown",
         "source",
-        "telnet",
+        "telnet_codes",
         "wire",
     ],
     &["limits", "record"],

@@ -24,6 +24,8 @@ use crate::error::InheritError;
 use crate::listen::inherited;
 #[cfg(feature = "record")]
 use crate::record::recorder::Recorder;
+#[cfg(feature = "telnet")]
+use crate::wire::telnet::settings::Telnet;
 #[cfg(feature = "tls")]
 use crate::wire::tls::server::Tls;
 use crate::{
@@ -200,6 +202,12 @@ impl Listener {
     pub fn record(mut self, recorder: &Recorder) -> Self {
         self.own.recorder = Some(recorder.clone());
         self
+    }
+
+    /// Has its connections speak telnet, behind the filters of earlier calls: TLS comes first. Needs the feature `telnet`.
+    #[cfg(feature = "telnet")]
+    pub fn telnet(self, telnet: Telnet) -> Self {
+        self.filter(move |_| telnet.filter())
     }
 
     /// Has its connections speak TLS. [`Tls::reload`](crate::tls::Tls::reload) changes the certificates for connections

@@ -11,7 +11,7 @@ use crate::{
         ast::{Part, Pattern, Span, Text},
         report::Diagnostic,
     },
-    telnet,
+    telnet_codes,
 };
 
 pub(crate) type Parsed<T> = Result<T, Diagnostic>;
@@ -93,8 +93,8 @@ fn escape(text: &str, span: impl Fn(usize) -> Span) -> Parsed<(Vec<u8>, usize)> 
         Some(b'{') => {
             let words = text[2..].split_once('}').map(|(words, _)| words);
             let words = words.ok_or_else(|| unknown(2))?;
-            let bytes = telnet::negotiation(words).ok_or_else(|| {
-                Diagnostic::new("no telnet command", span(words.len() + 3), "not known").help(telnet::HELP)
+            let bytes = telnet_codes::negotiation(words).ok_or_else(|| {
+                Diagnostic::new("no telnet command", span(words.len() + 3), "not known").help(telnet_codes::HELP)
             })?;
             return Ok((bytes, words.len() + 3));
         }

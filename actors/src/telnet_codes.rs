@@ -1,11 +1,35 @@
-//! Telnet's commands as scripts write them: `\{do echo}` stands for IAC DO ECHO.
+//! Telnet's codes, and its commands as scripts write them: `\{do echo}` stands for IAC DO ECHO.
 //!
-//! Names are those of the RFCs, in small letters; a number is any other option. Not here: what they do to a session.
+//! Names are those of the RFCs, in small letters; a number is any other option.
+//! Not here: what they do to a session (`wire/telnet`).
 
+#[cfg(any(feature = "script", feature = "record"))]
 use std::fmt;
 
-const IAC: u8 = 255;
+/// Begins a command; twice it is a byte of the data.
+pub(crate) const IAC: u8 = 255;
 
+/// Commands, of RFC 854.
+#[cfg(feature = "telnet")]
+pub(crate) mod command {
+    pub(crate) const SE: u8 = 240;
+    pub(crate) const AYT: u8 = 246;
+    pub(crate) const SB: u8 = 250;
+    pub(crate) const WILL: u8 = 251;
+    pub(crate) const WONT: u8 = 252;
+    pub(crate) const DO: u8 = 253;
+    pub(crate) const DONT: u8 = 254;
+}
+
+/// Options, of RFC 857, 858 and 1073.
+#[cfg(feature = "telnet")]
+pub(crate) mod option {
+    pub(crate) const ECHO: u8 = 1;
+    pub(crate) const SGA: u8 = 3;
+    pub(crate) const NAWS: u8 = 31;
+}
+
+#[cfg(any(feature = "script", feature = "record"))]
 const COMMANDS: &[(&str, u8)] = &[
     ("se", 240),
     ("nop", 241),
@@ -19,9 +43,11 @@ const COMMANDS: &[(&str, u8)] = &[
     ("ga", 249),
 ];
 
+#[cfg(any(feature = "script", feature = "record"))]
 /// Those with an option behind them.
 const NEGOTIATIONS: &[(&str, u8)] = &[("sb", 250), ("will", 251), ("wont", 252), ("do", 253), ("dont", 254)];
 
+#[cfg(any(feature = "script", feature = "record"))]
 const OPTIONS: &[(&str, u8)] = &[
     ("binary", 0),
     ("echo", 1),
@@ -49,6 +75,7 @@ fn code(table: &[(&str, u8)], name: &str) -> Option<u8> {
     table.iter().find(|(known, _)| *known == name).map(|(_, code)| *code)
 }
 
+#[cfg(any(feature = "script", feature = "record"))]
 fn name(table: &[(&'static str, u8)], code: u8) -> Option<&'static str> {
     table.iter().find(|(_, known)| *known == code).map(|(name, _)| *name)
 }
@@ -70,12 +97,14 @@ pub(crate) fn negotiation(words: &str) -> Option<Vec<u8>> {
     }
 }
 
+#[cfg(any(feature = "script", feature = "record"))]
 /// A command at the beginning of some bytes.
 pub(crate) struct Negotiation {
     command: &'static str,
     option: Option<u8>,
 }
 
+#[cfg(any(feature = "script", feature = "record"))]
 impl Negotiation {
     pub(crate) fn at(bytes: &[u8]) -> Option<Self> {
         let [IAC, code, rest @ ..] = bytes else { return None };
@@ -92,6 +121,7 @@ impl Negotiation {
     }
 }
 
+#[cfg(any(feature = "script", feature = "record"))]
 impl fmt::Display for Negotiation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\\{{{}", self.command)?;
