@@ -12,8 +12,8 @@ use crate::reason::reason;
 const RESERVE: u64 = 32;
 /// Descriptors of a worker: its reactor and its waker.
 const PER_WORKER: u64 = 8;
-/// Descriptors of a listener: itself, its acceptor's duplicate, and its reserve.
-const PER_LISTENER: u64 = 3;
+/// Descriptors of a listener: itself, its acceptor's duplicate, its reserve, and the file of a unix socket.
+const PER_LISTENER: u64 = 4;
 /// Connections that are being refused have a descriptor each: so many at most, as of the library.
 const REFUSALS: u64 = 256;
 /// Where descriptors are few, refusals get no more than one in so many: a session is worth more.
@@ -75,8 +75,8 @@ mod tests {
 
     #[test]
     fn sessions_get_what_the_rest_does_not_need() {
-        assert_eq!(room_for_sessions(1024, 2, 1), 1024 - 32 - 16 - 3 - 128);
-        assert_eq!(room_for_sessions(20_000, 2, 1), 20_000 - 32 - 16 - 3 - 256);
+        assert_eq!(room_for_sessions(1024, 2, 1), 1024 - 32 - 16 - 4 - 128);
+        assert_eq!(room_for_sessions(20_000, 2, 1), 20_000 - 32 - 16 - 4 - 256);
         assert_eq!(room_for_sessions(16, 2, 1), 1);
     }
 }

@@ -68,9 +68,13 @@ impl Address {
     }
 }
 
+/// An IPv4 address in IPv6 notation, as an IPv6 listener sees it, becomes the IPv4 address that it is.
 impl From<SocketAddr> for Address {
     fn from(address: SocketAddr) -> Self {
-        Self::Ip(address)
+        match address.ip().to_canonical() {
+            ip if ip.is_ipv4() => Self::Ip(SocketAddr::new(ip, address.port())),
+            _ => Self::Ip(address),
+        }
     }
 }
 
@@ -185,6 +189,16 @@ mod tests {
     #[test]
     fn an_address_is_no_larger_for_what_else_it_may_be() {
         assert_eq!(size_of::<Address>(), size_of::<SocketAddr>());
+    }
+
+    #[test]
+    fn an_ipv4_address_is_one_in_either_notation() {
+        let address = |text: &str| Address::from(text.parse::<SocketAddr>().unwrap());
+        assert_eq!(address("[::ffff:192.0.2.7]:7"), address("192.0.2.7:7"));
+        assert_eq!(address("[::ffff:192.0.2.7]:7").to_string(), "192.0.2.7:7");
+        for other in ["[::192.0.2.7]:7", "[64:ff9b::192.0.2.7]:7", "[fe80::1%2]:7", "[::1]:7"] {
+            assert_eq!(address(other), Address::Ip(other.parse().unwrap()));
+        }
     }
 
     #[test]

@@ -266,6 +266,44 @@ pub enum BindError {
         /// The kernel's error.
         source: io::Error,
     },
+    /// Another socket is bound to that path or name.
+    #[error("cannot listen on {address}: another process listens there; end it, or choose another path")]
+    InUse {
+        /// The path or name.
+        address: Address,
+    },
+    /// There is a file at the path that is no socket. It is left alone.
+    #[error("cannot listen on {address}: what is there is no socket, and stays; remove it, or choose another path")]
+    NotSocket {
+        /// The path.
+        address: Address,
+    },
+    /// The mode has bits that are none of permissions.
+    #[error("mode {mode:o} of {address} is none of permissions: use 0 to 777, octal")]
+    UnixMode {
+        /// The path.
+        address: Address,
+        /// The value that was given.
+        mode: u32,
+    },
+    /// The mode, owner or group of a path could not be set. The path is removed again.
+    #[error("cannot set the {setting} of {address}: {}; {}", reason(source), access_advice(source))]
+    UnixAccess {
+        /// The path.
+        address: Address,
+        /// The setting: `"mode"`, `"owner"` or `"group"`.
+        setting: &'static str,
+        /// The kernel's error.
+        source: io::Error,
+    },
+    /// A setting was made that such an address does not have.
+    #[error("{setting} is set for {address}, which has no such setting: leave it out")]
+    Unsuited {
+        /// The word of [`Listener`](crate::Listener).
+        setting: &'static str,
+        /// The address.
+        address: String,
+    },
     /// The descriptor that was handed over is not a listening stream socket.
     #[error("{address}: not a listening stream socket; hand over a SOCK_STREAM that listen(2) was called for")]
     NotListening {
@@ -387,10 +425,16 @@ impl From<BindError> for io::Error {
     fn from(error: BindError) -> Self {
         let kind = match &error {
             BindError::Resolve { source, .. } | BindError::Listen { source, .. } => source.kind(),
+            BindError::UnixAccess { source, .. } => source.kind(),
+            BindError::InUse { .. } => io::ErrorKind::AddrInUse,
+            BindError::NotSocket { .. } => io::ErrorKind::AlreadyExists,
             BindError::Inherit(InheritError::Unknown { .. }) => io::ErrorKind::NotFound,
-            BindError::Syntax { .. } | BindError::NotListening { .. } | BindError::Inherit(_) | BindError::TooMany => {
-                io::ErrorKind::InvalidInput
-            }
+            BindError::Syntax { .. }
+            | BindError::UnixMode { .. }
+            | BindError::Unsuited { .. }
+            | BindError::NotListening { .. }
+            | BindError::Inherit(_)
+            | BindError::TooMany => io::ErrorKind::InvalidInput,
         };
         io::Error::new(kind, error)
     }
@@ -433,6 +477,17 @@ fn path_advice(error: &io::Error) -> &'static str {
         // The kernel has room for 107 bytes.
         io::ErrorKind::InvalidInput => "choose a path of 1 to 107 bytes, without a NUL",
         _ => "choose another path",
+    }
+}
+
+/// The same for the permissions of a path.
+fn access_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "choose this process's own user and one of its groups, or start it as root, or with CAP_CHOWN"
+        }
+        io::ErrorKind::NotFound => "mount /proc, or leave it out",
+        _ => "leave it out",
     }
 }
 

@@ -37,7 +37,7 @@ use crate::{
     error::BindError,
     framing::Framing,
     limits::SessionLimits,
-    listen::unix::{self, BoundPath},
+    listen::unix::{self, Access, BoundPath},
     wire::{filter::Filter, filters::Filters, socket::local_addr, tcp::SocketOptions},
 };
 
@@ -64,6 +64,8 @@ use crate::{
 #[must_use = "a listener does nothing until it is given to a server"]
 pub struct Listener {
     at: Result<At, BindError>,
+    access: Access,
+    only_v6: Option<bool>,
     own: Own,
 }
 
@@ -100,6 +102,26 @@ enum At {
     Inherited(OwnedFd),
 }
 
+impl At {
+    /// Returns the first of these settings that it does not have, and a text for it.
+    fn unsuited(&self, access: Access, only_v6: Option<bool>) -> Option<(&'static str, String)> {
+        let (text, has_path, may_be_v6) = match self {
+            Self::Address(address) => {
+                let may_be_v6 = match address {
+                    ListenAddress::Ip(address) => address.is_ipv6(),
+                    address => matches!(address, ListenAddress::Name { .. }),
+                };
+                (address.to_string(), matches!(address, ListenAddress::Unix(_)), may_be_v6)
+            }
+            Self::Candidates(addresses) => (format!("{addresses:?}"), false, addresses.iter().any(SocketAddr::is_ipv6)),
+            Self::Inherited(_) => ("an inherited socket".to_owned(), false, false),
+        };
+        let access = access.setting().filter(|_| !has_path);
+        let only_v6 = only_v6.filter(|_| !may_be_v6).map(|_| "only_v6");
+        access.or(only_v6).map(|setting| (setting, text))
+    }
+}
+
 impl Listener {
     /// Listens at an address: a [`ListenAddress`], a text that is one, or whatever a std listener binds to. It is the
     /// conversion, which [`LineServer::bind`](crate::LineServer::bind) calls as well, as a word to begin with.
@@ -133,8 +155,15 @@ impl Listener {
         Self::new(addresses.map(At::Candidates))
     }
 
-    /// Listens on a unix socket at `path`, which must not exist yet. The path is removed when the listener is closed,
-    /// unless another socket has replaced it.
+    /// Listens on a unix socket at `path`. The path is removed when the listener is closed, unless another has replaced
+    /// it.
+    ///
+    /// A path that a server left behind is taken over: if no socket is bound to it, and only by one of several that try
+    /// at once. A path that another process listens on is an error, and so is one that is no socket, which is left
+    /// alone.
+    ///
+    /// Only processes of the same user connect, and root's, until [`unix_mode`](Self::unix_mode) says otherwise. Nobody
+    /// connects before mode, owner and group are set.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         ListenAddress::Unix(path.into()).into()
     }
@@ -153,7 +182,7 @@ impl Listener {
     }
 
     fn new(at: Result<At, BindError>) -> Self {
-        Self { at, own: Own::default() }
+        Self { at, access: Access::default(), only_v6: None, own: Own::default() }
     }
 
     /// Looks up nothing yet.
@@ -167,6 +196,49 @@ impl Listener {
     /// Sets the name, for [`ListenerId::name`](crate::ListenerId::name) and the log. Default: none.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.own.name = Some(name.into());
+        self
+    }
+
+    /// Sets the permissions of its path, whatever the umask is. Who may write to it may connect. Default: `0o600`, the
+    /// user of this process, and root.
+    ///
+    /// # Errors
+    /// A server returns [`BindError::UnixMode`] for more than `0o777`, [`BindError::UnixAccess`] if it cannot be set, and
+    /// [`BindError::Unsuited`] for a listener without a path.
+    pub fn unix_mode(mut self, mode: u32) -> Self {
+        self.access.mode = Some(mode);
+        self
+    }
+
+    /// Sets the user that its path belongs to, by number. Default: the user of this process. Another takes the rights of
+    /// root.
+    ///
+    /// # Errors
+    /// As [`unix_mode`](Self::unix_mode).
+    pub fn unix_owner(mut self, uid: u32) -> Self {
+        self.access.owner = Some(uid);
+        self
+    }
+
+    /// Sets the group of its path, by number, one that this process is in or any for root. Default: the group of this
+    /// process, or that of the folder. With mode `0o660` its members may connect.
+    ///
+    /// # Errors
+    /// As [`unix_mode`](Self::unix_mode).
+    pub fn unix_group(mut self, gid: u32) -> Self {
+        self.access.group = Some(gid);
+        self
+    }
+
+    /// Sets if an IPv6 listener takes IPv6 connections only. Default: `[::]` takes IPv4 connections as well, unless an
+    /// IPv4 listener of the server has the same port; other IPv6 addresses take none.
+    ///
+    /// With `false`, `[::]` and an IPv4 listener of the same port are an error.
+    ///
+    /// # Errors
+    /// A server returns [`BindError::Unsuited`] for a listener that is bound to no IPv6 address here.
+    pub fn only_v6(mut self, only: bool) -> Self {
+        self.only_v6 = Some(only);
         self
     }
 
@@ -227,16 +299,21 @@ impl Listener {
         backlog: u32,
         options: &SocketOptions,
     ) -> Result<BoundListener, BindError> {
+        let Self { at, access, only_v6, own } = self;
+        let at = at?;
+        if let Some((setting, address)) = at.unsuited(access, only_v6) {
+            return Err(BindError::Unsuited { setting, address });
+        }
         let mut ip = |addresses: &[SocketAddr]| {
-            let (socket, is_dual_stack) = bind_first(addresses, others, backlog)?;
+            let (socket, is_dual_stack) = bind_first(addresses, only_v6, others, backlog)?;
             Ok::<_, BindError>((socket, None, is_dual_stack))
         };
-        let (socket, path, is_dual_stack) = match self.at? {
+        let (socket, path, is_dual_stack) = match at {
             At::Candidates(addresses) => ip(&addresses)?,
             At::Address(ListenAddress::Ip(address)) => ip(&[address])?,
             At::Address(ListenAddress::Name { host, port }) => ip(&look_up(&host, port)?)?,
             At::Address(ListenAddress::Unix(path)) => {
-                let (socket, path) = unix::listen_at(path, least_backlog(backlog))?;
+                let (socket, path) = unix::listen_at(&path, access, least_backlog(backlog))?;
                 (socket, Some(path), false)
             }
             At::Address(ListenAddress::Abstract(name)) => {
@@ -252,7 +329,7 @@ impl Listener {
             }
             At::Inherited(socket) => (socket, None, false),
         };
-        let mut bound = BoundListener::new(socket, self.own, options)?;
+        let mut bound = BoundListener::new(socket, own, options)?;
         bound.path = path;
         bound.is_dual_stack = is_dual_stack;
         Ok(bound)
@@ -433,24 +510,27 @@ fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, BindError> {
 /// Binds to the first of `addresses` that can be bound. Returns also whether that covers both families.
 fn bind_first(
     addresses: &[SocketAddr],
+    only_v6: Option<bool>,
     others: &mut [BoundListener],
     backlog: u32,
 ) -> Result<(OwnedFd, bool), BindError> {
     let mut last = None;
     for address in addresses {
-        if address.is_ipv4() {
+        if address.ip().to_canonical().is_ipv4() {
             leave_ipv4(others, address.port(), backlog)?;
         }
         let is_v6_wildcard = address.is_ipv6() && address.ip().is_unspecified();
         let has_ipv4 = others.iter().any(|other| other.is_ipv4() && other.port() == Some(address.port()));
-        let only_v6 = is_v6_wildcard.then_some(has_ipv4);
+        let asked = only_v6.filter(|_| address.is_ipv6());
+        let v6only = asked.or(is_v6_wildcard.then_some(has_ipv4));
         #[cfg(all(feature = "systemd", target_os = "linux"))]
-        if let Some(socket) = inherited::bound_to(*address, only_v6) {
+        if let Some(socket) = inherited::bound_to(*address, v6only) {
             log::debug!("listener {address}: its socket was handed over");
             return Ok((socket, false));
         }
-        match listen_on(*address, backlog, only_v6) {
-            Ok(socket) => return Ok((socket, is_v6_wildcard && !has_ipv4)),
+        match listen_on(*address, backlog, v6only) {
+            // One that was asked for stays as it is.
+            Ok(socket) => return Ok((socket, is_v6_wildcard && !has_ipv4 && asked.is_none())),
             Err(source) => last = Some(BindError::Listen { address: Address::Ip(*address), source }),
         }
     }

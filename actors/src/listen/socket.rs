@@ -71,7 +71,7 @@ impl ListeningSocket {
                 self.pass_on(&socket);
                 unix_peer(&socket)
             }
-            false => peer.and_then(|peer| SocketAddr::try_from(peer).ok()).map_or(Address::Memory, Address::Ip),
+            false => peer.and_then(|peer| SocketAddr::try_from(peer).ok()).map_or(Address::Memory, Address::from),
         };
         Ok((Socket::new(socket, self.is_unix), peer))
     }

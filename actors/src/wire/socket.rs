@@ -50,7 +50,7 @@ impl Socket {
     /// Our end's address, which the kernel is asked for.
     pub(crate) fn local(&self) -> Address {
         match self {
-            Self::Tcp(stream) => stream.local_addr().map_or(Address::Memory, Address::Ip),
+            Self::Tcp(stream) => stream.local_addr().map_or(Address::Memory, Address::from),
             Self::Unix(stream) => unix_local(stream),
         }
     }
@@ -86,7 +86,7 @@ pub(crate) fn unix_local(socket: &impl AsFd) -> Address {
 pub(crate) fn local_addr(socket: &OwnedFd) -> Address {
     match socket2::SockRef::from(socket).local_addr() {
         Ok(address) => match address.as_socket() {
-            Some(address) => Address::Ip(address),
+            Some(address) => Address::from(address),
             None if address.is_unix() => unix_local(socket),
             None => Address::Memory,
         },

@@ -132,7 +132,7 @@ impl Stream {
 
     pub(crate) fn peer(&self) -> Address {
         match self {
-            Self::Tcp(stream) => stream.peer_addr().map_or(Address::Memory, Address::Ip),
+            Self::Tcp(stream) => stream.peer_addr().map_or(Address::Memory, Address::from),
             Self::Unix(stream) => socket::unix_peer(stream),
             Self::Other(_) | Self::Closed => Address::Memory,
         }
@@ -140,7 +140,7 @@ impl Stream {
 
     pub(crate) fn local(&self) -> Address {
         match self {
-            Self::Tcp(stream) => stream.local_addr().map_or(Address::Memory, Address::Ip),
+            Self::Tcp(stream) => stream.local_addr().map_or(Address::Memory, Address::from),
             Self::Unix(stream) => socket::unix_local(stream),
             Self::Other(_) | Self::Closed => Address::Memory,
         }
