@@ -5,7 +5,7 @@
 
 use std::{fmt::Write, io, time::SystemTime};
 
-use actix_lines::{ListenAddress, Listener};
+use actix_lines::{ListenAddress, Listener, telnet::Telnet};
 
 use crate::{certificates::Certificates, settings};
 
@@ -40,10 +40,14 @@ impl Wanted {
         if let Some(limits) = limits.session {
             listener = listener.limits(limits);
         }
-        match &self.certificates {
-            Some(certificates) => certificates.serve(listener),
-            None => listener,
+        // From the wire inwards.
+        if let Some(certificates) = &self.certificates {
+            listener = certificates.serve(listener);
         }
+        if settings.telnet {
+            listener = listener.telnet(Telnet::new());
+        }
+        listener
     }
 
     /// Says which listener cannot be bound.

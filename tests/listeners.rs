@@ -243,6 +243,20 @@ fn who_may_read_a_key_and_what_expires_soon_is_said_at_the_start_and_at_each_han
 }
 
 #[test]
+fn telnet_is_behind_tls_and_off_unless_asked_for() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"]);
+    let plain = "[[listener]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\n";
+    let telnet = secure("telnet").replace("[listener.tls]", "telnet = true\n[listener.tls]");
+    let (_server, addresses) = start(&authority.write("rot13d.toml", &(plain.to_owned() + &telnet)), 2);
+    // IAC AYT, IAC IAC.
+    let sent = b"\xFF\xF6Hello\xFF\xFF\n";
+    assert_eq!(support::converse(addresses[0], sent), b"\xFF\xF6Uryyb\xFF\xFF\n");
+    let mut peer = TlsPeer::connect(&authority.client(), addresses[1], "localhost");
+    assert_eq!(peer.line(b"\xFF\xF1Hello\xFF\xFF\n"), b"Uryyb\xFF\xFF\n");
+}
+
+#[test]
 #[ignore = "needs openssl; tests/run runs it"]
 fn openssl_gets_its_answers() {
     let authority = Authority::new();

@@ -41,6 +41,16 @@ settings! {
             help: "Address to listen on, as for `--listen`",
             advice: "A changed one is bound before the former socket is closed",
         },
+        telnet: bool = About {
+            name: "telnet",
+            value: "SWITCH",
+            unit: "",
+            default: &["false"],
+            group: LISTENER,
+            reload: Reload::NewConnections,
+            help: "Peers speak the telnet protocol: its commands are answered, and are no part of lines",
+            advice: "Leave it off for peers that send bytes as they are, also for `telnet` to a port other than 23",
+        },
     }
 }
 
@@ -221,7 +231,7 @@ pub(crate) struct Tls {
 impl Listener {
     /// A plain listener without a name, as `--listen` asks for.
     pub(crate) fn unnamed(address: ListenAddress) -> Self {
-        let settings = ListenerSettings { name: Name::default(), address };
+        let settings = ListenerSettings { name: Name::default(), address, telnet: false };
         Self { settings, limits: OwnLimits::default(), tls: None }
     }
 

@@ -148,6 +148,19 @@ impl TlsPeer {
         self.try_greet().expect("the server answers");
     }
 
+    /// Sends bytes and reads a line.
+    #[track_caller]
+    pub fn line(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.0.write_all(bytes).expect("the server reads");
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).expect("the server answers");
+            line.extend(byte);
+        }
+        line
+    }
+
     /// True if the server showed the certificate in this file.
     pub fn was_shown(&self, file: &Path) -> bool {
         let shown = self.0.conn.peer_certificates().expect("a server shows one");
