@@ -7,7 +7,7 @@ use std::{fmt::Write, io, time::SystemTime};
 
 use actix_lines::{ListenAddress, Listener, telnet::Telnet};
 
-use crate::{certificates::Certificates, settings};
+use crate::{certificates::Certificates, service, settings};
 
 /// A listener that is wanted, with its certificates.
 #[derive(Clone, Debug)]
@@ -31,6 +31,7 @@ impl Wanted {
     pub(crate) fn listener(&self) -> Listener {
         let settings::Listener { settings, limits, tls: _ } = &self.listener;
         let mut listener = Listener::at(settings.address.clone());
+        listener = service::keep(listener, &settings.address, self.listener.name());
         if let Some(name) = self.listener.name() {
             listener = listener.name(name);
         }

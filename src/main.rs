@@ -14,6 +14,8 @@ mod listeners;
 mod logging;
 mod reason;
 mod recording;
+#[cfg_attr(not(all(feature = "systemd", target_os = "linux")), path = "service/absent.rs")]
+mod service;
 mod settings;
 mod signals;
 
@@ -113,13 +115,17 @@ async fn serve(
     };
     server = settings.sockets(server);
     for wanted in &listeners {
-        server = server.listen(wanted.listener()).map_err(|error| wanted.refused(error))?;
+        // A socket that is in the way of one is not there at the next start.
+        let bound = server.listen(wanted.listener()).inspect_err(|_| service::close_unused_sockets());
+        server = bound.map_err(|error| wanted.refused(error))?;
     }
+    service::close_unused_sockets();
     let recorder = recording::start(&settings)?;
     if let Some(recorder) = &recorder {
         server = server.record(recorder);
     }
     let server = server.start()?;
+    service::ready(&server);
     let listeners = Listeners::new(listeners);
     listeners.log_certificates();
     actix_rt::spawn(signals.handle(server.clone(), args, settings, listeners, recorder.clone()));

@@ -24,6 +24,7 @@ use crate::{
     listeners::Listeners,
     reason::reason,
     recording,
+    service::{self, Reload},
     settings::Settings,
 };
 
@@ -100,6 +101,7 @@ impl Signals {
                 let _ = server.abort().await;
                 return;
             }
+            service::stopping();
             if file.reading.take().is_some() {
                 log::warn!("SIGHUP: nothing is changed: the server drains");
             }
@@ -141,6 +143,8 @@ struct Reading {
     since: Instant,
     /// SIGHUP came again meanwhile: what is being read may be older.
     again: bool,
+    /// Dropped when its outcome is in force.
+    reload: Reload,
 }
 
 enum Outcome {
@@ -152,6 +156,7 @@ enum Outcome {
 impl Reloads {
     /// SIGHUP has come.
     fn ask(&mut self) {
+        let reload = service::reloading();
         let Some(file) = &self.args.config else {
             log::warn!("SIGHUP: there is no file to read again: start with --config");
             return;
@@ -183,7 +188,7 @@ impl Reloads {
         };
         match thread::Builder::new().name("rot13d|file".to_owned()).spawn(read) {
             Ok(_) => {
-                self.reading = Some(Reading { config, since: Instant::now(), again: false });
+                self.reading = Some(Reading { config, since: Instant::now(), again: false, reload });
             }
             Err(error) => {
                 log::error!("SIGHUP: nothing is changed: no thread to read {} with: {}", shown(file), reason(&error))
@@ -207,7 +212,7 @@ impl Reloads {
                 log::error!("SIGHUP: nothing is changed: {} could not be read within {READ_TIME:?}", shown(&file));
             }
             Outcome::Panicked => log::error!("SIGHUP: nothing is changed: look above for the panic"),
-            Outcome::Read(Ok(loaded)) => self.apply(*loaded, &file, server),
+            Outcome::Read(Ok(loaded)) => self.apply(*loaded, &file, server, reading.reload),
             Outcome::Read(Err(problem)) => refuse(&problem),
         }
         if reading.again {
@@ -220,7 +225,7 @@ impl Reloads {
         recording::counters(self.recorder.as_ref()) + &self.listeners.counters(SystemTime::now())
     }
 
-    fn apply(&mut self, loaded: Config, file: &Path, server: &ServerHandle) {
+    fn apply(&mut self, loaded: Config, file: &Path, server: &ServerHandle, reload: Reload) {
         let Config { settings: loaded, listeners } = loaded;
         let fixed = self.settings.fixed_that_differ(&loaded);
         let loaded = loaded.with_fixed_of(&self.settings);
@@ -241,6 +246,7 @@ impl Reloads {
             if let Ok(change) = server.set_limits(limits).await {
                 log::info!("SIGHUP: {file} is in force; {} sessions end by it", change.ends.len());
             }
+            drop(reload);
         });
     }
 }

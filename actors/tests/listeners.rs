@@ -480,3 +480,28 @@ async fn an_urgent_byte_over_a_unix_socket_is_a_byte_like_the_others() {
     assert_eq!(server.report().await.bytes_in, 4);
     server.end().await;
 }
+
+#[actix::test]
+async fn whoever_is_handed_a_socket_knows_when_its_listener_is_closed() {
+    let held = std::sync::Arc::new(());
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let (hold, see) = (held.clone(), seen.clone());
+    let listener = Listener::tcp("127.0.0.1:0").when_listening(move |socket, address| {
+        *see.lock().unwrap() = Some((socket.try_clone_to_owned().unwrap(), address.clone()));
+        hold
+    });
+    let server = LineServer::new(|_| Rot13).workers(2).listen(listener).unwrap();
+    assert!(seen.lock().unwrap().is_none(), "it was called before the start");
+    let server = server.start().unwrap();
+    let address = server.local_addrs()[0];
+    let (socket, said) = seen.lock().unwrap().take().expect("it was not called");
+    assert_eq!(said, address.into());
+    drop(tokio::net::TcpStream::connect(address).await.unwrap());
+    support::eventually("the session", async || server.stats().await.unwrap().opened == 1).await;
+    assert_eq!(std::sync::Arc::strong_count(&held), 2, "it was dropped while the listener accepts");
+    server.abort().await.unwrap();
+    server.wait().await.unwrap();
+    assert_eq!(std::sync::Arc::strong_count(&held), 1, "it outlives the listener");
+    assert!(std::net::TcpStream::connect(address).is_ok(), "the duplicate listens no more");
+    drop(socket);
+}

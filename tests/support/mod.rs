@@ -109,8 +109,14 @@ impl Server {
 
     /// Starts anything that logs to standard error, and waits for nothing.
     pub fn launch(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Self::launch_logged(command)
+    }
+
+    /// The same, with the standard input and output that it has.
+    pub fn launch_logged(mut command: Command) -> Self {
         command.stderr(Stdio::piped());
-        let mut server = Self::launch_unread(command);
+        let mut server = Self::launch_as_is(command);
         let stderr = server.process.0.stderr.take().expect("it is piped");
         server.read_log(stderr);
         server
@@ -118,8 +124,14 @@ impl Server {
 
     /// Starts anything, with a standard error of its own that nobody reads until [`read_log`](Self::read_log).
     pub fn launch_unread(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Self::launch_as_is(command)
+    }
+
+    /// The same, with the standard input and output that it has.
+    pub fn launch_as_is(mut command: Command) -> Self {
         reset_ignored_signals();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("the binary starts");
+        let child = command.spawn().expect("the binary starts");
         // Of what is not read all has come.
         let log = Arc::new(Log { so_far: Mutex::new(Lines { complete: true, ..Lines::default() }), ..Log::default() });
         Self { process: Process(child), log, address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) }

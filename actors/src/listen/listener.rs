@@ -4,6 +4,7 @@
 //! Not here: accepting on it (`acceptor`), its sessions (`session`).
 
 use std::{
+    any::Any,
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, ToSocketAddrs},
     os::{
@@ -81,15 +82,27 @@ pub(crate) struct Own {
     when_listening: WhenListening,
 }
 
-/// Called once, when the server starts.
+/// [`Listener::when_listening`]: called once.
 #[derive(Default)]
-struct WhenListening(Option<Box<HandOver>>);
+enum WhenListening {
+    #[default]
+    Nothing,
+    Calls(Box<HandOver>),
+    /// Dropped with the listener.
+    Holds {
+        _until_closed: Box<dyn Any + Send>,
+    },
+}
 
-type HandOver = dyn FnOnce(BorrowedFd<'_>, &Address) + Send;
+type HandOver = dyn FnOnce(BorrowedFd<'_>, &Address) -> Box<dyn Any + Send> + Send;
 
 impl fmt::Debug for WhenListening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "a call" } else { "nothing" })
+        f.write_str(match self {
+            Self::Nothing => "Nothing",
+            Self::Calls(_) => "Calls",
+            Self::Holds { .. } => "Holds",
+        })
     }
 }
 
@@ -174,10 +187,14 @@ impl Listener {
         Self::new(Ok(At::Inherited(socket.into())))
     }
 
-    /// Calls `hand_over` with its socket and address when the server starts, for example to give a duplicate to somebody who
-    /// keeps it while the program restarts.
-    pub fn when_listening(mut self, hand_over: impl FnOnce(BorrowedFd<'_>, &Address) + Send + 'static) -> Self {
-        self.own.when_listening = WhenListening(Some(Box::new(hand_over)));
+    /// Calls `hand_over` with its socket and address when it begins to be served, for example to give a duplicate to somebody
+    /// who keeps it while the program restarts. What it returns is dropped when the listener is closed.
+    pub fn when_listening<T: Send + 'static>(
+        mut self,
+        hand_over: impl FnOnce(BorrowedFd<'_>, &Address) -> T + Send + 'static,
+    ) -> Self {
+        self.own.when_listening =
+            WhenListening::Calls(Box::new(|socket, address| Box::new(hand_over(socket, address))));
         self
     }
 
@@ -477,8 +494,9 @@ impl BoundListener {
         if let Err(error) = rustix::net::listen(&self.socket, backlog) {
             log::warn!("listener {address}: backlog not changed to {backlog}: {error}");
         }
-        if let Some(hand_over) = self.own.when_listening.0.take() {
-            hand_over(self.socket.as_fd(), &self.address);
+        if let WhenListening::Calls(hand_over) = std::mem::take(&mut self.own.when_listening) {
+            let until_closed = hand_over(self.socket.as_fd(), &self.address);
+            self.own.when_listening = WhenListening::Holds { _until_closed: until_closed };
         }
     }
 
