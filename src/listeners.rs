@@ -41,6 +41,18 @@ impl Wanted {
         if let Some(limits) = limits.session {
             listener = listener.limits(limits);
         }
+        if let Some(mode) = settings.mode {
+            listener = listener.unix_mode(mode.0);
+        }
+        if let Some(owner) = settings.owner {
+            listener = listener.unix_owner(owner.0);
+        }
+        if let Some(group) = settings.group {
+            listener = listener.unix_group(group.0);
+        }
+        if let Some(only) = settings.v6only {
+            listener = listener.only_v6(only);
+        }
         // From the wire inwards.
         if let Some(certificates) = &self.certificates {
             listener = certificates.serve(listener);

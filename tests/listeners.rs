@@ -8,7 +8,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::SocketAddr,
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     process::{Command, Output, Stdio},
 };
 
@@ -240,6 +240,28 @@ fn who_may_read_a_key_and_what_expires_soon_is_said_at_the_start_and_at_each_han
     let seconds: u64 =
         line.split("; certificate of public expires in ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     assert!((12 * 24 * 3600..=13 * 24 * 3600).contains(&seconds), "{line}");
+}
+
+#[test]
+fn a_unix_socket_has_the_mode_of_the_file_and_is_gone_at_the_end() {
+    let authority = Authority::new();
+    let path = authority.path("a.sock");
+    let text = format!("[[listener]]\nname = \"a\"\naddress = \"unix:{}\"\nmode = \"0620\"\n", path.display());
+    let mut command = rot13d();
+    command.args(["--config", &authority.write("rot13d.toml", &text)]);
+    let mut server = Server::launch(command);
+    server.log_line("listening on unix:");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o620);
+    let mut peer = UnixStream::connect(&path).unwrap();
+    peer.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    peer.write_all(b"Hello\n").unwrap();
+    let mut answer = [0; 6];
+    peer.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, *b"Uryyb\n");
+    drop(peer);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().0, Some(0));
+    assert!(!path.exists(), "the path is removed at the end");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use actix_lines::{Framing, ListenAddress, limits::SessionLimits};
 use super::{
     Given, Invalid, Setting, Settings, Unusable,
     setting::{About, Reload, settings},
-    value::{Alpn, ClientAuth, Name, PemFile, ServerName, TlsVersion},
+    value::{Alpn, ClientAuth, FileMode, Members, Name, Owner, PemFile, ServerName, TlsVersion},
 };
 
 const LISTENER: &str = "[[listener]]";
@@ -40,6 +40,46 @@ settings! {
             reload: Reload::NewConnections,
             help: "Address to listen on, as for `--listen`",
             advice: "A changed one is bound before the former socket is closed",
+        },
+        mode: Option<FileMode> = About {
+            name: "mode",
+            value: "MODE",
+            unit: "",
+            default: &["off"],
+            group: LISTENER,
+            reload: Reload::NewConnections,
+            help: "Permissions of a unix socket's path; `off` is those of `--listen`, `0600`",
+            advice: "Who may write to it may connect: `0660` lets the members of `group`",
+        },
+        owner: Option<Owner> = About {
+            name: "owner",
+            value: "USER",
+            unit: "",
+            default: &["off"],
+            group: LISTENER,
+            reload: Reload::NewConnections,
+            help: "User that the path belongs to; `off` is the server's",
+            advice: "Another one takes the rights of root",
+        },
+        group: Option<Members> = About {
+            name: "group",
+            value: "GROUP",
+            unit: "",
+            default: &["off"],
+            group: LISTENER,
+            reload: Reload::NewConnections,
+            help: "Group of the path; `off` is the server's, or that of the folder",
+            advice: "The server's user has to be in it, or be root",
+        },
+        v6only: Option<bool> = About {
+            name: "v6only",
+            value: "SWITCH",
+            unit: "",
+            default: &["off"],
+            group: LISTENER,
+            reload: Reload::NewConnections,
+            help: "An IPv6 address takes IPv6 connections only; `off` decides by the other listeners",
+            advice: "`off` has `[::]` take IPv4 connections, too, unless an IPv4 listener has the same port",
         },
         telnet: bool = About {
             name: "telnet",
@@ -231,7 +271,15 @@ pub(crate) struct Tls {
 impl Listener {
     /// A plain listener without a name, as `--listen` asks for.
     pub(crate) fn unnamed(address: ListenAddress) -> Self {
-        let settings = ListenerSettings { name: Name::default(), address, telnet: false };
+        let settings = ListenerSettings {
+            name: Name::default(),
+            address,
+            mode: None,
+            owner: None,
+            group: None,
+            v6only: None,
+            telnet: false,
+        };
         Self { settings, limits: OwnLimits::default(), tls: None }
     }
 
@@ -243,7 +291,23 @@ impl Listener {
 
 impl ListenerSettings {
     pub(crate) fn new(given: &Given) -> Result<Self, Invalid> {
-        Self::read(given)
+        let settings = Self::read(given)?;
+        let Self { address, mode, owner, group, v6only, .. } = &settings;
+        let of_paths = [("mode", mode.is_some()), ("owner", owner.is_some()), ("group", group.is_some())];
+        let is_path = matches!(address, ListenAddress::Unix(_));
+        if let Some((name, _)) = of_paths.into_iter().find(|(_, is_set)| *is_set && !is_path) {
+            let advice = "only the path of a unix socket has one: use an address as unix:/PATH, or take it away";
+            return Err(Invalid { name, advice: advice.to_owned() });
+        }
+        let may_be_v6 = match address {
+            ListenAddress::Ip(address) => address.is_ipv6(),
+            address => matches!(address, ListenAddress::Name { .. }),
+        };
+        if v6only.is_some() && !may_be_v6 {
+            let advice = "only an IPv6 address may be that: use one as [::]:40714, or take it away".to_owned();
+            return Err(Invalid { name: "v6only", advice });
+        }
+        Ok(settings)
     }
 }
 

@@ -127,7 +127,7 @@ fn example() -> String {
             let value = match values.is_empty() {
                 true => sample(setting).to_owned(),
                 false if setting.is_list && default != ["off"] => format!("[{}]", values.join(", ")),
-                false if setting.is_switch => default.concat(),
+                false if setting.is_switch && default != ["off"] => default.concat(),
                 false => values.join(", "),
             };
             for line in wrapped(&format!("{help}. Takes {}.", setting.takes()).replace('`', "")) {

@@ -13,7 +13,7 @@ use actix_lines::{
     limits::{OverLimit, Rate, RateLimit},
 };
 
-pub(crate) use self::listener::{Alpn, ClientAuth, Name, PemFile, ServerName, TlsVersion};
+pub(crate) use self::listener::{Alpn, ClientAuth, FileMode, Members, Name, Owner, PemFile, ServerName, TlsVersion};
 
 /// A form of values.
 pub(crate) trait Value: Clone + fmt::Debug + PartialEq {
@@ -76,6 +76,7 @@ const OFF: &str = "off";
 /// A value or `off`, which is `None`.
 impl<T: Value> Value for Option<T> {
     const IS_LIST: bool = T::IS_LIST;
+    const IS_SWITCH: bool = T::IS_SWITCH;
     const IS_TEXT: bool = T::IS_TEXT;
 
     fn allowed() -> String {

@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use nix::unistd::{Group, User};
+
 use super::{Value, one_of};
 
 /// A listener's name. It stands in log lines, so that it has no spaces.
@@ -21,6 +23,54 @@ impl Value for Name {
             true => Ok(Self(text.to_owned())),
             false => Err(format!("use {}", Self::allowed())),
         }
+    }
+}
+
+/// Permissions of a unix socket's path.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct FileMode(pub(crate) u32);
+
+impl Value for FileMode {
+    // TOML's 660 would be another number than chmod's.
+    const IS_TEXT: bool = true;
+
+    fn allowed() -> String {
+        "octal digits, as \"0660\"".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && text.len() >= 3);
+        mode.map(Self).ok_or_else(|| format!("use {}", Self::allowed()))
+    }
+}
+
+/// A user, by number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Owner(pub(crate) u32);
+
+impl Value for Owner {
+    fn allowed() -> String {
+        "a user of this machine, by name or number".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        let by_name = || Some(User::from_name(text).ok()??.uid.as_raw());
+        text.parse().ok().or_else(by_name).map(Self).ok_or_else(|| format!("use {}", Self::allowed()))
+    }
+}
+
+/// A group, by number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Members(pub(crate) u32);
+
+impl Value for Members {
+    fn allowed() -> String {
+        "a group of this machine, by name or number".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        let by_name = || Some(Group::from_name(text).ok()??.gid.as_raw());
+        text.parse().ok().or_else(by_name).map(Self).ok_or_else(|| format!("use {}", Self::allowed()))
     }
 }
 
@@ -147,6 +197,17 @@ mod tests {
         for name in ["", "two words", "a\nb", "a:b", "ü", &"n".repeat(65)] {
             assert_eq!(Name::read(name), Err(format!("use {}", Name::allowed())), "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_mode_is_octal_and_owners_have_names() {
+        assert_eq!((FileMode::read("0660"), FileMode::read("600")), (Ok(FileMode(0o660)), Ok(FileMode(0o600))));
+        for text in ["", "6", "0888", "01777", "rw-"] {
+            assert_eq!(FileMode::read(text), Err(format!("use {}", FileMode::allowed())), "{text:?}");
+        }
+        assert_eq!((Owner::read("root"), Owner::read("7")), (Ok(Owner(0)), Ok(Owner(7))));
+        assert_eq!((Members::read("root"), Members::read("7")), (Ok(Members(0)), Ok(Members(7))));
+        assert!(Owner::read("no such user").is_err() && Members::read("no such group").is_err());
     }
 
     #[test]
