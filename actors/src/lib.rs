@@ -142,7 +142,7 @@ pub use crate::{
 pub mod filter {
     pub use crate::{
         connection::ConnectionInfo,
-        wire::filter::{Eof, Fault, Filter, Flow, Inflow},
+        wire::filter::{Eof, Fault, Filter, Flow, Inflow, Notice},
     };
 }
 
@@ -155,7 +155,10 @@ pub mod systemd {
 /// The telnet protocol for listeners: RFC 854, 855, 857, 858 and 1073. Feature `telnet`.
 #[cfg(feature = "telnet")]
 pub mod telnet {
-    pub use crate::wire::telnet::settings::Telnet;
+    pub use crate::wire::telnet::{
+        event::{Echo, TelnetEvent, WindowSize},
+        settings::Telnet,
+    };
 }
 
 /// TLS for listeners and connectors, by rustls 0.23 with ring. Feature `tls`.

@@ -9,11 +9,19 @@ use std::fmt;
 /// Begins a command; twice it is a byte of the data.
 pub(crate) const IAC: u8 = 255;
 
-/// Commands, of RFC 854.
+/// Commands, of RFC 854 and, the first three, RFC 1184.
 #[cfg(feature = "telnet")]
 pub(crate) mod command {
+    pub(crate) const EOF: u8 = 236;
+    pub(crate) const SUSP: u8 = 237;
+    pub(crate) const ABORT: u8 = 238;
     pub(crate) const SE: u8 = 240;
+    pub(crate) const BRK: u8 = 243;
+    pub(crate) const IP: u8 = 244;
+    pub(crate) const AO: u8 = 245;
     pub(crate) const AYT: u8 = 246;
+    pub(crate) const EC: u8 = 247;
+    pub(crate) const EL: u8 = 248;
     pub(crate) const SB: u8 = 250;
     pub(crate) const WILL: u8 = 251;
     pub(crate) const WONT: u8 = 252;

@@ -11,6 +11,7 @@
 //! slots (`worker`).
 
 use std::{
+    any::Any,
     cell::{Cell, OnceCell},
     fmt, io,
     pin::Pin,
@@ -503,6 +504,33 @@ where
             listener: slot.listener,
             info,
         })
+    }
+
+    /// Tells the session's filters a word; the one that knows its type acts on it. Returns false if none does, or the session
+    /// is closing. Bytes that the filter sends for it come before all that is written later, and may overtake what
+    /// was written before and has not left yet.
+    ///
+    /// ```
+    /// # #[cfg(feature = "telnet")]
+    /// # mod telnet {
+    /// use actix_lines::{LineContext, Rot13, telnet::Echo};
+    ///
+    /// fn ask_for_password(ctx: &mut LineContext<Rot13>) {
+    ///     // We say that we echo, and do not.
+    ///     ctx.tell_filter(&Echo(true));
+    ///     ctx.write("Password: ");
+    /// }
+    /// # }
+    /// ```
+    pub fn tell_filter<T: Any>(&mut self, word: &T) -> bool {
+        if self.phase > Phase::Draining {
+            return false;
+        }
+        let is_meant = self.transport.tell(word);
+        if self.transport.is_unflushed() {
+            self.set(Flags::UNFLUSHED | Flags::AGAIN);
+        }
+        is_meant
     }
 
     /// Returns the handle of the spawned future that is being polled; the default handle elsewhere. As

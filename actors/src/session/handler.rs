@@ -10,6 +10,7 @@ use crate::{
         context::LineContext,
         lines::{Line, Lines, Payload},
     },
+    wire::filter::Notice,
 };
 
 /// The answer of [`LineHandler::idle`] for a session without a line for [`idle_timeout`](crate::limits::LimitsBuilder::idle_timeout).
@@ -69,6 +70,35 @@ pub trait LineHandler: Actor<Context = LineContext<Self>> {
     /// Called with each chunk of a payload, which [`LineContext::payload`] asked for. The default drops it: override
     /// this hook if you call that method.
     fn payload(&mut self, _chunk: Payload<'_>, _ctx: &mut Self::Context) {}
+
+    /// Called with what a [filter](crate::filter) tells, such as telnet's interrupt, "are you there" and window size: after
+    /// all lines that came before it on the wire, and before those that came after it. What had come of a line by then is
+    /// delivered with that line. As lines, it waits while the actor waits, is paused or is above its high watermark.
+    ///
+    /// The default writes the notice's [own answer](Notice::answer), as an override should for notices that it does not know.
+    ///
+    /// ```
+    /// # #[cfg(feature = "telnet")]
+    /// # mod telnet {
+    /// use actix_lines::{Line, LineContext, LineHandler, filter::Notice, telnet::TelnetEvent};
+    /// # struct Desk;
+    /// # impl actix::Actor for Desk { type Context = LineContext<Self>; }
+    ///
+    /// impl LineHandler for Desk {
+    ///     # fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {}
+    ///     fn notice(&mut self, notice: &Notice, ctx: &mut Self::Context) {
+    ///         match notice.get() {
+    ///             Some(TelnetEvent::Interrupt) => ctx.write("cancelled\r\n"),
+    ///             Some(TelnetEvent::WindowSize(size)) => writeln!(ctx, "{} columns\r", size.columns),
+    ///             _ => ctx.write(notice.answer()),
+    ///         }
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    fn notice(&mut self, notice: &Notice, ctx: &mut Self::Context) {
+        ctx.write(notice.answer());
+    }
 
     /// Called when the session has begun: the place for a greeting. The default does nothing.
     fn opened(&mut self, _ctx: &mut Self::Context) {}

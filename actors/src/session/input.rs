@@ -66,7 +66,10 @@ impl<A: LineHandler> Session<A> {
         turn.has_read_enough |= turn.reads == READS_PER_TURN;
         let result = match poll {
             Poll::Pending => Ok(false),
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {
+                self.call_notice();
+                Ok(true)
+            }
             Poll::Ready(Err(error)) => Err((Half::Read, error)),
             Poll::Ready(Ok(())) if count == 0 => match self.ctx.transport.ending() {
                 None => {

@@ -189,6 +189,15 @@ impl<A: LineHandler> Session<A> {
         }
     }
 
+    /// Tells the actor what a filter has told, if a read was interrupted for that.
+    #[cold]
+    pub(super) fn call_notice(&mut self) {
+        if let Some(notice) = self.ctx.transport.take_notice() {
+            self.guarded(|actor, ctx| actor.notice(&notice, ctx));
+            self.discard_state(notice);
+        }
+    }
+
     /// The idle timeout is over: the handler decides what becomes of the session.
     pub(super) fn end_idle(&mut self) {
         const NOT_ASKED: Flags = Flags::STOP.union(Flags::ABORT).union(Flags::CLOSE);

@@ -5,6 +5,7 @@
 //! Not here: calling filters, and the use of their bytes (`transport`).
 
 use std::{
+    any::Any,
     error::Error,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -123,6 +124,45 @@ impl Error for Fault {
     }
 }
 
+/// What a filter tells the handler of its session, between the lines that came before it on the wire and those that came
+/// after: [`LineHandler::notice`](crate::LineHandler::notice).
+pub struct Notice {
+    value: Box<dyn Any + Send>,
+    answer: &'static [u8],
+}
+
+impl Notice {
+    /// Makes a notice of a value, whose type says what it is about.
+    pub fn new<T: Any + Send>(value: T) -> Self {
+        Self { value: Box::new(value), answer: b"" }
+    }
+
+    /// Sets what a handler writes that does not care.
+    #[must_use]
+    pub fn with_answer(mut self, answer: &'static [u8]) -> Self {
+        self.answer = answer;
+        self
+    }
+
+    /// Returns the value, if it is of this type.
+    #[must_use]
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.value.downcast_ref()
+    }
+
+    /// Returns what a handler writes that does not care; as a rule nothing.
+    #[must_use]
+    pub fn answer(&self) -> &'static [u8] {
+        self.answer
+    }
+}
+
+impl fmt::Debug for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notice").field("answer", &self.answer.escape_ascii().to_string()).finish_non_exhaustive()
+    }
+}
+
 /// A filter of one connection: it turns wire bytes into plain bytes, and plain bytes into wire bytes.
 ///
 /// A session behind a filter keeps every promise. Its counters are of plain bytes. After an error or a panic, which
@@ -132,13 +172,29 @@ pub trait Filter: 'static {
     /// before anything that is written later. The filter keeps bytes that it cannot decode yet.
     ///
     /// Called once without bytes when the filter begins, so that it can send first and return its state. It may leave
-    /// bytes unread only with [`Flow::Done`]. One read is at most 64 KiB. The appended bytes should be bounded by the
+    /// bytes unread only with [`Flow::Done`], or with a [`notice`](Self::notice). One read is at most 64 KiB. The appended bytes should be bounded by the
     /// bytes read and held: a filter that expands its input has to bound itself.
     ///
     /// # Errors
     /// Returns a [`Fault`] if the wire cannot be read. Appended bytes count all the same: lines are delivered, the
     /// reply is sent, then the session closes.
     fn read(&mut self, wire: &mut Inflow<'_>, plain: &mut Vec<u8>, reply: &mut Vec<u8>) -> Result<Flow, Fault>;
+
+    /// Takes what the filter has to tell the handler. Called after each [`read`](Self::read) that left it
+    /// [`Open`](Flow::Open). Bytes that the filter then leaves unread are offered again, once the handler was told and wants
+    /// more: a filter that stops reading at what it has to tell keeps the order, and nobody has to store a second one.
+    /// Default: nothing.
+    fn notice(&mut self) -> Option<Notice> {
+        None
+    }
+
+    /// Hears a word of its session's handler, of [`LineContext::tell_filter`](crate::LineContext::tell_filter); appends to
+    /// `reply` as [`read`](Self::read) does. Returns whether the word was meant for it. Called between its opening and
+    /// [`finish`](Self::finish). Default: no word is.
+    fn tell(&mut self, word: &dyn Any, reply: &mut Vec<u8>) -> bool {
+        let _ = (word, reply);
+        false
+    }
 
     /// Appends to `wire` the encoded bytes of `plain`, which are at most 16 KiB. Called only when the filter is
     /// [`Open`](Flow::Open) or [`Ended`](Flow::Ended), and never after [`finish`](Self::finish).

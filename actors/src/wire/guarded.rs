@@ -37,12 +37,15 @@ impl<F: Filter> Slot for Option<F> {
     }
 }
 
+/// The text of a fault. Boxed once more, it takes half of the place where there is none.
+pub(super) struct FaultText(pub(super) String);
+
 /// A filter, as long as it is neither done nor has failed.
 pub(super) struct Guarded<S: Slot + ?Sized> {
     held: u32,
     memory: u32,
     /// The text of its fault.
-    pub(super) fault: Option<Box<str>>,
+    pub(super) fault: Option<Box<FaultText>>,
     /// Found out by a filter that is done.
     pub(super) learned: Option<Box<ConnectionInfo>>,
     filter: S,
@@ -97,7 +100,7 @@ impl<S: Slot + ?Sized> Guarded<S> {
 
     #[cold]
     pub(super) fn fail(&mut self, fault: Fault) {
-        self.fault = Some(fault.into_text().into());
+        self.fault = Some(Box::new(FaultText(fault.into_text())));
         self.drop_filter();
     }
 

@@ -4,6 +4,7 @@
 //! refused. Nothing of the data is kept here, and nothing is allocated.
 //! Not here: the codes (`telnet_codes`), calling the filter (`transport`).
 
+pub(crate) mod event;
 pub(crate) mod filter;
 mod negotiation;
 pub(crate) mod settings;

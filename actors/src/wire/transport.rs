@@ -6,6 +6,7 @@
 //! Not here: what a filter's transport does (`filtered`), the stream itself (`stream`), a filter's work (`filter`), reading and writing in a turn (`session`).
 
 use std::{
+    any::Any,
     fmt, io, mem,
     task::{Context, Poll},
 };
@@ -20,7 +21,7 @@ use crate::{
     connection::{ConnectionInfo, SessionId},
     escape::Escaped,
     wire::{
-        filter::{Filter, Flow},
+        filter::{Filter, Flow, Notice},
         guarded::{Guarded, Slot},
         sealed::Sealed,
         socket::Socket,
@@ -241,6 +242,18 @@ impl Transport {
         }
     }
 
+    /// Takes what a filter tells the handler. Called when a read was interrupted: all that came before it is delivered.
+    #[cold]
+    pub(crate) fn take_notice(&mut self) -> Option<Notice> {
+        self.filtered_mut().and_then(Filtered::take_notice)
+    }
+
+    /// Tells the filters a word, the one next to the session first. Returns whether it was meant for one of them.
+    #[cold]
+    pub(crate) fn tell(&mut self, word: &dyn Any) -> bool {
+        self.filtered_mut().is_some_and(|filtered| filtered.tell(word))
+    }
+
     /// Bytes of the wire that filters have read and that are nobody's yet.
     #[inline]
     pub(crate) fn held(&self) -> usize {
@@ -329,6 +342,8 @@ struct Filtered<S: Slot + ?Sized = dyn Slot> {
     plain: Vec<u8>,
     sealed: Sealed,
     ending: Option<Ending>,
+    /// Boxed: seldom is there any.
+    told: Option<Box<Told>>,
     /// Of a write that had taken whole pieces before.
     error: Option<io::Error>,
     /// Bytes of the wire that the filter has read before it was open.
@@ -348,6 +363,16 @@ struct Filtered<S: Slot + ?Sized = dyn Slot> {
     /// The stream below may hold bytes that it has taken.
     needs_flush: bool,
     filter: Guarded<S>,
+}
+
+/// What a filter tells the handler, and what it left unread behind it.
+struct Told {
+    notice: Option<Notice>,
+    /// The session was stopped for it once: then it has taken it, or nobody is there who would.
+    is_offered: bool,
+    /// Read before `at`.
+    rest: Vec<u8>,
+    at: usize,
 }
 
 #[cfg(test)]

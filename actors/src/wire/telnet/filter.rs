@@ -1,26 +1,32 @@
 //! Filter: the telnet of one connection, over buffers of others.
 //!
 //! Rule: what is no command is copied as it came, in as large pieces as there are; a command that is not whole is a few bytes of
-//! state, so the wire may be cut anywhere. A reply is never longer than what it answers, but for that to "are you there".
+//! state, so the wire may be cut anywhere. A reply is never longer than what it answers. Reading stops at what the handler is
+//! told: so there is never more than one thing to tell.
 //! Not here: when an option changes (`negotiation`), counting and sending bytes (`transport`).
 
-use std::mem;
+use std::{any::Any, mem};
 
 use memchr::memchr2;
 
 use crate::{
+    connection::ConnectionInfo,
     telnet_codes::{
         IAC,
-        command::{AYT, DO, DONT, SB, SE, WILL, WONT},
+        command::{ABORT, AO, AYT, BRK, DO, DONT, EC, EL, EOF, IP, SB, SE, SUSP, WILL, WONT},
         option::{ECHO, NAWS, SGA},
     },
     wire::{
-        filter::{Eof, Fault, Filter, Flow, Inflow},
-        telnet::{negotiation::Negotiation, settings::Telnet},
+        filter::{Eof, Fault, Filter, Flow, Inflow, Notice},
+        telnet::{
+            event::{Echo, TelnetEvent, WindowSize},
+            negotiation::Negotiation,
+            settings::Telnet,
+        },
     },
 };
 
-/// The answer to "are you there": there is one for each read at most.
+/// The answer to "are you there", where the handler has no other.
 const HERE: &[u8] = b"\r\n[Yes]\r\n";
 
 /// The place in the wire's grammar.
@@ -58,6 +64,17 @@ pub(crate) struct TelnetFilter {
     /// The first parameters of a subnegotiation, and how many came.
     parameters: [u8; 4],
     parameter_count: u8,
+    window: Option<WindowSize>,
+    /// Not told yet.
+    event: Option<TelnetEvent>,
+}
+
+impl Telnet {
+    /// Makes a filter with these settings, for transports of no listener:
+    /// [`Transport::with_filter`](crate::Transport::with_filter).
+    pub fn filter(self) -> impl Filter {
+        TelnetFilter::new(self)
+    }
 }
 
 impl TelnetFilter {
@@ -75,6 +92,8 @@ impl TelnetFilter {
             peer_naws: Negotiation::No,
             parameters: [0; 4],
             parameter_count: 0,
+            window: None,
+            event: None,
         }
     }
 
@@ -118,7 +137,7 @@ impl TelnetFilter {
                 self.has_read_cr = false;
                 Place::Data
             }
-            (Place::Command, _) => self.command(byte, reply),
+            (Place::Command, _) => self.command(byte),
             (Place::Option(verb), option) => {
                 self.negotiate(verb, option, reply);
                 Place::Data
@@ -136,7 +155,7 @@ impl TelnetFilter {
                 Place::Data
             }
             // Its end is missing: it is dropped, or all that comes would be.
-            (Place::ParametersCommand(_), _) => self.command(byte, reply),
+            (Place::ParametersCommand(_), _) => self.command(byte),
         };
         if self.place == Place::Data {
             self.held = 0;
@@ -144,13 +163,21 @@ impl TelnetFilter {
     }
 
     /// Reads the byte behind an IAC that is none of the data. What is not known has nothing behind it.
-    fn command(&mut self, command: u8, reply: &mut Vec<u8>) -> Place {
-        match command {
+    fn command(&mut self, command: u8) -> Place {
+        self.event = match command {
             WILL | WONT | DO | DONT => return Place::Option(command),
             SB => return Place::Subnegotiation,
-            AYT if !reply.ends_with(HERE) => reply.extend_from_slice(HERE),
-            _ => {}
-        }
+            EOF => Some(TelnetEvent::EndOfFile),
+            SUSP => Some(TelnetEvent::Suspend),
+            ABORT => Some(TelnetEvent::Abort),
+            BRK => Some(TelnetEvent::Break),
+            IP => Some(TelnetEvent::Interrupt),
+            AO => Some(TelnetEvent::AbortOutput),
+            AYT => Some(TelnetEvent::AreYouThere),
+            EC => Some(TelnetEvent::EraseCharacter),
+            EL => Some(TelnetEvent::EraseLine),
+            _ => None,
+        };
         Place::Data
     }
 
@@ -162,7 +189,16 @@ impl TelnetFilter {
         Place::Parameters(option)
     }
 
-    fn subnegotiated(&mut self, _option: u8) {}
+    /// A subnegotiation is whole.
+    fn subnegotiated(&mut self, option: u8) {
+        if option == NAWS && self.peer_naws == Negotiation::Yes && self.parameter_count == 4 {
+            let [a, b, c, d] = self.parameters;
+            let size = WindowSize { columns: u16::from_be_bytes([a, b]), rows: u16::from_be_bytes([c, d]) };
+            if self.window.replace(size) != Some(size) {
+                self.event = Some(TelnetEvent::WindowSize(size));
+            }
+        }
+    }
 
     /// Hears WILL, WONT, DO or DONT.
     fn negotiate(&mut self, verb: u8, option: u8, reply: &mut Vec<u8>) {
@@ -198,7 +234,7 @@ impl Filter for TelnetFilter {
         if !mem::replace(&mut self.has_begun, true) && self.settings.asks_window_size {
             say(true, NAWS, self.peer_naws.request(true), reply);
         }
-        while !wire.is_empty() {
+        while !wire.is_empty() && self.event.is_none() {
             if self.place == Place::Data {
                 self.read_data(wire, plain);
             } else if let Some(byte) = wire.take(1).first() {
@@ -206,6 +242,24 @@ impl Filter for TelnetFilter {
             }
         }
         Ok(Flow::Open)
+    }
+
+    fn notice(&mut self) -> Option<Notice> {
+        let event = self.event.take()?;
+        let notice = Notice::new(event);
+        Some(if event == TelnetEvent::AreYouThere { notice.with_answer(HERE) } else { notice })
+    }
+
+    fn tell(&mut self, word: &dyn Any, reply: &mut Vec<u8>) -> bool {
+        let Some(Echo(is_on)) = word.downcast_ref() else { return false };
+        say(false, ECHO, self.our_echo.request(*is_on), reply);
+        true
+    }
+
+    fn learned(&self, info: &mut ConnectionInfo) {
+        if let Some(size) = self.window {
+            info.insert(size);
+        }
     }
 
     fn write(&mut self, plain: &[u8], wire: &mut Vec<u8>) -> Result<(), Fault> {

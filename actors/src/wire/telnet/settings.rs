@@ -2,8 +2,6 @@
 //!
 //! Not here: negotiating them (`negotiation`, `filter`).
 
-use crate::wire::{filter::Filter, telnet::filter::TelnetFilter};
-
 /// Telnet for the connections of a listener: [`Listener::telnet`](crate::Listener::telnet).
 ///
 /// Commands are stripped and answered. A session sees and writes data, and is as exact as without:
@@ -45,11 +43,5 @@ impl Telnet {
     pub fn suppress_go_ahead(mut self, agrees: bool) -> Self {
         self.suppresses_go_ahead = agrees;
         self
-    }
-
-    /// Makes a filter with these settings, for transports of no listener:
-    /// [`Transport::with_filter`](crate::Transport::with_filter).
-    pub fn filter(self) -> impl Filter {
-        TelnetFilter::new(self)
     }
 }

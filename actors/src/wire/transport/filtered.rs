@@ -5,6 +5,7 @@
 //! Not here: its state, and the transport that it is part of (`transport`), a filter's panics (`guarded`).
 
 use std::{
+    any::Any,
     io, mem,
     task::{Context, Poll, ready},
 };
@@ -12,12 +13,13 @@ use std::{
 use tokio::io::ReadBuf;
 
 use crate::{
+    caught::drop_caught,
     connection::ConnectionInfo,
     wire::{
-        filter::{Eof, Fault, Filter, Flow, Inflow},
+        filter::{Eof, Fault, Filter, Flow, Inflow, Notice},
         guarded::Guarded,
         sealed::{PIECE_BYTES, PIECES, Sealed, borrow_buffer, return_buffer},
-        transport::{Ending, Filtered, Transport},
+        transport::{Ending, Filtered, Told, Transport},
     },
 };
 
@@ -48,6 +50,7 @@ impl<F: Filter> Filtered<Option<F>> {
             plain: Vec::new(),
             sealed: Sealed::default(),
             ending: None,
+            told: None,
             error: None,
             preface: 0,
             has_begun: false,
@@ -65,7 +68,7 @@ impl Filtered {
     /// Returns the stream below if nothing is left to be done to it.
     pub(super) fn take_inner_if_done(&mut self) -> Option<Transport> {
         let is_done = self.flow == Flow::Done && !self.at_eof && self.plain.is_empty() && self.sealed.len() == 0;
-        (is_done && self.filter.learned.is_none()).then(|| self.inner.take())
+        (is_done && self.told.is_none() && self.filter.learned.is_none()).then(|| self.inner.take())
     }
 
     /// Returns true if bytes may be written.
@@ -83,7 +86,7 @@ impl Filtered {
     }
 
     pub(super) fn take_fault(&mut self) -> Option<String> {
-        self.filter.fault.take().map(String::from).or_else(|| self.inner.take_fault())
+        self.filter.fault.take().map(|fault| fault.0).or_else(|| self.inner.take_fault())
     }
 
     pub(super) fn learned(&self, info: &mut ConnectionInfo) {
@@ -100,11 +103,13 @@ impl Filtered {
 
     /// Bytes of the wire that are read and not the session's yet.
     pub(super) fn held(&self) -> usize {
-        self.plain.len() + self.filter.held() + self.inner.held()
+        let told = self.told.as_ref().map_or(0, |told| told.rest.len() - told.at);
+        self.plain.len() + told + self.filter.held() + self.inner.held()
     }
 
     pub(super) fn memory(&self) -> usize {
-        self.plain.capacity() + self.sealed.memory() + self.filter.memory() + self.inner.memory()
+        let told = self.told.as_ref().map_or(0, |told| told.rest.capacity());
+        told + self.plain.capacity() + self.sealed.memory() + self.filter.memory() + self.inner.memory()
     }
 
     pub(super) fn is_unflushed(&self) -> bool {
@@ -136,6 +141,11 @@ impl Filtered {
         if self.plain.is_empty() {
             if self.has_ended() {
                 return Poll::Ready(Ok(()));
+            }
+            if let Some(told) = &mut self.told
+                && !mem::replace(&mut told.is_offered, true)
+            {
+                return Poll::Ready(Err(io::ErrorKind::Interrupted.into()));
             }
             self.send_replies(cx)?;
             if self.sealed.replies() > REPLIES_BYTES {
@@ -187,7 +197,7 @@ impl Filtered {
         if !self.has_begun && self.inner.is_open() {
             self.has_begun = true;
             self.decode(&mut [], plain);
-        } else {
+        } else if !self.decode_rest(plain) {
             let asks = mem::take(&mut self.asks) || asks;
             ready!(if asks { self.inner.poll_read_now(cx, buffer) } else { self.inner.poll_read(cx, buffer) })?;
             let wire = buffer.filled_mut();
@@ -196,7 +206,12 @@ impl Filtered {
                 self.end();
                 return Poll::Ready(Ok(()));
             }
-            self.decode(wire, plain);
+            let left = self.decode(wire, plain);
+            if left > 0
+                && let Some(told) = &mut self.told
+            {
+                told.rest = wire[wire.len() - left..].to_vec();
+            }
             self.asks = !asks && self.filter.held() > 0;
         }
         self.send_replies(cx)?;
@@ -229,24 +244,82 @@ impl Filtered {
         }
     }
 
-    /// Has the filter read bytes of the wire.
-    pub(super) fn decode(&mut self, wire: &mut [u8], plain: &mut Vec<u8>) {
+    /// Has the filter read what it had left behind something that it told. False if there is nothing.
+    fn decode_rest(&mut self, plain: &mut Vec<u8>) -> bool {
+        let Some(told) = self.told.take() else { return false };
+        let Told { notice, mut rest, at, .. } = *told;
+        drop_caught(notice);
+        if at == rest.len() {
+            return false;
+        }
+        let left = self.decode(&mut rest[at..], plain);
+        if left > 0
+            && let Some(told) = &mut self.told
+        {
+            told.at = rest.len() - left;
+            told.rest = rest;
+        }
+        true
+    }
+
+    /// Takes what the filter tells, or one nearer to the wire, once all plain bytes before it are gone.
+    #[cold]
+    pub(super) fn take_notice(&mut self) -> Option<Notice> {
+        if !self.plain.is_empty() {
+            return None;
+        }
+        match &mut self.told {
+            Some(told) if told.notice.is_some() => {
+                told.is_offered = true;
+                told.notice.take()
+            }
+            _ => self.inner.take_notice(),
+        }
+    }
+
+    /// Tells the filter a word, or one nearer to the wire. Returns whether it was meant for any.
+    #[cold]
+    pub(super) fn tell(&mut self, word: &dyn Any) -> bool {
+        if self.has_finished || !self.is_open() {
+            return false;
+        }
+        let mut reply = borrow_buffer();
+        let is_meant = matches!(self.call(|filter| Ok(filter.tell(word, &mut reply))), Some(Ok(true)));
+        if !self.filter.is_gone() && !reply.is_empty() {
+            self.has_spoken = true;
+            self.sealed.add_reply(&reply);
+        }
+        return_buffer(reply);
+        is_meant || self.inner.tell(word)
+    }
+
+    /// Has the filter read bytes of the wire. Returns how many it left unread, behind something that it tells.
+    pub(super) fn decode(&mut self, wire: &mut [u8], plain: &mut Vec<u8>) -> usize {
+        let mut left = 0;
         let len = wire.len() as u32;
         let mut inflow = Inflow::new(wire);
         let mut reply = borrow_buffer();
-        match self.call(|filter| filter.read(&mut inflow, plain, &mut reply)) {
+        let read = self.call(|filter| {
+            let flow = filter.read(&mut inflow, plain, &mut reply)?;
+            Ok((flow, if flow == Flow::Open { filter.notice() } else { None }))
+        });
+        match read {
             None => plain.extend_from_slice(inflow.rest()),
-            Some(Ok(Flow::Done)) => {
+            Some(Ok((Flow::Done, _))) => {
                 plain.extend_from_slice(inflow.rest());
                 self.flow = Flow::Done;
                 self.filter.finish();
             }
-            Some(Ok(flow)) => {
+            Some(Ok((flow, notice))) => {
                 self.flow = flow;
                 if flow == Flow::Preface {
                     self.preface = self.preface.saturating_add(len);
                 }
-                if flow != Flow::Ended && !inflow.is_empty() {
+                if let Some(notice) = notice {
+                    left = inflow.len();
+                    self.told =
+                        Some(Box::new(Told { notice: Some(notice), is_offered: false, rest: Vec::new(), at: 0 }));
+                } else if flow != Flow::Ended && !inflow.is_empty() {
                     self.fail(Fault::new("the filter left bytes unread"));
                 } else if flow == Flow::Preface && self.preface > MAX_PREFACE_BYTES {
                     self.fail(Fault::new(format!("its preface is longer than {MAX_PREFACE_BYTES} bytes")));
@@ -259,6 +332,7 @@ impl Filtered {
             self.sealed.add_reply(&reply);
         }
         return_buffer(reply);
+        left
     }
 
     /// Calls the filter, which is gone when it fails. `None` if there is none.
