@@ -2,8 +2,14 @@
 
 mod support;
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, thread};
 
+use actix::Actor;
+use actix_lines::{
+    Line, LineContext, LineHandler, LineServer, Listener,
+    filter::Notice,
+    telnet::{Telnet, TelnetEvent},
+};
 use support::{Server, assert_same, finish, tr};
 
 #[test]
@@ -38,4 +44,59 @@ fn a_file_sent_by_nc_comes_back_as_tr_prints_it() {
     let output = finish(nc, &input);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_same("what nc printed", &output.stdout, &tr(&input));
+}
+
+/// Says what it was told, a line each.
+#[derive(Default)]
+struct Desk;
+
+impl Actor for Desk {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Desk {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        writeln!(ctx, "line of {}", line.text().escape_ascii());
+    }
+
+    fn notice(&mut self, notice: &Notice, ctx: &mut Self::Context) {
+        writeln!(ctx, "told {:?}", notice.get::<TelnetEvent>());
+    }
+}
+
+#[test]
+#[ignore = "needs telnet: run tests/run"]
+fn what_a_real_telnet_negotiates_and_says_reaches_the_handler() {
+    let (sender, address) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        actix_rt::System::new().block_on(async move {
+            let listener = Listener::tcp("127.0.0.1:0").telnet(Telnet::new().window_size(true));
+            let server = LineServer::new(|_| Desk).listen(listener).unwrap().start().unwrap();
+            sender.send(server.local_addrs()[0]).unwrap();
+            server.wait().await.unwrap();
+        });
+    });
+    let port = address.recv_timeout(support::PATIENCE).unwrap().port();
+    let patience = Some(support::PATIENCE.as_millis() as u64);
+    let mut telnet = rexpect::session::spawn_command(Command::new("telnet"), patience).unwrap();
+    telnet.exp_string("telnet>").unwrap();
+    // With a dash it negotiates from the beginning, as at port 23.
+    telnet.send_line(&format!("open 127.0.0.1 -{port}")).unwrap();
+    telnet.exp_string("Escape character is '^]'.").unwrap();
+    telnet.exp_string("told Some(WindowSize(").unwrap();
+    telnet.send_line("hello").unwrap();
+    // It sends lines, not characters.
+    telnet.exp_string("line of hello").unwrap();
+    for (command, told) in [("ayt", "AreYouThere"), ("ip", "Interrupt"), ("brk", "Break"), ("el", "EraseLine")] {
+        telnet.send_control(']').unwrap();
+        telnet.exp_string("telnet>").unwrap();
+        telnet.send_line(&format!("send {command}")).unwrap();
+        telnet.exp_string(&format!("told Some({told})")).unwrap();
+    }
+    telnet.send_line("still here").unwrap();
+    telnet.exp_string("line of still here").unwrap();
+    telnet.send_control(']').unwrap();
+    telnet.exp_string("telnet>").unwrap();
+    telnet.send_line("quit").unwrap();
+    telnet.exp_eof().unwrap();
 }
