@@ -142,3 +142,34 @@ impl Unloadable {
         Self { error, pair, key }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    #[test]
+    fn a_certificate_is_a_warning_14_days_before_its_end_and_an_error_behind_it() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2120, 1, 1);
+        let pem = params.self_signed(&key).unwrap().pem();
+        let pair = || (Pem::bytes(pem.as_bytes()), Pem::bytes(key.serialize_pem().into_bytes()));
+        let (certificate, its_key) = pair();
+        let (again, again_key) = pair();
+        let tls = Tls::builder(certificate, its_key).server_name("localhost", again, again_key).build().unwrap();
+        let end = tls.expires().unwrap();
+        assert!(end > UNIX_EPOCH);
+        let certificates = Certificates(tls);
+        let levels = |now| certificates.expiring(now).into_iter().map(|(level, _)| level).collect::<Vec<_>>();
+        assert!(levels(end - 15 * DAY).is_empty());
+        // Once, though it is there for two names.
+        assert_eq!(levels(end - 13 * DAY), [Level::Warn]);
+        assert_eq!(levels(end + DAY), [Level::Error]);
+        assert_eq!(certificates.seconds_left(end - DAY), Some(24 * 3600));
+        assert_eq!(certificates.seconds_left(end + DAY), Some(-24 * 3600));
+    }
+}

@@ -301,3 +301,18 @@ fn snapshot(stats: &Stats) -> String {
         stats.events_lost,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn certificates_are_looked_at_once_a_day() {
+        let start = Instant::now();
+        let mut expiry = daily();
+        for days in 1..=3 {
+            expiry.tick().await;
+            assert_eq!(start.elapsed().as_secs(), days * 24 * 3600);
+        }
+    }
+}
