@@ -76,7 +76,10 @@ impl Certificates {
             let (file, subject) = (certificate.file, certificate.info.subject().to_owned());
             let not_after = certificate.info.not_after();
             let note = match not_after {
-                end if end < now => (Level::Error, TlsError::Expired { file, subject, not_after }.to_string()),
+                end if end < now && certificate.is_own => {
+                    (Level::Error, TlsError::Expired { file, subject, not_after }.to_string())
+                }
+                end if end < now => (Level::Warn, TlsWarning::Expired { file, subject, not_after }.to_string()),
                 end if end < soon => (Level::Warn, TlsWarning::ExpiresSoon { file, subject, not_after }.to_string()),
                 _ => continue,
             };
@@ -91,7 +94,7 @@ impl Certificates {
     /// Returns what else works and should be changed all the same: the files as they were loaded.
     pub(crate) fn unsafe_files(&self) -> Vec<String> {
         let mut notes: Vec<_> = (self.0.warnings().into_iter())
-            .filter(|warning| !matches!(warning, TlsWarning::ExpiresSoon { .. }))
+            .filter(|warning| !matches!(warning, TlsWarning::ExpiresSoon { .. } | TlsWarning::Expired { .. }))
             .map(|warning| warning.to_string())
             .collect();
         notes.dedup();
@@ -116,15 +119,16 @@ impl Unloadable {
                 (file, &["key"])
             }
             TlsError::Mismatch { key, .. } => (key, &["key"]),
-            TlsError::NoCertificate { file } | TlsError::Expired { file, .. } | TlsError::WrongName { file, .. } => {
-                (file, &["certificate", "client-ca"])
-            }
+            TlsError::NoCertificate { file }
+            | TlsError::CertificateVersion { file, .. }
+            | TlsError::Expired { file, .. }
+            | TlsError::WrongName { file, .. } => (file, &["certificate", "client-ca"]),
             TlsError::Read { file, .. } | TlsError::Malformed { file, .. } => {
                 (file, &["certificate", "key", "client-ca"])
             }
             TlsError::Alpn { .. } => return Self { error, pair: None, key: "alpn" },
             TlsError::NoVersion => return Self { error, pair: None, key: "versions" },
-            TlsError::ServerName { name } => {
+            TlsError::ServerName { name } | TlsError::DuplicateName { name } => {
                 let pair = tls.pairs.iter().position(|pair| pair.name.iter().any(|own| own.0 == *name));
                 return Self { error, pair, key: "name" };
             }

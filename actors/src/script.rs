@@ -56,7 +56,7 @@ mod mutated;
 mod round_trip;
 
 #[cfg(feature = "script-tls")]
-pub use crate::script::tls::{TlsError, TlsOptions};
+pub use crate::script::tls::{TlsOptions, TlsOptionsError};
 pub use crate::script::{
     bless::{BlessError, Blessed},
     fuzz::{Fuzz, FuzzCase, FuzzCaseError, FuzzFailure, FuzzReport},

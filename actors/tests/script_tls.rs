@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use actix_lines::script::{Script, ScriptOptions, Target, TlsError, TlsOptions};
+use actix_lines::script::{Script, ScriptOptions, Target, TlsOptions, TlsOptionsError};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio_rustls::{
@@ -194,10 +194,10 @@ fn files_that_are_of_no_use_are_errors() {
     let certificate = Certificate::new("files");
     let tls = TlsOptions::default;
     let none = Path::new("not/there.pem");
-    assert!(matches!(tls().ca_file(none), Err(TlsError::File { file, .. }) if file == none));
-    assert!(matches!(tls().ca_file(&certificate.key_file), Err(TlsError::File { .. })));
-    assert!(matches!(tls().certificate(&certificate.file, &certificate.file), Err(TlsError::File { .. })));
-    assert!(matches!(tls().server_name("no name"), Err(TlsError::Name(name)) if name == "no name"));
+    assert!(matches!(tls().ca_file(none), Err(TlsOptionsError::File { file, .. }) if file == none));
+    assert!(matches!(tls().ca_file(&certificate.key_file), Err(TlsOptionsError::File { .. })));
+    assert!(matches!(tls().certificate(&certificate.file, &certificate.file), Err(TlsOptionsError::File { .. })));
+    assert!(matches!(tls().server_name("no name"), Err(TlsOptionsError::Name(name)) if name == "no name"));
     let text = format!("{:?}", tls().certificate(&certificate.file, &certificate.key_file).unwrap());
     assert!(text.starts_with("TlsOptions {"), "{text}");
 }

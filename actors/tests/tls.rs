@@ -668,6 +668,9 @@ fn an_error_names_the_file_and_what_to_do() {
     assert!(matches!(named("*.good.example"), Err(TlsError::WrongName { .. })));
     assert!(matches!(named("no name"), Err(TlsError::ServerName { .. })));
     assert!(matches!(named("192.0.2.7"), Err(TlsError::ServerName { .. })));
+    let twice = builder().server_name("good.example", good.certificate.clone(), good.key.clone());
+    let twice = twice.server_name("GOOD.example", good.certificate.clone(), good.key.clone()).build();
+    assert!(matches!(twice, Err(TlsError::DuplicateName { name }) if name == "good.example"));
     assert!(matches!(builder().versions([]).build(), Err(TlsError::NoVersion)));
     assert!(matches!(builder().alpn([""]).build(), Err(TlsError::Alpn { bytes: 0 })));
     let clients = builder().client_certificates(ClientAuth::Required, missing.clone()).build();
@@ -696,6 +699,25 @@ fn a_key_that_everybody_may_read_and_a_certificate_that_ends_soon_are_warnings()
     let expires = tls.expires().unwrap();
     assert!(soon.duration_since(expires).unwrap() < Duration::from_secs(1), "{expires:?}");
     assert_eq!(tls.certificates()[0].info.not_after(), expires);
+}
+
+#[test]
+fn a_certificate_of_the_chain_that_has_expired_is_a_warning_and_the_servers_own_decides() {
+    let authority = Authority::new();
+    let good = authority.issue("good", &["good.example"]);
+    let old = authority.issue_with("old", &["old.example"], |params| {
+        params.not_after = rcgen::date_time_ymd(2021, 5, 6);
+    });
+    let [good_pem, old_pem] = [&good, &old].map(|files| fs::read_to_string(&files.certificate).unwrap());
+    let chain = authority.path("chain.pem");
+    fs::write(&chain, format!("{good_pem}{old_pem}")).unwrap();
+    let tls = Tls::builder(chain.clone(), good.key.clone()).build().unwrap();
+    let warnings = tls.warnings();
+    assert!(matches!(&warnings[..], [TlsWarning::Expired { .. }]), "{warnings:?}");
+    assert!(warnings[0].to_string().contains("has expired on 2021-05-06 00:00:00 UTC"), "{}", warnings[0]);
+    assert!(tls.expires().unwrap() > SystemTime::now());
+    fs::write(&chain, format!("{old_pem}{good_pem}")).unwrap();
+    assert!(matches!(Tls::builder(chain, old.key).build(), Err(TlsError::Expired { .. })));
 }
 
 #[actix::test]

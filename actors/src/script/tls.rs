@@ -39,7 +39,7 @@ type RootCerts = Option<Arc<RootCertStore>>;
 /// A file, or a name, that is of no use for TLS.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum TlsError {
+pub enum TlsOptionsError {
     /// There is no certificate, or no key, in the file.
     #[error("no certificate or key in PEM in {}", file.display())]
     File {
@@ -66,8 +66,8 @@ impl fmt::Debug for TlsOptions {
     }
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let failed = |source| TlsError::File { file: file.to_owned(), source };
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsOptionsError> {
+    let failed = |source| TlsOptionsError::File { file: file.to_owned(), source };
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).map_err(failed)?.collect();
     let certificates = certificates.map_err(failed)?;
     if certificates.is_empty() { Err(failed(pem::Error::NoItemsFound)) } else { Ok(certificates) }
@@ -77,13 +77,13 @@ impl TlsOptions {
     /// Trusts servers whose certificate is in this file, or is signed by one in it. Format: PEM. May be called again.
     ///
     /// # Errors
-    /// [`TlsError`] if there is none in it.
-    pub fn ca_file(mut self, file: impl AsRef<Path>) -> Result<Self, TlsError> {
+    /// [`TlsOptionsError`] if there is none in it.
+    pub fn ca_file(mut self, file: impl AsRef<Path>) -> Result<Self, TlsOptionsError> {
         let file = file.as_ref();
         let mut roots = self.roots.as_deref().cloned().unwrap_or_else(RootCertStore::empty);
         let (good, _) = roots.add_parsable_certificates(certificates(file)?);
         if good == 0 {
-            return Err(TlsError::Root(file.to_owned()));
+            return Err(TlsOptionsError::Root(file.to_owned()));
         }
         self.roots = Some(Arc::new(roots));
         Ok(self)
@@ -92,9 +92,9 @@ impl TlsOptions {
     /// Sets the name that is asked for, and has to be in the certificate. Default: the host of the address.
     ///
     /// # Errors
-    /// [`TlsError`] if no server can have it.
-    pub fn server_name(mut self, name: &str) -> Result<Self, TlsError> {
-        self.name = Some(ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Name(name.to_owned()))?);
+    /// [`TlsOptionsError`] if no server can have it.
+    pub fn server_name(mut self, name: &str) -> Result<Self, TlsOptionsError> {
+        self.name = Some(ServerName::try_from(name.to_owned()).map_err(|_| TlsOptionsError::Name(name.to_owned()))?);
         Ok(self)
     }
 
@@ -108,11 +108,11 @@ impl TlsOptions {
     /// Shows a certificate, and those that signed it, to servers that ask. Format: PEM.
     ///
     /// # Errors
-    /// [`TlsError`] if there is none, or no key, in the files.
-    pub fn certificate(mut self, chain: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self, TlsError> {
+    /// [`TlsOptionsError`] if there is none, or no key, in the files.
+    pub fn certificate(mut self, chain: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self, TlsOptionsError> {
         let file = key.as_ref();
-        let key =
-            PrivateKeyDer::from_pem_file(file).map_err(|source| TlsError::File { file: file.to_owned(), source })?;
+        let key = PrivateKeyDer::from_pem_file(file)
+            .map_err(|source| TlsOptionsError::File { file: file.to_owned(), source })?;
         self.client = Some(Arc::new((certificates(chain.as_ref())?, key)));
         Ok(self)
     }

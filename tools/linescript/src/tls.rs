@@ -4,7 +4,7 @@
 
 use std::{error::Error, path::PathBuf};
 
-use actix_lines::script::{ScriptOptions, TlsError, TlsOptions};
+use actix_lines::script::{ScriptOptions, TlsOptions, TlsOptionsError};
 
 use crate::output;
 
@@ -41,7 +41,7 @@ impl Tls {
         }
     }
 
-    fn read(&self) -> Result<TlsOptions, TlsError> {
+    fn read(&self) -> Result<TlsOptions, TlsOptionsError> {
         let mut tls = TlsOptions::default();
         for file in &self.ca {
             tls = tls.ca_file(file)?;

@@ -43,6 +43,7 @@ const VERSION: u8 = 0xA0;
 /// The subject of a certificate, and the time for which it is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateInfo {
+    version: u8,
     subject: String,
     common_name: Option<String>,
     not_before: SystemTime,
@@ -55,14 +56,25 @@ impl CertificateInfo {
     pub fn parse(der: &[u8]) -> Option<Self> {
         let mut certificate = Der(Der(der).expect(SEQUENCE)?);
         let mut fields = Der(certificate.expect(SEQUENCE)?);
-        let _version = fields.take_if(VERSION);
+        let version = match fields.take_if(VERSION) {
+            None => 1,
+            Some(version) => match Der(version).expect(INTEGER)? {
+                [version @ 0..=2] => version + 1,
+                _ => return None,
+            },
+        };
         let _serial = fields.expect(INTEGER)?;
         let _algorithm = fields.expect(SEQUENCE)?;
         let _issuer = fields.expect(SEQUENCE)?;
         let mut validity = Der(fields.expect(SEQUENCE)?);
         let (not_before, not_after) = (validity.time()?, validity.time()?);
         let (subject, common_name) = name(fields.expect(SEQUENCE)?)?;
-        Some(Self { subject, common_name, not_before, not_after })
+        Some(Self { version, subject, common_name, not_before, not_after })
+    }
+
+    /// Returns its version of X.509: 1 to 3.
+    pub(super) fn version(&self) -> u8 {
+        self.version
     }
 
     /// Returns the subject as RFC 4514 writes it: `CN=alice,O=Example`. It may be empty. For a log use
@@ -286,7 +298,59 @@ pub(super) fn show_time(time: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use rcgen::{CertificateParams, DnType, DnValue, KeyPair};
+
     use super::*;
+
+    /// A certificate with a subject of many kinds.
+    fn certificate() -> Vec<u8> {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let name = &mut params.distinguished_name;
+        name.push(DnType::CountryName, DnValue::PrintableString("AT".try_into().unwrap()));
+        name.push(DnType::OrganizationName, "B\u{e4}cker, \"S\u{f6}hne\" + Co ");
+        name.push(DnType::CustomDnType(vec![1, 2, 840, 113_549, 1, 9, 2]), "odd");
+        name.push(DnType::CommonName, DnValue::BmpString("#\u{20ac}".try_into().unwrap()));
+        params.not_after = rcgen::date_time_ymd(2051, 2, 3);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// Whatever is found in it can be shown.
+        #[test]
+        fn a_damaged_certificate_is_read_or_refused(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3), 1..6),
+            end in prop::option::of(any::<prop::sample::Index>()),
+        ) {
+            thread_local!(static WHOLE: Vec<u8> = certificate());
+            let mut der = WHOLE.with(Clone::clone);
+            for (at, byte, kind) in damage {
+                // Most of the fields that are read stand at its beginning.
+                let at = at.index(der.len().min(300));
+                match kind {
+                    0 => der[at] = byte,
+                    1 => der.insert(at, byte),
+                    _ => drop(der.remove(at)),
+                }
+            }
+            if let Some(end) = end {
+                der.truncate(end.index(der.len()));
+            }
+            if let Some(info) = CertificateInfo::parse(&der) {
+                let shown = format!("{} {} {:?}", show_time(info.not_before()), show_time(info.not_after()), info);
+                prop_assert!(shown.contains(" UTC "));
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_certificate_is_read() {
+        let info = CertificateInfo::parse(&certificate()).unwrap();
+        assert_eq!((info.version(), info.common_name()), (3, Some("#\u{20ac}")));
+        assert_eq!(show_time(info.not_after()), "2051-02-03 00:00:00 UTC");
+    }
 
     #[test]
     fn dates_are_days_and_days_are_dates() {

@@ -63,7 +63,7 @@ pub enum TlsError {
         /// The file of the key.
         key: String,
     },
-    /// A certificate's time is over.
+    /// The time of the server's own certificate is over.
     #[error("the certificate of {subject:?} in {file} has expired on {}: renew it", show_time(*not_after))]
     Expired {
         /// The file.
@@ -86,6 +86,25 @@ pub enum TlsError {
     ServerName {
         /// The text that was given.
         name: String,
+    },
+    /// A name has two pairs.
+    #[error("there are two certificates for {name}: leave one")]
+    DuplicateName {
+        /// The server's name.
+        name: String,
+    },
+    /// The certificate is of a version before 3, which has no place for names and uses.
+    #[error(
+        "the certificate of {subject:?} in {file} is of X.509 version {version}, and TLS needs version 3: have it issued \
+         with extensions, such as the subject alternative names"
+    )]
+    CertificateVersion {
+        /// The file.
+        file: String,
+        /// The certificate's subject.
+        subject: String,
+        /// Its version: 1 or 2.
+        version: u8,
     },
     /// A name of an application protocol is empty or too long.
     #[error("a name of an application protocol has {bytes} bytes: use 1 to 255")]
@@ -132,7 +151,21 @@ pub enum TlsWarning {
         /// Its mode.
         mode: u32,
     },
-    /// A certificate's time is over within [`Tls::WARN_BEFORE`](crate::tls::Tls::WARN_BEFORE), or is over already.
+    /// A certificate's time is over. Another one than the server's own may be one that clients do not need; an own one
+    /// has expired since it was read.
+    #[error(
+        "the certificate of {subject:?} in {file} has expired on {}: renew it, or leave it out of the chain if no client needs it",
+        show_time(*not_after)
+    )]
+    Expired {
+        /// The file.
+        file: String,
+        /// The certificate's subject.
+        subject: String,
+        /// The end of its time.
+        not_after: SystemTime,
+    },
+    /// A certificate's time is over within [`Tls::WARN_BEFORE`](crate::tls::Tls::WARN_BEFORE).
     #[error("the certificate of {subject:?} in {file} expires on {}: renew it", show_time(*not_after))]
     ExpiresSoon {
         /// The file.

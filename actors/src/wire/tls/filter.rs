@@ -243,7 +243,8 @@ impl<S: Side> Filter for TlsFilter<S> {
             return Err(Fault::new(format!("a handshake message that is not whole has more than {most} bytes")));
         }
         Ok(match (self.has_ended, self.is_open) {
-            (true, _) => Flow::Ended,
+            (true, false) => return Err(Fault::new("the peer has ended its bytes in the handshake")),
+            (true, true) => Flow::Ended,
             (false, true) => Flow::Open,
             (false, false) => Flow::Preface,
         })

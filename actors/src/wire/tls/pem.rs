@@ -200,11 +200,20 @@ impl Pair {
         let Self { certificate, key } = self;
         let chain = certificate.certificates()?;
         let unreadable = |reason: String| TlsError::Malformed { file: certificate.to_string(), reason };
-        for der in &chain {
+        for (place, der) in chain.iter().enumerate() {
             let info = CertificateInfo::parse(der)
                 .ok_or_else(|| unreadable("one of its certificates is no X.509 certificate".to_owned()))?;
             let now = SystemTime::now();
-            if info.not_after() < now {
+            let is_own = place == 0;
+            if is_own && info.version() < 3 {
+                return Err(TlsError::CertificateVersion {
+                    file: certificate.to_string(),
+                    subject: info.subject().to_owned(),
+                    version: info.version(),
+                });
+            }
+            // Others of the chain may be there for old clients only, which do not look at this.
+            if is_own && info.not_after() < now {
                 return Err(TlsError::Expired {
                     file: certificate.to_string(),
                     subject: info.subject().to_owned(),

@@ -63,6 +63,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 
 /// The certificate that is asked of clients: one that they have to show, or may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ClientAuth {
     /// A client without one is refused.
     Required,
@@ -108,6 +109,8 @@ pub struct LoadedCertificate {
     pub file: String,
     /// The server name of its pair; `None` for the default pair.
     pub server_name: Option<String>,
+    /// The first of its chain: the server's own.
+    pub is_own: bool,
     /// Its subject and its times.
     pub info: CertificateInfo,
 }
@@ -137,11 +140,21 @@ impl Tls {
     /// # Errors
     /// Returns a [`TlsError`] that names the file; then nothing has changed.
     pub fn reload(&self) -> Result<(), TlsError> {
-        let current = self.0.load_full();
-        let source = current.source.as_ref().ok_or(TlsError::NoFiles)?;
-        let ticketer = source.clients.is_none().then(|| Arc::clone(&current.config.ticketer));
-        self.0.store(Arc::new(source.load(ticketer)?));
-        Ok(())
+        self.reload_and(|| {})
+    }
+
+    /// Calls `meanwhile` each time that the files have been read: what others put in place by then is newer, and stays.
+    pub(super) fn reload_and(&self, mut meanwhile: impl FnMut()) -> Result<(), TlsError> {
+        loop {
+            let current = self.0.load_full();
+            let source = current.source.as_ref().ok_or(TlsError::NoFiles)?;
+            let ticketer = source.clients.is_none().then(|| Arc::clone(&current.config.ticketer));
+            let loaded = Arc::new(source.load(ticketer)?);
+            meanwhile();
+            if Arc::ptr_eq(&self.0.compare_and_swap(&current, loaded), &current) {
+                return Ok(());
+            }
+        }
     }
 
     /// Takes over the certificates and settings of another, for connections from now on.
@@ -155,22 +168,27 @@ impl Tls {
         self.0.load().certificates.clone()
     }
 
-    /// Returns the time at which the first certificate expires. `None` for a configuration of rustls.
+    /// Returns the time at which the first of the server's own certificates expires. `None` for a configuration of rustls.
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {
-        self.0.load().certificates.iter().map(|certificate| certificate.info.not_after()).min()
+        let loaded = self.0.load();
+        loaded.certificates.iter().filter(|certificate| certificate.is_own).map(|own| own.info.not_after()).min()
     }
 
     /// Returns what works and should be changed all the same, by the clock of this moment.
     #[must_use]
     pub fn warnings(&self) -> Vec<TlsWarning> {
         let loaded = self.0.load();
-        let soon = SystemTime::now() + Self::WARN_BEFORE;
+        let now = SystemTime::now();
+        let soon = now + Self::WARN_BEFORE;
         let expires_soon = loaded.certificates.iter().filter(|certificate| certificate.info.not_after() < soon);
-        let expires_soon = expires_soon.map(|LoadedCertificate { file, info, .. }| TlsWarning::ExpiresSoon {
-            file: file.clone(),
-            subject: info.subject().to_owned(),
-            not_after: info.not_after(),
+        let expires_soon = expires_soon.map(|LoadedCertificate { file, info, .. }| {
+            let (file, subject, not_after) = (file.clone(), info.subject().to_owned(), info.not_after());
+            if not_after < now {
+                TlsWarning::Expired { file, subject, not_after }
+            } else {
+                TlsWarning::ExpiresSoon { file, subject, not_after }
+            }
         });
         loaded.warnings.iter().cloned().chain(expires_soon).collect()
     }
@@ -238,8 +256,8 @@ impl TlsBuilder {
     /// part more that have no pair of their own.
     ///
     /// # Errors
-    /// [`build`](Self::build) returns [`TlsError::ServerName`] if it is none, and [`TlsError::WrongName`] if the
-    /// certificate is not valid for it.
+    /// [`build`](Self::build) returns [`TlsError::ServerName`] if it is none, [`TlsError::DuplicateName`] if it has a pair
+    /// already, and [`TlsError::WrongName`] if the certificate is not valid for it.
     pub fn server_name(mut self, name: impl Into<String>, certificate: impl Into<Pem>, key: impl Into<Pem>) -> Self {
         self.by_name.push((name.into(), Pair { certificate: certificate.into(), key: key.into() }));
         self
@@ -292,11 +310,12 @@ impl TlsBuilder {
         let (mut certificates, mut warnings) = (Vec::new(), Vec::new());
         let mut load = |pair: &Pair, name: Option<&str>| {
             let loaded = Arc::new(pair.load(&provider, &mut warnings)?);
-            certificates.extend(loaded.cert.iter().filter_map(|der| {
+            certificates.extend(loaded.cert.iter().enumerate().filter_map(|(place, der)| {
                 let info = CertificateInfo::parse(der)?;
                 Some(LoadedCertificate {
                     file: pair.certificate.to_string(),
                     server_name: name.map(str::to_owned),
+                    is_own: place == 0,
                     info,
                 })
             }));
@@ -305,6 +324,9 @@ impl TlsBuilder {
         let mut resolver = Resolver { default: load(&self.default, None)?, by_name: HashMap::new() };
         for (name, pair) in &self.by_name {
             let name = name.to_ascii_lowercase();
+            if resolver.by_name.contains_key(&name) {
+                return Err(TlsError::DuplicateName { name });
+            }
             let loaded = load(pair, Some(&name))?;
             check_name(&name, &loaded, &pair.certificate)?;
             resolver.by_name.insert(name, loaded);

@@ -2,13 +2,19 @@
 
 use std::{
     io::{Read, Write},
-    sync::Arc,
+    process::{Command, Stdio},
+    sync::{Arc, Mutex},
 };
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion,
-    crypto::ring,
+    ClientConfig, ClientConnection, ContentType, KeyLog, ProtocolVersion, RootCertStore, ServerConfig,
+    ServerConnection, SupportedProtocolVersion, Tls13CipherSuite,
+    crypto::{
+        cipher::{MessageEncrypter, OutboundPlainMessage},
+        ring,
+        tls13::OkmBlock,
+    },
     pki_types::{PrivateKeyDer, ServerName},
     version::{TLS12, TLS13},
 };
@@ -19,6 +25,7 @@ use crate::{
         filter::{Broken, Eof, Filter, Flow, Inflow},
         tls::{
             client::TlsClient,
+            error::TlsError,
             info::{TlsInfo, TlsVersion},
             pem::Pem,
             server::Tls,
@@ -492,4 +499,171 @@ fn a_connection_is_as_small_as_it_was() {
     let client = size_of::<super::filter::TlsFilter<rustls::client::UnbufferedClientConnection>>();
     eprintln!("{server} {client}");
     assert!(server <= 1280 && client <= 1280, "{server} {client}");
+}
+
+#[test]
+fn a_reload_does_not_undo_what_was_put_in_place_meanwhile() {
+    let newer = Identity::new();
+    let (tls, other) = (Identity::new().tls(), newer.tls());
+    let mut readings = 0;
+    let reloaded = tls.reload_and(|| {
+        readings += 1;
+        if readings == 1 {
+            tls.replace(&other);
+        }
+    });
+    reloaded.unwrap();
+    assert_eq!(readings, 2, "the newer files are read again");
+    let mut ours = Ours::new(tls.filter());
+    let mut client = newer.client(&TLS13, None);
+    Wire { cut: Cut::Whole, sent: 0 }.settle(&mut client, &mut ours).unwrap();
+    assert_eq!(ours.flow, Flow::Open, "the newer certificate is shown");
+}
+
+#[test]
+fn an_end_within_the_handshake_is_none() {
+    let identity = Identity::new();
+    let close_notify = [21, 3, 3, 0, 2, 1, 0];
+    for (version, _) in VERSIONS {
+        let mut client = identity.client(version, None);
+        let hello = client.wire();
+        for wire in [vec![], hello] {
+            let mut ours = Ours::new(identity.tls().filter());
+            ours.read(&wire);
+            ours.read(&close_notify);
+            assert_eq!(ours.flow, Flow::Preface);
+            ours.read(&close_notify);
+            assert_ne!(ours.flow, Flow::Ended);
+        }
+    }
+}
+
+/// The first secret of a client, from which all of its later keys are made.
+#[derive(Debug, Default)]
+struct ClientSecret(Mutex<Vec<u8>>);
+
+impl KeyLog for ClientSecret {
+    fn log(&self, label: &str, _: &[u8], secret: &[u8]) {
+        if label == "CLIENT_TRAFFIC_SECRET_0" {
+            *self.0.lock().unwrap() = secret.to_vec();
+        }
+    }
+}
+
+/// Records of a client by hand, with TLS_AES_256_GCM_SHA384: rustls does not cut a message as short as a key update.
+struct Records {
+    secret: OkmBlock,
+    encrypter: Box<dyn MessageEncrypter>,
+    sequence: u64,
+}
+
+impl Records {
+    fn suite() -> &'static Tls13CipherSuite {
+        ring::cipher_suite::TLS13_AES_256_GCM_SHA384.tls13().unwrap()
+    }
+
+    fn new(secret: OkmBlock) -> Self {
+        let (mut key, mut iv) = ([0; 32], [0; 12]);
+        Self::expand(&secret, b"key", &mut key);
+        Self::expand(&secret, b"iv", &mut iv);
+        let encrypter = Self::suite().aead_alg.encrypter(key.into(), iv.into());
+        Self { secret, encrypter, sequence: 0 }
+    }
+
+    /// HKDF-Expand-Label of RFC 8446, 7.1, without a context.
+    fn expand(secret: &OkmBlock, label: &[u8], into: &mut [u8]) {
+        let len = (into.len() as u16).to_be_bytes();
+        let info: [&[u8]; 5] = [&len, &[6 + label.len() as u8], b"tls13 ", label, &[0]];
+        Self::suite().hkdf_provider.expander_for_okm(secret).expand_slice(&info, into).unwrap();
+    }
+
+    fn record(&mut self, typ: ContentType, payload: &[u8]) -> Vec<u8> {
+        let message = OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload: payload.into() };
+        let record = self.encrypter.encrypt(message, self.sequence).unwrap();
+        self.sequence += 1;
+        record.encode()
+    }
+
+    /// The keys behind an update.
+    fn next(self) -> Self {
+        let mut secret = [0; 48];
+        Self::expand(&self.secret, b"traffic upd", &mut secret);
+        Self::new(OkmBlock::new(&secret))
+    }
+}
+
+#[test]
+fn a_key_update_may_be_split_over_records_with_a_write_between_any_two() {
+    let identity = Identity::new();
+    for request in [0, 1] {
+        let update = [24, 0, 0, 1, request];
+        // Every set of places to cut it at.
+        for cuts in 0..1_u32 << (update.len() - 1) {
+            let secret = Arc::new(ClientSecret::default());
+            let mut roots = RootCertStore::empty();
+            roots.add(identity.pair.cert.der().clone()).unwrap();
+            let mut provider = ring::default_provider();
+            provider.cipher_suites = vec![ring::cipher_suite::TLS13_AES_256_GCM_SHA384];
+            let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+                .with_protocol_versions(&[&TLS13])
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            config.key_log = secret.clone();
+            let name = ServerName::try_from("localhost").unwrap();
+            let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+            let mut ours = Ours::new(identity.tls().filter());
+            Wire { cut: Cut::Whole, sent: 0 }.settle(&mut client, &mut ours).unwrap();
+
+            let mut records = Records::new(OkmBlock::new(&secret.0.lock().unwrap()));
+            ours.read(&records.record(ContentType::ApplicationData, b"before\n"));
+            let mut begin = 0;
+            let mut dots = 0;
+            for end in 1..=update.len() {
+                if end < update.len() && cuts & 1 << (end - 1) == 0 {
+                    continue;
+                }
+                for byte in records.record(ContentType::Handshake, &update[begin..end]) {
+                    ours.read(&[byte]);
+                    assert_eq!(ours.fault, None, "{cuts:b}");
+                    let sealed = [std::mem::take(&mut ours.reply), ours.write(b".")].concat();
+                    Other::take(&mut client, &sealed).unwrap();
+                    dots += 1;
+                }
+                begin = end;
+            }
+            ours.read(&records.next().record(ContentType::ApplicationData, b"behind\n"));
+            assert_eq!((ours.fault.as_deref(), &ours.plain[..]), (None, &b"before\nbehind\n"[..]), "{cuts:b}");
+            assert_eq!((ours.filter.held(), ours.filter.memory()), (0, 0));
+            assert_eq!(client.heard().0, b".".repeat(dots));
+        }
+    }
+}
+
+/// The certificate as one of version 1: without the field that says another.
+fn as_version_1(der: &[u8]) -> Vec<u8> {
+    let (outer, rest) = der.split_at(4);
+    let (inner, rest) = rest.split_at(4);
+    let shorter = |header: &[u8]| {
+        let len = u16::from_be_bytes([header[2], header[3]]) - 5;
+        [&header[..2], &len.to_be_bytes()].concat()
+    };
+    assert_eq!([&outer[..2], &inner[..2], &rest[..5]], [&[0x30, 0x82][..], &[0x30, 0x82], &[0xA0, 3, 2, 1, 2]]);
+    [shorter(outer), shorter(inner), rest[5..].to_vec()].concat()
+}
+
+#[test]
+fn a_certificate_of_version_1_is_called_so() {
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    // Long enough for headers of four bytes.
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "Tests".repeat(12));
+    let key = rcgen::KeyPair::generate().unwrap();
+    let der = as_version_1(params.self_signed(&key).unwrap().der());
+    let base64 = Command::new("base64").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut base64 = base64.unwrap();
+    base64.stdin.take().unwrap().write_all(&der).unwrap();
+    let text = String::from_utf8(base64.wait_with_output().unwrap().stdout).unwrap();
+    let pem = format!("-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n");
+    let error = Tls::builder(Pem::bytes(pem), Pem::bytes(key.serialize_pem())).build().unwrap_err();
+    assert!(matches!(error, TlsError::CertificateVersion { version: 1, .. }), "{error}");
 }
