@@ -192,6 +192,13 @@ fn pin(core: usize) -> Result<(), String> {
     sched_setaffinity(None, &set).map_err(|error| format!("cannot run on core {core}: {error}"))
 }
 
+/// A port on which nobody listens.
+pub fn free_port() -> Result<u16, String> {
+    // Free at all addresses: a server may listen on all, and a connection in TIME_WAIT on another has the port.
+    let free = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|listener| listener.local_addr());
+    Ok(free.map_err(|error| format!("no free port: {error}"))?.port())
+}
+
 /// A server as a process. Killed when dropped.
 pub struct Server {
     child: Child,
@@ -207,13 +214,12 @@ impl Drop for Server {
 
 impl Server {
     pub fn start(command: &str, cores: Cores) -> Result<Self, String> {
-        let port = if command.contains("{port}") {
-            // Free at all addresses: a server may listen on all, and a connection in TIME_WAIT on another has the port.
-            let free = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|listener| listener.local_addr());
-            free.map_err(|error| format!("no free port: {error}"))?.port()
-        } else {
-            FIXED_PORT
-        };
+        let port = if command.contains("{port}") { free_port()? } else { FIXED_PORT };
+        Self::start_at(command, port, cores)
+    }
+
+    /// The same with a port that a file of the server's names.
+    pub fn start_at(command: &str, port: u16, cores: Cores) -> Result<Self, String> {
         let command = command.replace("{port}", &port.to_string());
         let mut words = command.split_whitespace();
         let program = words.next().ok_or("an empty command")?;
