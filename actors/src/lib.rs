@@ -62,6 +62,7 @@
 //! | put something between the wire and the lines | [`filter`], [`Listener::filter`] |
 //! | speak TLS | `tls`, with the feature of that name |
 //! | speak telnet | `telnet`, with the feature of that name |
+//! | begin TLS in the middle of a session, or add a filter there | `LineContext::start_tls`, [`LineContext::push_filter`] |
 //! | say something to many sessions | [`Room`] |
 //! | record live sessions as scripts | the feature `record` |
 //! | test without sockets and without waiting | [`testing`] |
@@ -132,6 +133,7 @@ pub use crate::{
         context::LineContext,
         handler::{Idle, LineHandler},
         lines::{Line, Lines, Payload},
+        upgrade::UpgradeError,
     },
     source::{Prefix, SourcePrefix},
     standalone::LineSession,

@@ -47,6 +47,13 @@ pub enum CloseReason {
     /// A [`Filter`](crate::filter::Filter) could not read or write the wire any further. Every line before was
     /// delivered.
     FilterFailed,
+    /// The peer sent more in clear behind the line at which the handler [upgraded](crate::LineContext::push_filter) the
+    /// connection, as by STARTTLS. It was neither delivered nor taken for bytes behind the filter: whoever is between the two
+    /// could have put it there (CVE-2011-0411).
+    UpgradeInjection,
+    /// A filter that joined in the middle of the session, as by STARTTLS, was not open within the
+    /// [`preface_timeout`](crate::limits::LimitsBuilder::preface_timeout).
+    UpgradeTimeout,
     /// A line was longer than allowed, under [`Overlong::Close`](crate::Overlong::Close). Every line before it was
     /// answered.
     Overlong,
@@ -100,6 +107,8 @@ impl CloseReason {
             Self::PrefaceTimeout => "preface-timeout",
             Self::PrefaceEvicted => "preface-evicted",
             Self::FilterFailed => "filter-failed",
+            Self::UpgradeInjection => "upgrade-injection",
+            Self::UpgradeTimeout => "upgrade-timeout",
             Self::Overlong => "overlong",
             Self::ClosedByHandler => "closed-by-handler",
             Self::Drained => "drained",

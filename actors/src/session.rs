@@ -13,6 +13,8 @@ pub(crate) mod handler;
 
 mod user_code;
 
+pub(crate) mod upgrade;
+
 mod input;
 mod output;
 

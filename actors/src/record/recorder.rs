@@ -240,7 +240,9 @@ fn is_repeatable(reason: CloseReason, has_gaps: bool) -> bool {
         CloseReason::Truncated
         | CloseReason::FilterFailed
         | CloseReason::PrefaceTimeout
-        | CloseReason::PrefaceEvicted => false,
+        | CloseReason::PrefaceEvicted
+        | CloseReason::UpgradeInjection
+        | CloseReason::UpgradeTimeout => false,
         CloseReason::IdleTimeout | CloseReason::LineTimeout | CloseReason::MaxAge | CloseReason::WaitTimeout => {
             has_gaps
         }

@@ -53,6 +53,9 @@ impl<A: LineHandler> Session<A> {
             self.ctx.write_shared(goodbye);
         }
         self.call_ending();
+        if self.ctx.has(Flags::UPGRADING) {
+            self.abandon_upgrade();
+        }
         let ctx = &mut self.ctx;
         ctx.phase = Phase::Closing;
         ctx.clear(Flags::WAITING | Flags::CLOSE | Flags::STOP | Flags::PAUSED | Flags::LAST_READ);

@@ -36,7 +36,7 @@ use crate::{
     rate::{RateGroup, RateLimit},
     report::CloseReason,
     room::Room,
-    session::state::{Flags, Phase},
+    session::state::{Flags, Phase, Upgrade},
     shared::SharedBytes,
     wire::{outbox::Outbox, transport::Transport},
     worker::worker::Worker,
@@ -108,6 +108,8 @@ pub(super) struct Extra<A: Actor> {
     pub(super) last_handle: SpawnHandle,
     /// The handle of the item that is being polled.
     pub(super) current_handle: SpawnHandle,
+    /// Boxed: hardly anybody has one, and nobody for long.
+    pub(super) upgrade: Option<Box<Upgrade>>,
 }
 
 impl<A: Actor> Default for Extra<A> {
@@ -119,6 +121,7 @@ impl<A: Actor> Default for Extra<A> {
             items_are_out: false,
             last_handle: SpawnHandle::default(),
             current_handle: SpawnHandle::default(),
+            upgrade: None,
         }
     }
 }

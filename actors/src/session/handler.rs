@@ -121,6 +121,12 @@ pub trait LineHandler: Actor<Context = LineContext<Self>> {
         ctx.drain();
     }
 
+    /// Called when a filter that has joined in the middle of the session is open: after
+    /// [`push_filter`](LineContext::push_filter), or `start_tls` with its handshake over. The peer's next line comes through
+    /// it, and [`connection`](LineContext::connection) has what it has found out. The place to forget what the peer has said
+    /// before, and for a client's next command. If the session waits, it is called behind that. The default does nothing.
+    fn upgraded(&mut self, _ctx: &mut Self::Context) {}
+
     /// Called when messages of others for this peer were dropped, because the peer does not read or its worker does not
     /// keep up: messages in a [`Room`](crate::Room), or pushes. It is called before the next one is written, with the
     /// number dropped since the last call, so that it can write a note in their place. Also called while the actor

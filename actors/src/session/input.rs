@@ -107,7 +107,7 @@ impl<A: LineHandler> Session<A> {
     /// A filter has ended the peer's bytes in another way than the peer's EOF: whole lines are answered, as far as that
     /// is possible, and the session closes.
     #[cold]
-    fn end_by_filter(&mut self, ending: Ending) {
+    pub(super) fn end_by_filter(&mut self, ending: Ending) {
         match ending {
             Ending::Truncated => {
                 self.ctx.set(Flags::PEER_EOF);

@@ -46,6 +46,10 @@ impl<A: LineHandler> Session<A> {
             }
         }
         if !answer.is_empty() {
+            if let Some(upgrade) = self.ctx.upgrade_mut() {
+                // Answered before it was asked for.
+                upgrade.clear += answer.len();
+            }
             // To be sent later, or to be counted as unsent.
             let outbox = match &mut self.ctx.outbox {
                 Some(outbox) => outbox,
@@ -60,12 +64,29 @@ impl<A: LineHandler> Session<A> {
 
     /// Sends what the kernel takes of the outbox.
     pub(super) fn flush(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<(), Failure> {
-        if self.ctx.has(Flags::FIN_SENT) {
-            self.discard_outbox();
+        if self.ctx.has(Flags::FIN_SENT | Flags::UPGRADING) && !self.may_flush(cx, turn)? {
+            return Ok(());
         }
+        self.send(0, cx, turn)
+    }
+
+    /// Returns true if the outbox may be sent, in rare states.
+    #[cold]
+    fn may_flush(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<bool, Failure> {
+        if self.ctx.has(Flags::FIN_SENT) {
+            self.discard_outbox(0);
+        }
+        Ok(!self.ctx.has(Flags::UPGRADING) || self.flush_in_clear(cx, turn)?)
+    }
+
+    /// Sends what the kernel takes of the outbox but for the `keep` newest bytes.
+    #[inline]
+    pub(super) fn send(&mut self, keep: usize, cx: &mut Context<'_>, turn: &mut Turn) -> Result<(), Failure> {
         if let Some(outbox) = &mut self.ctx.outbox {
-            while outbox.len() > 0 {
-                match self.ctx.transport.poll_write(cx, outbox.front()) {
+            while outbox.len() > keep {
+                let front = outbox.front();
+                let front = &front[..front.len().min(outbox.len() - keep)];
+                match self.ctx.transport.poll_write(cx, front) {
                     Poll::Ready(Ok(0)) => return Err((Half::Write, io::ErrorKind::WriteZero.into())),
                     Poll::Ready(Ok(count)) => {
                         turn.counts.bytes_out += count as u64;
@@ -75,7 +96,7 @@ impl<A: LineHandler> Session<A> {
                     Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                     Poll::Ready(Err(error)) => {
                         self.write_failed(error)?;
-                        self.discard_outbox();
+                        self.discard_outbox(0);
                         return Ok(());
                     }
                     Poll::Pending => {
@@ -130,15 +151,13 @@ impl<A: LineHandler> Session<A> {
         self.ctx.transport.log_fault(id);
     }
 
-    /// Counts as unsent all that was written after our FIN.
+    /// Counts as unsent all but the `keep` oldest bytes of the outbox: they were written after our FIN, or for a filter that
+    /// never was open.
     #[cold]
-    fn discard_outbox(&mut self) {
-        let unsent = self.ctx.outbox_len();
+    pub(super) fn discard_outbox(&mut self, keep: usize) {
+        let unsent = self.ctx.outbox_len().saturating_sub(keep);
         if let Some(outbox) = self.ctx.outbox.as_mut().filter(|_| unsent > 0) {
-            while outbox.len() > 0 {
-                let len = outbox.front().len();
-                outbox.advance(len);
-            }
+            outbox.truncate(keep);
             self.ctx.worker.slot(self.ctx.slot, |slot| slot.add_unsent(unsent));
         }
     }
@@ -146,7 +165,8 @@ impl<A: LineHandler> Session<A> {
     /// Sends the FIN of a session that goes on reading, once nothing is left to be written.
     #[cold]
     pub(super) fn half_close(&mut self, cx: &mut Context<'_>) {
-        const NOT_YET: Flags = Flags::WAITING.union(Flags::AGAIN).union(Flags::UNFLUSHED).union(Flags::FIN_SENT);
+        const NOT_YET: Flags =
+            Flags::WAITING.union(Flags::AGAIN).union(Flags::UNFLUSHED).union(Flags::FIN_SENT).union(Flags::UPGRADING);
         // An error is that of the socket: the next read says it again.
         if self.ctx.outbox_len() == 0 && !self.ctx.has(NOT_YET) && self.ctx.transport.poll_shutdown(cx).is_ready() {
             self.ctx.set(Flags::FIN_SENT);
@@ -195,11 +215,14 @@ impl<A: LineHandler> Session<A> {
             .union(Flags::UNDELIVERED_LINES)
             .union(Flags::EOF_CALLED)
             .union(Flags::THROTTLED)
-            .union(Flags::CROWDED);
+            .union(Flags::CROWDED)
+            .union(Flags::UPGRADING);
+        // What waits for a filter to open has the deadline of that.
+        let is_writing = (outbox_len > 0 && !ctx.has(Flags::UPGRADING)) || ctx.has(Flags::UNFLUSHED) || is_closing;
         let standing = Standing::default()
             .with(Standing::OPEN, ctx.phase == Phase::Open)
             .with(Standing::PARTIAL, !ctx.input.is_empty() || ctx.has(Flags::PAYLOAD) || ctx.transport.held() > 0)
-            .with(Standing::WRITING, outbox_len > 0 || ctx.has(Flags::UNFLUSHED) || is_closing)
+            .with(Standing::WRITING, is_writing)
             .with(Standing::STILL, ctx.has(STILL))
             .with(Standing::READING, turn.has_read_enough);
         let outbox_memory = ctx.outbox.as_ref().map_or(0, |outbox| outbox.memory());

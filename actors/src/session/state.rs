@@ -4,7 +4,7 @@
 
 use std::io;
 
-use crate::{report::Half, worker::reports::Counts};
+use crate::{report::Half, wire::transport::Layer, worker::reports::Counts};
 
 /// An error of the socket, and of which half.
 pub(super) type Failure = (Half, io::Error);
@@ -67,6 +67,8 @@ bitflags::bitflags! {
         const RESET = 1 << 27;
         /// The next read asks the kernel, whatever the reactor knows.
         const ASK_KERNEL = 1 << 28;
+        /// A filter joins in, and is not open yet: nothing is read but what it needs.
+        const UPGRADING = 1 << 29;
     }
 }
 
@@ -79,11 +81,14 @@ impl Flags {
         .union(Self::ABORT)
         .union(Self::CLOSE)
         .union(Self::THROTTLED)
-        .union(Self::CROWDED);
+        .union(Self::CROWDED)
+        .union(Self::UPGRADING);
     /// While one of these holds, no line is delivered from the block at hand.
     pub(super) const NO_LINES: Self = Self::NO_INPUT.union(Self::REFRAMED).union(Self::PAYLOAD);
     /// One of these ends the work on the socket for now.
-    pub(super) const INTERRUPT: Self = Self::AGAIN.union(Self::STOP).union(Self::ABORT).union(Self::CLOSE);
+    pub(super) const INTERRUPT: Self = Self::INTERRUPT_UPGRADE.union(Self::UPGRADING);
+    /// The same while a filter joins in.
+    pub(super) const INTERRUPT_UPGRADE: Self = Self::AGAIN.union(Self::STOP).union(Self::ABORT).union(Self::CLOSE);
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +101,13 @@ pub(super) enum Phase {
     /// Our FIN is sent; what still comes is discarded.
     Lingering,
     Closed,
+}
+
+/// A filter that waits for what was written before it.
+pub(super) struct Upgrade {
+    pub(super) layer: Layer,
+    /// The oldest bytes of the outbox, which are not the filter's.
+    pub(super) clear: usize,
 }
 
 /// Counters and marks of one turn.

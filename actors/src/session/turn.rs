@@ -202,6 +202,9 @@ impl<A: LineHandler> Session<A> {
             } else if self.ctx.has(Flags::WAITING) {
                 self.ctx.set_reason(CloseReason::WaitTimeout);
                 self.ctx.set(Flags::CLOSE);
+            } else if self.ctx.has(Flags::UPGRADING) {
+                self.ctx.set_reason(CloseReason::UpgradeTimeout);
+                self.ctx.set(Flags::CLOSE);
             }
         }
     }
@@ -215,7 +218,7 @@ impl<A: LineHandler> Session<A> {
             self.flush(cx, turn)?;
             self.reframe();
             if self.ctx.has(Flags::INTERRUPT) {
-                return Ok(());
+                return self.upgrade(cx);
             }
             if self.ctx.has(Flags::UNDELIVERED_LINES) {
                 if !self.ctx.accepts_input() {

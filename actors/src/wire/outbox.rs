@@ -94,6 +94,24 @@ impl Outbox {
         }
     }
 
+    /// Forgets all but the `keep` oldest bytes.
+    pub(crate) fn truncate(&mut self, keep: usize) {
+        let mut excess = self.len.saturating_sub(keep);
+        self.len -= excess;
+        let of_tail = excess.min(self.tail.len() - self.sent);
+        self.tail.truncate(self.tail.len() - of_tail);
+        excess -= of_tail;
+        while excess > 0
+            && let Some(chunk) = self.queue.pop_back()
+        {
+            let kept = chunk.len().saturating_sub(excess);
+            excess -= chunk.len() - kept;
+            if kept > 0 {
+                self.queue.push_back(chunk.slice(0..kept));
+            }
+        }
+    }
+
     /// The same bytes in as little memory as they need; `self` is left empty.
     pub(crate) fn take_fitted(&mut self) -> Box<Self> {
         let fitted = Self {
@@ -153,6 +171,25 @@ mod tests {
             let expected = [b"zeroone".as_slice(), &shared, b"two"].concat();
             assert_eq!(outbox.len(), expected.len());
             assert_eq!(drain(&mut outbox, step), expected);
+        }
+    }
+
+    #[test]
+    fn of_a_truncated_outbox_the_oldest_bytes_are_left_however_they_came() {
+        let shared = SharedBytes::from(Bytes::from(vec![b's'; COPY_BYTES + 1]));
+        let expected = [b"eroone".as_slice(), &shared, b"two"].concat();
+        for keep in 0..=expected.len() + 1 {
+            let mut outbox = Outbox::default();
+            outbox.push(b"one");
+            outbox.push_shared(shared.clone());
+            outbox.push(b"two");
+            outbox.push_front(b"zero");
+            outbox.advance(1);
+            outbox.truncate(keep);
+            outbox.push(b"end");
+            let kept = &expected[..keep.min(expected.len())];
+            assert_eq!(outbox.len(), kept.len() + 3);
+            assert_eq!(drain(&mut outbox, 1000), [kept, b"end"].concat(), "{keep}");
         }
     }
 

@@ -71,6 +71,15 @@ impl Transport {
         Self(Kind::Filtered(filtered))
     }
 
+    /// Adds a filter nearest to the wire, below those that are there. Nothing of these may wait to be sent.
+    #[cold]
+    pub(crate) fn push_layer(&mut self, layer: Layer) {
+        match &mut self.0 {
+            Kind::Plain(_) => *self = self.take().with_layer(layer),
+            Kind::Filtered(filtered) => filtered.inner.push_layer(layer),
+        }
+    }
+
     /// Makes a transport that is closed already.
     pub(crate) fn closed() -> Self {
         Self::plain(Stream::Closed)

@@ -382,6 +382,10 @@ impl SessionClock {
         self.deadline = worker.now().wrapping_add(after).max(1);
     }
 
+    pub(super) fn has_deadline(&self) -> bool {
+        self.deadline != 0
+    }
+
     pub(super) fn clear_deadline(&mut self) {
         self.deadline = 0;
     }

@@ -126,6 +126,10 @@ impl Slot {
         self.clock.set_closing();
     }
 
+    pub(crate) fn has_deadline(&self) -> bool {
+        self.clock.has_deadline()
+    }
+
     pub(crate) fn clear_deadline(&mut self) {
         self.clock.clear_deadline();
     }

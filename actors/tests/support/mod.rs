@@ -187,6 +187,12 @@ impl Server {
         self.reports.try_recv().ok()
     }
 
+    /// Ends the server, with whatever sessions it has.
+    pub async fn end_all(self) {
+        within("the end of the server", self.handle.abort()).await.unwrap();
+        within("the end of the workers", self.handle.wait()).await.unwrap();
+    }
+
     /// Ends the server; no session may have left a report that nobody asked for.
     pub async fn end(mut self) {
         within("the end of the server", self.handle.abort()).await.unwrap();
