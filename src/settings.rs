@@ -25,7 +25,7 @@ mod value;
 mod tables;
 
 use actix_lines::{
-    Framing, LineServer, ListenAddress, Overlong, Prefix, SourcePrefix,
+    Framing, LineServer, ListenAddress, Overlong, Peers, SourcePrefix,
     limits::{OverLimit, Rate, RateLimit},
 };
 
@@ -98,6 +98,36 @@ setting::settings! {
             help: "Silence after which the kernel probes whether a peer is still there",
             advice: "A shorter time finds vanished peers sooner; `off` leaves them to the idle timeout",
         },
+        keepalive_interval: Auto<Keepalive> = About {
+            name: "keepalive-interval",
+            value: "TIME",
+            unit: "",
+            default: &["auto"],
+            group: SERVER,
+            reload: Reload::Restart,
+            help: "Time from one of these probes to the next; `auto` is a sixth of `--keepalive`",
+            advice: "A longer time sends fewer probes to peers that do not answer",
+        },
+        keepalive_count: Number<1, 127> = About {
+            name: "keepalive-count",
+            value: "N",
+            unit: "probes",
+            default: &["6"],
+            group: SERVER,
+            reload: Reload::Restart,
+            help: "Probes without an answer after which a connection is lost",
+            advice: "With the default interval a vanished peer is found after twice `--keepalive`",
+        },
+        user_timeout: Auto<Option<Timeout>> = About {
+            name: "user-timeout",
+            value: "TIME",
+            unit: "",
+            default: &["auto"],
+            group: SERVER,
+            reload: Reload::Restart,
+            help: "Longest time that output may stay unacknowledged; `auto` is as long as keepalive takes to find a peer",
+            advice: "`off` leaves it to the kernel, some 15 minutes. A time shorter than keepalive takes cuts its probes short",
+        },
 
         max_line: Size<1, { Framing::MAX_LINE_LIMIT as u64 }> = About {
             name: "max-line",
@@ -148,7 +178,7 @@ setting::settings! {
             default: &["32,64"],
             group: ADMISSION,
             reload: Reload::AtOnce,
-            help: "Leading bits of an IPv4 and of an IPv6 address that make a source",
+            help: "Leading bits of an IPv4 and of an IPv6 address that make a source; of a unix socket it is the user",
             advice: "Fewer bits count the many addresses of one attacker as one source",
         },
         accept_rate: Option<Rate> = About {
@@ -191,35 +221,35 @@ setting::settings! {
             help: "Line that a refused connection is sent; an empty one sends nothing",
             advice: "Change it for peers of another protocol. A newline is added",
         },
-        allow: Option<Vec<Prefix>> = About {
+        allow: Option<Vec<Peers>> = About {
             name: "allow",
-            value: "PREFIX",
+            value: "PEERS",
             unit: "",
             default: &["off"],
             group: ADMISSION,
             reload: Reload::AtOnce,
-            help: "Networks that may connect; repeatable; `off` allows all",
-            advice: "Other peers are closed without a reply. `0.0.0.0/0` is all of IPv4, `::/0` all of IPv6 and nothing of IPv4; \
+            help: "Peers that may connect; repeatable; `off` allows all",
+            advice: "All others are closed without a reply: networks alone keep out unix sockets, unless `unix` stands beside them. `0.0.0.0/0` is all of IPv4, `::/0` all of IPv6 and nothing of IPv4; \
                      `::ffff:10.0.0.0/104` is `10.0.0.0/8`",
         },
-        deny: Option<Vec<Prefix>> = About {
+        deny: Option<Vec<Peers>> = About {
             name: "deny",
-            value: "PREFIX",
+            value: "PEERS",
             unit: "",
             default: &["off"],
             group: ADMISSION,
             reload: Reload::AtOnce,
-            help: "Networks that may not connect, even if `--allow` has them; repeatable",
-            advice: "Their peers are closed without a reply, also those that have a session when SIGHUP adds them",
+            help: "Peers that may not connect, even if `--allow` has them; repeatable",
+            advice: "They are closed without a reply, also those that have a session when SIGHUP adds them",
         },
-        exempt: Option<Vec<Prefix>> = About {
+        exempt: Option<Vec<Peers>> = About {
             name: "exempt",
-            value: "PREFIX",
+            value: "PEERS",
             unit: "",
-            default: &["127.0.0.0/8", "::1"],
+            default: &["127.0.0.0/8", "::1", "unix"],
             group: ADMISSION,
             reload: Reload::AtOnce,
-            help: "Networks exempt from the limits of a source; repeatable; replaces the default",
+            help: "Peers exempt from the limits of a source; repeatable; replaces the default",
             advice: "Use it for the one address of many users, or for a health check",
         },
 
@@ -467,11 +497,14 @@ mod tests {
     }
 
     /// Each setting, a value that is neither its default nor another's, and one more.
-    const EACH: [(&str, &str, &str); 37] = [
+    const EACH: [(&str, &str, &str); 40] = [
         ("listen", "[::1]:1", "127.0.0.1:2"),
         ("workers", "3", "4"),
         ("backlog", "5", "6"),
         ("keepalive", "45s", "off"),
+        ("keepalive-interval", "46s", "47s"),
+        ("keepalive-count", "48", "49"),
+        ("user-timeout", "56s", "off"),
         ("max-line", "7KiB", "8"),
         ("overlong", "split", "close"),
         ("max-sessions", "9", "10"),
@@ -567,7 +600,7 @@ mod tests {
     #[test]
     fn each_setting_arrives_where_it_is_meant_to() {
         let (seconds, minutes) = (Duration::from_secs, |minutes: u64| Duration::from_secs(60 * minutes));
-        let prefixes = |text: &str| [text.parse::<Prefix>().unwrap()];
+        let prefixes = |text: &str| [text.parse::<Peers>().unwrap()];
         let limits = Limits::builder()
             .max_sessions(9)
             .max_sessions_per_source(11)
@@ -623,6 +656,7 @@ mod tests {
         let Settings { backlog, keepalive, send_buffer, receive_buffer, .. } = default();
         assert_eq!(backlog, Number(LineServer::DEFAULT_BACKLOG as usize));
         assert_eq!(keepalive, Some(Time(LineServer::DEFAULT_KEEPALIVE)));
+        assert_eq!(default().keepalive_count, Number(LineServer::DEFAULT_KEEPALIVE_COUNT as usize));
         assert_eq!([send_buffer, receive_buffer], [Some(Size(LineServer::DEFAULT_SOCKET_BUFFER)); 2]);
         assert_eq!((default().record_folder(), default().record_limits()), (None, RecordLimits::default()));
     }

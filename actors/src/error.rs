@@ -75,6 +75,12 @@ pub enum ConfigError {
         /// The text that was given.
         text: String,
     },
+    /// The text behind `uid:` or `gid:` is no number of a user or group.
+    #[error("{text:?} has no number of a user or group: write it as uid:1000 or gid:100")]
+    PeerId {
+        /// The text that was given.
+        text: String,
+    },
     /// The number of workers is zero, or above [`MAX_WORKERS`](crate::LineServer::MAX_WORKERS).
     #[error("{workers} workers: use 1 to 1024, or leave it out for one a core")]
     Workers {
@@ -136,6 +142,24 @@ pub enum ConfigError {
     Keepalive {
         /// The value that was given.
         after: Duration,
+    },
+    /// A time between keepalive probes is shorter or longer than the kernel takes.
+    #[error("keepalive interval is {interval:?}: use 1 s to 9 hours")]
+    KeepaliveInterval {
+        /// The value that was given.
+        interval: Duration,
+    },
+    /// A number of keepalive probes is more than the kernel takes, or none.
+    #[error("keepalive count is {probes}: use 1 to 127, or no keepalive")]
+    KeepaliveCount {
+        /// The value that was given.
+        probes: u32,
+    },
+    /// A user timeout is shorter or longer than the kernel takes.
+    #[error("user timeout is {timeout:?}: use 1 s to 24 days, or none")]
+    UserTimeout {
+        /// The value that was given.
+        timeout: Duration,
     },
     /// A limit of an outbox is larger than an outbox can count.
     #[error("{limit} is {bytes} bytes: use at most 1 GiB")]

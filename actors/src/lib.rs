@@ -135,7 +135,7 @@ pub use crate::{
         lines::{Line, Lines, Payload},
         upgrade::UpgradeError,
     },
-    source::{Prefix, SourcePrefix},
+    source::{Peers, Prefix, SourcePrefix},
     standalone::LineSession,
     wire::{stream::ByteStream, transport::Transport},
 };

@@ -11,7 +11,7 @@ pub use crate::rate::{Rate, RateGroup, RateLimit};
 use crate::{
     error::ConfigError,
     shared::SharedBytes,
-    source::{Prefix, SourcePrefix},
+    source::{Peers, SourcePrefix},
 };
 
 /// Most bytes of one read, and the size of the buffer that a worker's sessions read through. It is the amount that the
@@ -169,9 +169,9 @@ pub(crate) struct AdmissionLimits {
     pub(crate) accept_rate_per_source: Option<Rate>,
     pub(crate) over_limit: OverLimit,
     pub(crate) refuse_line: SharedBytes,
-    pub(crate) allow: Vec<Prefix>,
-    pub(crate) deny: Vec<Prefix>,
-    pub(crate) exempt: Vec<Prefix>,
+    pub(crate) allow: Vec<Peers>,
+    pub(crate) deny: Vec<Peers>,
+    pub(crate) exempt: Vec<Peers>,
 }
 
 /// The limits of a single session: watermarks, outbox limit, timeouts, read rate. Small and `Copy`.
@@ -245,8 +245,8 @@ impl Limits {
 
 impl Limits {
     /// Returns limits for a server that strangers can reach, the defaults of rot13d: at most
-    /// [`SESSIONS_PER_SOURCE`](Self::SESSIONS_PER_SOURCE) sessions of one source, the loopback addresses
-    /// [exempt](LimitsBuilder::exempt), and a [memory budget](LimitsBuilder::memory_budget) of
+    /// [`SESSIONS_PER_SOURCE`](Self::SESSIONS_PER_SOURCE) sessions of one source, this machine's own
+    /// peers [exempt](LimitsBuilder::exempt), and a [memory budget](LimitsBuilder::memory_budget) of
     /// [`BUDGET`](Self::BUDGET). All else is as in [`Limits::default`].
     ///
     /// Set [`max_sessions`](LimitsBuilder::max_sessions) as well: only the program knows how many descriptors it has.
@@ -262,7 +262,7 @@ impl Limits {
     pub fn exposed() -> Self {
         let mut limits = Self { memory_budget: Some(Self::BUDGET), ..Self::default() };
         limits.admission.max_sessions_per_source = Self::SESSIONS_PER_SOURCE;
-        limits.admission.exempt = Prefix::LOOPBACK.to_vec();
+        limits.admission.exempt = Peers::LOCAL.to_vec();
         limits
     }
 
@@ -345,7 +345,8 @@ impl LimitsBuilder {
         self
     }
 
-    /// Sets which addresses count as one source. Default: each IPv4 address, each IPv6 network of 64 bits.
+    /// Sets which addresses count as one source. Default: each IPv4 address, each IPv6 network of 64 bits. Peers of unix
+    /// sockets are one source for each user id, whatever the prefix; one without credentials has no such limits.
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`ConfigError::SourcePrefix`] above 32 bits for IPv4 or 128 for IPv6.
@@ -393,24 +394,25 @@ impl LimitsBuilder {
         self
     }
 
-    /// Sets the networks that may connect. Default: empty, which allows all. Connections of other IP addresses are
-    /// closed without a reply.
-    pub fn allow(mut self, prefixes: impl IntoIterator<Item = Prefix>) -> Self {
-        self.limits.admission.allow = prefixes.into_iter().collect();
+    /// Sets the peers that may connect. Default: empty, which allows all. Others are closed without a reply, of whichever
+    /// kind they are: a list of networks alone keeps out all peers of unix sockets, a list of users alone all of TCP.
+    /// [`Peers::Unix`] lets in those whom the permissions of a path let in.
+    pub fn allow(mut self, peers: impl IntoIterator<Item = Peers>) -> Self {
+        self.limits.admission.allow = peers.into_iter().collect();
         self
     }
 
-    /// Sets the networks that may not connect, even if [`allow`](Self::allow) has them. Default: empty. Set while a
+    /// Sets the peers that may not connect, even if [`allow`](Self::allow) has them. Default: empty. Set while a
     /// server runs, it also ends their sessions.
-    pub fn deny(mut self, prefixes: impl IntoIterator<Item = Prefix>) -> Self {
-        self.limits.admission.deny = prefixes.into_iter().collect();
+    pub fn deny(mut self, peers: impl IntoIterator<Item = Peers>) -> Self {
+        self.limits.admission.deny = peers.into_iter().collect();
         self
     }
 
-    /// Sets the networks exempt from the limits of a source, such as the one address of many users, or a health check.
+    /// Sets the peers exempt from the limits of a source, such as the one address of many users, or a health check.
     /// Default: empty.
-    pub fn exempt(mut self, prefixes: impl IntoIterator<Item = Prefix>) -> Self {
-        self.limits.admission.exempt = prefixes.into_iter().collect();
+    pub fn exempt(mut self, peers: impl IntoIterator<Item = Peers>) -> Self {
+        self.limits.admission.exempt = peers.into_iter().collect();
         self
     }
 
@@ -419,7 +421,7 @@ impl LimitsBuilder {
     ///
     /// Above the budget, the source whose sessions hold the most in all loses its largest session, and so on until the
     /// budget is met: [`CloseReason::Evicted`](crate::CloseReason::Evicted). [`source_prefix`](Self::source_prefix)
-    /// defines a source; a session of an [exempt](Self::exempt) address, or of a peer without an IP address, is weighed
+    /// defines a source; a session of an [exempt](Self::exempt) address, or of a peer without one and without a user id, is weighed
     /// alone. The budget may be exceeded by 64 KiB for each worker, and by what one session adds in one turn.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::error::ConfigError;
+use crate::{address::Address, error::ConfigError};
 
 /// A network of addresses, written as `192.0.2.0/24` or `2001:db8::/32`; an address alone is a network of one.
 ///
@@ -74,6 +74,98 @@ impl fmt::Display for Prefix {
     }
 }
 
+/// A set of peers, for the lists of [`Limits`](crate::limits::Limits) and for
+/// [`SessionFilter`](crate::control::SessionFilter)s.
+///
+/// | text | peers |
+/// |---|---|
+/// | `192.0.2.0/24`, `::1` | of a network: a [`Prefix`]. No peer of a unix socket is in one |
+/// | `unix` | of any unix socket |
+/// | `uid:1000` | of a unix socket, whose process had this user id when it connected |
+/// | `gid:100` | of a unix socket, whose process had this group id: its primary one, not one of its others |
+///
+/// A peer whose credentials the system does not tell is in `unix` alone.
+///
+/// ```
+/// use actix_lines::{Address, Credentials, Peers, UnixAddress};
+///
+/// let peers: Peers = "uid:1000".parse()?;
+/// let credentials = Credentials { pid: Some(12), uid: 1000, gid: 100 };
+/// assert!(peers.contains(&UnixAddress::of(credentials).into()));
+/// assert!(!peers.contains(&Address::Ip(([192, 0, 2, 7], 1024).into())));
+/// assert_eq!(peers.to_string(), "uid:1000");
+/// # Ok::<(), actix_lines::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Peers {
+    /// Those of a network.
+    Network(Prefix),
+    /// Those of unix sockets.
+    Unix,
+    /// Those of unix sockets whose process had this user id.
+    Uid(u32),
+    /// Those of unix sockets whose process had this group id.
+    Gid(u32),
+}
+
+impl Peers {
+    /// This machine's own: `127.0.0.0/8`, `::1` and `unix`.
+    pub const LOCAL: [Self; 3] = [Self::Network(Prefix::LOOPBACK[0]), Self::Network(Prefix::LOOPBACK[1]), Self::Unix];
+
+    /// Returns true if the peer with this address is one of them.
+    #[must_use]
+    pub fn contains(&self, peer: &Address) -> bool {
+        let credentials = || peer.unix().and_then(|peer| peer.credentials());
+        match self {
+            Self::Network(prefix) => peer.ip().is_some_and(|peer| prefix.contains(peer)),
+            Self::Unix => peer.unix().is_some(),
+            Self::Uid(uid) => credentials().is_some_and(|credentials| credentials.uid == *uid),
+            Self::Gid(gid) => credentials().is_some_and(|credentials| credentials.gid == *gid),
+        }
+    }
+}
+
+impl FromStr for Peers {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let number = |number: &str| {
+            let number = number.parse().ok().filter(|_| !number.starts_with('+'));
+            number.ok_or_else(|| ConfigError::PeerId { text: text.to_owned() })
+        };
+        match text.split_once(':') {
+            _ if text == "unix" => Ok(Self::Unix),
+            Some(("uid", uid)) => number(uid).map(Self::Uid),
+            Some(("gid", gid)) => number(gid).map(Self::Gid),
+            _ => text.parse().map(Self::Network),
+        }
+    }
+}
+
+impl From<Prefix> for Peers {
+    fn from(prefix: Prefix) -> Self {
+        Self::Network(prefix)
+    }
+}
+
+impl From<IpAddr> for Peers {
+    fn from(address: IpAddr) -> Self {
+        Self::Network(address.into())
+    }
+}
+
+impl fmt::Display for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(prefix) => prefix.fmt(f),
+            Self::Unix => f.write_str("unix"),
+            Self::Uid(uid) => write!(f, "uid:{uid}"),
+            Self::Gid(gid) => write!(f, "gid:{gid}"),
+        }
+    }
+}
+
 /// The number of leading bits of an address that make a source: addresses that share them count as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourcePrefix {
@@ -91,15 +183,17 @@ impl Default for SourcePrefix {
 
 impl SourcePrefix {
     /// Returns true if `address` is a source by itself, because all its bits count.
-    pub(crate) fn is_exact(self, address: PackedAddr) -> bool {
+    pub(crate) fn is_exact(self, peer: PeerId) -> bool {
+        let PeerId::Ip(address) = peer else { return true };
         if address.is_v4() { self.v4 == 32 } else { self.v6 == 128 }
     }
 
     /// Returns the source of `address`, which is the same for all addresses that count as one.
-    pub(crate) fn source(self, address: PackedAddr) -> PackedAddr {
+    pub(crate) fn source(self, peer: PeerId) -> PeerId {
+        let PeerId::Ip(address) = peer else { return peer };
         let bits = if address.is_v4() { u32::from(self.v4) + 96 } else { u32::from(self.v6) };
         let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
-        PackedAddr::from_bits(address.to_bits() & mask)
+        PeerId::Ip(PackedAddr::from_bits(address.to_bits() & mask))
     }
 }
 
@@ -130,10 +224,35 @@ impl From<IpAddr> for PackedAddr {
     }
 }
 
+/// The part of a peer's address that limits of a source count by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum PeerId {
+    Ip(PackedAddr),
+    /// The user id of the process at the other end of a unix socket.
+    User(u32),
+}
+
+impl PeerId {
+    /// Returns `None` for a peer that no limit of a source holds for: without an address, or without credentials.
+    pub(crate) fn of(peer: &Address) -> Option<Self> {
+        match peer {
+            Address::Ip(address) => Some(address.ip().into()),
+            Address::Unix(address) => address.credentials().map(|credentials| Self::User(credentials.uid)),
+            Address::Memory => None,
+        }
+    }
+}
+
+impl From<IpAddr> for PeerId {
+    fn from(address: IpAddr) -> Self {
+        Self::Ip(address.into())
+    }
+}
+
 /// The source that a session is weighed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum SourceKey {
-    Address(PackedAddr),
+    Peer(PeerId),
     /// The session of this number alone: its peer has no address, or its address is that of many users.
     Alone(u64),
 }
@@ -141,6 +260,7 @@ pub(crate) enum SourceKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::{Credentials, UnixAddress};
 
     #[test]
     fn a_network_of_ipv4_is_the_same_in_either_notation() {
@@ -181,8 +301,53 @@ mod tests {
         assert!(!all_of_v4.contains(address) && all_of_v6.contains(address));
     }
 
+    #[test]
+    fn peers_are_of_a_network_a_user_a_group_or_any_unix_socket() {
+        let ip = |text: &str| Address::from(text.parse::<std::net::SocketAddr>().unwrap());
+        let unix = |uid, gid| UnixAddress::of(Credentials { pid: None, uid, gid }).into();
+        let all = [
+            ip("192.0.2.7:1"),
+            ip("[::ffff:192.0.2.7]:1"),
+            ip("[2001:db8::1]:1"),
+            unix(1000, 100),
+            unix(100, 1000),
+            UnixAddress::at("/tmp/peer").into(),
+            Address::Memory,
+        ];
+        for (text, are_in) in [
+            ("192.0.2.0/24", "xx....."),
+            ("0.0.0.0/0", "xx....."),
+            ("::/0", "..x...."),
+            ("unix", "...xxx."),
+            ("uid:1000", "...x..."),
+            ("gid:1000", "....x.."),
+            ("uid:0", "......."),
+        ] {
+            let peers: Peers = text.parse().unwrap();
+            let found: String = all.iter().map(|peer| if peers.contains(peer) { 'x' } else { '.' }).collect();
+            assert_eq!((found.as_str(), peers.to_string().as_str()), (are_in, text));
+        }
+        for text in ["uid:", "uid:root", "gid:-1", "uid:4294967296", "uid:+1"] {
+            assert_eq!(text.parse::<Peers>(), Err(ConfigError::PeerId { text: text.to_owned() }));
+        }
+        assert!(matches!("unix:".parse::<Peers>(), Err(ConfigError::Prefix { .. })));
+    }
+
+    #[test]
+    fn a_user_is_a_source_of_its_own_under_every_prefix() {
+        let user = |uid| PeerId::of(&UnixAddress::of(Credentials { pid: Some(1), uid, gid: 1 }).into()).unwrap();
+        for prefix in [SourcePrefix::default(), SourcePrefix { v4: 0, v6: 0 }] {
+            assert_eq!(prefix.source(user(7)), user(7));
+            assert!(prefix.is_exact(user(7)));
+        }
+        assert_ne!(user(7), user(8));
+        assert_eq!(PeerId::of(&UnixAddress::at("/tmp/peer").into()), None);
+        assert_eq!(PeerId::of(&Address::Memory), None);
+    }
+
     fn source(prefix: SourcePrefix, address: &str) -> String {
-        Ipv6Addr::from_bits(prefix.source(PackedAddr::from(address.parse::<IpAddr>().unwrap())).to_bits()).to_string()
+        let PeerId::Ip(source) = prefix.source(address.parse::<IpAddr>().unwrap().into()) else { unreachable!() };
+        Ipv6Addr::from_bits(source.to_bits()).to_string()
     }
 
     #[test]

@@ -50,12 +50,21 @@ impl Settings {
         A: LineHandler,
         F: Fn(&Connection) -> A + Clone + Send + 'static,
     {
-        server
+        let server = server
             // No more than the kernel's own number, an i32.
             .backlog(self.backlog.0 as u32)
             .keepalive(self.keepalive.map(|after| after.0))
+            .keepalive_count(self.keepalive_count.0 as u32)
             .send_buffer(self.send_buffer.map(|size| size.0))
-            .receive_buffer(self.receive_buffer.map(|size| size.0))
+            .receive_buffer(self.receive_buffer.map(|size| size.0));
+        let server = match self.keepalive_interval {
+            Auto::Auto => server,
+            Auto::Set(interval) => server.keepalive_interval(interval.0),
+        };
+        match self.user_timeout {
+            Auto::Auto => server,
+            Auto::Set(timeout) => server.user_timeout(timeout.map(|timeout| timeout.0)),
+        }
     }
 
     pub(crate) fn framing(&self) -> Result<Framing, ConfigError> {

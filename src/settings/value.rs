@@ -9,7 +9,7 @@ mod listener;
 use std::{fmt, path::PathBuf, time::Duration};
 
 use actix_lines::{
-    ConfigError, ListenAddress, Overlong, Prefix, SourcePrefix,
+    ConfigError, ListenAddress, Overlong, Peers, SourcePrefix,
     limits::{OverLimit, Rate, RateLimit},
 };
 
@@ -235,9 +235,9 @@ impl Value for ListenAddress {
     }
 }
 
-impl Value for Prefix {
+impl Value for Peers {
     fn allowed() -> String {
-        "an address or a network, as 192.0.2.0/24 or 2001:db8::/32".to_owned()
+        "an address or a network, as 192.0.2.0/24 or 2001:db8::/32, or one of unix, uid:1000 and gid:100".to_owned()
     }
 
     fn read(text: &str) -> Result<Self, String> {
@@ -401,12 +401,12 @@ mod tests {
 
     #[test]
     fn a_list_is_its_items_or_off() {
-        let networks = |texts: &[&str]| Option::<Vec<Prefix>>::read_all(texts);
-        let prefix: Prefix = "192.0.2.0/24".parse().unwrap();
+        let networks = |texts: &[&str]| Option::<Vec<Peers>>::read_all(texts);
+        let prefix: Peers = "192.0.2.0/24".parse().unwrap();
         assert_eq!(networks(&["192.0.2.0/24", "192.0.2.0/24"]), Ok(Some(vec![prefix, prefix])));
         assert_eq!(networks(&["off"]), Ok(None));
         assert_eq!(networks(&[]), Ok(None));
-        assert!(Vec::<Prefix>::read_all(&[]).unwrap_err().starts_with("use an address or a network"));
+        assert!(Vec::<Peers>::read_all(&[]).unwrap_err().starts_with("use an address or a network"));
         for texts in [["off", "192.0.2.0/24"], ["192.0.2.0/24", "off"], ["off", "off"]] {
             assert!(networks(&texts).unwrap_err().contains("use either"), "{texts:?}");
         }

@@ -101,7 +101,8 @@ impl<A: LineHandler> ConnectorBuilder<A> {
     }
 
     /// Sets the silence after which the kernel probes whether the peer's machine is still there. It probes again after
-    /// each sixth of that time, and the connection is lost when several probes in a row, nine on Linux, have no answer.
+    /// each sixth of that time, and the connection is lost when six probes in a row have no answer, or output has none for
+    /// twice that time.
     /// Without probes a session that only listens does not notice that its peer's machine is gone. Default: 60 s;
     /// `None` sends no probes.
     ///

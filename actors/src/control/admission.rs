@@ -8,7 +8,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
@@ -24,7 +23,7 @@ use crate::{
     limits::{AdmissionLimits, OverLimit},
     rate::Rate,
     shared::SharedBytes,
-    source::{PackedAddr, Prefix},
+    source::{PeerId, Peers},
 };
 
 /// Most refused connections that are told why at once: each has a descriptor.
@@ -128,7 +127,7 @@ impl Bucket {
 #[derive(Debug)]
 struct Buckets {
     filling: Filling,
-    full_at: HashMap<PackedAddr, Instant>,
+    full_at: HashMap<PeerId, Instant>,
 }
 
 impl Buckets {
@@ -137,7 +136,7 @@ impl Buckets {
     }
 
     /// Takes a token of the source. Returns false if there is none.
-    fn take(&mut self, source: PackedAddr, now: Instant) -> bool {
+    fn take(&mut self, source: PeerId, now: Instant) -> bool {
         let full_at = self.full_at.entry(source).or_insert(now);
         let is_there = self.filling.next_token(*full_at, now).is_none();
         if is_there {
@@ -175,11 +174,11 @@ struct Rules {
     buckets: Option<Buckets>,
     /// Number of sources in `buckets` above which recovered ones are forgotten.
     forget_at: usize,
-    by_address: HashMap<PackedAddr, u32>,
+    by_address: HashMap<PeerId, u32>,
     /// Sessions of each source; empty where each address is a source by itself.
-    by_source: HashMap<PackedAddr, u32>,
+    by_source: HashMap<PeerId, u32>,
     /// Connections of each source that are being refused.
-    refusals: HashMap<PackedAddr, u32>,
+    refusals: HashMap<PeerId, u32>,
 }
 
 /// The reason why a connection is not admitted, once its source is known.
@@ -215,25 +214,25 @@ impl Rules {
     }
 
     /// Returns the number of sessions of the source of `address`.
-    fn count(&self, address: PackedAddr) -> u32 {
+    fn count(&self, address: PeerId) -> u32 {
         let prefix = self.limits.source_prefix;
         let counts = if prefix.is_exact(address) { &self.by_address } else { &self.by_source };
         counts.get(&prefix.source(address)).copied().unwrap_or(0)
     }
 
-    fn add(&mut self, address: PackedAddr) {
+    fn add(&mut self, address: PeerId) {
         *self.by_address.entry(address).or_default() += 1;
         self.add_to_source(address, 1);
     }
 
-    fn add_to_source(&mut self, address: PackedAddr, count: u32) {
+    fn add_to_source(&mut self, address: PeerId, count: u32) {
         let prefix = self.limits.source_prefix;
         if !prefix.is_exact(address) {
             *self.by_source.entry(prefix.source(address)).or_default() += count;
         }
     }
 
-    fn remove(&mut self, address: PackedAddr) {
+    fn remove(&mut self, address: PeerId) {
         let prefix = self.limits.source_prefix;
         subtract(&mut self.by_address, address);
         if !prefix.is_exact(address) {
@@ -273,10 +272,11 @@ impl Rules {
     /// Admits a session of this peer, if the limits allow it: counts it, and charges it to the accept rates.
     ///
     /// The limits of its source come first: a connection that these keep out is not charged to the accept rate of all.
-    fn admit(&mut self, peer: Option<IpAddr>) -> Result<(), Denial> {
+    fn admit(&mut self, peer: &Address) -> Result<(), Denial> {
         let refused = |reason| Err(Denial::Refused(reason));
-        let limited = peer.filter(|peer| !is_in(&self.limits.exempt, *peer)).map(PackedAddr::from);
-        if peer.is_some_and(|peer| self.limits.denies(peer)) {
+        let id = PeerId::of(peer);
+        let limited = id.filter(|_| !is_in(&self.limits.exempt, peer));
+        if self.limits.denies(peer) {
             return refused(RefuseReason::Denied);
         }
         if limited.is_some_and(|address| self.count(address) as usize >= self.limits.max_sessions_per_source) {
@@ -300,15 +300,15 @@ impl Rules {
         if let Some(bucket) = &mut self.bucket {
             bucket.take(Instant::now());
         }
-        if let Some(peer) = peer {
-            self.add(peer.into());
+        if let Some(id) = id {
+            self.add(id);
         }
         Ok(())
     }
 
     /// Books the refusal of a connection to its source. Returns the source; `None` if it has its share already.
-    fn refuse(&mut self, peer: IpAddr) -> Option<PackedAddr> {
-        let source = self.limits.source_prefix.source(peer.into());
+    fn refuse(&mut self, peer: &Address, id: PeerId) -> Option<PeerId> {
+        let source = self.limits.source_prefix.source(id);
         let count = self.refusals.entry(source).or_default();
         if *count >= MAX_REFUSALS_PER_SOURCE && !is_in(&self.limits.exempt, peer) {
             return None;
@@ -318,7 +318,7 @@ impl Rules {
     }
 }
 
-fn subtract(counts: &mut HashMap<PackedAddr, u32>, address: PackedAddr) {
+fn subtract(counts: &mut HashMap<PeerId, u32>, address: PeerId) {
     if let Some(count) = counts.get_mut(&address) {
         *count -= 1;
         if *count == 0 {
@@ -333,13 +333,15 @@ fn subtract(counts: &mut HashMap<PackedAddr, u32>, address: PackedAddr) {
 
 impl AdmissionLimits {
     /// Returns true if the lists keep this peer out.
-    pub(crate) fn denies(&self, peer: IpAddr) -> bool {
+    ///
+    /// A list of those who may connect is complete: a peer of whichever kind that it does not name is kept out.
+    pub(crate) fn denies(&self, peer: &Address) -> bool {
         is_in(&self.deny, peer) || (!self.allow.is_empty() && !is_in(&self.allow, peer))
     }
 }
 
-fn is_in(list: &[Prefix], peer: IpAddr) -> bool {
-    list.iter().any(|prefix| prefix.contains(peer))
+fn is_in(list: &[Peers], peer: &Address) -> bool {
+    list.iter().any(|peers| peers.contains(peer))
 }
 
 impl Admission {
@@ -434,7 +436,7 @@ impl Admission {
 
     /// Returns true if the lists keep this peer out.
     pub(crate) fn denies(&self, peer: &Address) -> bool {
-        peer.ip().is_some_and(|peer| self.rules().limits.denies(peer))
+        self.rules().limits.denies(peer)
     }
 
     pub(crate) fn count_refused(&self, reason: RefuseReason) {
@@ -485,7 +487,7 @@ impl Place {
     /// close report.
     pub(crate) fn admit(&mut self, peer: Address) -> Result<(), Denial> {
         if let Some(admission) = &self.admission {
-            admission.rules().admit(peer.ip())?;
+            admission.rules().admit(&peer)?;
             admission.admitted.fetch_add(1, SeqCst);
         }
         self.peer = peer;
@@ -505,8 +507,8 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let Some(admission) = &self.admission else { return };
-        if let Some(peer) = self.peer.ip() {
-            admission.rules().remove(peer.into());
+        if let Some(id) = PeerId::of(&self.peer) {
+            admission.rules().remove(id);
         }
         admission.taken.fetch_sub(1, SeqCst);
         admission.wake();
@@ -518,14 +520,14 @@ impl Drop for Place {
 pub(crate) struct Refusal {
     admission: Arc<Admission>,
     /// Counted for this source, once it is known.
-    source: Option<PackedAddr>,
+    source: Option<PeerId>,
 }
 
 impl Refusal {
     /// Charges the connection that came to its source. Returns false if that has its share of refusals already.
     pub(crate) fn charge(&mut self, peer: &Address) -> bool {
-        let Some(peer) = peer.ip() else { return true };
-        self.source = self.admission.rules().refuse(peer);
+        let Some(id) = PeerId::of(peer) else { return true };
+        self.source = self.admission.rules().refuse(peer, id);
         self.source.is_some()
     }
 }

@@ -11,9 +11,10 @@ use std::{
 };
 
 use crate::{
+    address::Address,
     connection::SessionId,
     limits::AdmissionLimits,
-    source::{Prefix, SourceKey, SourcePrefix},
+    source::{PeerId, Peers, SourceKey, SourcePrefix},
 };
 
 /// Change of a worker's sum that it publishes. Unit: bytes.
@@ -99,7 +100,7 @@ impl Budget {
 #[derive(Debug)]
 pub(crate) struct Sources {
     prefix: SourcePrefix,
-    exempt: Vec<Prefix>,
+    exempt: Vec<Peers>,
 }
 
 impl Sources {
@@ -107,10 +108,10 @@ impl Sources {
         Self { prefix: limits.source_prefix, exempt: limits.exempt.clone() }
     }
 
-    pub(crate) fn key(&self, session: SessionId, peer: Option<std::net::IpAddr>) -> SourceKey {
-        match peer {
-            Some(peer) if !self.exempt.iter().any(|prefix| prefix.contains(peer)) => {
-                SourceKey::Address(self.prefix.source(peer.into()))
+    pub(crate) fn key(&self, session: SessionId, peer: &Address) -> SourceKey {
+        match PeerId::of(peer) {
+            Some(id) if !self.exempt.iter().any(|peers| peers.contains(peer)) => {
+                SourceKey::Peer(self.prefix.source(id))
             }
             _ => SourceKey::Alone(session.get()),
         }
@@ -219,8 +220,8 @@ mod tests {
         let mut ranking = Ranking::default();
         let ids: Vec<_> = holders.iter().map(|_| SessionId::next()).collect();
         for (slot, ((peer, held), id)) in holders.iter().zip(&ids).enumerate() {
-            let peer = peer.parse::<IpAddr>().ok();
-            ranking.add(sources.key(*id, peer), Holder { held: *held, slot: slot as u32, id: *id });
+            let peer = peer.parse::<IpAddr>().map_or(Address::Memory, |ip| Address::Ip((ip, 1).into()));
+            ranking.add(sources.key(*id, &peer), Holder { held: *held, slot: slot as u32, id: *id });
         }
         ranking.finish();
         (ranking, ids)

@@ -8,7 +8,7 @@ use std::{cmp::Ordering, time::Duration};
 use crate::{
     address::Address,
     connection::{ListenerId, SessionId},
-    source::Prefix,
+    source::Peers,
 };
 
 /// A live session: its connection, age, counters and state.
@@ -71,8 +71,8 @@ pub enum SessionState {
 pub struct SessionFilter {
     /// Only this session.
     pub id: Option<SessionId>,
-    /// Only sessions with a peer in this network.
-    pub source: Option<Prefix>,
+    /// Only sessions with one of these peers.
+    pub source: Option<Peers>,
     /// Only sessions of this listener.
     pub listener: Option<ListenerId>,
     /// Only sessions in this state.
@@ -92,10 +92,10 @@ impl SessionFilter {
         Self { id: Some(id), ..Self::default() }
     }
 
-    /// Selects the sessions whose peers are in `prefix`.
+    /// Selects the sessions with one of these peers.
     #[must_use]
-    pub fn source(prefix: Prefix) -> Self {
-        Self { source: Some(prefix), ..Self::default() }
+    pub fn source(peers: Peers) -> Self {
+        Self { source: Some(peers), ..Self::default() }
     }
 
     /// Adds the condition that `listener` accepted the session.
@@ -135,7 +135,7 @@ impl SessionFilter {
 
     pub(crate) fn has(&self, session: &SessionInfo) -> bool {
         self.id.is_none_or(|id| id == session.id)
-            && self.source.is_none_or(|prefix| session.peer.ip().is_some_and(|peer| prefix.contains(peer)))
+            && self.source.is_none_or(|peers| peers.contains(&session.peer))
             && self.listener.is_none_or(|listener| session.listener == Some(listener))
             && self.state.is_none_or(|state| state == session.state)
             && session.age >= self.age_at_least

@@ -16,7 +16,7 @@ use crate::{
     listen::listener::{BoundListener, Listener},
     server::protocol::{Protocol, Served},
     session::handler::LineHandler,
-    wire::tcp::{self, SocketOptions},
+    wire::tcp::{self, SocketOptions, UserTimeout},
     worker::slow::DEFAULT_SLOW_TURN,
 };
 
@@ -100,6 +100,9 @@ impl LineServer<(), ()> {
 
     /// Default of [`keepalive`](Self::keepalive): 5 min.
     pub const DEFAULT_KEEPALIVE: Duration = tcp::DEFAULT_KEEPALIVE;
+
+    /// Default of [`keepalive_count`](Self::keepalive_count): 6 probes.
+    pub const DEFAULT_KEEPALIVE_COUNT: u32 = tcp::DEFAULT_KEEPALIVE_COUNT;
 
     /// Default of [`slow_turn`](Self::slow_turn): 100 ms.
     pub const DEFAULT_SLOW_TURN: Duration = DEFAULT_SLOW_TURN;
@@ -241,9 +244,13 @@ where
         self
     }
 
-    /// Sets the silence after which the kernel probes whether a peer is still there. It probes again after each sixth
-    /// of that time, and the connection is lost when several probes in a row, nine on Linux, have no answer. Default:
+    /// Sets the silence after which the kernel probes whether a peer is still there. Default:
     /// [`DEFAULT_KEEPALIVE`](LineServer::DEFAULT_KEEPALIVE), 5 min; `None` sends no probes.
+    ///
+    /// It probes again after each [`keepalive_interval`](Self::keepalive_interval), and the connection is lost when
+    /// [`keepalive_count`](Self::keepalive_count) probes in a row have no answer: by default after twice the time, 10 min.
+    /// So is, by default, one whose peer does not acknowledge what it was sent: see
+    /// [`user_timeout`](Self::user_timeout). For TCP only: the kernel knows when the process behind a unix socket ends.
     ///
     /// Probes find peers that vanished without a FIN, even if [`idle_timeout`](crate::limits::LimitsBuilder::idle_timeout) is
     /// off.
@@ -255,6 +262,45 @@ where
     /// The default is Redis's `tcp-keepalive`.
     pub fn keepalive(mut self, after: Option<Duration>) -> Self {
         self.options.keepalive = after;
+        self
+    }
+
+    /// Sets the time from one probe of [`keepalive`](Self::keepalive) to the next. Default: a sixth of its time, at least
+    /// 1 s.
+    ///
+    /// # Errors
+    /// [`start`](Self::start) returns [`ConfigError::KeepaliveInterval`](crate::error::ConfigError::KeepaliveInterval)
+    /// unless it is 1 s to 9 hours.
+    pub fn keepalive_interval(mut self, interval: Duration) -> Self {
+        self.options.keepalive_interval = Some(interval);
+        self
+    }
+
+    /// Sets how many probes of [`keepalive`](Self::keepalive) in a row may have no answer. Default:
+    /// [`DEFAULT_KEEPALIVE_COUNT`](LineServer::DEFAULT_KEEPALIVE_COUNT), 6.
+    ///
+    /// # Errors
+    /// [`start`](Self::start) returns [`ConfigError::KeepaliveCount`](crate::error::ConfigError::KeepaliveCount) unless it
+    /// is 1 to 127.
+    pub fn keepalive_count(mut self, probes: u32) -> Self {
+        self.options.keepalive_count = probes;
+        self
+    }
+
+    /// Sets how long a peer may leave output unacknowledged until its connection is lost: `TCP_USER_TIMEOUT`. Default: the
+    /// time after which [`keepalive`](Self::keepalive) finds a silent peer, 10 min, or the kernel's own retransmissions, some
+    /// 15 min, without keepalive; `None` is these in any case.
+    ///
+    /// No probes are sent while output is unacknowledged, so that this is what finds such a peer. The
+    /// [`write_timeout`](crate::limits::LimitsBuilder::write_timeout) is shorter, but runs only once the kernel takes no more.
+    /// With a time shorter than keepalive needs, the kernel gives up a silent peer, too, at its first probe without an
+    /// answer behind this time.
+    ///
+    /// # Errors
+    /// [`start`](Self::start) returns [`ConfigError::UserTimeout`](crate::error::ConfigError::UserTimeout) unless it is 1 s to
+    /// 24 days.
+    pub fn user_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.options.user_timeout = timeout.map_or(UserTimeout::Kernel, UserTimeout::After);
         self
     }
 

@@ -48,7 +48,7 @@ impl Worker {
                 let own = self.limits_under(limits);
                 let timeouts = Timeouts::new(&own);
                 for mut slot in self.slots.borrow_mut().iter_mut() {
-                    let is_denied = slot.peer().ip().is_some_and(|peer| limits.admission.denies(peer));
+                    let is_denied = limits.admission.denies(slot.peer());
                     let is_denied = is_denied && !slot.clock.is_closing();
                     if is_denied || !slot.clock.overdue(&timeouts, moment).is_empty() {
                         answered.count += 1;

@@ -18,7 +18,7 @@ impl Worker {
             #[cfg(test)]
             self.memory.looked_at.set(self.memory.looked_at.get() + 1);
             if let Some(slot) = slot.filter(|slot| slot.memory.bytes() > 0) {
-                let key = sources.key(slot.id, slot.peer().ip());
+                let key = sources.key(slot.id, slot.peer());
                 ranking.add(key, Holder { held: slot.memory.bytes(), slot: index, id: slot.id });
             }
         }

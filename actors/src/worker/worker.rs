@@ -292,7 +292,7 @@ impl Worker {
         let mut slots = self.slots.borrow_mut();
         let cut = self.prefaces.cut(most, |(id, slot)| {
             let slot = slots.get_by_id(slot, id)?;
-            Some(sources.key(id, slot.peer().ip()))
+            Some(sources.key(id, slot.peer()))
         });
         for (id, slot) in &cut {
             if let Some(mut slot) = slots.get_by_id(*slot, *id) {
