@@ -6,12 +6,14 @@
 pub(crate) mod admission;
 pub(crate) mod budget;
 pub(crate) mod ledger;
+pub(crate) mod listeners;
 pub(crate) mod messages;
 pub(crate) mod orders;
 pub(crate) mod query;
 pub(crate) mod stats;
 pub(crate) mod supervisor;
 pub(crate) mod ways;
+pub(crate) mod workers;
 
 pub use crate::control::{
     admission::RefuseReason,

@@ -6,7 +6,10 @@ use std::{fs, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustix::io::Errno;
 
-use crate::address::{Address, listen::ListenAddressError};
+use crate::{
+    address::{Address, listen::ListenAddressError},
+    connection::ListenerId,
+};
 
 /// An invalid setting. Nothing has been started when it is returned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -337,9 +340,32 @@ pub enum BindError {
     /// The socket that should have been handed to this process is not there, or cannot be used.
     #[error(transparent)]
     Inherit(#[from] InheritError),
-    /// The server has more listeners than can be numbered.
-    #[error("too many listeners: use at most 65535")]
+    /// The server has had as many listeners as can be numbered.
+    #[error("too many listeners: a server can have 65535 in its life; start it anew to number them from 0 again")]
     TooMany,
+    /// Another listener of the server has this name.
+    #[error("there is a listener named {name:?} already: choose another name, or close that one first")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// A listener that is replaced keeps its name.
+    #[error("{listener} cannot be renamed to {name:?}: leave the name away, or close it and add another")]
+    Renamed {
+        /// The listener to be replaced.
+        listener: ListenerId,
+        /// The name of the listener that should take its place.
+        name: String,
+    },
+    /// The server has no such listener, or not any more.
+    #[error("the server has no {listener}: look at its list of listeners for those that it has")]
+    NoSuchListener {
+        /// The listener that was to be replaced.
+        listener: ListenerId,
+    },
+    /// The server is being drained, or has ended.
+    #[error("the server ends: it opens no listener any more")]
+    ServerEnding,
 }
 
 /// A socket that this process should have been started with cannot be a listener.
@@ -452,13 +478,18 @@ impl From<BindError> for io::Error {
             BindError::UnixAccess { source, .. } => source.kind(),
             BindError::InUse { .. } => io::ErrorKind::AddrInUse,
             BindError::NotSocket { .. } => io::ErrorKind::AlreadyExists,
-            BindError::Inherit(InheritError::Unknown { .. }) => io::ErrorKind::NotFound,
+            BindError::NameTaken { .. } => io::ErrorKind::AlreadyExists,
+            BindError::Inherit(InheritError::Unknown { .. }) | BindError::NoSuchListener { .. } => {
+                io::ErrorKind::NotFound
+            }
+            BindError::ServerEnding => io::ErrorKind::NotConnected,
             BindError::Syntax { .. }
             | BindError::UnixMode { .. }
             | BindError::Unsuited { .. }
             | BindError::NotListening { .. }
             | BindError::Inherit(_)
-            | BindError::TooMany => io::ErrorKind::InvalidInput,
+            | BindError::TooMany
+            | BindError::Renamed { .. } => io::ErrorKind::InvalidInput,
         };
         io::Error::new(kind, error)
     }

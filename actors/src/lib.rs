@@ -118,6 +118,7 @@ pub use crate::{
         listen::{ListenAddress, ListenAddressError},
     },
     connection::{Connection, ListenerId, SessionId},
+    control::listeners::ListenerInfo,
     error::{BindError, ConfigError, InheritError, ServerEnded, StartError, Unfit},
     escape::Escaped,
     framing::{Delimiter, Framing, Overlong},
@@ -125,10 +126,7 @@ pub use crate::{
     report::{CloseReason, CloseReport, Half},
     room::Room,
     rot13::{Rot13, rot13},
-    server::{
-        builder::LineServer,
-        handle::{ListenerInfo, ServerHandle},
-    },
+    server::{builder::LineServer, handle::ServerHandle},
     session::{
         context::LineContext,
         handler::{Idle, LineHandler},

@@ -69,7 +69,7 @@ impl Bench {
     fn new(limits: &Limits) -> Self {
         let worker = Worker::new(0, limits.session, None);
         let (orders, receiver) = mpsc::unbounded_channel();
-        actix_rt::spawn(task::look_after(Rc::clone(&worker), receiver, |_| {}));
+        actix_rt::spawn(task::look_after(Rc::clone(&worker), receiver, task::NoHost));
         Self { worker, orders }
     }
 

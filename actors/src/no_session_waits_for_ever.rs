@@ -31,10 +31,10 @@ use crate::{
     control::{
         admission::Ticket,
         messages::{Kick, ListSessions, Push, SetLimits},
-        orders::WorkerHandle,
         query::{SessionFilter, SessionQuery, SessionState},
         supervisor::{Supervisor, Unlaunched},
         ways::Control,
+        workers::UnlaunchedWorker,
     },
     framing::Framing,
     limits::{Limits, OutboxLimit, OutboxPolicy, SoftLimit, Watermarks},
@@ -332,27 +332,13 @@ impl Model {
         });
         let unlaunched = Unlaunched::new();
         let supervisor = unlaunched.address();
-        let (handles, orders): (Vec<_>, Vec<_>) = (0..2)
-            .map(|_| {
-                let (orders, receiver) = mpsc::unbounded_channel();
-                (WorkerHandle { orders, load: Arc::new(AtomicUsize::new(0)) }, receiver)
-            })
-            .unzip();
         let limits = Limits::default();
-        let control = Control::new(
-            limits.clone(),
-            &[],
-            handles.clone(),
-            vec![],
-            Arbiter::current(),
-            supervisor.clone().recipient(),
-        );
+        let control = Control::new(limits.clone(), 2, vec![], Arbiter::current(), supervisor.clone().recipient());
         let mut workers = Vec::new();
-        for (index, (orders, handle)) in orders.into_iter().zip(handles).enumerate() {
-            let upstream =
-                Upstream { control: Arc::clone(&control), load: handle.load, thread: index, has_own_limits: false };
+        for UnlaunchedWorker { index, thread, load, orders } in control.add_workers() {
+            let upstream = Upstream { control: Arc::clone(&control), load, thread, has_own_limits: false };
             let worker = Worker::new(index, limits.session, Some(upstream));
-            actix_rt::spawn(task::look_after(Rc::clone(&worker), orders, |_| {}));
+            actix_rt::spawn(task::look_after(Rc::clone(&worker), orders, task::NoHost));
             workers.push(worker);
         }
         unlaunched.launch(&control);

@@ -1,7 +1,9 @@
 //! Server: the interface for programs that listen.
 
 pub(crate) mod builder;
+pub(crate) mod doors;
 pub(crate) mod handle;
+pub(crate) mod host;
 pub(crate) mod launch;
 pub(crate) mod protocol;
 pub(crate) mod responsive;

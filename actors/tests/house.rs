@@ -36,6 +36,7 @@ const FLOORS: &[&[&str]] = &[
     &["control"],
     &["control::ledger"],
     &["control::orders"],
+    &["control::listeners", "control::workers"],
     &["control::ways"],
     &["control::supervisor"],
     // The data path.

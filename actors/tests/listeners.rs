@@ -69,7 +69,7 @@ async fn ask(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), bytes: &[
 }
 
 fn address(server: &ServerHandle, name: &str) -> SocketAddr {
-    let listener = server.listeners().iter().find(|listener| listener.id.name() == Some(name)).expect(name);
+    let listener = server.listener(name).expect(name);
     listener.local_addr.socket_addr().expect("an IP address")
 }
 
@@ -81,7 +81,7 @@ async fn each_has_a_name_and_a_framing_of_its_own() {
         .listen(Listener::tcp("127.0.0.1:0").name("machines").framing(Framing::nul()))
         .unwrap();
     let mut server = Server::of(server).await;
-    let [first, machines] = server.handle.listeners() else { panic!("two listeners") };
+    let [first, machines] = &server.handle.listeners()[..] else { panic!("two listeners") };
     assert_eq!((first.id.get(), first.id.name(), first.id.to_string().as_str()), (0, None, "listener 0"));
     assert_eq!((machines.id.get(), machines.id.name()), (1, Some("machines")));
     let machines = machines.clone();
@@ -202,7 +202,7 @@ async fn a_unix_socket_serves_as_tcp_does_and_knows_its_peers() {
     let path = scratch.socket();
     let server = LineServer::new(|_| Rot13).listen(Listener::unix(&path).name("local")).unwrap();
     let mut server = Server::of(server).await;
-    assert_eq!(server.handle.local_addrs(), []);
+    assert!(server.handle.local_addrs().is_empty());
     assert_eq!(server.handle.listeners()[0].local_addr.to_string(), format!("unix:{}", path.display()));
     let mut peer = unix(&path).await;
     ask(&mut peer, b"hello\n", "uryyb\n").await;

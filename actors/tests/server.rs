@@ -33,7 +33,7 @@ async fn several_listeners_serve_and_know_their_number() {
     assert_eq!(server.local_addrs()[1], address);
     let mut peers = Vec::new();
     for address in server.local_addrs() {
-        let mut peer = Peer::connect(*address).await;
+        let mut peer = Peer::connect(address).await;
         peer.send(b"hello\n").await;
         peer.expect(b"hello\n").await;
         peers.push(peer);

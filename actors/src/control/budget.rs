@@ -6,8 +6,11 @@
 //! Not here: the bytes that a session holds, and its end (`worker`).
 
 use std::{
-    collections::{BinaryHeap, HashMap},
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    collections::{BTreeMap, BinaryHeap, HashMap},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use crate::{
@@ -42,17 +45,22 @@ pub(crate) struct Budget {
     limit: AtomicUsize,
     /// Bytes held, as published.
     used: AtomicUsize,
-    /// The heaviest source of each worker, as last weighed.
-    heaviest: Box<[(AtomicUsize, AtomicUsize)]>,
+    /// The heaviest source of each worker, as last weighed; a worker that holds nothing is not here. Locked once a
+    /// sweep, and for each session that is cut.
+    heaviest: Mutex<BTreeMap<usize, Weight>>,
 }
 
 impl Budget {
-    pub(crate) fn new(limit: Option<usize>, workers: usize) -> Self {
+    pub(crate) fn new(limit: Option<usize>) -> Self {
         Self {
             limit: AtomicUsize::new(limit.unwrap_or(usize::MAX)),
             used: AtomicUsize::new(0),
-            heaviest: (0..workers).map(|_| Default::default()).collect(),
+            heaviest: Mutex::default(),
         }
+    }
+
+    fn heaviest(&self) -> MutexGuard<'_, BTreeMap<usize, Weight>> {
+        self.heaviest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_limit(&self, limit: Option<usize>) {
@@ -80,19 +88,20 @@ impl Budget {
     }
 
     /// Publishes the heaviest source of this worker.
-    pub(crate) fn set_heaviest(&self, worker: usize, Weight { source, session }: Weight) {
-        if let Some(heaviest) = self.heaviest.get(worker) {
-            heaviest.0.store(source, Relaxed);
-            heaviest.1.store(session, Relaxed);
+    pub(crate) fn set_heaviest(&self, worker: usize, weight: Weight) {
+        if weight == Weight::default() {
+            self.heaviest().remove(&worker);
+        } else {
+            self.heaviest().insert(worker, weight);
         }
     }
 
     /// Returns another worker whose heaviest source should go before `own`, the heaviest of this one.
     pub(crate) fn heavier_than(&self, own: Weight, worker: usize) -> Option<usize> {
-        let weights = self.heaviest.iter().map(|(source, session)| (source.load(Relaxed), session.load(Relaxed)));
-        let others = weights.enumerate().filter(|(other, _)| *other != worker);
-        let (other, (source, _)) = others.max_by_key(|(_, weight)| *weight)?;
-        (source > own.source.saturating_add(own.source / SLACK)).then_some(other)
+        let heaviest = self.heaviest();
+        let others = heaviest.iter().filter(|(other, _)| **other != worker);
+        let (other, weight) = others.max_by_key(|(_, weight)| **weight)?;
+        (weight.source > own.source.saturating_add(own.source / SLACK)).then_some(*other)
     }
 }
 
@@ -270,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_worker_leaves_it_to_another_whose_heaviest_source_is_clearly_heavier() {
-        let budget = Budget::new(Some(100), 3);
+        let budget = Budget::new(Some(100));
         let weight = |source| Weight { source, session: source };
         budget.set_heaviest(0, weight(1000));
         budget.set_heaviest(1, weight(1060));

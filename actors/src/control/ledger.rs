@@ -90,10 +90,10 @@ pub(crate) struct OwedReport {
 }
 
 impl Ledger {
-    pub(crate) fn new(limits: Limits, workers: usize) -> Arc<Self> {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             admission: Admission::new(limits.admission.clone()),
-            budget: Budget::new(limits.memory_budget, workers),
+            budget: Budget::new(limits.memory_budget),
             books: Mutex::new(Books {
                 limits,
                 ended: 0,
@@ -311,7 +311,7 @@ mod tests {
 
     #[actix::test]
     async fn an_admitted_connection_that_no_session_takes_over_leaves_one_report() {
-        let ledger = Ledger::new(Limits::default(), 1);
+        let ledger = Ledger::new(Limits::default());
         let mut ends = ledger.ends();
         let place = admitted(&ledger).settle();
         assert!(place.is_some() && !ends.has_changed().unwrap());
@@ -325,7 +325,7 @@ mod tests {
 
     #[actix::test]
     async fn openings_are_gathered_as_long_as_somebody_listens() {
-        let ledger = Ledger::new(Limits::default(), 1);
+        let ledger = Ledger::new(Limits::default());
         assert!(!ledger.has_subscribers());
         let watcher: Addr<Watcher> = Watcher::create(|ctx| {
             // It lives on without an address.
@@ -347,7 +347,7 @@ mod tests {
     async fn each_session_of_a_batch_that_is_lost_counts() {
         const SESSIONS: usize = 5;
         const BATCHES: u64 = 40;
-        let ledger = Ledger::new(Limits::default(), 1);
+        let ledger = Ledger::new(Limits::default());
         let watcher = Watcher::default().start();
         ledger.subscribe(Subscribe::new(watcher.clone().recipient()));
         let opened = Connection::between(Address::Memory, Address::Memory);

@@ -3,6 +3,7 @@
 //! Not here: carrying them out (`worker`, `listen`), finding the receiver (`control`).
 
 use std::{
+    any::Any,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
@@ -11,6 +12,7 @@ use actix::Message;
 use tokio::sync::mpsc;
 
 use crate::{
+    connection::ListenerId,
     control::{
         ledger::OwedReport,
         query::{SessionFilter, SessionInfo, SessionQuery},
@@ -35,14 +37,32 @@ pub(crate) struct Admitted {
     pub(crate) owed: OwedReport,
 }
 
+/// News for whoever makes a worker's sessions, of a type that only the sender and the receiver know.
+pub(crate) type Lesson = Box<dyn Any + Send>;
+
 /// An order to a worker.
 #[derive(Debug)]
 pub(crate) enum Order {
     Start(Admitted),
-    Drain { over: Duration, goodbye: SharedBytes },
+    /// Comes before the first connection that needs it.
+    Learn(Lesson),
+    /// A listener is closed: no connection of this opening comes any more.
+    Forget {
+        listener: ListenerId,
+        serial: u64,
+    },
+    /// Its listeners are closed: end behind the last session.
+    Retire,
+    Drain {
+        over: Duration,
+        goodbye: SharedBytes,
+    },
     Abort,
     Evict,
-    Answer { token: u64, question: Question },
+    Answer {
+        token: u64,
+        question: Question,
+    },
 }
 
 /// A question to a worker, or a request that it answers once done.
@@ -67,7 +87,10 @@ pub(crate) struct FromWorker {
 pub(crate) enum News {
     Answer(Box<Answer>),
     /// The worker has stopped.
-    Gone,
+    Gone {
+        counters: Box<Stats>,
+        is_retired: bool,
+    },
 }
 
 /// One worker's answer to [`Order::Answer`].
@@ -97,9 +120,11 @@ impl Answered {
     }
 }
 
-/// The way in which listeners are closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The way in which a listener is closed, the mildest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Closing {
+    /// Another acceptor has the socket, too: nothing is accepted any more, and the backlog is left to it.
+    HandOver,
     /// After the connections in the backlog are accepted: their lines may have been sent already.
     AfterBacklog,
     AtOnce,
@@ -109,7 +134,7 @@ pub(crate) enum Closing {
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) enum ListenerOrder {
-    /// Accept no more connections, and close the socket.
+    /// Accept no more connections, and let go of the socket.
     Close(Closing),
     /// Check whether the listener is paused: while it is, its backlog holds new connections.
     LookAtPause,

@@ -122,8 +122,8 @@ impl Supervisor {
         let (done, answer) = oneshot::channel();
         if let Some(control) = self.control.upgrade() {
             let token = control.next_token();
-            let missing = control.order(|| Order::Answer { token, question: question.clone() });
-            self.questions.insert(token, Asked { missing, so_far: Answered::default(), done });
+            let (missing, stats) = control.order_and_count(|| Order::Answer { token, question: question.clone() });
+            self.questions.insert(token, Asked { missing, so_far: Answered { stats, ..Answered::default() }, done });
             self.settle(token);
         }
         // Without an answer the supervisor is gone, and with it whoever could be told so.
@@ -273,13 +273,17 @@ impl Handler<FromWorker> for Supervisor {
                     self.settle(token);
                 }
             }
-            News::Gone => {
+            News::Gone { counters, is_retired } => {
                 for asked in self.questions.values_mut() {
-                    asked.missing.retain(|missing| *missing != worker);
+                    // One that has answered is counted already.
+                    if asked.missing.contains(&worker) {
+                        asked.missing.retain(|missing| *missing != worker);
+                        asked.so_far.stats.add(&counters);
+                    }
                 }
                 let tokens: Vec<_> = self.questions.keys().copied().collect();
                 tokens.into_iter().for_each(|token| self.settle(token));
-                self.miss_workers(Some(worker));
+                self.miss_workers(Some(worker).filter(|_| !is_retired));
             }
         }
     }
@@ -293,9 +297,7 @@ impl Handler<GetStats> for Supervisor {
         Box::pin(answer.map(|answered, supervisor, _| {
             let mut stats = answered.stats;
             if let Some(control) = supervisor.control.upgrade() {
-                let books = control.ledger.books();
-                stats.add(&books.gone);
-                stats.events_lost = books.events_lost;
+                stats.events_lost = control.ledger.books().events_lost;
                 stats.refused = control.ledger.admission.refused();
             }
             stats

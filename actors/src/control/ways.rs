@@ -5,7 +5,9 @@
 //! Not here: counters (`ledger`), questions and orders (`supervisor`).
 
 use std::{
+    any::Any,
     fmt,
+    os::fd::OwnedFd,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -20,13 +22,17 @@ use tokio::sync::watch;
 
 use crate::{
     address::Address,
+    caught::drop_caught,
     connection::ListenerId,
     control::{
         ledger::Ledger,
+        listeners::{ListenerInfo, ListenerTable, Site},
         orders::{Answer, Closing, FromWorker, ListenerOrder, News, Order, WorkerHandle},
         stats::Stats,
+        workers::{UnlaunchedWorker, WorkerTable},
     },
-    limits::Limits,
+    error::BindError,
+    limits::{Limits, SessionLimits},
 };
 
 /// Delay before a thread that could not be made is tried again.
@@ -42,15 +48,28 @@ pub(crate) enum Finished {
     LostListener(Address),
 }
 
-/// A listener that has not been closed yet. Dropped after its sockets; the server has not ended before.
+/// An opening of a listener that has not been closed yet. Dropped after its sockets; the server has not ended before.
 #[derive(Debug)]
-pub(crate) struct OpenListener(Arc<Control>);
+pub(crate) struct OpenListener {
+    control: Arc<Control>,
+    id: ListenerId,
+    serial: u64,
+}
+
+/// A listener that was opened, and what it takes to serve it.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) open: OpenListener,
+    pub(crate) is_paused: bool,
+    /// The workers for its sessions.
+    pub(crate) workers: Vec<WorkerHandle>,
+    /// Those among them that have yet to be started.
+    pub(crate) unlaunched: Vec<UnlaunchedWorker>,
+}
 
 pub(crate) struct Control {
     pub(crate) ledger: Arc<Ledger>,
     ways: Mutex<Ways>,
-    /// The order to close the listeners, once given; none listens again after it.
-    closing: watch::Sender<Option<Closing>>,
     closed: watch::Sender<bool>,
     finished: watch::Sender<Option<Finished>>,
     /// The arbiter of the supervisor.
@@ -60,26 +79,19 @@ pub(crate) struct Control {
 
 /// The state under the lock.
 struct Ways {
-    /// In the order of the listeners' numbers.
-    listeners: Vec<WayToListener>,
-    open_listeners: usize,
-    /// `None` for a worker that has stopped.
-    workers: Vec<Option<WorkerHandle>>,
+    listeners: ListenerTable,
+    /// The order to close all listeners, once given; none is opened after it.
+    closing: Option<Closing>,
+    workers: WorkerTable,
     arbiters: Vec<Arbiter>,
     /// The current supervisor. It may have ended, and its successor may not have started.
     supervisor: Recipient<FromWorker>,
+    /// What opens listeners: it knows factories, which is nothing for this floor. Let go when the server ends.
+    doors: Option<Arc<dyn Any + Send + Sync>>,
     /// True once the server ends: no actor is replaced any more.
     is_finishing: bool,
     /// The way in which it has ended, apart from its listeners.
     ended_as: Option<Finished>,
-}
-
-/// The part of a listener that outlives its acceptors.
-struct WayToListener {
-    id: ListenerId,
-    /// The last acceptor. It may have ended, and its successor may not have started.
-    acceptor: Option<Recipient<ListenerOrder>>,
-    is_paused: bool,
 }
 
 impl fmt::Debug for Control {
@@ -89,28 +101,26 @@ impl fmt::Debug for Control {
 }
 
 impl Control {
+    /// Makes the control of a server with so many workers' threads.
     pub(crate) fn new(
         limits: Limits,
-        listeners: &[ListenerId],
-        workers: Vec<WorkerHandle>,
+        threads: usize,
         arbiters: Vec<Arbiter>,
         home: ArbiterHandle,
         supervisor: Recipient<FromWorker>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            ledger: Ledger::new(limits, workers.len()),
+            ledger: Ledger::new(limits),
             ways: Mutex::new(Ways {
-                listeners: (listeners.iter())
-                    .map(|id| WayToListener { id: *id, acceptor: None, is_paused: false })
-                    .collect(),
-                open_listeners: 0,
-                workers: workers.into_iter().map(Some).collect(),
+                listeners: ListenerTable::default(),
+                closing: None,
+                workers: WorkerTable::new(threads),
                 arbiters,
                 supervisor,
+                doors: None,
                 is_finishing: false,
                 ended_as: None,
             }),
-            closing: watch::Sender::new(None),
             closed: watch::Sender::new(false),
             finished: watch::Sender::new(None),
             home,
@@ -151,102 +161,161 @@ impl Control {
         self.ways().supervisor.do_send(FromWorker { worker, news: News::Answer(Box::new(answer)) });
     }
 
+    /// Sets what opens listeners.
+    pub(crate) fn set_doors(&self, doors: Arc<dyn Any + Send + Sync>) {
+        self.ways().doors = Some(doors);
+    }
+
+    /// Returns what opens listeners; `None` once the server has ended.
+    pub(crate) fn doors(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.ways().doors.clone()
+    }
+
+    /// Adds the workers that have the limits of the server.
+    pub(crate) fn add_workers(&self) -> Vec<UnlaunchedWorker> {
+        self.ways().workers.add(None)
+    }
+
     /// Removes a worker that has stopped, and keeps its counters. A supervisor that ends at this moment leaves the loss
     /// to its successor, which finds it here.
-    pub(crate) fn lose_worker(&self, worker: usize, counters: &Stats) {
-        self.ledger.books().gone.add(counters);
+    pub(crate) fn lose_worker(&self, worker: usize, counters: Stats) {
         let mut ways = self.ways();
-        ways.workers[worker] = None;
-        ways.supervisor.do_send(FromWorker { worker, news: News::Gone });
+        // Under the same lock as questions are asked: each counts it once.
+        let is_retired = ways.workers.remove(worker);
+        self.ledger.books().gone.add(&counters);
+        ways.supervisor.do_send(FromWorker { worker, news: News::Gone { counters: Box::new(counters), is_retired } });
     }
 
     /// Returns true if no worker is left.
     pub(crate) fn has_lost_workers(&self) -> bool {
-        self.ways().workers.iter().all(Option::is_none)
+        self.ways().workers.is_empty()
     }
 
     /// Gives an order to every worker. Returns the numbers of those that got it.
     pub(crate) fn order(&self, order: impl Fn() -> Order) -> Vec<usize> {
-        let reached =
-            |worker: &Option<WorkerHandle>| worker.as_ref().is_some_and(|worker| worker.orders.send(order()).is_ok());
-        self.ways().workers.iter().enumerate().filter(|(_, worker)| reached(worker)).map(|(index, _)| index).collect()
+        self.ways().workers.order_all(order)
+    }
+
+    /// Gives an order to every worker, as [`order`](Self::order). Returns also the counters of all that have stopped before.
+    pub(crate) fn order_and_count(&self, order: impl Fn() -> Order) -> (Vec<usize>, Stats) {
+        let ways = self.ways();
+        let reached = ways.workers.order_all(order);
+        let gone = self.ledger.books().gone.clone();
+        (reached, gone)
     }
 
     /// Gives an order to one worker, if it still runs.
     pub(crate) fn order_one(&self, worker: usize, order: Order) {
-        if let Some(Some(worker)) = self.ways().workers.get(worker) {
-            // It may just have ended.
-            let _ = worker.orders.send(order);
-        }
+        self.ways().workers.order_one(worker, order);
     }
 
-    /// Counts a listener that has to be closed.
-    pub(crate) fn open_listener(self: &Arc<Self>) -> OpenListener {
-        self.ways().open_listeners += 1;
-        OpenListener(Arc::clone(self))
+    /// Returns an error if no listener of this name can be added.
+    pub(crate) fn check_listener(&self, name: Option<&str>) -> Result<(), BindError> {
+        let ways = self.ways();
+        ways.check_not_ending()?;
+        ways.listeners.check(name)
     }
 
-    /// Sets a listener's acceptor. Returns true if the listener is paused. A later pause goes to this acceptor.
-    pub(crate) fn set_acceptor(&self, listener: ListenerId, acceptor: Recipient<ListenerOrder>) -> bool {
-        self.ways().listeners.get_mut(listener.get()).is_some_and(|known| {
-            known.acceptor = Some(acceptor);
-            known.is_paused
+    /// Adds a listener.
+    pub(crate) fn open_listener(self: &Arc<Self>, name: Option<&str>, site: Site) -> Result<Opened, BindError> {
+        let mut ways = self.ways();
+        ways.check_not_ending()?;
+        let limits = site.limits;
+        let (id, serial) = ways.listeners.add(name, site)?;
+        Ok(ways.opened(OpenListener { control: Arc::clone(self), id, serial }, limits))
+    }
+
+    /// Opens a listener again; its opening before is closed as `how` says.
+    pub(crate) fn reopen_listener(
+        self: &Arc<Self>,
+        id: ListenerId,
+        site: Site,
+        how: Closing,
+    ) -> Result<Opened, BindError> {
+        let mut ways = self.ways();
+        ways.check_not_ending()?;
+        let limits = site.limits;
+        let serial = ways.listeners.replace(id, site, how).ok_or(BindError::NoSuchListener { listener: id })?;
+        Ok(ways.opened(OpenListener { control: Arc::clone(self), id, serial }, limits))
+    }
+
+    /// Removes a listener, and has it closed. Returns a future that ends once its sockets are closed; `None` if there is no
+    /// such listener.
+    pub(crate) fn close_listener(&self, id: ListenerId, how: Closing) -> Option<impl Future<Output = ()> + use<>> {
+        let closed = self.ways().listeners.remove(id, how)?;
+        Some(async {
+            for mut closed in closed {
+                while closed.changed().await.is_ok() {}
+            }
         })
+    }
+
+    /// Returns the listeners, in the order of their numbers. A server that ends has those that it had.
+    pub(crate) fn listeners(&self) -> Vec<ListenerInfo> {
+        self.ways().listeners.known().to_vec()
+    }
+
+    /// Returns the socket of a listener that accepts, if its socket is open.
+    pub(crate) fn listener_socket(&self, id: ListenerId) -> Option<Arc<OwnedFd>> {
+        self.ways().listeners.accepting(id)?.site.socket.upgrade()
     }
 
     /// Returns true if a listener is paused, also between two acceptors.
     pub(crate) fn is_paused(&self, listener: ListenerId) -> bool {
-        self.ways().listeners.get(listener.get()).is_some_and(|known| known.is_paused)
+        self.ways().listeners.is_paused(listener)
     }
 
     /// Pauses or resumes a listener. Returns `None` if there is none with this id; otherwise a request to its
     /// acceptor, if it has one, which ends once the acceptor obeys.
     pub(crate) fn pause(&self, listener: ListenerId, paused: bool) -> Option<Option<RecipientRequest<ListenerOrder>>> {
         let mut ways = self.ways();
-        let known = ways.listeners.get_mut(listener.get()).filter(|known| known.id == listener)?;
         // Before it is said: an acceptor that comes between the two finds it here.
-        known.is_paused = paused;
-        Some(known.acceptor.as_ref().map(|acceptor| acceptor.send(ListenerOrder::LookAtPause)))
+        if !ways.listeners.set_paused(listener, paused) {
+            return None;
+        }
+        let acceptor = ways.listeners.accepting(listener).and_then(|way| way.acceptor.as_ref());
+        Some(acceptor.map(|acceptor| acceptor.send(ListenerOrder::LookAtPause)))
     }
 
     /// Returns true if a listener has an acceptor.
     #[cfg(test)]
     pub(crate) fn has_acceptor(&self, listener: ListenerId) -> bool {
-        self.ways().listeners[listener.get()].acceptor.as_ref().is_some_and(Recipient::connected)
+        let ways = self.ways();
+        let acceptor = ways.listeners.accepting(listener).and_then(|way| way.acceptor.as_ref());
+        acceptor.is_some_and(Recipient::connected)
     }
 
-    /// Orders the listeners to be closed; `AtOnce` hurries those that are being closed.
+    /// Orders all listeners to be closed; `AtOnce` hurries those that are being closed. None is opened after it.
     pub(crate) fn close_listeners(&self, how: Closing) {
-        self.closing.send_if_modified(|closing| {
-            let is_more = *closing != Some(Closing::AtOnce) && *closing != Some(how);
-            if is_more {
-                *closing = Some(how);
-            }
-            is_more
-        });
+        let is_closed = {
+            let mut ways = self.ways();
+            ways.closing = ways.closing.max(Some(how));
+            ways.listeners.close_all(None, how);
+            ways.listeners.is_empty()
+        };
+        if is_closed {
+            self.closed.send_replace(true);
+        }
     }
 
-    /// Returns a watch on the order to close the listeners.
-    pub(crate) fn closing(&self) -> watch::Receiver<Option<Closing>> {
-        self.closing.subscribe()
-    }
-
-    /// Returns a watch that is true once the listeners are closed.
+    /// Returns a watch that is true once all listeners are closed, by an order to close them all.
     pub(crate) fn closed(&self) -> watch::Receiver<bool> {
         self.closed.subscribe()
     }
 
     /// Ends the server: its workers' threads are stopped and joined.
     pub(crate) fn finish(self: &Arc<Self>, how: Finished) {
-        let arbiters = {
+        let (arbiters, doors) = {
             let mut ways = self.ways();
             if std::mem::replace(&mut ways.is_finishing, true) {
                 return;
             }
             // A worker ends when nobody can give it an order: on an arbiter that lives on, it would stay otherwise.
-            ways.workers.fill_with(|| None);
-            std::mem::take(&mut ways.arbiters)
+            ways.workers.clear();
+            (std::mem::take(&mut ways.arbiters), ways.doors.take())
         };
+        // The user's factories are in it.
+        drop_caught(doors);
         self.close_listeners(Closing::AtOnce);
         for arbiter in &arbiters {
             arbiter.stop();
@@ -264,7 +333,7 @@ impl Control {
             let has_listeners = {
                 let mut ways = control.ways();
                 ways.ended_as = Some(how.clone());
-                ways.open_listeners > 0
+                !ways.listeners.is_empty()
             };
             // Or whoever closes the last of them says so.
             if !has_listeners {
@@ -287,19 +356,77 @@ impl Control {
     }
 }
 
+impl Ways {
+    fn check_not_ending(&self) -> Result<(), BindError> {
+        if self.closing.is_some() || self.is_finishing { Err(BindError::ServerEnding) } else { Ok(()) }
+    }
+
+    /// Finds the workers for a listener that was opened, or adds them.
+    fn opened(&mut self, open: OpenListener, limits: Option<SessionLimits>) -> Opened {
+        let is_paused = self.listeners.is_paused(open.id);
+        let mut workers = self.workers.with(limits);
+        let mut unlaunched = Vec::new();
+        if workers.is_empty() && limits.is_some() {
+            unlaunched = self.workers.add(limits);
+            workers = self.workers.with(limits);
+        }
+        Opened { open, is_paused, workers, unlaunched }
+    }
+}
+
+impl OpenListener {
+    pub(crate) fn id(&self) -> ListenerId {
+        self.id
+    }
+
+    /// Returns the serial number of the opening.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    pub(crate) fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
+    /// Sets its acceptor. Returns true if the listener is paused. A later pause goes to this acceptor.
+    pub(crate) fn set_acceptor(&self, acceptor: Recipient<ListenerOrder>) -> bool {
+        let mut ways = self.control.ways();
+        if let Some(way) = ways.listeners.opening(self.serial) {
+            way.acceptor = Some(acceptor);
+        }
+        ways.listeners.is_paused(self.id)
+    }
+
+    /// Returns a watch on the order to close it, which may have been given already.
+    pub(crate) fn closing(&self) -> Option<watch::Receiver<Option<Closing>>> {
+        self.control.ways().listeners.opening(self.serial).map(|way| way.closing())
+    }
+}
+
 impl Drop for OpenListener {
     fn drop(&mut self) {
-        let (is_last, ended_as) = {
-            let mut ways = self.0.ways();
-            ways.open_listeners -= 1;
-            (ways.open_listeners == 0, ways.ended_as.clone())
+        let (is_closed, ended_as, way) = {
+            let mut ways = self.control.ways();
+            let Some(way) = ways.listeners.forget(self.serial) else { return };
+            let limits = way.site.limits;
+            let (listener, serial) = (self.id, self.serial);
+            // Every connection of it is on the way to its worker, before this.
+            ways.workers.order(limits, || Order::Forget { listener, serial });
+            if let Some(limits) = limits
+                && !ways.listeners.has_limits(limits)
+            {
+                ways.workers.retire(limits);
+            }
+            (ways.closing.is_some() && ways.listeners.is_empty(), ways.ended_as.clone(), way)
         };
-        if is_last {
-            self.0.closed.send_replace(true);
+        if is_closed {
+            self.control.closed.send_replace(true);
             if ended_as.is_some() {
-                self.0.finished.send_replace(ended_as);
+                self.control.finished.send_replace(ended_as);
             }
         }
+        // Whoever waits for the end of this opening hears of it last.
+        drop(way);
     }
 }
 

@@ -34,10 +34,11 @@ use crate::{
     },
     limits::MAILBOX_CAPACITY,
     listen::{
-        listener::BoundListener,
+        listener::UntilClosed,
         refusal::close_refused,
         shortage::{FIRST_BACK_OFF, Shortage},
         socket::{ACCEPTS_PER_TURN, ListeningSocket, is_of_connection, is_shortage},
+        unix::BoundPath,
     },
     log_limit::{Events, LogLimit},
     wire::socket::Socket,
@@ -55,6 +56,8 @@ pub(crate) struct Acceptor {
     pub(crate) socket: Option<OwnedFd>,
     pub(crate) id: ListenerId,
     pub(crate) address: Address,
+    /// The name for the log.
+    label: String,
     pub(crate) control: Arc<Control>,
     pub(crate) workers: Vec<WorkerHandle>,
     /// Set if the only worker shares this arbiter: then no message and no thread is in between.
@@ -67,6 +70,8 @@ pub(crate) struct Acceptor {
     token_wait: Option<Pin<Box<Sleep>>>,
     /// Set if the listener is about to be closed: the most connections accepted before.
     closing: Option<usize>,
+    /// True if another acceptor accepts instead.
+    is_replaced: bool,
     backlog: usize,
     scratch: Rc<RefCell<Vec<u8>>>,
     pub(crate) logs: Rc<Logs>,
@@ -95,18 +100,21 @@ impl Actor for Acceptor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let Some(socket) = self.socket.take() else {
-            log::error!("listener {}: cannot accept: no descriptor for it", self.address);
+            log::error!("listener {}: cannot accept: no descriptor for it", self.label);
             return ctx.stop();
         };
         self.shortage.reserve = socket.as_fd().try_clone_to_owned().ok();
         match ListeningSocket::new(socket, self.address.unix().is_some()) {
             Ok(listener) => {
                 self.listener = Some(listener);
-                log::info!("listening on {}", self.address);
+                match self.id.name() {
+                    Some(name) => log::info!("listening on {} as {name}", self.address),
+                    None => log::info!("listening on {}", self.address),
+                }
                 ctx.spawn(AcceptLoop);
             }
             Err(error) => {
-                log::error!("listener {}: cannot accept: {error}", self.address);
+                log::error!("listener {}: cannot accept: {error}", self.label);
                 ctx.stop();
             }
         }
@@ -119,12 +127,13 @@ impl Handler<ListenerOrder> for Acceptor {
     /// The accept loop, which runs behind each message, closes.
     fn handle(&mut self, order: ListenerOrder, _: &mut Self::Context) {
         match order {
+            ListenerOrder::Close(Closing::HandOver) => self.is_replaced = true,
             ListenerOrder::Close(Closing::AfterBacklog) => self.closing = Some(self.backlog),
             ListenerOrder::Close(Closing::AtOnce) => self.closing = Some(0),
             ListenerOrder::LookAtPause => {
                 let is_paused = self.control.is_paused(self.id);
                 if std::mem::replace(&mut self.is_paused, is_paused) != is_paused {
-                    log::info!("listener {}: {}", self.address, if is_paused { "paused" } else { "resumed" });
+                    log::info!("listener {}: {}", self.label, if is_paused { "paused" } else { "resumed" });
                 }
             }
         }
@@ -133,27 +142,30 @@ impl Handler<ListenerOrder> for Acceptor {
 
 /// The parts that make an acceptor, and its successors.
 pub(crate) struct Parts {
-    /// Each acceptor gets a duplicate of its socket: the listener outlives acceptors until it is closed.
-    pub(crate) listener: BoundListener,
+    /// Each acceptor gets a duplicate: the listener outlives acceptors until it is closed.
+    pub(crate) socket: Arc<OwnedFd>,
+    pub(crate) address: Address,
+    /// Removed behind the last opening of the socket.
+    pub(crate) path: Option<Arc<BoundPath>>,
+    /// Dropped behind the last opening of the socket, too.
+    pub(crate) until_closed: Option<UntilClosed>,
     pub(crate) backlog: i32,
-    pub(crate) id: ListenerId,
     pub(crate) open: OpenListener,
+    /// The workers of its sessions.
+    pub(crate) workers: Vec<WorkerHandle>,
 }
 
 /// Keeps an acceptor on a listener until the listener is to be closed, or acceptors have failed too often. Runs on the
 /// acceptor's own arbiter.
-pub(crate) async fn keep(
-    parts: Parts,
-    control: Arc<Control>,
-    workers: Vec<WorkerHandle>,
-    start_here: Option<StartHere>,
-) {
-    let Parts { listener: BoundListener { socket, address, path, .. }, backlog, id, open } = parts;
+pub(crate) async fn keep(parts: Parts, start_here: Option<StartHere>) {
+    let Parts { socket, address, path, until_closed, backlog, open, workers } = parts;
     // Dropped behind the socket, the path before anybody may hear that the listener is closed.
-    let (_open, _path) = (open, path);
+    let (open, _path, _until_closed) = (open, path, until_closed);
+    let (control, id) = (Arc::clone(open.control()), open.id());
+    let label = label(id, &address);
     // Gone once the listener is to be closed.
     let mut socket = Some(socket);
-    let mut closing = control.closing();
+    let Some(mut closing) = open.closing() else { return };
     // It may have been said before this was listened to.
     closing.mark_changed();
     let mut failures = Vec::new();
@@ -162,12 +174,13 @@ pub(crate) async fn keep(
     loop {
         let (sender, mailbox) = channel(MAILBOX_CAPACITY);
         let acceptor = Addr::new(sender);
-        let is_paused = control.set_acceptor(id, acceptor.clone().recipient());
+        let is_paused = open.set_acceptor(acceptor.clone().recipient());
         let (ended, when_ended) = oneshot::channel();
         Context::with_receiver(mailbox).run(Acceptor {
             socket: socket.as_ref().and_then(|socket| socket.try_clone().ok()),
             id,
             address: address.clone(),
+            label: label.clone(),
             control: Arc::clone(&control),
             workers: workers.clone(),
             start_here: start_here.clone(),
@@ -177,6 +190,7 @@ pub(crate) async fn keep(
             delayed: None,
             token_wait: None,
             closing: None,
+            is_replaced: false,
             backlog: usize::try_from(backlog).unwrap_or(0),
             scratch: Rc::clone(&scratch),
             logs: Rc::clone(&logs),
@@ -190,25 +204,30 @@ pub(crate) async fn keep(
         failures.push(now);
         if failures.len() > MOST_FAILURES {
             log::error!(
-                "listener {address}: its acceptor has failed {} times within {FAILURES_WITHIN:?}: the server ends",
+                "listener {label}: its acceptor has failed {} times within {FAILURES_WITHIN:?}: the server ends",
                 failures.len()
             );
             control.finish(Finished::LostListener(address));
             return;
         }
         let delay = FIRST_BACK_OFF * 2_u32.pow(failures.len() as u32);
-        log::error!("listener {address}: its acceptor has failed; another takes over in {delay:?}");
+        log::error!("listener {label}: its acceptor has failed; another takes over in {delay:?}");
         // A drain need not wait for this, and one that has begun meanwhile must not find a new acceptor.
         if tokio::time::timeout(delay, closing.wait_for(Option::is_some)).await.is_ok() {
             return;
         }
         // Whatever has become of it: an open socket that no longer listens may do so again.
         if let Some(socket) = &socket
-            && let Err(error) = rustix::net::listen(socket, backlog)
+            && let Err(error) = rustix::net::listen(&**socket, backlog)
         {
-            log::error!("listener {address}: cannot listen again: {error}");
+            log::error!("listener {label}: cannot listen again: {error}");
         }
     }
+}
+
+/// The name of a listener in the log: its own, and its address.
+fn label(id: ListenerId, address: &Address) -> String {
+    id.name().map_or_else(|| address.to_string(), |name| format!("{name} ({address})"))
 }
 
 /// Waits for the end of an acceptor, and passes it the order to close. Returns true if it ended by order, false if it
@@ -217,7 +236,7 @@ async fn has_closed(
     mut ended: oneshot::Receiver<()>,
     closing: &mut watch::Receiver<Option<Closing>>,
     acceptor: &Addr<Acceptor>,
-    socket: &mut Option<OwnedFd>,
+    socket: &mut Option<Arc<OwnedFd>>,
 ) -> bool {
     loop {
         tokio::select! {
@@ -257,8 +276,13 @@ impl ActorFuture<Acceptor> for AcceptLoop {
                 acceptor.closing = Some(left - 1);
                 continue;
             }
+            if acceptor.is_replaced && acceptor.delayed.is_none() {
+                acceptor.close();
+                ctx.stop();
+                return Poll::Ready(());
+            }
             if let Err(error) = ready!(acceptor.poll_accept(cx)) {
-                log::error!("listener {}: {error}", acceptor.address);
+                log::error!("listener {}: {error}", acceptor.label);
                 acceptor.listener = None;
                 ctx.stop();
                 return Poll::Ready(());
@@ -295,8 +319,8 @@ impl Acceptor {
         match listener.accept() {
             Ok((socket, peer)) => {
                 if let Some((lasted, shed)) = self.shortage.is_over() {
-                    let address = &self.address;
-                    log::info!("listener {address}: accepts again after {lasted:?}; {shed} connections were closed");
+                    let label = &self.label;
+                    log::info!("listener {label}: accepts again after {lasted:?}; {shed} connections were closed");
                 }
                 match ticket {
                     Ticket::Place(place) => self.admit(socket, peer, place),
@@ -311,7 +335,7 @@ impl Acceptor {
                     log::warn!(
                         "listener {}: cannot accept: {error}; new connections are not served until some end. \
                          Raise the descriptor limit (ulimit -n) or lower max sessions{events}",
-                        self.address
+                        self.label
                     );
                 }
                 if matches!(error, Errno::MFILE | Errno::NFILE) {
@@ -392,9 +416,9 @@ impl Acceptor {
         let admission = &self.control.ledger.admission;
         let reason = if admission.denies(&peer) { RefuseReason::Denied } else { reason };
         admission.count_refused(reason);
-        log::debug!("listener {}: {peer} is refused: {}", self.address, reason.name());
+        log::debug!("listener {}: {peer} is refused: {}", self.label, reason.name());
         if let Some(Events(count)) = self.logs.refused.pass() {
-            log::warn!("listener {}: {count} connections refused, the last for {}", self.address, reason.name());
+            log::warn!("listener {}: {count} connections refused, the last for {}", self.label, reason.name());
         }
         let line = admission.refuse_line();
         // Whoever is denied is not worth a word.
@@ -422,8 +446,8 @@ impl Acceptor {
             let least = self.workers.iter().enumerate().min_by_key(|(_, worker)| worker.load.load(Relaxed));
             let Some((index, worker)) = least else {
                 if let Some(events) = self.logs.lost.pass() {
-                    let (address, id) = (&self.address, admitted.owed.connection().id);
-                    log::error!("listener {address}: every worker has stopped; {id} is closed{events}");
+                    let (label, id) = (&self.label, admitted.owed.connection().id);
+                    log::error!("listener {label}: every worker has stopped; {id} is closed{events}");
                 }
                 return;
             };

@@ -8,10 +8,11 @@ use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, ToSocketAddrs},
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{BorrowedFd, OwnedFd},
         unix::net::UnixListener,
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
 };
 
 use rustix::net::{
@@ -31,7 +32,7 @@ use crate::wire::telnet::settings::Telnet;
 use crate::wire::tls::server::Tls;
 use crate::{
     address::{
-        Address,
+        Address, UnixAddress,
         listen::{ListenAddress, ListenAddressError},
     },
     connection::Connection,
@@ -88,11 +89,10 @@ enum WhenListening {
     #[default]
     Nothing,
     Calls(Box<HandOver>),
-    /// Dropped with the listener.
-    Holds {
-        _until_closed: Box<dyn Any + Send>,
-    },
 }
+
+/// What is dropped when a listener is closed.
+pub(crate) type UntilClosed = Arc<Mutex<Box<dyn Any + Send>>>;
 
 type HandOver = dyn FnOnce(BorrowedFd<'_>, &Address) -> Box<dyn Any + Send> + Send;
 
@@ -101,8 +101,25 @@ impl fmt::Debug for WhenListening {
         f.write_str(match self {
             Self::Nothing => "Nothing",
             Self::Calls(_) => "Calls",
-            Self::Holds { .. } => "Holds",
         })
+    }
+}
+
+impl Own {
+    /// Hands over the socket to whoever asked for it. Returns what is to be dropped when the listener is closed.
+    pub(crate) fn hand_over(&mut self, socket: BorrowedFd<'_>, address: &Address) -> Option<UntilClosed> {
+        let WhenListening::Calls(hand_over) = std::mem::take(&mut self.when_listening) else { return None };
+        Some(Arc::new(Mutex::new(hand_over(socket, address))))
+    }
+
+    /// Returns its filters, and behind them its recorder, or that of the server.
+    #[cfg(feature = "record")]
+    pub(crate) fn recorded_filters(&self, default: Option<&Recorder>) -> Filters {
+        let mut filters = self.filters.clone();
+        if let Some(recorder) = self.recorder.as_ref().or(default).cloned() {
+            filters.push(move |connection| recorder.session(connection));
+        }
+        filters
     }
 }
 
@@ -309,6 +326,48 @@ impl Listener {
         self
     }
 
+    pub(crate) fn own_name(&self) -> Option<&str> {
+        self.own.name.as_deref()
+    }
+
+    pub(crate) fn into_own(self) -> Own {
+        self.own
+    }
+
+    /// Returns the address of a socket that was handed over to this process, which can be taken once.
+    pub(crate) fn handed_over(&self) -> Option<ListenAddress> {
+        match &self.at {
+            Ok(At::Address(address @ (ListenAddress::Fd(_) | ListenAddress::Systemd(_)))) => Some(address.clone()),
+            _ => None,
+        }
+    }
+
+    /// Looks up its name, if it has to be.
+    pub(crate) fn look_up(self) -> Result<Self, BindError> {
+        let at = match self.at? {
+            At::Address(ListenAddress::Name { host, port }) => At::Candidates(look_up(&host, port)?),
+            at => at,
+        };
+        Ok(Self { at: Ok(at), access: self.access, only_v6: self.only_v6, own: self.own })
+    }
+
+    /// Returns true if a socket that is bound to `bound` is where it would be bound. Port 0 is any port.
+    pub(crate) fn is_at(&self, bound: &Address) -> bool {
+        let is_ip = |address: &SocketAddr| {
+            let bound = bound.socket_addr();
+            bound.is_some_and(|bound| bound == *address || (address.port() == 0 && bound.ip() == address.ip()))
+        };
+        let is_path = |path: &Path| bound.unix().and_then(UnixAddress::path) == Some(path);
+        match &self.at {
+            Ok(At::Candidates(addresses)) => addresses.iter().any(is_ip),
+            Ok(At::Address(ListenAddress::Ip(address))) => is_ip(address),
+            Ok(At::Address(ListenAddress::Unix(path))) => is_path(path),
+            Ok(At::Address(ListenAddress::Abstract(name))) => is_path(Path::new(&format!("@{name}"))),
+            // A socket that was handed over takes the place of the one before, wherever that is bound.
+            Ok(At::Inherited(_) | At::Address(_)) | Err(_) => false,
+        }
+    }
+
     /// Binds it, with regard to the listeners that are bound already.
     pub(crate) fn bind(
         self,
@@ -316,6 +375,7 @@ impl Listener {
         backlog: u32,
         options: &SocketOptions,
     ) -> Result<BoundListener, BindError> {
+        let handed_over = self.handed_over();
         let Self { at, access, only_v6, own } = self;
         let at = at?;
         if let Some((setting, address)) = at.unsuited(access, only_v6) {
@@ -347,6 +407,7 @@ impl Listener {
             At::Inherited(socket) => (socket, None, false),
         };
         let mut bound = BoundListener::new(socket, own, options)?;
+        bound.handed_over = handed_over;
         bound.path = path;
         bound.is_dual_stack = is_dual_stack;
         Ok(bound)
@@ -464,6 +525,8 @@ pub(crate) struct BoundListener {
     pub(crate) own: Own,
     /// Dropped after the socket.
     pub(crate) path: Option<BoundPath>,
+    /// The address of a socket that was handed over to this process.
+    pub(crate) handed_over: Option<ListenAddress>,
     /// True if it was bound here to all addresses of both families.
     is_dual_stack: bool,
 }
@@ -482,21 +545,17 @@ impl BoundListener {
         if options.check().is_ok() {
             apply(options, &socket, &address).map_err(unusable)?;
         }
-        Ok(Self { socket, address, own, path: None, is_dual_stack: false })
+        Ok(Self { socket, address, own, path: None, handed_over: None, is_dual_stack: false })
     }
 
     /// Applies options and a backlog that were set after it was bound, and calls who wants to know that it listens.
-    pub(crate) fn update(&mut self, options: &SocketOptions, backlog: i32) {
+    pub(crate) fn update(&self, options: &SocketOptions, backlog: i32) {
         let address = &self.address;
         if let Err(error) = apply(options, &self.socket, address) {
             log::warn!("listener {address}: socket options not set: {error}");
         }
         if let Err(error) = rustix::net::listen(&self.socket, backlog) {
             log::warn!("listener {address}: backlog not changed to {backlog}: {error}");
-        }
-        if let WhenListening::Calls(hand_over) = std::mem::take(&mut self.own.when_listening) {
-            let until_closed = hand_over(self.socket.as_fd(), &self.address);
-            self.own.when_listening = WhenListening::Holds { _until_closed: until_closed };
         }
     }
 

@@ -192,6 +192,11 @@ where
         if self.listeners.len() > usize::from(u16::MAX) - 1 {
             return Err(BindError::TooMany);
         }
+        if let Some(name) = listener.own_name()
+            && self.listeners.iter().any(|other| other.own.name.as_deref() == Some(name))
+        {
+            return Err(BindError::NameTaken { name: name.to_owned() });
+        }
         let bound = listener.bind(&mut self.listeners, self.backlog, &self.options)?;
         self.listeners.push(bound);
         self.protocols.push(protocol);

@@ -10,54 +10,47 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{
-    address::Address,
-    connection::{ListenerId, SessionId},
+    connection::{Connection, ListenerId, SessionId},
     control::{
+        listeners::ListenerInfo,
         messages::{
             Drain, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push, Pushed, SetLimits,
         },
+        orders::Closing,
         query::{SessionFilter, SessionInfo, SessionPage, SessionQuery},
         stats::{DrainReport, Stats},
         supervisor::Supervisor,
         ways::{Control, Finished},
     },
-    error::ServerEnded,
+    error::{BindError, ServerEnded},
     limits::Limits,
+    listen::listener::Listener,
+    server::{doors::Doors, protocol::Served},
+    session::handler::LineHandler,
     shared::SharedBytes,
 };
 
 /// Longest wait of a question for a new supervisor when its own has ended: after it, the system has ended, too.
 const TAKE_OVER: Duration = Duration::from_secs(1);
 
-/// A listener of a running server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ListenerInfo {
-    /// Its id, for [`ServerHandle::pause`] and [`SessionFilter`]s.
-    pub id: ListenerId,
-    /// The address that it is bound to, with its real port.
-    pub local_addr: Address,
-}
-
 /// A handle of a running server. Cheap to clone; dropping it does not end the server.
 #[derive(Clone, Debug)]
 pub struct ServerHandle {
     pub(super) control: Arc<Control>,
     pub(super) supervisors: watch::Receiver<Addr<Supervisor>>,
-    pub(super) addresses: Vec<SocketAddr>,
-    pub(super) listeners: Vec<ListenerInfo>,
     pub(super) arbiters: Vec<ArbiterHandle>,
 }
 
 impl ServerHandle {
-    /// Returns the real addresses of the IP listeners, in the order in which they were added. Unix sockets are left
-    /// out.
+    /// Returns the real addresses of the IP listeners that the server has now, in the order in which they were added. Unix
+    /// sockets are left out.
     #[must_use]
-    pub fn local_addrs(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.listeners().iter().filter_map(|listener| listener.local_addr.socket_addr()).collect()
     }
 
-    /// Returns all listeners with their ids and addresses, in the order in which they were added.
+    /// Returns the listeners that the server has now, in the order in which they were added. A server that is drained, or
+    /// has ended, returns those that it had last.
     ///
     /// ```
     /// # use actix_lines::{LineServer, Rot13};
@@ -73,8 +66,116 @@ impl ServerHandle {
     /// # }
     /// ```
     #[must_use]
-    pub fn listeners(&self) -> &[ListenerInfo] {
-        &self.listeners
+    pub fn listeners(&self) -> Vec<ListenerInfo> {
+        self.control.listeners()
+    }
+
+    /// Returns the listener of this name, if the server has one now.
+    #[must_use]
+    pub fn listener(&self, name: &str) -> Option<ListenerInfo> {
+        self.listeners().into_iter().find(|listener| listener.id.name() == Some(name))
+    }
+
+    /// Adds a listener, whose sessions are actors of the server's own factory. It listens when this returns.
+    ///
+    /// It gets the next number, which no listener of the server ever had; a name may be used again when the listener that
+    /// had it is closed. The name of a host is looked up meanwhile, on this thread.
+    ///
+    /// ```
+    /// # use actix_lines::{LineServer, Listener, Rot13};
+    /// # #[actix::main]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let server = LineServer::new(|_| Rot13).bind("127.0.0.1:0")?.start()?;
+    /// let added = server.listen(Listener::tcp("127.0.0.1:0").name("second")).await?;
+    /// println!("{} is at {}", added.id, added.local_addr);
+    /// // Its sessions go on.
+    /// assert!(server.close_listener(added.id).await);
+    /// # server.abort().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Returns a [`BindError`] if it cannot be bound, its name is taken, or the server ends. Nothing has changed then.
+    #[expect(clippy::unused_async, reason = "a later one may wait for its workers")]
+    pub async fn listen(&self, listener: impl Into<Listener>) -> Result<ListenerInfo, BindError> {
+        Doors::of(&self.control)?.add(&self.control, listener.into(), None)
+    }
+
+    /// Adds a listener whose sessions are actors that `factory` makes: as [`listen`](Self::listen).
+    ///
+    /// # Errors
+    /// As [`listen`](Self::listen).
+    #[expect(clippy::unused_async, reason = "a later one may wait for its workers")]
+    pub async fn listen_with<A, F>(&self, listener: impl Into<Listener>, factory: F) -> Result<ListenerInfo, BindError>
+    where
+        A: LineHandler,
+        F: Fn(&Connection) -> A + Clone + Send + 'static,
+    {
+        let protocol = Box::new(Served::new(factory));
+        Doors::of(&self.control)?.add(&self.control, listener.into(), Some(protocol))
+    }
+
+    /// Gives a listener the settings of another: framing, filters, limits, recorder. It keeps its number, its name, its
+    /// factory, and whether it is paused; its sessions go on as they began.
+    ///
+    /// If `listener` is at the same address the socket stays, and no connection is lost. Otherwise the new address is bound
+    /// first, then the old one is closed as by [`close_listener`](Self::close_listener). Port 0 is the port that it has. A
+    /// socket that is [inherited](Listener::inherited) always takes the place of the one before.
+    ///
+    /// # Errors
+    /// Returns a [`BindError`] if there is no such listener, it would get another name, its address cannot be bound, or the
+    /// server ends. Nothing has changed then.
+    #[expect(clippy::unused_async, reason = "a later one may wait for its workers")]
+    pub async fn replace_listener(
+        &self,
+        id: ListenerId,
+        listener: impl Into<Listener>,
+    ) -> Result<ListenerInfo, BindError> {
+        Doors::of(&self.control)?.replace(&self.control, id, listener.into(), None)
+    }
+
+    /// Replaces a listener, and its factory: as [`replace_listener`](Self::replace_listener).
+    ///
+    /// # Errors
+    /// As [`replace_listener`](Self::replace_listener).
+    #[expect(clippy::unused_async, reason = "a later one may wait for its workers")]
+    pub async fn replace_listener_with<A, F>(
+        &self,
+        id: ListenerId,
+        listener: impl Into<Listener>,
+        factory: F,
+    ) -> Result<ListenerInfo, BindError>
+    where
+        A: LineHandler,
+        F: Fn(&Connection) -> A + Clone + Send + 'static,
+    {
+        let protocol = Box::new(Served::new(factory));
+        Doors::of(&self.control)?.replace(&self.control, id, listener.into(), Some(protocol))
+    }
+
+    /// Removes a listener. The connections in its backlog are accepted first, by the rule of a drain; those that would
+    /// have to wait are refused. Its sessions go on, and keep the listener in lists and reports. Returns when its socket is
+    /// closed; false if there is no listener with this id.
+    ///
+    /// A server without listeners goes on until it is drained.
+    pub async fn close_listener(&self, id: ListenerId) -> bool {
+        self.end_listener(id, Closing::AfterBacklog).await
+    }
+
+    /// Removes a listener at once: the connections in its backlog are reset. Otherwise as
+    /// [`close_listener`](Self::close_listener).
+    pub async fn abort_listener(&self, id: ListenerId) -> bool {
+        self.end_listener(id, Closing::AtOnce).await
+    }
+
+    async fn end_listener(&self, id: ListenerId, how: Closing) -> bool {
+        let Some(closed) = self.control.close_listener(id, how) else { return false };
+        closed.await;
+        if let Ok(doors) = Doors::of(&self.control) {
+            doors.forget_removed(&self.control);
+        }
+        true
     }
 
     /// Returns the supervisor's address, for messages: [`GetStats`], [`ListSessions`], [`Drain`],

@@ -140,13 +140,13 @@ mod tests {
     use crate::{
         address::Address,
         connection::{Connection, SessionId},
-        control::{
-            orders::{Order, WorkerHandle},
-            supervisor::Unlaunched,
-            ways::Control,
-        },
+        control::{orders::Order, supervisor::Unlaunched, ways::Control, workers::UnlaunchedWorker},
         limits::Limits,
-        worker::{clock::Standing, reports::Counts, task::look_after},
+        worker::{
+            clock::Standing,
+            reports::Counts,
+            task::{NoHost, look_after},
+        },
     };
 
     type WithOrders = (Rc<Worker>, mpsc::UnboundedReceiver<Order>);
@@ -155,20 +155,13 @@ mod tests {
     fn workers(count: usize, budget: usize) -> (Arc<Control>, Vec<WithOrders>) {
         let limits = Limits::builder().memory_budget(Some(budget)).build().unwrap();
         let session = limits.session;
-        let (handles, orders): (Vec<_>, Vec<_>) = (0..count)
-            .map(|_| {
-                let (orders, receiver) = mpsc::unbounded_channel();
-                (WorkerHandle { orders, load: Arc::default() }, receiver)
-            })
-            .unzip();
         let supervisor = Unlaunched::new().address().recipient();
-        let control = Control::new(limits, &[], handles, vec![], Arbiter::current(), supervisor);
-        let worker = |index| {
-            let upstream =
-                Upstream { control: Arc::clone(&control), load: Arc::default(), thread: index, has_own_limits: false };
-            Worker::new(index, session, Some(upstream))
-        };
-        let workers = orders.into_iter().enumerate().map(|(index, orders)| (worker(index), orders)).collect();
+        let control = Control::new(limits, count, vec![], Arbiter::current(), supervisor);
+        let workers = control.add_workers().into_iter().map(|UnlaunchedWorker { index, thread, load, orders }| {
+            let upstream = Upstream { control: Arc::clone(&control), load, thread, has_own_limits: false };
+            (Worker::new(index, session, Some(upstream)), orders)
+        });
+        let workers = workers.collect();
         (control, workers)
     }
 
@@ -248,7 +241,7 @@ mod tests {
         for (worker, orders) in workers {
             publish(&worker);
             known.push(Rc::clone(&worker));
-            actix_rt::spawn(look_after(worker, orders, |_| {}));
+            actix_rt::spawn(look_after(worker, orders, NoHost));
         }
         let done = async {
             while control.ledger.budget.excess() > 0 {
@@ -271,7 +264,7 @@ mod tests {
         let (control, workers) = workers(3, 2 << 20);
         let known: Vec<_> = workers.iter().map(|(worker, _)| Rc::clone(worker)).collect();
         for (worker, orders) in workers {
-            actix_rt::spawn(look_after(worker, orders, |_| {}));
+            actix_rt::spawn(look_after(worker, orders, NoHost));
         }
         let [worker, other, third] = [0, 1, 2].map(|index| &known[index]);
         hold(worker, "192.0.2.1:7", 100_000);

@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_budget_is_told_in_steps_and_at_last_exactly() {
-        let (memory, budget) = (WorkerMemory::default(), Budget::new(Some(0), 1));
+        let (memory, budget) = (WorkerMemory::default(), Budget::new(Some(0)));
         assert!(!memory.book(0, budget::STEP - 1));
         assert!(memory.book(0, 1));
         assert!(memory.publish(&budget));

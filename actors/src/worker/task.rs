@@ -15,7 +15,8 @@ use tokio::{
 };
 
 use crate::{
-    control::orders::{Admitted, Order},
+    connection::ListenerId,
+    control::orders::{Admitted, Lesson, Order},
     limits::SessionLimits,
     worker::{clock::NEVER, command::Commands, delivery::Delivery, worker::Worker},
 };
@@ -82,28 +83,39 @@ impl Worker {
     }
 }
 
+/// Makes sessions of the connections that arrive at a worker.
+pub(crate) trait Host {
+    fn start(&self, admitted: Admitted);
+
+    /// Learns of a listener whose connections may come from now on.
+    fn learn(&self, lesson: Lesson);
+
+    /// Forgets an opening of a listener, whose connections have all come.
+    fn forget(&self, listener: ListenerId, serial: u64);
+}
+
 /// The worker's own task. Ends with its arbiter, or when no order can come any more and no session is left.
-pub(crate) async fn look_after(
-    worker: Rc<Worker>,
-    mut orders: mpsc::UnboundedReceiver<Order>,
-    start: impl Fn(Admitted),
-) {
+pub(crate) async fn look_after(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>, host: impl Host) {
     let mut sweep = pin!(tokio::time::sleep_until(Instant::now()));
     let mut spread = tokio::time::interval(SPREAD_TICK);
     spread.set_missed_tick_behavior(MissedTickBehavior::Delay);
     worker.is_looked_after.set(true);
     let mut delivery = worker.rooms.take_delivery();
     let mut delivers = false;
-    let mut open = true;
+    // An order may come; a worker whose listeners are closed needs none but for its sessions.
+    let (mut open, mut is_retired) = (true, false);
     let mut send_at = None;
-    while open || worker.slots.len() > 0 || send_at.is_some() {
+    while (open && !is_retired) || worker.slots.len() > 0 || send_at.is_some() {
         let next_sweep = worker.clock.next_sweep();
         if let Some(at) = next_sweep.filter(|at| *at != sweep.deadline()) {
             sweep.as_mut().reset(at);
         }
         tokio::select! {
             order = orders.recv(), if open => match order {
-                Some(Order::Start(admitted)) => start(admitted),
+                Some(Order::Start(admitted)) => host.start(admitted),
+                Some(Order::Learn(lesson)) => host.learn(lesson),
+                Some(Order::Forget { listener, serial }) => host.forget(listener, serial),
+                Some(Order::Retire) => is_retired = true,
                 Some(Order::Drain { over, goodbye }) => {
                     // What has come until now is answered: the reactor is asked for it first.
                     tokio::task::yield_now().await;
@@ -154,6 +166,17 @@ thread_local! {
     static STANDALONE: RefCell<Vec<Weak<Worker>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Of a worker whose sessions come without a server.
+pub(crate) struct NoHost;
+
+impl Host for NoHost {
+    fn start(&self, _: Admitted) {}
+
+    fn learn(&self, _: Lesson) {}
+
+    fn forget(&self, _: ListenerId, _: u64) {}
+}
+
 /// The current arbiter's worker for sessions without a server that have these limits.
 pub(crate) fn standalone(limits: SessionLimits) -> Rc<Worker> {
     STANDALONE.with_borrow_mut(|known| {
@@ -165,7 +188,7 @@ pub(crate) fn standalone(limits: SessionLimits) -> Rc<Worker> {
         worker.is_looked_after.set(true);
         known.push(Rc::downgrade(&worker));
         let (_, orders) = mpsc::unbounded_channel();
-        actix_rt::spawn(look_after(Rc::clone(&worker), orders, |_| {}));
+        actix_rt::spawn(look_after(Rc::clone(&worker), orders, NoHost));
         worker
     })
 }

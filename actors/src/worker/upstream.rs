@@ -50,7 +50,7 @@ impl Upstream {
     }
 
     /// Books the end of the worker; its counters stay.
-    pub(super) fn lose_worker(&self, worker: usize, counters: &Stats) {
+    pub(super) fn lose_worker(&self, worker: usize, counters: Stats) {
         self.control.lose_worker(worker, counters);
     }
 

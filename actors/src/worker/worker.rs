@@ -511,7 +511,7 @@ impl Drop for Worker {
             // Or the others would leave it to this one to evict somebody.
             upstream.budget().set_heaviest(self.index, Weight::default());
             self.memory.withdraw(upstream.budget());
-            upstream.lose_worker(self.index, &self.ended_stats());
+            upstream.lose_worker(self.index, self.ended_stats());
         }
     }
 }
