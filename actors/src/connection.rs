@@ -117,6 +117,18 @@ impl fmt::Debug for ListenerId {
     }
 }
 
+/// The address of the real peer, as a filter has set it.
+struct Peer(Address);
+
+/// The address of our end, as a filter has set it.
+struct Local(Address);
+
+/// The address of the socket's peer, where the real one is another.
+struct Via(Address);
+
+/// The connection is no client's.
+struct Probe;
+
 /// Facts that filters have found out about a connection, each in a type of its own: a handshake, a header.
 #[derive(Clone, Default)]
 pub struct ConnectionInfo(Vec<Arc<dyn Any + Send + Sync>>);
@@ -131,6 +143,41 @@ impl ConnectionInfo {
     #[must_use]
     pub fn get<T: Any + Send + Sync>(&self) -> Option<&T> {
         self.0.iter().rev().find_map(|value| value.downcast_ref())
+    }
+
+    /// Sets the address of the real peer, where the socket's peer is only on the way to it, as a proxy is. From then on it is
+    /// the connection's [`peer_addr`](Connection::peer_addr), in limits, lists, logs and reports, too: limits of its source
+    /// are checked anew, and may [refuse](crate::CloseReason::Refused) the connection. The socket's peer is
+    /// [`via`](Connection::via).
+    pub fn set_peer(&mut self, peer: impl Into<Address>) {
+        self.insert(Peer(peer.into()));
+    }
+
+    /// Sets the address that the real peer has connected to: the connection's [`local_addr`](Connection::local_addr).
+    pub fn set_local(&mut self, local: impl Into<Address>) {
+        self.insert(Local(local.into()));
+    }
+
+    /// Says that the connection is a probe of a proxy or a monitor, or of a peer that is not known: limits of sources do not
+    /// hold for it, and if its peer closes it before a line came it is reported as [`Probe`](crate::CloseReason::Probe).
+    pub fn set_probe(&mut self) {
+        self.insert(Probe);
+    }
+
+    pub(crate) fn peer(&self) -> Option<&Address> {
+        self.get().map(|Peer(address)| address)
+    }
+
+    pub(crate) fn local(&self) -> Option<&Address> {
+        self.get().map(|Local(address)| address)
+    }
+
+    pub(crate) fn set_via(&mut self, via: Address) {
+        self.insert(Via(via));
+    }
+
+    pub(crate) fn is_probe(&self) -> bool {
+        self.get::<Probe>().is_some()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -206,6 +253,26 @@ impl Connection {
         &self.local
     }
 
+    /// Returns the address of the socket's peer, where [`peer_addr`](Self::peer_addr) is another one, behind it: that of a
+    /// proxy. `None` for a peer that has connected by itself.
+    #[must_use]
+    pub fn via(&self) -> Option<&Address> {
+        self.info.get().map(|Via(address)| address)
+    }
+
+    /// Has the addresses that filters have set.
+    pub(crate) fn adopt_addresses(&mut self) {
+        if let Some(local) = self.info.local().cloned() {
+            self.local = local;
+        }
+        if let Some(peer) = self.info.peer().filter(|peer| **peer != self.peer).cloned() {
+            let via = std::mem::replace(&mut self.peer, peer);
+            if self.via().is_none() {
+                self.info.set_via(via);
+            }
+        }
+    }
+
     /// Returns the listener that accepted it; `None` for a session started without one.
     #[must_use]
     pub fn listener(&self) -> Option<ListenerId> {
@@ -213,7 +280,7 @@ impl Connection {
     }
 
     /// Returns what one of its [filters](crate::filter::Filter::learned) has found out, by its type. Complete when the
-    /// session's actor is made; before, as in events of openings, there is nothing.
+    /// session's actor is made.
     #[must_use]
     pub fn info<T: Any + Send + Sync>(&self) -> Option<&T> {
         self.info.get()

@@ -16,7 +16,6 @@ pub(crate) mod ways;
 pub(crate) mod workers;
 
 pub use crate::control::{
-    admission::RefuseReason,
     messages::{
         Drain, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push, Pushed, SessionEvent,
         SetLimits, Subscribe,
@@ -25,3 +24,4 @@ pub use crate::control::{
     stats::{DrainProgress, DrainReport, Stats},
     supervisor::Supervisor,
 };
+pub use crate::report::RefuseReason;

@@ -111,6 +111,12 @@ pub enum ConfigError {
         /// The connector's target.
         target: String,
     },
+    /// A connector's PROXY header cannot be sent in the version that was asked for.
+    #[error("the connector cannot send its PROXY header: {reason}")]
+    ProxyHeader {
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// The maximum number of a connector's attempts is zero.
     #[error("max attempts is 0: use 1 or more, or leave it out to try for ever")]
     MaxAttempts,
@@ -340,6 +346,9 @@ pub enum BindError {
     /// The socket that should have been handed to this process is not there, or cannot be used.
     #[error(transparent)]
     Inherit(#[from] InheritError),
+    /// A setting of the listener cannot work.
+    #[error(transparent)]
+    Setting(#[from] ConfigError),
     /// The server has had as many listeners as can be numbered.
     #[error("too many listeners: a server can have 65535 in its life; start it anew to number them from 0 again")]
     TooMany,
@@ -488,6 +497,7 @@ impl From<BindError> for io::Error {
             | BindError::Unsuited { .. }
             | BindError::NotListening { .. }
             | BindError::Inherit(_)
+            | BindError::Setting(_)
             | BindError::TooMany
             | BindError::Renamed { .. } => io::ErrorKind::InvalidInput,
         };

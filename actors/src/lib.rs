@@ -63,6 +63,7 @@
 //! | speak TLS | `tls`, with the feature of that name |
 //! | speak telnet | `telnet`, with the feature of that name |
 //! | begin TLS in the middle of a session, or add a filter there | `LineContext::start_tls`, [`LineContext::push_filter`] |
+//! | know peers that come by way of a proxy | `proxy`, with the feature of that name |
 //! | say something to many sessions | [`Room`] |
 //! | record live sessions as scripts | the feature `record` |
 //! | test without sockets and without waiting | [`testing`] |
@@ -123,7 +124,7 @@ pub use crate::{
     escape::Escaped,
     framing::{Delimiter, Framing, Overlong},
     listen::listener::Listener,
-    report::{CloseReason, CloseReport, Half},
+    report::{CloseReason, CloseReport, FaultName, Half},
     room::Room,
     rot13::{Rot13, rot13},
     server::{builder::LineServer, handle::ServerHandle},
@@ -158,6 +159,17 @@ pub mod telnet {
     pub use crate::wire::telnet::{
         event::{Echo, TelnetEvent, WindowSize},
         settings::Telnet,
+    };
+}
+
+/// The PROXY protocol: the real peers of connections that come by way of a proxy. Feature `proxy`.
+#[cfg(feature = "proxy")]
+pub mod proxy {
+    pub use crate::wire::proxy::{
+        header::{ProxyError, ProxyFields, ProxyHeader, ProxySsl, ProxyVersion},
+        receive::ReceiveProxy,
+        send::SendProxy,
+        settings::Proxy,
     };
 }
 

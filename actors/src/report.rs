@@ -2,7 +2,12 @@
 //!
 //! Not here: sending it (`worker`), counting it (`control`).
 
-use std::{fmt, io, time::Duration};
+use std::{
+    fmt, io,
+    num::NonZeroU8,
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
 
 use crate::{
     address::{Address, Origin},
@@ -24,6 +29,86 @@ impl fmt::Display for Half {
             Half::Read => "read",
             Half::Write => "write",
         })
+    }
+}
+
+/// The name of a filter's fault, such as `proxy-missing`: see [`Fault::named`](crate::filter::Fault::named).
+///
+/// Small and `Copy`: the process keeps the first 255 different names that it is given.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FaultName(NonZeroU8);
+
+/// Names of faults. Read and written where a filter has failed, and where that is reported.
+static FAULTS: RwLock<Vec<&'static str>> = RwLock::new(Vec::new());
+
+impl FaultName {
+    /// Returns `None` if there are too many names.
+    pub(crate) fn new(name: &'static str) -> Option<Self> {
+        let known = |faults: &[&str]| faults.iter().position(|known| *known == name);
+        let position = known(&FAULTS.read().unwrap_or_else(PoisonError::into_inner));
+        let position = position.or_else(|| {
+            let mut faults = FAULTS.write().unwrap_or_else(PoisonError::into_inner);
+            known(&faults).or_else(|| {
+                let next = faults.len();
+                (next < usize::from(u8::MAX)).then(|| {
+                    faults.push(name);
+                    next
+                })
+            })
+        });
+        NonZeroU8::new(u8::try_from(position? + 1).ok()?).map(Self)
+    }
+
+    /// Returns the name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        let faults = FAULTS.read().unwrap_or_else(PoisonError::into_inner);
+        faults.get(usize::from(self.0.get()) - 1).copied().unwrap_or("filter-failed")
+    }
+}
+
+impl fmt::Display for FaultName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for FaultName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+/// The reason why a connection did not become a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum RefuseReason {
+    /// The server has [`max_sessions`](crate::limits::LimitsBuilder::max_sessions).
+    MaxSessions,
+    /// Its source has [`max_sessions_per_source`](crate::limits::LimitsBuilder::max_sessions_per_source).
+    MaxSessionsPerSource,
+    /// The [`accept_rate`](crate::limits::LimitsBuilder::accept_rate) was used up.
+    AcceptRate,
+    /// The [`accept_rate_per_source`](crate::limits::LimitsBuilder::accept_rate_per_source) of its source was used up.
+    AcceptRatePerSource,
+    /// Its address is [denied](crate::limits::LimitsBuilder::deny), or not among those [allowed](crate::limits::LimitsBuilder::allow).
+    Denied,
+}
+
+impl RefuseReason {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::MaxSessions, Self::MaxSessionsPerSource, Self::AcceptRate, Self::AcceptRatePerSource, Self::Denied];
+
+    /// Returns a short name for logs and counters: `"max-sessions"`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MaxSessions => "max-sessions",
+            Self::MaxSessionsPerSource => "max-sessions-per-source",
+            Self::AcceptRate => "accept-rate",
+            Self::AcceptRatePerSource => "accept-rate-per-source",
+            Self::Denied => "denied",
+        }
     }
 }
 
@@ -54,6 +139,14 @@ pub enum CloseReason {
     /// A filter that joined in the middle of the session, as by STARTTLS, was not open within the
     /// [`preface_timeout`](crate::limits::LimitsBuilder::preface_timeout).
     UpgradeTimeout,
+    /// The same, where the filter has a [name](crate::filter::Fault::named) for its fault. Counted by that name.
+    FilterFault(FaultName),
+    /// The limits of the real peer's source keep it out, which was known only once a filter had
+    /// [told](crate::filter::ConnectionInfo::set_peer) its address. Counted in
+    /// [`Stats::refused`](crate::control::Stats::refused), too. The actor was never made.
+    Refused(RefuseReason),
+    /// A [probe](crate::filter::ConnectionInfo::set_probe) of a proxy or a monitor, closed by its peer before a line came.
+    Probe,
     /// A line was longer than allowed, under [`Overlong::Close`](crate::Overlong::Close). Every line before it was
     /// answered.
     Overlong,
@@ -109,6 +202,9 @@ impl CloseReason {
             Self::FilterFailed => "filter-failed",
             Self::UpgradeInjection => "upgrade-injection",
             Self::UpgradeTimeout => "upgrade-timeout",
+            Self::FilterFault(name) => name.as_str(),
+            Self::Refused(_) => "refused",
+            Self::Probe => "probe",
             Self::Overlong => "overlong",
             Self::ClosedByHandler => "closed-by-handler",
             Self::Drained => "drained",
@@ -142,6 +238,7 @@ impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(half, kind) => write!(f, "{half} failed: {kind}"),
+            Self::Refused(reason) => write!(f, "refused: {}", reason.name()),
             other => f.write_str(other.name()),
         }
     }

@@ -4,6 +4,8 @@ pub(crate) mod filter;
 pub(crate) mod filters;
 pub(crate) mod guarded;
 pub(crate) mod outbox;
+#[cfg(feature = "proxy")]
+pub(crate) mod proxy;
 pub(crate) mod sealed;
 pub(crate) mod socket;
 pub(crate) mod stream;

@@ -7,6 +7,11 @@ use std::{fmt, io, net::SocketAddr, rc::Rc, time::Duration};
 
 use actix::{Actor, Addr, Recipient};
 
+#[cfg(feature = "proxy")]
+use crate::wire::proxy::{
+    header::{ProxyHeader, ProxyVersion},
+    send::SendProxy,
+};
 #[cfg(feature = "tls")]
 use crate::wire::tls::client::TlsClient;
 use crate::{
@@ -40,6 +45,9 @@ pub struct ConnectorBuilder<A> {
     pub(super) keepalive: Option<Duration>,
     /// With what is wrong with it.
     pub(super) filter: Result<Option<MakeFilter>, ConfigError>,
+    /// Before the filter, with what is wrong with it.
+    #[cfg(feature = "proxy")]
+    pub(super) proxy: Result<Option<SendProxy>, ConfigError>,
     pub(super) framing: Framing,
     pub(super) limits: SessionLimits,
     pub(super) backoff: Backoff,
@@ -130,6 +138,18 @@ impl<A: LineHandler> ConnectorBuilder<A> {
         self
     }
 
+    /// Has each connection begin with a PROXY header, before its TLS: whose connection it passes on, or
+    /// [`local`](ProxyHeader::local) for one of its own. Needs the feature `proxy`.
+    ///
+    /// # Errors
+    /// [`start`](Self::start) returns [`ConfigError::ProxyHeader`] if the version cannot express the header.
+    #[cfg(feature = "proxy")]
+    pub fn proxy(mut self, version: ProxyVersion, header: &ProxyHeader) -> Self {
+        let proxy = SendProxy::new(version, header).map(Some);
+        self.proxy = proxy.map_err(|fault| ConfigError::ProxyHeader { reason: fault.to_string() });
+        self
+    }
+
     /// Sets how bytes are cut into lines. Default: [`Framing::lf`].
     pub fn framing(mut self, framing: Framing) -> Self {
         self.framing = framing;
@@ -194,8 +214,18 @@ impl<A: LineHandler> ConnectorBuilder<A> {
         });
         let Self { target, connect_timeout, keepalive, .. } = self;
         let filter = self.filter?;
+        #[cfg(feature = "proxy")]
+        let proxy = self.proxy?;
         let connector = Connector {
-            way: Rc::new(Way { target, resolve, connect_timeout, keepalive, filter }),
+            way: Rc::new(Way {
+                target,
+                resolve,
+                connect_timeout,
+                keepalive,
+                #[cfg(feature = "proxy")]
+                proxy,
+                filter,
+            }),
             framing: self.framing,
             limits: self.limits,
             backoff: self.backoff,
@@ -228,6 +258,8 @@ impl<A: LineHandler> Connector<A> {
             resolve: None,
             connect_timeout: CONNECT_TIMEOUT,
             keepalive: Some(KEEPALIVE),
+            #[cfg(feature = "proxy")]
+            proxy: Ok(None),
             filter: Ok(None),
             framing: Framing::default(),
             limits: SessionLimits::default(),

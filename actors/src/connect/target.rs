@@ -7,6 +7,8 @@ use std::{future::poll_fn, io, net::SocketAddr, panic::AssertUnwindSafe, pin::Pi
 use futures::FutureExt;
 use tokio::time::{Instant, timeout_at};
 
+#[cfg(feature = "proxy")]
+use crate::wire::proxy::send::SendProxy;
 use crate::{
     caught::dispose,
     connect::race::{self, interleave, race},
@@ -35,6 +37,8 @@ pub(super) struct Way {
     pub(super) resolve: Resolve,
     pub(super) connect_timeout: Duration,
     pub(super) keepalive: Option<Duration>,
+    #[cfg(feature = "proxy")]
+    pub(super) proxy: Option<SendProxy>,
     pub(super) filter: Option<MakeFilter>,
 }
 
@@ -78,11 +82,20 @@ impl Way {
         transport: Transport,
         deadline: Instant,
     ) -> Result<(SocketAddr, Transport), ConnectError> {
-        let Some(filter) = &self.filter else { return Ok((peer, transport)) };
-        let mut transport = transport.with_layer(filter());
+        let mut transport = transport;
+        #[cfg(feature = "proxy")]
+        if let Some(proxy) = &self.proxy {
+            transport = transport.with_filter(proxy.clone());
+        }
+        if let Some(filter) = &self.filter {
+            transport = transport.with_layer(filter());
+        }
         let opened = timeout_at(deadline, poll_fn(|cx| transport.poll_open(cx))).await;
         let reason = match opened {
-            Ok(Ok(())) if transport.is_open() => return Ok((peer, transport)),
+            Ok(Ok(())) if transport.is_open() => {
+                transport.drop_done();
+                return Ok((peer, transport));
+            }
             Ok(Ok(())) => transport.take_fault().unwrap_or_else(|| "the server closed the connection".to_owned()),
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {:?}", self.connect_timeout),

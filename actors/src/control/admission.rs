@@ -22,6 +22,7 @@ use crate::{
     address::Address,
     limits::{AdmissionLimits, OverLimit},
     rate::Rate,
+    report::RefuseReason,
     shared::SharedBytes,
     source::{PeerId, Peers},
 };
@@ -32,39 +33,6 @@ const MAX_REFUSALS: usize = 256;
 const MAX_REFUSALS_PER_SOURCE: u32 = MAX_REFUSALS as u32 / 8;
 /// Number of sources above which those whose accept rate has recovered are forgotten.
 const FORGET_AFTER: usize = 1024;
-
-/// The reason why a connection did not become a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum RefuseReason {
-    /// The server has [`max_sessions`](crate::limits::LimitsBuilder::max_sessions).
-    MaxSessions,
-    /// Its source has [`max_sessions_per_source`](crate::limits::LimitsBuilder::max_sessions_per_source).
-    MaxSessionsPerSource,
-    /// The [`accept_rate`](crate::limits::LimitsBuilder::accept_rate) was used up.
-    AcceptRate,
-    /// The [`accept_rate_per_source`](crate::limits::LimitsBuilder::accept_rate_per_source) of its source was used up.
-    AcceptRatePerSource,
-    /// Its address is [denied](crate::limits::LimitsBuilder::deny), or not among those [allowed](crate::limits::LimitsBuilder::allow).
-    Denied,
-}
-
-impl RefuseReason {
-    const ALL: [Self; 5] =
-        [Self::MaxSessions, Self::MaxSessionsPerSource, Self::AcceptRate, Self::AcceptRatePerSource, Self::Denied];
-
-    /// Returns a short name for logs and counters: `"max-sessions"`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::MaxSessions => "max-sessions",
-            Self::MaxSessionsPerSource => "max-sessions-per-source",
-            Self::AcceptRate => "accept-rate",
-            Self::AcceptRatePerSource => "accept-rate-per-source",
-            Self::Denied => "denied",
-        }
-    }
-}
 
 /// Longest delay of a timer that costs nothing of the rate.
 const TIMER_DELAY: Duration = Duration::from_millis(2);
@@ -120,6 +88,11 @@ impl Bucket {
 
     fn take(&mut self, now: Instant) {
         self.filling.take(&mut self.full_at, now);
+    }
+
+    /// Gives back a token of a connection that was not to be charged.
+    fn give_back(&mut self) {
+        self.full_at = self.full_at.checked_sub(self.filling.interval).unwrap_or(self.full_at);
     }
 }
 
@@ -187,6 +160,12 @@ pub(crate) enum Denial {
     Refused(RefuseReason),
     /// Another acceptor took the token of the accept rate; the next one is there at this moment.
     NotYet(Instant),
+}
+
+impl From<RefuseReason> for Denial {
+    fn from(reason: RefuseReason) -> Self {
+        Self::Refused(reason)
+    }
 }
 
 /// The next action allowed to an acceptor.
@@ -273,35 +252,79 @@ impl Rules {
     ///
     /// The limits of its source come first: a connection that these keep out is not charged to the accept rate of all.
     fn admit(&mut self, peer: &Address) -> Result<(), Denial> {
-        let refused = |reason| Err(Denial::Refused(reason));
-        let id = PeerId::of(peer);
-        let limited = id.filter(|_| !is_in(&self.limits.exempt, peer));
-        if self.limits.denies(peer) {
-            return refused(RefuseReason::Denied);
-        }
-        if limited.is_some_and(|address| self.count(address) as usize >= self.limits.max_sessions_per_source) {
-            return refused(RefuseReason::MaxSessionsPerSource);
-        }
+        let limited = self.check_source(peer)?;
         // Looked at before its source's own token is taken, so that it is not charged twice if it has to wait.
-        if let Some(next) = self.bucket.as_ref().and_then(|bucket| bucket.next_token(Instant::now())) {
-            return match self.limits.over_limit {
-                OverLimit::Wait => Err(Denial::NotYet(next)),
-                OverLimit::Refuse => refused(RefuseReason::AcceptRate),
-            };
+        self.check_rate()?;
+        self.charge_source(limited)?;
+        if let Some(bucket) = &mut self.bucket {
+            bucket.take(Instant::now());
         }
+        if let Some(id) = PeerId::of(peer) {
+            self.add(id);
+        }
+        Ok(())
+    }
+
+    /// Admits a connection whose source is not known yet: only the accept rate of all is charged.
+    fn admit_unknown(&mut self) -> Result<(), Denial> {
+        self.check_rate()?;
+        if let Some(bucket) = &mut self.bucket {
+            bucket.take(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Charges a session to another source than before, if the limits of that allow it. If they do not, it is charged to
+    /// nobody, as a connection that was refused at once.
+    fn recharge(&mut self, from: &Address, to: &Address) -> Result<(), RefuseReason> {
+        if let Some(from) = PeerId::of(from) {
+            self.remove(from);
+        }
+        let charged = self.check_source(to).and_then(|limited| self.charge_source(limited));
+        match (charged, PeerId::of(to)) {
+            (Ok(()), Some(to)) => self.add(to),
+            (Ok(()), None) => {}
+            (Err(_), _) => self.give_back(),
+        }
+        charged
+    }
+
+    fn give_back(&mut self) {
+        if let Some(bucket) = &mut self.bucket {
+            bucket.give_back();
+        }
+    }
+
+    /// Checks lists and the number of sessions of a peer's source. Returns whom its own accept rate is to be charged to.
+    fn check_source(&self, peer: &Address) -> Result<Option<PeerId>, RefuseReason> {
+        if self.limits.denies(peer) {
+            return Err(RefuseReason::Denied);
+        }
+        let limited = PeerId::of(peer).filter(|_| !is_in(&self.limits.exempt, peer));
+        if limited.is_some_and(|id| self.count(id) as usize >= self.limits.max_sessions_per_source) {
+            return Err(RefuseReason::MaxSessionsPerSource);
+        }
+        Ok(limited)
+    }
+
+    /// Checks the accept rate of all.
+    fn check_rate(&self) -> Result<(), Denial> {
+        match self.bucket.as_ref().and_then(|bucket| bucket.next_token(Instant::now())) {
+            None => Ok(()),
+            Some(next) if self.limits.over_limit == OverLimit::Wait => Err(Denial::NotYet(next)),
+            Some(_) => Err(RefuseReason::AcceptRate.into()),
+        }
+    }
+
+    /// Charges the accept rate of a source.
+    fn charge_source(&mut self, limited: Option<PeerId>) -> Result<(), RefuseReason> {
         if let (Some(address), Some(buckets)) = (limited, &mut self.buckets) {
             if !buckets.take(self.limits.source_prefix.source(address), Instant::now()) {
-                return refused(RefuseReason::AcceptRatePerSource);
+                return Err(RefuseReason::AcceptRatePerSource);
             }
             if buckets.full_at.len() > self.forget_at {
                 self.forget();
             }
-        }
-        if let Some(bucket) = &mut self.bucket {
-            bucket.take(Instant::now());
-        }
-        if let Some(id) = id {
-            self.add(id);
         }
         Ok(())
     }
@@ -492,6 +515,44 @@ impl Place {
         }
         self.peer = peer;
         Ok(())
+    }
+
+    /// Admits a connection whose real peer a filter has yet to tell. Until [`recharge`](Self::recharge) it is charged to
+    /// nobody's source.
+    pub(crate) fn admit_unknown(&mut self) -> Result<(), Denial> {
+        if let Some(admission) = &self.admission {
+            admission.rules().admit_unknown()?;
+            admission.admitted.fetch_add(1, SeqCst);
+        }
+        Ok(())
+    }
+
+    /// Charges the session to its real peer, now that it is known. Over a limit it is charged to nobody, and has to end.
+    pub(crate) fn recharge(&mut self, peer: Address) -> Result<(), RefuseReason> {
+        let before = std::mem::take(&mut self.peer);
+        if let Some(admission) = &self.admission
+            && let Err(reason) = { admission.rules().recharge(&before, &peer) }
+        {
+            admission.count_refused(reason);
+            admission.wake();
+            return Err(reason);
+        }
+        self.peer = peer;
+        Ok(())
+    }
+
+    /// Takes back the charge of a connection that is no client's.
+    pub(crate) fn excuse(&mut self) {
+        let before = std::mem::take(&mut self.peer);
+        if let Some(admission) = &self.admission {
+            let mut rules = admission.rules();
+            if let Some(peer) = PeerId::of(&before) {
+                rules.remove(peer);
+            }
+            rules.give_back();
+            drop(rules);
+            admission.wake();
+        }
     }
 
     /// Makes the place of a session without a server.

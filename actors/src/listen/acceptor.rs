@@ -27,20 +27,21 @@ use crate::{
     address::Address,
     connection::{Connection, ListenerId, SessionId},
     control::{
-        admission::{Denial, Place, Refusal, RefuseReason, Ticket},
+        admission::{Denial, Place, Refusal, Ticket},
         ledger::OwedReport,
         orders::{Admitted, Closing, ListenerOrder, Order, WorkerHandle},
         ways::{Control, Finished, OpenListener},
     },
     limits::MAILBOX_CAPACITY,
     listen::{
-        listener::UntilClosed,
+        listener::{IsProxy, UntilClosed},
         refusal::close_refused,
         shortage::{FIRST_BACK_OFF, Shortage},
         socket::{ACCEPTS_PER_TURN, ListeningSocket, is_of_connection, is_shortage},
         unix::BoundPath,
     },
     log_limit::{Events, LogLimit},
+    report::RefuseReason,
     wire::socket::Socket,
 };
 
@@ -73,6 +74,7 @@ pub(crate) struct Acceptor {
     /// True if another acceptor accepts instead.
     is_replaced: bool,
     backlog: usize,
+    is_proxy: Option<Arc<IsProxy>>,
     scratch: Rc<RefCell<Vec<u8>>>,
     pub(crate) logs: Rc<Logs>,
     /// Sent when the acceptor ends by order; dropped when it fails, after the sockets.
@@ -149,6 +151,7 @@ pub(crate) struct Parts {
     pub(crate) path: Option<Arc<BoundPath>>,
     /// Dropped behind the last opening of the socket, too.
     pub(crate) until_closed: Option<UntilClosed>,
+    pub(crate) is_proxy: Option<Arc<IsProxy>>,
     pub(crate) backlog: i32,
     pub(crate) open: OpenListener,
     /// The workers of its sessions.
@@ -158,7 +161,7 @@ pub(crate) struct Parts {
 /// Keeps an acceptor on a listener until the listener is to be closed, or acceptors have failed too often. Runs on the
 /// acceptor's own arbiter.
 pub(crate) async fn keep(parts: Parts, start_here: Option<StartHere>) {
-    let Parts { socket, address, path, until_closed, backlog, open, workers } = parts;
+    let Parts { socket, address, path, until_closed, is_proxy, backlog, open, workers } = parts;
     // Dropped behind the socket, the path before anybody may hear that the listener is closed.
     let (open, _path, _until_closed) = (open, path, until_closed);
     let (control, id) = (Arc::clone(open.control()), open.id());
@@ -192,6 +195,7 @@ pub(crate) async fn keep(parts: Parts, start_here: Option<StartHere>) {
             closing: None,
             is_replaced: false,
             backlog: usize::try_from(backlog).unwrap_or(0),
+            is_proxy: is_proxy.clone(),
             scratch: Rc::clone(&scratch),
             logs: Rc::clone(&logs),
             ended: Some(ended),
@@ -389,7 +393,9 @@ impl Acceptor {
 
     /// Makes a session of a connection that has a place, unless its source may not have one more.
     fn admit(&mut self, socket: Socket, peer: Address, mut place: Place) {
-        let reason = match place.admit(peer.clone()) {
+        let is_proxy = self.is_proxy.as_ref().is_some_and(|is_proxy| is_proxy(&peer));
+        let admitted = if is_proxy { place.admit_unknown() } else { place.admit(peer.clone()) };
+        let reason = match admitted {
             Ok(()) => {
                 let local = match self.address.ip() {
                     Some(ip) if ip.is_unspecified() => socket.local(),

@@ -26,6 +26,8 @@ use crate::error::InheritError;
 use crate::listen::inherited;
 #[cfg(feature = "record")]
 use crate::record::recorder::Recorder;
+#[cfg(feature = "proxy")]
+use crate::wire::proxy::settings::Proxy;
 #[cfg(feature = "telnet")]
 use crate::wire::telnet::settings::Telnet;
 #[cfg(feature = "tls")]
@@ -71,13 +73,18 @@ pub struct Listener {
     own: Own,
 }
 
+/// Tells the peers that are only on the way to the real ones.
+pub(crate) type IsProxy = dyn Fn(&Address) -> bool + Send + Sync;
+
 /// Settings of a listener that differ from its server's.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Own {
     pub(crate) name: Option<String>,
     pub(crate) framing: Option<Framing>,
     pub(crate) limits: Option<SessionLimits>,
     pub(crate) filters: Filters,
+    /// Peers whose connections are charged to whomever a filter finds behind them.
+    pub(crate) is_proxy: Option<Arc<IsProxy>>,
     #[cfg(feature = "record")]
     pub(crate) recorder: Option<Recorder>,
     when_listening: WhenListening,
@@ -120,6 +127,15 @@ impl Own {
             filters.push(move |connection| recorder.session(connection));
         }
         filters
+    }
+}
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, framing, limits, filters, .. } = self;
+        let mut own = f.debug_struct("Own");
+        own.field("name", name).field("framing", framing).field("limits", limits).field("filters", filters);
+        own.finish_non_exhaustive()
     }
 }
 
@@ -366,6 +382,35 @@ impl Listener {
             // A socket that was handed over takes the place of the one before, wherever that is bound.
             Ok(At::Inherited(_) | At::Address(_)) | Err(_) => false,
         }
+    }
+
+    /// Expects a PROXY header in front of what its connections send, or of their TLS, of the proxies that `proxy` trusts. The
+    /// peer that the header names is the connection's peer from there on: in limits, lists, logs and reports. Of several
+    /// filters the first is nearest to the wire. Needs the feature `proxy`.
+    ///
+    /// ```
+    /// use actix_lines::{LineServer, Listener, Rot13, proxy::Proxy};
+    ///
+    /// # #[actix::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let proxy = Proxy::required().from(["127.0.0.0/8".parse()?]);
+    /// let server = LineServer::new(|_connection| Rot13).listen(Listener::tcp("127.0.0.1:0").proxy(proxy))?.start()?;
+    /// # server.abort().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The listener cannot be bound ([`BindError::Setting`]) with a [timeout](Proxy::timeout) that cannot be kept.
+    #[cfg(feature = "proxy")]
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        if let Err(error) = proxy.check() {
+            self.at = Err(error.into());
+        }
+        let trusts = proxy.clone();
+        self.own.is_proxy = Some(Arc::new(move |peer| trusts.trusts(peer)));
+        self.own.filters.push_if(move |connection| proxy.filter_for(connection.peer_addr()));
+        self
     }
 
     /// Binds it, with regard to the listeners that are bound already.

@@ -239,6 +239,9 @@ fn is_repeatable(reason: CloseReason, has_gaps: bool) -> bool {
         // What its filters read is not in the script.
         CloseReason::Truncated
         | CloseReason::FilterFailed
+        | CloseReason::FilterFault(_)
+        | CloseReason::Refused(_)
+        | CloseReason::Probe
         | CloseReason::PrefaceTimeout
         | CloseReason::PrefaceEvicted
         | CloseReason::UpgradeInjection

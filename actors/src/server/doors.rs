@@ -234,6 +234,7 @@ impl State {
         self.launch(control, unlaunched, own.limits);
         let defaults = &self.defaults;
         let framing = own.framing.unwrap_or(defaults.framing);
+        let is_proxy = own.is_proxy.clone();
         #[cfg(feature = "record")]
         let filters = own.recorded_filters(defaults.recorder.as_ref());
         #[cfg(not(feature = "record"))]
@@ -249,7 +250,8 @@ impl State {
         let closed_kept = until_closed.as_ref().map(Arc::downgrade);
         self.kept.insert(id, Kept { protocol, path: path_kept, until_closed: closed_kept, handed_over: None });
         let info = ListenerInfo { id, local_addr: address.clone(), is_paused };
-        let parts = acceptor::Parts { socket, address, path, until_closed, backlog: defaults.backlog, open, workers };
+        let backlog = defaults.backlog;
+        let parts = acceptor::Parts { socket, address, path, until_closed, is_proxy, backlog, open, workers };
         // With one worker its arbiter accepts too, or each connection would pay for a change of threads.
         if let [worker] = &parts.workers[..]
             && defaults.places.len() == 1

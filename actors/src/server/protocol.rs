@@ -62,7 +62,7 @@ where
         let opening = Opening::new(worker, transport, connection, owed.settle(), framing);
         if let Some(reason) = failure {
             opening.fail(reason);
-        } else if filters.is_empty() {
+        } else if !opening.is_filtered() {
             open(opening, &self.factory);
         } else {
             let factory = self.factory.clone();

@@ -498,15 +498,14 @@ where
     #[must_use]
     pub fn connection(&self) -> Connection {
         let local = self.transport.local();
+        let mut connection = self.worker.slot(self.slot, |slot| slot.connection(local));
         let mut info = ConnectionInfo::default();
         self.transport.learned(&mut info);
-        self.worker.slot(self.slot, |slot| Connection {
-            id: slot.id,
-            peer: slot.peer().clone(),
-            local,
-            listener: slot.listener,
-            info,
-        })
+        if !info.is_empty() {
+            connection.info.extend(&info);
+            connection.adopt_addresses();
+        }
+        connection
     }
 
     /// Tells the session's filters a word; the one that knows its type acts on it. Returns false if none does, or the session

@@ -113,9 +113,9 @@ impl<A: LineHandler> Session<A> {
                 self.ctx.set(Flags::PEER_EOF);
                 self.ctx.drain_because(CloseReason::Truncated);
             }
-            Ending::Failed => {
+            Ending::Failed(_) => {
                 self.log_fault();
-                self.ctx.drain_because(CloseReason::FilterFailed);
+                self.ctx.drain_because(ending.reason());
             }
         }
     }

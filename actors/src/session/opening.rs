@@ -41,6 +41,8 @@ pub(crate) struct Opening {
     pub(super) slot: u32,
     /// The session has the slot, and owes the report.
     has_begun: bool,
+    /// Subscribers know of it.
+    is_announced: bool,
     /// Bytes read before, in order: the session's first input. Counted when the session begins, as if it had read them.
     pub(crate) input: Vec<u8>,
     /// Counters so far, without `input`.
@@ -106,6 +108,7 @@ impl Opening {
             framing,
             slot,
             has_begun: false,
+            is_announced: false,
             input: Vec::new(),
             counts: Counts::default(),
             opened: None,
@@ -122,6 +125,11 @@ impl Opening {
     /// Returns the connection, with what its filters have found out once their preface is over.
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// Returns true if something is between the wire and the lines.
+    pub(crate) fn is_filtered(&self) -> bool {
+        self.transport.is_filtered()
     }
 
     /// Ends the connection before it was a session.
@@ -144,6 +152,7 @@ impl Opening {
     where
         A: LineHandler,
     {
+        self.announce();
         self.book();
         self.has_begun = true;
         let Self { connection: Connection { id, .. }, framing, slot, .. } = self;
@@ -187,6 +196,13 @@ impl Opening {
         }
     }
 
+    /// Tells subscribers of the session, once.
+    fn announce(&mut self) {
+        if !std::mem::replace(&mut self.is_announced, true) {
+            self.worker.announce(&self.connection);
+        }
+    }
+
     /// Books what the session begins with.
     fn book(&self) {
         let Self { worker, slot, counts, input, opened, .. } = self;
@@ -203,6 +219,7 @@ impl Drop for Opening {
         if self.has_begun {
             return;
         }
+        self.announce();
         self.book();
         let tail = self.framing.tail_len(&self.input);
         self.worker.slot(self.slot, |slot| {

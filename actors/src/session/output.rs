@@ -15,7 +15,6 @@ use crate::{
         state::{Failure, Flags, Phase, Turn},
         user_code::Session,
     },
-    wire::transport::Ending,
     worker::clock::Standing,
 };
 
@@ -136,8 +135,7 @@ impl<A: LineHandler> Session<A> {
             // What the filter has decoded comes first.
             self.ctx.set(Flags::LAST_READ);
             self.ctx.drain_because(match self.ctx.transport.ending() {
-                Some(Ending::Failed) => CloseReason::FilterFailed,
-                Some(Ending::Truncated) => CloseReason::Truncated,
+                Some(ending) => ending.reason(),
                 None => CloseReason::PeerEof,
             });
         }

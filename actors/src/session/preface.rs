@@ -1,25 +1,31 @@
 //! Preface: the part of a connection before its session, which its filters need: headers and handshakes.
 //!
 //! It has a place and a slot, so that it is bounded, listed and can be ended as any session, and it leaves a report; the actor is made
-//! when it is over. It has a deadline; the worker bounds the number of those that wait, the transport their bytes.
+//! when it is over. It has a deadline, and each filter may have a sooner one; the worker bounds the number of those that wait, the
+//! transport their bytes. As soon as a filter has told the real peer, the place is charged to that.
 //! Not here: what a filter makes of it (`wire/transport`), who is ended if too many wait (`worker/prefaces`).
 
 use std::{
     future::poll_fn,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use tokio::io::ReadBuf;
+use tokio::{io::ReadBuf, time::Instant};
 
 use crate::{
-    report::{CloseReason, Half},
+    address::Address,
+    connection::ConnectionInfo,
+    report::{CloseReason, Half, RefuseReason},
     session::opening::Opening,
-    wire::transport::Ending,
     worker::command::Commands,
 };
 
 /// Bytes of a peer that are discarded behind the last word of a filter that has failed.
 const DISCARD_BYTES: usize = 64 * 1024;
+
+/// Time that a refused connection has to take its line and close, as at the acceptor.
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
 
 /// Commands that end a preface, and what that is in the report.
 const ENDS: [(Commands, CloseReason); 9] = [
@@ -37,29 +43,55 @@ const ENDS: [(Commands, CloseReason); 9] = [
 /// Commands that are the session's.
 const LATER: Commands = Commands::PUSH;
 
+/// A preface on its way.
+struct Preface {
+    begun: Instant,
+    later: Commands,
+    /// The filter that is waited for, and its own time.
+    waiting: Option<(usize, Option<Duration>)>,
+    /// The socket's peer: a proxy, or the real one.
+    peer: Address,
+    /// The real peer is known, and charged.
+    is_charged: bool,
+    is_probe: bool,
+}
+
 impl Opening {
     /// Waits until its filters are open, and asks what they have found out. `None` if it has ended before: then it has
     /// left its report.
     pub(crate) async fn preface(mut self) -> Option<Self> {
         self.worker.set_deadline(self.slot, self.worker.limits().preface_timeout);
-        let mut later = Commands::empty();
-        let Some(reason) = poll_fn(|cx| self.poll_preface(cx, &mut later)).await else {
-            let id = self.worker.slot(self.slot, |slot| {
-                slot.clear_deadline();
-                slot.id
-            });
+        let mut preface = Preface {
+            begun: Instant::now(),
+            later: Commands::empty(),
+            waiting: None,
+            peer: self.connection.peer.clone(),
+            is_charged: false,
+            is_probe: false,
+        };
+        let ended = poll_fn(|cx| self.poll_preface(cx, &mut preface)).await;
+        let id = self.connection.id;
+        let Some(reason) = ended else {
+            self.worker.slot(self.slot, |slot| slot.clear_deadline());
             self.worker.leave_preface(id);
-            self.worker.send(self.slot, id, later);
-            self.transport.learned(&mut self.connection.info);
-            self.transport.forget_learned();
+            self.worker.send(self.slot, id, preface.later);
+            if preface.is_probe && self.transport.is_at_end() {
+                self.fail(CloseReason::PeerEof);
+                return None;
+            }
             return Some(self);
         };
-        let id = self.worker.slot(self.slot, |slot| slot.id);
-        self.transport.log_fault(id);
         self.worker.slot(self.slot, |slot| slot.set_reason(reason));
-        if matches!(reason, CloseReason::FilterFailed | CloseReason::Truncated) && self.transport.has_spoken() {
-            // Or a reset would destroy the filter's last word.
-            poll_fn(|cx| self.poll_linger(cx)).await;
+        self.transport.log_fault(id);
+        match reason {
+            CloseReason::Refused(reason) => self.refuse(reason).await,
+            CloseReason::FilterFailed | CloseReason::FilterFault(_) | CloseReason::Truncated
+                if self.transport.has_spoken() =>
+            {
+                // Or a reset would destroy the filter's last word.
+                poll_fn(|cx| self.poll_linger(cx)).await;
+            }
+            _ => {}
         }
         self.worker.leave_preface(id);
         self.fail(reason);
@@ -67,27 +99,110 @@ impl Opening {
     }
 
     /// Ready when the filters are open, or with the reason why they will not be.
-    fn poll_preface(&mut self, cx: &mut Context<'_>, later: &mut Commands) -> Poll<Option<CloseReason>> {
+    fn poll_preface(&mut self, cx: &mut Context<'_>, preface: &mut Preface) -> Poll<Option<CloseReason>> {
         let commands = self.poll_commands(cx);
-        later.insert(commands & LATER);
+        preface.later.insert(commands & LATER);
         if let Some((_, reason)) = ENDS.iter().find(|(ends, _)| commands.intersects(*ends)) {
-            return Poll::Ready(Some(*reason));
+            match *reason {
+                CloseReason::PrefaceTimeout => {
+                    let is_late = preface.begun.elapsed() >= self.worker.limits().preface_timeout;
+                    match self.transport.expire() {
+                        Some(Ok(())) if !is_late => preface.waiting = None,
+                        Some(Err(Some(name))) => return Poll::Ready(Some(CloseReason::FilterFault(name))),
+                        _ => return Poll::Ready(Some(*reason)),
+                    }
+                }
+                _ => return Poll::Ready(Some(*reason)),
+            }
         }
         if self.worker.is_draining() {
             return Poll::Ready(Some(CloseReason::Drained));
         }
-        let Poll::Ready(result) = self.transport.poll_open(cx) else {
+        let opened = self.transport.poll_open(cx);
+        let is_over = opened.is_ready();
+        if let Err(reason) = self.learn(preface, is_over && self.transport.is_open()) {
+            return Poll::Ready(Some(CloseReason::Refused(reason)));
+        }
+        let Poll::Ready(result) = opened else {
+            self.set_time(preface);
             self.worker.enter_preface(self.connection.id, self.slot);
             self.worker.hold_preface(self.slot, self.transport.memory());
             return Poll::Pending;
         };
         Poll::Ready(match (result, self.transport.ending()) {
             (Err(error), _) => Some(CloseReason::from_io(Half::Read, &error)),
-            (Ok(()), Some(Ending::Truncated)) if !self.transport.is_open() => Some(CloseReason::Truncated),
-            (Ok(()), Some(Ending::Failed)) if !self.transport.is_open() => Some(CloseReason::FilterFailed),
-            (Ok(()), _) if !self.transport.is_open() => Some(CloseReason::PeerEof),
-            (Ok(()), _) => None,
+            (Ok(()), _) if self.transport.is_open() => None,
+            (Ok(()), Some(ending)) => Some(ending.reason()),
+            (Ok(()), None) => Some(CloseReason::PeerEof),
         })
+    }
+
+    /// Sets the deadline anew where it is another filter that waits.
+    fn set_time(&mut self, preface: &mut Preface) {
+        let waiting = self.transport.waiting();
+        if waiting == preface.waiting {
+            return;
+        }
+        preface.waiting = waiting;
+        let left = self.worker.limits().preface_timeout.saturating_sub(preface.begun.elapsed());
+        let own = waiting.and_then(|(_, timeout)| timeout).unwrap_or(Duration::MAX);
+        self.worker.set_deadline(self.slot, own.min(left));
+    }
+
+    /// Asks what filters have found out so far, and charges the place to the real peer as soon as that is known. An error
+    /// if that may not have one more.
+    fn learn(&mut self, preface: &mut Preface, is_over: bool) -> Result<(), RefuseReason> {
+        if preface.is_charged && !is_over {
+            return Ok(());
+        }
+        let mut info = ConnectionInfo::default();
+        if is_over {
+            self.transport.take_learned(&mut info);
+        } else {
+            self.transport.learned(&mut info);
+            if info.peer().is_none() && !info.is_probe() {
+                return Ok(());
+            }
+        }
+        let mut done = info.clone();
+        if is_over {
+            self.transport.learned(&mut info);
+            self.transport.drop_done();
+        }
+        if info.peer().is_some_and(|peer| *peer != preface.peer) {
+            done.set_via(preface.peer.clone());
+            info.set_via(preface.peer.clone());
+        }
+        self.connection.info = info;
+        self.connection.adopt_addresses();
+        let Self { worker, slot, connection, .. } = self;
+        worker.slot(*slot, |slot| {
+            slot.set_learned(connection, done);
+            if std::mem::replace(&mut preface.is_charged, true) {
+                return Ok(());
+            }
+            preface.is_probe = connection.info.is_probe();
+            if preface.is_probe {
+                slot.excuse();
+            } else if !slot.is_charged_to(&connection.peer) {
+                return slot.recharge(&connection.peer);
+            }
+            Ok(())
+        })
+    }
+
+    /// Tells a refused peer so, as the acceptor does, unless a filter has yet to open: then it just closes.
+    async fn refuse(&mut self, reason: RefuseReason) {
+        let peer = self.connection.peer.clone();
+        self.worker.log_refused(self.connection.id, &peer, reason);
+        if !self.transport.is_open() {
+            return;
+        }
+        let Some((_room, line)) = self.worker.refusal(&peer, reason) else { return };
+        // An empty socket takes it whole; whether the peer hears it or is gone is its own business.
+        let _ = self.transport.write_now(&line);
+        self.worker.set_deadline(self.slot, REFUSAL_TIME);
+        poll_fn(|cx| self.poll_linger(cx)).await;
     }
 
     /// Sends what is left of a filter's last word and the FIN, then discards until the peer closes, or its time is up.

@@ -9,12 +9,13 @@ use std::{
     error::Error,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
 };
 
 use crate::{
     caught::{dispose, drop_caught},
     connection::ConnectionInfo,
-    report::CloseReport,
+    report::{CloseReport, FaultName},
 };
 
 /// Bytes from the wire for a filter to read.
@@ -93,12 +94,26 @@ pub enum Eof {
 ///
 /// Its text goes to the log at debug level; characters that do not print are escaped.
 #[derive(Debug)]
-pub struct Fault(Box<dyn Error + Send + Sync>);
+pub struct Fault {
+    cause: Box<dyn Error + Send + Sync>,
+    name: Option<FaultName>,
+}
 
 impl Fault {
     /// Makes a fault of an error, or of a text that describes it.
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(cause.into())
+        Self { cause: cause.into(), name: None }
+    }
+
+    /// Makes a fault that is reported and counted by a name, as
+    /// [`CloseReason::FilterFault`](crate::CloseReason::FilterFault), such as `"proxy-missing"`. The first 255 names of the
+    /// process count, others do not: a name is no place for data.
+    pub fn named(name: &'static str, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { cause: cause.into(), name: FaultName::new(name) }
+    }
+
+    pub(crate) fn name(&self) -> Option<FaultName> {
+        self.name
     }
 
     /// Returns the text, and drops the cause: both are the filter's code, which may panic.
@@ -114,13 +129,13 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.cause.fmt(f)
     }
 }
 
 impl Error for Fault {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()
+        self.cause.source()
     }
 }
 
@@ -207,6 +222,33 @@ pub trait Filter: 'static {
     /// Returns the meaning of the wire's end. Called if the wire ends before the filter has [`Ended`](Flow::Ended) or
     /// is [`Done`](Flow::Done).
     fn eof(&mut self) -> Eof;
+
+    /// The same for a filter that is in its [`Preface`](Flow::Preface). It may append to `plain` bytes that it has held back:
+    /// then it is done, and they are the session's, with the peer's EOF behind them. Default: [`eof`](Self::eof).
+    ///
+    /// # Errors
+    /// Returns a [`Fault`] if the wire must not end here.
+    fn preface_eof(&mut self, plain: &mut Vec<u8>) -> Result<Eof, Fault> {
+        let _ = plain;
+        Ok(self.eof())
+    }
+
+    /// Returns how long its [`Preface`](Flow::Preface) may last, from when the filter begins to wait for the peer; it is over
+    /// at the [`preface_timeout`](crate::limits::LimitsBuilder::preface_timeout) in any case, and met within a second. Asked
+    /// for while the filter waits, of the connections of a listener. Default: as long as that.
+    fn timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Its [`timeout`](Self::timeout) is over. `Ok` is for a filter that can do without what it waits for: it is done. It is
+    /// dropped behind this call.
+    ///
+    /// # Errors
+    /// Returns the [`Fault`] that ends the connection; one without a name is
+    /// [`PrefaceTimeout`](crate::CloseReason::PrefaceTimeout). The default.
+    fn expired(&mut self) -> Result<(), Fault> {
+        Err(Fault::new("its time is over"))
+    }
 
     /// Appends the protocol's end of our bytes to `wire`; our FIN is sent after it. Called at most once.
     fn finish(&mut self, wire: &mut Vec<u8>);

@@ -13,17 +13,23 @@ use crate::{
 #[derive(Clone, Default)]
 pub(crate) struct Filters(Vec<Arc<MakeLayer>>);
 
-type MakeLayer = dyn Fn(&Connection) -> Layer + Send + Sync;
+type MakeLayer = dyn Fn(&Connection) -> Option<Layer> + Send + Sync;
 
 impl Filters {
     pub(crate) fn push<F: Filter>(&mut self, factory: impl Fn(&Connection) -> F + Send + Sync + 'static) {
-        self.0.push(Arc::new(move |connection| Layer::new(factory(connection))));
+        self.0.push(Arc::new(move |connection| Some(Layer::new(factory(connection)))));
     }
 
     /// The same with filters in their layers.
     #[cfg(feature = "tls")]
     pub(crate) fn push_layer(&mut self, factory: impl Fn() -> Layer + Send + Sync + 'static) {
-        self.0.push(Arc::new(move |_| factory()));
+        self.0.push(Arc::new(move |_| Some(factory())));
+    }
+
+    /// The same with a filter that not every connection has.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn push_if<F: Filter>(&mut self, factory: impl Fn(&Connection) -> Option<F> + Send + Sync + 'static) {
+        self.0.push(Arc::new(move |connection| factory(connection).map(Layer::new)));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -32,7 +38,7 @@ impl Filters {
 
     /// Makes the filters of one connection.
     pub(crate) fn make(&self, connection: &Connection) -> impl Iterator<Item = Layer> {
-        self.0.iter().map(|factory| factory(connection))
+        self.0.iter().filter_map(|factory| factory(connection))
     }
 }
 

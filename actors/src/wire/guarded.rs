@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::{
     caught::{dispose, drop_caught, panic_text},
     connection::ConnectionInfo,
+    report::FaultName,
     wire::filter::{Fault, Filter},
 };
 
@@ -73,8 +74,11 @@ impl<S: Slot + ?Sized> Guarded<S> {
         self.memory as usize
     }
 
-    /// Calls the filter, which is dropped when it fails. `None` if there is none.
-    pub(super) fn call<R>(&mut self, call: impl FnOnce(&mut dyn Filter) -> Result<R, Fault>) -> Option<Result<R, ()>> {
+    /// Calls the filter, which is dropped when it fails: with the name of its fault. `None` if there is none.
+    pub(super) fn call<R>(
+        &mut self,
+        call: impl FnOnce(&mut dyn Filter) -> Result<R, Fault>,
+    ) -> Option<Result<R, Option<FaultName>>> {
         let filter = self.filter.get_mut()?;
         let called = catch_unwind(AssertUnwindSafe(|| {
             let made = call(&mut *filter)?;
@@ -92,8 +96,9 @@ impl<S: Slot + ?Sized> Guarded<S> {
                 Ok(made)
             }
             Err(fault) => {
+                let name = fault.name();
                 self.fail(fault);
-                Err(())
+                Err(name)
             }
         })
     }

@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use rustix::net::RecvFlags;
+use rustix::{io::Errno, net::RecvFlags};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -72,6 +72,15 @@ impl Stream {
     pub(crate) fn is_at_eof(&self) -> bool {
         let Some(socket) = self.socket() else { return false };
         matches!(rustix::net::recv(socket, &mut [0_u8][..], RecvFlags::DONTWAIT | RecvFlags::PEEK), Ok((_, 0)))
+    }
+
+    /// Returns true if the peer's EOF or a reset would be read next, under the same condition.
+    pub(crate) fn is_at_end(&self) -> bool {
+        let Some(socket) = self.socket() else { return false };
+        match rustix::net::recv(socket, &mut [0_u8][..], RecvFlags::DONTWAIT | RecvFlags::PEEK) {
+            Ok((_, count)) => count == 0,
+            Err(error) => !matches!(error, Errno::AGAIN | Errno::INTR),
+        }
     }
 
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

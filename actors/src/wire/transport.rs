@@ -9,6 +9,7 @@ use std::{
     any::Any,
     fmt, io, mem,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
@@ -20,6 +21,7 @@ use crate::{
     address::Address,
     connection::{ConnectionInfo, SessionId},
     escape::Escaped,
+    report::{CloseReason, CloseReport, FaultName},
     wire::{
         filter::{Filter, Flow, Notice},
         guarded::{Guarded, Slot},
@@ -44,7 +46,18 @@ enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     Truncated,
-    Failed,
+    /// With the name of the fault, if it has one.
+    Failed(Option<FaultName>),
+}
+
+impl Ending {
+    /// Returns the reason of the session's end.
+    pub(crate) fn reason(self) -> CloseReason {
+        match self {
+            Self::Truncated => CloseReason::Truncated,
+            Self::Failed(name) => name.map_or(CloseReason::FilterFailed, CloseReason::FilterFault),
+        }
+    }
 }
 
 impl Transport {
@@ -127,6 +140,11 @@ impl Transport {
     /// be checked without reading.
     pub(crate) fn is_at_eof(&self) -> bool {
         matches!(&self.0, Kind::Plain(stream) if stream.is_at_eof())
+    }
+
+    /// Returns true if the peer's EOF or a reset would be read next, as far as that can be known.
+    pub(crate) fn is_at_end(&self) -> bool {
+        matches!(&self.0, Kind::Plain(stream) if stream.is_at_end())
     }
 
     #[inline]
@@ -244,10 +262,10 @@ impl Transport {
         }
     }
 
-    /// Forgets what filters had found out that are done, once somebody else has it: then nothing is left of these.
-    pub(crate) fn forget_learned(&mut self) {
+    /// Takes what filters have found out that are done: then nothing is left of these.
+    pub(crate) fn take_learned(&mut self, info: &mut ConnectionInfo) {
         if let Some(filtered) = self.filtered_mut() {
-            filtered.forget_learned();
+            filtered.take_learned(info);
         }
     }
 
@@ -261,6 +279,24 @@ impl Transport {
     #[cold]
     pub(crate) fn tell(&mut self, word: &dyn Any) -> bool {
         self.filtered_mut().is_some_and(|filtered| filtered.tell(word))
+    }
+
+    /// Drops filters that are done, and behind which nothing is left to be done.
+    pub(crate) fn drop_done(&mut self) {
+        while let Some(inner) = self.filtered_mut().and_then(Filtered::take_inner_if_done) {
+            *self = inner;
+        }
+    }
+
+    /// The filter that waits for its peer: how many there are behind it, and how long it may wait.
+    pub(crate) fn waiting(&mut self) -> Option<(usize, Option<Duration>)> {
+        self.filtered_mut().and_then(Filtered::waiting)
+    }
+
+    /// The filter that waits for its peer has no more time. Returns whether it is done, or the name of its fault; `None` if
+    /// there is none that waits.
+    pub(crate) fn expire(&mut self) -> Option<Result<(), Option<FaultName>>> {
+        self.filtered_mut().and_then(Filtered::expire)
     }
 
     /// Bytes of the wire that filters have read and that are nobody's yet.
@@ -288,7 +324,7 @@ impl Transport {
 
     /// Tells the filters that their session has ended.
     #[cold]
-    pub(crate) fn tell_closed(&mut self, report: &crate::report::CloseReport) {
+    pub(crate) fn tell_closed(&mut self, report: &CloseReport) {
         let Some(filtered) = self.filtered_mut() else { return };
         filtered.call(|filter| {
             filter.closed(report);

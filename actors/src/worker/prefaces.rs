@@ -25,6 +25,8 @@ pub(super) struct Prefaces {
     waiting: RefCell<BTreeMap<SessionId, u32>>,
     /// Bounds what is logged of those that are ended.
     pub(super) crowded: LogLimit,
+    /// Bounds what is logged of those whose real peer is refused.
+    pub(super) refused: LogLimit,
 }
 
 impl Prefaces {

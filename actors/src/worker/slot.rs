@@ -7,6 +7,7 @@
 
 use std::{
     cell::{Cell, RefCell, RefMut},
+    num::NonZeroU64,
     ops::{Deref, DerefMut, Range},
     sync::Arc,
     task::Waker,
@@ -16,11 +17,11 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     address::Address,
-    connection::{Connection, ListenerId, SessionId},
+    connection::{Connection, ConnectionInfo, ListenerId, SessionId},
     control::{admission::Place, query::SessionInfo},
     limits::OutboxLimit,
     rate::{Grant, RateLimit, Unit},
-    report::{CloseReason, CloseReport},
+    report::{CloseReason, CloseReport, RefuseReason},
     room::Inbox,
     shared::SharedBytes,
     worker::{
@@ -67,15 +68,27 @@ pub(super) struct Rare {
     pub(super) pushed: Pushed,
     pub(super) rates: OwnRates,
     pub(super) rooms: SessionRooms,
-    /// Bytes that the peer had acknowledged when that was last asked.
-    acknowledged: Option<u64>,
+    /// One more than the bytes that the peer had acknowledged when that was last asked.
+    acknowledged: Option<NonZeroU64>,
     /// Bytes of a payload that have yet to come.
     payload: u64,
+    behind: Option<Box<Behind>>,
+}
+
+/// What filters that are done have found out about a session, and addresses that are not its place's.
+#[derive(Debug, Default)]
+struct Behind {
+    /// Its peer, while it is charged to nobody.
+    peer: Option<Address>,
+    local: Option<Address>,
+    info: ConnectionInfo,
 }
 
 impl Slot {
     pub(super) fn new(connection: &Connection, place: Option<Place>, clock: SessionClock, rates: SessionRates) -> Self {
-        Self {
+        let place = place.unwrap_or_else(|| Place::outside(connection.peer.clone()));
+        let is_charged = *place.peer() == connection.peer;
+        let mut slot = Self {
             id: connection.id,
             listener: connection.listener,
             reason: None,
@@ -87,8 +100,62 @@ impl Slot {
             outbox: OutboxLevel::default(),
             counters: Counters::default(),
             rare: None,
-            place: place.unwrap_or_else(|| Place::outside(connection.peer.clone())),
+            place,
+        };
+        if !is_charged {
+            slot.behind().peer = Some(connection.peer.clone());
         }
+        slot
+    }
+
+    fn behind(&mut self) -> &mut Behind {
+        self.rare().behind.get_or_insert_default()
+    }
+
+    fn behind_if_any(&self) -> Option<&Behind> {
+        self.rare.as_ref()?.behind.as_deref()
+    }
+
+    /// Charges the session to its real peer. Over a limit of that it is charged to nobody, has the peer all the same, and has
+    /// to end.
+    pub(crate) fn recharge(&mut self, peer: &Address) -> Result<(), RefuseReason> {
+        let result = self.place.recharge(peer.clone());
+        if result.is_err() {
+            self.behind().peer = Some(peer.clone());
+        } else if let Some(behind) = self.rare.as_mut().and_then(|rare| rare.behind.as_mut()) {
+            behind.peer = None;
+        }
+        result
+    }
+
+    /// Returns true if its place is charged to this peer.
+    pub(crate) fn is_charged_to(&self, peer: &Address) -> bool {
+        self.place.peer() == peer
+    }
+
+    /// Charges the session to nobody: it is no client's.
+    pub(crate) fn excuse(&mut self) {
+        let peer = self.peer().clone();
+        self.behind().peer = Some(peer);
+        self.place.excuse();
+    }
+
+    /// Keeps what filters that are done have found out.
+    pub(crate) fn set_learned(&mut self, connection: &Connection, info: ConnectionInfo) {
+        if !info.is_empty() {
+            let behind = self.behind();
+            behind.local = info.local().map(|_| connection.local.clone());
+            behind.info = info;
+        }
+    }
+
+    /// The connection as it is known here, over a socket with this address of ours.
+    pub(crate) fn connection(&self, local: Address) -> Connection {
+        let behind = self.behind_if_any();
+        let local = behind.and_then(|behind| behind.local.clone()).unwrap_or(local);
+        let mut connection = Connection::new(self.id, self.peer().clone(), local, self.listener);
+        connection.info = behind.map(|behind| behind.info.clone()).unwrap_or_default();
+        connection
     }
 
     /// The parts that most sessions never need, made if they are not there.
@@ -103,7 +170,7 @@ impl Slot {
 
     /// The peer's address.
     pub(crate) fn peer(&self) -> &Address {
-        self.place.peer()
+        self.behind_if_any().and_then(|behind| behind.peer.as_ref()).unwrap_or(self.place.peer())
     }
 
     /// Has commands wake the session's task from here on.
@@ -118,7 +185,16 @@ impl Slot {
 
     /// The reason as the report has it, unless something worse comes in between.
     pub(crate) fn reason_so_far(&self) -> CloseReason {
-        self.reason.unwrap_or(CloseReason::WorkerStopped)
+        let reason = self.reason.unwrap_or(CloseReason::WorkerStopped);
+        let is_by_peer = matches!(
+            reason,
+            CloseReason::PeerEof | CloseReason::PeerReset | CloseReason::Truncated | CloseReason::Io(..)
+        );
+        // A probe has said nothing, or nothing that is a line, however it closed.
+        let is_probe = is_by_peer
+            && self.counters.lines_in == 0
+            && self.behind_if_any().is_some_and(|behind| behind.info.is_probe());
+        if is_probe { CloseReason::Probe } else { reason }
     }
 
     /// Notes that the end has begun: nobody pushes to this session or asks it to end.
@@ -137,7 +213,8 @@ impl Slot {
     /// Books that the peer has acknowledged `bytes` in all. Any more than at the last look is progress at `stamp`, and so
     /// is the first look, since which the time is known.
     pub(super) fn book_acknowledged(&mut self, bytes: u64, stamp: u32) {
-        if self.rare().acknowledged.replace(bytes).is_none_or(|before| before < bytes) {
+        let now = NonZeroU64::MIN.saturating_add(bytes);
+        if self.rare().acknowledged.replace(now).is_none_or(|before| before < now) {
             self.clock.book_progress(stamp);
         }
     }

@@ -9,12 +9,18 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 use tokio::sync::Notify;
 
 use crate::{
-    address::Origin,
+    address::{Address, Origin},
     connection::{Connection, SessionId},
-    control::{admission::Place, budget::Weight, orders::Answer, stats::Stats},
+    control::{
+        admission::{Place, Refusal},
+        budget::Weight,
+        orders::Answer,
+        stats::Stats,
+    },
     limits::{Limits, SessionLimits},
-    log_limit::LogLimit,
+    log_limit::{Events, LogLimit},
     rate::{Grant, RateGroup, RateLimit, Unit},
+    report::{CloseReason, RefuseReason},
     room::Room,
     shared::SharedBytes,
     wire::outbox::Outbox,
@@ -150,11 +156,15 @@ impl Worker {
         self.drain.goodbye()
     }
 
-    /// Opens a session's slot. Returns its index.
-    pub(crate) fn open(&self, connection: &Connection, place: Option<Place>) -> u32 {
+    /// Tells subscribers of a session, now that its peer is known.
+    pub(crate) fn announce(&self, connection: &Connection) {
         if self.upstream.as_ref().is_some_and(Upstream::has_subscribers) {
             self.report_soon(self.reports.push_opened(connection));
         }
+    }
+
+    /// Opens a session's slot. Returns its index.
+    pub(crate) fn open(&self, connection: &Connection, place: Option<Place>) -> u32 {
         let rates = SessionRates::full(&self.limits.get().rate);
         self.slots.insert(Slot::new(connection, place, SessionClock::new(&self.clock), rates))
     }
@@ -282,6 +292,27 @@ impl Worker {
     /// A preface is over.
     pub(crate) fn leave_preface(&self, id: SessionId) {
         self.prefaces.leave(id);
+    }
+
+    /// Logs that a connection is refused, whose peer was known only in its preface.
+    #[cold]
+    pub(crate) fn log_refused(&self, id: SessionId, peer: &Address, reason: RefuseReason) {
+        log::debug!("session {id}{} is refused: {}", Origin(peer), reason.name());
+        if let Some(Events(count)) = self.prefaces.refused.pass() {
+            log::warn!("{count} connections by way of proxies refused, the last for {}", reason.name());
+        }
+    }
+
+    /// Room to tell one more refused connection of `peer` so, and the line for it; `None` if it is not told.
+    pub(crate) fn refusal(&self, peer: &Address, reason: RefuseReason) -> Option<(Refusal, SharedBytes)> {
+        let admission = &self.upstream.as_ref()?.control.ledger.admission;
+        let line = admission.refuse_line();
+        // Whoever is denied is not worth a word.
+        if reason == RefuseReason::Denied || line.is_empty() {
+            return None;
+        }
+        let mut room = admission.try_refusal()?;
+        room.charge(peer).then_some((room, line))
     }
 
     #[cold]
@@ -432,7 +463,10 @@ impl Worker {
         }
         let report = slot.report(cut);
         self.slow.last_closed.set(Some(report.id));
-        log::debug!("{report}");
+        // Proxies probe every second or two.
+        if report.reason != CloseReason::Probe {
+            log::debug!("{report}");
+        }
         self.reports.count(&report);
         let report_to = slot.rare_if_any().and_then(|rare| rare.leftovers.take_report_to());
         // The place is given back before anybody hears of the end.

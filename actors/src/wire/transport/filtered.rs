@@ -8,6 +8,7 @@ use std::{
     any::Any,
     io, mem,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::io::ReadBuf;
@@ -15,6 +16,7 @@ use tokio::io::ReadBuf;
 use crate::{
     caught::drop_caught,
     connection::ConnectionInfo,
+    report::FaultName,
     wire::{
         filter::{Eof, Fault, Filter, Flow, Inflow, Notice},
         guarded::Guarded,
@@ -78,7 +80,7 @@ impl Filtered {
 
     /// Returns true if nothing can be written any more, whatever becomes of the stream below.
     pub(super) fn is_unwritable(&self) -> bool {
-        self.ending == Some(Ending::Failed) || (self.at_eof && !self.is_open()) || self.inner.is_unwritable()
+        matches!(self.ending, Some(Ending::Failed(_))) || (self.at_eof && !self.is_open()) || self.inner.is_unwritable()
     }
 
     pub(super) fn ending(&self) -> Option<Ending> {
@@ -96,9 +98,11 @@ impl Filtered {
         }
     }
 
-    pub(super) fn forget_learned(&mut self) {
-        self.filter.learned = None;
-        self.inner.forget_learned();
+    pub(super) fn take_learned(&mut self, info: &mut ConnectionInfo) {
+        self.inner.take_learned(info);
+        if let Some(learned) = self.filter.learned.take() {
+            info.extend(&learned);
+        }
     }
 
     /// Bytes of the wire that are read and not the session's yet.
@@ -203,7 +207,7 @@ impl Filtered {
             let wire = buffer.filled_mut();
             if wire.is_empty() {
                 self.at_eof = true;
-                self.end();
+                self.end(plain);
                 return Poll::Ready(Ok(()));
             }
             let left = self.decode(wire, plain);
@@ -232,16 +236,57 @@ impl Filtered {
 
     /// The stream below has ended.
     #[cold]
-    pub(super) fn end(&mut self) {
+    pub(super) fn end(&mut self, plain: &mut Vec<u8>) {
         if self.ending.is_some() {
             return;
         }
         self.ending = self.inner.ending();
-        if self.ending.is_none()
-            && let Some(Ok(Eof::Truncated)) = self.call(|filter| Ok(filter.eof()))
-        {
-            self.ending = Some(Ending::Truncated);
+        if self.ending.is_some() {
+            return;
         }
+        let before = plain.len();
+        let eof = match self.flow {
+            Flow::Preface => self.call(|filter| filter.preface_eof(plain)),
+            _ => self.call(|filter| Ok(filter.eof())),
+        };
+        match eof {
+            Some(Ok(Eof::Truncated)) => self.ending = Some(Ending::Truncated),
+            Some(Ok(Eof::Clean)) if plain.len() > before => {
+                self.flow = Flow::Done;
+                self.filter.finish();
+            }
+            _ => {}
+        }
+    }
+
+    /// The filter that waits for its peer: how many there are behind it, and how long it may wait.
+    pub(super) fn waiting(&mut self) -> Option<(usize, Option<Duration>)> {
+        if let Some((behind, timeout)) = self.inner.waiting() {
+            return Some((behind + 1, timeout));
+        }
+        if self.flow != Flow::Preface {
+            return None;
+        }
+        let timeout = self.call(|filter| Ok(filter.timeout()))?.ok()?;
+        Some((0, timeout))
+    }
+
+    /// The filter that waits for its peer has no more time. Returns whether it is done, or the name of its fault; `None` if
+    /// there is none that waits.
+    #[cold]
+    pub(super) fn expire(&mut self) -> Option<Result<(), Option<FaultName>>> {
+        if !self.inner.is_open() {
+            return self.inner.expire();
+        }
+        let expired = self.filter.call(|filter| filter.expired())?;
+        match expired {
+            Ok(()) => {
+                self.flow = Flow::Done;
+                self.filter.finish();
+            }
+            Err(name) => self.ending = Some(Ending::Failed(name)),
+        }
+        Some(expired)
     }
 
     /// Has the filter read what it had left behind something that it told. False if there is nothing.
@@ -338,15 +383,15 @@ impl Filtered {
     /// Calls the filter, which is gone when it fails. `None` if there is none.
     pub(super) fn call<R>(&mut self, call: impl FnOnce(&mut dyn Filter) -> Result<R, Fault>) -> Option<Result<R, ()>> {
         let result = self.filter.call(call);
-        if let Some(Err(())) = result {
-            self.ending = Some(Ending::Failed);
+        if let Some(Err(name)) = result {
+            self.ending = Some(Ending::Failed(name));
         }
-        result
+        result.map(|result| result.map_err(|_| ()))
     }
 
     #[cold]
     pub(super) fn fail(&mut self, fault: Fault) {
-        self.ending = Some(Ending::Failed);
+        self.ending = Some(Ending::Failed(fault.name()));
         self.filter.fail(fault);
     }
 

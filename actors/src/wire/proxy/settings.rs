@@ -1,0 +1,102 @@
+//! Settings: whether a listener's connections begin with a header, and whose is believed.
+//!
+//! Not here: reading it (`receive`).
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{address::Address, error::ConfigError, source::Prefix, wire::proxy::receive::ReceiveProxy};
+
+/// The time of a proxy for its header. It sends it with its first segment, or with what it sends before that.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The shortest and longest time: what a worker's clock can keep.
+const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 24 * 3600);
+
+/// Whether connections begin with a PROXY header, and whose is believed: for [`Listener::proxy`](crate::Listener::proxy).
+///
+/// Nobody is trusted at first: whoever is could name any peer.
+///
+/// | peer | required | optional |
+/// |---|---|---|
+/// | a trusted proxy, with a header | the header's peer is the connection's | the same |
+/// | a trusted proxy, without a header | closed: `proxy-missing` | served; it is the peer itself |
+/// | anybody else | closed at once: `proxy-untrusted` | served, whatever it sends; a header is data |
+///
+/// A header that is not well-formed, too long, or has a wrong checksum is `proxy-invalid`, one that does not come in time
+/// `proxy-timeout`: all are [`CloseReason::FilterFault`](crate::CloseReason::FilterFault)s, counted by these names.
+#[derive(Clone, Debug)]
+#[must_use = "it does nothing until a listener has it"]
+pub struct Proxy {
+    is_required: bool,
+    trusted: Arc<[Prefix]>,
+    trusts_unix: bool,
+    timeout: Duration,
+}
+
+impl Proxy {
+    fn new(is_required: bool) -> Self {
+        Self { is_required, trusted: Arc::default(), trusts_unix: false, timeout: TIMEOUT }
+    }
+
+    /// Takes connections of trusted proxies only, each with a header.
+    pub fn required() -> Self {
+        Self::new(true)
+    }
+
+    /// Takes connections with and without a header. A connection begins with one if its first bytes are a header's
+    /// signature. A peer of a trusted address that waits for our first word gets it when the [timeout](Self::timeout) is
+    /// over.
+    pub fn optional() -> Self {
+        Self::new(false)
+    }
+
+    /// Adds addresses and networks of proxies that are trusted. An IPv4 network is meant whichever way its peers come.
+    pub fn from(mut self, prefixes: impl IntoIterator<Item = Prefix>) -> Self {
+        self.trusted = self.trusted.iter().copied().chain(prefixes).collect();
+        self
+    }
+
+    /// Trusts every peer of a unix socket: its file's mode says who can be one.
+    pub fn trust_unix(mut self) -> Self {
+        self.trusts_unix = true;
+        self
+    }
+
+    /// Sets how long a proxy has for its header, met within a second. Default: 3 s. It ends at the
+    /// [`preface_timeout`](crate::limits::LimitsBuilder::preface_timeout) in any case.
+    ///
+    /// # Errors
+    /// A listener's server does not start unless it is 1 s to 24 days: [`ConfigError::Timeout`].
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        match TIMEOUTS.contains(&self.timeout) {
+            true => Ok(()),
+            false => Err(ConfigError::Timeout { limit: "proxy timeout", timeout: self.timeout }),
+        }
+    }
+
+    /// Returns true if a header of this peer is believed.
+    pub(crate) fn trusts(&self, peer: &Address) -> bool {
+        match peer {
+            Address::Ip(address) => self.trusted.iter().any(|prefix| prefix.contains(address.ip())),
+            Address::Unix(_) => self.trusts_unix,
+            Address::Memory => false,
+        }
+    }
+
+    /// Makes the filter of a connection from this peer. `None` if what it sends is data in any case.
+    pub(crate) fn filter_for(&self, peer: &Address) -> Option<ReceiveProxy> {
+        let is_trusted = self.trusts(peer);
+        (is_trusted || self.is_required).then(|| ReceiveProxy::new(self.is_required, is_trusted, self.timeout))
+    }
+
+    /// Makes a filter that believes any header, for a [`Transport`](crate::Transport) whose other end is known to be a proxy.
+    #[must_use]
+    pub fn filter(&self) -> ReceiveProxy {
+        ReceiveProxy::new(self.is_required, true, self.timeout)
+    }
+}
