@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{address::Address, error::ConfigError, source::Prefix, wire::proxy::receive::ReceiveProxy};
+use crate::{address::Address, error::ConfigError, source::Peers, wire::proxy::receive::ReceiveProxy};
 
 /// The time of a proxy for its header. It sends it with its first segment, or with what it sends before that.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -28,14 +28,13 @@ const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Du
 #[must_use = "it does nothing until a listener has it"]
 pub struct Proxy {
     is_required: bool,
-    trusted: Arc<[Prefix]>,
-    trusts_unix: bool,
+    trusted: Arc<[Peers]>,
     timeout: Duration,
 }
 
 impl Proxy {
     fn new(is_required: bool) -> Self {
-        Self { is_required, trusted: Arc::default(), trusts_unix: false, timeout: TIMEOUT }
+        Self { is_required, trusted: Arc::default(), timeout: TIMEOUT }
     }
 
     /// Takes connections of trusted proxies only, each with a header.
@@ -50,15 +49,10 @@ impl Proxy {
         Self::new(false)
     }
 
-    /// Adds addresses and networks of proxies that are trusted. An IPv4 network is meant whichever way its peers come.
-    pub fn from(mut self, prefixes: impl IntoIterator<Item = Prefix>) -> Self {
-        self.trusted = self.trusted.iter().copied().chain(prefixes).collect();
-        self
-    }
-
-    /// Trusts every peer of a unix socket: its file's mode says who can be one.
-    pub fn trust_unix(mut self) -> Self {
-        self.trusts_unix = true;
+    /// Adds proxies that are trusted: addresses, networks, users of unix sockets. An IPv4 network is meant whichever way its
+    /// peers come.
+    pub fn from(mut self, proxies: impl IntoIterator<Item = Peers>) -> Self {
+        self.trusted = self.trusted.iter().copied().chain(proxies).collect();
         self
     }
 
@@ -66,7 +60,7 @@ impl Proxy {
     /// [`preface_timeout`](crate::limits::LimitsBuilder::preface_timeout) in any case.
     ///
     /// # Errors
-    /// A listener's server does not start unless it is 1 s to 24 days: [`ConfigError::Timeout`].
+    /// A listener is not bound unless it is 1 s to 24 days: [`ConfigError::Timeout`].
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -81,11 +75,7 @@ impl Proxy {
 
     /// Returns true if a header of this peer is believed.
     pub(crate) fn trusts(&self, peer: &Address) -> bool {
-        match peer {
-            Address::Ip(address) => self.trusted.iter().any(|prefix| prefix.contains(address.ip())),
-            Address::Unix(_) => self.trusts_unix,
-            Address::Memory => false,
-        }
+        self.trusted.iter().any(|proxies| proxies.contains(peer))
     }
 
     /// Makes the filter of a connection from this peer. `None` if what it sends is data in any case.
