@@ -58,6 +58,11 @@ impl Certificates {
         builder.build().map(Self).map_err(|error| Unloadable::new(error, tls))
     }
 
+    /// Returns true if these certificates, as far as their files, subjects and times tell, are the others.
+    pub(crate) fn are(&self, others: &Self) -> bool {
+        self.0.certificates() == others.0.certificates()
+    }
+
     /// Takes over what others are, for connections from now on.
     pub(crate) fn replace(&self, others: &Self) {
         self.0.replace(&others.0);

@@ -9,7 +9,7 @@ mod file;
 use std::{
     fmt::Display,
     fs,
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -37,6 +37,8 @@ pub(crate) enum Problem {
     File { file: PathBuf, line: usize, message: String },
     #[error(transparent)]
     Settings(#[from] Unusable),
+    #[error("{0}")]
+    Name(io::Error),
 }
 
 impl From<ConfigError> for Problem {
@@ -49,6 +51,17 @@ impl From<ConfigError> for Problem {
 pub(crate) struct Config {
     pub(crate) settings: Settings,
     pub(crate) listeners: Vec<Wanted>,
+}
+
+impl Config {
+    /// Looks up the names among its addresses, which may take a while.
+    ///
+    /// # Errors
+    /// For a name that has no address.
+    pub(crate) fn looked_up(mut self) -> Result<Self, Problem> {
+        self.listeners.iter_mut().try_for_each(Wanted::look_up).map_err(Problem::Name)?;
+        Ok(self)
+    }
 }
 
 /// Loads the settings: a flag overrules the file, the file the default; and the certificates of all listeners.
@@ -101,7 +114,7 @@ fn wanted(written: &ListenerTable, server: &Given, folder: &Path) -> Result<Want
         fault(table.to_blame(is_the_same).unwrap_or(table.offset_of("")), &error)
     })?;
     let Some(TlsTable { table, pairs }) = tls else {
-        return Ok(Wanted { listener: Listener { settings, limits, tls: None }, certificates: None });
+        return Ok(Wanted::new(Listener { settings, limits, tls: None }, None));
     };
     let place = |pair: Option<usize>, key: &str| pair.and_then(|pair| pairs.get(pair)).unwrap_or(table).offset_of(key);
     let given: Vec<_> = pairs.iter().map(|pair| pair.given.clone()).collect();
@@ -110,7 +123,7 @@ fn wanted(written: &ListenerTable, server: &Given, folder: &Path) -> Result<Want
         fault(place(pair, name), &format!("invalid {path}{name}: {advice}"))
     })?;
     let certificates = Certificates::load(&tls).map_err(|error| fault(place(error.pair, error.key), &error))?;
-    Ok(Wanted { listener: Listener { settings, limits, tls: Some(tls) }, certificates: Some(certificates) })
+    Ok(Wanted::new(Listener { settings, limits, tls: Some(tls) }, Some(certificates)))
 }
 
 /// Reads the file, at most [`LARGEST_FILE`] of it: a device may have no end.

@@ -3,9 +3,14 @@
 //! Rule: a listener is its name; one of `--listen` is its address. What differs is found without touching anything.
 //! Not here: the tables of the file (`settings/listener`), files of certificates (`certificates`).
 
-use std::{fmt::Write, io, time::SystemTime};
+use std::{
+    fmt::Write,
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+    time::SystemTime,
+};
 
-use actix_lines::{ListenAddress, Listener, telnet::Telnet};
+use actix_lines::{BindError, ListenAddress, Listener, ListenerId, ServerHandle, telnet::Telnet};
 
 use crate::{certificates::Certificates, service, settings};
 
@@ -14,23 +19,34 @@ use crate::{certificates::Certificates, service, settings};
 pub(crate) struct Wanted {
     pub(crate) listener: settings::Listener,
     pub(crate) certificates: Option<Certificates>,
+    /// The addresses of its name, if that was looked up before.
+    looked_up: Vec<SocketAddr>,
 }
 
 impl Wanted {
     pub(crate) fn unnamed(address: ListenAddress) -> Self {
-        Self { listener: settings::Listener::unnamed(address), certificates: None }
+        Self::new(settings::Listener::unnamed(address), None)
     }
 
-    /// The name in the log: that of the file, or the address.
-    pub(crate) fn name(&self) -> String {
-        let name = self.listener.name().map(str::to_owned);
-        name.unwrap_or_else(|| self.listener.settings.address.to_string())
+    pub(crate) fn new(listener: settings::Listener, certificates: Option<Certificates>) -> Self {
+        Self { listener, certificates, looked_up: Vec::new() }
+    }
+
+    /// Names it in the log, by its address if it has no name.
+    pub(crate) fn described(&self) -> String {
+        match self.listener.name() {
+            Some(name) => format!("listener {name}"),
+            None => format!("listener {}", self.listener.settings.address),
+        }
     }
 
     /// Makes the library's listener.
     pub(crate) fn listener(&self) -> Listener {
         let settings::Listener { settings, limits, tls: _ } = &self.listener;
-        let mut listener = Listener::at(settings.address.clone());
+        let mut listener = match &*self.looked_up {
+            [] => Listener::at(settings.address.clone()),
+            addresses => Listener::tcp(addresses),
+        };
         listener = service::keep(listener, &settings.address, self.listener.name());
         if let Some(name) = self.listener.name() {
             listener = listener.name(name);
@@ -63,11 +79,23 @@ impl Wanted {
         listener
     }
 
+    /// Looks up its address if that is a name, which may take a while.
+    ///
+    /// # Errors
+    /// For a name that has no address.
+    pub(crate) fn look_up(&mut self) -> io::Result<()> {
+        if let ListenAddress::Name { host, port } = &self.listener.settings.address {
+            let addresses = (host.as_str(), *port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
+            self.looked_up = addresses.map_err(|error| self.refused(error))?;
+        }
+        Ok(())
+    }
+
     /// Says which listener cannot be bound.
     pub(crate) fn refused(&self, error: impl Into<io::Error>) -> io::Error {
         let error = error.into();
         match self.listener.name() {
-            Some(name) => io::Error::new(error.kind(), format!("listener {name}: {error}")),
+            Some(_) => io::Error::new(error.kind(), format!("{}: {error}", self.described())),
             None => error,
         }
     }
@@ -110,51 +138,171 @@ pub(crate) fn changes(running: &[settings::Listener], wanted: &[settings::Listen
 
 /// The listeners that run.
 #[derive(Clone, Debug)]
-pub(crate) struct Listeners(Vec<Wanted>);
+pub(crate) struct Listeners(Vec<Running>);
+
+#[derive(Clone, Debug)]
+struct Running {
+    is: Wanted,
+    id: ListenerId,
+}
+
+/// A part of a change that is done, and is undone if a later one fails. Numbers are places among those that run.
+enum Done {
+    Closed(usize),
+    Added(ListenerId),
+    Replaced(usize),
+}
 
 impl Listeners {
-    pub(crate) fn new(running: Vec<Wanted>) -> Self {
-        Self(running)
+    /// Those that a server was started with.
+    pub(crate) fn new(wanted: Vec<Wanted>, server: &ServerHandle) -> Self {
+        let ids = server.listeners().into_iter().map(|listener| listener.id);
+        Self(wanted.into_iter().zip(ids).map(|(is, id)| Running { is, id }).collect())
     }
 
-    pub(crate) fn count(&self) -> usize {
-        self.0.len()
+    /// Makes the listeners of a server those that are wanted, and takes over their certificates. Sessions go on as they
+    /// began. Returns what has changed, a text for each listener.
+    ///
+    /// # Errors
+    /// For the first that cannot be bound. Then everything is as it was.
+    pub(crate) async fn change(&mut self, wanted: Vec<Wanted>, server: &ServerHandle) -> io::Result<Vec<String>> {
+        let settings = |listener: &Wanted| listener.listener.clone();
+        let running: Vec<_> = self.0.iter().map(|running| settings(&running.is)).collect();
+        let changes = changes(&running, &wanted.iter().map(settings).collect::<Vec<_>>());
+        let mut done = Vec::new();
+        match self.bind(&changes, &wanted, server, &mut done).await {
+            // Nothing fails from here on.
+            Ok(ids) => Ok(self.commit(&changes, wanted, ids, server).await),
+            Err(error) => {
+                self.undo(done, server).await;
+                Err(error)
+            }
+        }
     }
 
-    /// Takes over certificates, and logs what differs else.
-    pub(crate) fn take_over(&mut self, wanted: &[Wanted]) {
-        let settings = |listeners: &[Wanted]| listeners.iter().map(|other| other.listener.clone()).collect::<Vec<_>>();
-        for change in changes(&settings(&self.0), &settings(wanted)) {
-            match change {
-                Change::Keep { running, wanted: number } => {
-                    if let (Some(old), Some(new)) = (&self.0[running].certificates, &wanted[number].certificates) {
+    /// Does all that may fail. Returns the ids of those that are wanted.
+    async fn bind(
+        &self,
+        changes: &[Change],
+        wanted: &[Wanted],
+        server: &ServerHandle,
+        done: &mut Vec<Done>,
+    ) -> io::Result<Vec<ListenerId>> {
+        // An address that goes from one listener to another, as for one that gets another name, has to be free.
+        let is_left_to_another = |address: &ListenAddress| {
+            let is_any_port = match address {
+                ListenAddress::Ip(address) => address.port() == 0,
+                ListenAddress::Name { port, .. } => *port == 0,
+                _ => false,
+            };
+            let mut others = changes.iter().filter_map(|change| match *change {
+                Change::Add { wanted: number } | Change::Replace { wanted: number, .. } => Some(&wanted[number]),
+                Change::Keep { .. } | Change::Close { .. } => None,
+            });
+            !is_any_port && others.any(|other| other.listener.settings.address == *address)
+        };
+        for change in changes {
+            if let Change::Close { running: number } = *change
+                && is_left_to_another(&self.0[number].is.listener.settings.address)
+            {
+                server.close_listener(self.0[number].id).await;
+                done.push(Done::Closed(number));
+            }
+        }
+        let mut ids = Vec::with_capacity(wanted.len());
+        for change in changes {
+            ids.push(match *change {
+                Change::Add { wanted: number } => {
+                    let listener = &wanted[number];
+                    let added = server.listen(listener.listener()).await.map_err(|error| listener.refused(error))?;
+                    done.push(Done::Added(added.id));
+                    added.id
+                }
+                Change::Replace { running: number, wanted: by } => {
+                    let (id, listener) = (self.0[number].id, &wanted[by]);
+                    let replaced = server.replace_listener(id, listener.listener()).await;
+                    replaced.map_err(|error| listener.refused(error))?;
+                    done.push(Done::Replaced(number));
+                    id
+                }
+                Change::Keep { running: number, .. } => self.0[number].id,
+                Change::Close { .. } => continue,
+            });
+        }
+        Ok(ids)
+    }
+
+    async fn undo(&mut self, done: Vec<Done>, server: &ServerHandle) {
+        for done in done.into_iter().rev() {
+            let (number, result) = match done {
+                Done::Added(id) => {
+                    server.close_listener(id).await;
+                    continue;
+                }
+                Done::Replaced(number) => {
+                    let Running { is, id } = &self.0[number];
+                    (number, server.replace_listener(*id, is.listener()).await)
+                }
+                Done::Closed(number) => (number, server.listen(self.0[number].is.listener()).await),
+            };
+            match result {
+                Ok(listener) => self.0[number].id = listener.id,
+                Err(BindError::ServerEnding) => {}
+                // Somebody else has taken its address meanwhile.
+                Err(error) => log::error!("SIGHUP: {}", self.0[number].is.refused(error)),
+            }
+        }
+    }
+
+    /// Does the rest. `ids` are those of all that are wanted.
+    async fn commit(
+        &mut self,
+        changes: &[Change],
+        wanted: Vec<Wanted>,
+        ids: Vec<ListenerId>,
+        server: &ServerHandle,
+    ) -> Vec<String> {
+        let mut said = Vec::new();
+        let before = std::mem::take(&mut self.0);
+        self.0 = wanted.into_iter().zip(ids).map(|(is, id)| Running { is, id }).collect();
+        for change in changes {
+            match *change {
+                Change::Add { wanted: number } => said.push(format!("{} is new", self.0[number].is.described())),
+                Change::Replace { wanted: number, .. } => {
+                    said.push(format!("{} is changed", self.0[number].is.described()));
+                }
+                Change::Keep { running: number, wanted: by } => {
+                    let listener = &mut self.0[by].is;
+                    if let (Some(old), Some(new)) = (&before[number].is.certificates, &listener.certificates) {
+                        if !old.are(new) {
+                            said.push(format!("{} has other certificates", listener.described()));
+                        }
                         old.replace(new);
+                        // The listener goes on with the former ones, whose contents are new.
+                        listener.certificates = Some(old.clone());
                     }
                 }
-                Change::Add { wanted: number } => {
-                    log::warn!("SIGHUP: listener {} is new; only a restart adds it", wanted[number].name());
-                }
-                Change::Replace { running, .. } => {
-                    log::warn!("SIGHUP: listener {} differs; only a restart changes it", self.0[running].name());
-                }
-                Change::Close { running } => {
-                    log::warn!("SIGHUP: listener {} is gone; only a restart closes it", self.0[running].name());
+                Change::Close { running: number } => {
+                    let Running { is, id } = &before[number];
+                    // It may be closed already.
+                    server.close_listener(*id).await;
+                    said.push(format!("{} is closed; its sessions go on", is.described()));
                 }
             }
         }
-        self.log_certificates();
+        said
     }
 
     /// Returns true if one of them has certificates, so that they may expire.
     pub(crate) fn have_certificates(&self) -> bool {
-        self.0.iter().any(|listener| listener.certificates.is_some())
+        self.certificates().next().is_some()
     }
 
     /// Logs what should be changed about certificates and keys that were just loaded.
     pub(crate) fn log_certificates(&self) {
         for (listener, certificates) in self.certificates() {
             for note in certificates.unsafe_files() {
-                log::warn!("listener {}: {note}", listener.name());
+                log::warn!("{}: {note}", listener.described());
             }
         }
         self.log_expiring(SystemTime::now());
@@ -164,7 +312,7 @@ impl Listeners {
     pub(crate) fn log_expiring(&self, now: SystemTime) {
         for (listener, certificates) in self.certificates() {
             for (level, note) in certificates.expiring(now) {
-                log::log!(level, "listener {}: {note}", listener.name());
+                log::log!(level, "{}: {note}", listener.described());
             }
         }
     }
@@ -175,13 +323,70 @@ impl Listeners {
         for (listener, certificates) in self.certificates() {
             if let Some(seconds) = certificates.seconds_left(now) {
                 // Into a string: there is no error.
-                let _ = write!(text, "; certificate of {} expires in {seconds} s", listener.name());
+                let _ = write!(text, "; certificate of {} expires in {seconds} s", listener.described());
             }
         }
         text
     }
 
     fn certificates(&self) -> impl Iterator<Item = (&Wanted, &Certificates)> {
-        self.0.iter().filter_map(|listener| Some((listener, listener.certificates.as_ref()?)))
+        self.0.iter().filter_map(|Running { is, .. }| Some((is, is.certificates.as_ref()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Given, ListenerSettings, OwnLimits};
+
+    /// A listener of the file; without a name one of `--listen`.
+    fn listener(name: &str, address: &str, limit: Option<(&'static str, &str)>) -> settings::Listener {
+        if name.is_empty() {
+            return settings::Listener::unnamed(address.parse().unwrap());
+        }
+        let mut given = Given::default();
+        given.insert("name", vec![name.to_owned()]);
+        given.insert("address", vec![address.to_owned()]);
+        if let Some((key, value)) = limit {
+            given.insert(key, vec![value.to_owned()]);
+        }
+        let limits = OwnLimits::new(&given, &Given::default()).unwrap();
+        settings::Listener { settings: ListenerSettings::new(&given).unwrap(), limits, tls: None }
+    }
+
+    #[test]
+    fn a_listener_is_its_name_and_one_without_a_name_its_address() {
+        let plain = |name: &str, address: &str| listener(name, address, None);
+        let running = [
+            plain("", "127.0.0.1:0"),
+            plain("", "127.0.0.1:0"),
+            plain("", "127.0.0.1:7"),
+            plain("stays", "127.0.0.1:1"),
+            plain("moves", "127.0.0.1:2"),
+            plain("learns", "127.0.0.1:3"),
+            plain("goes", "127.0.0.1:4"),
+        ];
+        let wanted = [
+            listener("learns", "127.0.0.1:3", Some(("idle-timeout", "5s"))),
+            plain("moves", "[::1]:2"),
+            plain("comes", "127.0.0.1:4"),
+            plain("stays", "127.0.0.1:1"),
+            plain("", "127.0.0.1:0"),
+            plain("", "127.0.0.1:8"),
+        ];
+        let expected = [
+            Change::Replace { running: 5, wanted: 0 },
+            Change::Replace { running: 4, wanted: 1 },
+            Change::Add { wanted: 2 },
+            Change::Keep { running: 3, wanted: 3 },
+            Change::Keep { running: 0, wanted: 4 },
+            Change::Add { wanted: 5 },
+            Change::Close { running: 1 },
+            Change::Close { running: 2 },
+            Change::Close { running: 6 },
+        ];
+        assert_eq!(changes(&running, &wanted), expected);
+        let keeps: Vec<_> = (0..running.len()).map(|number| Change::Keep { running: number, wanted: number }).collect();
+        assert_eq!(changes(&running, &running), keeps);
     }
 }

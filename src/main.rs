@@ -126,7 +126,7 @@ async fn serve(
     }
     let server = server.start()?;
     service::ready(&server);
-    let listeners = Listeners::new(listeners);
+    let listeners = Listeners::new(listeners, &server);
     listeners.log_certificates();
     actix_rt::spawn(signals.handle(server.clone(), args, settings, listeners, recorder.clone()));
     let ended = server.wait().await;

@@ -63,7 +63,7 @@ setting::settings! {
             unit: "",
             default: &["127.0.0.1:40713"],
             group: SERVER,
-            reload: Reload::Restart,
+            reload: Reload::NewConnections,
             help: "Address to listen on; repeatable",
             advice: "`0.0.0.0:40713` is every IPv4 address, `[::]:40713` every IPv6 address, and every IPv4 address too \
                      unless an IPv4 address, even `127.0.0.1`, has the same port. Port 0 takes a free port, which the log names. A unix socket is open to this user alone",

@@ -4,6 +4,7 @@
 //! Not here: what a drain or a change of limits does (`actix-lines`).
 
 use std::{
+    fmt::Display,
     io,
     path::Path,
     sync::Arc,
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use actix_lines::{Escaped, ServerHandle, control::Stats, record::Recorder};
+use actix_lines::{Escaped, ServerHandle, control::Stats, limits::Limits, record::Recorder};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
@@ -66,7 +67,8 @@ impl Signals {
         listeners: Listeners,
         recorder: Option<Recorder>,
     ) {
-        let mut file = Reloads { args, settings, listeners, recorder, reading: None, readers: Arc::new(()) };
+        let mut file =
+            Reloads { args, settings, listeners, recorder, reading: None, changing: None, readers: Arc::new(()) };
         let mut expiry = daily();
         let mut is_draining = false;
         loop {
@@ -132,6 +134,7 @@ struct Reloads {
     listeners: Listeners,
     recorder: Option<Recorder>,
     reading: Option<Reading>,
+    changing: Option<Changing>,
     /// Each thread that reads the file has a clone.
     readers: Arc<()>,
 }
@@ -147,7 +150,20 @@ struct Reading {
     reload: Reload,
 }
 
+/// Listeners that become those of the file that was read. There is no second change meanwhile.
+struct Changing {
+    changed: oneshot::Receiver<(Listeners, io::Result<Vec<String>>)>,
+    /// Those to be in force then.
+    settings: Settings,
+    limits: Limits,
+    /// SIGHUP came again meanwhile.
+    again: bool,
+    /// Dropped when it is in force.
+    reload: Option<Reload>,
+}
+
 enum Outcome {
+    Changed(Listeners, io::Result<Vec<String>>),
     Read(Result<Box<Config>, Problem>),
     TookTooLong,
     Panicked,
@@ -167,6 +183,10 @@ impl Reloads {
             log::warn!("SIGHUP: {} is still being read, since {since} s; then it is read once more", shown(file));
             return;
         }
+        if let Some(changing) = &mut self.changing {
+            changing.again = true;
+            return;
+        }
         let hung = Arc::strong_count(&self.readers) - 1;
         if hung >= MOST_HUNG {
             log::error!(
@@ -180,7 +200,7 @@ impl Reloads {
         let args = self.args.clone();
         let reader = Arc::clone(&self.readers);
         let read = move || {
-            let loaded = config::load(&args).map(Box::new);
+            let loaded = config::load(&args).and_then(Config::looked_up).map(Box::new);
             // Before anybody hears of it, so that nobody counts it any more.
             drop(reader);
             // It may have been given up.
@@ -196,8 +216,12 @@ impl Reloads {
         }
     }
 
-    /// Waits for the file that is being read; for ever when none is.
+    /// Waits for the file that is being read, and for what then changes; for ever when there is none.
     async fn outcome(&mut self) -> Outcome {
+        if let Some(changing) = &mut self.changing {
+            let changed = (&mut changing.changed).await;
+            return changed.map_or(Outcome::Panicked, |(listeners, result)| Outcome::Changed(listeners, result));
+        }
         let Some(reading) = &mut self.reading else { return std::future::pending().await };
         match timeout_at(reading.since + READ_TIME, &mut reading.config).await {
             Ok(read) => read.map_or(Outcome::Panicked, Outcome::Read),
@@ -206,16 +230,29 @@ impl Reloads {
     }
 
     fn take_over(&mut self, outcome: Outcome, server: &ServerHandle) {
-        let (Some(file), Some(reading)) = (self.args.config.clone(), self.reading.take()) else { return };
+        let Some(file) = self.args.config.clone() else { return };
+        let (reading, changing) = (self.reading.take(), self.changing.take());
+        let again = reading.as_ref().is_some_and(|reading| reading.again)
+            || changing.as_ref().is_some_and(|changing| changing.again);
         match outcome {
             Outcome::TookTooLong => {
                 log::error!("SIGHUP: nothing is changed: {} could not be read within {READ_TIME:?}", shown(&file));
             }
             Outcome::Panicked => log::error!("SIGHUP: nothing is changed: look above for the panic"),
-            Outcome::Read(Ok(loaded)) => self.apply(*loaded, &file, server, reading.reload),
+            Outcome::Read(Ok(loaded)) => {
+                return self.change(*loaded, again, reading.map(|reading| reading.reload), server);
+            }
             Outcome::Read(Err(problem)) => refuse(&problem),
+            Outcome::Changed(listeners, result) => {
+                self.listeners = listeners;
+                match (result, changing) {
+                    (Ok(changes), Some(changing)) => self.apply(changing, &changes, &file, server),
+                    (Err(error), _) => refuse(&error),
+                    (Ok(_), None) => {}
+                }
+            }
         }
-        if reading.again {
+        if again {
             self.ask();
         }
     }
@@ -225,22 +262,38 @@ impl Reloads {
         recording::counters(self.recorder.as_ref()) + &self.listeners.counters(SystemTime::now())
     }
 
-    fn apply(&mut self, loaded: Config, file: &Path, server: &ServerHandle, reload: Reload) {
-        let Config { settings: loaded, listeners } = loaded;
-        let fixed = self.settings.fixed_that_differ(&loaded);
-        let loaded = loaded.with_fixed_of(&self.settings);
-        let limits = match config::limits(&loaded, self.listeners.count()) {
+    /// Begins with what may still fail: the listeners.
+    fn change(&mut self, loaded: Config, again: bool, reload: Option<Reload>, server: &ServerHandle) {
+        let Config { settings, listeners: wanted } = loaded;
+        // What runs goes on with what only a restart changes.
+        let limits = match config::limits(&settings.clone().with_fixed_of(&self.settings), wanted.len()) {
             Ok(limits) => limits,
-            Err(error) => return refuse(&error.into()),
+            Err(error) => return refuse(&error),
         };
-        for name in fixed {
+        let (done, changed) = oneshot::channel();
+        let (mut listeners, server) = (self.listeners.clone(), server.clone());
+        actix_rt::spawn(async move {
+            let result = listeners.change(wanted, &server).await;
+            // The server may have ended.
+            let _ = done.send((listeners, result));
+        });
+        self.changing = Some(Changing { changed, settings, limits, again, reload });
+    }
+
+    /// Does what cannot fail any more, and says what has changed.
+    fn apply(&mut self, changing: Changing, changes: &[String], file: &Path, server: &ServerHandle) {
+        let Changing { settings, limits, reload, .. } = changing;
+        for name in self.settings.fixed_that_differ(&settings) {
             log::warn!("SIGHUP: {name} differs; only a restart changes it");
         }
-        if let Some(recorder) = &self.recorder {
-            recorder.set_limits(loaded.record_limits());
+        for change in changes {
+            log::info!("SIGHUP: {change}");
         }
-        self.settings = loaded;
-        self.listeners.take_over(&listeners);
+        self.settings = settings.with_fixed_of(&self.settings);
+        self.listeners.log_certificates();
+        if let Some(recorder) = &self.recorder {
+            recorder.set_limits(self.settings.record_limits());
+        }
         let (server, file) = (server.clone(), shown(file));
         actix_rt::spawn(async move {
             if let Ok(change) = server.set_limits(limits).await {
@@ -257,8 +310,8 @@ fn daily() -> Interval {
     interval_at(Instant::now() + DAY, DAY)
 }
 
-fn refuse(problem: &Problem) {
-    log::error!("SIGHUP: nothing is changed: {}", Escaped::new(&problem.to_string()));
+fn refuse(reason: &impl Display) {
+    log::error!("SIGHUP: nothing is changed: {}", Escaped::new(&reason.to_string()));
 }
 
 fn shown(file: &Path) -> String {

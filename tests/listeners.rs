@@ -7,7 +7,7 @@ mod tls;
 use std::{
     fs,
     io::{Read, Write},
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     os::unix::{fs::PermissionsExt, net::UnixStream},
     process::{Command, Output, Stdio},
 };
@@ -237,9 +237,174 @@ fn who_may_read_a_key_and_what_expires_soon_is_said_at_the_start_and_at_each_han
     }
     server.signal(Signal::USR1);
     let line = server.log_line("counters: ");
-    let seconds: u64 =
-        line.split("; certificate of public expires in ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let seconds: u64 = line
+        .split("; certificate of listener public expires in ")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!((12 * 24 * 3600..=13 * 24 * 3600).contains(&seconds), "{line}");
+}
+
+/// Plain listeners on free ports.
+fn plain(names: &[&str]) -> String {
+    names.iter().map(|name| format!("[[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:0\"\n")).collect()
+}
+
+/// A session that is used all the while: each byte is answered, in order.
+struct Busy {
+    stream: TcpStream,
+    sent: Vec<u8>,
+    got: Vec<u8>,
+}
+
+impl Busy {
+    fn new(address: SocketAddr) -> Self {
+        Self { stream: connect(address), sent: Vec::new(), got: Vec::new() }
+    }
+
+    /// Sends the end of a line, a line, and the beginning of another.
+    fn send(&mut self) {
+        let text = format!(" end {0}\nline {0}\nbeginning", self.sent.len());
+        self.stream.write_all(text.as_bytes()).expect("the session lives");
+        self.sent.extend(text.as_bytes());
+    }
+
+    /// Reads all answers up to the last whole line.
+    #[track_caller]
+    fn receive(&mut self) {
+        let whole = self.sent.iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+        let mut answers = vec![0; whole - self.got.len()];
+        self.stream.read_exact(&mut answers).expect("the session lives");
+        self.got.extend(answers);
+        support::assert_same("the answers", &self.got, &support::tr(&self.sent[..whole]));
+    }
+}
+
+#[test]
+fn a_hangup_adds_changes_and_closes_listeners_while_sessions_keep_every_byte() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"]);
+    let file = authority.write("rot13d.toml", &plain(&["stays", "changes", "moves", "goes"]));
+    let (server, addresses) = start(&file, 4);
+    let mut busy: Vec<_> = addresses.iter().map(|address| Busy::new(*address)).collect();
+    busy.iter_mut().for_each(Busy::send);
+
+    let (_reserved, elsewhere) = support::reserve();
+    let changed =
+        "[[listener]]\nname = \"changes\"\naddress = \"127.0.0.1:0\"\nmax-line = 4\noverlong = \"truncate\"\n";
+    let moved = format!("[[listener]]\nname = \"moves\"\naddress = \"{elsewhere}\"\n");
+    authority.write("rot13d.toml", &(plain(&["new", "stays"]) + changed + &moved + &secure("secret")));
+    server.signal(Signal::HUP);
+    server.log_line("is in force; 0 sessions end by it");
+    for said in [
+        "SIGHUP: listener new is new",
+        "SIGHUP: listener secret is new",
+        "SIGHUP: listener changes is changed",
+        "SIGHUP: listener moves is changed",
+        "SIGHUP: listener goes is closed; its sessions go on",
+    ] {
+        assert_eq!(server.log_lines(said, 1).len(), 1);
+    }
+    assert!(!server.log().iter().any(|line| line.contains("SIGHUP: listener stays")), "{:#?}", server.log());
+    for session in &mut busy {
+        session.send();
+        session.receive();
+    }
+    assert!(TcpStream::connect(addresses[3]).is_err(), "nobody listens where it was");
+    assert!(TcpStream::connect(addresses[2]).is_err(), "nor where one has moved from");
+    greet(&mut connect(addresses[0]));
+    assert_eq!(support::converse(addresses[1], b"Hello\n"), b"Uryy\n");
+    greet(&mut connect(elsewhere));
+    let listening = server.log_lines("listening on ", 7);
+    let new = listening.iter().map(|line| address_in(line)).filter(|new| !addresses.contains(new) && *new != elsewhere);
+    let new: Vec<_> = new.collect();
+    assert_eq!(new.len(), 2, "{listening:#?}");
+    let is_secure = |address: &SocketAddr| support::converse(*address, b"Hello\n").first() == Some(&21);
+    let secret = new.iter().copied().find(is_secure).expect("one of the new ones speaks TLS");
+    TlsPeer::connect(&authority.client(), secret, "localhost").greet();
+
+    // And back again.
+    authority.write("rot13d.toml", &plain(&["stays", "changes", "moves", "goes"]));
+    server.signal(Signal::HUP);
+    server.log_lines("is in force; 0 sessions end by it", 2);
+    assert_eq!(support::converse(addresses[1], b"Hello\n"), b"Uryyb\n");
+    for session in &mut busy {
+        session.send();
+        session.receive();
+    }
+}
+
+#[test]
+fn a_listener_that_cannot_be_bound_at_a_hangup_changes_nothing() {
+    let authority = Authority::new();
+    let text = plain(&["a", "b"]);
+    let file = authority.write("rot13d.toml", &text);
+    let (server, addresses) = start(&file, 2);
+    let mut busy: Vec<_> = addresses.iter().map(|address| Busy::new(*address)).collect();
+    busy.iter_mut().for_each(Busy::send);
+    let (_reserved, taken) = support::reserve();
+    let occupied = std::net::TcpListener::bind(taken).expect("the address is ours");
+    let (_also_reserved, free) = support::reserve();
+
+    // One is changed, one is closed, one is added, and one cannot be.
+    let bad = format!(
+        "max-sessions = 1\n[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\nmax-line = 4\noverlong = \"truncate\"\n\
+         [[listener]]\nname = \"new\"\naddress = \"{free}\"\n[[listener]]\nname = \"bad\"\naddress = \"{taken}\"\n"
+    );
+    authority.write("rot13d.toml", &bad);
+    server.signal(Signal::HUP);
+    server.log_line("SIGHUP: nothing is changed: listener bad: ");
+    for (session, address) in busy.iter_mut().zip(&addresses) {
+        session.send();
+        session.receive();
+        assert_eq!(support::converse(*address, b"Hello\n"), b"Uryyb\n");
+    }
+    assert!(TcpStream::connect(free).is_err(), "what was added is closed again");
+
+    // With the address free the same file is good.
+    drop(occupied);
+    server.signal(Signal::HUP);
+    server.log_line("is in force; 0 sessions end by it");
+    assert!(TcpStream::connect(addresses[1]).is_err());
+    busy.iter_mut().for_each(Busy::receive);
+}
+
+#[test]
+fn an_address_goes_from_one_listener_to_another() {
+    let authority = Authority::new();
+    let (_reserved, address) = support::reserve();
+    let named = |name: &str| format!("[[listener]]\nname = \"{name}\"\naddress = \"{address}\"\n");
+    let file = authority.write("rot13d.toml", &named("before"));
+    let (server, _) = start(&file, 1);
+    let mut session = Busy::new(address);
+    session.send();
+    authority.write("rot13d.toml", &named("after"));
+    server.signal(Signal::HUP);
+    server.log_line("SIGHUP: listener after is new");
+    server.log_line("SIGHUP: listener before is closed");
+    greet(&mut connect(address));
+    session.receive();
+}
+
+#[test]
+fn an_address_without_a_name_is_opened_and_closed_at_a_hangup_too() {
+    let authority = Authority::new();
+    let [(_first, one), (_second, other)] = [support::reserve(), support::reserve()];
+    let file = authority.write("rot13d.toml", &format!("listen = \"{one}\"\n"));
+    let (server, _) = start(&file, 1);
+    let mut session = Busy::new(one);
+    session.send();
+    authority.write("rot13d.toml", &format!("listen = \"{other}\"\n"));
+    server.signal(Signal::HUP);
+    server.log_line(&format!("SIGHUP: listener {other} is new"));
+    server.log_line(&format!("SIGHUP: listener {one} is closed"));
+    greet(&mut connect(other));
+    assert!(TcpStream::connect(one).is_err());
+    session.receive();
 }
 
 #[test]

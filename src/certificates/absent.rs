@@ -26,6 +26,10 @@ impl Certificates {
         Err(Unloadable { pair: None, key: "" })
     }
 
+    pub(crate) fn are(&self, _: &Self) -> bool {
+        match self.0 {}
+    }
+
     pub(crate) fn replace(&self, _: &Self) {
         match self.0 {}
     }

@@ -379,7 +379,9 @@ pub fn reserve() -> (OwnedFd, SocketAddr) {
 
 /// Where a `listening on` line says that the server listens.
 pub fn address_in(line: &str) -> SocketAddr {
-    let address = line.rsplit(' ').next().unwrap_or_default();
+    // Behind it stands the listener's name, if it has one.
+    let behind = line.rsplit_once(" on ").map_or(line, |(_, behind)| behind);
+    let address = behind.split(' ').next().unwrap_or_default();
     address.parse().unwrap_or_else(|_| panic!("no address in {line:?}"))
 }
 
