@@ -172,6 +172,14 @@ impl Server {
         address.is_some()
     }
 
+    /// Waits for a logged line that contains `part`; false if the process ends without one.
+    #[track_caller]
+    pub fn logs(&self, part: &str) -> bool {
+        let has_come = |log: &Lines| log.lines.iter().any(|line| line.contains(part));
+        assert!(self.log.wait(|log| log.complete || has_come(log)), "waited in vain: {:#?}", self.log());
+        has_come(&self.log.so_far.lock().unwrap())
+    }
+
     /// Waits for a logged line that contains `part`.
     #[track_caller]
     pub fn log_line(&self, part: &str) -> String {
