@@ -45,8 +45,8 @@ impl Certificates {
             .tickets(*tickets);
         if let Some(authorities) = client_ca {
             let auth = match client_auth {
-                settings::ClientAuth::Required => ClientAuth::Required,
-                settings::ClientAuth::Optional => ClientAuth::Optional,
+                settings::Requirement::Required => ClientAuth::Required,
+                settings::Requirement::Optional => ClientAuth::Optional,
             };
             builder = builder.client_certificates(auth, file(authorities));
         }

@@ -22,7 +22,7 @@ use crate::{
     descriptors,
     listeners::Wanted,
     reason::reason,
-    settings::{Auto, Given, Invalid, Listener, ListenerSettings, OwnLimits, Settings, Tls, Unusable},
+    settings::{Auto, Given, Invalid, Listener, ListenerSettings, OwnLimits, Settings, Tls, Unusable, places},
 };
 
 /// The largest file that is read: far more than settings and long lists of networks need.
@@ -97,7 +97,15 @@ pub(crate) fn load(args: &Args) -> Result<Config, Problem> {
     // A file without a folder is in the current one.
     let folder = path.parent().unwrap_or(Path::new(""));
     for table in &file.listeners {
-        listeners.push(wanted(table, &server, folder).map_err(at)?);
+        let listener = wanted(table, &server, folder).map_err(at)?;
+        let address = &listener.listener.settings.address;
+        if let Some(other) = listeners.iter().find(|other| places::collide(address, &other.listener.settings.address)) {
+            let whose = other.listener.name().map_or("listen".to_owned(), |name| format!("listener {name:?}"));
+            let advice = places::advice(&other.listener.settings.address, &whose);
+            let message = format!("{}invalid address: {advice}", table.label);
+            return Err(at(Fault { offset: table.table.offset_of("address"), message }));
+        }
+        listeners.push(listener);
     }
     Ok(Config { settings, listeners })
 }

@@ -10,7 +10,7 @@ use std::{
     time::SystemTime,
 };
 
-use actix_lines::{BindError, ListenAddress, Listener, ListenerId, ServerHandle, telnet::Telnet};
+use actix_lines::{BindError, ListenAddress, Listener, ListenerId, ServerHandle, proxy::Proxy, telnet::Telnet};
 
 use crate::{certificates::Certificates, service, settings};
 
@@ -70,6 +70,14 @@ impl Wanted {
             listener = listener.only_v6(only);
         }
         // From the wire inwards.
+        if let Some(requirement) = settings.proxy {
+            let proxy = match requirement {
+                settings::Requirement::Required => Proxy::required(),
+                settings::Requirement::Optional => Proxy::optional(),
+            };
+            let proxies = settings.proxy_from.iter().flatten().copied();
+            listener = listener.proxy(proxy.from(proxies).timeout(settings.proxy_timeout.0));
+        }
         if let Some(certificates) = &self.certificates {
             listener = certificates.serve(listener);
         }

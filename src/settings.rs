@@ -18,6 +18,7 @@
 
 mod listener;
 mod meaning;
+pub(crate) mod places;
 mod setting;
 mod value;
 
@@ -30,12 +31,12 @@ use actix_lines::{
 };
 
 #[cfg(feature = "tls")]
-pub(crate) use self::value::{ClientAuth, PemFile, TlsVersion};
+pub(crate) use self::value::{PemFile, TlsVersion};
 pub(crate) use self::{
     listener::{Listener, ListenerSettings, OwnLimits, PairSettings, Tls, TlsSettings, is_of_listeners},
     meaning::Unusable,
     setting::{Given, Invalid, Reload, Setting},
-    value::Auto,
+    value::{Auto, Requirement},
 };
 use self::{
     setting::About,
@@ -314,7 +315,7 @@ setting::settings! {
             group: TIMES,
             reload: Reload::AtOnce,
             help: "Longest time from the accept to the end of the handshakes that a listener asks for",
-            advice: "It is for listeners with TLS. A shorter time bounds what silent connections cost",
+            advice: "It is for listeners with TLS or `proxy`. A shorter time bounds what silent connections cost",
         },
         linger_timeout: Pause = About {
             name: "linger-timeout",

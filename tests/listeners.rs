@@ -418,6 +418,114 @@ fn an_address_without_a_name_is_opened_and_closed_at_a_hangup_too() {
     session.receive();
 }
 
+/// A listener on a free port, behind proxies on this machine.
+fn behind(requirement: &str) -> String {
+    format!(
+        "[[listener]]\nname = \"{requirement}\"\naddress = \"127.0.0.1:0\"\nproxy = \"{requirement}\"\n\
+         proxy-from = [\"127.0.0.0/8\"]\n"
+    )
+}
+
+/// A header of version 1 that names a peer.
+fn header(peer: &str) -> Vec<u8> {
+    format!("PROXY TCP4 {peer} 192.0.2.1 1024 40713\r\n").into_bytes()
+}
+
+#[test]
+fn the_peer_of_a_proxys_header_is_the_peer_in_lists_and_in_the_log() {
+    let authority = Authority::new();
+    let text = "deny = \"192.0.2.66\"\n".to_owned() + &behind("required") + &behind("optional");
+    let mut command = rot13d();
+    command.args(["-v", "--config", &authority.write("rot13d.toml", &text)]);
+    let server = Server::launch(command);
+    let addresses: Vec<_> = server.log_lines("listening on ", 2).iter().map(|line| address_in(line)).collect();
+    for address in &addresses {
+        let hello = [header("192.0.2.7"), b"Hello\n".to_vec()].concat();
+        assert_eq!(support::converse(*address, &hello), b"Uryyb\n");
+        let denied = [header("192.0.2.66"), b"Hello\n".to_vec()].concat();
+        assert_eq!(support::converse(*address, &denied), b"");
+    }
+    for line in server.log_lines("from 192.0.2.7:1024", 2) {
+        assert!(line.contains("peer-eof"), "{line}");
+    }
+    await_counter(&server, "refused: denied 2");
+}
+
+#[test]
+fn a_header_is_required_or_optional_and_believed_of_proxies_alone() {
+    let authority = Authority::new();
+    let strangers = behind("optional")
+        .replace("\"optional\"\naddress", "\"strangers\"\naddress")
+        .replace("127.0.0.0/8", "192.0.2.0/24");
+    let text = behind("required") + "proxy-timeout = \"1s\"\n" + &behind("optional") + &strangers;
+    let (server, addresses) = start(&authority.write("rot13d.toml", &text), 3);
+    assert_eq!(support::converse(addresses[0], b"Hello\n"), b"");
+    await_counter(&server, "proxy-missing 1");
+    let mut silent = connect(addresses[0]);
+    assert_eq!(support::rest(&mut silent), b"");
+    await_counter(&server, "proxy-timeout 1");
+    assert_eq!(support::converse(addresses[0], b"PROXY TCP4 192.0.2.7\r\n"), b"");
+    await_counter(&server, "proxy-invalid 1");
+    assert_eq!(support::converse(addresses[1], b"Hello\n"), b"Uryyb\n");
+    assert_eq!(support::converse(addresses[2], &header("192.0.2.7")), support::tr(&header("192.0.2.7")));
+}
+
+#[test]
+fn a_header_comes_before_tls_and_tls_before_telnet() {
+    const IAC: u8 = 255;
+    const AYT: u8 = 246;
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"]);
+    let file = authority.write("rot13d.toml", &(behind("required") + "telnet = true\n" + TLS));
+    let (_server, addresses) = start(&file, 1);
+    let mut stream = connect(addresses[0]);
+    stream.write_all(&header("192.0.2.7")).unwrap();
+    let mut peer = TlsPeer::over(&authority.client(), stream, "localhost").expect("a handshake behind the header");
+    assert_eq!([peer.line(&[IAC, AYT]), peer.line(b"")].concat(), b"\r\n[Yes]\r\n");
+    peer.greet();
+}
+
+#[test]
+fn proxies_on_a_unix_socket_are_believed_by_their_user() {
+    let authority = Authority::new();
+    let path = authority.path("a.sock");
+    let text = format!(
+        "[[listener]]\nname = \"a\"\naddress = \"unix:{}\"\nproxy = \"required\"\nproxy-from = \"uid:{}\"\n",
+        path.display(),
+        rustix::process::geteuid().as_raw()
+    );
+    let mut command = rot13d();
+    command.args(["--config", &authority.write("rot13d.toml", &text)]);
+    let server = Server::launch(command);
+    server.log_line("listening on ");
+    let mut stream = UnixStream::connect(&path).expect("it listens");
+    stream.write_all(&[header("192.0.2.7"), b"Hello\n".to_vec()].concat()).unwrap();
+    let mut answer = [0; 6];
+    stream.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"Uryyb\n");
+}
+
+#[test]
+fn a_hangup_turns_headers_on_and_off_for_connections_to_come() {
+    let authority = Authority::new();
+    let (with, without) = (behind("required"), plain(&["required"]));
+    let file = authority.write("rot13d.toml", &with);
+    let (server, addresses) = start(&file, 1);
+    let hello = [header("192.0.2.7"), b"Hello\n".to_vec()].concat();
+    let mut session = connect(addresses[0]);
+    session.write_all(&header("192.0.2.7")).unwrap();
+    greet(&mut session);
+    authority.write("rot13d.toml", &without);
+    server.signal(Signal::HUP);
+    server.log_line("SIGHUP: listener required is changed");
+    assert_eq!(support::converse(addresses[0], &hello), support::tr(&hello));
+    authority.write("rot13d.toml", &with);
+    server.signal(Signal::HUP);
+    server.log_lines("SIGHUP: listener required is changed", 2);
+    assert_eq!(support::converse(addresses[0], &hello), b"Uryyb\n");
+    greet(&mut session);
+}
+
 #[test]
 fn a_unix_socket_has_the_mode_of_the_file_and_is_gone_at_the_end() {
     let authority = Authority::new();

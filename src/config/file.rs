@@ -257,6 +257,9 @@ impl Kind<'_> {
             };
             return format!("unknown key \"{path}{key}\": it is {place}");
         }
+        if !path.is_empty() && is_in(ListenerSettings::ALL) {
+            return format!("unknown key \"{path}{key}\": it is the listener's: write it above its tables");
+        }
         let alike = |name: &str| strsim::jaro(&key.replace('_', "-"), name);
         let names = || self.settings.iter().map(|setting| setting.about.name).chain(self.tables.iter().copied());
         let nearest = names().max_by(|one, other| alike(one).total_cmp(&alike(other)));

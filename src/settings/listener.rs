@@ -4,14 +4,14 @@
 //! in the same form.
 //! Not here: the library's listeners (`listeners`), certificates (`certificates`), reading the file (`config`).
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
-use actix_lines::{Framing, ListenAddress, limits::SessionLimits};
+use actix_lines::{Framing, ListenAddress, Peers, limits::SessionLimits};
 
 use super::{
     Given, Invalid, Setting, Settings, Unusable,
     setting::{About, Reload, settings},
-    value::{Alpn, ClientAuth, FileMode, Members, Name, Owner, PemFile, ServerName, TlsVersion},
+    value::{Alpn, FileMode, Members, Name, Owner, PemFile, Requirement, ServerName, Time, Timeout, TlsVersion},
 };
 
 const LISTENER: &str = "[[listener]]";
@@ -81,6 +81,38 @@ settings! {
             help: "An IPv6 address takes IPv6 connections only; `off` decides by the other listeners",
             advice: "`off` has `[::]` take IPv4 connections, too, unless an IPv4 listener has the same port",
         },
+        proxy: Option<Requirement> = About {
+            name: "proxy",
+            value: "POLICY",
+            unit: "",
+            default: &["off"],
+            group: LISTENER,
+            reload: Reload::NewConnections,
+            help: "Connections begin with a PROXY header, of version 1 or 2, from those of `proxy-from`; `off` expects none",
+            advice: "The peer that the header names is the peer in limits, lists and logs. `optional` also serves \
+                     connections without one, and those of others, whatever they send; `required` closes them",
+        },
+        proxy_from: Option<Vec<Peers>> = About {
+            name: "proxy-from",
+            value: "PEERS",
+            unit: "",
+            default: &["off"],
+            group: LISTENER,
+            reload: Reload::NewConnections,
+            help: "Proxies whose headers are believed, as for `--allow`",
+            advice: "Name the proxies alone: whoever is one may pose as any peer",
+        },
+        proxy_timeout: Timeout = About {
+            name: "proxy-timeout",
+            value: "TIME",
+            unit: "",
+            default: &["3s"],
+            group: LISTENER,
+            reload: Reload::NewConnections,
+            help: "Longest time from the accept to the end of the header",
+            advice: "`preface-timeout` ends it, too. With `optional` a peer of `proxy-from` that waits for the first word \
+                     waits as long",
+        },
         telnet: bool = About {
             name: "telnet",
             value: "SWITCH",
@@ -128,7 +160,7 @@ settings! {
             help: "Authorities whose certificates clients show, in PEM; `off` asks clients for none",
             advice: "Use an authority of your own: whoever has a certificate of it gets in",
         },
-        client_auth: ClientAuth = About {
+        client_auth: Requirement = About {
             name: "client-auth",
             value: "POLICY",
             unit: "",
@@ -278,6 +310,9 @@ impl Listener {
             owner: None,
             group: None,
             v6only: None,
+            proxy: None,
+            proxy_from: None,
+            proxy_timeout: Time(Duration::from_secs(3)),
             telnet: false,
         };
         Self { settings, limits: OwnLimits::default(), tls: None }
@@ -299,6 +334,7 @@ impl ListenerSettings {
             let advice = "only the path of a unix socket has one: use an address as unix:/PATH, or take it away";
             return Err(Invalid { name, advice: advice.to_owned() });
         }
+        settings.check_proxy(given)?;
         let may_be_v6 = match address {
             ListenAddress::Ip(address) => address.is_ipv6(),
             address => matches!(address, ListenAddress::Name { .. }),
@@ -308,6 +344,38 @@ impl ListenerSettings {
             return Err(Invalid { name: "v6only", advice });
         }
         Ok(settings)
+    }
+
+    /// Checks that headers may come, and that there are peers who may send them.
+    fn check_proxy(&self, given: &Given) -> Result<(), Invalid> {
+        let invalid = |name, advice: &str| Err(Invalid { name, advice: advice.to_owned() });
+        let Self { address, proxy, proxy_from, .. } = self;
+        let Some(proxies) = proxy_from else {
+            return match proxy {
+                Some(_) => invalid(
+                    "proxy",
+                    "it does not say whose headers are believed: add proxy-from with the addresses of the proxies",
+                ),
+                None if given.has("proxy-timeout") => {
+                    invalid("proxy-timeout", "there is no header to wait for: add proxy, or take it away")
+                }
+                None => Ok(()),
+            };
+        };
+        if proxy.is_none() {
+            let advice = "headers are data without proxy: add proxy = \"required\" or \"optional\", or take it away";
+            return invalid("proxy-from", advice);
+        }
+        let are_networks = |proxies: &Peers| matches!(proxies, Peers::Network(_));
+        match address {
+            address if address.is_unix() && proxies.iter().all(are_networks) => {
+                invalid("proxy-from", "a unix socket has no peers of a network: use unix, uid:1000 or gid:100")
+            }
+            ListenAddress::Ip(_) | ListenAddress::Name { .. } if !proxies.iter().any(are_networks) => {
+                invalid("proxy-from", "these are peers of unix sockets: use addresses or networks, as 192.0.2.0/24")
+            }
+            _ => Ok(()),
+        }
     }
 }
 

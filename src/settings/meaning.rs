@@ -12,7 +12,7 @@ use actix_lines::{
     record::RecordLimits,
 };
 
-use super::{Auto, Given, Invalid, Settings};
+use super::{Auto, Given, Invalid, Settings, places};
 
 /// The reason why a server cannot be started with settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +28,13 @@ impl Settings {
     /// The settings that are `given`, the others by default.
     pub(crate) fn new(given: &Given) -> Result<Self, Unusable> {
         let settings = Self::read(given)?;
+        if let Some([one, other]) = places::colliding(&settings.listen) {
+            let advice = match one == other {
+                true => format!("{one} stands there twice: write it once"),
+                false => format!("{one}: {}", places::advice(other, "listen")),
+            };
+            return Err(Invalid { name: "listen", advice }.into());
+        }
         settings.framing()?;
         settings.limits(None)?;
         Ok(settings)

@@ -117,9 +117,16 @@ impl TlsPeer {
     /// # Errors
     /// For a handshake that fails.
     pub fn try_connect(config: &ClientConfig, address: SocketAddr, name: &str) -> io::Result<Self> {
+        Self::over(config, connect(address), name)
+    }
+
+    /// Goes on by TLS on a connection.
+    ///
+    /// # Errors
+    /// For a handshake that fails.
+    pub fn over(config: &ClientConfig, mut stream: TcpStream, name: &str) -> io::Result<Self> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let mut client = ClientConnection::new(Arc::new(config.clone()), name).map_err(io::Error::other)?;
-        let mut stream = connect(address);
         while client.is_handshaking() {
             client.complete_io(&mut stream)?;
         }

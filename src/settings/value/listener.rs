@@ -125,14 +125,14 @@ impl Value for Alpn {
     }
 }
 
-/// Whether clients have to show a certificate.
+/// Whether peers have to begin with something: a header, a certificate.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum ClientAuth {
+pub(crate) enum Requirement {
     Required,
     Optional,
 }
 
-impl Value for ClientAuth {
+impl Value for Requirement {
     const CHOICES: &'static [(&'static str, &'static str)] =
         &[("required", "refuses those without one"), ("optional", "serves them, too")];
 
