@@ -198,3 +198,8 @@ mod no_session_waits_for_ever;
 #[cfg(doctest)]
 #[doc = include_str!("../embedding.md")]
 struct Guide;
+
+/// The guide to filters, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../filters.md")]
+struct FilterGuide;
