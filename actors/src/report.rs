@@ -132,6 +132,8 @@ pub enum CloseReason {
     /// A [`Filter`](crate::filter::Filter) could not read or write the wire any further. Every line before was
     /// delivered.
     FilterFailed,
+    /// The same, where the filter has a [name](crate::filter::Fault::named) for its fault. Counted by that name.
+    FilterFault(FaultName),
     /// The peer sent more in clear behind the line at which the handler [upgraded](crate::LineContext::push_filter) the
     /// connection, as by STARTTLS. It was neither delivered nor taken for bytes behind the filter: whoever is between the two
     /// could have put it there (CVE-2011-0411).
@@ -139,8 +141,6 @@ pub enum CloseReason {
     /// A filter that joined in the middle of the session, as by STARTTLS, was not open within the
     /// [`preface_timeout`](crate::limits::LimitsBuilder::preface_timeout).
     UpgradeTimeout,
-    /// The same, where the filter has a [name](crate::filter::Fault::named) for its fault. Counted by that name.
-    FilterFault(FaultName),
     /// The limits of the real peer's source keep it out, which was known only once a filter had
     /// [told](crate::filter::ConnectionInfo::set_peer) its address. Counted in
     /// [`Stats::refused`](crate::control::Stats::refused), too. The actor was never made.

@@ -51,8 +51,8 @@ const COMMANDS: &[(&str, u8)] = &[
     ("ga", 249),
 ];
 
-#[cfg(any(feature = "script", feature = "record"))]
 /// Those with an option behind them.
+#[cfg(any(feature = "script", feature = "record"))]
 const NEGOTIATIONS: &[(&str, u8)] = &[("sb", 250), ("will", 251), ("wont", 252), ("do", 253), ("dont", 254)];
 
 #[cfg(any(feature = "script", feature = "record"))]
@@ -105,8 +105,8 @@ pub(crate) fn negotiation(words: &str) -> Option<Vec<u8>> {
     }
 }
 
-#[cfg(any(feature = "script", feature = "record"))]
 /// A command at the beginning of some bytes.
+#[cfg(any(feature = "script", feature = "record"))]
 pub(crate) struct Negotiation {
     command: &'static str,
     option: Option<u8>,

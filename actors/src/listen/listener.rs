@@ -326,6 +326,35 @@ impl Listener {
         self
     }
 
+    /// Expects a PROXY header in front of what its connections send, or of their TLS, of the proxies that `proxy` trusts. The
+    /// peer that the header names is the connection's peer from there on: in limits, lists, logs and reports. Of several
+    /// filters the first is nearest to the wire. Needs the feature `proxy`.
+    ///
+    /// ```
+    /// use actix_lines::{LineServer, Listener, Rot13, proxy::Proxy};
+    ///
+    /// # #[actix::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let proxy = Proxy::required().from(["127.0.0.0/8".parse()?]);
+    /// let server = LineServer::new(|_connection| Rot13).listen(Listener::tcp("127.0.0.1:0").proxy(proxy))?.start()?;
+    /// # server.abort().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The listener cannot be bound ([`BindError::Setting`]) with a [timeout](Proxy::timeout) that cannot be kept.
+    #[cfg(feature = "proxy")]
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        if let Err(error) = proxy.check() {
+            self.at = Err(error.into());
+        }
+        let trusts = proxy.clone();
+        self.own.is_proxy = Some(Arc::new(move |peer| trusts.trusts(peer)));
+        self.own.filters.push_if(move |connection| proxy.filter_for(connection.peer_addr()));
+        self
+    }
+
     /// Has its connections speak telnet, behind the filters of earlier calls: TLS comes first. Needs the feature `telnet`.
     #[cfg(feature = "telnet")]
     pub fn telnet(self, telnet: Telnet) -> Self {
@@ -382,35 +411,6 @@ impl Listener {
             // A socket that was handed over takes the place of the one before, wherever that is bound.
             Ok(At::Inherited(_) | At::Address(_)) | Err(_) => false,
         }
-    }
-
-    /// Expects a PROXY header in front of what its connections send, or of their TLS, of the proxies that `proxy` trusts. The
-    /// peer that the header names is the connection's peer from there on: in limits, lists, logs and reports. Of several
-    /// filters the first is nearest to the wire. Needs the feature `proxy`.
-    ///
-    /// ```
-    /// use actix_lines::{LineServer, Listener, Rot13, proxy::Proxy};
-    ///
-    /// # #[actix::main]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let proxy = Proxy::required().from(["127.0.0.0/8".parse()?]);
-    /// let server = LineServer::new(|_connection| Rot13).listen(Listener::tcp("127.0.0.1:0").proxy(proxy))?.start()?;
-    /// # server.abort().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// The listener cannot be bound ([`BindError::Setting`]) with a [timeout](Proxy::timeout) that cannot be kept.
-    #[cfg(feature = "proxy")]
-    pub fn proxy(mut self, proxy: Proxy) -> Self {
-        if let Err(error) = proxy.check() {
-            self.at = Err(error.into());
-        }
-        let trusts = proxy.clone();
-        self.own.is_proxy = Some(Arc::new(move |peer| trusts.trusts(peer)));
-        self.own.filters.push_if(move |connection| proxy.filter_for(connection.peer_addr()));
-        self
     }
 
     /// Binds it, with regard to the listeners that are bound already.
@@ -593,7 +593,7 @@ impl BoundListener {
         Ok(Self { socket, address, own, path: None, handed_over: None, is_dual_stack: false })
     }
 
-    /// Applies options and a backlog that were set after it was bound, and calls who wants to know that it listens.
+    /// Applies options and a backlog that were set after it was bound.
     pub(crate) fn update(&self, options: &SocketOptions, backlog: i32) {
         let address = &self.address;
         if let Err(error) = apply(options, &self.socket, address) {

@@ -90,7 +90,7 @@ pub enum Eof {
 }
 
 /// The error of a filter that cannot read or write the wire any further; the session ends with
-/// [`CloseReason::FilterFailed`](crate::CloseReason::FilterFailed).
+/// [`CloseReason::FilterFailed`](crate::CloseReason::FilterFailed), or with its [name](Self::named).
 ///
 /// Its text goes to the log at debug level; characters that do not print are escaped.
 #[derive(Debug)]
@@ -187,8 +187,8 @@ pub trait Filter: 'static {
     /// before anything that is written later. The filter keeps bytes that it cannot decode yet.
     ///
     /// Called once without bytes when the filter begins, so that it can send first and return its state. It may leave
-    /// bytes unread only with [`Flow::Done`], or with a [`notice`](Self::notice). One read is at most 64 KiB. The appended bytes should be bounded by the
-    /// bytes read and held: a filter that expands its input has to bound itself.
+    /// bytes unread only with [`Flow::Done`], or with a [`notice`](Self::notice). One read is at most 64 KiB. The appended
+    /// bytes should be bounded by the bytes read and held: a filter that expands its input has to bound itself.
     ///
     /// # Errors
     /// Returns a [`Fault`] if the wire cannot be read. Appended bytes count all the same: lines are delivered, the

@@ -39,7 +39,7 @@ pub enum ProxyVersion {
 /// use actix_lines::proxy::{ProxyHeader, ProxyVersion};
 /// use std::net::SocketAddr;
 ///
-/// let (peer, local) = ("192.0.2.7:1024".format::<SocketAddr>()?, "198.51.100.1:40713".format::<SocketAddr>()?);
+/// let (peer, local) = ("192.0.2.7:1024".parse::<SocketAddr>()?, "198.51.100.1:40713".parse::<SocketAddr>()?);
 /// let header = ProxyHeader::of(peer, local);
 /// assert_eq!(header.encode(ProxyVersion::V1)?, b"PROXY TCP4 192.0.2.7 198.51.100.1 1024 40713\r\n");
 /// let header = header.with_authority("lines.example");
