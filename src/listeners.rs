@@ -197,7 +197,7 @@ impl Listeners {
         done: &mut Vec<Done>,
     ) -> io::Result<Vec<ListenerId>> {
         // An address that goes from one listener to another, as for one that gets another name, has to be free.
-        let is_left_to_another = |address: &ListenAddress| {
+        let left_to = |address: &ListenAddress| {
             let is_any_port = match address {
                 ListenAddress::Ip(address) => address.port() == 0,
                 ListenAddress::Name { port, .. } => *port == 0,
@@ -207,15 +207,27 @@ impl Listeners {
                 Change::Add { wanted: number } | Change::Replace { wanted: number, .. } => Some(&wanted[number]),
                 Change::Keep { .. } | Change::Close { .. } => None,
             });
-            !is_any_port && others.any(|other| other.listener.settings.address == *address)
+            others.find(|other| !is_any_port && other.listener.settings.address == *address)
         };
-        for change in changes {
-            if let Change::Close { running: number } = *change
-                && is_left_to_another(&self.0[number].is.listener.settings.address)
-            {
-                server.close_listener(self.0[number].id).await;
-                done.push(Done::Closed(number));
+        let closed = changes.iter().filter_map(|change| match *change {
+            Change::Close { running: number } => {
+                let other = left_to(&self.0[number].is.listener.settings.address)?;
+                Some((number, other))
             }
+            _ => None,
+        });
+        let closed: Vec<_> = closed.collect();
+        // One that was handed over would be gone: it can be taken once, and not even be given back.
+        for (number, other) in &closed {
+            let Running { is, .. } = &self.0[*number];
+            if let address @ (ListenAddress::Fd(_) | ListenAddress::Systemd(_)) = &is.listener.settings.address {
+                let advice = format!("{address} is the socket of {}: keep that name, or restart", is.described());
+                return Err(other.refused(io::Error::new(io::ErrorKind::AddrInUse, advice)));
+            }
+        }
+        for (number, _) in closed {
+            server.close_listener(self.0[number].id).await;
+            done.push(Done::Closed(number));
         }
         let mut ids = Vec::with_capacity(wanted.len());
         for change in changes {

@@ -268,7 +268,13 @@ impl Reloads {
         // What runs goes on with what only a restart changes.
         let limits = match config::limits(&settings.clone().with_fixed_of(&self.settings), wanted.len()) {
             Ok(limits) => limits,
-            Err(error) => return refuse(&error),
+            Err(error) => {
+                refuse(&error);
+                if again {
+                    self.ask();
+                }
+                return;
+            }
         };
         let (done, changed) = oneshot::channel();
         let (mut listeners, server) = (self.listeners.clone(), server.clone());

@@ -264,6 +264,31 @@ fn sockets_are_taken_by_name_and_by_number() {
 }
 
 #[test]
+fn a_listener_of_a_socket_that_was_handed_over_keeps_it_when_another_wants_it_at_a_hangup() {
+    let (socket, address) = listening();
+    let file = std::env::temp_dir().join(unique("rot13d.toml"));
+    let write = |name| {
+        let text = format!("[[listener]]\nname = \"{name}\"\naddress = \"systemd:web\"\n");
+        fs::write(&file, text).unwrap();
+    };
+    write("first");
+    let command = plain(&["--config", file.to_str().unwrap()]);
+    let mut server = Server::launch_logged(handing(&command, "web", vec![socket]));
+    server.log_line("listening on ");
+    for hangups in 1..=2 {
+        write("second");
+        server.signal(Signal::HUP);
+        let said = server.log_lines("SIGHUP: ", hangups);
+        let advice = "SIGHUP: nothing is changed: listener second: systemd:web is the socket of listener first: keep that \
+                      name, or restart";
+        assert!(said[hangups - 1].ends_with(advice), "{said:#?}");
+        assert_eq!(converse(address, b"Hello\n"), b"Uryyb\n");
+    }
+    end(&mut server);
+    fs::remove_file(file).unwrap();
+}
+
+#[test]
 fn a_socket_that_no_listener_uses_is_named_and_closed() {
     let manager = Manager::at_path();
     let (unused, address) = listening();
@@ -291,7 +316,7 @@ fn a_socket_that_cannot_be_had_is_said_with_code_1() {
             &["--listen", "systemd:web", "--listen", "systemd:web"],
             "web",
             vec![listener()],
-            "systemd:web: another listener has it already; name each socket once",
+            "systemd:web: a listener has taken it already; name each socket once, and restart the process to take it again",
         ),
         (
             &["--listen", "systemd:web"],

@@ -405,8 +405,10 @@ pub enum InheritError {
         /// The addresses that mean one of them each.
         fds: Vec<String>,
     },
-    /// Another listener has it.
-    #[error("{socket}: another listener has it already; name each socket once")]
+    /// A listener has it, or had it before it was closed.
+    #[error(
+        "{socket}: a listener has taken it already; name each socket once, and restart the process to take it again"
+    )]
     Taken {
         /// The address.
         socket: String,

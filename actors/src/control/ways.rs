@@ -209,6 +209,11 @@ impl Control {
         self.ways().workers.order_one(worker, order);
     }
 
+    /// Returns an error if the server ends, so that no listener is opened any more.
+    pub(crate) fn check_not_ending(&self) -> Result<(), BindError> {
+        self.ways().check_not_ending()
+    }
+
     /// Returns an error if no listener of this name can be added.
     pub(crate) fn check_listener(&self, name: Option<&str>) -> Result<(), BindError> {
         let ways = self.ways();

@@ -409,7 +409,12 @@ mod tests {
         drop(taken);
         assert!(TcpStream::connect(address).is_err(), "something still listens");
         let taken = nothing.numbered(number).unwrap_err();
-        assert_eq!(taken.to_string(), format!("fd:{number}: another listener has it already; name each socket once"));
+        assert_eq!(
+            taken.to_string(),
+            format!(
+                "fd:{number}: a listener has taken it already; name each socket once, and restart the process to take it again"
+            )
+        );
     }
 
     #[test]
@@ -447,7 +452,10 @@ mod tests {
         let mut sockets = handed([("web", listening().0), ("a.socket", listening().0), ("b", listening().0)]);
         sockets.named("web").unwrap();
         let error = |sockets: &mut Handed, name| sockets.named(name).unwrap_err().to_string();
-        assert_eq!(error(&mut sockets, "web"), "systemd:web: another listener has it already; name each socket once");
+        assert_eq!(
+            error(&mut sockets, "web"),
+            "systemd:web: a listener has taken it already; name each socket once, and restart the process to take it again"
+        );
         assert_eq!(
             error(&mut sockets, "wep"),
             "systemd:wep: no socket of this name was handed over; there are systemd:a.socket, systemd:b; see \

@@ -143,7 +143,7 @@ impl Doors {
     ) -> Result<ListenerInfo, BindError> {
         let mut state = self.state();
         state.forget_removed(control);
-        control.check_listener(None)?;
+        control.check_not_ending()?;
         if let Some(name) = listener.own_name().filter(|name| id.name() != Some(name)) {
             return Err(BindError::Renamed { listener: id, name: name.to_owned() });
         }
