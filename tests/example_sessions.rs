@@ -4,6 +4,9 @@
 //! examples do (`examples`).
 
 mod support;
+#[cfg(feature = "tls")]
+#[path = "support/tls.rs"]
+mod tls;
 
 #[allow(dead_code)]
 #[path = "../examples/ask_another_actor.rs"]
@@ -23,6 +26,10 @@ mod rot13_by_line;
 #[allow(dead_code)]
 #[path = "../examples/shout.rs"]
 mod shout;
+#[cfg(feature = "tls")]
+#[allow(dead_code)]
+#[path = "../examples/smtp_sink/main.rs"]
+mod smtp_sink;
 
 use std::process::ExitCode;
 
@@ -69,6 +76,20 @@ fn embedded_in_actix_web() -> Target {
     })
 }
 
+/// It offers STARTTLS; scripts cannot go on behind that. Messages are counted.
+#[cfg(feature = "tls")]
+fn smtp_sink(tls: &actix_lines::tls::Tls) -> Target {
+    let tls = tls.clone();
+    Target::memory_service(move || {
+        let sink = std::sync::Arc::new(smtp_sink::Sink { tls: Some(tls.clone()), ..smtp_sink::Sink::counting(2000) });
+        move |transport: Transport| {
+            let session = LineSession::new(transport).framing(smtp_sink::Session::framing().expect("a length"));
+            let limits = smtp_sink::Session::limits().expect("times");
+            session.limits(limits).start(smtp_sink::Session::new(&sink));
+        }
+    })
+}
+
 const LADDER: [&str; 5] = ["fork_server", "busy_poll_server", "select_server", "event_server", "buffered_event_server"];
 
 fn main() -> ExitCode {
@@ -80,6 +101,15 @@ fn main() -> ExitCode {
         .service("embedded_in_actix_web", folder("embedded_in_actix_web"), &embedded_in_actix_web())
         .service("rot13_by_line", folder("rot13"), &each(|| rot13_by_line::ByLine))
         .service("shout", folder("shout"), &each(|| shout::Shout));
+    #[cfg(feature = "tls")]
+    let authority = tls::Authority::new();
+    #[cfg(feature = "tls")]
+    {
+        authority.issue("server", &["localhost"]);
+        let tls = actix_lines::tls::Tls::builder(authority.path("server.pem"), authority.path("server-key.pem"));
+        let target = smtp_sink(&tls.build().expect("a certificate"));
+        harness = harness.service("smtp_sink", folder("smtp_sink"), &target);
+    }
     // They end with this process's last value.
     let servers = LADDER.map(|name| {
         let mut command = example(name);
