@@ -555,3 +555,59 @@ async fn a_drain_ends_those_who_wait_for_their_header() {
     peer.expect_eof().await;
     assert_eq!(server.report().await.reason, CloseReason::Drained);
 }
+
+#[actix::test]
+async fn a_drain_answers_what_came_with_a_header_before_it() {
+    let server = || LineServer::new(|_| Echo::default());
+    for server in [server().on_current_arbiter(), server().workers(1), server().workers(2)] {
+        let listener = Listener::tcp("127.0.0.1:0").proxy(required());
+        let mut server = Server::of(server.listen(listener).unwrap()).await;
+        let listener = server.handle.listeners()[0].id;
+        assert!(server.handle.pause(listener).await.unwrap());
+        let mut peers = Vec::new();
+        for _ in 0..100 {
+            let mut peer = server.connect().await;
+            peer.send(&[V1, b"one\n"].concat()).await;
+            peers.push(peer);
+        }
+        let report = actix_rt::spawn({
+            let handle = server.handle.clone();
+            async move { handle.drain(Duration::from_secs(60)).await }
+        });
+        let mut answered = 0;
+        for peer in &mut peers {
+            answered += usize::from(peer.rest().await == b"one\n");
+        }
+        assert_eq!(answered, 100);
+        drop(peers);
+        within("the drain", report).await.unwrap().unwrap();
+        for _ in 0..100 {
+            assert_eq!(server.report().await.reason, CloseReason::Drained);
+        }
+    }
+}
+
+#[actix::test]
+async fn changed_limits_end_nobody_whose_real_peer_is_not_known_or_is_no_client() {
+    let limits = Limits::builder().allow(["192.0.2.0/24".parse().unwrap()]).build().unwrap();
+    let mut server = serve_with(required(), limits.clone()).await;
+    let mut waiting = server.connect().await;
+    let mut probe = server.connect().await;
+    probe.send(&[&v2(&ProxyHeader::local())[..], b"one\n"].concat()).await;
+    probe.expect(b"one\n").await;
+    eventually("it to wait", async || server.handle.stats().await.unwrap().prefaces == 1).await;
+    assert_eq!(server.handle.preview_limits(limits.clone()).await.unwrap().ends, []);
+    assert_eq!(server.handle.set_limits(limits.clone()).await.unwrap().ends, []);
+    waiting.send(&[V1, b"one\n"].concat()).await;
+    waiting.expect(b"one\n").await;
+    probe.send(b"two\n").await;
+    probe.expect(b"two\n").await;
+    // The real peer is who counts.
+    let without = limits.to_builder().deny(["192.0.2.7".parse().unwrap()]).build().unwrap();
+    assert_eq!(server.handle.set_limits(without).await.unwrap().ends.len(), 1);
+    waiting.expect_eof().await;
+    assert_eq!(server.report().await.reason, CloseReason::Kicked);
+    drop(probe);
+    server.report().await;
+    server.end().await;
+}

@@ -224,6 +224,28 @@ async fn a_relative_path_is_removed_from_wherever_it_was() {
     assert!(!absolute.exists());
 }
 
+#[actix::test]
+async fn a_listener_that_is_replaced_has_the_permissions_that_it_asks_for_then() {
+    let folder = Folder::new("replaced");
+    let path = folder.socket();
+    let listener = || Listener::unix(&path);
+    let server = LineServer::new(|_| Rot13).listen(listener().unix_mode(0o666)).unwrap().start().unwrap();
+    let id = server.listeners()[0].id;
+    let inode = fs::symlink_metadata(&path).unwrap().ino();
+    for (replacement, expected) in [(listener().unix_mode(0o660), 0o660), (listener(), 0o600)] {
+        server.replace_listener(id, replacement).await.unwrap();
+        assert_eq!((mode(&path), fs::symlink_metadata(&path).unwrap().ino()), (expected, inode));
+    }
+    let error = server.replace_listener(id, listener().unix_mode(0o1660)).await.unwrap_err();
+    assert!(matches!(error, BindError::UnixMode { .. }), "{error}");
+    let error = server.replace_listener(id, listener().only_v6(true)).await.unwrap_err();
+    assert!(matches!(error, BindError::Unsuited { setting: "only_v6", .. }), "{error}");
+    assert_eq!(mode(&path), 0o600);
+    within("the end of the server", server.abort()).await.unwrap();
+    within("the end of the workers", server.wait()).await.unwrap();
+    assert!(!path.exists());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -36,7 +36,7 @@ use crate::{
     listen::{
         listener::{IsProxy, UntilClosed},
         refusal::close_refused,
-        shortage::{FIRST_BACK_OFF, Shortage},
+        shortage::{FIRST_BACK_OFF, LONGEST_BACK_OFF, Shortage},
         socket::{ACCEPTS_PER_TURN, ListeningSocket, is_of_connection, is_shortage},
         unix::BoundPath,
     },
@@ -175,12 +175,13 @@ pub(crate) async fn keep(parts: Parts, start_here: Option<StartHere>) {
     let logs = Rc::<Logs>::default();
     let scratch = Rc::default();
     loop {
+        let Some(descriptor) = duplicate(socket.as_deref(), &mut closing, &label).await else { return };
         let (sender, mailbox) = channel(MAILBOX_CAPACITY);
         let acceptor = Addr::new(sender);
         let is_paused = open.set_acceptor(acceptor.clone().recipient());
         let (ended, when_ended) = oneshot::channel();
         Context::with_receiver(mailbox).run(Acceptor {
-            socket: socket.as_ref().and_then(|socket| socket.try_clone().ok()),
+            socket: Some(descriptor),
             id,
             address: address.clone(),
             label: label.clone(),
@@ -226,6 +227,35 @@ pub(crate) async fn keep(parts: Parts, start_here: Option<StartHere>) {
         {
             log::error!("listener {label}: cannot listen again: {error}");
         }
+    }
+}
+
+/// Duplicates a listener's descriptor for an acceptor. That there is none to spare is no failure of an acceptor: it is waited
+/// for. `None` if the listener is to be closed.
+async fn duplicate(
+    socket: Option<&OwnedFd>,
+    closing: &mut watch::Receiver<Option<Closing>>,
+    label: &str,
+) -> Option<OwnedFd> {
+    let (since, mut delay) = (Instant::now(), FIRST_BACK_OFF);
+    loop {
+        match socket?.try_clone() {
+            Ok(descriptor) => {
+                if delay > FIRST_BACK_OFF {
+                    log::info!("listener {label}: has a descriptor after {:?}", since.elapsed());
+                }
+                return Some(descriptor);
+            }
+            Err(error) if delay == FIRST_BACK_OFF => log::warn!(
+                "listener {label}: accepts nothing yet: {error}. Raise the descriptor limit (ulimit -n) or lower max \
+                 sessions"
+            ),
+            Err(_) => {}
+        }
+        if tokio::time::timeout(delay, closing.wait_for(Option::is_some)).await.is_ok() {
+            return None;
+        }
+        delay = (delay * 2).min(LONGEST_BACK_OFF);
     }
 }
 

@@ -413,6 +413,19 @@ impl Listener {
         }
     }
 
+    /// Returns an error if a setting means nothing where it is bound.
+    pub(crate) fn check(&self) -> Result<(), BindError> {
+        match self.at.as_ref().ok().and_then(|at| at.unsuited(self.access, self.only_v6)) {
+            Some((setting, address)) => Err(BindError::Unsuited { setting, address }),
+            None => Ok(()),
+        }
+    }
+
+    /// The permissions of a path, which may be bound already.
+    pub(crate) fn access(&self) -> Access {
+        self.access
+    }
+
     /// Binds it, with regard to the listeners that are bound already.
     pub(crate) fn bind(
         self,
@@ -421,11 +434,9 @@ impl Listener {
         options: &SocketOptions,
     ) -> Result<BoundListener, BindError> {
         let handed_over = self.handed_over();
+        self.check()?;
         let Self { at, access, only_v6, own } = self;
         let at = at?;
-        if let Some((setting, address)) = at.unsuited(access, only_v6) {
-            return Err(BindError::Unsuited { setting, address });
-        }
         let mut ip = |addresses: &[SocketAddr]| {
             let (socket, is_dual_stack) = bind_first(addresses, only_v6, others, backlog)?;
             Ok::<_, BindError>((socket, None, is_dual_stack))

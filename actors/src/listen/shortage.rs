@@ -14,7 +14,7 @@ use crate::{
 
 /// First pause after an accept that failed for lack of descriptors or memory; doubled up to the longest.
 pub(crate) const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
+pub(crate) const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
 
 /// The state of a listener's shortage of descriptors or memory.
 #[derive(Debug, Default)]

@@ -44,27 +44,26 @@ impl Access {
         let each = [("unix_mode", self.mode), ("unix_owner", self.owner), ("unix_group", self.group)];
         each.into_iter().find_map(|(setting, value)| value.map(|_| setting))
     }
+
+    fn checked_mode(&self, path: &Path) -> Result<u32, BindError> {
+        let mode = self.mode.unwrap_or(DEFAULT_MODE);
+        let address = || UnixAddress::at(path).into();
+        if mode > 0o777 { Err(BindError::UnixMode { address: address(), mode }) } else { Ok(mode) }
+    }
 }
 
 /// Listens at `path`.
 pub(crate) fn listen_at(path: &Path, access: Access, backlog: i32) -> Result<(OwnedFd, BoundPath), BindError> {
     let address = || UnixAddress::at(path).into();
     let refused = |source| BindError::Listen { address: address(), source };
-    let mode = access.mode.unwrap_or(DEFAULT_MODE);
-    if mode > 0o777 {
-        return Err(BindError::UnixMode { address: address(), mode });
-    }
+    let mode = access.checked_mode(path)?;
     if path.as_os_str().is_empty() {
         // The kernel would choose an abstract name.
         return Err(refused(io::ErrorKind::InvalidInput.into()));
     }
     let socket = bind_or_take_over(path, mode)?;
     let bound = BoundPath::new(path).map_err(refused)?;
-    bound.set(access, mode).map_err(|(setting, source)| BindError::UnixAccess {
-        address: address(),
-        setting,
-        source,
-    })?;
+    bound.allow(path, access)?;
     rustix::net::listen(&socket, backlog).map_err(|error| refused(error.into()))?;
     Ok((socket, bound))
 }
@@ -203,6 +202,17 @@ impl BoundPath {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         Ok(Self { path: std::path::absolute(path)?, file: identity(&file), handle })
+    }
+
+    /// Sets the permissions; `path` is how the user wrote it.
+    pub(crate) fn allow(&self, path: &Path, access: Access) -> Result<(), BindError> {
+        let mode = access.checked_mode(path)?;
+        let address = || UnixAddress::at(path).into();
+        self.set(access, mode).map_err(|(setting, source)| BindError::UnixAccess {
+            address: address(),
+            setting,
+            source,
+        })
     }
 
     /// Sets the permissions. An error comes with the setting that could not be made.

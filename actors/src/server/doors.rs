@@ -17,7 +17,7 @@ use actix_rt::ArbiterHandle;
 #[cfg(feature = "record")]
 use crate::record::recorder::Recorder;
 use crate::{
-    address::{Address, listen::ListenAddress},
+    address::{Address, UnixAddress, listen::ListenAddress},
     caught::drop_caught,
     connection::ListenerId,
     control::{
@@ -150,6 +150,7 @@ impl Doors {
         let known = control.listeners().into_iter().find(|known| known.id == id);
         let known = known.ok_or(BindError::NoSuchListener { listener: id })?;
         let listener = listener.look_up()?;
+        listener.check()?;
         let handed_over = listener.handed_over();
         let was_handed_over = state.kept.get(&id).and_then(|kept| kept.handed_over.as_ref());
         let is_same =
@@ -158,6 +159,11 @@ impl Doors {
         let (mut bound, mut own, how) = match socket {
             Some(socket) => {
                 let path = state.kept.get(&id).and_then(|kept| kept.path.upgrade());
+                if let Some(bound) = &path
+                    && let Some(path) = known.local_addr.unix().and_then(UnixAddress::path)
+                {
+                    bound.allow(path, listener.access())?;
+                }
                 let until_closed = state.kept.get(&id).and_then(|kept| kept.until_closed.as_ref()?.upgrade());
                 let kept = Bound { socket, path, until_closed, address: known.local_addr };
                 (kept, listener.into_own(), Closing::HandOver)

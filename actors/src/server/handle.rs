@@ -119,7 +119,8 @@ impl ServerHandle {
     /// Gives a listener the settings of another: framing, filters, limits, recorder. It keeps its number, its name, its
     /// factory, and whether it is paused; its sessions go on as they began.
     ///
-    /// If `listener` is at the same address the socket stays, and no connection is lost. Otherwise the new address is bound
+    /// If `listener` is at the same address the socket stays, and no connection is lost; the path of a unix socket gets the
+    /// mode, owner and group that it asks for. Otherwise the new address is bound
     /// first, then the old one is closed as by [`close_listener`](Self::close_listener). Port 0 is the port that it has. A
     /// socket that is [inherited](Listener::inherited) always takes the place of the one before.
     ///

@@ -48,8 +48,8 @@ impl Worker {
                 let own = self.limits_under(limits);
                 let timeouts = Timeouts::new(&own);
                 for mut slot in self.slots.borrow_mut().iter_mut() {
-                    let is_denied = limits.admission.denies(slot.peer());
-                    let is_denied = is_denied && !slot.clock.is_closing();
+                    let is_listed = !slot.is_charged_to_nobody() && !slot.clock.is_closing();
+                    let is_denied = is_listed && limits.admission.denies(slot.peer());
                     if is_denied || !slot.clock.overdue(&timeouts, moment).is_empty() {
                         answered.count += 1;
                         answered.sessions.push(slot.info(self.thread(), moment));

@@ -133,6 +133,12 @@ impl Slot {
         self.place.peer() == peer
     }
 
+    /// Returns true if it is charged to nobody: its real peer is not known yet, or it is no client's. The lists of those who
+    /// may connect do not name its peer.
+    pub(super) fn is_charged_to_nobody(&self) -> bool {
+        self.behind_if_any().is_some_and(|behind| behind.peer.is_some())
+    }
+
     /// Charges the session to nobody: it is no client's.
     pub(crate) fn excuse(&mut self) {
         let peer = self.peer().clone();
