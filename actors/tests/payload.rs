@@ -150,7 +150,7 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(support::CASES))]
     #[test]
     fn payloads_and_lines_in_any_framing_come_as_they_were_sent_in_any_chunking(
         input in prop::collection::vec(piece(), 0..12).prop_map(|pieces| pieces.concat()),

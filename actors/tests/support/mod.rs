@@ -31,6 +31,20 @@ use tokio::{
 /// so long. On the paused clock it is longer than any time that has to pass.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often a property is tried.
+pub const CASES: u32 = 300;
+
+/// Returns true if nothing stands between a peer and its session. In `behind` there are filters and a tunnel: tests that are
+/// about the peer's own socket have nothing to say there.
+pub fn is_direct() -> bool {
+    true
+}
+
+/// Returns true if a server knows the addresses of a peer's own socket.
+pub fn knows_peer() -> bool {
+    true
+}
+
 thread_local! {
     static IS_PAUSED: Cell<bool> = const { Cell::new(false) };
 }

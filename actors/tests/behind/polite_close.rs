@@ -1,0 +1,1 @@
+../polite_close.rs
