@@ -166,7 +166,7 @@ fn clients_show_a_certificate_where_they_have_to() {
     TlsPeer::connect(&authority.client(), addresses[1], "localhost").greet();
     let stranger = TlsPeer::try_connect(&authority.client(), addresses[0], "localhost");
     assert!(stranger.and_then(|mut peer| peer.try_greet()).is_err());
-    await_counter(&server, "filter-failed 1");
+    await_counter(&server, "tls-no-certificate 1");
 }
 
 #[test]

@@ -1,10 +1,15 @@
-//! Real peers: `telnet` in a pseudo-terminal, `nc` with a file.
+//! Real peers: `telnet` in a pseudo-terminal, `curl`, `nc` with a file.
 
 mod support;
 
-use std::{fs, process::Command, thread};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    process::{Command, Stdio},
+    thread,
+};
 
-use actix::Actor;
+use actix::{Actor, ActorContext};
 use actix_lines::{
     Line, LineContext, LineHandler, LineServer, Listener,
     filter::Notice,
@@ -57,6 +62,9 @@ impl Actor for Desk {
 impl LineHandler for Desk {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         writeln!(ctx, "line of {}", line.text().escape_ascii());
+        if line.text() == b"quit" {
+            ctx.stop();
+        }
     }
 
     fn notice(&mut self, notice: &Notice, ctx: &mut Self::Context) {
@@ -64,9 +72,8 @@ impl LineHandler for Desk {
     }
 }
 
-#[test]
-#[ignore = "needs telnet: run tests/run"]
-fn what_a_real_telnet_negotiates_and_says_reaches_the_handler() {
+/// Starts a server that speaks telnet; returns its port.
+fn serve() -> u16 {
     let (sender, address) = std::sync::mpsc::channel();
     thread::spawn(move || {
         actix_rt::System::new().block_on(async move {
@@ -76,7 +83,32 @@ fn what_a_real_telnet_negotiates_and_says_reaches_the_handler() {
             server.wait().await.unwrap();
         });
     });
-    let port = address.recv_timeout(support::PATIENCE).unwrap().port();
+    address.recv_timeout(support::PATIENCE).unwrap().port()
+}
+
+#[test]
+#[ignore = "needs curl: run tests/run"]
+fn curl_negotiates_and_gets_its_answers() {
+    let mut curl = Command::new("curl");
+    // It offers its terminal, which we refuse, and a window's size, which it never tells.
+    curl.args(["-sS", "-m", "50", "-t", "TTYPE=vt100", &format!("telnet://127.0.0.1:{}", serve())]);
+    let mut child = curl.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut input, mut output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+    for text in ["hello", "still here", "quit"] {
+        input.write_all(format!("{text}\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        output.read_line(&mut answer).unwrap();
+        assert_eq!(answer, format!("line of {text}\n"), "and no command is in it");
+    }
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert!(rest.is_empty() && child.wait().unwrap().success(), "{rest}");
+}
+
+#[test]
+#[ignore = "needs telnet: run tests/run"]
+fn what_a_real_telnet_negotiates_and_says_reaches_the_handler() {
+    let port = serve();
     let patience = Some(support::PATIENCE.as_millis() as u64);
     let mut telnet = rexpect::session::spawn_command(Command::new("telnet"), patience).unwrap();
     telnet.exp_string("telnet>").unwrap();

@@ -516,7 +516,7 @@ async fn a_server_that_nobody_vouches_for_or_that_is_no_name_is_refused() {
     let (_authority, tls) = parties();
     let trust = TlsClient::builder(Authority::new().file()).build().unwrap();
     for (name, expected) in
-        [("localhost", "filter-failed, 0 undelivered"), ("no name", "\"no name\" is no name of a server")]
+        [("localhost", "tls-bad-certificate, 0 undelivered"), ("no name", "\"no name\" is no name of a server")]
     {
         let mut server = Server::start({
             let tls = tls.clone();
@@ -699,7 +699,7 @@ async fn what_is_still_in_the_kernel_is_no_handshake() {
     assert_eq!((alert[0], alert.len()), (21, 7), "an alert, then a FIN: {alert:?}");
     drop(peer);
     let report = server.report().await;
-    assert_eq!((report.reason, report.lines_in, report.bytes_in), (CloseReason::FilterFailed, 1, 9), "{report}");
+    assert_eq!((report.reason.name(), report.lines_in, report.bytes_in), ("tls-not-tls", 1, 9), "{report}");
     server.end().await;
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, AsyncContext, fut::wrap_future};
+use actix::{Actor, AsyncContext, Handler, Message, fut::wrap_future};
 use actix_lines::{
     CloseReason, CloseReport, Framing, Line, LineContext, LineHandler, LineServer, LineSession, Listener, Rot13,
     Transport,
@@ -20,7 +20,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::support::{Server, cut, pause, within};
+use crate::support::{Server, cut, eventually, pause, within};
 
 const IP: &[u8] = b"\xff\xf4";
 const AYT: &[u8] = b"\xff\xf6";
@@ -56,6 +56,7 @@ impl LineHandler for Desk {
             b"login" => assert!(ctx.tell_filter(&Echo(true))),
             b"secret" => assert!(ctx.tell_filter(&Echo(false))),
             b"word" => assert!(!ctx.tell_filter(&"which nobody knows")),
+            b"pause" => ctx.pause(),
             b"size" => writeln!(ctx, "{:?}", ctx.connection().info::<WindowSize>()),
             _ => {}
         }
@@ -70,6 +71,17 @@ impl LineHandler for Desk {
 
     fn closed(&mut self, report: &CloseReport) {
         let _ = self.report.take().map(|closed| closed.send(report.clone()));
+    }
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Resume;
+
+impl Handler<Resume> for Desk {
+    type Result = ();
+    fn handle(&mut self, _: Resume, ctx: &mut Self::Context) {
+        ctx.resume();
     }
 }
 
@@ -152,6 +164,38 @@ async fn what_a_peer_says_comes_in_order_with_its_lines_wherever_the_wire_is_cut
                 assert_eq!((report.bytes_out, report.unsent_bytes), (answer.len() as u64, 0), "{what}");
             }
         }
+    }
+}
+
+#[actix::test]
+async fn what_a_peer_says_waits_as_its_lines_do_while_a_session_is_paused() {
+    let wire = [b"one\npause\n".as_slice(), AYT, b"two\npause\n", IP, IP, b"end\n"].concat();
+    let parts: [&[&str]; 3] =
+        [&["one\n", "pause\n"], &["AreYouThere", "two\n", "pause\n"], &["Interrupt", "Interrupt", "end\n"]];
+    for at in 1..=wire.len() {
+        let (ours, mut peer) = memory_pair(MemoryCapacity::default());
+        let (closed, report) = oneshot::channel();
+        let desk = Desk { report: Some(closed), ..Desk::default() };
+        let log = Arc::clone(&desk.log);
+        let desk = LineSession::new(Transport::new(ours).with_filter(Telnet::new().filter())).start(desk);
+        for chunk in cut(&wire, &[at, wire.len()]) {
+            peer.write_all(chunk).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let mut told: Vec<&str> = Vec::new();
+        for part in parts {
+            told.extend(part);
+            eventually("what comes before the pause", async || log.lock().unwrap().len() >= told.len()).await;
+            // A message, and the turn that handles it: nothing else comes meanwhile.
+            for _ in 0..4 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(*log.lock().unwrap(), told, "cut at {at}");
+            desk.send(Resume).await.unwrap();
+        }
+        drop(peer);
+        let report = within("the report", report).await.unwrap();
+        assert_eq!((report.lines_in, report.undelivered_bytes), (5, 0), "cut at {at}: {report}");
     }
 }
 

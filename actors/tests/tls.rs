@@ -401,7 +401,9 @@ async fn a_client_without_the_certificate_that_is_required_is_refused() {
         .unwrap();
     let mut server = serve_tls(&tls).await;
     let others = Authority::new();
-    for own in [None, Some(others.issue("mallory", &["mallory.example"]))] {
+    for (own, reason) in
+        [(None, "tls-no-certificate"), (Some(others.issue("mallory", &["mallory.example"])), "tls-bad-certificate")]
+    {
         let mut client = authority.client();
         client.own = own;
         // In TLS 1.3 a client hears of it when it reads.
@@ -411,7 +413,7 @@ async fn a_client_without_the_certificate_that_is_required_is_refused() {
         };
         assert!(refused.unwrap_err().to_string().contains("alert"));
         let report = server.report().await;
-        assert_eq!((report.reason, report.lines_in), (CloseReason::FilterFailed, 0));
+        assert_eq!((report.reason.name(), report.lines_in), (reason, 0));
     }
     let mut client = authority.client();
     client.own = Some(authority.issue("alice", &["alice.example"]));
@@ -432,7 +434,7 @@ async fn a_client_that_offers_other_protocols_is_told_so() {
     client.alpn = vec![b"h2".to_vec()];
     let error = client.try_connect(server.address(), "localhost").await.unwrap_err();
     assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
-    assert_eq!(server.report().await.reason, CloseReason::FilterFailed);
+    assert_eq!(server.report().await.reason.name(), "tls-failed");
     server.end().await;
 }
 
@@ -479,9 +481,9 @@ async fn a_peer_that_does_not_speak_tls_gets_an_alert_and_an_end_and_no_reset() 
         assert!(alert.starts_with(&[21, 3]) && alert.len() == 7, "{alert:?}");
         drop(peer);
         let report = server.report().await;
-        assert_eq!((report.reason, report.bytes_in, report.bytes_out), (CloseReason::FilterFailed, 0, 0));
+        assert_eq!((report.reason.name(), report.bytes_in, report.bytes_out), ("tls-not-tls", 0, 0));
     }
-    assert_eq!(server.handle.stats().await.unwrap().closed["filter-failed"], 4);
+    assert_eq!(server.handle.stats().await.unwrap().closed["tls-not-tls"], 4);
     server.end().await;
 }
 
@@ -867,7 +869,7 @@ async fn a_server_that_is_not_trusted_is_a_failed_attempt_that_says_why() {
         assert!(error.to_string().contains(reason), "{error}");
         drop(connector);
         if port == server.address().port() {
-            assert_eq!(server.report().await.reason, CloseReason::FilterFailed);
+            assert_eq!(server.report().await.reason.name(), "tls-rejected");
         }
     }
     server.end().await;

@@ -213,6 +213,46 @@ async fn openssl_updates_its_keys_and_may_not_renegotiate() {
     server.end().await;
 }
 
+/// Seconds since 1970 of a time as openssl writes it.
+fn seconds(time: &str) -> u64 {
+    let output = Command::new("date").args(["-u", "+%s", "-d", time]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+}
+
+#[test]
+#[ignore = "needs openssl: run tests/run"]
+fn openssl_reads_the_same_subject_and_end_in_certificates_that_it_made() {
+    let authority = Authority::new();
+    let (certificate, key) = (authority.path("made.pem"), authority.path("made.key.pem"));
+    for (subject, days, key_kind) in [
+        ("/CN=alice", 1, "ec"),
+        ("/C=AT/ST=Wien/L=Wien/O=Lines, Ltd./OU=a <b> \"c\"; d/CN=#1 = alice", 400, "ec"),
+        // Beyond 2050 a time is written in another way.
+        ("/O=\u{e4}\u{20ac}\u{1F511}/CN= blank at both ends ", 20_000, "rsa"),
+    ] {
+        let mut make = program("openssl");
+        make.args(["req", "-x509", "-utf8", "-nodes", "-subj", subject, "-days", &days.to_string()]);
+        make.args(if key_kind == "ec" {
+            &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"][..]
+        } else {
+            &["-newkey", "rsa:2048"]
+        });
+        let made = make.arg("-keyout").arg(&key).arg("-out").arg(&certificate).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let tls = Tls::builder(certificate.clone(), key.clone()).build().unwrap();
+        let info = &tls.certificates()[0].info;
+        let mut show = program("openssl");
+        show.args(["x509", "-noout", "-subject", "-enddate", "-startdate", "-nameopt", "RFC2253,-esc_msb", "-in"]);
+        let shown = String::from_utf8(show.arg(&certificate).output().unwrap().stdout).unwrap();
+        let value = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        assert_eq!(info.subject(), value("subject="), "{shown}");
+        for (time, name) in [(info.not_after(), "notAfter="), (info.not_before(), "notBefore=")] {
+            let since = time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+            assert_eq!(since, seconds(value(name)), "{shown}");
+        }
+    }
+}
+
 #[actix::test]
 #[ignore = "needs gnutls-cli: run tests/run"]
 async fn gnutls_half_closes_and_is_answered_to_the_tail() {

@@ -81,7 +81,7 @@ async fn a_certificate_that_has_expired_does_not_come_in_by_a_ticket() {
             assert!(!is_served(&mut peer).await);
         }
         let report = server.report().await;
-        assert_eq!((report.reason, report.lines_in), (CloseReason::FilterFailed, 0), "{report}");
+        assert_eq!((report.reason.name(), report.lines_in), ("tls-bad-certificate", 0), "{report}");
         assert!(infos.try_recv().is_err(), "no session is made");
         server.end().await;
     }

@@ -40,6 +40,28 @@ const OPEN_BYTES: usize = RECORD_BYTES + 1024;
 /// Room for the header and the tag of a record, and for a key update before it.
 const OVERHEAD_BYTES: usize = 64;
 
+/// Names of faults, for reports and counters. The peer does not speak TLS.
+const NOT_TLS: &str = "tls-not-tls";
+/// The peer has shown no certificate.
+const NO_CERTIFICATE: &str = "tls-no-certificate";
+/// The peer's certificate is not trusted, has expired, or is not for its name.
+const BAD_CERTIFICATE: &str = "tls-bad-certificate";
+/// The peer has ended it by an alert, mostly since it does not trust our certificate.
+const REJECTED: &str = "tls-rejected";
+/// All others: nothing in common, a protocol violated.
+const FAILED: &str = "tls-failed";
+
+/// A fault with the name that operators tell it by.
+fn fault(error: Error) -> Fault {
+    let name = match &error {
+        Error::NoCertificatesPresented => NO_CERTIFICATE,
+        Error::InvalidCertificate(_) => BAD_CERTIFICATE,
+        Error::AlertReceived(_) => REJECTED,
+        _ => FAILED,
+    };
+    Fault::named(name, error)
+}
+
 thread_local! {
     /// The name that the client has asked for. The resolver of certificates gets it, within a call of the filter, and
     /// nobody else does: a connection over buffers of others does not tell it.
@@ -177,8 +199,10 @@ impl<S: Side> TlsFilter<S> {
         loop {
             // All that is pending, though nothing of it is new: with less rustls would not find its fragments.
             let UnbufferedStatus { discard, state } = self.side.process(&mut self.pending);
-            match state.map_err(Fault::new)? {
-                ConnectionState::EncodeTlsData(data) => encode(data, wire).map_err(Fault::new)?,
+            match state.map_err(fault)? {
+                ConnectionState::EncodeTlsData(data) => {
+                    encode(data, wire).map_err(|error| Fault::named(FAILED, error))?
+                }
                 ConnectionState::TransmitTlsData(data) => data.done(),
                 ConnectionState::WriteTraffic(mut traffic) => {
                     let begin = wire.len();
@@ -195,13 +219,13 @@ impl<S: Side> TlsFilter<S> {
                             }
                             Err(error) => {
                                 wire.truncate(begin);
-                                return Err(Fault::new(error));
+                                return Err(Fault::named(FAILED, error));
                             }
                         }
                     }
                 }
                 // Nothing that was read is left, and it is open.
-                state => return Err(Fault::new(format!("TLS cannot write in its state {state:?}"))),
+                state => return Err(Fault::named(FAILED, format!("TLS cannot write in its state {state:?}"))),
             }
             self.pending.drain(..discard);
             self.parsed = self.parsed.saturating_sub(discard);
@@ -225,7 +249,7 @@ impl<S: Side> Filter for TlsFilter<S> {
         if let Err(error) = self.read_records(wire, plain, reply) {
             send_alert(&mut self.side, plain, reply);
             let is_no_tls = is_first && matches!(error, Error::InvalidMessage(InvalidMessage::InvalidContentType));
-            return Err(if is_no_tls { Fault::new("the peer does not speak TLS") } else { Fault::new(error) });
+            return Err(if is_no_tls { Fault::named(NOT_TLS, "the peer does not speak TLS") } else { fault(error) });
         }
         if !self.is_open {
             if let Some(name) = SERVER_NAME.take() {
@@ -235,15 +259,19 @@ impl<S: Side> Filter for TlsFilter<S> {
             self.is_open = !self.side.state().is_handshaking();
             if self.is_open && comes_again_too_late(self.side.state()) {
                 plain.truncate(begin);
-                return Err(Fault::new("the peer has come again, but its certificate has expired meanwhile"));
+                let text = "the peer has come again, but its certificate has expired meanwhile";
+                return Err(Fault::named(BAD_CERTIFICATE, text));
             }
         }
         let most = if self.is_open { OPEN_BYTES } else { HANDSHAKE_BYTES };
         if self.pending.len() > most {
-            return Err(Fault::new(format!("a handshake message that is not whole has more than {most} bytes")));
+            return Err(Fault::named(
+                FAILED,
+                format!("a handshake message that is not whole has more than {most} bytes"),
+            ));
         }
         Ok(match (self.has_ended, self.is_open) {
-            (true, false) => return Err(Fault::new("the peer has ended its bytes in the handshake")),
+            (true, false) => return Err(Fault::named(FAILED, "the peer has ended its bytes in the handshake")),
             (true, true) => Flow::Ended,
             (false, true) => Flow::Open,
             (false, false) => Flow::Preface,
@@ -253,7 +281,7 @@ impl<S: Side> Filter for TlsFilter<S> {
     fn write(&mut self, plain: &[u8], wire: &mut Vec<u8>) -> Result<(), Fault> {
         if self.has_finished {
             // It would be encrypted, and the peer would have to ignore it.
-            return Err(Fault::new("written behind the end of TLS"));
+            return Err(Fault::named(FAILED, "written behind the end of TLS"));
         }
         self.write_by(wire, plain.len() + OVERHEAD_BYTES, |traffic, room| traffic.encrypt(plain, room))
     }
