@@ -21,7 +21,7 @@ pub use crate::control::{
         SetLimits, Subscribe,
     },
     query::{SessionFilter, SessionInfo, SessionOrder, SessionPage, SessionQuery, SessionState},
-    stats::{DrainProgress, DrainReport, Stats},
+    stats::{DrainProgress, DrainReport, ListenerStats, Stats},
     supervisor::Supervisor,
 };
 pub use crate::report::RefuseReason;

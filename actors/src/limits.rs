@@ -159,6 +159,15 @@ pub struct Limits {
     pub(crate) memory_budget: Option<usize>,
 }
 
+/// Limits for the connections of one listener, beside those of its server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ListenerLimits {
+    /// `None` is no limit of its own.
+    pub(crate) max_sessions: Option<usize>,
+    pub(crate) allow: Vec<Peers>,
+    pub(crate) deny: Vec<Peers>,
+}
+
 /// Limits that decide whether a connection becomes a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AdmissionLimits {

@@ -29,7 +29,7 @@ use crate::{
     address::Address,
     connection::{Connection, SessionId},
     control::{
-        admission::Ticket,
+        admission::listener::{ListenerAdmission, Ticket},
         messages::{Kick, ListSessions, Push, SetLimits},
         query::{SessionFilter, SessionQuery, SessionState},
         supervisor::{Supervisor, Unlaunched},
@@ -37,7 +37,7 @@ use crate::{
         workers::UnlaunchedWorker,
     },
     framing::Framing,
-    limits::{Limits, OutboxLimit, OutboxPolicy, SoftLimit, Watermarks},
+    limits::{Limits, ListenerLimits, OutboxLimit, OutboxPolicy, SoftLimit, Watermarks},
     rate::{Rate, RateGroup, RateLimit},
     report::{CloseReason, CloseReport},
     room::Room,
@@ -346,7 +346,8 @@ impl Model {
     }
 
     fn connect(&mut self, rng: &mut fastrand::Rng) {
-        let Ticket::Place(mut place) = self.control.ledger.admission.ticket(noop_waker_ref()) else {
+        let admission = ListenerAdmission::new(&self.control.ledger.admission, ListenerLimits::default());
+        let Ticket::Place(mut place) = admission.ticket(noop_waker_ref()) else {
             panic!("no limit of sessions was set");
         };
         let peer = Address::Ip(SocketAddr::new(Ipv4Addr::new(192, 0, 2, rng.u8(1..4)).into(), 1024));

@@ -91,13 +91,22 @@ pub enum RefuseReason {
     AcceptRate,
     /// The [`accept_rate_per_source`](crate::limits::LimitsBuilder::accept_rate_per_source) of its source was used up.
     AcceptRatePerSource,
-    /// Its address is [denied](crate::limits::LimitsBuilder::deny), or not among those [allowed](crate::limits::LimitsBuilder::allow).
+    /// Its address is [denied](crate::limits::LimitsBuilder::deny), or not among those
+    /// [allowed](crate::limits::LimitsBuilder::allow), by the server's lists or by its [listener's](crate::Listener::deny).
     Denied,
+    /// Its listener has its own [`max_sessions`](crate::Listener::max_sessions).
+    ListenerFull,
 }
 
 impl RefuseReason {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::MaxSessions, Self::MaxSessionsPerSource, Self::AcceptRate, Self::AcceptRatePerSource, Self::Denied];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::MaxSessions,
+        Self::MaxSessionsPerSource,
+        Self::AcceptRate,
+        Self::AcceptRatePerSource,
+        Self::Denied,
+        Self::ListenerFull,
+    ];
 
     /// Returns a short name for logs and counters: `"max-sessions"`.
     #[must_use]
@@ -108,6 +117,7 @@ impl RefuseReason {
             Self::AcceptRate => "accept-rate",
             Self::AcceptRatePerSource => "accept-rate-per-source",
             Self::Denied => "denied",
+            Self::ListenerFull => "listener-full",
         }
     }
 }

@@ -1,13 +1,15 @@
-//! Admission: decides whether a connection may become a session.
+//! Admission: the limits of a server for connections that would become sessions.
 //!
-//! Exact and global: a place is reserved before the accept, and a guard gives it back when the socket is closed. A
+//! Exact and global: a place is taken before the accept, and given back when the socket is closed. A
 //! source's share of the places is counted under one short lock once its address is known, and so is the accept rate:
 //! before the accept that is only looked at, since its source is not known yet. Both are taken once for each
 //! connection, never for a line.
-//! Not here: accepting and refusing (`acceptor`), the session (it only holds its place).
+//! Not here: places, and the limits of one listener (`admission/listener`), accepting and refusing (`acceptor`).
+
+pub(crate) mod listener;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
@@ -20,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::{
     address::Address,
-    limits::{AdmissionLimits, OverLimit},
+    limits::{AdmissionLimits, ListenerLimits, OverLimit},
     rate::Rate,
     report::RefuseReason,
     shared::SharedBytes,
@@ -133,10 +135,37 @@ pub(crate) struct Admission {
     /// Sessions admitted since the start.
     admitted: AtomicU64,
     refusing: AtomicUsize,
-    refused: [AtomicU64; RefuseReason::ALL.len()],
-    has_waiters: AtomicBool,
-    waiters: Mutex<Vec<Waker>>,
+    waiters: Waiters,
     rules: Mutex<Rules>,
+}
+
+/// Acceptors that wait until one more connection may be accepted.
+#[derive(Debug, Default)]
+struct Waiters {
+    is_any: AtomicBool,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl Waiters {
+    fn wakers(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, waker: &Waker) {
+        let mut wakers = self.wakers();
+        if !wakers.iter().any(|waiting| waiting.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+        drop(wakers);
+        self.is_any.store(true, SeqCst);
+    }
+
+    fn wake(&self) {
+        if self.is_any.load(SeqCst) && self.is_any.swap(false, SeqCst) {
+            let wakers = std::mem::take(&mut *self.wakers());
+            wakers.into_iter().for_each(Waker::wake);
+        }
+    }
 }
 
 /// All state that needs a lock. Nothing waits while holding it.
@@ -166,17 +195,6 @@ impl From<RefuseReason> for Denial {
     fn from(reason: RefuseReason) -> Self {
         Self::Refused(reason)
     }
-}
-
-/// The next action allowed to an acceptor.
-#[derive(Debug)]
-pub(crate) enum Ticket {
-    /// Accept: the connection has a place.
-    Place(Place),
-    /// Accept, and refuse the connection.
-    Refusal(Refusal, RefuseReason),
-    /// Accept nothing until this moment, or until the waker is woken.
-    Wait(Option<Instant>),
 }
 
 impl Rules {
@@ -275,12 +293,13 @@ impl Rules {
     }
 
     /// Charges a session to another source than before, if the limits of that allow it. If they do not, it is charged to
-    /// nobody, as a connection that was refused at once.
-    fn recharge(&mut self, from: &Address, to: &Address) -> Result<(), RefuseReason> {
+    /// nobody, as a connection that was refused at once; so it is if its listener denies it.
+    fn recharge(&mut self, from: &Address, to: &Address, is_denied: bool) -> Result<(), RefuseReason> {
         if let Some(from) = PeerId::of(from) {
             self.remove(from);
         }
-        let charged = self.check_source(to).and_then(|limited| self.charge_source(limited));
+        let checked = if is_denied { Err(RefuseReason::Denied) } else { self.check_source(to) };
+        let charged = checked.and_then(|limited| self.charge_source(limited));
         match (charged, PeerId::of(to)) {
             (Ok(()), Some(to)) => self.add(to),
             (Ok(()), None) => {}
@@ -359,8 +378,29 @@ impl AdmissionLimits {
     ///
     /// A list of those who may connect is complete: a peer of whichever kind that it does not name is kept out.
     pub(crate) fn denies(&self, peer: &Address) -> bool {
-        is_in(&self.deny, peer) || (!self.allow.is_empty() && !is_in(&self.allow, peer))
+        are_denying(&self.allow, &self.deny, peer)
     }
+}
+
+impl ListenerLimits {
+    /// Returns true if the lists keep this peer out, by the rule of the server's.
+    fn denies(&self, peer: &Address) -> bool {
+        are_denying(&self.allow, &self.deny, peer)
+    }
+
+    fn has_lists(&self) -> bool {
+        !self.allow.is_empty() || !self.deny.is_empty()
+    }
+}
+
+fn are_denying(allow: &[Peers], deny: &[Peers], peer: &Address) -> bool {
+    is_in(deny, peer) || (!allow.is_empty() && !is_in(allow, peer))
+}
+
+/// Takes one, if fewer than `most` are taken.
+fn take_one(taken: &AtomicUsize, most: &AtomicUsize) -> bool {
+    let most = most.load(SeqCst);
+    taken.fetch_update(SeqCst, SeqCst, |taken| (taken < most).then_some(taken + 1)).is_ok()
 }
 
 fn is_in(list: &[Peers], peer: &Address) -> bool {
@@ -374,9 +414,7 @@ impl Admission {
             taken: AtomicUsize::new(0),
             admitted: AtomicU64::new(0),
             refusing: AtomicUsize::new(0),
-            refused: Default::default(),
-            has_waiters: AtomicBool::new(false),
-            waiters: Mutex::default(),
+            waiters: Waiters::default(),
             rules: Mutex::new(Rules::new(limits)),
         })
     }
@@ -390,58 +428,71 @@ impl Admission {
         self.max_sessions.store(limits.max_sessions, SeqCst);
         let old = self.rules().set(limits);
         drop(old);
-        self.wake();
+        self.waiters.wake();
     }
 
-    /// Returns the action allowed for the next connection; wakes `waker` when that changes.
-    pub(crate) fn ticket(self: &Arc<Self>, waker: &Waker) -> Ticket {
-        match self.try_ticket() {
-            Ticket::Wait(_) => {
-                // Registered first, tried again after: a place given back between the two is not missed.
-                let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-                if !waiters.iter().any(|waiter| waiter.will_wake(waker)) {
-                    waiters.push(waker.clone());
-                }
-                drop(waiters);
-                self.has_waiters.store(true, SeqCst);
-                self.try_ticket()
-            }
-            ticket => ticket,
+    /// Takes a place, if one is left.
+    fn try_take(&self) -> bool {
+        take_one(&self.taken, &self.max_sessions)
+    }
+
+    /// Gives back a place.
+    fn give_back(&self) {
+        self.taken.fetch_sub(1, SeqCst);
+        self.waiters.wake();
+    }
+
+    /// Returns true if no place is left.
+    fn is_full(&self) -> bool {
+        self.taken.load(SeqCst) >= self.max_sessions.load(SeqCst)
+    }
+
+    /// Admits a session of this peer, if the limits of its source allow it.
+    fn admit(&self, peer: &Address) -> Result<(), Denial> {
+        self.rules().admit(peer)?;
+        self.admitted.fetch_add(1, SeqCst);
+        Ok(())
+    }
+
+    /// Admits a connection whose source is not known yet.
+    fn admit_unknown(&self) -> Result<(), Denial> {
+        self.rules().admit_unknown()?;
+        self.admitted.fetch_add(1, SeqCst);
+        Ok(())
+    }
+
+    /// Charges a session to another source than before, unless its listener denies it or a limit is reached.
+    fn recharge(&self, from: &Address, to: &Address, is_denied: bool) -> Result<(), RefuseReason> {
+        let charged = self.rules().recharge(from, to, is_denied);
+        if charged.is_err() {
+            // What was given back may be another's.
+            self.waiters.wake();
         }
+        charged
     }
 
-    /// Reserves a place for a connection that is there and cannot wait, or returns the reason why there is none.
-    pub(crate) fn ticket_at_once(self: &Arc<Self>) -> Result<Place, RefuseReason> {
-        self.try_reserve().ok_or(RefuseReason::MaxSessions)
-    }
-
-    fn try_ticket(self: &Arc<Self>) -> Ticket {
-        let (next_token, refuses) = {
-            let rules = self.rules();
-            let next_token = rules.bucket.as_ref().and_then(|bucket| bucket.next_token(Instant::now()));
-            (next_token, rules.limits.over_limit == OverLimit::Refuse)
-        };
-        // Nothing is taken only to be looked at: whoever gives back a place wakes those who wait, himself included.
-        if next_token.is_none()
-            && let Some(place) = self.try_reserve()
-        {
-            return Ticket::Place(place);
+    /// Charges a session to nobody.
+    fn excuse(&self, peer: &Address) {
+        let mut rules = self.rules();
+        if let Some(peer) = PeerId::of(peer) {
+            rules.remove(peer);
         }
-        let is_full = next_token.is_none() || self.taken.load(SeqCst) >= self.max_sessions.load(SeqCst);
-        let reason = if is_full { RefuseReason::MaxSessions } else { RefuseReason::AcceptRate };
-        match refuses.then(|| self.try_refusal()).flatten() {
-            Some(refusal) => Ticket::Refusal(refusal, reason),
-            // Where all are full the rate is not what is waited for.
-            None => Ticket::Wait(next_token.filter(|_| !is_full)),
-        }
+        rules.give_back();
+        drop(rules);
+        self.waiters.wake();
     }
 
-    fn try_reserve(self: &Arc<Self>) -> Option<Place> {
-        let most = self.max_sessions.load(SeqCst);
-        self.taken
-            .fetch_update(SeqCst, SeqCst, |taken| (taken < most).then_some(taken + 1))
-            .ok()
-            .map(|_| Place { admission: Some(Arc::clone(self)), peer: Address::Memory })
+    /// Forgets a session of this peer.
+    fn remove(&self, peer: PeerId) {
+        self.rules().remove(peer);
+    }
+
+    /// Returns the moment of the next token of the accept rate, if none is there now, and if connections over a limit are
+    /// refused.
+    fn outlook(&self) -> (Option<Instant>, bool) {
+        let rules = self.rules();
+        let next_token = rules.bucket.as_ref().and_then(|bucket| bucket.next_token(Instant::now()));
+        (next_token, rules.limits.over_limit == OverLimit::Refuse)
     }
 
     /// Reserves room to tell one more connection that it is refused.
@@ -462,16 +513,6 @@ impl Admission {
         self.rules().limits.denies(peer)
     }
 
-    pub(crate) fn count_refused(&self, reason: RefuseReason) {
-        self.refused[reason as usize].fetch_add(1, SeqCst);
-    }
-
-    /// Returns the number of connections refused since the start, by [`RefuseReason::name`].
-    pub(crate) fn refused(&self) -> BTreeMap<&'static str, u64> {
-        let counts = RefuseReason::ALL.iter().zip(&self.refused);
-        counts.map(|(reason, count)| (reason.name(), count.load(SeqCst))).filter(|(_, count)| *count > 0).collect()
-    }
-
     pub(crate) fn refuse_line(&self) -> SharedBytes {
         self.rules().limits.refuse_line.clone()
     }
@@ -484,95 +525,6 @@ impl Admission {
     /// Returns the number of sessions admitted since the start.
     pub(crate) fn admitted(&self) -> u64 {
         self.admitted.load(SeqCst)
-    }
-
-    fn wake(&self) {
-        if self.has_waiters.swap(false, SeqCst) {
-            let waiters = std::mem::take(&mut *self.waiters.lock().unwrap_or_else(PoisonError::into_inner));
-            waiters.into_iter().for_each(Waker::wake);
-        }
-    }
-}
-
-/// A reserved place under `max_sessions`, with its peer's address. Dropping it gives it back.
-///
-/// One value and not two, because every session has it: a session keeps its peer's address here.
-#[derive(Debug)]
-pub(crate) struct Place {
-    /// `None` for a session without a server.
-    admission: Option<Arc<Admission>>,
-    /// Counted for this peer, once it is known.
-    peer: Address,
-}
-
-impl Place {
-    /// Admits the connection that came, if the limits of its source allow it. From here on it is a session, and owes a
-    /// close report.
-    pub(crate) fn admit(&mut self, peer: Address) -> Result<(), Denial> {
-        if let Some(admission) = &self.admission {
-            admission.rules().admit(&peer)?;
-            admission.admitted.fetch_add(1, SeqCst);
-        }
-        self.peer = peer;
-        Ok(())
-    }
-
-    /// Admits a connection whose real peer a filter has yet to tell. Until [`recharge`](Self::recharge) it is charged to
-    /// nobody's source.
-    pub(crate) fn admit_unknown(&mut self) -> Result<(), Denial> {
-        if let Some(admission) = &self.admission {
-            admission.rules().admit_unknown()?;
-            admission.admitted.fetch_add(1, SeqCst);
-        }
-        Ok(())
-    }
-
-    /// Charges the session to its real peer, now that it is known. Over a limit it is charged to nobody, and has to end.
-    pub(crate) fn recharge(&mut self, peer: Address) -> Result<(), RefuseReason> {
-        let before = std::mem::take(&mut self.peer);
-        if let Some(admission) = &self.admission
-            && let Err(reason) = { admission.rules().recharge(&before, &peer) }
-        {
-            admission.count_refused(reason);
-            admission.wake();
-            return Err(reason);
-        }
-        self.peer = peer;
-        Ok(())
-    }
-
-    /// Takes back the charge of a connection that is no client's.
-    pub(crate) fn excuse(&mut self) {
-        let before = std::mem::take(&mut self.peer);
-        if let Some(admission) = &self.admission {
-            let mut rules = admission.rules();
-            if let Some(peer) = PeerId::of(&before) {
-                rules.remove(peer);
-            }
-            rules.give_back();
-            drop(rules);
-            admission.wake();
-        }
-    }
-
-    /// Makes the place of a session without a server.
-    pub(crate) fn outside(peer: Address) -> Self {
-        Self { admission: None, peer }
-    }
-
-    pub(crate) fn peer(&self) -> &Address {
-        &self.peer
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Some(admission) = &self.admission else { return };
-        if let Some(id) = PeerId::of(&self.peer) {
-            admission.rules().remove(id);
-        }
-        admission.taken.fetch_sub(1, SeqCst);
-        admission.wake();
     }
 }
 
@@ -599,7 +551,7 @@ impl Drop for Refusal {
             subtract(&mut self.admission.rules().refusals, source);
         }
         self.admission.refusing.fetch_sub(1, SeqCst);
-        self.admission.wake();
+        self.admission.waiters.wake();
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     connection::Connection,
     control::{
-        admission::{Admission, Place},
+        admission::{Admission, listener::Place},
         budget::Budget,
         messages::{SessionEvent, Subscribe},
         stats::{DrainProgress, DrainReport, Stats},
@@ -279,6 +279,7 @@ mod tests {
     use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, fut::wrap_future};
 
     use super::*;
+    use crate::{control::admission::listener::ListenerAdmission, limits::ListenerLimits};
 
     #[derive(Default)]
     struct Watcher(Vec<&'static str>);
@@ -303,7 +304,8 @@ mod tests {
     }
 
     fn admitted(ledger: &Arc<Ledger>) -> OwedReport {
-        let mut place = ledger.admission.ticket_at_once().expect("a place");
+        let listener = ListenerAdmission::new(&ledger.admission, ListenerLimits::default());
+        let mut place = listener.ticket_at_once().expect("a place");
         place.admit(Address::Memory).expect("admission");
         let connection = Connection::between(Address::Memory, Address::Memory);
         OwedReport::new(Arc::clone(ledger), connection, place)

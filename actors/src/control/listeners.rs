@@ -1,10 +1,15 @@
 //! Listeners: the table of a server's listeners, of those that accept and those that are being closed.
 //!
-//! A listener is opened when it is added, and again when it is replaced: it keeps its number, its name and its pause, and
-//! each opening has a serial number, an acceptor, and an order to close of its own.
+//! A listener is opened when it is added, and again when it is replaced: it keeps its number, its name, its pause and its
+//! admission, and each opening has a serial number, an acceptor, and an order to close of its own. The admission of a
+//! listener that was removed stays until its last session has ended, and of the last few for longer: it has their counts.
 //! Not here: the lock, and what follows of a change (`ways`); binding and launching (`server/doors`).
 
-use std::{os::fd::OwnedFd, sync::Weak};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    os::fd::OwnedFd,
+    sync::{Arc, Weak},
+};
 
 use actix::Recipient;
 use tokio::sync::watch;
@@ -12,13 +17,20 @@ use tokio::sync::watch;
 use crate::{
     address::Address,
     connection::ListenerId,
-    control::orders::{Closing, ListenerOrder},
+    control::{
+        admission::{Admission, listener::ListenerAdmission},
+        orders::{Closing, ListenerOrder},
+        stats::Stats,
+    },
     error::BindError,
-    limits::SessionLimits,
+    limits::{ListenerLimits, SessionLimits},
 };
 
 /// Listeners that one server can have had: their numbers have 16 bits, and no number is used twice.
 const MOST_LISTENERS: usize = u16::MAX as usize;
+
+/// Listeners whose counters stay although they and their last sessions have ended: those that did so last.
+const MOST_ENDED: usize = 64;
 
 /// A listener as its server knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +43,8 @@ pub struct ListenerInfo {
     pub local_addr: Address,
     /// True while it is paused.
     pub is_paused: bool,
+    /// Its own [`max_sessions`](crate::Listener::max_sessions).
+    pub max_sessions: Option<usize>,
 }
 
 /// Settings of an opening.
@@ -59,6 +73,10 @@ pub(super) struct ListenerTable {
     /// The listeners in the order of their numbers. One that has been removed is not here; those of a server that ends are.
     known: Vec<ListenerInfo>,
     openings: Vec<WayToListener>,
+    /// Of the listeners that are known, are being closed, or have sessions, and of those that ended last.
+    admissions: BTreeMap<ListenerId, Arc<ListenerAdmission>>,
+    /// Those that ended last, in that order.
+    ended: VecDeque<ListenerId>,
     /// Listeners so far, and openings.
     numbers: usize,
     serials: u64,
@@ -105,19 +123,29 @@ impl ListenerTable {
     }
 
     /// Adds a listener. Returns its id, and the serial number of the opening.
-    pub(super) fn add(&mut self, name: Option<&str>, site: Site) -> Result<(ListenerId, u64), BindError> {
+    pub(super) fn add(
+        &mut self,
+        name: Option<&str>,
+        site: Site,
+        limits: ListenerLimits,
+        server: &Arc<Admission>,
+    ) -> Result<(ListenerId, u64), BindError> {
         self.check(name)?;
         let number = u16::try_from(self.numbers).map_err(|_| BindError::TooMany)?;
         self.numbers += 1;
         let id = ListenerId::new(number, name);
-        self.known.push(ListenerInfo { id, local_addr: site.address.clone(), is_paused: false });
+        let (local_addr, max_sessions) = (site.address.clone(), limits.max_sessions);
+        self.known.push(ListenerInfo { id, local_addr, is_paused: false, max_sessions });
+        self.admissions.insert(id, ListenerAdmission::new(server, limits));
         Ok((id, self.open(id, site)))
     }
 
     /// Opens a listener again, and has the opening before closed as `how` says. `None` if there is no such listener.
-    pub(super) fn replace(&mut self, id: ListenerId, site: Site, how: Closing) -> Option<u64> {
+    pub(super) fn replace(&mut self, id: ListenerId, site: Site, limits: ListenerLimits, how: Closing) -> Option<u64> {
         let known = self.known.iter_mut().find(|known| known.id == id)?;
         known.local_addr = site.address.clone();
+        known.max_sessions = limits.max_sessions;
+        self.admissions.get(&id)?.set(limits);
         self.close_all(Some(id), how);
         Some(self.open(id, site))
     }
@@ -147,6 +175,39 @@ impl ListenerTable {
     pub(super) fn forget(&mut self, serial: u64) -> Option<WayToListener> {
         let index = self.openings.iter().position(|way| way.serial == serial)?;
         Some(self.openings.remove(index))
+    }
+
+    /// Returns the admission of a listener, unless it ended long ago.
+    pub(super) fn admission(&self, id: ListenerId) -> Option<&Arc<ListenerAdmission>> {
+        self.admissions.get(&id)
+    }
+
+    /// Has all acceptors that wait for a place of their listener ask again.
+    pub(super) fn wake(&self) {
+        self.admissions.values().for_each(|admission| admission.wake());
+    }
+
+    /// Notes the listeners that have ended. Returns those among them that ended before the last few, and forgets them:
+    /// everything that is counted of them has been counted.
+    pub(super) fn forget_ended(&mut self) -> Vec<(ListenerId, Arc<ListenerAdmission>)> {
+        let has_ended = |id: &ListenerId| {
+            self.known.binary_search_by_key(id, |known| known.id).is_err()
+                && !self.openings.iter().any(|way| way.id == *id)
+                && !self.ended.contains(id)
+        };
+        let admissions = self.admissions.iter().filter(|(id, admission)| admission.is_empty() && has_ended(id));
+        let ended: Vec<_> = admissions.map(|(id, _)| *id).collect();
+        self.ended.extend(ended);
+        let too_many = self.ended.len().saturating_sub(MOST_ENDED);
+        self.ended.drain(..too_many).filter_map(|id| self.admissions.remove_entry(&id)).collect()
+    }
+
+    /// Adds what admission has counted, and sums up the listeners that are forgotten.
+    pub(super) fn complete(&self, stats: &mut Stats) {
+        for (id, admission) in &self.admissions {
+            stats.listeners.entry(*id).or_default().refused = admission.refused();
+        }
+        stats.sum_up(|id| self.admissions.contains_key(&id));
     }
 
     /// Returns true if an opening has these limits of its own.

@@ -76,7 +76,8 @@ pub struct Pushed {
     pub dropped: u64,
 }
 
-/// Pauses or resumes accepting on one listener; while it is paused the backlog holds new connections. The answer is
+/// Pauses or resumes accepting on one listener, found by its name with
+/// [`ServerHandle::listener`](crate::ServerHandle::listener); while it is paused the backlog holds new connections. The answer is
 /// false if there is no listener with this id.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "bool")]

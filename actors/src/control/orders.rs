@@ -51,6 +51,8 @@ pub(crate) enum Order {
         listener: ListenerId,
         serial: u64,
     },
+    /// These listeners have ended, and their counters are not asked for any more: sum them up.
+    ForgetCounts(Arc<[ListenerId]>),
     /// Its listeners are closed: end behind the last session.
     Retire,
     Drain {

@@ -98,7 +98,9 @@ impl SessionFilter {
         Self { source: Some(peers), ..Self::default() }
     }
 
-    /// Adds the condition that `listener` accepted the session.
+    /// Adds the condition that `listener` accepted the session. [`ServerHandle::listener`](crate::ServerHandle::listener)
+    /// finds a listener by its name; sessions of one that was removed still have its id in their
+    /// [`SessionInfo`] and in [`Stats::listeners`](crate::control::Stats::listeners).
     #[must_use]
     pub fn listener(mut self, listener: ListenerId) -> Self {
         self.listener = Some(listener);

@@ -250,6 +250,7 @@ impl Actor for Supervisor {
         ctx.run_interval(TIDY, |supervisor, _| {
             if let Some(control) = supervisor.control.upgrade() {
                 control.ledger.admission.tidy();
+                control.forget_ended_listeners();
             }
         });
         if let Some(control) = self.control.upgrade() {
@@ -297,8 +298,7 @@ impl Handler<GetStats> for Supervisor {
         Box::pin(answer.map(|answered, supervisor, _| {
             let mut stats = answered.stats;
             if let Some(control) = supervisor.control.upgrade() {
-                stats.events_lost = control.ledger.books().events_lost;
-                stats.refused = control.ledger.admission.refused();
+                control.complete(&mut stats);
             }
             stats
         }))
@@ -367,7 +367,7 @@ impl Handler<SetLimits> for Supervisor {
     fn handle(&mut self, SetLimits { limits, dry_run }: SetLimits, _: &mut Self::Context) -> Self::Result {
         if let Some(control) = self.control.upgrade().filter(|_| !dry_run) {
             // Before the workers look at the living, so that nobody comes in between by the old lists.
-            control.ledger.set_limits(limits.clone());
+            control.set_limits(limits.clone());
         }
         let answer = self.ask(&Question::Limits { limits: Arc::new(limits), dry_run });
         Box::pin(async {

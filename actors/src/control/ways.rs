@@ -21,10 +21,10 @@ use actix_rt::{Arbiter, ArbiterHandle};
 use tokio::sync::watch;
 
 use crate::{
-    address::Address,
     caught::drop_caught,
     connection::ListenerId,
     control::{
+        admission::listener::ListenerAdmission,
         ledger::Ledger,
         listeners::{ListenerInfo, ListenerTable, Site},
         orders::{Answer, Closing, FromWorker, ListenerOrder, News, Order, WorkerHandle},
@@ -32,7 +32,7 @@ use crate::{
         workers::{UnlaunchedWorker, WorkerTable},
     },
     error::BindError,
-    limits::{Limits, SessionLimits},
+    limits::{Limits, ListenerLimits, SessionLimits},
 };
 
 /// Delay before a thread that could not be made is tried again.
@@ -44,8 +44,8 @@ pub(crate) enum Finished {
     AsAsked,
     /// Every worker stopped without an order.
     LostWorkers,
-    /// The acceptor on this address failed too often.
-    LostListener(Address),
+    /// The acceptor of this listener failed too often: its name and address.
+    LostListener(String),
 }
 
 /// An opening of a listener that has not been closed yet. Dropped after its sockets; the server has not ended before.
@@ -54,13 +54,14 @@ pub(crate) struct OpenListener {
     control: Arc<Control>,
     id: ListenerId,
     serial: u64,
+    admission: Arc<ListenerAdmission>,
 }
 
 /// A listener that was opened, and what it takes to serve it.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) open: OpenListener,
-    pub(crate) is_paused: bool,
+    pub(crate) info: ListenerInfo,
     /// The workers for its sessions.
     pub(crate) workers: Vec<WorkerHandle>,
     /// Those among them that have yet to be started.
@@ -222,12 +223,18 @@ impl Control {
     }
 
     /// Adds a listener.
-    pub(crate) fn open_listener(self: &Arc<Self>, name: Option<&str>, site: Site) -> Result<Opened, BindError> {
+    pub(crate) fn open_listener(
+        self: &Arc<Self>,
+        name: Option<&str>,
+        site: Site,
+        admission: ListenerLimits,
+    ) -> Result<Opened, BindError> {
+        self.forget_ended_listeners();
         let mut ways = self.ways();
         ways.check_not_ending()?;
         let limits = site.limits;
-        let (id, serial) = ways.listeners.add(name, site)?;
-        Ok(ways.opened(OpenListener { control: Arc::clone(self), id, serial }, limits))
+        let (id, serial) = ways.listeners.add(name, site, admission, &self.ledger.admission)?;
+        ways.opened(self, id, serial, limits)
     }
 
     /// Opens a listener again; its opening before is closed as `how` says.
@@ -235,13 +242,46 @@ impl Control {
         self: &Arc<Self>,
         id: ListenerId,
         site: Site,
+        admission: ListenerLimits,
         how: Closing,
     ) -> Result<Opened, BindError> {
         let mut ways = self.ways();
         ways.check_not_ending()?;
         let limits = site.limits;
-        let serial = ways.listeners.replace(id, site, how).ok_or(BindError::NoSuchListener { listener: id })?;
-        Ok(ways.opened(OpenListener { control: Arc::clone(self), id, serial }, limits))
+        let serial = ways.listeners.replace(id, site, admission, how);
+        ways.opened(self, id, serial.ok_or(BindError::NoSuchListener { listener: id })?, limits)
+    }
+
+    /// Forgets the counters of listeners that ended before the last few, but for their sums.
+    pub(crate) fn forget_ended_listeners(&self) {
+        let mut ways = self.ways();
+        let forgotten = ways.listeners.forget_ended();
+        if forgotten.is_empty() {
+            return;
+        }
+        let ids: Arc<[_]> = forgotten.iter().map(|(id, _)| *id).collect();
+        // Under the same lock as questions are asked: every worker does so before the next one.
+        ways.workers.order_all(|| Order::ForgetCounts(Arc::clone(&ids)));
+        let gone = &mut self.ledger.books().gone;
+        gone.sum_up(|id| ways.listeners.admission(id).is_some());
+        forgotten.iter().for_each(|(_, admission)| gone.former_listeners.add_refused(&admission.refused()));
+    }
+
+    /// Adds to the counters of all workers what admission and the ledger have counted.
+    pub(crate) fn complete(&self, stats: &mut Stats) {
+        let ways = self.ways();
+        let books = self.ledger.books();
+        stats.events_lost = books.events_lost;
+        stats.former_listeners.refused.clone_from(&books.gone.former_listeners.refused);
+        ways.listeners.complete(stats);
+        stats.sum_refused();
+    }
+
+    /// Takes over new limits of the server, for connections that come from now on.
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        self.ledger.set_limits(limits);
+        // What they wait for may be another thing now.
+        self.ways().listeners.wake();
     }
 
     /// Removes a listener, and has it closed. Returns a future that ends once its sockets are closed; `None` if there is no
@@ -367,15 +407,25 @@ impl Ways {
     }
 
     /// Finds the workers for a listener that was opened, or adds them.
-    fn opened(&mut self, open: OpenListener, limits: Option<SessionLimits>) -> Opened {
-        let is_paused = self.listeners.is_paused(open.id);
+    fn opened(
+        &mut self,
+        control: &Arc<Control>,
+        id: ListenerId,
+        serial: u64,
+        limits: Option<SessionLimits>,
+    ) -> Result<Opened, BindError> {
+        let known = self.listeners.known().iter().find(|known| known.id == id);
+        let (Some(info), Some(admission)) = (known.cloned(), self.listeners.admission(id).cloned()) else {
+            return Err(BindError::NoSuchListener { listener: id });
+        };
+        let open = OpenListener { control: Arc::clone(control), id, serial, admission };
         let mut workers = self.workers.with(limits);
         let mut unlaunched = Vec::new();
         if workers.is_empty() && limits.is_some() {
             unlaunched = self.workers.add(limits);
             workers = self.workers.with(limits);
         }
-        Opened { open, is_paused, workers, unlaunched }
+        Ok(Opened { open, info, workers, unlaunched })
     }
 }
 
@@ -391,6 +441,10 @@ impl OpenListener {
 
     pub(crate) fn control(&self) -> &Arc<Control> {
         &self.control
+    }
+
+    pub(crate) fn admission(&self) -> &Arc<ListenerAdmission> {
+        &self.admission
     }
 
     /// Sets its acceptor. Returns true if the listener is paused. A later pause goes to this acceptor.

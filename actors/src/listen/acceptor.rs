@@ -27,7 +27,10 @@ use crate::{
     address::Address,
     connection::{Connection, ListenerId, SessionId},
     control::{
-        admission::{Denial, Place, Refusal, Ticket},
+        admission::{
+            Denial, Refusal,
+            listener::{ListenerAdmission, Place, Ticket},
+        },
         ledger::OwedReport,
         orders::{Admitted, Closing, ListenerOrder, Order, WorkerHandle},
         ways::{Control, Finished, OpenListener},
@@ -60,6 +63,7 @@ pub(crate) struct Acceptor {
     /// The name for the log.
     label: String,
     pub(crate) control: Arc<Control>,
+    admission: Arc<ListenerAdmission>,
     pub(crate) workers: Vec<WorkerHandle>,
     /// Set if the only worker shares this arbiter: then no message and no thread is in between.
     pub(crate) start_here: Option<StartHere>,
@@ -186,6 +190,7 @@ pub(crate) async fn keep(parts: Parts, start_here: Option<StartHere>) {
             address: address.clone(),
             label: label.clone(),
             control: Arc::clone(&control),
+            admission: Arc::clone(open.admission()),
             workers: workers.clone(),
             start_here: start_here.clone(),
             listener: None,
@@ -212,7 +217,7 @@ pub(crate) async fn keep(parts: Parts, start_here: Option<StartHere>) {
                 "listener {label}: its acceptor has failed {} times within {FAILURES_WITHIN:?}: the server ends",
                 failures.len()
             );
-            control.finish(Finished::LostListener(address));
+            control.finish(Finished::LostListener(label));
             return;
         }
         let delay = FIRST_BACK_OFF * 2_u32.pow(failures.len() as u32);
@@ -345,7 +350,7 @@ impl Acceptor {
         let Some(listener) = self.listener.as_ref().filter(|_| !self.is_paused) else { return Poll::Pending };
         ready!(listener.poll_ready(cx))?;
         // Known before the accept: a connection that has to wait stays in the backlog.
-        let ticket = match self.control.ledger.admission.ticket(cx.waker()) {
+        let ticket = match self.admission.ticket(cx.waker()) {
             Ticket::Wait(Some(until)) => return self.poll_token(until, cx).map(Ok),
             Ticket::Wait(None) => return Poll::Pending,
             ticket => ticket,
@@ -401,7 +406,7 @@ impl Acceptor {
             return true;
         }
         match self.listener.as_ref().map(ListeningSocket::accept_now) {
-            Some(Ok((socket, peer))) => match self.control.ledger.admission.ticket_at_once() {
+            Some(Ok((socket, peer))) => match self.admission.ticket_at_once() {
                 Ok(place) => self.admit(socket, peer, place),
                 Err(reason) => self.refuse(socket, peer, self.control.ledger.admission.try_refusal(), reason),
             },
@@ -421,10 +426,14 @@ impl Acceptor {
         }
     }
 
+    /// Returns true if the socket's peer is a proxy, which tells the real one later.
+    fn is_proxy(&self, peer: &Address) -> bool {
+        self.is_proxy.as_ref().is_some_and(|is_proxy| is_proxy(peer))
+    }
+
     /// Makes a session of a connection that has a place, unless its source may not have one more.
     fn admit(&mut self, socket: Socket, peer: Address, mut place: Place) {
-        let is_proxy = self.is_proxy.as_ref().is_some_and(|is_proxy| is_proxy(&peer));
-        let admitted = if is_proxy { place.admit_unknown() } else { place.admit(peer.clone()) };
+        let admitted = if self.is_proxy(&peer) { place.admit_unknown() } else { place.admit(peer.clone()) };
         let reason = match admitted {
             Ok(()) => {
                 let local = match self.address.ip() {
@@ -449,14 +458,15 @@ impl Acceptor {
     /// Sends the refuse line to a connection, and gives its peer time to read it, in a task of its own; without room
     /// for that the connection is closed at once.
     fn refuse(&mut self, socket: Socket, peer: Address, room: Option<Refusal>, reason: RefuseReason) {
-        let admission = &self.control.ledger.admission;
-        let reason = if admission.denies(&peer) { RefuseReason::Denied } else { reason };
-        admission.count_refused(reason);
+        // Lists are for the peer behind a proxy, which nobody knows yet.
+        let is_denied = !self.is_proxy(&peer) && self.admission.denies(&peer);
+        let reason = if is_denied { RefuseReason::Denied } else { reason };
+        self.admission.count_refused(reason);
         log::debug!("listener {}: {peer} is refused: {}", self.label, reason.name());
         if let Some(Events(count)) = self.logs.refused.pass() {
             log::warn!("listener {}: {count} connections refused, the last for {}", self.label, reason.name());
         }
-        let line = admission.refuse_line();
+        let line = self.control.ledger.admission.refuse_line();
         // Whoever is denied is not worth a word.
         if reason == RefuseReason::Denied || line.is_empty() {
             return;

@@ -38,10 +38,11 @@ use crate::{
         listen::{ListenAddress, ListenAddressError},
     },
     connection::Connection,
-    error::BindError,
+    error::{BindError, ConfigError},
     framing::Framing,
-    limits::SessionLimits,
+    limits::{ListenerLimits, SessionLimits},
     listen::unix::{self, Access, BoundPath},
+    source::Peers,
     wire::{filter::Filter, filters::Filters, socket::local_addr, tcp::SocketOptions},
 };
 
@@ -82,6 +83,7 @@ pub(crate) struct Own {
     pub(crate) name: Option<String>,
     pub(crate) framing: Option<Framing>,
     pub(crate) limits: Option<SessionLimits>,
+    pub(crate) admission: ListenerLimits,
     pub(crate) filters: Filters,
     /// Peers whose connections are charged to whomever a filter finds behind them.
     pub(crate) is_proxy: Option<Arc<IsProxy>>,
@@ -305,6 +307,54 @@ impl Listener {
     /// Each worker needs a buffer and a clock for each set of limits: some 200 KB.
     pub fn limits(mut self, limits: impl Into<SessionLimits>) -> Self {
         self.own.limits = Some(limits.into());
+        self
+    }
+
+    /// Sets how many of its sessions may live at once, over all workers, beside the server's
+    /// [`max_sessions`](crate::limits::LimitsBuilder::max_sessions): the limit that is reached first holds. Default: no
+    /// limit of its own.
+    ///
+    /// More connections are refused as [`ListenerFull`](crate::control::RefuseReason::ListenerFull), or wait in its
+    /// backlog, by the server's [`over_limit`](crate::limits::LimitsBuilder::over_limit); other listeners go on. A session
+    /// counts until its socket is closed, also one that began before the listener was
+    /// [replaced](crate::ServerHandle::replace_listener).
+    ///
+    /// ```
+    /// use actix_lines::{LineServer, Listener, Rot13};
+    ///
+    /// # #[actix::main]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let operators = Listener::tcp("127.0.0.1:0").name("operators").max_sessions(4).allow(["127.0.0.0/8".parse()?]);
+    /// let server = LineServer::new(|_| Rot13).listen(Listener::tcp("127.0.0.1:0").max_sessions(1000))?.listen(operators)?;
+    /// # server.start()?.abort().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// A server returns [`BindError::Setting`] for 0.
+    pub fn max_sessions(mut self, sessions: usize) -> Self {
+        if sessions == 0 && self.at.is_ok() {
+            self.at = Err(ConfigError::MaxSessions.into());
+        }
+        self.own.admission.max_sessions = Some(sessions);
+        self
+    }
+
+    /// Sets the peers that may connect to it, beside the server's [`allow`](crate::limits::LimitsBuilder::allow): both
+    /// have to let a peer in. Default: empty, which allows all. Behind a proxy it is the real peer that counts.
+    ///
+    /// The lists of a listener hold for connections that come from now on. They end no session when it is
+    /// [replaced](crate::ServerHandle::replace_listener).
+    pub fn allow(mut self, peers: impl IntoIterator<Item = Peers>) -> Self {
+        self.own.admission.allow = peers.into_iter().collect();
+        self
+    }
+
+    /// Sets the peers that may not connect to it, even if [`allow`](Self::allow) has them. Default: empty. Otherwise as
+    /// `allow`.
+    pub fn deny(mut self, peers: impl IntoIterator<Item = Peers>) -> Self {
+        self.own.admission.deny = peers.into_iter().collect();
         self
     }
 

@@ -176,7 +176,7 @@ impl Doors {
                 (moved, own, Closing::AfterBacklog)
             }
         };
-        let opened = control.reopen_listener(id, bound.site(own.limits), how)?;
+        let opened = control.reopen_listener(id, bound.site(own.limits), std::mem::take(&mut own.admission), how)?;
         if how != Closing::HandOver {
             bound.until_closed = own.hand_over(bound.socket.as_fd(), &bound.address);
         }
@@ -219,7 +219,8 @@ impl State {
         let BoundListener { socket, path, address, mut own, handed_over, .. } = bound;
         let path = path.map(Arc::new);
         let mut bound = Bound { socket: Arc::new(socket), path, until_closed: None, address };
-        let opened = control.open_listener(own.name.as_deref(), bound.site(own.limits))?;
+        let admission = std::mem::take(&mut own.admission);
+        let opened = control.open_listener(own.name.as_deref(), bound.site(own.limits), admission)?;
         bound.until_closed = own.hand_over(bound.socket.as_fd(), &bound.address);
         let info = self.serve(control, opened, bound, own, protocol);
         self.note_handed_over(info.id, handed_over);
@@ -235,7 +236,7 @@ impl State {
         own: Own,
         protocol: Option<Box<dyn Protocol>>,
     ) -> ListenerInfo {
-        let Opened { open, is_paused, workers, unlaunched } = opened;
+        let Opened { open, info, workers, unlaunched } = opened;
         let (id, serial) = (open.id(), open.serial());
         self.launch(control, unlaunched, own.limits);
         let defaults = &self.defaults;
@@ -255,7 +256,6 @@ impl State {
         let path_kept = path.as_ref().map_or_else(Weak::new, Arc::downgrade);
         let closed_kept = until_closed.as_ref().map(Arc::downgrade);
         self.kept.insert(id, Kept { protocol, path: path_kept, until_closed: closed_kept, handed_over: None });
-        let info = ListenerInfo { id, local_addr: address.clone(), is_paused };
         let backlog = defaults.backlog;
         let parts = acceptor::Parts { socket, address, path, until_closed, is_proxy, backlog, open, workers };
         // With one worker its arbiter accepts too, or each connection would pay for a change of threads.

@@ -70,7 +70,25 @@ impl ServerHandle {
         self.control.listeners()
     }
 
-    /// Returns the listener of this name, if the server has one now.
+    /// Returns the listener of this name, if the server has one now. Its id is what [`pause`](Self::pause),
+    /// [`close_listener`](Self::close_listener), [`Stats::listeners`] and
+    /// [`SessionFilter::listener`] take: so each of them is by name.
+    ///
+    /// ```
+    /// # use actix_lines::{LineServer, Listener, Rot13, control::SessionFilter};
+    /// # #[actix::main]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let server = LineServer::new(|_| Rot13).listen(Listener::tcp("127.0.0.1:0").name("public"))?.start()?;
+    /// if let Some(public) = server.listener("public") {
+    ///     let live = server.stats().await?.listeners[&public.id].live;
+    ///     println!("{live} sessions of {public} are asked to end", public = public.id);
+    ///     server.pause(public.id).await?;
+    ///     server.kick(SessionFilter::default().listener(public.id), "moved to another port\n").await?;
+    /// }
+    /// # server.abort().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn listener(&self, name: &str) -> Option<ListenerInfo> {
         self.listeners().into_iter().find(|listener| listener.id.name() == Some(name))
@@ -116,7 +134,7 @@ impl ServerHandle {
         Doors::of(&self.control)?.add(&self.control, listener.into(), Some(protocol))
     }
 
-    /// Gives a listener the settings of another: framing, filters, limits, recorder. It keeps its number, its name, its
+    /// Gives a listener the settings of another: framing, filters, limits and lists of its own, recorder. It keeps its number, its name, its
     /// factory, and whether it is paused; its sessions go on as they began.
     ///
     /// If `listener` is at the same address the socket stays, and no connection is lost; the path of a unix socket gets the
@@ -356,8 +374,8 @@ impl ServerHandle {
         let mut finished = self.control.when_finished();
         match finished.wait_for(Option::is_some).await.map(|how| how.clone()) {
             Ok(Some(Finished::AsAsked)) => Ok(()),
-            Ok(Some(Finished::LostListener(address))) => {
-                Err(io::Error::other(format!("cannot go on accepting on {address}: look above for what failed")))
+            Ok(Some(Finished::LostListener(listener))) => {
+                Err(io::Error::other(format!("cannot go on accepting on {listener}: look above for what failed")))
             }
             Ok(_) => Err(io::Error::other("every worker has stopped: look above for the panic that ended it")),
             Err(_) => Err(ServerEnded.into()),

@@ -17,7 +17,7 @@ use tokio::{sync::oneshot, time::Instant};
 use crate::{
     caught::{dispose, drop_caught, panic_text},
     connection::{Connection, SessionId},
-    control::admission::Place,
+    control::admission::listener::Place,
     framing::{Framing, Overrun, Reach},
     report::{CloseReason, CloseReport},
     session::{
@@ -253,9 +253,12 @@ mod tests {
     use super::*;
     use crate::{
         address::Address,
-        control::admission::{Admission, Ticket},
+        control::admission::{
+            Admission,
+            listener::{ListenerAdmission, Ticket},
+        },
         framing::Overlong,
-        limits::{Limits, SessionLimits},
+        limits::{Limits, ListenerLimits, SessionLimits},
         rate::{Rate, RateLimit},
         report::Half,
         rot13::Rot13,
@@ -414,8 +417,9 @@ mod tests {
     }
 
     /// A server's admission with one place, and that place.
-    fn one_place() -> (Arc<Admission>, Place) {
-        let admission = Admission::new(Limits::builder().max_sessions(1).build().unwrap().admission);
+    fn one_place() -> (Arc<ListenerAdmission>, Place) {
+        let server = Admission::new(Limits::builder().max_sessions(1).build().unwrap().admission);
+        let admission = ListenerAdmission::new(&server, ListenerLimits::default());
         let place = match admission.ticket(noop_waker_ref()) {
             Ticket::Place(mut place) => {
                 place.admit(Address::Memory).unwrap();
@@ -426,7 +430,7 @@ mod tests {
         (admission, place)
     }
 
-    fn is_free(admission: &Arc<Admission>) -> bool {
+    fn is_free(admission: &Arc<ListenerAdmission>) -> bool {
         matches!(admission.ticket(noop_waker_ref()), Ticket::Place(_))
     }
 

@@ -30,8 +30,8 @@ pub(super) struct Prefaces {
 }
 
 impl Prefaces {
-    pub(super) fn len(&self) -> usize {
-        self.waiting.borrow().len()
+    pub(super) fn for_each(&self, each: impl FnMut(Waiting)) {
+        self.waiting.borrow().iter().map(|(id, slot)| (*id, *slot)).for_each(each);
     }
 
     /// One waits for its peer. Returns true if they are more than `most`.

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use tokio::sync::oneshot;
 
 use crate::{
-    connection::Connection,
+    connection::{Connection, ListenerId},
     control::{ledger::Batch, stats::Stats},
     report::CloseReport,
 };
@@ -41,14 +41,22 @@ impl Counters {
         self.bytes_out += counts.bytes_out;
     }
 
-    /// Adds a living session to the counters of all.
-    pub(super) fn add_to(&self, stats: &mut Stats, outbox_len: usize) {
+    /// Adds a living session to the counters of all, and to those of its listener.
+    pub(super) fn add_to(&self, stats: &mut Stats, listener: Option<ListenerId>, outbox_len: usize) {
         stats.opened += 1;
         stats.live += 1;
         stats.lines_in += self.lines_in;
         stats.bytes_in += self.bytes_in;
         stats.bytes_out += self.bytes_out;
         stats.outbox_bytes += outbox_len as u64;
+        let Some(listener) = listener else { return };
+        let listener = stats.listeners.entry(listener).or_default();
+        listener.opened += 1;
+        listener.live += 1;
+        listener.lines_in += self.lines_in;
+        listener.bytes_in += self.bytes_in;
+        listener.bytes_out += self.bytes_out;
+        listener.outbox_bytes += outbox_len as u64;
     }
 }
 
@@ -96,6 +104,11 @@ impl Reports {
     /// Counts a session that has ended.
     pub(super) fn count(&self, report: &CloseReport) {
         self.ended.borrow_mut().count(report);
+    }
+
+    /// Sums up the counters of these listeners, none of which has a session any more.
+    pub(super) fn forget(&self, listeners: &[ListenerId]) {
+        self.ended.borrow_mut().sum_up(|id| !listeners.contains(&id));
     }
 
     pub(super) fn count_yield(&self) {

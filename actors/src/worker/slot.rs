@@ -18,7 +18,7 @@ use tokio::{sync::oneshot, time::Instant};
 use crate::{
     address::Address,
     connection::{Connection, ConnectionInfo, ListenerId, SessionId},
-    control::{admission::Place, query::SessionInfo},
+    control::{admission::listener::Place, query::SessionInfo},
     limits::OutboxLimit,
     rate::{Grant, RateLimit, Unit},
     report::{CloseReason, CloseReport, RefuseReason},

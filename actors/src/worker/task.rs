@@ -115,6 +115,7 @@ pub(crate) async fn look_after(worker: Rc<Worker>, mut orders: mpsc::UnboundedRe
                 Some(Order::Start(admitted)) => host.start(admitted),
                 Some(Order::Learn(lesson)) => host.learn(lesson),
                 Some(Order::Forget { listener, serial }) => host.forget(listener, serial),
+                Some(Order::ForgetCounts(listeners)) => worker.reports.forget(&listeners),
                 Some(Order::Retire) => is_retired = true,
                 Some(Order::Drain { over, goodbye }) => {
                     // What has come until now is answered: the reactor is asked for it first.

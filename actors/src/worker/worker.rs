@@ -12,7 +12,7 @@ use crate::{
     address::{Address, Origin},
     connection::{Connection, SessionId},
     control::{
-        admission::{Place, Refusal},
+        admission::{Refusal, listener::Place},
         budget::Weight,
         orders::Answer,
         stats::Stats,
@@ -503,10 +503,17 @@ impl Worker {
     /// The counters of this worker, its living sessions included.
     pub(super) fn stats(&self) -> Stats {
         let mut stats = self.ended_stats();
-        stats.prefaces = self.prefaces.len() as u64;
-        for slot in self.slots.borrow_mut().iter_mut() {
-            slot.counters.add_to(&mut stats, slot.outbox.len());
+        let mut slots = self.slots.borrow_mut();
+        for slot in slots.iter_mut() {
+            slot.counters.add_to(&mut stats, slot.listener, slot.outbox.len());
         }
+        self.prefaces.for_each(|(id, slot)| {
+            stats.prefaces += 1;
+            if let Some(listener) = slots.get_by_id(slot, id).and_then(|slot| slot.listener) {
+                stats.listeners.entry(listener).or_default().prefaces += 1;
+            }
+        });
+        drop(slots);
         stats
     }
 

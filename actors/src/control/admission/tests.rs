@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use futures::task::noop_waker_ref;
 
-use super::*;
+use super::{
+    listener::{ListenerAdmission, Place, Ticket},
+    *,
+};
 use crate::{
     limits::{Limits, LimitsBuilder},
     source::SourcePrefix,
@@ -31,8 +34,13 @@ fn an_accept_rate_is_met_with_a_burst_of_less_than_comes_while_a_timer_rings_lat
     }
 }
 
+/// A way in without limits of its own.
+fn by_listener(admission: &Arc<Admission>) -> Arc<ListenerAdmission> {
+    ListenerAdmission::new(admission, ListenerLimits::default())
+}
+
 fn reserve(admission: &Arc<Admission>) -> Option<Place> {
-    match admission.ticket(noop_waker_ref()) {
+    match by_listener(admission).ticket(noop_waker_ref()) {
         Ticket::Place(place) => Some(place),
         Ticket::Refusal(..) | Ticket::Wait(_) => None,
     }
@@ -128,18 +136,19 @@ async fn an_acceptor_that_can_neither_admit_nor_refuse_sleeps_until_it_can() {
     let waker = Waker::from(Arc::clone(&wakes));
     let mut place = reserve(&admission).unwrap();
     place.admit(peer("192.0.2.1")).unwrap();
+    let listener = by_listener(&admission);
     let mut refusals: Vec<_> = (0..MAX_REFUSALS).map(|_| admission.try_refusal().unwrap()).collect();
     for _ in 0..3 {
-        let Ticket::Wait(Some(until)) = admission.ticket(&waker) else { panic!("it can do nothing") };
+        let Ticket::Wait(Some(until)) = listener.ticket(&waker) else { panic!("it can do nothing") };
         assert_eq!(until, Instant::now() + Duration::from_secs(1), "by then the rate allows one");
     }
     assert_eq!(wakes.0.load(SeqCst), 0, "looking wakes nobody");
-    assert_eq!(admission.waiters.lock().unwrap().len(), 1, "it waits once");
+    assert_eq!(admission.waiters.wakers().len(), 1, "it waits once");
     refusals.pop();
     assert_eq!(wakes.0.load(SeqCst), 1, "a refusal has room");
-    assert!(matches!(admission.ticket(&waker), Ticket::Refusal(_, RefuseReason::AcceptRate)));
+    assert!(matches!(listener.ticket(&waker), Ticket::Refusal(_, RefuseReason::AcceptRate)));
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(matches!(admission.ticket(&waker), Ticket::Place(_)));
+    assert!(matches!(listener.ticket(&waker), Ticket::Place(_)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -231,4 +240,92 @@ fn a_source_that_is_refused_leaves_room_for_others() {
     drop((held, other, exempt));
     assert_eq!(admission.refusing(), 0);
     assert!(admission.rules().refusals.is_empty());
+}
+
+fn limited(admission: &Arc<Admission>, max_sessions: usize) -> Arc<ListenerAdmission> {
+    ListenerAdmission::new(admission, ListenerLimits { max_sessions: Some(max_sessions), ..ListenerLimits::default() })
+}
+
+#[test]
+fn never_more_places_than_the_limit_of_a_listener_nor_than_that_of_all_whoever_asks() {
+    let admission = admission(Limits::builder().max_sessions(5).build().unwrap());
+    let (first, second) = (limited(&admission, 3), limited(&admission, 4));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            for (listener, most) in [(&first, 3), (&second, 4)] {
+                let admission = &admission;
+                scope.spawn(move || {
+                    for _ in 0..5_000 {
+                        let places: Vec<_> = (0..3).filter_map(|_| listener.ticket_at_once().ok()).collect();
+                        assert!(listener.taken() <= most && admission.taken.load(SeqCst) <= 5);
+                        drop(places);
+                    }
+                });
+            }
+        }
+    });
+    let held: Vec<_> = (0..3).map(|_| first.ticket_at_once().unwrap()).collect();
+    assert_eq!(first.ticket_at_once().unwrap_err(), RefuseReason::ListenerFull);
+    let others: Vec<_> = (0..2).map(|_| second.ticket_at_once().unwrap()).collect();
+    assert_eq!(second.ticket_at_once().unwrap_err(), RefuseReason::MaxSessions);
+    drop((held, others));
+    assert!(first.is_empty() && second.is_empty());
+    assert_eq!(admission.taken.load(SeqCst), 0);
+}
+
+#[test]
+fn acceptors_that_wait_for_a_place_of_their_listener_are_woken_by_that_alone() {
+    let limits = Limits::builder().max_sessions(3).over_limit(OverLimit::Wait).build().unwrap();
+    let admission = admission(limits.clone());
+    let (full, other) = (limited(&admission, 1), limited(&admission, 3));
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let place = full.ticket_at_once().unwrap();
+    let waits = |woken| {
+        assert!(matches!(full.ticket(&waker), Ticket::Wait(None)));
+        assert_eq!(wakes.0.load(SeqCst), woken, "looking wakes nobody");
+    };
+    waits(0);
+    drop(other.ticket_at_once().unwrap());
+    assert_eq!(wakes.0.load(SeqCst), 0, "a place of another listener is none of its own");
+    drop(place);
+    assert_eq!(wakes.0.load(SeqCst), 1);
+    // Then it is the server that is full.
+    let held: Vec<_> = (0..3).map(|_| other.ticket_at_once().unwrap()).collect();
+    waits(1);
+    drop(held);
+    assert_eq!(wakes.0.load(SeqCst), 2);
+    let place = full.ticket_at_once().unwrap();
+    waits(2);
+    full.set(ListenerLimits { max_sessions: Some(2), ..ListenerLimits::default() });
+    assert_eq!(wakes.0.load(SeqCst), 3, "its limit is raised");
+    drop((full.ticket_at_once().unwrap(), place));
+}
+
+#[test]
+fn lists_of_a_listener_hold_beside_those_of_the_server_and_for_the_real_peer() {
+    let admission = admission(Limits::builder().deny(["192.0.2.66".parse().unwrap()]).build().unwrap());
+    let lists = |allow: &[&str], deny: &[&str]| ListenerLimits {
+        allow: allow.iter().map(|text| text.parse().unwrap()).collect(),
+        deny: deny.iter().map(|text| text.parse().unwrap()).collect(),
+        ..ListenerLimits::default()
+    };
+    let listener = ListenerAdmission::new(&admission, lists(&["192.0.2.0/24"], &["192.0.2.7"]));
+    let admit = |text: &str| listener.ticket_at_once().unwrap().admit(peer(text));
+    let recharge = |text: &str| {
+        let mut place = listener.ticket_at_once().unwrap();
+        place.admit_unknown().unwrap();
+        place.recharge(peer(text))
+    };
+    for (text, is_let_in) in [("192.0.2.1", true), ("192.0.2.7", false), ("192.0.2.66", false), ("198.51.100.1", false)]
+    {
+        let denied = (!is_let_in).then_some(RefuseReason::Denied);
+        assert_eq!(admit(text).err(), denied.map(Denial::Refused), "{text}");
+        assert_eq!(recharge(text).err(), denied, "{text}");
+        assert_eq!(listener.denies(&peer(text)), !is_let_in, "{text}");
+    }
+    assert_eq!(listener.refused(), [("denied", 3)].into(), "an acceptor counts those that it refuses itself");
+    listener.set(lists(&[], &[]));
+    admit("198.51.100.1").unwrap();
+    assert!(admission.rules().by_address.is_empty() && listener.is_empty());
 }
