@@ -8,8 +8,11 @@ use std::{
     fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    os::unix::{fs::PermissionsExt, net::UnixStream},
-    process::{Command, Output, Stdio},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::UnixStream,
+    },
+    process::{Child, Command, Output, Stdio},
 };
 
 use rcgen::date_time_ymd;
@@ -524,6 +527,96 @@ fn a_hangup_turns_headers_on_and_off_for_connections_to_come() {
     server.log_lines("SIGHUP: listener required is changed", 2);
     assert_eq!(support::converse(addresses[0], &hello), b"Uryyb\n");
     greet(&mut session);
+}
+
+/// A block of the manual in this language.
+fn of_the_manual(language: &str) -> String {
+    let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operating.md")).unwrap();
+    let (_, behind) = manual.split_once("**Behind a proxy.**").expect("the section");
+    let (_, block) = behind.split_once(&format!("```{language}\n")).expect("the block");
+    block.split_once("```").expect("its end").0.to_owned()
+}
+
+/// A process that ends with this.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+#[ignore = "needs haproxy and nginx; tests/run runs it"]
+fn the_manuals_configurations_of_proxies_work() {
+    let authority = Authority::new();
+    let file = authority.write("rot13d.toml", &of_the_manual("toml").replace("40714", "0"));
+    let mut command = rot13d();
+    command.args(["-v", "--config", &file]);
+    let server = Server::launch(command);
+    let to = address_in(&server.log_line("listening on "));
+    for (program, language, before, arguments) in [
+        ("haproxy", "haproxy", "", &["-db", "-f"][..]),
+        (
+            "nginx",
+            "nginx",
+            "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\ndaemon off;\nmaster_process off;\npid nginx.pid;\n\
+             error_log stderr;\nevents {}\n",
+            &["-e", "stderr", "-p", ".", "-c"],
+        ),
+    ] {
+        let (_reserved, front) = support::reserve();
+        let text = of_the_manual(language).replace("127.0.0.1:40714", &to.to_string());
+        let text =
+            text.replace("bind :40713", &format!("bind {front}")).replace("listen 40713", &format!("listen {front}"));
+        let file = authority.write(&format!("{program}.conf"), &format!("{before}{text}"));
+        let mut command = Command::new(program);
+        let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
+        command.args(arguments).arg(&file).env("PATH", path).current_dir(authority.path(""));
+        let _proxy = Killed(command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("the proxy starts"));
+        let mut stream = support::eventually("the proxy to listen", || TcpStream::connect(front).ok());
+        let peer = stream.local_addr().unwrap();
+        // All of it, and the answers behind a half-close.
+        let answers = support::converse_over(&mut stream, b"Hello\nworld\n");
+        assert_eq!(answers, b"Uryyb\njbeyq\n", "{program}");
+        server.log_line(&format!("from {peer}"));
+    }
+    await_counter(&server, "probe ");
+}
+
+#[test]
+fn a_hangup_changes_the_mode_of_a_path_in_place_and_says_what_it_cannot_change() {
+    let authority = Authority::new();
+    let path = authority.path("a.sock");
+    let text = |mode: &str, v6only: &str| {
+        format!(
+            "[[listener]]\nname = \"local\"\naddress = \"unix:{}\"\nmode = \"{mode}\"\n\
+             [[listener]]\nname = \"all\"\naddress = \"[::]:0\"\nv6only = {v6only}\n",
+            path.display()
+        )
+    };
+    let is = || {
+        let file = fs::symlink_metadata(&path).unwrap();
+        (file.ino(), file.mode() & 0o777)
+    };
+    let file = authority.write("rot13d.toml", &text("0660", "false"));
+    let mut command = rot13d();
+    command.args(["--config", &file]);
+    let server = Server::launch(command);
+    server.log_lines("listening on ", 2);
+    let (inode, _) = is();
+    authority.write("rot13d.toml", &text("0606", "false"));
+    server.signal(Signal::HUP);
+    server.log_line("is in force");
+    assert_eq!(is(), (inode, 0o606));
+    // What was changed before the error is as it was.
+    authority.write("rot13d.toml", &text("0666", "true"));
+    server.signal(Signal::HUP);
+    let said = server.log_line("SIGHUP: nothing is changed: listener all: ");
+    assert!(said.ends_with("close the listener, then add it again"), "{said}");
+    assert_eq!(is(), (inode, 0o606));
 }
 
 #[test]

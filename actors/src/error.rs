@@ -319,7 +319,8 @@ pub enum BindError {
         /// The value that was given.
         mode: u32,
     },
-    /// The mode, owner or group of a path could not be set. The path is removed again.
+    /// The mode, owner or group of a path could not be set. A path that was just bound is removed again; that of a listener
+    /// that is replaced keeps what it had.
     #[error("cannot set the {setting} of {address}: {}; {}", reason(source), access_advice(source))]
     UnixAccess {
         /// The path.
@@ -336,6 +337,17 @@ pub enum BindError {
         setting: &'static str,
         /// The address.
         address: String,
+    },
+    /// A listener that is replaced at its address should take IPv4 connections where it takes none, or none where it does.
+    #[error(
+        "{address} takes {}, which cannot change while it is bound: close the listener, then add it again",
+        if *only { "IPv4 connections, too" } else { "IPv6 connections only" }
+    )]
+    OnlyV6 {
+        /// The address.
+        address: Address,
+        /// The value that was given.
+        only: bool,
     },
     /// The descriptor that was handed over is not a listening stream socket.
     #[error("{address}: not a listening stream socket; hand over a SOCK_STREAM that listen(2) was called for")]
@@ -501,6 +513,7 @@ impl From<BindError> for io::Error {
             | BindError::Inherit(_)
             | BindError::Setting(_)
             | BindError::TooMany
+            | BindError::OnlyV6 { .. }
             | BindError::Renamed { .. } => io::ErrorKind::InvalidInput,
         };
         io::Error::new(kind, error)

@@ -1,6 +1,6 @@
 //! Listeners may be added, replaced and removed while a server runs: sessions do not notice, and an error changes nothing.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, os::unix::fs::MetadataExt, time::Duration};
 
 use actix::Actor;
 use actix_lines::{
@@ -9,6 +9,8 @@ use actix_lines::{
     filter::{Eof, Fault, Filter, Flow, Inflow},
     limits::Limits,
 };
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 mod support;
 use support::{PATIENCE, Peer, Server, eventually, within};
@@ -235,6 +237,56 @@ async fn a_replaced_listener_that_moves_is_bound_before_the_old_one_is_closed() 
         within("the end", server.handle.abort()).await.unwrap();
         within("the end", server.handle.wait()).await.unwrap();
     }
+}
+
+#[actix::test]
+async fn a_path_gets_the_permissions_of_the_listener_that_replaces_another_there() {
+    let folder = std::env::temp_dir().join(format!("actix-lines-permissions-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("socket");
+    let is = || {
+        let file = std::fs::symlink_metadata(&path).unwrap();
+        (file.ino(), file.mode() & 0o777)
+    };
+    let server = start(Threads::Current).await;
+    let added = server.handle.listen(Listener::unix(&path).unix_mode(0o660)).await.unwrap();
+    let (inode, mode) = is();
+    assert_eq!(mode, 0o660);
+    // It waits in the backlog, and is not lost.
+    assert!(server.handle.pause(added.id).await.unwrap());
+    let mut early = tokio::net::UnixStream::connect(&path).await.unwrap();
+
+    let again = folder.join(".").join("socket");
+    server.handle.replace_listener(added.id, Listener::unix(again).unix_mode(0o606)).await.unwrap();
+    assert_eq!(is(), (inode, 0o606));
+    let error = server.handle.replace_listener(added.id, Listener::unix(&path).unix_mode(0o1777)).await.unwrap_err();
+    assert!(matches!(error, BindError::UnixMode { mode: 0o1777, .. }), "{error}");
+    assert_eq!(is(), (inode, 0o606));
+    server.handle.replace_listener(added.id, Listener::unix(&path)).await.unwrap();
+    assert_eq!(is(), (inode, 0o600), "that of a listener that says nothing");
+
+    assert!(server.handle.resume(added.id).await.unwrap());
+    early.write_all(b"hello\n").await.unwrap();
+    let mut answer = [0; 6];
+    within("an answer", early.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"uryyb\n");
+    assert!(server.handle.close_listener(added.id).await);
+    assert!(!path.exists());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[actix::test]
+async fn a_listener_that_is_replaced_where_it_is_has_no_setting_that_it_could_not_have() {
+    let server = start(Threads::Current).await;
+    let both = server.handle.listen("[::]:0").await.unwrap();
+    let port = both.local_addr.port().unwrap();
+    let all = || Listener::tcp(("::", port));
+    let error = server.handle.replace_listener(both.id, all().only_v6(true)).await.unwrap_err();
+    assert!(matches!(error, BindError::OnlyV6 { only: true, .. }), "{error}");
+    server.handle.replace_listener(both.id, all().only_v6(false)).await.unwrap();
+    let error = server.handle.replace_listener(both.id, all().unix_mode(0o600)).await.unwrap_err();
+    assert!(matches!(error, BindError::Unsuited { setting: "unix_mode", .. }), "{error}");
+    greet(SocketAddr::from(([127, 0, 0, 1], port))).await;
 }
 
 #[actix::test]

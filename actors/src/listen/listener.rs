@@ -11,13 +11,13 @@ use std::{
         fd::{BorrowedFd, OwnedFd},
         unix::net::UnixListener,
     },
-    path::{Path, PathBuf},
+    path::{Path, PathBuf, absolute},
     sync::{Arc, Mutex},
 };
 
 use rustix::net::{
     SocketType,
-    sockopt::{socket_acceptconn, socket_type},
+    sockopt::{ipv6_v6only, socket_acceptconn, socket_type},
 };
 
 #[cfg(not(all(feature = "systemd", target_os = "linux")))]
@@ -288,7 +288,9 @@ impl Listener {
     /// With `false`, `[::]` and an IPv4 listener of the same port are an error.
     ///
     /// # Errors
-    /// A server returns [`BindError::Unsuited`] for a listener that is bound to no IPv6 address here.
+    /// A server returns [`BindError::Unsuited`] for a listener that is bound to no IPv6 address here, and
+    /// [`BindError::OnlyV6`] if this would change for one that is [replaced](crate::ServerHandle::replace_listener) where it
+    /// is.
     pub fn only_v6(mut self, only: bool) -> Self {
         self.only_v6 = Some(only);
         self
@@ -452,7 +454,11 @@ impl Listener {
             let bound = bound.socket_addr();
             bound.is_some_and(|bound| bound == *address || (address.port() == 0 && bound.ip() == address.ip()))
         };
-        let is_path = |path: &Path| bound.unix().and_then(UnixAddress::path) == Some(path);
+        let is_path = |path: &Path| {
+            let bound = bound.unix().and_then(UnixAddress::path);
+            let whole = |path: &Path| absolute(path).ok();
+            bound.is_some_and(|bound| bound == path || whole(bound).is_some_and(|bound| Some(bound) == whole(path)))
+        };
         match &self.at {
             Ok(At::Candidates(addresses)) => addresses.iter().any(is_ip),
             Ok(At::Address(ListenAddress::Ip(address))) => is_ip(address),
@@ -471,9 +477,25 @@ impl Listener {
         }
     }
 
-    /// The permissions of a path, which may be bound already.
-    pub(crate) fn access(&self) -> Access {
-        self.access
+    /// Gives a socket that is where it would be bound the settings that it would have there: mode, owner and group of its
+    /// path.
+    pub(crate) fn set_up(
+        &self,
+        socket: &OwnedFd,
+        address: &Address,
+        path: Option<&BoundPath>,
+    ) -> Result<(), BindError> {
+        if let Some(only) = self.only_v6
+            // To other addresses it makes no difference.
+            && address.ip().is_some_and(|ip| ip.is_unspecified())
+            && ipv6_v6only(socket) == Ok(!only)
+        {
+            return Err(BindError::OnlyV6 { address: address.clone(), only });
+        }
+        match (path, address.unix().and_then(UnixAddress::path)) {
+            (Some(bound), Some(path)) => bound.change(path, self.access),
+            _ => Ok(()),
+        }
     }
 
     /// Binds it, with regard to the listeners that are bound already.

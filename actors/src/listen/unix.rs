@@ -186,6 +186,8 @@ pub(crate) struct BoundPath {
     path: PathBuf,
     /// Device and inode.
     file: (u64, u64),
+    /// Owner and group that the system gave it.
+    made_for: (u32, u32),
     /// Keeps the inode, whose number another file could have otherwise; `None` where the system has no such descriptor.
     handle: Option<File>,
 }
@@ -201,11 +203,35 @@ impl BoundPath {
             // Somebody else's by now.
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        Ok(Self { path: std::path::absolute(path)?, file: identity(&file), handle })
+        let made_for = (file.uid(), file.gid());
+        Ok(Self { path: std::path::absolute(path)?, file: identity(&file), made_for, handle })
+    }
+
+    /// Sets other permissions, `path` being how the user wrote it. Those that are not asked for are as they were at first.
+    ///
+    /// # Errors
+    /// For one that cannot be set. Then all are as before.
+    pub(crate) fn change(&self, path: &Path, access: Access) -> Result<(), BindError> {
+        let mode = access.checked_mode(path)?;
+        let before = match &self.handle {
+            Some(handle) => handle.metadata(),
+            None => fs::symlink_metadata(&self.path),
+        };
+        let address = || UnixAddress::at(path).into();
+        let before = before.map_err(|source| BindError::UnixAccess { address: address(), setting: "mode", source })?;
+        let (owner, group) = (access.owner.unwrap_or(self.made_for.0), access.group.unwrap_or(self.made_for.1));
+        // What stays takes no right to be set.
+        let owner = (owner != before.uid()).then_some(owner);
+        let group = (group != before.gid()).then_some(group);
+        self.allow(path, Access { mode: Some(mode), owner, group }).inspect_err(|_| {
+            let (owner, group) = (owner.map(|_| before.uid()), group.map(|_| before.gid()));
+            // Whoever may not set them may not set them back.
+            let _ = self.set(Access { mode: None, owner, group }, before.mode() & 0o777);
+        })
     }
 
     /// Sets the permissions; `path` is how the user wrote it.
-    pub(crate) fn allow(&self, path: &Path, access: Access) -> Result<(), BindError> {
+    fn allow(&self, path: &Path, access: Access) -> Result<(), BindError> {
         let mode = access.checked_mode(path)?;
         let address = || UnixAddress::at(path).into();
         self.set(access, mode).map_err(|(setting, source)| BindError::UnixAccess {

@@ -17,7 +17,7 @@ use actix_rt::ArbiterHandle;
 #[cfg(feature = "record")]
 use crate::record::recorder::Recorder;
 use crate::{
-    address::{Address, UnixAddress, listen::ListenAddress},
+    address::{Address, listen::ListenAddress},
     caught::drop_caught,
     connection::ListenerId,
     control::{
@@ -159,11 +159,7 @@ impl Doors {
         let (mut bound, mut own, how) = match socket {
             Some(socket) => {
                 let path = state.kept.get(&id).and_then(|kept| kept.path.upgrade());
-                if let Some(bound) = &path
-                    && let Some(path) = known.local_addr.unix().and_then(UnixAddress::path)
-                {
-                    bound.allow(path, listener.access())?;
-                }
+                listener.set_up(&socket, &known.local_addr, path.as_deref())?;
                 let until_closed = state.kept.get(&id).and_then(|kept| kept.until_closed.as_ref()?.upgrade());
                 let kept = Bound { socket, path, until_closed, address: known.local_addr };
                 (kept, listener.into_own(), Closing::HandOver)

@@ -138,7 +138,7 @@ impl ServerHandle {
     /// factory, and whether it is paused; its sessions go on as they began.
     ///
     /// If `listener` is at the same address the socket stays, and no connection is lost; the path of a unix socket gets the
-    /// mode, owner and group that it asks for. Otherwise the new address is bound
+    /// mode, owner and group that it asks for, or the defaults. Otherwise the new address is bound
     /// first, then the old one is closed as by [`close_listener`](Self::close_listener). Port 0 is the port that it has. A
     /// socket that is [inherited](Listener::inherited) always takes the place of the one before.
     ///
