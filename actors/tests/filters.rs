@@ -822,6 +822,66 @@ async fn a_preface_without_end_is_bounded_and_its_last_word_arrives() {
     server.end().await;
 }
 
+/// A preface whose filter says something at once, then waits for a second.
+struct Patient {
+    begun: bool,
+    timeout: fn() -> Option<Duration>,
+}
+
+impl Filter for Patient {
+    fn read(&mut self, wire: &mut Inflow<'_>, _: &mut Vec<u8>, reply: &mut Vec<u8>) -> Result<Flow, Fault> {
+        wire.advance(usize::MAX);
+        if !std::mem::replace(&mut self.begun, true) {
+            reply.extend_from_slice(b"who?");
+        }
+        Ok(Flow::Preface)
+    }
+
+    fn write(&mut self, _: &[u8], _: &mut Vec<u8>) -> Result<(), Fault> {
+        unreachable!("it is never open")
+    }
+
+    fn eof(&mut self) -> Eof {
+        Eof::Clean
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        (self.timeout)()
+    }
+
+    fn expired(&mut self) -> Result<(), Fault> {
+        Err(Fault::named("says-nothing", "the peer says nothing"))
+    }
+
+    fn finish(&mut self, _: &mut Vec<u8>) {}
+
+    fn held(&self) -> usize {
+        0
+    }
+}
+
+#[actix::test]
+async fn a_peer_that_stays_behind_the_fault_of_a_filter_does_not_keep_its_place() {
+    pause();
+    let timeouts: [(fn() -> _, _); 2] = [
+        (|| Some(Duration::from_secs(1)), "says-nothing"),
+        (|| panic!("a fault on purpose, where a filter is asked for its time"), "filter-failed"),
+    ];
+    for (timeout, reason) in timeouts {
+        let listener = Listener::tcp("127.0.0.1:0").filter(move |_| Patient { begun: false, timeout });
+        let server = LineServer::new(|_| Echo::default()).on_current_arbiter().listen(listener).unwrap();
+        let mut server = Server::of(server).await;
+        let mut peer = server.connect().await;
+        // It reads on, and never closes.
+        assert_eq!(peer.rest().await, b"who?");
+        let report = server.report().await;
+        assert_eq!(report.reason.name(), reason);
+        assert!(report.duration < Duration::from_secs(10), "{report}");
+        server.end().await;
+        drop(peer);
+    }
+}
+
 // Filters that break the rules.
 
 /// A method of a filter in which something is wrong.

@@ -88,7 +88,8 @@ impl Opening {
             CloseReason::FilterFailed | CloseReason::FilterFault(_) | CloseReason::Truncated
                 if self.transport.has_spoken() =>
             {
-                // Or a reset would destroy the filter's last word.
+                // Or a reset would destroy the filter's last word. Its own time may be over: there is no other deadline left.
+                self.worker.set_deadline(self.slot, self.worker.limits().linger_timeout);
                 poll_fn(|cx| self.poll_linger(cx)).await;
             }
             _ => {}
@@ -125,6 +126,10 @@ impl Opening {
         }
         let Poll::Ready(result) = opened else {
             self.set_time(preface);
+            if let Some(ending) = self.transport.ending() {
+                // It has failed where it was asked for its time: nobody would wake us for that.
+                return Poll::Ready(Some(ending.reason()));
+            }
             self.worker.enter_preface(self.connection.id, self.slot);
             self.worker.hold_preface(self.slot, self.transport.memory());
             return Poll::Pending;
