@@ -416,6 +416,8 @@ fn unit_in(folder: &Path) -> PathBuf {
 fn the_units_are_valid_and_hardened() {
     let folder = std::env::temp_dir().join(unique("units"));
     let service = unit_in(&folder);
+    // Or no list could tell users of unix sockets apart.
+    assert!(!fs::read_to_string(&service).unwrap().contains("\nPrivateUsers=yes"));
     let mut verify = Command::new("systemd-analyze");
     verify.arg("verify").arg(&service).arg(folder.join("rot13d.socket"));
     let output = finish(verify, b"");

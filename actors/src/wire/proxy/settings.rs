@@ -1,4 +1,4 @@
-//! Settings: whether a listener's connections begin with a header, and whose is believed.
+//! Settings: the headers that a listener's connections begin with, and the proxies that are believed.
 //!
 //! Not here: reading it (`receive`).
 
@@ -12,9 +12,10 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// The shortest and longest time: what a worker's clock can keep.
 const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 24 * 3600);
 
-/// Whether connections begin with a PROXY header, and whose is believed: for [`Listener::proxy`](crate::Listener::proxy).
+/// Settings of PROXY headers, for [`Listener::proxy`](crate::Listener::proxy): required or optional, and the proxies that are
+/// believed.
 ///
-/// Nobody is trusted at first: whoever is could name any peer.
+/// Nobody is trusted at first: a proxy that is could name any peer.
 ///
 /// | peer | required | optional |
 /// |---|---|---|
