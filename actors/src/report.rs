@@ -302,6 +302,8 @@ impl fmt::Display for CloseReport {
             self.tail_bytes,
             self.duration.as_secs_f64(),
             if self.cut { ", cut" } else { "" }
-        )
+        )?;
+        // One without a name says nothing to a reader that the address does not.
+        self.listener.and_then(ListenerId::name).map_or(Ok(()), |name| write!(f, ", listener {name}"))
     }
 }

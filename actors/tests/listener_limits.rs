@@ -76,7 +76,7 @@ async fn stats(server: &Server) -> Stats {
 
 #[actix::test]
 async fn counters_of_listeners_add_up_to_those_of_the_server_at_any_time() {
-    let server = start(Limits::builder(), 2).await;
+    let mut server = start(Limits::builder(), 2).await;
     let first = server.handle.listeners().remove(0);
     let second = server.handle.listen(free().name("second").max_sessions(3)).await.unwrap();
     let mut peers = Vec::new();
@@ -99,6 +99,11 @@ async fn counters_of_listeners_add_up_to_those_of_the_server_at_any_time() {
     assert!(of_second.refused["listener-full"] > 0 && of_second.opened > 3, "{of_second:?}");
     assert_eq!(of_first.bytes_in, 60);
     assert_eq!(of_first.lines_in, 10);
+    for _ in 0..stats.opened {
+        let report = server.report().await;
+        let has_name = report.listener == Some(second.id);
+        assert_eq!(report.to_string().ends_with(", listener second"), has_name, "{report}");
+    }
     server.end_all().await;
 }
 

@@ -199,7 +199,7 @@ impl Opening {
     /// Tells a refused peer so, as the acceptor does, unless a filter has yet to open: then it just closes.
     async fn refuse(&mut self, reason: RefuseReason) {
         let peer = self.connection.peer.clone();
-        self.worker.log_refused(self.connection.id, &peer, reason);
+        self.worker.log_refused(&self.connection, reason);
         if !self.transport.is_open() {
             return;
         }

@@ -296,10 +296,12 @@ impl Worker {
 
     /// Logs that a connection is refused, whose peer was known only in its preface.
     #[cold]
-    pub(crate) fn log_refused(&self, id: SessionId, peer: &Address, reason: RefuseReason) {
-        log::debug!("session {id}{} is refused: {}", Origin(peer), reason.name());
+    pub(crate) fn log_refused(&self, connection: &Connection, reason: RefuseReason) {
+        let Connection { id, peer, listener, .. } = connection;
+        let at = listener.map_or_else(String::new, |listener| format!(" at {listener}"));
+        log::debug!("session {id}{}{at} is refused: {}", Origin(peer), reason.name());
         if let Some(Events(count)) = self.prefaces.refused.pass() {
-            log::warn!("{count} connections by way of proxies refused, the last for {}", reason.name());
+            log::warn!("{count} connections by way of proxies refused, the last{at} for {}", reason.name());
         }
     }
 
