@@ -21,7 +21,7 @@ use actix_lines::{
     connect::{Connector, Disconnect},
     control::SessionFilter,
     filter::{Eof, Fault, Filter, Flow, Inflow},
-    limits::Limits,
+    limits::{Limits, OverLimit},
     testing::{Faults, FaultyStream, MemoryCapacity, MemoryStream, StreamCall, memory_pair},
     tls::{Tls, TlsClient, rustls},
 };
@@ -885,6 +885,77 @@ async fn a_session_ends_in_its_handshake_by_a_kick_a_drain_and_an_abort() {
         assert_eq!((report.reason, report.bytes_out, report.unsent_bytes), (reason, 3, unsent), "{end}: {report}");
         server.end_all().await;
     }
+}
+
+/// Peers that may be stalled in their handshake, on one worker.
+async fn limited(tls: &Tls, limits: Limits) -> Server {
+    let tls = tls.clone();
+    Server::start(LineServer::new(move |_| Upgrader::new(&tls)).limits(limits).workers(1)).await
+}
+
+#[actix::test]
+async fn the_bytes_of_its_unfinished_handshakes_are_in_the_memory_budget() {
+    let (authority, tls) = parties();
+    let mut server = limited(&tls, Limits::builder().memory_budget(Some(1024 * 1024)).build().unwrap()).await;
+    // A hello of 48 KiB and more, of which the end does not come.
+    let hello = [&[1, 0, 0xFF, 0][..], &[0; 48 * 1024]].concat();
+    let records = hello.chunks(16 * 1024).flat_map(|part| {
+        let len = u16::try_from(part.len()).unwrap().to_be_bytes();
+        [&[22, 3, 1, len[0], len[1]], part].concat()
+    });
+    let records: Vec<u8> = records.collect();
+    let mut peers = Vec::new();
+    for _ in 0..60 {
+        let mut peer = server.connect().await;
+        peer.send(b"starttls and more\n").await;
+        peer.expect(b"go\n").await;
+        // It may be evicted meanwhile.
+        let _ = within("the session to read", peer.stream.write_all(&records)).await;
+        peers.push(peer);
+    }
+    for _ in 0..30 {
+        let report = server.report().await;
+        assert_eq!((report.reason, report.bytes_out, report.unsent_bytes), (CloseReason::Evicted, 3, 15), "{report}");
+    }
+    let mut peer = server.connect().await;
+    peer.send(b"starttls\n").await;
+    peer.expect(b"go\n").await;
+    let mut peer = secure(peer.stream, &authority.client()).await;
+    expect(&mut peer, b"secure\n").await;
+    drop((peer, peers));
+    server.handle.abort().await.unwrap();
+}
+
+#[actix::test]
+async fn a_session_counts_as_one_in_its_handshake() {
+    let (authority, tls) = parties();
+    let limits = Limits::builder().max_sessions(1).over_limit(OverLimit::Refuse).refuse_line("full\n");
+    let mut server = limited(&tls, limits.build().unwrap()).await;
+    let mut stalled = server.connect().await;
+    stalled.send(b"starttls\n").await;
+    stalled.expect(b"go\n").await;
+    assert_eq!(server.connect().await.rest().await, b"full\n");
+    let mut peer = secure(stalled.stream, &authority.client()).await;
+    expect(&mut peer, b"secure\n").await;
+    assert_eq!(server.connect().await.rest().await, b"full\n");
+    drop(peer);
+    assert_eq!(server.report().await.reason, CloseReason::Truncated);
+    eventually("a free place", async || server.sessions().await.is_empty()).await;
+    // Also after a handshake that fails.
+    let mut stalled = server.connect().await;
+    stalled.send(b"starttls\n").await;
+    stalled.expect(b"go\n").await;
+    stalled.send(b"no hello\n").await;
+    stalled.rest().await;
+    drop(stalled);
+    assert_eq!(server.report().await.reason, CloseReason::FilterFailed);
+    eventually("a free place", async || server.sessions().await.is_empty()).await;
+    let mut peer = server.connect().await;
+    peer.send(b"one\n").await;
+    peer.expect(b"one\n").await;
+    drop(peer);
+    assert_eq!(server.report().await.reason, CloseReason::PeerEof);
+    server.end_all().await;
 }
 
 #[actix::test]
