@@ -57,6 +57,10 @@ impl Wanted {
         if let Some(limits) = limits.session {
             listener = listener.limits(limits);
         }
+        if let Some(sessions) = limits.max_sessions {
+            listener = listener.max_sessions(sessions);
+        }
+        listener = listener.allow(limits.allow.iter().copied()).deny(limits.deny.iter().copied());
         if let Some(mode) = settings.mode {
             listener = listener.unix_mode(mode.0);
         }

@@ -4,6 +4,7 @@
 //! Not here: what a drain or a change of limits does (`actix-lines`).
 
 use std::{
+    collections::BTreeMap,
     fmt::Display,
     io,
     path::Path,
@@ -12,7 +13,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use actix_lines::{Escaped, ServerHandle, control::Stats, limits::Limits, record::Recorder};
+use actix_lines::{
+    Escaped, ServerHandle,
+    control::{ListenerStats, Stats},
+    limits::Limits,
+    record::Recorder,
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
@@ -329,16 +335,48 @@ fn log_counters(server: &ServerHandle, others: String) {
     actix_rt::spawn(async move {
         if let Ok(stats) = server.stats().await {
             log::info!("{}{others}", snapshot(&stats));
+            of_listeners(&stats).iter().for_each(|line| log::info!("{line}"));
         }
     });
 }
 
+/// Counts by name.
+fn named(counts: &BTreeMap<&str, u64>) -> String {
+    let counts: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
+}
+
+/// The counters of each listener as a line. One that is alone has those of the server.
+fn of_listeners(stats: &Stats) -> Vec<String> {
+    let of = |whose: &str, of: &ListenerStats| {
+        format!(
+            "counters of {whose}: {} live, {} opened, closed: {}; refused: {}; {} lines and {} bytes in, {} bytes out, {} to \
+             be sent, {} unsent, {} undelivered",
+            of.live,
+            of.opened,
+            named(&of.closed),
+            named(&of.refused),
+            of.lines_in,
+            of.bytes_in,
+            of.bytes_out,
+            of.outbox_bytes,
+            of.unsent_bytes,
+            of.undelivered_bytes,
+        )
+    };
+    let has_former = stats.former_listeners != ListenerStats::default();
+    if stats.listeners.len() < 2 && !has_former {
+        return Vec::new();
+    }
+    let each = stats.listeners.iter().map(|(id, listener)| match id.name() {
+        Some(name) => of(&format!("listener {name}"), listener),
+        None => of(&id.to_string(), listener),
+    });
+    each.chain(has_former.then(|| of("former listeners", &stats.former_listeners))).collect()
+}
+
 /// The counters as one line.
 fn snapshot(stats: &Stats) -> String {
-    let named = |counts: &std::collections::BTreeMap<&str, u64>| {
-        let counts: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
-    };
     format!(
         "counters: {} live, {} opened, closed: {}; refused: {}; {} lines and {} bytes in, {} bytes out, {} to be sent, {} \
          unsent, {} undelivered; {} turns cut, {} slow ones took {:?}, {} times held back by a rate, {} \

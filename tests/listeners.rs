@@ -38,8 +38,8 @@ fn await_counter(server: &Server, says: &str) {
     support::eventually(&format!("counters with {says:?}"), || {
         asked += 1;
         server.signal(Signal::USR1);
-        let lines = server.log_lines("counters: ", asked);
-        lines.last().is_some_and(|line| line.contains(says)).then_some(())
+        server.log_lines("counters: ", asked);
+        server.log().iter().any(|line| line.contains("] counters") && line.contains(says)).then_some(())
     });
 }
 
@@ -506,6 +506,36 @@ fn proxies_on_a_unix_socket_are_believed_by_their_user() {
     let mut answer = [0; 6];
     stream.read_exact(&mut answer).expect("an answer");
     assert_eq!(&answer, b"Uryyb\n");
+}
+
+#[test]
+fn who_may_connect_to_a_listener_is_its_own_and_so_are_its_counters() {
+    let authority = Authority::new();
+    let one = plain(&["full"]) + "max-sessions = 1\n";
+    let text =
+        format!("{one}{}allow = \"192.0.2.0/24\"\n{}deny = \"192.0.2.66\"\n", plain(&["closed"]), behind("optional"));
+    let (server, addresses) = start(&authority.write("rot13d.toml", &text), 3);
+    let mut session = connect(addresses[0]);
+    greet(&mut session);
+    assert_eq!(support::converse(addresses[0], b"Hello\n"), b"too many connections, try again later\r\n");
+    assert_eq!(support::rest(&mut connect(addresses[1])), b"");
+    let hello = |peer: &str| [header(peer), b"Hello\n".to_vec()].concat();
+    assert_eq!(support::converse(addresses[2], &hello("192.0.2.7")), b"Uryyb\n");
+    assert_eq!(support::converse(addresses[2], &hello("192.0.2.66")), b"");
+    for counted in [
+        "of listener full: 1 live, 1 opened, closed: none; refused: listener-full 1; 1 lines and 6 bytes in, 6 bytes out",
+        "of listener closed: 0 live, 0 opened, closed: none; refused: denied 1; 0 lines",
+        "of listener optional: 0 live, 2 opened, closed: peer-eof 1, refused 1; refused: denied 1; 1 lines and 6 bytes in",
+    ] {
+        await_counter(&server, counted);
+    }
+
+    // More for those who come from now on.
+    authority.write("rot13d.toml", &text.replace("max-sessions = 1", "max-sessions = 2"));
+    server.signal(Signal::HUP);
+    server.log_line("SIGHUP: listener full is changed");
+    greet(&mut connect(addresses[0]));
+    greet(&mut session);
 }
 
 #[test]

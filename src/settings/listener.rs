@@ -9,7 +9,7 @@ use std::{path::Path, time::Duration};
 use actix_lines::{Framing, ListenAddress, Peers, limits::SessionLimits};
 
 use super::{
-    Given, Invalid, Setting, Settings, Unusable,
+    Auto, Count, Given, Invalid, Setting, Settings, Unusable,
     setting::{About, Reload, settings},
     value::{Alpn, FileMode, Members, Name, Owner, PemFile, Requirement, ServerName, Time, Timeout, TlsVersion},
 };
@@ -254,13 +254,16 @@ const OF_SESSIONS: [&str; 11] = [
     "linger-bytes",
 ];
 
+/// These hold beside those of the server, and have no default of its.
+const OF_ADMISSION: [&str; 3] = ["max-sessions", "allow", "deny"];
+
 #[cfg(test)]
-pub(super) const LIMITS: [&[&str]; 2] = [&OF_LINES, &OF_SESSIONS];
+pub(super) const LIMITS: [&[&str]; 3] = [&OF_LINES, &OF_SESSIONS, &OF_ADMISSION];
 
 /// Returns true for a setting of the server that a listener may have of its own.
 pub(crate) fn is_of_listeners(setting: &Setting) -> bool {
     let name = &setting.about.name;
-    OF_LINES.contains(name) || OF_SESSIONS.contains(name)
+    OF_LINES.contains(name) || OF_SESSIONS.contains(name) || OF_ADMISSION.contains(name)
 }
 
 /// Limits of one listener, where they are not the server's.
@@ -268,6 +271,9 @@ pub(crate) fn is_of_listeners(setting: &Setting) -> bool {
 pub(crate) struct OwnLimits {
     pub(crate) framing: Option<Framing>,
     pub(crate) session: Option<SessionLimits>,
+    pub(crate) max_sessions: Option<usize>,
+    pub(crate) allow: Vec<Peers>,
+    pub(crate) deny: Vec<Peers>,
 }
 
 impl OwnLimits {
@@ -278,9 +284,17 @@ impl OwnLimits {
     pub(crate) fn new(own: &Given, server: &Given) -> Result<Self, Unusable> {
         let all = Settings::new(&own.clone().or(server))?;
         let says = |names: &[&str]| names.iter().any(|name| own.has(name));
+        let peers = |setting| own.value::<Option<Vec<Peers>>>(setting).map(Option::unwrap_or_default);
+        let max_sessions = match own.value::<Auto<Count>>(&Settings::max_sessions)? {
+            Auto::Auto => None,
+            Auto::Set(sessions) => Some(sessions.0),
+        };
         Ok(Self {
             framing: if says(&OF_LINES) { Some(all.framing()?) } else { None },
             session: if says(&OF_SESSIONS) { Some(all.limits(None)?.into()) } else { None },
+            max_sessions,
+            allow: peers(&Settings::allow)?,
+            deny: peers(&Settings::deny)?,
         })
     }
 }
