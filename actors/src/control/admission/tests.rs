@@ -1,5 +1,7 @@
 //! Tests of admission.
 
+mod storm;
+
 use std::net::SocketAddr;
 
 use futures::task::noop_waker_ref;
