@@ -180,6 +180,13 @@ impl ConnectionInfo {
         self.get::<Probe>().is_some()
     }
 
+    /// The rest of it, for whoever has the addresses elsewhere, in no more memory than it needs.
+    pub(crate) fn without_addresses(mut self) -> Self {
+        self.0.retain(|value| !value.is::<Peer>() && !value.is::<Local>());
+        self.0.shrink_to_fit();
+        self
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -13,7 +13,7 @@ use actix_lines::{
     Listener, Transport,
     connect::Connector,
     control::{SessionEvent, Subscribe},
-    limits::{Limits, Rate},
+    limits::{Limits, OverLimit, Rate},
     proxy::{Proxy, ProxyHeader, ProxyVersion, SendProxy},
     testing::{MemoryCapacity, memory_pair},
 };
@@ -269,7 +269,7 @@ async fn each_refusal_has_a_name_of_its_own() {
         (&V1[..20], true, "proxy-invalid"),
         (&wrong_sum, false, "proxy-invalid"),
         (&[b'P'; 1], true, "proxy-missing"),
-        (b"", true, "peer-eof"),
+        (b"", true, "probe"),
     ] {
         assert_eq!(refused(&mut server, bytes, shuts).await, name, "{:?}", String::from_utf8_lossy(bytes));
     }
@@ -475,6 +475,66 @@ async fn a_probe_is_no_client_and_no_failed_session() {
         assert_ne!(server.report().await.reason, CloseReason::Probe);
     }
     server.end().await;
+}
+
+#[actix::test]
+async fn a_proxy_that_names_itself_checks_whether_we_live_and_is_counted_as_anybody() {
+    let limits = Limits::builder().max_sessions_per_source(1).build().unwrap();
+    let mut server = serve_with(required(), limits).await;
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        for says in [0, 1, 2] {
+            let mut peer = server.connect().await;
+            let own = peer.stream.local_addr().unwrap();
+            peer.send(&ProxyHeader::of(own, server.address()).encode(version).unwrap()).await;
+            match says {
+                0 => peer.reset(),
+                1 => drop(peer),
+                _ => {
+                    peer.send(b"who\n").await;
+                    peer.expect(format!("{own} at {} via nobody, none\n", server.address()).as_bytes()).await;
+                    // Its source is charged for it.
+                    let mut second = server.connect().await;
+                    let own = second.stream.local_addr().unwrap();
+                    second.send(&ProxyHeader::of(own, server.address()).encode(version).unwrap()).await;
+                    second.rest().await;
+                    assert_eq!(server.report().await.reason.name(), "refused");
+                    drop(peer);
+                }
+            }
+            let report = server.report().await;
+            assert_eq!((report.reason == CloseReason::Probe, report.peer), (says < 2, Address::Ip(own)), "{says}");
+        }
+    }
+    server.end().await;
+}
+
+#[actix::test]
+async fn a_check_whose_reset_overtakes_its_header_is_a_probe_as_one_that_sends_none() {
+    let rate = Some(Rate { per_second: 1, burst: 4 });
+    let limits = Limits::builder().accept_rate(rate).over_limit(OverLimit::Refuse).build().unwrap();
+    for proxy in [required(), optional()] {
+        let mut server = serve_with(proxy, limits.clone()).await;
+        // More than the rate allows, which none of them uses up.
+        for at in 0..12 {
+            let peer = server.connect().await;
+            eventually("it to wait", async || server.handle.stats().await.unwrap().prefaces == 1).await;
+            if at % 2 == 0 {
+                peer.reset()
+            } else {
+                drop(peer)
+            }
+            let report = server.report().await;
+            assert_eq!((report.reason, report.bytes_in), (CloseReason::Probe, 0), "{report}");
+        }
+        // Whoever has begun is no check.
+        let mut peer = server.connect().await;
+        peer.send(&V1[..20]).await;
+        eventually("it to be read", async || server.sessions().await.first().is_some()).await;
+        peer.reset();
+        assert_eq!(server.report().await.reason, CloseReason::PeerReset);
+        assert_eq!(server.handle.stats().await.unwrap().closed["probe"], 12);
+        server.end().await;
+    }
 }
 
 #[actix::test]

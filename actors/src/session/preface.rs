@@ -53,6 +53,8 @@ struct Preface {
     peer: Address,
     /// The real peer is known, and charged.
     is_charged: bool,
+    /// The real peer is the proxy itself: a check, as HAProxy's by version 1, whose headers have no other word for it.
+    is_own: bool,
     is_probe: bool,
 }
 
@@ -67,6 +69,7 @@ impl Opening {
             waiting: None,
             peer: self.connection.peer.clone(),
             is_charged: false,
+            is_own: false,
             is_probe: false,
         };
         let ended = poll_fn(|cx| self.poll_preface(cx, &mut preface)).await;
@@ -81,7 +84,14 @@ impl Opening {
             }
             return Some(self);
         };
-        self.worker.slot(self.slot, |slot| slot.set_reason(reason));
+        let is_by_peer = matches!(reason, CloseReason::PeerEof | CloseReason::PeerReset | CloseReason::Io(..));
+        let is_probe = is_by_peer && self.is_silent(&preface);
+        self.worker.slot(self.slot, |slot| {
+            slot.set_reason(reason);
+            if is_probe {
+                slot.set_probe();
+            }
+        });
         self.transport.log_fault(id);
         match reason {
             CloseReason::Refused(reason) => self.refuse(reason).await,
@@ -174,9 +184,19 @@ impl Opening {
             self.transport.learned(&mut info);
             self.transport.drop_done();
         }
-        if info.peer().is_some_and(|peer| *peer != preface.peer) {
-            done.set_via(preface.peer.clone());
-            info.set_via(preface.peer.clone());
+        match info.peer() {
+            Some(peer) if *peer != preface.peer => {
+                done.set_via(preface.peer.clone());
+                info.set_via(preface.peer.clone());
+            }
+            Some(_) => {
+                preface.is_own |= !preface.is_charged && self.is_charged_to_nobody();
+                // In its report alone: limits hold for it, since a proxy may also speak from its peers' addresses.
+                if preface.is_own {
+                    done.set_probe();
+                }
+            }
+            None => {}
         }
         self.connection.info = info;
         self.connection.adopt_addresses();
@@ -186,14 +206,24 @@ impl Opening {
             if std::mem::replace(&mut preface.is_charged, true) {
                 return Ok(());
             }
-            preface.is_probe = connection.info.is_probe();
-            if preface.is_probe {
+            preface.is_probe = preface.is_own || connection.info.is_probe();
+            if connection.info.is_probe() {
                 slot.excuse();
             } else if !slot.is_charged_to(&connection.peer) {
                 return slot.recharge(&connection.peer);
             }
             Ok(())
         })
+    }
+
+    /// Returns true if nothing has come of a connection whose real peer would have been told. A proxy passes nobody on so: it
+    /// is a check of its own, perhaps one whose header its reset has overtaken.
+    fn is_silent(&self, preface: &Preface) -> bool {
+        !preface.is_charged && self.transport.held() == 0 && self.is_charged_to_nobody()
+    }
+
+    fn is_charged_to_nobody(&self) -> bool {
+        self.worker.slot(self.slot, |slot| !slot.is_charged_to(&self.connection.peer))
     }
 
     /// Tells a refused peer so, as the acceptor does, unless a filter has yet to open: then it just closes.

@@ -78,8 +78,8 @@ pub(super) struct Rare {
 /// What filters that are done have found out about a session, and addresses that are not its place's.
 #[derive(Debug, Default)]
 struct Behind {
-    /// Its peer, while it is charged to nobody.
-    peer: Option<Address>,
+    /// Its peer, while it is charged to nobody. Boxed: that is seldom so.
+    peer: Option<Box<Address>>,
     local: Option<Address>,
     info: ConnectionInfo,
 }
@@ -103,7 +103,7 @@ impl Slot {
             place,
         };
         if !is_charged {
-            slot.behind().peer = Some(connection.peer.clone());
+            slot.behind().peer = Some(Box::new(connection.peer.clone()));
         }
         slot
     }
@@ -121,7 +121,7 @@ impl Slot {
     pub(crate) fn recharge(&mut self, peer: &Address) -> Result<(), RefuseReason> {
         let result = self.place.recharge(peer.clone());
         if result.is_err() {
-            self.behind().peer = Some(peer.clone());
+            self.behind().peer = Some(Box::new(peer.clone()));
         } else if let Some(behind) = self.rare.as_mut().and_then(|rare| rare.behind.as_mut()) {
             behind.peer = None;
         }
@@ -142,8 +142,14 @@ impl Slot {
     /// Charges the session to nobody: it is no client's.
     pub(crate) fn excuse(&mut self) {
         let peer = self.peer().clone();
-        self.behind().peer = Some(peer);
+        self.behind().peer = Some(Box::new(peer));
         self.place.excuse();
+    }
+
+    /// Notes that the session is no client's.
+    pub(crate) fn set_probe(&mut self) {
+        self.behind().info.set_probe();
+        self.excuse();
     }
 
     /// Keeps what filters that are done have found out.
@@ -151,7 +157,7 @@ impl Slot {
         if !info.is_empty() {
             let behind = self.behind();
             behind.local = info.local().map(|_| connection.local.clone());
-            behind.info = info;
+            behind.info = info.without_addresses();
         }
     }
 
@@ -176,7 +182,7 @@ impl Slot {
 
     /// The peer's address.
     pub(crate) fn peer(&self) -> &Address {
-        self.behind_if_any().and_then(|behind| behind.peer.as_ref()).unwrap_or(self.place.peer())
+        self.behind_if_any().and_then(|behind| behind.peer.as_deref()).unwrap_or(self.place.peer())
     }
 
     /// Has commands wake the session's task from here on.
