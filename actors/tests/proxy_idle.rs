@@ -23,6 +23,13 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Many, since the worker's table grows by 256.
 const SESSIONS: usize = 2048;
 
+/// Most bytes that a session has more than another: the box of what is rare (320), its addresses (64), and in blocks of their own
+/// the header (112), the proxy's address (48) and the list of both (32).
+const MOST: usize = 640;
+
+/// Bytes of the fields of one header.
+const FIELDS: usize = 58;
+
 /// Room for both ends of each.
 fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile).maximum;
@@ -78,6 +85,9 @@ async fn a_session_by_way_of_a_proxy_costs_its_addresses_and_fields_more() {
     let rich = each(proxied(), &rich.encode(ProxyVersion::V2).unwrap()).await;
     let local = each(proxied(), &ProxyHeader::local().encode(ProxyVersion::V2).unwrap()).await;
     eprintln!(
-        "bytes for each idle session: plain {plain}, v1 {v1}, v2 {v2}, with 60 bytes of fields {rich}, LOCAL {local}"
+        "bytes for each idle session: plain {plain}, v1 {v1}, v2 {v2}, with {FIELDS} of fields {rich}, LOCAL {local}"
     );
+    for (proxied, most) in [(v1, MOST), (v2, MOST), (rich, MOST + FIELDS + 16), (local, MOST)] {
+        assert!((plain + 100..=plain + most).contains(&proxied), "{proxied} bytes, where a plain session has {plain}");
+    }
 }
