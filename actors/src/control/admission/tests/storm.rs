@@ -1,6 +1,13 @@
 //! Admission under everything that can happen to it, held against a model that counts by looking at all places each time.
 
-use std::sync::atomic::AtomicBool;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use proptest::{
     prelude::{Strategy, any},
@@ -8,8 +15,17 @@ use proptest::{
     test_runner::{Config, TestCaseError, TestRunner},
 };
 
-use super::*;
-use crate::address::{Credentials, UnixAddress};
+use crate::{
+    address::{Address, Credentials, UnixAddress},
+    control::admission::{
+        Admission, Denial, Place,
+        tests::{admission, peer, reserve},
+    },
+    limits::{Limits, OverLimit},
+    rate::Rate,
+    report::RefuseReason,
+    source::{PeerId, SourcePrefix},
+};
 
 /// A peer, and its source by a short and by a long prefix: written down, not computed.
 #[derive(Clone, Copy, Debug)]
