@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures::task::noop_waker_ref;
 use proptest::{
     prelude::{Strategy, any},
     prop_assert_eq, prop_oneof,
@@ -18,8 +19,9 @@ use proptest::{
 use crate::{
     address::{Address, Credentials, UnixAddress},
     control::admission::{
-        Admission, Denial, Place,
-        tests::{admission, peer, reserve},
+        Admission, Denial,
+        listener::{ListenerAdmission, Place, Ticket},
+        tests::{admission, by_listener, peer},
     },
     limits::{Limits, OverLimit},
     rate::Rate,
@@ -124,6 +126,7 @@ enum State {
 }
 
 struct Model {
+    way: Arc<ListenerAdmission>,
     rough: Rough,
     places: Vec<(Place, State, Who)>,
     tokens: u32,
@@ -134,9 +137,10 @@ struct Model {
 }
 
 impl Model {
-    fn new(rough: Rough) -> Self {
+    fn new(rough: Rough, admission: &Arc<Admission>) -> Self {
         let tokens = rough.rate.unwrap_or(0);
-        Self { rough, places: Vec::new(), tokens, source_tokens: HashMap::new(), admitted: 0, refused: 0 }
+        let way = by_listener(admission);
+        Self { way, rough, places: Vec::new(), tokens, source_tokens: HashMap::new(), admitted: 0, refused: 0 }
     }
 
     fn sessions(&self, source: u8) -> usize {
@@ -218,7 +222,7 @@ impl Model {
         match deed {
             Deed::Reserve => {
                 let expected = self.places.len() < self.rough.max_sessions && self.has_token();
-                let place = reserve(admission);
+                let place = reserve(&self.way);
                 prop_assert_eq!(place.is_some(), expected);
                 self.places.extend(place.map(|place| (place, State::Reserved, Who::Nobody)));
             }
@@ -293,13 +297,20 @@ impl Model {
         drop(rules);
         prop_assert_eq!(admission.taken.load(SeqCst), self.places.len());
         prop_assert_eq!(admission.admitted(), self.admitted);
-        prop_assert_eq!(refusals_of(admission), self.refused);
+        prop_assert_eq!(refusals_of(&self.way), self.refused);
         Ok(())
     }
 }
 
-fn refusals_of(admission: &Admission) -> u64 {
-    admission.refused().values().sum()
+fn reserve(way: &Arc<ListenerAdmission>) -> Option<Place> {
+    match way.ticket(noop_waker_ref()) {
+        Ticket::Place(place) => Some(place),
+        Ticket::Refusal(..) | Ticket::Wait(_) => None,
+    }
+}
+
+fn refusals_of(way: &ListenerAdmission) -> u64 {
+    way.refused().values().sum()
 }
 
 fn is_empty(admission: &Admission) -> bool {
@@ -338,7 +349,8 @@ fn admissions_recharges_ends_and_changed_limits_count_as_a_model_does_that_looks
     let result = runner.run(&all, |(rough, deeds)| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
-            let (admission, mut model) = (admission(rough.limits()), Model::new(rough));
+            let admission = admission(rough.limits());
+            let mut model = Model::new(rough, &admission);
             for deed in deeds {
                 model.step(&admission, deed).await?;
             }
@@ -384,10 +396,12 @@ fn no_source_exceeds_its_limit_while_threads_recharge_admit_end_and_change_limit
             waits: true,
         };
         let admission = admission(rough(false).limits());
+        let way = by_listener(&admission);
         let (counts, taken): ([AtomicUsize; 16], _) = (Default::default(), AtomicUsize::new(0));
         let (is_over, refused) = (AtomicBool::new(false), AtomicU64::new(0));
         let (admission, counts, taken, is_over, refused, limited) =
             (&admission, &counts, &taken, &is_over, &refused, &limited);
+        let way = &way;
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for at in 0_u64.. {
@@ -409,7 +423,7 @@ fn no_source_exceeds_its_limit_while_threads_recharge_admit_end_and_change_limit
                             let count = || &counts[usize::from(who.source(!is_regrouped).unwrap())];
                             match random.u8(..8) {
                                 0..3 => {
-                                    let Some(mut place) = reserve(admission) else { continue };
+                                    let Some(mut place) = reserve(way) else { continue };
                                     let its = Shadow::of(taken, PLACES);
                                     if random.bool() {
                                         place.admit_unknown().unwrap();
@@ -445,6 +459,6 @@ fn no_source_exceeds_its_limit_while_threads_recharge_admit_end_and_change_limit
         });
         assert!(is_empty(admission), "all were given back");
         assert!(refused.load(SeqCst) > 0);
-        assert_eq!(refusals_of(admission), refused.load(SeqCst));
+        assert_eq!(refusals_of(way), refused.load(SeqCst));
     }
 }
