@@ -82,6 +82,8 @@ impl LineHandler for Asker {
 async fn main() -> std::io::Result<()> {
     let memory = Memory::start_in_arbiter(&Arbiter::new().handle(), |_| Memory::default());
     let server = LineServer::new(move |_connection| Asker(memory.clone())).bind(&*Args::parse().listen)?;
-    eprintln!("listening on {}", server.local_addrs()[0]);
+    for address in server.local_addrs() {
+        eprintln!("listening on {address}");
+    }
     server.run().await
 }

@@ -145,6 +145,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let framing = Framing::lf().max_line(MAX_TEXT)?.overlong(Overlong::Discard);
     let server = LineServer::new(move |_connection| Chatter::new(lobby.clone())).framing(framing);
     let server = server.bind(&*Args::parse().listen)?;
-    eprintln!("listening on {}", server.local_addrs()[0]);
+    for address in server.local_addrs() {
+        eprintln!("listening on {address}");
+    }
     Ok(server.run().await?)
 }

@@ -27,6 +27,8 @@ impl LineHandler for Echo {
 #[actix::main]
 async fn main() -> std::io::Result<()> {
     let server = LineServer::new(|_connection| Echo).bind(&*Args::parse().listen)?;
-    eprintln!("listening on {}", server.local_addrs()[0]);
+    for address in server.local_addrs() {
+        eprintln!("listening on {address}");
+    }
     server.run().await
 }

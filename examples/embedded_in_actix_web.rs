@@ -154,7 +154,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     .shutdown_timeout(DEADLINE.as_secs())
     .bind(&*args.http)?;
     eprintln!("HTTP on {}", http_server.addrs()[0]);
-    eprintln!("listening on {}", line_server.local_addrs()[0]);
+    for address in line_server.local_addrs() {
+        eprintln!("listening on {address}");
+    }
 
     // Each hears the signals by itself; should one end for another reason, so does the other.
     let http_server = http_server.run();

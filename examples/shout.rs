@@ -38,6 +38,8 @@ impl LineHandler for Shout {
 #[actix::main]
 async fn main() -> std::io::Result<()> {
     let server = LineServer::new(|_connection| Shout).bind(&*Args::parse().listen)?;
-    eprintln!("listening on {}", server.local_addrs()[0]);
+    for address in server.local_addrs() {
+        eprintln!("listening on {address}");
+    }
     server.run().await
 }

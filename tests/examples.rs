@@ -11,6 +11,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
     process::Command,
     time::Duration,
 };
@@ -44,6 +45,25 @@ fn answered(server: &Server) -> TcpStream {
     peer.write_all(b"version\n").unwrap();
     peer.read_exact(&mut [0]).expect("an answer");
     peer
+}
+
+#[test]
+fn an_example_listens_at_any_address() {
+    let with_tls = cfg!(feature = "tls").then_some("smtp_sink");
+    for name in ["ask_another_actor", "chat", "echo", "rot13_by_line", "shout"].into_iter().chain(with_tls) {
+        let path = std::env::temp_dir().join(format!("rot13d-example-{name}-{}", std::process::id()));
+        let mut command = example(name);
+        command.arg("--listen").arg(format!("unix:{}", path.display()));
+        let mut server = Server::launch(command);
+        let mut peer = eventually("the path to be listened on", || UnixStream::connect(&path).ok());
+        peer.set_read_timeout(Some(support::PATIENCE)).unwrap();
+        peer.write_all(b"version\r\n").unwrap();
+        peer.read_exact(&mut [0]).expect("an answer");
+        drop(peer);
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait().0, Some(0), "{name}: {:#?}", server.log());
+        assert!(!path.exists(), "{name}");
+    }
 }
 
 #[test]

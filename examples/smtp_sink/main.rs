@@ -371,7 +371,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .framing(Session::framing()?)
         .limits(Session::limits()?)
         .bind(&*args.listen)?;
-    eprintln!("listening on {}", server.local_addrs()[0]);
+    for address in server.local_addrs() {
+        eprintln!("listening on {address}");
+    }
     server.run().await?;
     eprintln!("{} messages", sink.taken.load(Relaxed));
     Ok(())
