@@ -665,3 +665,31 @@ async fn changed_limits_end_nobody_whose_real_peer_is_not_known_or_is_no_client(
     server.report().await;
     server.end().await;
 }
+
+#[actix::test]
+async fn lists_hold_for_those_who_came_by_a_proxys_listener_while_it_was_replaced_by_a_plain_one() {
+    let limits = Limits::builder().deny(["127.0.0.0/8".parse().unwrap()]).build().unwrap();
+    let server = LineServer::new(|_| Echo::default()).limits(limits).workers(2);
+    let server = Server::of(server.listen(Listener::tcp("127.0.0.1:0").proxy(required())).unwrap()).await;
+    let (id, address) = (server.handle.listeners()[0].id, server.address());
+    // No header is sent and 127.0.0.1 is denied, so nobody is answered.
+    let peers = tokio::task::spawn_blocking(move || {
+        for _ in 0..1000 {
+            let mut peer = std::net::TcpStream::connect(address).unwrap();
+            peer.set_read_timeout(Some(support::PATIENCE)).unwrap();
+            let _ = std::io::Write::write_all(&mut peer, b"one\n");
+            let _ = peer.shutdown(std::net::Shutdown::Write);
+            let mut answer = Vec::new();
+            let _ = std::io::Read::read_to_end(&mut peer, &mut answer);
+            assert_eq!(answer, b"");
+        }
+    });
+    while !peers.is_finished() {
+        server.handle.replace_listener(id, Listener::at(address)).await.unwrap();
+        tokio::task::yield_now().await;
+        server.handle.replace_listener(id, Listener::at(address).proxy(required())).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    within("the peers", peers).await.unwrap();
+    server.end_all().await;
+}

@@ -63,7 +63,10 @@ where
         if let Some(reason) = failure {
             opening.fail(reason);
         } else if !opening.is_filtered() {
-            open(opening, &self.factory);
+            match opening.charge() {
+                Ok(()) => open(opening, &self.factory),
+                Err(reason) => opening.fail(CloseReason::Refused(reason)),
+            }
         } else {
             let factory = self.factory.clone();
             actix_rt::spawn(async move {

@@ -19,7 +19,7 @@ use crate::{
     connection::{Connection, SessionId},
     control::admission::listener::Place,
     framing::{Framing, Overrun, Reach},
-    report::{CloseReason, CloseReport},
+    report::{CloseReason, CloseReport, RefuseReason},
     session::{
         context::LineContext,
         handler::LineHandler,
@@ -27,7 +27,7 @@ use crate::{
         user_code::Session,
     },
     wire::transport::Transport,
-    worker::{clock::Standing, command::Commands, reports::Counts, worker::Worker},
+    worker::{clock::Standing, command::Commands, reports::Counts, slot::SlotMut, worker::Worker},
 };
 
 /// Everything that a session begins with. Dropped before its session is there, it closes the connection, gives back the
@@ -130,6 +130,14 @@ impl Opening {
     /// Returns true if something is between the wire and the lines.
     pub(crate) fn is_filtered(&self) -> bool {
         self.transport.is_filtered()
+    }
+
+    /// Charges a connection without filters to its peer, if a filter was to do that: it was accepted by a listener that has
+    /// been replaced since. An error over a limit of the peer's.
+    pub(crate) fn charge(&self) -> Result<(), RefuseReason> {
+        let peer = &self.connection.peer;
+        let charge = |slot: &mut SlotMut<'_>| if slot.is_charged_to(peer) { Ok(()) } else { slot.recharge(peer) };
+        self.worker.slot(self.slot, charge).inspect_err(|reason| self.worker.log_refused(&self.connection, *reason))
     }
 
     /// Ends the connection before it was a session.
