@@ -39,7 +39,7 @@ pub struct Stats {
     pub slow_turn_time: Duration,
     /// Times that a session had read as much as its rate allows, and had to wait.
     pub throttled: u64,
-    /// Connections that did not become sessions, by [`RefuseReason::name`](crate::control::admission::RefuseReason::name).
+    /// Connections that did not become sessions, by [`RefuseReason::name`](crate::control::RefuseReason::name).
     pub refused: BTreeMap<&'static str, u64>,
     /// Events that a subscriber's mailbox had no room for: each session in a batch and each progress of a drain counts
     /// as one, for each subscriber.
