@@ -80,7 +80,7 @@ impl Wanted {
                 settings::Requirement::Optional => Proxy::optional(),
             };
             let proxies = settings.proxy_from.iter().flatten().copied();
-            listener = listener.proxy(proxy.from(proxies).timeout(settings.proxy_timeout.0));
+            listener = listener.proxy(proxy.trust(proxies).timeout(settings.proxy_timeout.0));
         }
         if let Some(certificates) = &self.certificates {
             listener = certificates.serve(listener);

@@ -90,7 +90,7 @@ fn from(source: usize) -> Vec<u8> {
 }
 
 fn required() -> Proxy {
-    Proxy::required().from(["127.0.0.0/8".parse().unwrap()])
+    Proxy::required().trust(["127.0.0.0/8".parse().unwrap()])
 }
 
 async fn serve_with(listener: Listener, limits: Limits) -> Server {
@@ -343,7 +343,7 @@ async fn a_proxy_at_a_unix_socket_is_trusted_by_its_user() {
         (4, "0.0.0.0/0".to_owned(), false),
     ] {
         let socket = path(&at.to_string());
-        let proxy = Proxy::required().from([trusted.parse::<Peers>().unwrap()]);
+        let proxy = Proxy::required().trust([trusted.parse::<Peers>().unwrap()]);
         let mut server = serve(Listener::unix(&socket).proxy(proxy)).await;
         let mut peer = UnixStream::connect(&socket).await.unwrap();
         // It may be closed already.

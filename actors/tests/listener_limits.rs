@@ -292,7 +292,7 @@ async fn behind_a_proxy_the_lists_of_a_listener_are_for_the_real_peer_and_its_pl
     use actix_lines::proxy::Proxy;
 
     let server = start(Limits::builder(), 2).await;
-    let proxy = Proxy::required().from(["127.0.0.0/8".parse().unwrap()]);
+    let proxy = Proxy::required().trust(["127.0.0.0/8".parse().unwrap()]);
     let behind = free().name("behind").proxy(proxy).max_sessions(2);
     let behind = behind.allow(["192.0.2.0/24".parse().unwrap()]).deny(["192.0.2.66".parse().unwrap()]);
     let behind = server.handle.listen(behind).await.unwrap();

@@ -79,11 +79,11 @@ fn from(peer: Ipv4Addr) -> Vec<u8> {
 }
 
 fn required() -> Proxy {
-    Proxy::required().from(["127.0.0.0/8".parse().unwrap()])
+    Proxy::required().trust(["127.0.0.0/8".parse().unwrap()])
 }
 
 fn optional() -> Proxy {
-    Proxy::optional().from(["127.0.0.0/8".parse().unwrap()])
+    Proxy::optional().trust(["127.0.0.0/8".parse().unwrap()])
 }
 
 async fn serve_with(proxy: Proxy, limits: Limits) -> Server {
@@ -191,18 +191,18 @@ async fn listen(server: &Server) -> mpsc::UnboundedReceiver<SessionEvent> {
 #[actix::test]
 async fn whoever_is_not_trusted_is_refused_at_once_or_its_bytes_are_data() {
     for trusted in [vec![], vec!["192.0.2.0/24".parse().unwrap()], vec!["::1".parse().unwrap()]] {
-        let mut server = serve(Proxy::required().from(trusted.clone())).await;
+        let mut server = serve(Proxy::required().trust(trusted.clone())).await;
         // Without a byte.
         assert_eq!(refused(&mut server, b"", false).await, "proxy-untrusted");
         assert_eq!(refused(&mut server, V1, false).await, "proxy-untrusted");
         assert_eq!(server.handle.stats().await.unwrap().closed["proxy-untrusted"], 2);
         server.end().await;
-        let mut server = serve(Proxy::optional().from(trusted)).await;
+        let mut server = serve(Proxy::optional().trust(trusted)).await;
         converse(&mut server, V1, V1).await;
         server.end().await;
     }
     for network in ["127.0.0.1", "::ffff:127.0.0.0/104"] {
-        let mut server = serve(Proxy::required().from([network.parse().unwrap()])).await;
+        let mut server = serve(Proxy::required().trust([network.parse().unwrap()])).await;
         converse(&mut server, &[V1, b"who\n"].concat(), REAL.as_bytes()).await;
         server.end().await;
     }

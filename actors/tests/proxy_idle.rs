@@ -77,7 +77,7 @@ async fn a_session_by_way_of_a_proxy_costs_its_addresses_and_fields_more() {
             ("192.0.2.7:1024".parse::<SocketAddr>().unwrap(), "198.51.100.1:443".parse::<SocketAddr>().unwrap());
         ProxyHeader::of(peer, local)
     };
-    let proxied = || Listener::tcp("127.0.0.1:0").proxy(Proxy::required().from(["127.0.0.0/8".parse().unwrap()]));
+    let proxied = || Listener::tcp("127.0.0.1:0").proxy(Proxy::required().trust(["127.0.0.0/8".parse().unwrap()]));
     let plain = each(Listener::tcp("127.0.0.1:0"), b"").await;
     let v1 = each(proxied(), &header().encode(ProxyVersion::V1).unwrap()).await;
     let v2 = each(proxied(), &header().encode(ProxyVersion::V2).unwrap()).await;

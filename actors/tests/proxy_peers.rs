@@ -172,7 +172,7 @@ fn find(name: &str) -> PathBuf {
 }
 
 fn required(trusted: &str) -> Proxy {
-    Proxy::required().from([trusted.parse::<Peers>().unwrap()])
+    Proxy::required().trust([trusted.parse::<Peers>().unwrap()])
 }
 
 async fn serve(listener: Listener) -> Server {

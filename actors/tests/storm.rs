@@ -241,7 +241,7 @@ struct Site {
 }
 
 fn listener(kind: usize, tls: &Tls) -> Listener {
-    let proxy = Proxy::required().from(["127.0.0.0/8".parse().unwrap()]).timeout(Duration::from_secs(1));
+    let proxy = Proxy::required().trust(["127.0.0.0/8".parse().unwrap()]).timeout(Duration::from_secs(1));
     let listener = Listener::tcp("127.0.0.1:0");
     match kind {
         0 => listener.telnet(Telnet::new()),

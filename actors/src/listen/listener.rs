@@ -387,7 +387,7 @@ impl Listener {
     ///
     /// # #[actix::main]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let proxy = Proxy::required().from(["127.0.0.0/8".parse()?]);
+    /// let proxy = Proxy::required().trust(["127.0.0.0/8".parse()?]);
     /// let server = LineServer::new(|_connection| Rot13).listen(Listener::tcp("127.0.0.1:0").proxy(proxy))?.start()?;
     /// # server.abort().await?;
     /// # Ok(())
@@ -401,8 +401,10 @@ impl Listener {
         if let Err(error) = proxy.check() {
             self.at = Err(error.into());
         }
-        let trusts = proxy.clone();
-        self.own.is_proxy = Some(Arc::new(move |peer| trusts.trusts(peer)));
+        let (trusts, earlier) = (proxy.clone(), self.own.is_proxy.take());
+        let is_proxy =
+            move |peer: &Address| trusts.trusts(peer) || earlier.as_ref().is_some_and(|earlier| earlier(peer));
+        self.own.is_proxy = Some(Arc::new(is_proxy));
         self.own.filters.push_if(move |connection| proxy.filter_for(connection.peer_addr()));
         self
     }

@@ -64,7 +64,7 @@ impl Filters {
     fn listener(&self) -> Listener {
         let mut listener = Listener::tcp("127.0.0.1:0");
         if self.proxy {
-            listener = listener.proxy(Proxy::required().from(["127.0.0.0/8".parse().unwrap()]));
+            listener = listener.proxy(Proxy::required().trust(["127.0.0.0/8".parse().unwrap()]));
         }
         if let Some((tls, _)) = &self.tls {
             listener = listener.tls(tls);

@@ -125,7 +125,7 @@ impl Value for Alpn {
     }
 }
 
-/// Whether peers have to begin with something: a header, a certificate.
+/// Treatment of peers that do not begin with what is expected: a header, a certificate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Requirement {
     Required,

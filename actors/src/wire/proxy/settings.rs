@@ -52,7 +52,7 @@ impl Proxy {
 
     /// Adds proxies that are trusted: addresses, networks, users of unix sockets. An IPv4 network is meant whichever way its
     /// peers come.
-    pub fn from(mut self, proxies: impl IntoIterator<Item = Peers>) -> Self {
+    pub fn trust(mut self, proxies: impl IntoIterator<Item = Peers>) -> Self {
         self.trusted = self.trusted.iter().copied().chain(proxies).collect();
         self
     }
