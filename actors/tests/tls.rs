@@ -951,3 +951,39 @@ async fn a_source_that_begins_many_handshakes_pays_for_them_alone() {
     assert!(slow.rest().await.starts_with(&[21, 3]), "an alert: it was heard");
     server.handle.abort().await.unwrap();
 }
+
+// C6.
+
+#[actix::test]
+async fn firehoses_of_whole_records_leave_a_typist_of_the_same_worker_his_turn() {
+    let authority = Authority::new();
+    let files = authority.issue("server", &["localhost"]);
+    let server = serve_tls(&tls(&files)).await;
+    let client = authority.client();
+    let mut firehoses = Vec::new();
+    for _ in 0..4 {
+        let (mut read, mut write) = tokio::io::split(client.connect(server.address(), "localhost").await);
+        firehoses.push(actix_rt::spawn(async move {
+            let block = [[b'a'; 63].as_slice(), b"\n"].concat().repeat(1000);
+            while write.write_all(&block).await.is_ok() {}
+        }));
+        firehoses.push(actix_rt::spawn(async move {
+            let mut block = vec![0; 64_000];
+            while read.read(&mut block).await.is_ok_and(|count| count > 0) {}
+        }));
+    }
+    eventually("each firehose to have answers", async || {
+        let sessions = server.sessions().await;
+        sessions.len() == 4 && sessions.iter().all(|firehose| firehose.bytes_out > 1_000_000)
+    })
+    .await;
+    let mut typist = client.connect(server.address(), "localhost").await;
+    for _ in 0..100 {
+        send(&mut typist, b"hello\n").await;
+        expect(&mut typist, b"hello\n").await;
+    }
+    within("the abort", server.handle.abort()).await.unwrap();
+    for firehose in firehoses {
+        within("a firehose to end", firehose).await.unwrap();
+    }
+}
