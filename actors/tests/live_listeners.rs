@@ -430,7 +430,8 @@ async fn a_drain_that_begins_while_listeners_are_added_closes_every_one_of_them(
             async move {
                 let mut added = Vec::new();
                 loop {
-                    match server.listen(free()).await {
+                    // An address of this test's own: its ports are nobody else's afterwards.
+                    match server.listen(Listener::tcp("127.77.0.1:0")).await {
                         Ok(listener) => added.push(listener),
                         Err(BindError::ServerEnding) => return added,
                         Err(error) => panic!("{error}"),

@@ -166,6 +166,13 @@ impl ListenerTable {
         Some(self.openings.iter().filter(|way| way.id == id).map(WayToListener::closing).collect())
     }
 
+    /// Returns watches whose senders are gone once the openings of a listener before the last are closed.
+    pub(super) fn replaced(&self, id: ListenerId) -> Vec<watch::Receiver<Option<Closing>>> {
+        let openings = || self.openings.iter().filter(|way| way.id == id);
+        let last = openings().map(|way| way.serial).max();
+        openings().filter(|way| Some(way.serial) < last).map(WayToListener::closing).collect()
+    }
+
     /// Orders the openings of one listener to be closed, or all.
     pub(super) fn close_all(&self, id: Option<ListenerId>, how: Closing) {
         self.openings.iter().filter(|way| id.is_none_or(|id| id == way.id)).for_each(|way| way.close(how));

@@ -288,11 +288,12 @@ impl Control {
     /// such listener.
     pub(crate) fn close_listener(&self, id: ListenerId, how: Closing) -> Option<impl Future<Output = ()> + use<>> {
         let closed = self.ways().listeners.remove(id, how)?;
-        Some(async {
-            for mut closed in closed {
-                while closed.changed().await.is_ok() {}
-            }
-        })
+        Some(all_gone(closed))
+    }
+
+    /// Returns a future that ends once the acceptors of a listener's openings before the last have ended.
+    pub(crate) fn when_replaced(&self, id: ListenerId) -> impl Future<Output = ()> + use<> {
+        all_gone(self.ways().listeners.replaced(id))
     }
 
     /// Returns the listeners, in the order of their numbers. A server that ends has those that it had.
@@ -486,6 +487,13 @@ impl Drop for OpenListener {
         }
         // Whoever waits for the end of this opening hears of it last.
         drop(way);
+    }
+}
+
+/// Waits until the senders of all watches are gone.
+async fn all_gone(watches: Vec<watch::Receiver<Option<Closing>>>) {
+    for mut watch in watches {
+        while watch.changed().await.is_ok() {}
     }
 }
 

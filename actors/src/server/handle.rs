@@ -140,25 +140,26 @@ impl ServerHandle {
     /// If `listener` is at the same address the socket stays, and no connection is lost; the path of a unix socket gets the
     /// mode, owner and group that it asks for, or the defaults. Otherwise the new address is bound
     /// first, then the old one is closed as by [`close_listener`](Self::close_listener). Port 0 is the port that it has. A
-    /// socket that is [inherited](Listener::inherited) always takes the place of the one before.
+    /// socket that is [inherited](Listener::inherited) always takes the place of the one before. Returns when nobody is
+    /// accepted by the settings before any more.
     ///
     /// # Errors
     /// Returns a [`BindError`] if there is no such listener, it would get another name, its address cannot be bound, or the
     /// server ends. Nothing has changed then.
-    #[expect(clippy::unused_async, reason = "a later one may wait for its workers")]
     pub async fn replace_listener(
         &self,
         id: ListenerId,
         listener: impl Into<Listener>,
     ) -> Result<ListenerInfo, BindError> {
-        Doors::of(&self.control)?.replace(&self.control, id, listener.into(), None)
+        let replaced = Doors::of(&self.control)?.replace(&self.control, id, listener.into(), None)?;
+        self.control.when_replaced(id).await;
+        Ok(replaced)
     }
 
     /// Replaces a listener, and its factory: as [`replace_listener`](Self::replace_listener).
     ///
     /// # Errors
     /// As [`replace_listener`](Self::replace_listener).
-    #[expect(clippy::unused_async, reason = "a later one may wait for its workers")]
     pub async fn replace_listener_with<A, F>(
         &self,
         id: ListenerId,
@@ -170,7 +171,9 @@ impl ServerHandle {
         F: Fn(&Connection) -> A + Clone + Send + 'static,
     {
         let protocol = Box::new(Served::new(factory));
-        Doors::of(&self.control)?.replace(&self.control, id, listener.into(), Some(protocol))
+        let replaced = Doors::of(&self.control)?.replace(&self.control, id, listener.into(), Some(protocol))?;
+        self.control.when_replaced(id).await;
+        Ok(replaced)
     }
 
     /// Removes a listener. The connections in its backlog are accepted first, by the rule of a drain; those that would
