@@ -94,7 +94,8 @@ impl Opening {
         });
         self.transport.log_fault(id);
         match reason {
-            CloseReason::Refused(reason) => self.refuse(reason).await,
+            // Boxed: every connection that waits would have room for it.
+            CloseReason::Refused(reason) => Box::pin(self.refuse(reason)).await,
             CloseReason::FilterFailed | CloseReason::FilterFault(_) | CloseReason::Truncated
                 if self.transport.has_spoken() =>
             {
