@@ -304,19 +304,13 @@ fn a_socket_that_no_listener_uses_is_named_and_closed() {
 fn a_socket_that_cannot_be_had_is_said_with_code_1() {
     let listener = || listening().0;
     let datagrams = || OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
-    let cases: [(&[&str], &str, Vec<OwnedFd>, &str); 6] = [
+    let cases: [(&[&str], &str, Vec<OwnedFd>, &str); 5] = [
         (
             &["--listen", "systemd:wep"],
             "web:b",
             vec![listener(), listener()],
             "systemd:wep: no socket of this name was handed over; there are systemd:web, systemd:b; see \
              FileDescriptorName= in the .socket unit",
-        ),
-        (
-            &["--listen", "systemd:web", "--listen", "systemd:web"],
-            "web",
-            vec![listener()],
-            "systemd:web: a listener has taken it already; name each socket once, and restart the process to take it again",
         ),
         (
             &["--listen", "systemd:web"],
@@ -349,6 +343,12 @@ fn a_socket_that_cannot_be_had_is_said_with_code_1() {
         let (code, log) = server.wait();
         assert_eq!((code, log.last().map(String::as_str)), (Some(1), Some(&*format!("rot13d: {words}"))), "{log:#?}");
     }
+    // One that is named twice is an error of the settings.
+    let twice = plain(&["--listen", "systemd:web", "--listen", "systemd:web"]);
+    let mut server = Server::launch_logged(handing(&twice, "web", vec![listener()]));
+    let (code, log) = server.wait();
+    let words = "rot13d: invalid listen: systemd:web stands there twice: write it once";
+    assert_eq!((code, log.last().map(String::as_str)), (Some(2), Some(words)), "{log:#?}");
     // The sockets of whoever has started this one.
     let mut command = plain(&["--listen", "systemd:web"]);
     command.env("LISTEN_PID", "1").env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "web");
