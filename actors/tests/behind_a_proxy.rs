@@ -6,6 +6,8 @@
 #[path = "support/tls.rs"]
 mod authority;
 mod support;
+#[path = "support/who.rs"]
+mod who;
 
 use std::{
     fs, io,
@@ -39,33 +41,13 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::support::{Gate, PATIENCE, Server, eventually, pause, within};
-
-/// Answers each line with itself, and `who` with its connection.
-struct Echo;
-
-impl Actor for Echo {
-    type Context = LineContext<Self>;
-}
-
-impl LineHandler for Echo {
-    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-        match line.text() {
-            b"who" => {
-                let answer = who(&ctx.connection());
-                ctx.write(answer);
-            }
-            _ => ctx.write(&line),
-        }
-    }
-}
+use crate::{
+    support::{Gate, PATIENCE, Server, eventually, pass, pause, within},
+    who::{Asks, Who, via},
+};
 
 fn who(connection: &Connection) -> String {
-    let via = match connection.via() {
-        None => "nobody",
-        Some(Address::Ip(_)) => "ip",
-        Some(_) => "unix",
-    };
+    let via = via(connection);
     let name = connection.tls().and_then(TlsInfo::server_name).unwrap_or("none").to_owned();
     format!("{} via {via}, {name}\n", connection.peer_addr())
 }
@@ -94,7 +76,7 @@ fn required() -> Proxy {
 }
 
 async fn serve_with(listener: Listener, limits: Limits) -> Server {
-    Server::of(LineServer::new(|_| Echo).on_current_arbiter().limits(limits).listen(listener).unwrap()).await
+    Server::of(LineServer::new(|_| Who(who)).on_current_arbiter().limits(limits).listen(listener).unwrap()).await
 }
 
 async fn serve(listener: Listener) -> Server {
@@ -210,23 +192,6 @@ async fn a_connector_sends_its_header_before_tls() {
     server.end().await;
 }
 
-/// Asks who it is, and says what it hears.
-struct Asks(mpsc::UnboundedSender<String>);
-
-impl Actor for Asks {
-    type Context = LineContext<Self>;
-}
-
-impl LineHandler for Asks {
-    fn opened(&mut self, ctx: &mut Self::Context) {
-        ctx.write("who\n");
-    }
-
-    fn line(&mut self, line: Line<'_>, _: &mut Self::Context) {
-        let _ = self.0.send(String::from_utf8_lossy(&line).into_owned());
-    }
-}
-
 #[actix::test]
 async fn who_is_denied_behind_a_proxy_gets_no_handshake() {
     let (tls, _authority) = tls();
@@ -296,7 +261,7 @@ async fn the_time_of_a_header_ends_with_it_and_the_next_filters_begins() {
         let mut peer = server.connect().await;
         waits(&server).await;
         let late = async {
-            tokio::time::sleep(seconds(header_after)).await;
+            pass(seconds(header_after)).await;
             let _ = peer.stream.write_all(&v2()).await;
         };
         let (report, ()) = tokio::join!(server.report(), late);

@@ -9,7 +9,7 @@ use actix::{
     fut::wrap_future,
 };
 use actix_lines::{CloseReason, CloseReport, Framing, Line, LineContext, LineHandler, LineServer, Transport};
-use support::{Log, Server, converse, eventually, within};
+use support::{Log, Server, converse, eventually, pass, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 type Ctx<'a> = &'a mut LineContext<Scripted>;
@@ -230,7 +230,7 @@ async fn spawned_futures_run_can_be_cancelled_and_end_with_the_session() {
     let (actor, calls) = Scripted::new(
         |actor, ctx| {
             ctx.spawn(wrap_future(async {}).map_call("first"));
-            let never = ctx.spawn(wrap_future(tokio::time::sleep(Duration::from_millis(5))).map_call("cancelled"));
+            let never = ctx.spawn(wrap_future(pass(Duration::from_millis(5))).map_call("cancelled"));
             actor.handle = Some(never);
             ctx.spawn(wrap_future(std::future::pending()).map_call("endless"));
         },
@@ -286,9 +286,9 @@ async fn while_one_waits_nothing_else_happens_and_the_newest_wait_comes_first() 
         |_, ctx| {
             ctx.spawn(wrap_future(async {}).map_call("future"));
             ctx.notify(Note("self"));
-            ctx.wait(wrap_future(tokio::time::sleep(Duration::from_millis(10))).map_call("older wait"));
+            ctx.wait(wrap_future(pass(Duration::from_millis(10))).map_call("older wait"));
             ctx.wait(actix::ActorFutureExt::map(
-                wrap_future(tokio::time::sleep(Duration::from_millis(10))),
+                wrap_future(pass(Duration::from_millis(10))),
                 |(), actor: &mut Scripted, ctx: Ctx| {
                     assert!(ctx.waiting());
                     actor.call("newer wait");

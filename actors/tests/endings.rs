@@ -99,8 +99,7 @@ impl LineHandler for Witness {
             b"half" => ctx.half_close(),
             b"flood" => ctx.write(vec![b'x'; CHATTER]),
             b"wait" => ctx.wait(wrap_future::<_, Self>(pending())),
-            b"later" => ctx
-                .wait(wrap_future::<_, Self>(tokio::time::sleep(SECOND)).map(|(), _, ctx| ctx.write(b"the answer\n"))),
+            b"later" => ctx.wait(wrap_future::<_, Self>(pass(SECOND)).map(|(), _, ctx| ctx.write(b"the answer\n"))),
             _ => {}
         }
     }
@@ -120,7 +119,7 @@ impl LineHandler for Witness {
             }
             Whim::PanicsIdle => panic!("a fault on purpose"),
             Whim::WaitsIdle => {
-                let second = wrap_future::<_, Self>(tokio::time::sleep(SECOND));
+                let second = wrap_future::<_, Self>(pass(SECOND));
                 ctx.wait(second.map(|(), _, ctx| ctx.write(b"waited\n")));
                 Idle::End
             }

@@ -57,7 +57,7 @@ impl LineHandler for Echo {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         ctx.write(&line);
         match line.text() {
-            b"wait" => ctx.wait(wrap_future::<_, Self>(tokio::time::sleep(Duration::from_millis(20)))),
+            b"wait" => ctx.wait(wrap_future::<_, Self>(pass(Duration::from_millis(20)))),
             b"stop" => ctx.stop(),
             b"half" => ctx.half_close(),
             _ => {}

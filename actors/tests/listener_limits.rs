@@ -4,36 +4,17 @@
 use std::{net::SocketAddr, time::Duration};
 
 use actix_lines::{
-    BindError, ConfigError, Connection, LineServer, Listener, ListenerInfo, Rot13,
+    BindError, ConfigError, Connection, LineServer, Listener, Rot13,
     control::{ListenerStats, RefuseReason, Stats},
     limits::{Limits, LimitsBuilder, OverLimit},
 };
 
 mod support;
-use support::{Peer, Server, eventually, within};
+use support::{Peer, Server, eventually, free, greet, ip, talk, within};
 
 async fn start(limits: LimitsBuilder, workers: usize) -> Server {
     let limits = limits.linger_timeout(Duration::ZERO).build().unwrap();
     Server::start(LineServer::new(|_: &Connection| Rot13).workers(workers).limits(limits)).await
-}
-
-fn free() -> Listener {
-    Listener::tcp("127.0.0.1:0")
-}
-
-fn ip(listener: &ListenerInfo) -> SocketAddr {
-    listener.local_addr.socket_addr().expect("an IP address")
-}
-
-async fn talk(peer: &mut Peer) {
-    peer.send(b"hello\n").await;
-    peer.expect(b"uryyb\n").await;
-}
-
-async fn greet(address: SocketAddr) -> Peer {
-    let mut peer = Peer::connect(address).await;
-    talk(&mut peer).await;
-    peer
 }
 
 /// What a peer that sends a line gets: true for an answer, false for a refusal.

@@ -13,7 +13,7 @@ use actix_lines::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 mod support;
-use support::{PATIENCE, Peer, Server, eventually, within};
+use support::{PATIENCE, Peer, Server, eventually, free, greet, ip, talk, within};
 
 /// The ways in which a server runs its sessions.
 #[derive(Clone, Copy, Debug)]
@@ -31,25 +31,6 @@ async fn start(threads: Threads) -> Server {
         Threads::Workers(workers) => server.workers(workers),
     })
     .await
-}
-
-fn free() -> Listener {
-    Listener::tcp("127.0.0.1:0")
-}
-
-fn ip(listener: &ListenerInfo) -> SocketAddr {
-    listener.local_addr.socket_addr().expect("an IP address")
-}
-
-async fn talk(peer: &mut Peer) {
-    peer.send(b"hello\n").await;
-    peer.expect(b"uryyb\n").await;
-}
-
-async fn greet(address: SocketAddr) -> Peer {
-    let mut peer = Peer::connect(address).await;
-    talk(&mut peer).await;
-    peer
 }
 
 async fn is_refused(address: SocketAddr) -> bool {

@@ -13,7 +13,7 @@ use actix_lines::{
     limits::Limits,
     testing::{Faults, FaultyStream, MemoryCapacity, MemoryStream, StreamCall, memory_pair},
 };
-use support::within;
+use support::{pass, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::oneshot,
@@ -192,7 +192,7 @@ async fn whoever_waits_is_woken_by_a_fault_and_by_the_end_of_a_stall() {
     let later = |what: Box<dyn FnOnce(&Faults)>| {
         let faults = faults.clone();
         actix_rt::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            pass(Duration::from_secs(1)).await;
             what(&faults);
         });
     };
@@ -236,7 +236,7 @@ async fn a_peer_that_takes_nothing_is_cut_after_the_write_timeout() {
     let mut session = Session::new();
     session.send(b"one\n").await;
     session.expect(b"one\n").await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    pass(Duration::from_secs(3)).await;
     session.faults.stall(StreamCall::Write);
     session.send(b"hello\n").await;
     session.begin = Instant::now();
@@ -266,7 +266,7 @@ async fn a_peer_that_goes_on_in_time_gets_everything() {
     for _ in 0..10 {
         session.send(&b"line\n".repeat(1000)).await;
     }
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    pass(Duration::from_secs(3)).await;
     session.faults.resume(StreamCall::Write);
     session.peer.shutdown().await.unwrap();
     let (rest, report, elapsed) = session.end().await;
@@ -310,7 +310,7 @@ async fn a_write_that_fails_counts_what_is_unsent() {
             }
             session.faults.fail_after(StreamCall::Write, 100, kind);
             session.send(&b"lines\n".repeat(50)).await;
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            pass(Duration::from_secs(1)).await;
             session.faults.resume(StreamCall::Write);
             let (rest, report, _) = session.end().await;
             assert_eq!(rest.len(), 100, "{kind:?}");
@@ -326,7 +326,7 @@ async fn a_reset_ends_a_stall() {
     let mut session = Session::new();
     session.faults.stall(StreamCall::Write);
     session.send(b"hello\n").await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     session.faults.fail(StreamCall::Write, ErrorKind::ConnectionReset);
     let (_, report, elapsed) = session.end().await;
     assert_met(Duration::from_secs(1), elapsed);

@@ -10,7 +10,7 @@ use actix_lines::{
     control::SessionFilter,
     limits::{Limits, OutboxLimit, OutboxPolicy, SoftLimit},
 };
-use support::{Peer, Server, eventually, pause, within};
+use support::{Peer, Server, eventually, pass, pause, within};
 
 const HARD: usize = 200_000;
 const CHUNK: usize = 10_000;
@@ -118,10 +118,10 @@ async fn an_outbox_above_the_soft_limit_is_forgiven_for_a_time_only() {
             break;
         }
         // In time it reads: nothing happens.
-        tokio::time::sleep(Duration::from_secs(8)).await;
+        pass(Duration::from_secs(8)).await;
         peer.expect(&vec![b'x'; got * CHUNK]).await;
         got = 0;
-        tokio::time::sleep(Duration::from_secs(30)).await;
+        pass(Duration::from_secs(30)).await;
         assert_eq!(server.sessions().await[0].outbox_bytes, 0);
     }
     let begin = tokio::time::Instant::now();

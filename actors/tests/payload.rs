@@ -13,7 +13,7 @@ use actix_lines::{
     limits::{Limits, Rate, RateLimit},
 };
 use proptest::prelude::*;
-use support::{Log, Server, converse, cut, eventually, pause};
+use support::{Log, Server, converse, cut, eventually, pass, pause};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
@@ -305,7 +305,7 @@ async fn a_payload_has_the_rate_of_bytes_and_between_its_chunks_the_line_timeout
     peer.send(b"100\n").await;
     peer.expect_later(b"[100]").await;
     for answer in [&b"{z"[..], b"z", b"z", b"z", b"z"] {
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        pass(Duration::from_secs(4)).await;
         peer.send(b"z").await;
         peer.expect_later(answer).await;
     }

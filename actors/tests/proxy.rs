@@ -1,6 +1,8 @@
 //! Behind a proxy that sends PROXY headers the real peer is the peer, and whoever is no proxy is none.
 
 mod support;
+#[path = "support/who.rs"]
+mod who;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -22,7 +24,10 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::support::{Peer, Server, eventually, pause, within};
+use crate::{
+    support::{Peer, Server, eventually, pass, pause, within},
+    who::Asks,
+};
 
 /// Answers each line with itself; some ask for the connection.
 #[derive(Default)]
@@ -291,7 +296,7 @@ async fn a_header_has_its_own_time_which_bytes_one_by_one_do_not_lengthen() {
             if slow.stream.write_all(&[*byte]).await.is_err() {
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            pass(Duration::from_millis(500)).await;
         }
     };
     let (report, ()) = tokio::join!(server.report(), drip);
@@ -571,23 +576,6 @@ async fn a_connector_sends_what_a_listener_receives() {
         .proxy(ProxyVersion::V1, &header().with_crc32c())
         .start();
     assert!(matches!(fields, Err(ConfigError::ProxyHeader { .. })));
-}
-
-/// Asks who it is, and says what it hears.
-struct Asks(mpsc::UnboundedSender<String>);
-
-impl Actor for Asks {
-    type Context = LineContext<Self>;
-}
-
-impl LineHandler for Asks {
-    fn opened(&mut self, ctx: &mut Self::Context) {
-        ctx.write("who\n");
-    }
-
-    fn line(&mut self, line: Line<'_>, _: &mut Self::Context) {
-        let _ = self.0.send(String::from_utf8_lossy(&line).into_owned());
-    }
 }
 
 #[actix::test]

@@ -3,6 +3,8 @@
 #[path = "support/tls.rs"]
 mod authority;
 mod support;
+#[path = "support/who.rs"]
+mod who;
 
 use std::{
     cell::RefCell,
@@ -15,42 +17,21 @@ use std::{
     sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-use actix::Actor;
 use actix_lines::{
-    Address, CloseReason, Connection, Line, LineContext, LineHandler, LineServer, Listener, Peers,
+    Address, CloseReason, Connection, LineServer, Listener, Peers,
     proxy::{Proxy, ProxyHeader, ProxySsl},
 };
 use authority::Authority;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Peer, Server, eventually, within};
-
-/// Answers each line with itself, and `who` with what it knows of its connection.
-struct Echo;
-
-impl Actor for Echo {
-    type Context = LineContext<Self>;
-}
-
-impl LineHandler for Echo {
-    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-        match line.text() {
-            b"who" => {
-                let answer = who(&ctx.connection());
-                ctx.write(answer);
-            }
-            _ => ctx.write(&line),
-        }
-    }
-}
+use crate::{
+    support::{Peer, Server, eventually, within},
+    who::{Who, via},
+};
 
 /// The peer, by what way it came, and what the header says of the proxy's TLS.
 fn who(connection: &Connection) -> String {
-    let via = match connection.via() {
-        None => "nobody",
-        Some(Address::Ip(_)) => "ip",
-        Some(_) => "unix",
-    };
+    let via = via(connection);
     let header = connection.proxy();
     let ssl = header.and_then(ProxyHeader::ssl);
     let tls = ssl.as_ref().map_or("no TLS".to_owned(), |ssl| {
@@ -176,7 +157,7 @@ fn required(trusted: &str) -> Proxy {
 }
 
 async fn serve(listener: Listener) -> Server {
-    Server::of(LineServer::new(|_| Echo).on_current_arbiter().listen(listener).unwrap()).await
+    Server::of(LineServer::new(|_| Who(who)).on_current_arbiter().listen(listener).unwrap()).await
 }
 
 async fn serve_tcp() -> Server {

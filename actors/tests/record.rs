@@ -32,7 +32,7 @@ use actix_lines::{
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{PATIENCE, Server, eventually, pause, within};
+use crate::support::{PATIENCE, Server, eventually, pass, pause, within};
 
 /// A folder of this test's own, which is removed at its end.
 struct Folder(PathBuf);
@@ -112,7 +112,7 @@ impl LineHandler for Menu {
                 ctx.run_later(Duration::from_secs(3), |_, ctx| ctx.write(b"later\r\n"));
             }
             b"wait" => {
-                ctx.wait(wrap_future::<_, Self>(tokio::time::sleep(Duration::from_secs(2))));
+                ctx.wait(wrap_future::<_, Self>(pass(Duration::from_secs(2))));
                 ctx.write(b"waited\n");
             }
             b"quit" => {
@@ -217,7 +217,7 @@ fn recorded_in_memory(start: fn(Transport), steps: &[Step], end: End, limits: Re
                         tokio::task::yield_now().await;
                     }
                 }
-                Step::Sleep(millis) => tokio::time::sleep(Duration::from_millis(*millis)).await,
+                Step::Sleep(millis) => pass(Duration::from_millis(*millis)).await,
             }
         }
         match end {
@@ -233,7 +233,7 @@ fn recorded_in_memory(start: fn(Transport), steps: &[Step], end: End, limits: Re
         }
         drop(writer);
         // Timers, timeouts, lingering.
-        tokio::time::sleep(Duration::from_secs(100)).await;
+        pass(Duration::from_secs(100)).await;
     });
     folder.text(&recorder)
 }
@@ -812,11 +812,11 @@ async fn an_idle_hour_is_a_line_of_a_script() {
     LineSession::new(Transport::new(theirs).with_filter(recorder.session(&connection))).limits(limits).start(Rot13);
     peer.write_all(b"a\n").await.unwrap();
     peer.read_exact(&mut [0; 2]).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(3600)).await;
+    pass(Duration::from_secs(3600)).await;
     peer.shutdown().await.unwrap();
     peer.read_to_end(&mut Vec::new()).await.unwrap();
     drop(peer);
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    pass(Duration::from_secs(10)).await;
     let text = folder.text(&recorder);
     assert_eq!(statements(&text), ["> a", "< n", ": after 1h", ": fin", ": eof"], "{text}");
 }

@@ -43,6 +43,13 @@ struct Stormy {
     panics_at_end: bool,
 }
 
+/// Lets others have their turns, whatever time that takes.
+async fn some_turns() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
 impl Actor for Stormy {
     type Context = LineContext<Self>;
 }
@@ -56,7 +63,7 @@ impl LineHandler for Stormy {
                 // Twice is an error, and nothing else.
                 assert!(ctx.start_tls(&self.tls).is_err());
             }
-            b"wait" => ctx.wait_for(tokio::time::sleep(Duration::from_millis(3)), |_: &mut Self, (), ctx| {
+            b"wait" => ctx.wait_for(some_turns(), |_: &mut Self, (), ctx| {
                 ctx.write("waited\n");
             }),
             b"panic" => panic!("a fault on purpose, in a storm"),
@@ -268,7 +275,7 @@ async fn disturb(server: &actix_lines::ServerHandle, sites: &[Site], tls: &Tls, 
         }
         3 => {
             server.pause(site.info.id).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            some_turns().await;
             server.resume(site.info.id).await.unwrap();
         }
         4 => {

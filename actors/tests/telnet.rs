@@ -2,10 +2,7 @@
 
 mod support;
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex};
 
 use actix::{Actor, AsyncContext, Handler, Message, fut::wrap_future};
 use actix_lines::{
@@ -40,7 +37,7 @@ impl Desk {
     fn note(&self, what: String, ctx: &mut LineContext<Self>) {
         self.log.lock().unwrap().push(what);
         if self.waits {
-            ctx.wait(wrap_future::<_, Self>(tokio::time::sleep(Duration::from_millis(1))));
+            ctx.wait(wrap_future::<_, Self>(tokio::task::yield_now()));
         }
     }
 }

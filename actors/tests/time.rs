@@ -13,7 +13,7 @@ use actix_lines::{
     control::SessionFilter,
     limits::{Limits, LimitsBuilder},
 };
-use support::{Log, Peer, Server, eventually, pause};
+use support::{Log, Peer, Server, eventually, pass, pause};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     time::Instant,
@@ -32,7 +32,7 @@ impl LineHandler for Waiting {
         match line.text() {
             b"stop" => ctx.stop(),
             b"wait" => ctx.wait(wrap_future::<_, Self>(std::future::pending())),
-            b"wait a little" => ctx.wait(wrap_future::<_, Self>(tokio::time::sleep(Duration::from_secs(20)))),
+            b"wait a little" => ctx.wait(wrap_future::<_, Self>(pass(Duration::from_secs(20)))),
             _ => {}
         }
     }
@@ -139,7 +139,7 @@ impl LineHandler for Timed {
                 ctx.pause();
                 ctx.run_later(time, |_, ctx| ctx.resume());
             }
-            "wait" => ctx.wait(wrap_future::<_, Self>(tokio::time::sleep(time))),
+            "wait" => ctx.wait(wrap_future::<_, Self>(pass(time))),
             "chatter" => drop(ctx.run_interval(time, |_, ctx| ctx.write(b"."))),
             _ => unreachable!("{text}"),
         }
@@ -214,7 +214,7 @@ async fn what_is_written_to_a_session_does_not_make_it_less_idle() {
     let begin = Instant::now();
     peer.send(b"chatter 1\n").await;
     for _ in 0..3 {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        pass(Duration::from_secs(2)).await;
         server.handle.push(SessionFilter::default(), "pushed\n").await.unwrap();
     }
     let got = peer.rest().await;
@@ -322,7 +322,7 @@ async fn a_peer_that_reads_nothing_is_cut_at_the_write_timeout() {
         if half_closes {
             peer.shutdown().await.unwrap();
         }
-        tokio::time::sleep(Duration::from_secs(62)).await;
+        pass(Duration::from_secs(62)).await;
         let (end, report) = the_report(&reports).await;
         assert_between("the end", end - begin, 60, 61);
         assert_eq!((report.reason, report.cut, report.bytes_out), (CloseReason::WriteStalled, true, 1024));
@@ -361,7 +361,7 @@ async fn a_session_whose_fin_cannot_leave_does_not_stay_for_ever() {
     // The answers fill the pair, so what `stop` owes never leaves.
     peer.write_all(&b"a line of sixteen\n".repeat(70)).await.unwrap();
     peer.write_all(b"stop\n").await.unwrap();
-    tokio::time::sleep(Duration::from_secs(62)).await;
+    pass(Duration::from_secs(62)).await;
     let (end, report) = the_report(&reports).await;
     assert_between("the end", end - begin, 60, 61);
     assert!(report.cut && report.unsent_bytes > 0, "{report:?}");

@@ -18,7 +18,8 @@ use std::{
 
 use actix::{Actor, Context, Handler};
 use actix_lines::{
-    CloseReport, Connection, Framing, Line, LineContext, LineHandler, LineServer, ServerHandle, Transport,
+    CloseReport, Connection, Framing, Line, LineContext, LineHandler, LineServer, Listener, ListenerInfo, ServerHandle,
+    Transport,
     control::{SessionEvent, SessionInfo, SessionQuery, SessionState, Subscribe},
 };
 use tokio::{
@@ -386,4 +387,27 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, SeqCst);
     }
+}
+
+/// A listener on a free port.
+pub fn free() -> Listener {
+    Listener::tcp("127.0.0.1:0")
+}
+
+/// Where a listener listens on an IP address.
+pub fn ip(listener: &ListenerInfo) -> SocketAddr {
+    listener.local_addr.socket_addr().expect("an IP address")
+}
+
+/// Has ROT13 answer a line.
+pub async fn talk(peer: &mut Peer) {
+    peer.send(b"hello\n").await;
+    peer.expect(b"uryyb\n").await;
+}
+
+/// Connects to ROT13, and has it answer a line.
+pub async fn greet(address: SocketAddr) -> Peer {
+    let mut peer = Peer::connect(address).await;
+    talk(&mut peer).await;
+    peer
 }
