@@ -25,7 +25,7 @@ use crate::{
     connection::ListenerId,
     control::{
         admission::listener::ListenerAdmission,
-        ledger::Ledger,
+        ledger::{Batch, Ledger},
         listeners::{ListenerInfo, ListenerTable, Site},
         orders::{Answer, Closing, FromWorker, ListenerOrder, News, Order, WorkerHandle},
         stats::Stats,
@@ -177,13 +177,15 @@ impl Control {
         self.ways().workers.add(None)
     }
 
-    /// Removes a worker that has stopped, and keeps its counters. A supervisor that ends at this moment leaves the loss
-    /// to its successor, which finds it here.
-    pub(crate) fn lose_worker(&self, worker: usize, counters: Stats) {
+    /// Removes a worker that has stopped, books its last batch, and keeps its counters. A supervisor that ends at this moment
+    /// leaves the loss to its successor, which finds it here.
+    pub(crate) fn lose_worker(&self, worker: usize, counters: Stats, last: Batch) {
         let mut ways = self.ways();
         // Under the same lock as questions are asked: each counts it once.
         let is_retired = ways.workers.remove(worker);
         self.ledger.books().gone.add(&counters);
+        // Not before: whoever hears of an end, and asks, finds it counted.
+        self.ledger.book(last);
         ways.supervisor.do_send(FromWorker { worker, news: News::Gone { counters: Box::new(counters), is_retired } });
     }
 

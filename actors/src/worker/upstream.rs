@@ -49,9 +49,9 @@ impl Upstream {
         self.control.answer(worker, answer);
     }
 
-    /// Books the end of the worker; its counters stay.
-    pub(super) fn lose_worker(&self, worker: usize, counters: Stats) {
-        self.control.lose_worker(worker, counters);
+    /// Books the end of the worker, with its last batch; its counters stay.
+    pub(super) fn lose_worker(&self, worker: usize, counters: Stats, last: Batch) {
+        self.control.lose_worker(worker, counters, last);
     }
 
     /// The memory budget of all workers.

@@ -550,11 +550,10 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         if let Some(upstream) = &self.upstream {
-            upstream.book(self.reports.take_batch());
             // Or the others would leave it to this one to evict somebody.
             upstream.budget().set_heaviest(self.index, Weight::default());
             self.memory.withdraw(upstream.budget());
-            upstream.lose_worker(self.index, self.ended_stats());
+            upstream.lose_worker(self.index, self.ended_stats(), self.reports.take_batch());
         }
     }
 }
