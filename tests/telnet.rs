@@ -7,7 +7,6 @@ use std::{
     io::{BufRead, BufReader, Write},
     process::{Command, Stdio},
     thread,
-    time::Duration,
 };
 
 use actix::Actor;
