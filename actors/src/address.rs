@@ -94,6 +94,14 @@ impl fmt::Display for Address {
     }
 }
 
+/// Serialized as it is displayed.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Address {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// A session's peer as a log line names it after the session's number: ` from 192.0.2.7:1024`, or nothing.
 pub(crate) struct Origin<'a>(pub(crate) &'a Address);
 

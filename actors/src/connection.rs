@@ -50,6 +50,14 @@ impl fmt::Display for SessionId {
     }
 }
 
+/// Serialized as its number.
+#[cfg(feature = "serde")]
+impl serde::Serialize for SessionId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0)
+    }
+}
+
 impl FromStr for SessionId {
     type Err = ParseIntError;
     fn from_str(text: &str) -> Result<Self, ParseIntError> {
@@ -114,6 +122,17 @@ impl fmt::Display for ListenerId {
 impl fmt::Debug for ListenerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ListenerId").field(&self.get()).field(&self.name()).finish()
+    }
+}
+
+/// Serialized as a text: its name; without one its number, as `0`.
+#[cfg(feature = "serde")]
+impl serde::Serialize for ListenerId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.name() {
+            Some(name) => serializer.serialize_str(name),
+            None => serializer.collect_str(&self.get()),
+        }
     }
 }
 
@@ -222,6 +241,21 @@ impl PartialEq for Connection {
 }
 
 impl Eq for Connection {}
+
+/// Serialized as `id`, `peer`, `local` and `listener`.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Connection {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+
+        let mut fields = serializer.serialize_struct("Connection", 4)?;
+        fields.serialize_field("id", &self.id)?;
+        fields.serialize_field("peer", &self.peer)?;
+        fields.serialize_field("local", &self.local)?;
+        fields.serialize_field("listener", &self.listener)?;
+        fields.end()
+    }
+}
 
 impl Connection {
     pub(crate) fn new(id: SessionId, peer: Address, local: Address, listener: Option<ListenerId>) -> Self {

@@ -66,6 +66,7 @@
 //! | know peers that come by way of a proxy | `proxy`, with the feature of that name |
 //! | say something to many sessions | [`Room`] |
 //! | record live sessions as scripts | the feature `record` |
+//! | serialize counters, reports and lists of sessions | the feature `serde` |
 //! | test without sockets and without waiting | [`testing`] |
 //!
 //! Unix only: listeners take sockets from the kernel themselves.
@@ -84,6 +85,8 @@ mod rate;
 mod report;
 mod room;
 mod scan;
+#[cfg(feature = "serde")]
+mod seconds;
 mod shared;
 #[cfg(any(feature = "script", feature = "record"))]
 mod shown;

@@ -254,9 +254,26 @@ impl fmt::Display for CloseReason {
     }
 }
 
+/// Serialized as its [`name`](CloseReason::name).
+#[cfg(feature = "serde")]
+impl serde::Serialize for CloseReason {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// Serialized as its [`name`](RefuseReason::name).
+#[cfg(feature = "serde")]
+impl serde::Serialize for RefuseReason {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
 /// The account of an ended session. Every byte read is either in a line, in the tail, or in `undelivered_bytes`; every
 /// byte written is either in `bytes_out` or in `unsent_bytes`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct CloseReport {
     /// The session's number.
@@ -281,6 +298,7 @@ pub struct CloseReport {
     /// truncation cut off, what was discarded while lingering.
     pub undelivered_bytes: u64,
     /// Time from admission to the end.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::serialize"))]
     pub duration: Duration,
     /// True if this end closed before the peer did: by an abort, at the end of the linger time, or because the peer
     /// kept sending. The peer may then have lost bytes in flight.

@@ -53,6 +53,22 @@ async fn with_peers(
 }
 
 #[actix::test]
+async fn a_handle_knows_how_far_a_drain_is() {
+    let (server, peers) = with_peers(LineServer::new(|_| Echo).workers(2), 3).await;
+    let handle = server.handle.clone();
+    assert_eq!(handle.draining(), None);
+    let draining = actix_rt::spawn({
+        let handle = handle.clone();
+        async move { handle.drain(PATIENCE).await }
+    });
+    eventually("the drain to begin", async || handle.draining().is_some_and(|drain| drain.left <= 3)).await;
+    drop(peers);
+    let report = within("the drain to end", draining).await.expect("a task").expect("a report");
+    let last = handle.draining().expect("the last moment");
+    assert_eq!((last.ended + last.cut, last.left), (report.ended + report.cut, 0));
+}
+
+#[actix::test]
 async fn every_session_hears_the_goodbye_behind_its_answers() {
     let (server, mut peers) = with_peers(LineServer::new(|_| Echo).workers(2), 10).await;
     let drain = Drain { goodbye: "goodbye\n".into(), ..Drain::within(PATIENCE) };

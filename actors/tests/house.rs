@@ -25,6 +25,7 @@ const FLOORS: &[&[&str]] = &[
         "report",
         "room",
         "scan",
+        "seconds",
         "shared",
         "shown",
         "source",

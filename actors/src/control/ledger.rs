@@ -197,10 +197,20 @@ impl Ledger {
     /// Publishes how far a drain is, if there is one.
     pub(crate) fn publish_progress(&self) -> Option<DrainProgress> {
         let mut books = self.books();
-        let Draining { report: DrainReport { ended, cut, .. }, since, .. } = *books.draining.as_ref()?;
-        let progress = DrainProgress { ended, cut, left: self.left(&books), duration: since.elapsed() };
+        let progress = self.progress(&books)?;
         self.publish(&mut books, &SessionEvent::Draining(progress));
         Some(progress)
+    }
+
+    /// Returns how far a drain is; `None` if there is none.
+    pub(crate) fn draining(&self) -> Option<DrainProgress> {
+        let books = self.books();
+        self.progress(&books)
+    }
+
+    fn progress(&self, books: &Books) -> Option<DrainProgress> {
+        let Draining { report: DrainReport { ended, cut, .. }, since, .. } = *books.draining.as_ref()?;
+        Some(DrainProgress { ended, cut, left: self.left(books), duration: since.elapsed() })
     }
 
     /// The report of a drain that has nothing left to wait for, and those who wait for it.

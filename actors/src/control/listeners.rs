@@ -34,6 +34,7 @@ const MOST_ENDED: usize = 64;
 
 /// A listener as its server knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ListenerInfo {
     /// Its id, for [`ServerHandle::pause`](crate::ServerHandle::pause) and

@@ -67,6 +67,7 @@ pub struct Push {
 
 /// The result of a [`Push`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Pushed {
     /// Number of sessions that will write the bytes.
@@ -106,6 +107,7 @@ pub struct SetLimits {
 
 /// The effect of a change of limits, or of a dry run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LimitsChange {
     /// Sessions that it ends, those whose time would have been up anyway included.

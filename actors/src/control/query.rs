@@ -13,6 +13,7 @@ use crate::{
 
 /// A live session: its connection, age, counters and state.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SessionInfo {
     /// The session's number.
@@ -24,10 +25,12 @@ pub struct SessionInfo {
     /// The worker that runs it, from 0.
     pub worker: usize,
     /// Time since its admission.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::serialize"))]
     pub age: Duration,
     /// Time since its last line, since the first byte of an incomplete one, or since its handler returned
     /// [`Idle::Stay`](crate::Idle::Stay); exact to half a second. It stands still while the session is
     /// [held](SessionState::Held).
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::serialize"))]
     pub idle: Duration,
     /// Lines delivered to its handler.
     pub lines_in: u64,
@@ -43,6 +46,7 @@ pub struct SessionInfo {
 
 /// The state of a live session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum SessionState {
     /// Waiting for its peer's lines.
@@ -249,6 +253,7 @@ impl SessionQuery {
 
 /// The answer to a [`SessionQuery`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SessionPage {
     /// The sessions on the page.

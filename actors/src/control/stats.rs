@@ -8,6 +8,7 @@ use crate::{connection::ListenerId, report::CloseReport};
 
 /// A server's counters. They are consistent: `opened` is the sum of `live` and all of `closed`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// Sessions admitted since the start.
@@ -36,6 +37,7 @@ pub struct Stats {
     /// other sessions waited.
     pub slow_turns: u64,
     /// Total time of these turns.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::serialize"))]
     pub slow_turn_time: Duration,
     /// Times that a session had read as much as its rate allows, and had to wait.
     pub throttled: u64,
@@ -55,6 +57,7 @@ pub struct Stats {
 /// The counters of a listener, of all workers and for as long as it has its number. They are consistent with each other
 /// and with [`Stats`]: `opened` is the sum of `live` and all of `closed`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ListenerStats {
     /// Sessions admitted since it was added.
@@ -83,6 +86,7 @@ pub struct ListenerStats {
 
 /// The result of a drain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct DrainReport {
     /// Sessions that ended by themselves, every byte sent.
@@ -90,11 +94,13 @@ pub struct DrainReport {
     /// Sessions closed before their peers closed, at the deadline or at the end of their linger time.
     pub cut: u64,
     /// Time from the request to the last end.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::serialize"))]
     pub duration: Duration,
 }
 
 /// Progress of a drain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct DrainProgress {
     /// Sessions that have ended by themselves so far.
@@ -104,6 +110,7 @@ pub struct DrainProgress {
     /// Sessions that have not ended yet.
     pub left: u64,
     /// Time since the request.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::serialize"))]
     pub duration: Duration,
 }
 

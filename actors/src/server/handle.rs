@@ -18,7 +18,7 @@ use crate::{
         },
         orders::Closing,
         query::{SessionFilter, SessionInfo, SessionPage, SessionQuery},
-        stats::{DrainReport, Stats},
+        stats::{DrainProgress, DrainReport, Stats},
         supervisor::Supervisor,
         ways::{Control, Finished},
     },
@@ -306,6 +306,12 @@ impl ServerHandle {
     /// Returns [`ServerEnded`] once the system has stopped.
     pub async fn resume(&self, listener: ListenerId) -> Result<bool, ServerEnded> {
         self.ask(PauseListener { listener, paused: false }).await
+    }
+
+    /// Returns how far a drain is; `None` while the server is not asked to end. At the end it is that of the last moment.
+    #[must_use]
+    pub fn draining(&self) -> Option<DrainProgress> {
+        self.control.ledger.draining()
     }
 
     /// Returns the limits in force.
