@@ -93,12 +93,18 @@ mod shown;
 mod source;
 #[cfg(any(feature = "script", feature = "record", feature = "telnet"))]
 mod telnet_codes;
+#[cfg(any(feature = "console", feature = "http"))]
+#[allow(dead_code, reason = "each of the two features uses a part of it")]
+mod units;
 
 mod wire;
 
 pub mod limits;
 
 pub mod control;
+#[cfg(any(feature = "console", feature = "http"))]
+#[allow(dead_code, reason = "each of the two features uses a part of it")]
+mod words;
 
 mod listen;
 mod worker;

@@ -30,6 +30,7 @@ const FLOORS: &[&[&str]] = &[
         "shown",
         "source",
         "telnet_codes",
+        "units",
         "wire",
     ],
     &["limits", "record"],
@@ -40,6 +41,7 @@ const FLOORS: &[&[&str]] = &[
     &["control::listeners", "control::workers"],
     &["control::ways"],
     &["control::supervisor"],
+    &["words"],
     // The data path.
     &["worker", "listen"],
     &["session"],
