@@ -10,6 +10,8 @@ mod args;
 mod certificates;
 mod config;
 mod descriptors;
+#[cfg(feature = "dist")]
+mod generate;
 mod listeners;
 mod logging;
 mod reason;
@@ -57,6 +59,10 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
+    #[cfg(feature = "dist")]
+    if let Some(folder) = generate::folder(std::env::args_os()) {
+        return generate::run(&folder);
+    }
     let args = Args::parse();
     let log = match Log::start(args.level()) {
         Ok(log) => log,

@@ -17,6 +17,8 @@
 //! limits made of them (`meaning`), the documentation (`tables`), reading the file (`config`).
 
 mod listener;
+#[cfg(any(test, feature = "dist"))]
+pub(crate) mod listing;
 mod meaning;
 pub(crate) mod places;
 mod setting;

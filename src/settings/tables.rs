@@ -6,7 +6,8 @@
 use std::{env, fmt::Write, fs};
 
 use super::{
-    ListenerSettings, PairSettings, Settings, TlsSettings, is_of_listeners,
+    ListenerSettings, Settings, is_of_listeners,
+    listing::{TABLES, groups},
     setting::{About, Reload, Setting},
 };
 
@@ -25,19 +26,11 @@ const EXAMPLE: &str = "\
 # \"SIGHUP:\" says when a changed value holds: at once, for new connections, or at a restart.
 ";
 
-/// The settings by their groups, in the order of help.
-fn groups() -> impl Iterator<Item = &'static [Setting]> {
-    Settings::ALL.chunk_by(|one, next| one.about.group == next.about.group)
-}
-
 const LISTENERS: &str = "
 ## Listeners
 #
 # Each has tables of its own, below all other keys:
 ";
-
-/// The tables of a listener.
-const TABLES: [&[Setting]; 3] = [ListenerSettings::ALL, TlsSettings::ALL, PairSettings::ALL];
 
 /// Something to write where there is no default.
 fn sample(setting: &Setting) -> &'static str {
