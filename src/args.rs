@@ -5,9 +5,13 @@
 
 use std::path::PathBuf;
 
+#[cfg(any(feature = "console", feature = "dist"))]
+use clap::Subcommand;
 use clap::{ArgAction, Parser};
 use log::LevelFilter;
 
+#[cfg(feature = "console")]
+use crate::ctl;
 use crate::settings::Given;
 
 /// Answers every line with its ROT13.
@@ -17,14 +21,22 @@ use crate::settings::Given;
 #[derive(Clone, Debug, Parser)]
 #[command(
     version,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    subcommand_value_name = "COMMAND",
     after_help = "Try it:\n  rot13d &\n  printf 'Hello\\n' | nc -N 127.0.0.1 40713\n\n\
                   SIGINT or SIGTERM drains: no new connection, every line that was read is answered. A second one aborts.\n\
                   SIGHUP reads the --config file again, SIGUSR1 logs the counters.\n\
+                  rot13d ctl lists its sessions, ends them and changes its limits: see rot13d ctl --help.\n\
                   Exit codes: 0 ended as asked, 1 could not run or go on, 2 bad usage.\n\
                   The log goes to standard error; RUST_LOG filters it unless -v or -q is given.\n\
                   -h is short; --help says of each setting when to change it, and when SIGHUP does."
 )]
 pub(crate) struct Args {
+    #[cfg(any(feature = "console", feature = "dist"))]
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     #[command(flatten)]
     pub(crate) settings: Given,
 
@@ -43,6 +55,14 @@ pub(crate) struct Args {
     /// Log less: warnings and errors; repeated, errors only.
     #[arg(short, long, action = ArgAction::Count, conflicts_with = "verbose")]
     quiet: u8,
+}
+
+/// Something else to do than to run the server.
+#[cfg(any(feature = "console", feature = "dist"))]
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Command {
+    #[cfg(feature = "console")]
+    Ctl(ctl::Options),
 }
 
 impl Args {

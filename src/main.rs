@@ -9,6 +9,10 @@ mod args;
 #[cfg_attr(not(feature = "tls"), path = "certificates/absent.rs")]
 mod certificates;
 mod config;
+#[cfg(feature = "console")]
+mod console;
+#[cfg(feature = "console")]
+mod ctl;
 mod descriptors;
 #[cfg(feature = "dist")]
 mod generate;
@@ -31,6 +35,8 @@ use actix_lines::{Framing, LineServer, Rot13, limits::Limits};
 use actix_rt::{Runtime, System, SystemRunner};
 use clap::Parser;
 
+#[cfg(any(feature = "console", feature = "dist"))]
+use crate::args::Command;
 use crate::{
     args::Args,
     config::{Config, Problem},
@@ -64,6 +70,10 @@ fn main() -> ExitCode {
         return generate::run(&folder);
     }
     let args = Args::parse();
+    #[cfg(feature = "console")]
+    if let Some(Command::Ctl(options)) = args.command {
+        return ctl::run(options);
+    }
     let log = match Log::start(args.level()) {
         Ok(log) => log,
         Err(error) => {

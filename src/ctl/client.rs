@@ -1,0 +1,282 @@
+//! Client: runs a command of the console, and shows its answer.
+//!
+//! Rule: what was not answered is not sent again; whoever asked decides. A connection is made when there is a command for it.
+//! Not here: lines and signals (`wire`), tables (`show`).
+
+use std::{
+    io::{self, Write},
+    mem,
+    time::Duration,
+};
+
+use actix_lines::ListenAddress;
+
+use super::{
+    BAD_USAGE, FAILED, INTERRUPTED, UNREACHABLE,
+    place::{Place, Unreachable},
+    record::Said,
+    show::{Color, Form, Show, Style},
+    units::printable,
+    wire::{Event, Lost, Signal, Signals, Waits, Wire},
+};
+use crate::reason::reason;
+
+/// Silence after which what was held for a table is shown.
+const LULL: Duration = Duration::from_millis(100);
+
+/// Longest wait for the end of an answer that we have ended.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Commands that go on until they are told to end.
+const ENDLESS: [&str; 3] = ["watch", "top", "trace"];
+
+/// Why a command was not done.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The words of the command line are wrong.
+    Usage(String),
+    Unreachable(Unreachable),
+    /// The console's word.
+    Refused(String),
+    /// A command of a script, by the number of its line.
+    Line(usize, Box<Failure>),
+    /// Commands of a script failed, and were told of.
+    Several,
+    Lost(Lost),
+    /// The text is the command's advice.
+    Interrupted(Option<&'static str>),
+    Input(io::Error),
+    Output(io::Error),
+    /// Nobody reads our output any more: no failure of anybody.
+    NoReader,
+}
+
+impl From<Lost> for Failure {
+    fn from(lost: Lost) -> Self {
+        Self::Lost(lost)
+    }
+}
+
+/// For output.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe { Self::NoReader } else { Self::Output(error) }
+    }
+}
+
+impl Failure {
+    pub(super) fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => BAD_USAGE,
+            Self::Unreachable(_) => UNREACHABLE,
+            Self::Line(_, failure) => failure.code(),
+            Self::Interrupted(_) => INTERRUPTED,
+            Self::NoReader => 0,
+            Self::Refused(_) | Self::Several | Self::Lost(_) | Self::Input(_) | Self::Output(_) => FAILED,
+        }
+    }
+
+    /// Says it on standard error.
+    pub(super) fn tell(&self, style: Style) {
+        if let Some(message) = self.message() {
+            let before = style.paint(Color::Red, "rot13d ctl:");
+            // A closed standard error is no reason to panic.
+            let _ = writeln!(io::stderr(), "{before} {message}");
+        }
+    }
+
+    fn message(&self) -> Option<String> {
+        Some(match self {
+            Self::Usage(message) => message.clone(),
+            Self::Refused(message) => printable(message).into_owned(),
+            Self::Unreachable(unreachable) => unreachable.to_string(),
+            Self::Line(line, failure) => format!("line {line}: {}", failure.message()?),
+            Self::Lost(lost) => lost.to_string(),
+            Self::Interrupted(advice) => (*advice)?.to_owned(),
+            Self::Input(error) => format!("cannot read commands: {}", reason(error)),
+            Self::Output(error) => format!("cannot write to standard output: {}", reason(error)),
+            Self::Several | Self::NoReader => return None,
+        })
+    }
+}
+
+/// The console's command, and whether its own word for JSON stood before it.
+pub(super) fn without_json<'a>(line: &'a str, style: &mut Style) -> &'a str {
+    match line.trim().split_once(char::is_whitespace) {
+        Some(("json", command)) => {
+            style.is_json = true;
+            command.trim_start()
+        }
+        _ => line.trim(),
+    }
+}
+
+/// Returns the first word of a command.
+pub(super) fn first_word(command: &str) -> &str {
+    command.split_whitespace().next().unwrap_or("")
+}
+
+/// Returns true for a command that goes on until it is told to end.
+pub(super) fn is_endless(command: &str) -> bool {
+    let mut words = command.split_whitespace().take_while(|word| *word != "--");
+    words.next().is_some_and(|first| ENDLESS.contains(&first)) && !words.any(|word| word == "once")
+}
+
+/// A client of the console.
+#[derive(Debug)]
+pub(super) struct Client {
+    place: Place,
+    wire: Option<Wire>,
+    signals: Option<Signals>,
+    /// Also a key ends what goes on and on.
+    pub(super) has_keys: bool,
+}
+
+impl Client {
+    pub(super) fn new(place: Place) -> Self {
+        Self { place, wire: None, signals: None, has_keys: false }
+    }
+
+    /// Runs a command, and shows its answer.
+    pub(super) fn run(&mut self, command: &str, style: Style, out: &mut impl Write) -> Result<(), Failure> {
+        if is_endless(command) && self.signals.is_none() {
+            self.take_signals()?;
+        }
+        let mut result = self.answer(command, style, out);
+        if command == "quit" && matches!(result, Err(Failure::Lost(Lost::Closed))) {
+            self.wire = None;
+            result = Ok(());
+        }
+        // What is unread would be taken for the answer to the next command.
+        if matches!(result, Err(Failure::Lost(_) | Failure::Interrupted(_) | Failure::Output(_) | Failure::NoReader)) {
+            self.wire = None;
+        }
+        match (result, out.flush()) {
+            (Ok(()), flushed) => flushed.map_err(Failure::from),
+            (Err(failure), _) => Err(failure),
+        }
+    }
+
+    /// Has SIGINT end a command instead of this process.
+    pub(super) fn take_signals(&mut self) -> Result<(), Failure> {
+        if self.signals.is_none() {
+            self.signals = Some(Signals::new(&[Signal::Interrupt]).map_err(Failure::Input)?);
+        }
+        Ok(())
+    }
+
+    /// Returns a connection for a command, and if it is another one than before, where it leads.
+    pub(super) fn connected(&mut self) -> Result<(&mut Wire, Option<ListenAddress>), Failure> {
+        if self.wire.as_mut().is_some_and(Wire::is_closed) {
+            self.wire = None;
+        }
+        let mut address = None;
+        let wire = match self.wire.take() {
+            Some(wire) => wire,
+            None => {
+                let (socket, place) = self.place.connect().map_err(Failure::Unreachable)?;
+                address = Some(place);
+                let mut wire = Wire::new(socket);
+                if let Some(token) = self.place.token() {
+                    authenticate(&mut wire, token)?;
+                }
+                wire
+            }
+        };
+        Ok((self.wire.insert(wire), address))
+    }
+
+    fn answer(&mut self, command: &str, style: Style, out: &mut impl Write) -> Result<(), Failure> {
+        self.connected()?;
+        let (Some(wire), signals) = (&mut self.wire, &self.signals) else { return Ok(()) };
+        let mut show = Show::new(style, Form::of(first_word(command)));
+        wire.send(&format!("json {command}"))?;
+        let is_endless = is_endless(command);
+        let (mut error, mut is_ending, mut is_flushed) = (None, false, true);
+        loop {
+            let timeout = match (is_ending, is_flushed && !show.holds()) {
+                (true, _) => Some(END_TIMEOUT),
+                (false, true) => None,
+                (false, false) => Some(LULL),
+            };
+            let keys = self.has_keys && is_endless && !is_ending;
+            match wire.next(Waits { signals: signals.as_ref(), keys, timeout })? {
+                Event::Line(line) => {
+                    is_flushed = false;
+                    match Said::new(&line) {
+                        Said::Error(message) => error = Some(message),
+                        _ if style.is_json => writeln!(out, "{line}")?,
+                        Said::Record(fields) => show.record(fields, out)?,
+                        Said::Text(text) => {
+                            show.flush(out)?;
+                            writeln!(out, "{}", printable(&text))?;
+                        }
+                    }
+                }
+                Event::End => break,
+                Event::Quiet if is_ending => return Err(Failure::Lost(Lost::Closed)),
+                Event::Quiet => {
+                    show.flush(out)?;
+                    out.flush()?;
+                    is_flushed = true;
+                }
+                Event::Signal(_) if is_endless && !is_ending => {
+                    wire.send("")?;
+                    is_ending = true;
+                }
+                Event::Key => {
+                    let mut line = String::new();
+                    io::stdin().read_line(&mut line).map_err(Failure::Input)?;
+                    wire.send("")?;
+                    is_ending = true;
+                }
+                Event::Signal(_) => {
+                    let advice = (first_word(command) == "drain").then_some("the server goes on to drain");
+                    return Err(Failure::Interrupted(advice));
+                }
+                Event::NoReader => return Err(Failure::NoReader),
+            }
+        }
+        show.flush(out)?;
+        error.map_or(Ok(()), |message| Err(Failure::Refused(message)))
+    }
+
+    #[allow(dead_code, reason = "for completion and the live view")]
+    /// Asks for records that nobody is shown, as completions. Nothing where it takes too long or fails.
+    pub(super) fn ask(&mut self, command: &str, patience: Duration) -> Vec<Said> {
+        let Ok((wire, _)) = self.connected() else { return Vec::new() };
+        let mut records = Vec::new();
+        if wire.send(&format!("json {command}")).is_ok() {
+            let waits = Waits { timeout: Some(patience), ..Waits::default() };
+            loop {
+                match wire.next(waits) {
+                    Ok(Event::Line(line)) => records.push(Said::new(&line)),
+                    Ok(Event::End) => return records,
+                    _ => break,
+                }
+            }
+        }
+        // Late lines would be taken for another answer.
+        self.wire = None;
+        mem::take(&mut records)
+    }
+}
+
+fn authenticate(wire: &mut Wire, token: &str) -> Result<(), Failure> {
+    wire.send(&format!("token {token}"))?;
+    let mut error = None;
+    loop {
+        match wire.next(Waits::default()) {
+            Ok(Event::Line(line)) => {
+                if let Said::Error(message) = Said::new(&line) {
+                    error = Some(message);
+                }
+            }
+            Ok(Event::End) if error.is_none() => return Ok(()),
+            // It is closed behind an error.
+            Ok(Event::End) | Err(_) if error.is_some() => return Err(Failure::Refused(error.unwrap_or_default())),
+            Err(lost) => return Err(lost.into()),
+            Ok(_) => {}
+        }
+    }
+}

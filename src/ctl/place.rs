@@ -1,0 +1,178 @@
+//! Place: where the console is, and a connection to it.
+//!
+//! Rule: whoever cannot connect reads all that was tried, why each failed, and what to do.
+//! Not here: what is said on a connection (`wire`), the default addresses (`console`).
+
+use std::{
+    env,
+    fmt::{self, Write},
+    fs::{self, File},
+    io::{self, ErrorKind, Read},
+    net::{TcpStream, ToSocketAddrs},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::MetadataExt, net::UnixStream},
+    },
+    path::Path,
+    time::Duration,
+};
+
+use actix_lines::{Escaped, ListenAddress};
+use nix::unistd::{Uid, User, geteuid};
+
+use crate::{console, reason::reason};
+
+/// Longest wait for each address of a name.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most bytes of a file with a token.
+const LONGEST_TOKEN: u64 = 4096;
+
+pub(super) const TOKEN: &str = "ROT13D_CONSOLE_TOKEN";
+
+/// Reads an address that can be connected to.
+pub(super) fn parse(text: &str) -> Result<ListenAddress, String> {
+    let address = text.parse::<ListenAddress>().map_err(|error| error.to_string())?;
+    match address {
+        ListenAddress::Fd(_) | ListenAddress::Systemd(_) => {
+            Err("that is a socket of the server's own: use unix:/PATH, unix:@NAME, or an address and a port".to_owned())
+        }
+        address => Ok(address),
+    }
+}
+
+/// The addresses to try, and the token.
+#[derive(Debug)]
+pub(super) struct Place {
+    addresses: Vec<ListenAddress>,
+    is_default: bool,
+    token: Option<String>,
+}
+
+/// An attempt that failed.
+#[derive(Debug)]
+struct Attempt {
+    address: ListenAddress,
+    error: io::Error,
+}
+
+/// Nothing could be connected to. Displays each attempt in a line of its own if there are several.
+#[derive(Debug)]
+pub(super) struct Unreachable {
+    attempts: Vec<Attempt>,
+    is_default: bool,
+}
+
+impl Place {
+    pub(super) fn new(given: Option<ListenAddress>, token: Option<&Path>) -> Result<Self, String> {
+        let token = match token {
+            Some(file) => Some(read_token(file).map_err(|reason| format!("cannot read {}: {reason}", file.display()))?),
+            None => env::var_os(TOKEN).map(|token| check_token(token.into_encoded_bytes(), TOKEN)).transpose()?,
+        };
+        let is_default = given.is_none();
+        let addresses = given.map_or_else(console::default_addresses, |address| vec![address]);
+        Ok(Self { addresses, is_default, token })
+    }
+
+    pub(super) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// Connects to the first of the addresses where somebody listens.
+    pub(super) fn connect(&self) -> Result<(File, ListenAddress), Unreachable> {
+        let mut attempts = Vec::new();
+        for address in &self.addresses {
+            match connect(address) {
+                Ok(socket) => return Ok((File::from(socket), address.clone())),
+                Err(error) => attempts.push(Attempt { address: address.clone(), error }),
+            }
+        }
+        Err(Unreachable { attempts, is_default: self.is_default })
+    }
+}
+
+fn read_token(file: &Path) -> Result<String, String> {
+    let mut text = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(LONGEST_TOKEN).read_to_end(&mut text));
+    read.map_err(|error| reason(&error))?;
+    check_token(text.trim_ascii().to_vec(), "it")
+}
+
+fn check_token(text: Vec<u8>, name: &str) -> Result<String, String> {
+    let text = String::from_utf8(text).ok().filter(|text| !text.is_empty() && !text.contains(char::is_control));
+    text.ok_or_else(|| format!("{name} has no token: it is one line of printable characters"))
+}
+
+fn connect(address: &ListenAddress) -> io::Result<OwnedFd> {
+    match address {
+        ListenAddress::Ip(address) => Ok(TcpStream::connect_timeout(address, CONNECT_TIMEOUT)?.into()),
+        ListenAddress::Name { host, port } => {
+            let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+            for address in (host.as_str(), *port).to_socket_addrs()? {
+                match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+                    Ok(stream) => return Ok(stream.into()),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        }
+        ListenAddress::Unix(path) => Ok(UnixStream::connect(path)?.into()),
+        #[cfg(target_os = "linux")]
+        ListenAddress::Abstract(name) => {
+            use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr};
+            Ok(UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?.into())
+        }
+        _ => Err(ErrorKind::Unsupported.into()),
+    }
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, last) = match self.attempts.len() {
+            0 | 1 => ("", ""),
+            _ => ("\n  ", "\n"),
+        };
+        write!(f, "cannot connect to the console")?;
+        f.write_str(if first.is_empty() { " at " } else { "; tried:" })?;
+        for Attempt { address, error } in &self.attempts {
+            f.write_str(first)?;
+            let (address, why) = (address.to_string(), reason(error));
+            write!(f, "{}: {}", Escaped::new(&address), why)?;
+        }
+        f.write_str(if last.is_empty() { ": " } else { last })?;
+        f.write_str(&self.advice())
+    }
+}
+
+impl Unreachable {
+    /// Says what to do about the attempt that came closest.
+    fn advice(&self) -> String {
+        let denied = self.attempts.iter().find(|attempt| attempt.error.kind() == ErrorKind::PermissionDenied);
+        if let Some(Attempt { address: ListenAddress::Unix(path), .. }) = denied {
+            let who = owner(path).unwrap_or_else(|| "the user that runs rot13d, or root".to_owned());
+            return format!("the socket is for {who}: try again as that user, as with sudo -u");
+        }
+        let refused = self.attempts.iter().find(|attempt| attempt.error.kind() == ErrorKind::ConnectionRefused);
+        let mut advice = String::new();
+        if let Some(Attempt { address: ListenAddress::Unix(_), .. }) = refused {
+            advice.push_str("the server of that socket has ended; ");
+        }
+        let _ = match (self.is_default, self.attempts.first()) {
+            (false, Some(Attempt { address, .. })) => {
+                write!(advice, "start rot13d with --console {address}, or give the address that it logged at its start")
+            }
+            _ => write!(advice, "start rot13d, or say with --connect where its --console is"),
+        };
+        advice
+    }
+}
+
+/// Names the owner of a socket, or of the nearest folder of it that can be seen.
+fn owner(path: &Path) -> Option<String> {
+    let seen = path.ancestors().find_map(|path| fs::metadata(path).ok())?;
+    if seen.uid() == geteuid().as_raw() {
+        return None;
+    }
+    let name = User::from_uid(Uid::from_raw(seen.uid())).ok().flatten().map(|user| user.name);
+    Some(name.map_or_else(|| format!("user {}", seen.uid()), |name| format!("user {name}")))
+}
