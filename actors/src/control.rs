@@ -5,6 +5,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod budget;
+pub(crate) mod histogram;
 pub(crate) mod ledger;
 pub(crate) mod listeners;
 pub(crate) mod messages;
@@ -16,12 +17,13 @@ pub(crate) mod ways;
 pub(crate) mod workers;
 
 pub use crate::control::{
+    histogram::Histogram,
     messages::{
         Drain, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push, Pushed, SessionEvent,
         SetLimits, Subscribe,
     },
     query::{SessionFilter, SessionInfo, SessionOrder, SessionPage, SessionQuery, SessionState},
-    stats::{DrainProgress, DrainReport, ListenerStats, Stats},
+    stats::{DrainProgress, DrainReport, ListenerStats, MemoryStats, Stats, WorkerStats},
     supervisor::Supervisor,
 };
 pub use crate::report::RefuseReason;

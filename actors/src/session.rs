@@ -15,6 +15,7 @@ mod user_code;
 
 pub(crate) mod upgrade;
 
+mod delay;
 mod input;
 mod output;
 

@@ -12,8 +12,10 @@
 //! | `delivery`, `rooms` | members of rooms, and messages for them |
 //! | `pushes` | bytes that others push, and outbox limits |
 //! | `held` | memory of buffers |
+//! | `lag` | how late sweeps ran |
 //! | `drain` | the time at which each session is told to end |
 //! | `buffers` | scratch and outbox for one turn |
+//! | `delays` | answers that are being measured |
 //! | `slow` | turns that hold the worker for long |
 //! | `slot` | the table of slots, each made of its parts |
 //! | `upstream` | calls to the rest of the server |
@@ -28,10 +30,12 @@ pub(crate) mod answers;
 pub(crate) mod buffers;
 pub(crate) mod clock;
 pub(crate) mod command;
+pub(crate) mod delays;
 pub(crate) mod delivery;
 pub(crate) mod drain;
 pub(crate) mod eviction;
 pub(crate) mod held;
+pub(crate) mod lag;
 pub(crate) mod prefaces;
 pub(crate) mod pushes;
 pub(crate) mod rates;

@@ -67,8 +67,13 @@ impl Budget {
         self.limit.store(limit.unwrap_or(usize::MAX), Relaxed);
     }
 
+    /// Returns the limit, in bytes.
+    pub(crate) fn limit(&self) -> Option<usize> {
+        Some(self.limit.load(Relaxed)).filter(|limit| *limit != usize::MAX)
+    }
+
     pub(crate) fn has_limit(&self) -> bool {
-        self.limit.load(Relaxed) != usize::MAX
+        self.limit().is_some()
     }
 
     /// Returns true if so little is left that a session may soon have to be cut.

@@ -4,7 +4,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{connection::ListenerId, report::CloseReport};
+use crate::{
+    connection::ListenerId,
+    control::histogram::{ANSWER_TIMES, Histogram, SESSION_TIMES},
+    report::CloseReport,
+};
 
 /// A server's counters. They are consistent: `opened` is the sum of `live` and all of `closed`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +21,8 @@ pub struct Stats {
     pub live: u64,
     /// Live sessions whose filters wait for their peers' handshakes.
     pub prefaces: u64,
+    /// Live sessions that read nothing more for now: see [`SessionState::Held`](crate::control::SessionState::Held).
+    pub held: u64,
     /// Ended sessions, by [`CloseReason::name`](crate::CloseReason::name).
     pub closed: BTreeMap<&'static str, u64>,
     /// Lines delivered to handlers, of live and ended sessions.
@@ -41,6 +47,14 @@ pub struct Stats {
     pub slow_turn_time: Duration,
     /// Times that a session had read as much as its rate allows, and had to wait.
     pub throttled: u64,
+    /// How long sessions lasted, of ended sessions.
+    pub session_durations: Histogram,
+    /// How long peers waited for answers, where [`LineServer::measure_answers`](crate::LineServer::measure_answers) is on.
+    pub answer_times: Histogram,
+    /// Memory of the buffers of live sessions.
+    pub memory: MemoryStats,
+    /// The counters of each worker's thread, by its number.
+    pub workers: Vec<WorkerStats>,
     /// Connections that did not become sessions, by [`RefuseReason::name`](crate::control::RefuseReason::name).
     pub refused: BTreeMap<&'static str, u64>,
     /// Events that a subscriber's mailbox had no room for: each session in a batch and each progress of a drain counts
@@ -52,6 +66,56 @@ pub struct Stats {
     /// The sum of the counters of all listeners that ended before those. With it the counters of listeners add up to those
     /// of the server, except for sessions that came without a listener.
     pub former_listeners: ListenerStats,
+}
+
+/// Memory of the buffers of live sessions: input and output that waits, and what their filters hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct MemoryStats {
+    /// Bytes held.
+    pub bytes: u64,
+    /// The [`memory_budget`](crate::limits::LimitsBuilder::memory_budget), in bytes. Above it sessions are
+    /// [evicted](crate::CloseReason::Evicted).
+    pub budget: Option<u64>,
+}
+
+/// The counters of the sessions on one thread of a server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct WorkerStats {
+    /// Number of the thread, from 0: [`SessionInfo::worker`](crate::control::SessionInfo::worker).
+    pub worker: usize,
+    /// Live sessions, lingering ones included.
+    pub live: u64,
+    /// Live sessions whose filters wait for their peers' handshakes.
+    pub prefaces: u64,
+    /// Live sessions that read nothing more for now.
+    pub held: u64,
+    /// Bytes in the buffers of live sessions.
+    pub memory_bytes: u64,
+    /// How late the last sweep over all sessions ran, if that was within a second, or the next one is by now. A sweep is due every 250 ms while anything
+    /// happens, by a timer of milliseconds: some of these are usual. More is time in which no session of the thread had a
+    /// turn, and timeouts are late by as much.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::serialize"))]
+    pub lag: Duration,
+    /// The most that a sweep was late in the last one or two minutes.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::serialize"))]
+    pub max_lag: Duration,
+    /// How long turns of sessions took, by a clock that moves every 1 to 10 ms: most count as 0, and the sum is right all
+    /// the same. Its rate is the part of the time that sessions kept the thread busy. Empty if
+    /// [`slow_turn`](crate::LineServer::slow_turn) is `None`.
+    pub turn_times: Histogram,
+    /// Turns that ended with work left, to let other sessions of the thread run.
+    pub turns_cut: u64,
+    /// Turns that took at least [`LineServer::slow_turn`](crate::LineServer::slow_turn).
+    pub slow_turns: u64,
+    /// Total time of these turns.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::serialize"))]
+    pub slow_turn_time: Duration,
+    /// Times that a session had read as much as its rate allows, and had to wait.
+    pub throttled: u64,
 }
 
 /// The counters of a listener, of all workers and for as long as it has its number. They are consistent with each other
@@ -66,6 +130,8 @@ pub struct ListenerStats {
     pub live: u64,
     /// Live sessions whose filters wait for their peers' handshakes.
     pub prefaces: u64,
+    /// Live sessions that read nothing more for now: see [`SessionState::Held`](crate::control::SessionState::Held).
+    pub held: u64,
     /// Ended sessions, by [`CloseReason::name`](crate::CloseReason::name).
     pub closed: BTreeMap<&'static str, u64>,
     /// Lines delivered to handlers, of live and ended sessions.
@@ -80,6 +146,10 @@ pub struct ListenerStats {
     pub undelivered_bytes: u64,
     /// Bytes not yet taken by the kernel, of live sessions.
     pub outbox_bytes: u64,
+    /// How long sessions lasted, of ended sessions.
+    pub session_durations: Histogram,
+    /// How long peers waited for answers, where [`LineServer::measure_answers`](crate::LineServer::measure_answers) is on.
+    pub answer_times: Histogram,
     /// Connections that did not become sessions, by [`RefuseReason::name`](crate::control::RefuseReason::name).
     pub refused: BTreeMap<&'static str, u64>,
 }
@@ -124,6 +194,7 @@ impl Stats {
         self.bytes_out += report.bytes_out;
         self.unsent_bytes += report.unsent_bytes;
         self.undelivered_bytes += report.undelivered_bytes;
+        self.session_durations.record(SESSION_TIMES, report.duration);
         if let Some(listener) = report.listener {
             self.listeners.entry(listener).or_default().count(report);
         }
@@ -133,6 +204,7 @@ impl Stats {
         self.opened += other.opened;
         self.live += other.live;
         self.prefaces += other.prefaces;
+        self.held += other.held;
         sum(&mut self.closed, &other.closed);
         self.lines_in += other.lines_in;
         self.bytes_in += other.bytes_in;
@@ -144,12 +216,32 @@ impl Stats {
         self.slow_turns += other.slow_turns;
         self.slow_turn_time += other.slow_turn_time;
         self.throttled += other.throttled;
+        self.session_durations.add(&other.session_durations);
+        self.answer_times.add(&other.answer_times);
+        self.memory.bytes += other.memory.bytes;
+        other.workers.iter().for_each(|worker| self.add_worker(worker));
         sum(&mut self.refused, &other.refused);
         self.events_lost += other.events_lost;
         for (id, listener) in &other.listeners {
             self.listeners.entry(*id).or_default().add(listener);
         }
         self.former_listeners.add(&other.former_listeners);
+    }
+
+    /// Adds a worker to the others of its thread: there is one for each set of limits.
+    fn add_worker(&mut self, worker: &WorkerStats) {
+        match self.workers.binary_search_by_key(&worker.worker, |known| known.worker) {
+            Ok(known) => self.workers[known].add(worker),
+            Err(place) => self.workers.insert(place, worker.clone()),
+        }
+    }
+
+    /// Counts an answer that took so long.
+    pub(crate) fn count_answer(&mut self, listener: Option<ListenerId>, time: Duration) {
+        self.answer_times.record(ANSWER_TIMES, time);
+        if let Some(listener) = listener {
+            self.listeners.entry(listener).or_default().answer_times.record(ANSWER_TIMES, time);
+        }
     }
 
     /// Adds the counters of the listeners that are not to be kept to those of former ones.
@@ -172,6 +264,22 @@ impl Stats {
     }
 }
 
+impl WorkerStats {
+    fn add(&mut self, other: &Self) {
+        self.live += other.live;
+        self.prefaces += other.prefaces;
+        self.held += other.held;
+        self.memory_bytes += other.memory_bytes;
+        self.lag = self.lag.max(other.lag);
+        self.max_lag = self.max_lag.max(other.max_lag);
+        self.turn_times.add(&other.turn_times);
+        self.turns_cut += other.turns_cut;
+        self.slow_turns += other.slow_turns;
+        self.slow_turn_time += other.slow_turn_time;
+        self.throttled += other.throttled;
+    }
+}
+
 impl ListenerStats {
     /// Counts a session that has ended.
     fn count(&mut self, report: &CloseReport) {
@@ -182,12 +290,14 @@ impl ListenerStats {
         self.bytes_out += report.bytes_out;
         self.unsent_bytes += report.unsent_bytes;
         self.undelivered_bytes += report.undelivered_bytes;
+        self.session_durations.record(SESSION_TIMES, report.duration);
     }
 
     fn add(&mut self, other: &Self) {
         self.opened += other.opened;
         self.live += other.live;
         self.prefaces += other.prefaces;
+        self.held += other.held;
         sum(&mut self.closed, &other.closed);
         self.lines_in += other.lines_in;
         self.bytes_in += other.bytes_in;
@@ -195,6 +305,8 @@ impl ListenerStats {
         self.unsent_bytes += other.unsent_bytes;
         self.undelivered_bytes += other.undelivered_bytes;
         self.outbox_bytes += other.outbox_bytes;
+        self.session_durations.add(&other.session_durations);
+        self.answer_times.add(&other.answer_times);
         self.add_refused(&other.refused);
     }
 

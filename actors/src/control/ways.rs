@@ -274,6 +274,7 @@ impl Control {
         let ways = self.ways();
         let books = self.ledger.books();
         stats.events_lost = books.events_lost;
+        stats.memory.budget = self.ledger.budget.limit().map(|bytes| bytes as u64);
         stats.former_listeners.refused.clone_from(&books.gone.former_listeners.refused);
         ways.listeners.complete(stats);
         stats.sum_refused();

@@ -60,6 +60,7 @@ pub struct LineServer<A, F> {
     pub(super) options: SocketOptions,
     pub(super) signals: Signals,
     pub(super) slow_turn: Option<Duration>,
+    pub(super) measures_answers: bool,
     #[cfg(feature = "record")]
     pub(super) recorder: Option<Recorder>,
     pub(super) actor: PhantomData<fn() -> A>,
@@ -133,6 +134,7 @@ where
             options: SocketOptions::default(),
             signals: Signals::Unset,
             slow_turn: Some(LineServer::DEFAULT_SLOW_TURN),
+            measures_answers: false,
             #[cfg(feature = "record")]
             recorder: None,
             actor: PhantomData,
@@ -350,6 +352,19 @@ where
     /// 10 ms counts as 10 ms: the clock is no finer.
     pub fn slow_turn(mut self, after: Option<Duration>) -> Self {
         self.slow_turn = after;
+        self
+    }
+
+    /// Measures how long peers wait for answers: [`Stats::answer_times`](crate::control::Stats::answer_times). Default:
+    /// false; then no clock is read for it.
+    ///
+    /// An answer is measured from the read that brought the last of what it answers until the kernel has taken its last
+    /// byte. One read can bring many lines: all that they are answered, with what a
+    /// [`wait`](actix::AsyncContext::wait) or [`wait_for`](crate::LineContext::wait_for) of the handler's has yet to write, is
+    /// one answer. Each session measures one at a time, so of lines that come while an answer is on its way none is
+    /// measured. A read that nothing is written for, until its turn ends or its waits are over, has no answer.
+    pub fn measure_answers(mut self, measured: bool) -> Self {
+        self.measures_answers = measured;
         self
     }
 

@@ -50,6 +50,7 @@ pub(super) struct Defaults {
     pub(super) backlog: i32,
     pub(super) options: SocketOptions,
     pub(super) slow_turn: Option<Duration>,
+    pub(super) measures_answers: bool,
     #[cfg(feature = "record")]
     pub(super) recorder: Option<Recorder>,
     /// The arbiters of the workers.
@@ -276,7 +277,7 @@ impl State {
     }
 
     fn launch(&self, control: &Arc<Control>, workers: Vec<UnlaunchedWorker>, limits: Option<SessionLimits>) {
-        let slow_turn = self.defaults.slow_turn;
+        let (slow_turn, measures_answers) = (self.defaults.slow_turn, self.defaults.measures_answers);
         let session = limits.unwrap_or(self.defaults.session);
         for UnlaunchedWorker { index, thread, load, orders } in workers {
             let Some(place) = self.defaults.places.get(thread) else { continue };
@@ -285,6 +286,7 @@ impl State {
                 let upstream = Upstream { control, load, thread, has_own_limits: limits.is_some() };
                 let worker = Worker::new(index, session, Some(upstream));
                 worker.set_slow_turn(slow_turn);
+                worker.set_measures_answers(measures_answers);
                 let host = Host::new(&worker);
                 actix_rt::spawn(task::look_after(worker, orders, host));
             });

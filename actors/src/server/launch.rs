@@ -75,6 +75,7 @@ where
             backlog,
             options: self.options,
             slow_turn: self.slow_turn,
+            measures_answers: self.measures_answers,
             #[cfg(feature = "record")]
             recorder: self.recorder,
             places: places.clone(),

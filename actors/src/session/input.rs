@@ -83,6 +83,9 @@ impl<A: LineHandler> Session<A> {
             },
             Poll::Ready(Ok(())) => {
                 turn.counts.bytes_in += count as u64;
+                if self.ctx.worker.measures_answers() {
+                    self.begin_answer(turn);
+                }
                 turn.has_read_enough |= count == grant.amount || turn.counts.bytes_in >= SCRATCH_BYTES as u64;
                 if carried > CARRY_BYTES {
                     self.ctx.input.extend_from_slice(&scratch[..count]);

@@ -188,6 +188,9 @@ impl<A: LineHandler> Session<A> {
 
     /// Hands back what was on loan and adds up what the turn counted.
     pub(super) fn end_turn(&mut self, turn: &Turn) {
+        if self.ctx.worker.measures_answers() {
+            self.end_answer(turn);
+        }
         let ctx = &mut self.ctx;
         let outbox_len = ctx.outbox_len();
         if ctx.has(Flags::LOAN) {

@@ -4,7 +4,11 @@
 
 use std::io;
 
-use crate::{report::Half, wire::transport::Layer, worker::reports::Counts};
+use crate::{
+    report::Half,
+    wire::transport::Layer,
+    worker::{delays::Asked, reports::Counts},
+};
 
 /// An error of the socket, and of which half.
 pub(super) type Failure = (Half, io::Error);
@@ -123,4 +127,6 @@ pub(super) struct Turn {
     pub(super) give_way: bool,
     /// The socket failed in the middle of a delivery, which has to say first how far it came.
     pub(super) failure: Option<Failure>,
+    /// What was read in this turn and is not answered yet, where that is measured.
+    pub(super) asked: Option<Asked>,
 }

@@ -14,7 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     control::query::SessionState,
     limits::SessionLimits,
-    worker::{command::Commands, reports::Counts},
+    worker::{command::Commands, lag::Lag, reports::Counts},
 };
 
 /// The time from one sweep to the next while the worker does not sleep. Deadlines are met within three times that.
@@ -160,6 +160,7 @@ pub(super) struct WorkerClock {
     bytes_count: Cell<bool>,
     /// Every second sweep probes.
     probes: Cell<bool>,
+    lag: Lag,
     /// Sweeps so far.
     #[cfg(test)]
     pub(super) sweeps: Cell<usize>,
@@ -177,6 +178,7 @@ impl WorkerClock {
             roused: Notify::new(),
             bytes_count: Cell::new(limits.line_timeout.is_none()),
             probes: Cell::new(false),
+            lag: Lag::new(Instant::now()),
             #[cfg(test)]
             sweeps: Cell::new(0),
         }
@@ -245,9 +247,15 @@ impl WorkerClock {
         let last = self.swept.replace(now);
         self.due.set(None);
         let begun = Instant::now();
+        self.lag.note(self.next.get(), begun);
         let planned = self.next.get().filter(|next| (*next..*next + TIMER_GRAIN).contains(&begun));
         self.next.set(Some(planned.unwrap_or(begun) + SWEEP));
         if self.pace.replace(Pace::Quiet) == Pace::Asleep { now } else { last }
+    }
+
+    /// Returns how late the last sweep was, or the next one is, and the most of the last one or two minutes.
+    pub(super) fn lag(&self) -> (Duration, Duration) {
+        self.lag.get(self.next.get(), Instant::now())
     }
 
     /// Notes that something may be due so many milliseconds after the sweep at `moment`.

@@ -2,7 +2,10 @@
 //!
 //! Not here: sending to the supervisor (`upstream`), the other fields of a report (`slot`).
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    time::Duration,
+};
 
 use tokio::sync::oneshot;
 
@@ -42,9 +45,10 @@ impl Counters {
     }
 
     /// Adds a living session to the counters of all, and to those of its listener.
-    pub(super) fn add_to(&self, stats: &mut Stats, listener: Option<ListenerId>, outbox_len: usize) {
+    pub(super) fn add_to(&self, stats: &mut Stats, listener: Option<ListenerId>, is_held: bool, outbox_len: usize) {
         stats.opened += 1;
         stats.live += 1;
+        stats.held += u64::from(is_held);
         stats.lines_in += self.lines_in;
         stats.bytes_in += self.bytes_in;
         stats.bytes_out += self.bytes_out;
@@ -53,6 +57,7 @@ impl Counters {
         let listener = stats.listeners.entry(listener).or_default();
         listener.opened += 1;
         listener.live += 1;
+        listener.held += u64::from(is_held);
         listener.lines_in += self.lines_in;
         listener.bytes_in += self.bytes_in;
         listener.bytes_out += self.bytes_out;
@@ -106,6 +111,11 @@ impl Reports {
         self.ended.borrow_mut().count(report);
     }
 
+    /// Counts an answer that took so long.
+    pub(super) fn count_answer(&self, listener: Option<ListenerId>, time: Duration) {
+        self.ended.borrow_mut().count_answer(listener, time);
+    }
+
     /// Sums up the counters of these listeners, none of which has a session any more.
     pub(super) fn forget(&self, listeners: &[ListenerId]) {
         self.ended.borrow_mut().sum_up(|id| !listeners.contains(&id));
@@ -148,8 +158,6 @@ impl Reports {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{address::Address, connection::SessionId, report::CloseReason};
 

@@ -4,11 +4,18 @@
 //! even if a test has paused tokio's clock.
 //! Not here: the session of the turn (`worker`).
 
-use std::{cell::Cell, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    time::Duration,
+};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::{connection::SessionId, log_limit::LogLimit};
+use crate::{
+    connection::SessionId,
+    control::histogram::{Histogram, TURN_TIMES},
+    log_limit::LogLimit,
+};
 
 /// Default time from which on a turn is slow.
 pub(crate) const DEFAULT_SLOW_TURN: Duration = Duration::from_millis(100);
@@ -31,6 +38,10 @@ pub(super) struct SlowTurns {
     after: Cell<u64>,
     turns: Cell<u64>,
     time: Cell<Duration>,
+    /// Turns that were timed: most began and ended at the same time of the clock.
+    timed: Cell<u64>,
+    /// The others of them.
+    long: RefCell<Histogram>,
     /// The last session that has ended here: its turn may be the slow one.
     pub(super) last_closed: Cell<Option<SessionId>>,
     pub(super) log: LogLimit,
@@ -42,6 +53,8 @@ impl Default for SlowTurns {
             after: Cell::default(),
             turns: Cell::default(),
             time: Cell::default(),
+            timed: Cell::default(),
+            long: RefCell::default(),
             last_closed: Cell::default(),
             log: LogLimit::default(),
         };
@@ -69,15 +82,30 @@ impl SlowTurns {
         if after == u64::MAX {
             return None;
         }
+        self.timed.set(self.timed.get() + 1);
         let took = now().saturating_sub(began);
-        (took >= after).then(|| self.count(Duration::from_millis(took)))
+        if took == 0 { None } else { self.end_long(after, took) }
     }
 
     #[cold]
-    fn count(&self, took: Duration) -> Duration {
-        self.turns.set(self.turns.get() + 1);
-        self.time.set(self.time.get() + took);
-        took
+    fn end_long(&self, after: u64, milliseconds: u64) -> Option<Duration> {
+        let took = Duration::from_millis(milliseconds);
+        self.long.borrow_mut().record(TURN_TIMES, took);
+        (milliseconds >= after).then(|| {
+            self.turns.set(self.turns.get() + 1);
+            self.time.set(self.time.get() + took);
+            took
+        })
+    }
+
+    /// How long turns took.
+    pub(super) fn times(&self) -> Histogram {
+        let mut times = self.long.borrow().clone();
+        let short = self.timed.get() - times.count();
+        if self.timed.get() > 0 {
+            times.record_zeros(TURN_TIMES, short);
+        }
+        times
     }
 
     /// How many turns were slow, and what they took together.
@@ -108,6 +136,9 @@ mod tests {
         assert!(slow.end(ago(20)).is_some());
         slow.set(None);
         assert_eq!((slow.end(slow.begin()), slow.end(ago(110))), (None, None));
+        assert_eq!(slow.times().count(), 4, "whether slow or not");
+        let times = slow.times();
+        assert!(times.sum() >= Duration::from_millis(240) && times.counts()[0] >= 1, "{times:?}");
         let (turns, time) = slow.counts();
         assert!(turns == 2 && time >= Duration::from_millis(130), "{turns} turns, {time:?}");
     }

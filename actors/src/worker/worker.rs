@@ -15,7 +15,8 @@ use crate::{
         admission::{Refusal, listener::Place},
         budget::Weight,
         orders::Answer,
-        stats::Stats,
+        query::SessionState,
+        stats::{Stats, WorkerStats},
     },
     limits::{Limits, SessionLimits},
     log_limit::{Events, LogLimit},
@@ -28,6 +29,7 @@ use crate::{
         buffers::Buffers,
         clock::{SessionClock, Standing, WorkerClock},
         command::Commands,
+        delays::Delays,
         drain::WorkerDrain,
         held::WorkerMemory,
         prefaces::Prefaces,
@@ -58,6 +60,7 @@ pub(crate) struct Worker {
     /// Bounds log messages about panics of handlers: a peer may have found a line that causes them.
     pub(crate) panics: LogLimit,
     slow: SlowTurns,
+    delays: Delays,
     /// Its task runs: without it no deadline is met.
     pub(super) is_looked_after: Cell<bool>,
     /// Wakes its task: reports wait, or memory is short.
@@ -83,6 +86,7 @@ impl Worker {
             prefaces: Prefaces::default(),
             panics: LogLimit::default(),
             slow: SlowTurns::default(),
+            delays: Delays::default(),
             is_looked_after: Cell::new(false),
             attention: Notify::new(),
             upstream,
@@ -247,6 +251,23 @@ impl Worker {
     /// Sets how long a turn may take before it is slow; `None` times none.
     pub(crate) fn set_slow_turn(&self, after: Option<Duration>) {
         self.slow.set(after);
+    }
+
+    /// Sets whether answers are measured.
+    pub(crate) fn set_measures_answers(&self, measured: bool) {
+        self.delays.set(measured);
+    }
+
+    /// Returns true if answers are measured.
+    #[inline]
+    pub(crate) fn measures_answers(&self) -> bool {
+        self.delays.are_measured()
+    }
+
+    /// Counts an answer of a session that took so long.
+    pub(crate) fn count_answer(&self, index: u32, time: Duration) {
+        let listener = self.slot(index, |slot| slot.listener);
+        self.reports.count_answer(listener, time);
     }
 
     /// Begins to time a turn.
@@ -507,7 +528,8 @@ impl Worker {
         let mut stats = self.ended_stats();
         let mut slots = self.slots.borrow_mut();
         for slot in slots.iter_mut() {
-            slot.counters.add_to(&mut stats, slot.listener, slot.outbox.len());
+            let is_held = slot.clock.state() == SessionState::Held;
+            slot.counters.add_to(&mut stats, slot.listener, is_held, slot.outbox.len());
         }
         self.prefaces.for_each(|(id, slot)| {
             stats.prefaces += 1;
@@ -516,13 +538,31 @@ impl Worker {
             }
         });
         drop(slots);
+        let (lag, max_lag) = self.clock.lag();
+        let Stats { live, prefaces, held, .. } = stats;
+        let memory_bytes = self.memory.held() as u64;
+        stats.memory.bytes = memory_bytes;
+        if let [worker] = &mut stats.workers[..] {
+            *worker = WorkerStats { live, prefaces, held, memory_bytes, lag, max_lag, ..std::mem::take(worker) };
+        }
         stats
     }
 
     /// The counters of this worker without its living sessions.
     fn ended_stats(&self) -> Stats {
         let (slow_turns, slow_turn_time) = self.slow.counts();
-        Stats { throttled: self.rates.throttled(), slow_turns, slow_turn_time, ..self.reports.stats() }
+        let stats = self.reports.stats();
+        let throttled = self.rates.throttled();
+        let worker = WorkerStats {
+            worker: self.thread(),
+            turn_times: self.slow.times(),
+            turns_cut: stats.turns_cut,
+            slow_turns,
+            slow_turn_time,
+            throttled,
+            ..WorkerStats::default()
+        };
+        Stats { throttled, slow_turns, slow_turn_time, workers: vec![worker], ..stats }
     }
 
     /// Returns how often it has swept.
