@@ -72,6 +72,11 @@ pub enum ConfigError {
         /// The value that was given.
         timeout: Duration,
     },
+    /// A token is too short to keep others out, or cannot be sent.
+    #[error(
+        "the token is no secret: use 16 to 1024 printable ASCII characters without blanks, as openssl rand -hex 32 prints"
+    )]
+    Token,
     /// The text is neither an address nor a network of addresses.
     #[error("{text:?} is no address or network: write it as 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32")]
     Prefix {

@@ -66,6 +66,7 @@
 //! | know peers that come by way of a proxy | `proxy`, with the feature of that name |
 //! | say something to many sessions | [`Room`] |
 //! | record live sessions as scripts | the feature `record` |
+//! | see and steer a server by a browser, and answer probes | `http`, with the feature of that name |
 //! | serialize counters, reports and lists of sessions | the feature `serde` |
 //! | test without sockets and without waiting | [`testing`] |
 //!
@@ -112,6 +113,8 @@ mod worker;
 mod session;
 
 pub mod connect;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod prelude;
 #[cfg(feature = "record")]
 pub mod record;

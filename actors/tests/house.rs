@@ -46,7 +46,7 @@ const FLOORS: &[&[&str]] = &[
     &["worker", "listen"],
     &["session"],
     // Doors: where users come in.
-    &["connect", "prelude", "rot13", "script", "server", "standalone", "testing"],
+    &["connect", "http", "prelude", "rot13", "script", "server", "standalone", "testing"],
 ];
 
 /// No file is longer. Unit: lines.

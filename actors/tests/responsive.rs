@@ -44,7 +44,7 @@ async fn a_worker_that_hangs_is_named_until_it_goes_on() {
         let server = LineServer::new(move |_| Blocks(end.clone())).slow_turn(None).workers(3);
         server.bind("127.0.0.1:0").unwrap().start().unwrap()
     };
-    assert_eq!(within("all workers", server.unresponsive(PATIENCE)).await, []);
+    assert_eq!(within("all workers", server.unresponsive(PATIENCE)).await, [0_usize; 0]);
     let mut peer = TcpStream::connect(server.local_addrs()[0]).await.unwrap();
     peer.write_all(b"stop\n").await.unwrap();
     eventually("the handler to block", async || end.lock().unwrap().is_none()).await;
@@ -56,7 +56,7 @@ async fn a_worker_that_hangs_is_named_until_it_goes_on() {
         "the counters of a worker that hangs are known"
     );
     go_on.send(()).unwrap();
-    assert_eq!(within("all workers", server.unresponsive(PATIENCE)).await, []);
+    assert_eq!(within("all workers", server.unresponsive(PATIENCE)).await, [0_usize; 0]);
     server.abort().await.unwrap();
     server.wait().await.unwrap();
 }
@@ -77,6 +77,6 @@ async fn a_worker_of_this_thread_answers_beside_other_actors() {
     }
     let _other = Other.start();
     let server = LineServer::new(|_| Rot13).on_current_arbiter().bind("127.0.0.1:0").unwrap().start().unwrap();
-    assert_eq!(within("the worker", server.unresponsive(PATIENCE)).await, []);
+    assert_eq!(within("the worker", server.unresponsive(PATIENCE)).await, [0_usize; 0]);
     server.abort().await.unwrap();
 }

@@ -1,0 +1,203 @@
+//! Admin: the settings of the routes, and what all of them share.
+//!
+//! Not here: the routes (`routes`), serving them without an application of one's own (`listener`).
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
+
+use crate::{
+    control::messages::Drain, error::ConfigError, http::hub::Hub, log_limit::LogLimit, server::handle::ServerHandle,
+};
+
+/// Questions to the supervisor that all clients together may have open: a flood of requests is no flood of questions to
+/// the workers.
+const QUESTIONS: usize = 4;
+
+/// Routes of actix-web by which an operator sees a server, and steers it if that is allowed. See the
+/// [module](crate::http).
+///
+/// Cheap to clone: clones share the viewers and the last ends. In an application of one's own, whatever its other routes
+/// and under whatever scope:
+///
+/// ```no_run
+/// use actix_lines::{LineServer, Rot13, http::Admin};
+/// use actix_web::{App, HttpServer, web};
+///
+/// # #[actix::main]
+/// # async fn main() -> std::io::Result<()> {
+/// let server = LineServer::new(|_| Rot13).bind("127.0.0.1:40713")?.start()?;
+/// let admin = Admin::new(&server);
+/// HttpServer::new(move || App::new().service(web::scope("/lines").configure(admin.routes())))
+///     .bind("127.0.0.1:8080")?
+///     .run()
+///     .await
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "it does nothing until its routes are mounted or served"]
+pub struct Admin {
+    pub(super) settings: Settings,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What was asked for.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) server: ServerHandle,
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) token: Option<Token>,
+    pub(super) hosts: Vec<String>,
+    pub(super) max_viewers: usize,
+    pub(super) drain: Option<Arc<DrainBy>>,
+}
+
+/// Ends the server, by the drain that was asked for.
+type DrainBy = dyn Fn(Drain) + Send + Sync;
+
+/// What all workers of an HTTP server share.
+pub(super) struct Shared {
+    pub(super) hub: Hub,
+    pub(super) questions: Semaphore,
+    pub(super) failures: LogLimit,
+    started: SystemTime,
+    since: Instant,
+}
+
+impl Shared {
+    /// Returns the time of the start in seconds of Unix, and the seconds since.
+    pub(super) fn times(&self) -> (u64, f64) {
+        let started = self.started.duration_since(UNIX_EPOCH).map_or(0, |started| started.as_secs());
+        (started, self.since.elapsed().as_secs_f64())
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings { name, version, token, hosts, max_viewers, .. } = &self.settings;
+        let mut admin = f.debug_struct("Admin");
+        admin.field("name", name).field("version", version).field("control", &token.is_some());
+        admin.field("hosts", hosts).field("max_viewers", max_viewers).finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    /// Shortest token of [`control`](Self::control). Unit: bytes.
+    pub const SHORTEST_TOKEN: usize = 16;
+
+    /// Longest token of [`control`](Self::control). Unit: bytes.
+    pub const LONGEST_TOKEN: usize = 1024;
+
+    /// Default of [`max_viewers`](Self::max_viewers).
+    pub const DEFAULT_MAX_VIEWERS: usize = 64;
+
+    /// Makes routes that show `server`, and change nothing.
+    pub fn new(server: &ServerHandle) -> Self {
+        Self {
+            settings: Settings {
+                server: server.clone(),
+                name: env!("CARGO_PKG_NAME").to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                token: None,
+                hosts: Vec::new(),
+                max_viewers: Self::DEFAULT_MAX_VIEWERS,
+                drain: None,
+            },
+            shared: Arc::new(Shared {
+                hub: Hub::default(),
+                questions: Semaphore::new(QUESTIONS),
+                failures: LogLimit::default(),
+                started: SystemTime::now(),
+                since: Instant::now(),
+            }),
+        }
+    }
+
+    /// Sets the name of the program that is shown. Default: that of this library.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.settings.name = name.into();
+        self
+    }
+
+    /// Sets the version of the program that is shown. Default: that of this library.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.settings.version = version.into();
+        self
+    }
+
+    /// Allows whoever has `token` to kick sessions, pause listeners and drain the server: by POST with
+    /// `Content-Type: application/json` and `Authorization: Bearer TOKEN`, from the page itself or without a browser.
+    /// Default: nobody.
+    ///
+    /// The token goes over the wire as it is: use a loopback address, a unix socket, or TLS in front of it. Each change is
+    /// logged with the address of who asked for it.
+    ///
+    /// # Errors
+    /// Returns [`ConfigError::Token`] unless it has [`SHORTEST_TOKEN`](Self::SHORTEST_TOKEN) to
+    /// [`LONGEST_TOKEN`](Self::LONGEST_TOKEN) printable ASCII characters without blanks.
+    pub fn control(mut self, token: impl Into<String>) -> Result<Self, ConfigError> {
+        self.settings.token = Some(Token::new(token.into())?);
+        Ok(self)
+    }
+
+    /// Adds a name of the host by which browsers reach the routes: the name of a machine, or of a proxy in front.
+    ///
+    /// Requests for another `Host` are refused then, but for `localhost` and IP addresses. Without any name this holds on
+    /// loopback addresses alone: there a name can only be one that some web page has bent to this machine.
+    pub fn host(mut self, name: impl Into<String>) -> Self {
+        self.settings.hosts.push(name.into());
+        self
+    }
+
+    /// Sets how many may watch `/events` at once. Default: 64.
+    pub fn max_viewers(mut self, viewers: usize) -> Self {
+        self.settings.max_viewers = viewers;
+        self
+    }
+
+    /// Sets what ends the server when `/api/drain` is asked. Default: [`ServerHandle::drain`].
+    ///
+    /// For a program that does more at its end, or has a goodbye of its own.
+    pub fn drain_by(mut self, drain: impl Fn(Drain) + Send + Sync + 'static) -> Self {
+        self.settings.drain = Some(Arc::new(drain));
+        self
+    }
+
+    /// Ends the server.
+    pub(super) fn drain(&self, drain: Drain) {
+        if let Some(by) = &self.settings.drain {
+            return by(drain);
+        }
+        let server = self.settings.server.clone();
+        // Its report is in the log and the counters.
+        actix_rt::spawn(async move { server.drain(drain).await });
+    }
+}
+
+/// The secret of those who may change something.
+#[derive(Clone)]
+pub(super) struct Token(Arc<str>);
+
+impl Token {
+    fn new(token: String) -> Result<Self, ConfigError> {
+        let fits = (Admin::SHORTEST_TOKEN..=Admin::LONGEST_TOKEN).contains(&token.len());
+        if !fits || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(ConfigError::Token);
+        }
+        Ok(Self(token.into()))
+    }
+
+    /// Compares in a time that says nothing but the length.
+    pub(super) fn is(&self, given: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(given).into()
+    }
+}
+
+/// The longest wait for an answer of the supervisor.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);

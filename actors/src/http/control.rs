@@ -1,0 +1,192 @@
+//! Control: what changes something. Off unless [`Admin::control`] allows it.
+//!
+//! Rule: only whoever has the token, by a request that no page of another origin can make a browser send; each change
+//! is logged with who asked, before it happens.
+//! Not here: what a kick or a drain does (`control/supervisor`).
+
+use std::{fmt::Display, time::Duration};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{
+        StatusCode,
+        header::{self, HeaderValue},
+    },
+    web::{Bytes, Payload},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
+
+use crate::{
+    control::{messages::Drain, stats::DrainProgress},
+    escape::Escaped,
+    http::{
+        admin::{Admin, PATIENCE},
+        api,
+        guard::{check_origin, who},
+        reply::{self, Problem},
+    },
+    words,
+};
+
+/// Longest body of a request. Unit: bytes.
+const LONGEST_BODY: usize = 4096;
+
+/// Time that a wrong token costs.
+const PENALTY: Duration = Duration::from_secs(1);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KickBody {
+    q: String,
+    #[serde(default)]
+    goodbye: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PauseBody {
+    listener: String,
+    paused: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainBody {
+    /// Unit: seconds.
+    timeout: Option<f64>,
+    #[serde(default)]
+    goodbye: String,
+}
+
+#[derive(Serialize)]
+struct Kicked {
+    kicked: u64,
+}
+
+#[derive(Serialize)]
+struct Paused {
+    listener: String,
+    paused: bool,
+}
+
+#[derive(Serialize)]
+struct Draining {
+    draining: Option<DrainProgress>,
+}
+
+/// Checks that a request may change something, before its body is read.
+pub(super) async fn authorize(admin: &Admin, request: &HttpRequest) -> Result<(), Problem> {
+    let Some(token) = &admin.settings.token else {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "control is off: the page only shows"));
+    };
+    check_origin(request)?;
+    let is_json =
+        request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+            value.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
+        });
+    if !is_json {
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "use Content-Type: application/json"));
+    }
+    let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    if given.and_then(bearer).is_some_and(|given| token.is(given)) {
+        return Ok(());
+    }
+    if given.is_some() {
+        if let Some(events) = admin.shared.failures.pass() {
+            log::warn!("http: {}: wrong token{events}", who(request));
+        }
+        // As long a token is not guessed; this keeps the attempts few in the log of a proxy, too.
+        tokio::time::sleep(PENALTY).await;
+    }
+    let error = if given.is_some() { "wrong token" } else { "use Authorization: Bearer TOKEN" };
+    Err(Problem::new(StatusCode::UNAUTHORIZED, error))
+}
+
+/// The token of `Bearer TOKEN`; the scheme in whatever case.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+async fn body<T: DeserializeOwned>(payload: Payload) -> Result<T, Problem> {
+    let read = timeout(PATIENCE, payload.to_bytes_limited(LONGEST_BODY)).await;
+    let bytes: Bytes = match read {
+        Ok(Ok(Ok(bytes))) => bytes,
+        Ok(Ok(Err(_))) => return Err(Problem::new(StatusCode::BAD_REQUEST, "the body has not come whole")),
+        Ok(Err(_)) => {
+            let error = format_args!("the body is longer than {LONGEST_BODY} bytes");
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error));
+        }
+        Err(_) => return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body has not come in time")),
+    };
+    serde_json::from_slice(&bytes).map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error))
+}
+
+/// A text for peers as a line of theirs; nothing stays nothing.
+fn line(text: &str) -> Result<String, Problem> {
+    if text.chars().any(char::is_control) {
+        return Err(Problem::bad("the goodbye is one line: leave its control characters out", "goodbye"));
+    }
+    Ok(if text.is_empty() { String::new() } else { format!("{text}\r\n") })
+}
+
+fn log_change(request: &HttpRequest, change: impl Display) {
+    log::info!("http: {}: {change}", who(request));
+}
+
+pub(super) async fn kick(admin: &Admin, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
+    let KickBody { q, goodbye } = body(payload).await?;
+    let server = &admin.settings.server;
+    let (whom, has_words) = api::filter(&q, server)?;
+    if !has_words {
+        return Err(Problem::bad("no session is named: use all, or a filter as #7 or peer=192.0.2.0/24", "q"));
+    }
+    let goodbye = line(&goodbye)?;
+    log_change(request, format_args!("kick {}", Escaped::new(&q)));
+    let kicked = api::ask(admin, server.kick(whom, goodbye)).await?;
+    Ok(reply::json(StatusCode::OK, &Kicked { kicked }))
+}
+
+pub(super) async fn pause(admin: &Admin, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
+    let PauseBody { listener, paused } = body(payload).await?;
+    let server = &admin.settings.server;
+    let id = words::listener(&listener, &api::listeners(server))?;
+    log_change(request, format_args!("{} {id}", if paused { "pause" } else { "resume" }));
+    let known = match paused {
+        true => api::ask(admin, server.pause(id)).await?,
+        false => api::ask(admin, server.resume(id)).await?,
+    };
+    if !known {
+        return Err(Problem::new(StatusCode::CONFLICT, format_args!("{id} was closed meanwhile")));
+    }
+    Ok(reply::json(StatusCode::OK, &Paused { listener, paused }))
+}
+
+pub(super) async fn drain(admin: &Admin, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
+    let DrainBody { timeout, goodbye } = body(payload).await?;
+    let deadline = match timeout {
+        None => Drain::DEFAULT_DEADLINE,
+        Some(seconds) => Duration::try_from_secs_f64(seconds)
+            .map_err(|_| Problem::bad(format_args!("{seconds} is no time: use seconds, as 10 or 0.5"), "timeout"))?,
+    };
+    let goodbye = line(&goodbye)?;
+    log_change(request, format_args!("drain within {deadline:?}"));
+    admin.drain(Drain::within(deadline).goodbye(goodbye));
+    // Asked for, but perhaps not begun: the next event tells.
+    Ok(reply::json(StatusCode::ACCEPTED, &Draining { draining: admin.settings.server.draining() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_is_what_follows_the_scheme() {
+        assert_eq!(bearer(b"Bearer abc"), Some(&b"abc"[..]));
+        assert_eq!(bearer(b"bearer  abc "), Some(&b"abc"[..]));
+        for other in [&b"Basic abc"[..], b"Bearer", b"", b"Bearerabc", b"\xff\xff\xff\xff\xff\xff\xff\xff"] {
+            assert_eq!(bearer(other), None, "{other:?}");
+        }
+    }
+}
