@@ -67,6 +67,7 @@
 //! | say something to many sessions | [`Room`] |
 //! | record live sessions as scripts | the feature `record` |
 //! | see and steer a server by a browser, and answer probes | `http`, with the feature of that name |
+//! | let an operator see and steer a running server | `console`, with the feature of that name |
 //! | serialize counters, reports and lists of sessions | the feature `serde` |
 //! | test without sockets and without waiting | [`testing`] |
 //!
@@ -113,6 +114,8 @@ mod worker;
 mod session;
 
 pub mod connect;
+#[cfg(feature = "console")]
+pub mod console;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod prelude;
@@ -139,7 +142,7 @@ pub use crate::{
     report::{CloseReason, CloseReport, FaultName, Half},
     room::Room,
     rot13::{Rot13, rot13},
-    server::{builder::LineServer, handle::ServerHandle},
+    server::{builder::LineServer, companion::Companion, handle::ServerHandle},
     session::{
         context::LineContext,
         handler::{Idle, LineHandler},

@@ -3,10 +3,15 @@
 //! A [`Limits`] is checked when it is built, so every value of the type is valid.
 //! Not here: how long a line may be (`framing`), how many workers there are (`server`).
 
+#[cfg(feature = "console")]
+pub(crate) mod keys;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 
+#[cfg(feature = "console")]
+pub use self::keys::{LimitError, LimitKey};
 pub use crate::rate::{Rate, RateGroup, RateLimit};
 use crate::{
     error::ConfigError,

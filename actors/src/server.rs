@@ -1,6 +1,7 @@
 //! Server: the interface for programs that listen.
 
 pub(crate) mod builder;
+pub(crate) mod companion;
 pub(crate) mod doors;
 pub(crate) mod handle;
 pub(crate) mod host;

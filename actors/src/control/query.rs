@@ -75,6 +75,8 @@ pub enum SessionState {
 pub struct SessionFilter {
     /// Only this session.
     pub id: Option<SessionId>,
+    /// Only sessions with a greater number.
+    pub after: Option<SessionId>,
     /// Only sessions with one of these peers.
     pub source: Option<Peers>,
     /// Only sessions of this listener.
@@ -100,6 +102,14 @@ impl SessionFilter {
     #[must_use]
     pub fn source(peers: Peers) -> Self {
         Self { source: Some(peers), ..Self::default() }
+    }
+
+    /// Adds the condition that the session has a greater number: with the last one of a page in the order of numbers it
+    /// selects the pages behind it, whatever has begun or ended meanwhile.
+    #[must_use]
+    pub fn after(mut self, id: SessionId) -> Self {
+        self.after = Some(id);
+        self
     }
 
     /// Adds the condition that `listener` accepted the session. [`ServerHandle::listener`](crate::ServerHandle::listener)
@@ -141,6 +151,7 @@ impl SessionFilter {
 
     pub(crate) fn has(&self, session: &SessionInfo) -> bool {
         self.id.is_none_or(|id| id == session.id)
+            && self.after.is_none_or(|id| id < session.id)
             && self.source.is_none_or(|peers| peers.contains(&session.peer))
             && self.listener.is_none_or(|listener| session.listener == Some(listener))
             && self.state.is_none_or(|state| state == session.state)

@@ -73,6 +73,8 @@ pub(crate) struct Control {
     ways: Mutex<Ways>,
     closed: watch::Sender<bool>,
     finished: watch::Sender<Option<Finished>>,
+    /// Number of companions of the server, which end after it.
+    companions: watch::Sender<usize>,
     /// The arbiter of the supervisor.
     home: ArbiterHandle,
     last_token: AtomicU64,
@@ -124,6 +126,7 @@ impl Control {
             }),
             closed: watch::Sender::new(false),
             finished: watch::Sender::new(None),
+            companions: watch::Sender::new(0),
             home,
             last_token: AtomicU64::new(0),
         })
@@ -135,6 +138,11 @@ impl Control {
 
     pub(crate) fn when_finished(&self) -> watch::Receiver<Option<Finished>> {
         self.finished.subscribe()
+    }
+
+    /// Returns the number of companions, for them to count themselves and for others to wait for.
+    pub(crate) fn companions(&self) -> &watch::Sender<usize> {
+        &self.companions
     }
 
     /// Returns true if the server has ended, or is about to.

@@ -14,7 +14,10 @@ use crate::{
     framing::Framing,
     limits::Limits,
     listen::listener::{BoundListener, Listener},
-    server::protocol::{Protocol, Served},
+    server::{
+        handle::ServerHandle,
+        protocol::{Protocol, Served},
+    },
     session::handler::LineHandler,
     wire::tcp::{self, SocketOptions, UserTimeout},
     worker::slow::DEFAULT_SLOW_TURN,
@@ -61,10 +64,14 @@ pub struct LineServer<A, F> {
     pub(super) signals: Signals,
     pub(super) slow_turn: Option<Duration>,
     pub(super) measures_answers: bool,
+    pub(super) when_started: Vec<Box<WhenStarted>>,
     #[cfg(feature = "record")]
     pub(super) recorder: Option<Recorder>,
     pub(super) actor: PhantomData<fn() -> A>,
 }
+
+/// [`LineServer::when_started`]: called once.
+pub(super) type WhenStarted = dyn FnOnce(&ServerHandle) + Send;
 
 /// The action at SIGTERM and SIGINT.
 #[derive(Clone, Debug)]
@@ -135,6 +142,7 @@ where
             signals: Signals::Unset,
             slow_turn: Some(LineServer::DEFAULT_SLOW_TURN),
             measures_answers: false,
+            when_started: Vec::new(),
             #[cfg(feature = "record")]
             recorder: None,
             actor: PhantomData,
@@ -375,6 +383,12 @@ where
     #[cfg(feature = "record")]
     pub fn record(mut self, recorder: &Recorder) -> Self {
         self.recorder = Some(recorder.clone());
+        self
+    }
+
+    /// Calls `f` once the server has started, on the thread that starts it: for what is to run beside it.
+    pub fn when_started(mut self, f: impl FnOnce(&ServerHandle) + Send + 'static) -> Self {
+        self.when_started.push(Box::new(f));
         self
     }
 

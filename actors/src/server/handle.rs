@@ -25,7 +25,7 @@ use crate::{
     error::{BindError, ServerEnded},
     limits::Limits,
     listen::listener::Listener,
-    server::{doors::Doors, protocol::Served},
+    server::{companion::Companion, doors::Doors, protocol::Served},
     session::handler::LineHandler,
     shared::SharedBytes,
 };
@@ -374,14 +374,22 @@ impl ServerHandle {
         self.drain(Duration::ZERO).await
     }
 
-    /// Waits until the server has ended and its workers' threads are gone.
+    /// Returns a companion: [`wait`](Self::wait) is over only once it is dropped.
+    pub fn companion(&self) -> Companion {
+        Companion::new(self.control.companions().clone(), self.control.when_finished())
+    }
+
+    /// Waits until the server has ended, its workers' threads are gone, and its [companions](Self::companion) have ended.
     ///
     /// # Errors
     /// Returns an error if every worker stopped without an order, a listener's acceptor failed six times within a
     /// minute, or the system stopped while the server was running.
     pub async fn wait(&self) -> io::Result<()> {
         let mut finished = self.control.when_finished();
-        match finished.wait_for(Option::is_some).await.map(|how| how.clone()) {
+        let how = finished.wait_for(Option::is_some).await.map(|how| how.clone());
+        // Its other end is in the control.
+        let _ = self.control.companions().subscribe().wait_for(|companions| *companions == 0).await;
+        match how {
             Ok(Some(Finished::AsAsked)) => Ok(()),
             Ok(Some(Finished::LostListener(listener))) => {
                 Err(io::Error::other(format!("cannot go on accepting on {listener}: look above for what failed")))

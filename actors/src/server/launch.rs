@@ -96,6 +96,7 @@ where
         if let Some((signals, drain)) = signals {
             home.spawn(drain_on_signals(server.clone(), signals, drain));
         }
+        self.when_started.into_iter().for_each(|f| f(&server));
         Ok(server)
     }
 }

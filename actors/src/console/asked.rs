@@ -1,0 +1,83 @@
+//! Asked: a command with all that it may use.
+//!
+//! Not here: the commands (`reports`, `changes`).
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    address::Address,
+    connection::ListenerId,
+    console::{
+        out::{Failure, Out},
+        setup::Setup,
+    },
+    control::query::{SessionFilter, SessionQuery},
+    server::handle::ServerHandle,
+    words::{self, WrongWord},
+};
+
+pub(crate) struct Asked {
+    /// The command's name.
+    pub(crate) name: &'static str,
+    /// The words behind it.
+    pub(crate) words: Vec<String>,
+    /// The text behind them, where there is one.
+    pub(crate) text: Option<Bytes>,
+    pub(crate) server: ServerHandle,
+    pub(crate) setup: Arc<Setup>,
+    /// The console's peer.
+    pub(crate) who: Address,
+    pub(crate) out: Out,
+}
+
+impl Asked {
+    /// Logs a change before it is made.
+    pub(crate) fn log(&self, what: fmt::Arguments<'_>) {
+        log::info!("console: {}: {} {what}", self.who, self.name);
+    }
+
+    /// Returns the listeners that a word may mean.
+    pub(crate) async fn listeners(&self) -> Result<Vec<ListenerId>, Failure> {
+        let mut listeners: Vec<_> = self.server.listeners().into_iter().map(|listener| listener.id).collect();
+        let names = self.words.iter().filter_map(|word| word.strip_prefix("listener="));
+        let is_known = |name: &str| words::listener(name, &listeners).is_ok();
+        if !names.into_iter().all(is_known) {
+            // It may be a former one that still has sessions.
+            let former: Vec<_> = self.server.stats().await?.listeners.into_keys().collect();
+            listeners.extend(former.into_iter().rev().filter(|former| !listeners.contains(former)).collect::<Vec<_>>());
+        }
+        Ok(listeners)
+    }
+
+    /// Reads all words as a filter, and says it as a log does.
+    pub(crate) async fn filter(&self) -> Result<SessionFilter, Failure> {
+        Ok(words::filter(self.words.iter().map(String::as_str), &self.listeners().await?)?)
+    }
+
+    /// Reads all words as a filter that has to be written: who means everybody says so.
+    pub(crate) async fn written_filter(&self) -> Result<SessionFilter, Failure> {
+        if self.words.is_empty() {
+            return Err(WrongWord::alone(self.name, "a filter, or all for every session,").into());
+        }
+        self.filter().await
+    }
+
+    /// Reads all words as a query.
+    pub(crate) async fn query(&self) -> Result<SessionQuery, Failure> {
+        Ok(words::query(self.words.iter().map(String::as_str), &self.listeners().await?)?)
+    }
+
+    /// Takes the word that stands alone for a switch, as `dry-run`. Returns true if it was there.
+    pub(crate) fn take(&mut self, switch: &str) -> bool {
+        let before = self.words.len();
+        self.words.retain(|word| word != switch);
+        self.words.len() < before
+    }
+
+    /// Returns the words, for a log.
+    pub(crate) fn typed(&self) -> String {
+        crate::escape::Escaped::new(&self.words.join(" ")).to_string()
+    }
+}

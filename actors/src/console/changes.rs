@@ -1,0 +1,195 @@
+//! Changes: the commands that change something.
+//!
+//! Rule: each is logged, with who asks for it, before it is made.
+//! Not here: commands that only look (`reports`).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::{
+    console::{
+        asked::Asked,
+        out::Failure,
+        reports::took,
+        rows::{self, sessions},
+    },
+    control::{
+        query::{SessionFilter, SessionInfo, SessionQuery},
+        stats::DrainProgress,
+    },
+    escape::Escaped,
+    limits::keys::LimitKey,
+    words::{self, WrongWord},
+};
+
+/// Sessions that a dry run names.
+const FIRST: usize = 10;
+
+/// Time from one line about a drain to the next.
+const PROGRESS: Duration = Duration::from_secs(1);
+
+/// A text as a line for sessions; none stays none.
+fn line(text: Option<Bytes>) -> Bytes {
+    match text {
+        Some(text) if !text.is_empty() => [&text[..], b"\r\n"].concat().into(),
+        _ => Bytes::new(),
+    }
+}
+
+/// Writes the sessions that a dry run would end.
+fn would_end(asked: &Asked, first: &[SessionInfo]) {
+    if !asked.out.is_json() && !first.is_empty() {
+        rows::header(&asked.out);
+        first.iter().for_each(|session| rows::session(&asked.out, session));
+    }
+}
+
+pub(crate) async fn kick(mut asked: Asked) -> Result<(), Failure> {
+    let is_dry = asked.take("dry-run");
+    let filter = asked.written_filter().await?;
+    let page = asked.server.sessions(SessionQuery::from(filter).limit(FIRST)).await?;
+    if is_dry {
+        let ids: Vec<_> = page.sessions.iter().map(|session| session.id).collect();
+        let object = json!({ "dry_run": true, "sessions": page.total, "first": ids });
+        asked.out.record(&object, format_args!("would end {}", sessions(page.total)));
+        would_end(&asked, &page.sessions);
+        return Ok(());
+    }
+    asked.log(format_args!("{}: {}", asked.typed(), sessions(page.total)));
+    let ended = asked.server.kick(filter, line(asked.text.take())).await?;
+    asked.out.record(&json!({ "sessions": ended }), format_args!("{}", sessions(ended)));
+    Ok(())
+}
+
+pub(crate) async fn push(mut asked: Asked) -> Result<(), Failure> {
+    let filter = asked.written_filter().await?;
+    let text = line(asked.text.take());
+    if text.is_empty() {
+        return Err(WrongWord::alone(asked.name, "-- and a text behind the filter, as push all -- hello,").into());
+    }
+    asked.log(format_args!("{}: {} bytes", asked.typed(), text.len()));
+    write_to(&asked, filter, text).await
+}
+
+pub(crate) async fn wall(mut asked: Asked) -> Result<(), Failure> {
+    let text = line(asked.text.take());
+    if text.is_empty() {
+        return Err(WrongWord::alone("wall", "a text").into());
+    }
+    asked.log(format_args!("{}", Escaped::new(text.trim_ascii_end())));
+    write_to(&asked, SessionFilter::default(), text).await
+}
+
+async fn write_to(asked: &Asked, filter: SessionFilter, text: Bytes) -> Result<(), Failure> {
+    let pushed = asked.server.push(filter, text).await?;
+    asked.out.record(&pushed, format_args!("{}, {} dropped", sessions(pushed.sessions), pushed.dropped));
+    Ok(())
+}
+
+pub(crate) async fn pause(asked: Asked) -> Result<(), Failure> {
+    set_paused(asked, true).await
+}
+
+pub(crate) async fn resume(asked: Asked) -> Result<(), Failure> {
+    set_paused(asked, false).await
+}
+
+async fn set_paused(asked: Asked, is_paused: bool) -> Result<(), Failure> {
+    let word = match &asked.words[..] {
+        [] => return Err(WrongWord::alone(asked.name, "the name or number of a listener").into()),
+        [word] => word,
+        [_, second, ..] => return Err(WrongWord::new(second, "is too much: write one listener").into()),
+    };
+    let known: Vec<_> = asked.server.listeners().into_iter().map(|listener| listener.id).collect();
+    let listener = words::listener(word, &known)?;
+    asked.log(format_args!("{}", Escaped::new(word)));
+    let is_there = match is_paused {
+        true => asked.server.pause(listener).await?,
+        false => asked.server.resume(listener).await?,
+    };
+    if !is_there {
+        return Err(WrongWord::new(word, "is no listener any more: listeners has those that are").into());
+    }
+    let text = if is_paused { "paused: the backlog holds new connections" } else { "accepts" };
+    let object = json!({ "listener": rows::listener(Some(listener)), "paused": is_paused });
+    asked.out.record(&object, format_args!("{} {text}", rows::listener(Some(listener))));
+    Ok(())
+}
+
+pub(crate) async fn set(mut asked: Asked) -> Result<(), Failure> {
+    let is_dry = asked.take("dry-run");
+    let names = || LimitKey::all().map(LimitKey::name);
+    let Some(word) = asked.words.first() else {
+        return Err(WrongWord::alone("set", "a key and a value, as set idle-timeout 5m,").into());
+    };
+    let key = LimitKey::find(word).ok_or_else(|| {
+        let advice = match words::nearest(word, names()) {
+            Some(near) => format!("did you mean {near}?"),
+            None => "limits lists them all".to_owned(),
+        };
+        WrongWord::new(word, format_args!("is no limit: {advice}"))
+    })?;
+    let value = match &asked.text {
+        Some(text) => String::from_utf8_lossy(text).into_owned(),
+        None if asked.words.len() < 2 => return Err(WrongWord::alone(key.name(), "its value").into()),
+        None => asked.words[1..].join(" "),
+    };
+    let setup = std::sync::Arc::clone(&asked.setup);
+    let changing = setup.changing.lock().await;
+    let limits = asked.server.limits().await?;
+    let new = key.set(&limits, &value).map_err(|error| match error {
+        crate::limits::keys::LimitError::Value { advice } => {
+            WrongWord::new(&value, format_args!("is no value of {}: {advice}", key.name()))
+        }
+        error => WrongWord::new(&value, format_args!("is no value of {}: {error}", key.name())),
+    })?;
+    let (from, to) = (key.value(&limits), key.value(&new));
+    let change = match is_dry {
+        true => asked.server.preview_limits(new).await?,
+        false => {
+            asked.log(format_args!("{} {to}: was {from}", key.name()));
+            asked.server.set_limits(new).await?
+        }
+    };
+    drop(changing);
+    let first = &change.ends[..change.ends.len().min(FIRST)];
+    let ids: Vec<_> = first.iter().map(|session| session.id).collect();
+    let object = json!({ "key": key.name(), "from": from, "to": to, "dry_run": is_dry, "ends": change.ends.len(), "first": ids });
+    let ends = sessions(change.ends.len() as u64);
+    match is_dry {
+        true => asked.out.record(&object, format_args!("{} {from} -> {to} would end {ends}", key.name())),
+        false => asked.out.record(&object, format_args!("{} {from} -> {to} ends {ends}", key.name())),
+    }
+    if is_dry {
+        would_end(&asked, first);
+    }
+    Ok(())
+}
+
+pub(crate) async fn drain(mut asked: Asked) -> Result<(), Failure> {
+    let deadline = match &asked.words[..] {
+        [] => None,
+        [word] => Some(words::time(word)?),
+        [_, second, ..] => return Err(WrongWord::new(second, "is too much: drain has one time").into()),
+    };
+    let goodbye = asked.text.take().map(|text| line(Some(text)));
+    let drain = asked.setup.drain(deadline, goodbye);
+    asked.log(format_args!("within {:?}", drain.deadline));
+    let mut drained = std::pin::pin!(asked.server.drain(drain));
+    let report = loop {
+        if let Ok(report) = tokio::time::timeout(PROGRESS, &mut drained).await {
+            break report?;
+        }
+        if let Some(progress) = asked.server.draining() {
+            let DrainProgress { ended, cut, left, .. } = progress;
+            asked.out.record(&progress, format_args!("draining: {ended} ended, {cut} cut, {left} left"));
+            asked.out.sent().await;
+        }
+    };
+    let text =
+        format_args!("drained: {} ended, {} cut, in {}", sessions(report.ended), report.cut, took(report.duration));
+    asked.out.record(&report, text);
+    Ok(())
+}

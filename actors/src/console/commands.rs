@@ -1,0 +1,294 @@
+//! Commands: the table of all commands, and the help that is made of it.
+//!
+//! To add a command: write its function in a file of its own or beside its like, and a line here.
+//! Not here: what they do (`reports`, `changes`).
+
+use std::pin::Pin;
+
+use serde_json::json;
+
+use crate::{
+    console::{
+        asked::Asked,
+        changes,
+        out::{Failure, Out},
+        reports,
+        request::Request,
+    },
+    limits::keys::LimitKey,
+    words::{self, WrongWord},
+};
+
+type Running = Pin<Box<dyn Future<Output = Result<(), Failure>>>>;
+
+/// What may stand behind a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Takes {
+    Nothing,
+    Words,
+    /// Words, and behind `--` a text.
+    WordsAndText,
+    /// The rest of the line is a text.
+    Text,
+}
+
+pub(crate) struct Command {
+    pub(crate) name: &'static str,
+    /// The words behind it, as help shows them.
+    pub(crate) words: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) example: &'static str,
+    takes: Takes,
+    /// Returns true for one that goes on by itself until its peer sends a line: see [`Out::stopped`].
+    is_live: fn(&[String]) -> bool,
+    run: fn(Asked) -> Running,
+}
+
+const fn ends(_: &[String]) -> bool {
+    false
+}
+
+/// In the order of help.
+pub(crate) const COMMANDS: &[Command] = &[
+    Command {
+        name: "help",
+        words: "[COMMAND]",
+        help: "Lists the commands, or explains one.",
+        example: "help kick",
+        takes: Takes::Words,
+        is_live: ends,
+        run: |asked| Box::pin(help(asked)),
+    },
+    Command {
+        name: "version",
+        words: "",
+        help: "Shows the program's name and version, and for how long it has run.",
+        example: "version",
+        takes: Takes::Nothing,
+        is_live: ends,
+        run: |asked| Box::pin(reports::version(asked)),
+    },
+    Command {
+        name: "stats",
+        words: "",
+        help: "Shows the server's counters since its start.",
+        example: "stats",
+        takes: Takes::Nothing,
+        is_live: ends,
+        run: |asked| Box::pin(reports::stats(asked)),
+    },
+    Command {
+        name: "listeners",
+        words: "",
+        help: "Lists the listeners with their counters.",
+        example: "listeners",
+        takes: Takes::Nothing,
+        is_live: ends,
+        run: |asked| Box::pin(reports::listeners(asked)),
+    },
+    Command {
+        name: "list",
+        words: "[FILTER...] [sort KEY] [limit N] [offset N]",
+        help: "Lists sessions, by number or the largest first.",
+        example: "list listener=public sort bytes-in limit 10",
+        takes: Takes::Words,
+        is_live: ends,
+        run: |asked| Box::pin(reports::list(asked)),
+    },
+    Command {
+        name: "count",
+        words: "[FILTER...]",
+        help: "Counts sessions.",
+        example: "count peer=192.0.2.0/24 idle>5m",
+        takes: Takes::Words,
+        is_live: ends,
+        run: |asked| Box::pin(reports::count(asked)),
+    },
+    Command {
+        name: "show",
+        words: "ID",
+        help: "Shows all that is known of a session.",
+        example: "show 7",
+        takes: Takes::Words,
+        is_live: ends,
+        run: |asked| Box::pin(reports::show(asked)),
+    },
+    Command {
+        name: "kick",
+        words: "FILTER... [dry-run] [-- GOODBYE]",
+        help: "Ends sessions politely: each answers what it has read, and is sent the goodbye as a line. With dry-run it \
+               ends none, and shows how many it would and the first ten.",
+        example: "kick peer=192.0.2.7 -- you send too much",
+        takes: Takes::WordsAndText,
+        is_live: ends,
+        run: |asked| Box::pin(changes::kick(asked)),
+    },
+    Command {
+        name: "push",
+        words: "FILTER... -- TEXT",
+        help: "Sends sessions a line.",
+        example: "push listener=public -- the server restarts at noon",
+        takes: Takes::WordsAndText,
+        is_live: ends,
+        run: |asked| Box::pin(changes::push(asked)),
+    },
+    Command {
+        name: "wall",
+        words: "TEXT",
+        help: "Sends every session a line.",
+        example: "wall the server restarts at noon",
+        takes: Takes::Text,
+        is_live: ends,
+        run: |asked| Box::pin(changes::wall(asked)),
+    },
+    Command {
+        name: "pause",
+        words: "LISTENER",
+        help: "Accepts no more connections of a listener: its backlog holds them. Its sessions go on.",
+        example: "pause public",
+        takes: Takes::Words,
+        is_live: ends,
+        run: |asked| Box::pin(changes::pause(asked)),
+    },
+    Command {
+        name: "resume",
+        words: "LISTENER",
+        help: "Accepts connections of a paused listener again.",
+        example: "resume public",
+        takes: Takes::Words,
+        is_live: ends,
+        run: |asked| Box::pin(changes::resume(asked)),
+    },
+    Command {
+        name: "limits",
+        words: "",
+        help: "Shows the limits in force, each with its unit.",
+        example: "limits",
+        takes: Takes::Nothing,
+        is_live: ends,
+        run: |asked| Box::pin(reports::limits(asked)),
+    },
+    Command {
+        name: "set",
+        words: "KEY VALUE [dry-run]",
+        help: "Changes a limit until the next restart or reload, and says how many sessions end by it. With dry-run it \
+               changes nothing, and shows the first ten that would.",
+        example: "set idle-timeout 5m dry-run",
+        takes: Takes::WordsAndText,
+        is_live: ends,
+        run: |asked| Box::pin(changes::set(asked)),
+    },
+    Command {
+        name: "drain",
+        words: "[TIME] [-- GOODBYE]",
+        help: "Ends the server as SIGTERM does: it accepts no more, every session answers what it has read; after TIME it \
+               cuts the rest. Shows how far it is each second.",
+        example: "drain 30s -- back in a minute",
+        takes: Takes::WordsAndText,
+        is_live: ends,
+        run: |asked| Box::pin(changes::drain(asked)),
+    },
+    Command {
+        name: QUIT,
+        words: "",
+        help: "Closes this console.",
+        example: "quit",
+        takes: Takes::Nothing,
+        is_live: ends,
+        // Its session does so.
+        run: |_| Box::pin(async { Ok(()) }),
+    },
+];
+
+/// The command that closes its session.
+pub(crate) const QUIT: &str = "quit";
+
+fn names() -> impl Iterator<Item = &'static str> + Clone {
+    COMMANDS.iter().map(|command| command.name)
+}
+
+impl Command {
+    /// Returns the command of this name.
+    pub(crate) fn find(name: &str) -> Result<&'static Self, WrongWord> {
+        COMMANDS.iter().find(|command| command.name == name).ok_or_else(|| {
+            let advice = match words::nearest(name, names()) {
+                Some(near) => format!("did you mean {near}?"),
+                None => "help lists them".to_owned(),
+            };
+            WrongWord::new(name, format_args!("is no command: {advice}"))
+        })
+    }
+
+    /// Takes apart what stands behind its name, and prepares its run.
+    pub(crate) fn prepare(
+        &'static self,
+        request: &Request<'_>,
+        asked: impl FnOnce(&'static str) -> Asked,
+    ) -> Result<Prepared, WrongWord> {
+        let (words, text) = match self.takes {
+            Takes::Text => (Vec::new(), Some(request.text())),
+            _ => request.words()?,
+        };
+        let takes_text = matches!(self.takes, Takes::Text | Takes::WordsAndText);
+        if text.is_some() && !takes_text {
+            return Err(WrongWord::new("--", format_args!("is too much: {} has no text", self.name)));
+        }
+        if let Some(word) = words.first().filter(|_| self.takes == Takes::Nothing) {
+            return Err(WrongWord::new(word, format_args!("is too much: {} stands alone", self.name)));
+        }
+        let is_live = (self.is_live)(&words);
+        let asked = Asked { words, text, ..asked(self.name) };
+        Ok(Prepared { is_live, run: (self.run)(asked) })
+    }
+
+    fn usage(&self) -> String {
+        format!("{} {}", self.name, self.words).trim_end().to_owned()
+    }
+
+    fn describe(&self, out: &Out) {
+        let object = json!({ "command": self.name, "words": self.words, "help": self.help, "example": self.example });
+        if out.is_json() {
+            return out.object(&object);
+        }
+        out.line(format_args!("{}", self.usage()));
+        out.line(format_args!("  {}", self.help));
+        if self.words.contains("FILTER") {
+            out.line(format_args!("  A FILTER is one of these words; of several all have to hold:"));
+            words::conditions().for_each(|(word, meaning)| out.line(format_args!("    {word:<12} {meaning}")));
+        }
+        if self.words.contains("sort KEY") {
+            out.line(format_args!("  A KEY is {}.", words::one_of(words::orders())));
+        }
+        if self.name == "set" {
+            out.line(format_args!("  A KEY is one of these; limits shows their values:"));
+            LimitKey::all().for_each(|key| out.line(format_args!("    {:<24} {}", key.name(), key.help())));
+        }
+        out.line(format_args!("  Example: {}", self.example));
+    }
+}
+
+/// A command that is about to run.
+pub(crate) struct Prepared {
+    pub(crate) is_live: bool,
+    pub(crate) run: Running,
+}
+
+async fn help(asked: Asked) -> Result<(), Failure> {
+    match &asked.words[..] {
+        [] if asked.out.is_json() => COMMANDS.iter().for_each(|command| command.describe(&asked.out)),
+        [] => {
+            for command in COMMANDS {
+                let first = command.help.split_inclusive(['.', ':']).next().unwrap_or_default();
+                let first = first.trim_end_matches(['.', ':']);
+                asked.out.line(format_args!("{:<52} {first}", command.usage()));
+            }
+            asked.out.line(format_args!("With json before a command each record is one JSON object."));
+            asked.out.line(format_args!("help COMMAND explains one, with an example."));
+        }
+        [name] => Command::find(name)?.describe(&asked.out),
+        [_, second, ..] => {
+            return Err(WrongWord::new(second, "is too much: help explains one command").into());
+        }
+    }
+    Ok(())
+}

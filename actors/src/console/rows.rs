@@ -1,0 +1,64 @@
+//! Rows: sessions as lines of a table, in columns of fixed widths.
+//!
+//! Not here: which sessions (`reports`), rates (`top`).
+
+use crate::{
+    connection::ListenerId,
+    console::out::Out,
+    control::query::{SessionInfo, SessionState},
+    units::rough_time,
+};
+
+/// Writes the header of a table of sessions, where the answer is text.
+pub(crate) fn header(out: &Out) {
+    if !out.is_json() {
+        out.line(format_args!(
+            "{:<8} {:<24} {:<12} {:<8} {:>7} {:>7} {:>10} {:>12} {:>12} {:>10}",
+            "ID", "PEER", "LISTENER", "STATE", "AGE", "IDLE", "LINES", "BYTES-IN", "BYTES-OUT", "OUTBOX"
+        ));
+    }
+}
+
+/// Writes a session.
+pub(crate) fn session(out: &Out, session: &SessionInfo) {
+    let text = format_args!(
+        "{:<8} {:<24} {:<12} {:<8} {:>7} {:>7} {:>10} {:>12} {:>12} {:>10}",
+        session.id.to_string(),
+        session.peer.to_string(),
+        listener(session.listener),
+        state(session.state),
+        rough_time(session.age),
+        rough_time(session.idle),
+        session.lines_in,
+        session.bytes_in,
+        session.bytes_out,
+        session.outbox_bytes,
+    );
+    out.record(session, text);
+}
+
+/// Writes a name, else a number: the word for it in a command.
+pub(crate) fn listener(listener: Option<ListenerId>) -> String {
+    match listener {
+        Some(listener) => listener.name().map_or_else(|| listener.get().to_string(), str::to_owned),
+        None => "-".to_owned(),
+    }
+}
+
+pub(crate) fn state(state: SessionState) -> &'static str {
+    match state {
+        SessionState::Open => "open",
+        SessionState::Held => "held",
+        SessionState::Draining => "draining",
+        SessionState::Closing => "closing",
+    }
+}
+
+/// Writes so many sessions, as `1 session` or `7 sessions`.
+pub(crate) fn sessions(count: impl TryInto<u64>) -> String {
+    match count.try_into() {
+        Ok(1) => "1 session".to_owned(),
+        Ok(count) => format!("{count} sessions"),
+        Err(_) => "many sessions".to_owned(),
+    }
+}

@@ -1,0 +1,35 @@
+//! Companion: what serves the operators of a server, and ends after it.
+//!
+//! Not here: consoles (`console`), pages (`http`).
+
+use tokio::sync::watch;
+
+use crate::control::ways::Finished;
+
+/// Delays [`ServerHandle::wait`](crate::ServerHandle::wait) until it is dropped: for whoever still has to answer what the end of the
+/// server answers, such as a console. [`ServerHandle::companion`](crate::ServerHandle::companion) makes one.
+#[derive(Debug)]
+#[must_use = "it delays nothing once it is dropped"]
+pub struct Companion {
+    pub(super) count: watch::Sender<usize>,
+    pub(super) finished: watch::Receiver<Option<Finished>>,
+}
+
+impl Companion {
+    pub(super) fn new(count: watch::Sender<usize>, finished: watch::Receiver<Option<Finished>>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self { count, finished }
+    }
+
+    /// Waits until the server has ended, without its companions.
+    pub async fn server_ended(&mut self) {
+        // Without an order its system has ended.
+        let _ = self.finished.wait_for(Option::is_some).await;
+    }
+}
+
+impl Drop for Companion {
+    fn drop(&mut self) {
+        self.count.send_modify(|count| *count -= 1);
+    }
+}

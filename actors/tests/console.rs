@@ -1,0 +1,448 @@
+//! The console: each command does what the typed handle does, and says so in text and in JSON.
+
+mod support;
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+use actix_lines::{
+    LineServer, Listener, Rot13, ServerHandle, console::Console, control::SessionQuery, limits::LimitKey,
+};
+use serde_json::{Value, json};
+use support::{Peer, at_once, eventually, pause, within};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::UnixStream,
+};
+
+/// A folder of its own for sockets, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("actix-lines-console-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("console.sock")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A server of two workers with two listeners, and a console beside it.
+struct Watched {
+    server: ServerHandle,
+    console: ServerHandle,
+    folder: Folder,
+}
+
+impl Watched {
+    fn start() -> Self {
+        Self::with(|console| console)
+    }
+
+    fn with(console: impl FnOnce(Console) -> Console) -> Self {
+        let folder = Folder::new();
+        let server = LineServer::new(|_| Rot13)
+            .workers(2)
+            .listen(Listener::tcp("127.0.0.1:0").name("public"))
+            .unwrap()
+            .bind("127.0.0.1:0")
+            .unwrap()
+            .start()
+            .unwrap();
+        let at = Console::at(Listener::unix(folder.socket())).program("test", "1.2");
+        let console = console(at).serve(&server).unwrap();
+        Self { server, console, folder }
+    }
+
+    async fn ask(&self) -> Asking<UnixStream> {
+        Asking::new(UnixStream::connect(self.folder.socket()).await.unwrap())
+    }
+
+    /// Sessions of the first listener that have sent so many lines each.
+    async fn peers(&self, lines: &[usize]) -> Vec<Peer> {
+        let mut peers = Vec::new();
+        for lines in lines {
+            let mut peer = Peer::connect(self.server.local_addrs()[0]).await;
+            for _ in 0..*lines {
+                peer.send(b"hello\n").await;
+                peer.expect(b"uryyb\n").await;
+            }
+            peers.push(peer);
+        }
+        let all = lines.len() as u64;
+        eventually("the sessions", async || self.server.stats().await.unwrap().live == all).await;
+        peers
+    }
+
+    async fn ids(&self) -> Vec<u64> {
+        let page = self.server.sessions(SessionQuery::default()).await.unwrap();
+        page.sessions.iter().map(|session| session.id.get()).collect()
+    }
+
+    async fn end(self) {
+        within("the end", self.server.abort()).await.unwrap();
+        within("the end of the console", self.server.wait()).await.unwrap();
+        within("its own end", self.console.wait()).await.unwrap();
+    }
+}
+
+/// The peer of a console.
+struct Asking<S>(BufReader<S>);
+
+impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Asking<S> {
+    fn new(stream: S) -> Self {
+        Self(BufReader::new(stream))
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        at_once("the console to read", self.0.get_mut().write_all(bytes)).await.unwrap();
+    }
+
+    /// The lines of one answer; `None` if the console closes instead.
+    async fn answer(&mut self) -> Option<Vec<String>> {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            if within("an answer", self.0.read_line(&mut line)).await.unwrap() == 0 {
+                assert_eq!(lines, [""; 0], "half an answer");
+                return None;
+            }
+            match line.strip_suffix('\n').expect("a whole line") {
+                "" => return Some(lines),
+                line => lines.push(line.to_owned()),
+            }
+        }
+    }
+
+    async fn ask(&mut self, command: &str) -> Vec<String> {
+        self.send(format!("{command}\n").as_bytes()).await;
+        self.answer().await.unwrap_or_else(|| panic!("closed at {command}"))
+    }
+
+    /// The only line of an answer.
+    async fn line(&mut self, command: &str) -> String {
+        let mut lines = self.ask(command).await;
+        assert_eq!(lines.len(), 1, "{command}: {lines:?}");
+        lines.remove(0)
+    }
+
+    async fn json(&mut self, command: &str) -> Vec<Value> {
+        let lines = self.ask(&format!("json {command}")).await;
+        lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    }
+
+    async fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        within("the close", self.0.read_to_string(&mut rest)).await.unwrap();
+        rest
+    }
+}
+
+#[actix::test]
+async fn version_stats_and_listeners_are_those_of_the_handle() {
+    let watched = Watched::start();
+    let _peers = watched.peers(&[1, 2]).await;
+    let mut console = watched.ask().await;
+    let version = console.line("version").await;
+    assert!(version.starts_with("test 1.2, up "), "{version}");
+    let object = &console.json("version").await[0];
+    assert_eq!((&object["name"], &object["version"]), (&json!("test"), &json!("1.2")));
+
+    let stats = watched.server.stats().await.unwrap();
+    assert_eq!(console.json("stats").await, [serde_json::to_value(&stats).unwrap()]);
+    let text = console.ask("stats").await;
+    let value = |name: &str| text.iter().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    assert_eq!((value("live"), value("lines-in"), value("bytes-out")), (Some(2), Some(3), Some(18)), "{text:?}");
+
+    let listeners = console.json("listeners").await;
+    let expected: Vec<_> = watched.server.listeners();
+    assert_eq!(listeners.len(), 2);
+    for (listener, expected) in listeners.iter().zip(expected) {
+        assert_eq!(listener["id"], serde_json::to_value(expected.id).unwrap());
+        assert_eq!(listener["local_addr"], json!(expected.local_addr.to_string()));
+        assert_eq!(listener["stats"], serde_json::to_value(&stats.listeners[&expected.id]).unwrap());
+    }
+    let text = console.ask("listeners").await;
+    assert!(
+        text[0].starts_with("LISTENER ") && text[1].starts_with("public ") && text[2].starts_with("1 "),
+        "{text:?}"
+    );
+    watched.end().await;
+}
+
+#[actix::test]
+async fn lists_counts_and_single_sessions_are_those_of_the_handle() {
+    let watched = Watched::start();
+    let peers = watched.peers(&[1, 3, 2]).await;
+    let mut console = watched.ask().await;
+    let ids = watched.ids().await;
+
+    let listed: Vec<_> = console.json("list").await.iter().map(|one| one["id"].as_u64().unwrap()).collect();
+    assert_eq!(listed, ids);
+    let sorted: Vec<_> = console.json("list sort lines limit 2").await;
+    assert_eq!(sorted.iter().map(|one| one["lines_in"].as_u64().unwrap()).collect::<Vec<_>>(), [3, 2]);
+    let text = console.ask("list sort lines offset 1").await;
+    assert_eq!(text.len(), 4, "{text:?}");
+    assert!(text[0].starts_with("ID ") && text[1].starts_with(&format!("#{} ", ids[2])), "{text:?}");
+    assert_eq!(text[3], "2 of 3 sessions");
+    let port = peers[1].stream.local_addr().unwrap();
+    assert!(console.ask("list").await[2].contains(&port.to_string()));
+
+    assert_eq!(console.line("count").await, "3");
+    assert_eq!(console.line("count listener=public peer=127.0.0.1").await, "3");
+    assert_eq!(console.line("count listener=1").await, "0");
+    assert_eq!(console.json("count age>1h").await, [json!({ "sessions": 0 })]);
+
+    let info = watched.server.session(format!("#{}", ids[1]).parse().unwrap()).await.unwrap().unwrap();
+    let shown = &console.json(&format!("show {}", ids[1])).await[0];
+    assert_eq!((&shown["id"], &shown["lines_in"]), (&json!(ids[1]), &json!(info.lines_in)));
+    let text = console.ask(&format!("show #{}", ids[1])).await;
+    assert!(text.contains(&format!("{:<12} {}", "lines-in", 3)), "{text:?}");
+    assert_eq!(console.line("show 4000000").await, "error: \"4000000\" is no live session: list has them all");
+    watched.end().await;
+}
+
+#[actix::test]
+async fn a_kick_a_push_and_a_wall_reach_those_they_are_for() {
+    let watched = Watched::start();
+    let mut peers = watched.peers(&[1, 1, 1]).await;
+    let mut console = watched.ask().await;
+    let ids = watched.ids().await;
+
+    assert_eq!(console.line(&format!("push {} -- for  you", ids[1])).await, "1 session, 0 dropped");
+    assert_eq!(console.json("wall news of the day").await, [json!({ "sessions": 3, "dropped": 0 })]);
+    peers[1].expect(b"for  you\r\nnews of the day\r\n").await;
+    peers[0].expect(b"news of the day\r\n").await;
+
+    let dry = console.ask("kick all dry-run -- bye").await;
+    assert_eq!((dry[0].as_str(), dry.len()), ("would end 3 sessions", 5), "{dry:?}");
+    let dry = console.json("kick dry-run peer=127.0.0.0/8").await;
+    assert_eq!(dry, [json!({ "dry_run": true, "sessions": 3, "first": ids })]);
+    assert_eq!(watched.server.stats().await.unwrap().live, 3);
+
+    assert_eq!(console.line(&format!("kick #{} -- see you", ids[0])).await, "1 session");
+    assert_eq!(peers[0].rest().await, b"see you\r\n");
+    assert_eq!(console.json("kick listener=public").await, [json!({ "sessions": 2 })]);
+    assert_eq!(peers[1].rest().await, b"");
+    for command in ["kick", "kick -- bye", "push -- hello", "kick dry-run"] {
+        let error = console.line(command).await;
+        assert!(error.contains("stands alone: write a filter, or all for every session,"), "{error}");
+    }
+    assert!(console.line("push all").await.starts_with("error: \"push\" stands alone: write -- and a text"));
+    watched.end().await;
+}
+
+#[actix::test]
+async fn a_listener_is_paused_and_accepts_again() {
+    let watched = Watched::start();
+    let mut console = watched.ask().await;
+    assert_eq!(console.line("pause public").await, "public paused: the backlog holds new connections");
+    assert!(watched.server.listeners()[0].is_paused);
+    assert!(console.ask("listeners").await[1].contains(" paused "));
+    assert_eq!(console.json("resume 0").await, [json!({ "listener": "public", "paused": false })]);
+    assert!(!watched.server.listeners()[0].is_paused);
+    assert_eq!(console.line("pause pulbic").await, "error: \"pulbic\" is no listener: did you mean public?");
+    watched.end().await;
+}
+
+#[actix::test]
+async fn each_limit_is_shown_and_changed() {
+    let watched = Watched::start();
+    let mut console = watched.ask().await;
+    let shown = console.json("limits").await;
+    let limits = watched.server.limits().await.unwrap();
+    assert_eq!(shown.len(), LimitKey::all().len());
+    for (shown, key) in shown.iter().zip(LimitKey::all()) {
+        let expected = (json!(key.name()), json!(key.value(&limits)), json!(key.unit()));
+        assert_eq!((shown["key"].clone(), shown["value"].clone(), shown["unit"].clone()), expected);
+    }
+    assert!(console.ask("limits").await.iter().any(|line| line == &format!("{:<24} {}", "idle-timeout", "10m")));
+
+    assert_eq!(console.line("set idle-timeout 5m").await, "idle-timeout 10m -> 5m ends 0 sessions");
+    let five = Duration::from_secs(300);
+    let expected = limits.to_builder().idle_timeout(Some(five)).build().unwrap();
+    assert_eq!(watched.server.limits().await.unwrap(), expected);
+    assert_eq!(
+        console.line("set refuse-line come back  later").await,
+        "refuse-line too many connections, try again later -> come back later ends 0 sessions"
+    );
+    console.line("set refuse-line -- come  back").await;
+    assert_eq!(
+        watched.server.limits().await.unwrap(),
+        expected.to_builder().refuse_line("come  back\r\n").build().unwrap()
+    );
+
+    let error = console.line("set idle-timeout soon").await;
+    assert_eq!(error, "error: \"soon\" is no value of idle-timeout: use a time, as 10s, 5m or 2h, or off");
+    assert_eq!(
+        console.line("set idel-timeout 5m").await,
+        "error: \"idel-timeout\" is no limit: did you mean idle-timeout?"
+    );
+    assert_eq!(
+        console.line("set idle-timeout").await,
+        "error: \"idle-timeout\" stands alone: write its value behind it"
+    );
+    assert!(console.line("set outbox-low 64KiB").await.contains("is no value of outbox-low"));
+    watched.end().await;
+}
+
+#[actix::test]
+async fn a_dry_run_says_who_would_end_and_changes_nothing() {
+    let watched = Watched::start();
+    let mut peers = watched.peers(&[1; 12]).await;
+    let mut console = watched.ask().await;
+    let limits = watched.server.limits().await.unwrap();
+    let ids = watched.ids().await;
+    let text = console.ask("set deny 127.0.0.0/8 dry-run").await;
+    assert_eq!((text[0].as_str(), text.len()), ("deny off -> 127.0.0.0/8 would end 12 sessions", 12), "{text:?}");
+    let object = &console.json("set deny 127.0.0.0/8 dry-run").await[0];
+    let expected = json!({
+        "key": "deny", "from": "off", "to": "127.0.0.0/8", "dry_run": true, "ends": 12, "first": ids[..10],
+    });
+    assert_eq!(*object, expected);
+    assert_eq!(watched.server.limits().await.unwrap(), limits);
+    assert_eq!(console.line("count").await, "12");
+    assert_eq!(console.line("set deny 127.0.0.0/8").await, "deny off -> 127.0.0.0/8 ends 12 sessions");
+    for peer in &mut peers {
+        peer.expect_eof().await;
+    }
+    watched.end().await;
+}
+
+#[actix::test]
+async fn a_drain_is_answered_before_the_server_is_over() {
+    let watched = Watched::start();
+    let mut peers = watched.peers(&[1]).await;
+    let mut console = watched.ask().await;
+    let waiting = actix_rt::spawn({
+        let server = watched.server.clone();
+        async move { server.wait().await }
+    });
+    console.send(b"drain 10s -- back soon\nversion\n").await;
+    assert_eq!(peers[0].rest().await, b"back soon\r\n");
+    drop(peers);
+    let answer = console.answer().await.unwrap();
+    let last = answer.last().unwrap();
+    assert!(last.starts_with("drained: 1 session ended, 0 cut, in "), "{answer:?}");
+    // What was asked behind it is answered, too.
+    assert!(console.answer().await.unwrap()[0].starts_with("test 1.2"));
+    assert_eq!(console.rest().await, "");
+    drop(console);
+    within("the end", waiting).await.unwrap().unwrap();
+    assert_eq!(watched.console.stats().await.unwrap().live, 0);
+}
+
+#[actix::test]
+async fn a_drain_shows_how_far_it_is() {
+    pause();
+    let watched = Watched::start();
+    // It never closes, and lingers.
+    let peers = watched.peers(&[1]).await;
+    let mut console = watched.ask().await;
+    console.send(b"json drain 3s\n").await;
+    let answer: Vec<Value> =
+        console.answer().await.unwrap().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let left: Vec<_> = answer.iter().filter_map(|record| record["left"].as_u64()).collect();
+    assert!(left.len() >= 2 && left.iter().all(|left| *left == 1), "{answer:?}");
+    assert_eq!(answer.last().unwrap()["cut"], json!(1));
+    drop(peers);
+}
+
+#[actix::test]
+async fn a_server_that_ends_otherwise_closes_its_consoles_politely() {
+    let watched = Watched::start();
+    let mut console = watched.ask().await;
+    assert_eq!(console.line("count").await, "0");
+    within("the end", watched.server.abort()).await.unwrap();
+    assert_eq!(console.rest().await, "");
+    drop(console);
+    within("the wait", watched.server.wait()).await.unwrap();
+}
+
+#[actix::test]
+async fn errors_name_the_word_and_say_what_to_write() {
+    let watched = Watched::start();
+    let mut console = watched.ask().await;
+    for (line, error) in [
+        ("lsit", r#""lsit" is no command: did you mean list?"#),
+        ("frobnicate", r#""frobnicate" is no command: help lists them"#),
+        ("stats all", r#""all" is too much: stats stands alone"#),
+        ("list -- x", r#""--" is too much: list has no text"#),
+        ("list idel>5m", r#""idel>5m" is no filter: did you mean idle>5m?"#),
+        ("count state=opne", r#""state=opne" is no state: did you mean state=open?"#),
+        ("show", r#""show" stands alone: write a session's number, as 7, behind it"#),
+        ("show x", r#""x" is no session: use its number, as 7 or #7"#),
+        ("show 1 2", r#""2" is too much: show has one session"#),
+        ("pause", r#""pause" stands alone: write the name or number of a listener behind it"#),
+        ("wall", r#""wall" stands alone: write a text behind it"#),
+        ("set", r#""set" stands alone: write a key and a value, as set idle-timeout 5m, behind it"#),
+        ("drain soon", r#""soon" is no time: use a time, as 10s, 5m or 2h"#),
+        ("json", r#""json" stands alone: write a command behind it"#),
+        ("help lsit", r#""lsit" is no command: did you mean list?"#),
+        ("\u{1b}[2J", r#""\u{1b}[2J" is no command: help lists them"#),
+    ] {
+        let expected = match line {
+            "json" => serde_json::to_string(&json!({ "error": error, "word": "json" })).unwrap(),
+            _ => format!("error: {error}"),
+        };
+        assert_eq!(console.line(line).await, expected);
+    }
+    let object = console.json("list idel>5m").await;
+    assert_eq!(object, [json!({ "error": r#""idel>5m" is no filter: did you mean idle>5m?"#, "word": "idel>5m" })]);
+    watched.end().await;
+}
+
+#[actix::test]
+async fn help_explains_every_command_by_an_example_that_works() {
+    let watched = Watched::start();
+    let mut console = watched.ask().await;
+    let commands = console.json("help").await;
+    let text = console.ask("help").await;
+    for command in &commands {
+        let name = command["command"].as_str().unwrap();
+        assert!(text.iter().any(|line| line.split(' ').next() == Some(name)), "{name}: {text:?}");
+        let example = command["example"].as_str().unwrap();
+        let help = console.ask(&format!("help {name}")).await;
+        assert_eq!(help.last().unwrap(), &format!("  Example: {example}"), "{help:?}");
+        assert_eq!(example.split(' ').next(), Some(name));
+        if ["drain", "quit", "watch", "top", "trace"].contains(&name) {
+            continue;
+        }
+        let answer = console.ask(example).await;
+        let is_error = answer.first().is_some_and(|line| line.starts_with("error: "));
+        // There is no such session.
+        assert_eq!(is_error, name == "show", "{example}: {answer:?}");
+    }
+    watched.end().await;
+}
+
+#[actix::test]
+async fn a_session_of_a_console_is_none_of_the_server() {
+    let watched = Watched::start();
+    let mut first = watched.ask().await;
+    let mut second = watched.ask().await;
+    assert_eq!(first.line("count").await, "0");
+    assert_eq!(second.json("stats").await[0]["opened"], json!(0));
+    assert_eq!(watched.console.stats().await.unwrap().live, 2);
+    // Nothing but an answer is ever sent.
+    second.send(b"\n \r\n\ncount\r\n").await;
+    assert_eq!(second.answer().await.unwrap(), ["0"]);
+    second.send(b"quit\n").await;
+    assert_eq!(second.rest().await, "\n");
+    assert_eq!(first.line("count").await, "0");
+    watched.end().await;
+}
