@@ -4,15 +4,20 @@
 //! Not here: what commands mean (`actix-lines`), where the console is by default (`console`).
 
 mod client;
+mod complete;
 mod place;
+mod prompt;
 mod record;
+mod screen;
 mod script;
 mod show;
+mod top;
 mod units;
 mod wire;
 
 use std::{
-    io::{self, BufWriter, IsTerminal, stdout},
+    env,
+    io::{self, BufWriter, IsTerminal, Write, stdin, stdout},
     path::PathBuf,
     process::ExitCode,
 };
@@ -79,6 +84,7 @@ const BAD_USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
 /// As a shell says of a command that SIGINT has ended.
 const INTERRUPTED: u8 = 130;
+const TERMINATED: u8 = 143;
 
 /// Runs a command, those of a pipe, or those typed at a prompt.
 pub(crate) fn run(options: Options) -> ExitCode {
@@ -104,17 +110,34 @@ fn execute(options: Options) -> Result<(), Failure> {
     let place = Place::new(options.connect, options.token.as_deref()).map_err(Failure::Usage)?;
     let mut client = Client::new(place);
     let mut out = BufWriter::new(stdout().lock());
-    if command.is_empty() {
-        return script::run(&mut client, style, options.keep_going, &mut out);
+    if !command.is_empty() {
+        let command = client::without_json(&command, &mut style);
+        return perform(&mut client, command, style, &mut out);
     }
-    let command = client::without_json(&command, &mut style);
-    client.run(command, style, &mut out)
+    if stdin().is_terminal() && stdout().is_terminal() {
+        // A command that goes on ends by SIGINT or a key, and the prompt comes again.
+        client.take_signals()?;
+        client.has_keys = true;
+        return prompt::run(client, style, &mut out);
+    }
+    script::run(&mut client, style, options.keep_going, &mut out)
+}
+
+/// Runs a command and shows its answer, or that of `top` on the whole terminal, where there is one.
+fn perform(client: &mut Client, command: &str, style: Style, out: &mut impl Write) -> Result<(), Failure> {
+    let is_view = client::first_word(command) == "top" && client::is_endless(command) && !style.is_json;
+    match is_view {
+        true if stdin().is_terminal() && stdout().is_terminal() => top::run(client, command, style),
+        true => client.run(&format!("{command} once"), style, out),
+        false => client.run(command, style, out),
+    }
 }
 
 /// The words of the command line as a line of the console's.
 fn command(options: &Options) -> Result<String, Failure> {
     let mut line = options.words.join(" ");
-    if !options.text.is_empty() {
+    // A text may be empty.
+    if !options.text.is_empty() || !line.is_empty() && env::args_os().next_back().is_some_and(|last| last == "--") {
         // Behind the words of a command it is the text; without any, it is a command that begins with a dash.
         let separator = if line.is_empty() { "" } else { " -- " };
         line = [&line, separator, &options.text.join(" ")].concat();

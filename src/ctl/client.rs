@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use actix_lines::ListenAddress;
+use actix_lines::{Escaped, ListenAddress};
 
 use super::{
-    BAD_USAGE, FAILED, INTERRUPTED, UNREACHABLE,
+    BAD_USAGE, FAILED, INTERRUPTED, TERMINATED, UNREACHABLE,
     place::{Place, Unreachable},
     record::Said,
     show::{Color, Form, Show, Style},
@@ -45,6 +45,8 @@ pub(super) enum Failure {
     Lost(Lost),
     /// The text is the command's advice.
     Interrupted(Option<&'static str>),
+    /// SIGTERM.
+    Terminated,
     Input(io::Error),
     Output(io::Error),
     /// Nobody reads our output any more: no failure of anybody.
@@ -71,6 +73,7 @@ impl Failure {
             Self::Unreachable(_) => UNREACHABLE,
             Self::Line(_, failure) => failure.code(),
             Self::Interrupted(_) => INTERRUPTED,
+            Self::Terminated => TERMINATED,
             Self::NoReader => 0,
             Self::Refused(_) | Self::Several | Self::Lost(_) | Self::Input(_) | Self::Output(_) => FAILED,
         }
@@ -95,7 +98,7 @@ impl Failure {
             Self::Interrupted(advice) => (*advice)?.to_owned(),
             Self::Input(error) => format!("cannot read commands: {}", reason(error)),
             Self::Output(error) => format!("cannot write to standard output: {}", reason(error)),
-            Self::Several | Self::NoReader => return None,
+            Self::Several | Self::NoReader | Self::Terminated => return None,
         })
     }
 }
@@ -127,6 +130,10 @@ pub(super) fn is_endless(command: &str) -> bool {
 pub(super) struct Client {
     place: Place,
     wire: Option<Wire>,
+    /// Where the last connection led.
+    address: Option<ListenAddress>,
+    /// The last connection was closed here, or its loss was told.
+    is_expected: bool,
     signals: Option<Signals>,
     /// Also a key ends what goes on and on.
     pub(super) has_keys: bool,
@@ -134,7 +141,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(place: Place) -> Self {
-        Self { place, wire: None, signals: None, has_keys: false }
+        Self { place, wire: None, address: None, is_expected: false, signals: None, has_keys: false }
     }
 
     /// Runs a command, and shows its answer.
@@ -144,12 +151,13 @@ impl Client {
         }
         let mut result = self.answer(command, style, out);
         if command == "quit" && matches!(result, Err(Failure::Lost(Lost::Closed))) {
-            self.wire = None;
             result = Ok(());
         }
         // What is unread would be taken for the answer to the next command.
-        if matches!(result, Err(Failure::Lost(_) | Failure::Interrupted(_) | Failure::Output(_) | Failure::NoReader)) {
-            self.wire = None;
+        let is_unread =
+            matches!(result, Err(Failure::Lost(_) | Failure::Interrupted(_) | Failure::Output(_) | Failure::NoReader));
+        if is_unread || command == "quit" {
+            self.close();
         }
         match (result, out.flush()) {
             (Ok(()), flushed) => flushed.map_err(Failure::from),
@@ -165,32 +173,57 @@ impl Client {
         Ok(())
     }
 
-    /// Returns a connection for a command, and if it is another one than before, where it leads.
-    pub(super) fn connected(&mut self) -> Result<(&mut Wire, Option<ListenAddress>), Failure> {
+    /// Returns a connection for a command: that of the last one, or if it is lost, another.
+    pub(super) fn connected(&mut self) -> Result<&mut Wire, Failure> {
         if self.wire.as_mut().is_some_and(Wire::is_closed) {
             self.wire = None;
         }
-        let mut address = None;
         let wire = match self.wire.take() {
             Some(wire) => wire,
             None => {
-                let (socket, place) = self.place.connect().map_err(Failure::Unreachable)?;
-                address = Some(place);
+                let (socket, address) = self.place.connect().map_err(Failure::Unreachable)?;
                 let mut wire = Wire::new(socket);
                 if let Some(token) = self.place.token() {
                     authenticate(&mut wire, token)?;
                 }
+                if self.address.replace(address.clone()).is_some() && !self.is_expected {
+                    let address = address.to_string();
+                    let _ = writeln!(
+                        io::stderr(),
+                        "The connection was lost; connected again to {}.",
+                        Escaped::new(&address)
+                    );
+                }
+                self.is_expected = false;
                 wire
             }
         };
-        Ok((self.wire.insert(wire), address))
+        Ok(self.wire.insert(wire))
+    }
+
+    /// Returns the address of the last connection.
+    pub(super) fn address(&self) -> Option<&ListenAddress> {
+        self.address.as_ref()
+    }
+
+    /// Forgets a SIGINT that somebody else was told of as well.
+    pub(super) fn forget_signals(&mut self) {
+        while self.signals.as_ref().and_then(Signals::take).is_some() {}
+    }
+
+    /// Closes the connection: no loss to speak of.
+    pub(super) fn close(&mut self) {
+        self.wire = None;
+        self.is_expected = true;
     }
 
     fn answer(&mut self, command: &str, style: Style, out: &mut impl Write) -> Result<(), Failure> {
         self.connected()?;
         let (Some(wire), signals) = (&mut self.wire, &self.signals) else { return Ok(()) };
         let mut show = Show::new(style, Form::of(first_word(command)));
-        wire.send(&format!("json {command}"))?;
+        // Its help for people is more than its help for programs.
+        let is_text = first_word(command) == "help" && !style.is_json;
+        wire.send(&if is_text { command.to_owned() } else { format!("json {command}") })?;
         let is_endless = is_endless(command);
         let (mut error, mut is_ending, mut is_flushed) = (None, false, true);
         loop {
@@ -241,10 +274,9 @@ impl Client {
         error.map_or(Ok(()), |message| Err(Failure::Refused(message)))
     }
 
-    #[allow(dead_code, reason = "for completion and the live view")]
     /// Asks for records that nobody is shown, as completions. Nothing where it takes too long or fails.
     pub(super) fn ask(&mut self, command: &str, patience: Duration) -> Vec<Said> {
-        let Ok((wire, _)) = self.connected() else { return Vec::new() };
+        let Ok(wire) = self.connected() else { return Vec::new() };
         let mut records = Vec::new();
         if wire.send(&format!("json {command}")).is_ok() {
             let waits = Waits { timeout: Some(patience), ..Waits::default() };
@@ -257,7 +289,7 @@ impl Client {
             }
         }
         // Late lines would be taken for another answer.
-        self.wire = None;
+        self.close();
         mem::take(&mut records)
     }
 }

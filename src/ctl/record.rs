@@ -61,14 +61,28 @@ pub(super) fn field<'a>(fields: &'a [(String, Value)], name: &str) -> Option<&'a
     fields.iter().find_map(|(key, value)| (key == name).then_some(value))
 }
 
+/// The sessions of a block, and what else it says.
+pub(super) fn block(fields: &[(String, Value)]) -> Option<(Fields, Vec<Fields>)> {
+    let is_rows = |value: &Value| match value {
+        Value::List(values) => values.iter().all(|value| matches!(value, Value::Record(_))),
+        _ => false,
+    };
+    let at = fields.iter().position(|(name, value)| is_rows(value) && name == "sessions")?;
+    let mut summary = fields.to_vec();
+    let (_, rows) = summary.remove(at);
+    let Value::List(rows) = rows else { return None };
+    let rows = rows.into_iter().filter_map(|row| if let Value::Record(fields) = row { Some(fields) } else { None });
+    Some((summary, rows.collect()))
+}
+
 impl Value {
     pub(super) fn text(&self) -> Option<&str> {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
-    #[allow(dead_code, reason = "for completion and the live view")]
-    pub(super) fn number(&self) -> Option<f64> {
-        if let Self::Number(number) = self { number.as_f64() } else { None }
+    /// Returns a number that is no fraction and not negative.
+    pub(super) fn count(&self) -> Option<u64> {
+        if let Self::Number(number) = self { number.as_u64() } else { None }
     }
 }
 
@@ -137,7 +151,7 @@ mod tests {
         let Said::Record(fields) = Said::new(r#"{"z":1,"a":[null,true,-2,0.5],"m":{"y":"","b":{}}}"#) else { panic!() };
         let keys: Vec<_> = fields.iter().map(|(key, _)| &**key).collect();
         assert_eq!(keys, ["z", "a", "m"]);
-        assert_eq!(field(&fields, "z").and_then(Value::number), Some(1.0));
+        assert_eq!(field(&fields, "z").and_then(Value::count), Some(1));
         let inner = Value::Record(vec![
             ("y".to_owned(), Value::Text(String::new())),
             ("b".to_owned(), Value::Record(Vec::new())),

@@ -7,6 +7,7 @@ use std::io::{BufRead, Write, stdin};
 
 use super::{
     client::{Client, Failure, without_json},
+    perform,
     show::Style,
 };
 
@@ -20,7 +21,7 @@ pub(super) fn run(client: &mut Client, style: Style, goes_on: bool, out: &mut im
         if command.is_empty() || command.starts_with('#') {
             continue;
         }
-        match client.run(command, style, out) {
+        match perform(client, command, style, out) {
             Ok(()) if command == "quit" => break,
             Ok(()) => {}
             Err(failure @ (Failure::Refused(_) | Failure::Lost(_))) if goes_on => {

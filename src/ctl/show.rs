@@ -4,12 +4,15 @@
 //! wider makes its column wider from there on.
 //! Not here: units (`units`), the live view (`top`).
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    ops::Range,
+};
 
 use unicode_width::UnicodeWidthStr;
 
 use super::{
-    record::{Fields, Value, field},
+    record::{Fields, Value, block, field},
     units::{printable, written},
 };
 
@@ -17,11 +20,22 @@ use super::{
 const MEASURED_ROWS: usize = 1000;
 
 /// Fields that a narrow terminal does without, in this order.
-const EXPENDABLE: [&str; 3] = ["worker", "listener", "lines_in"];
+const EXPENDABLE: [&str; 8] =
+    ["unsent_bytes", "undelivered_bytes", "prefaces", "help", "worker", "listener", "lines_in", "closed"];
 
 /// Headings that are shorter than the names of their fields.
-const HEADINGS: [(&str, &str); 5] =
-    [("worker", "W"), ("lines_in", "LINES"), ("bytes_in", "IN"), ("bytes_out", "OUT"), ("outbox_bytes", "OUTBOX")];
+const HEADINGS: [(&str, &str); 10] = [
+    ("worker", "W"),
+    ("lines_in", "LINES"),
+    ("bytes_in", "IN"),
+    ("bytes_out", "OUT"),
+    ("outbox_bytes", "OUTBOX"),
+    ("unsent_bytes", "UNSENT"),
+    ("undelivered_bytes", "UNDELIVERED"),
+    ("local_addr", "ADDRESS"),
+    ("is_paused", "PAUSED"),
+    ("max_sessions", "MAX"),
+];
 
 /// A text column is cut to no less.
 const NARROWEST: usize = 12;
@@ -90,21 +104,13 @@ pub(super) struct Show {
     style: Style,
     form: Form,
     held: Vec<Fields>,
-    columns: Vec<Column>,
+    table: Option<Table>,
     cards: usize,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Column {
-    field: String,
-    width: usize,
-    /// Numbers stand at the right.
-    is_number: bool,
 }
 
 impl Show {
     pub(super) fn new(style: Style, form: Form) -> Self {
-        Self { style, form, held: Vec::new(), columns: Vec::new(), cards: 0 }
+        Self { style, form, held: Vec::new(), table: None, cards: 0 }
     }
 
     /// Returns true if records wait for others, so that [`flush`](Self::flush) would show something.
@@ -114,6 +120,13 @@ impl Show {
 
     /// Shows a record, or holds it until there is more to measure.
     pub(super) fn record(&mut self, fields: Fields, out: &mut impl Write) -> io::Result<()> {
+        if let Some((summary, rows)) = block(&fields) {
+            self.flush(out)?;
+            if !summary.is_empty() {
+                line(self.style, &summary, out)?;
+            }
+            return table(self.style, &rows, 0..rows.len()).iter().try_for_each(|row| writeln!(out, "{row}"));
+        }
         if self.form == Form::Any
             && self.cards == 0
             && let Some(first) = self.held.first()
@@ -124,10 +137,11 @@ impl Show {
                 self.flush(out)?;
             }
         }
-        match self.form {
-            Form::Lines => return line(self.style, &fields, out),
-            Form::Table if !self.columns.is_empty() => return self.row(&fields, out),
-            Form::Table | Form::Any => self.held.push(fields),
+        match (self.form, &mut self.table) {
+            (Form::Lines, _) => return line(self.style, &fields, out),
+            (Form::Table, Some(table)) => return writeln!(out, "{}", table.row(&flat(fields))),
+            (Form::Table, None) => self.held.push(flat(fields)),
+            (Form::Any, _) => self.held.push(fields),
         }
         if self.held.len() == MEASURED_ROWS { self.flush(out) } else { Ok(()) }
     }
@@ -150,17 +164,54 @@ impl Show {
             }
             Form::Lines => held.iter().try_for_each(|fields| line(self.style, fields, out))?,
             Form::Table => {
-                self.columns = columns(self.style, &held);
-                let heading = self.columns.iter().map(|column| heading(&column.field)).collect();
-                let heading = self.joined(heading, |_, cell| self.style.paint(Color::Bold, cell));
-                writeln!(out, "{heading}")?;
-                held.iter().try_for_each(|fields| self.row(fields, out))?;
+                let held: Vec<_> = held.into_iter().map(flat).collect();
+                let table = self.table.insert(Table::new(self.style, &held));
+                writeln!(out, "{}", table.heading())?;
+                held.iter().try_for_each(|fields| writeln!(out, "{}", table.row(fields)))?;
             }
         }
         Ok(())
     }
+}
 
-    fn row(&mut self, fields: &[(String, Value)], out: &mut impl Write) -> io::Result<()> {
+/// The lines of a table: its heading, and those of its rows that are in a range.
+pub(super) fn table(style: Style, rows: &[Fields], shown: Range<usize>) -> Vec<String> {
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let rows: Vec<_> = rows.iter().cloned().map(flat).collect();
+    let mut table = Table::new(style, &rows);
+    let heading = table.heading();
+    let rows = rows.get(shown).unwrap_or_default().iter();
+    [heading].into_iter().chain(rows.map(|row| table.row(row))).collect()
+}
+
+/// The columns of a table.
+#[derive(Debug)]
+struct Table {
+    style: Style,
+    columns: Vec<Column>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Column {
+    field: String,
+    width: usize,
+    /// Numbers stand at the right.
+    is_number: bool,
+}
+
+impl Table {
+    fn new(style: Style, rows: &[Fields]) -> Self {
+        Self { style, columns: columns(style, rows) }
+    }
+
+    fn heading(&self) -> String {
+        let cells = self.columns.iter().map(|column| heading(&column.field)).collect();
+        self.joined(cells, |_, cell| self.style.paint(Color::Bold, cell))
+    }
+
+    fn row(&mut self, fields: &[(String, Value)]) -> String {
         let style = self.style;
         let cells: Vec<_> = self.columns.iter().map(|column| cell(style, &column.field, fields)).collect();
         if style.width.is_none() {
@@ -168,23 +219,28 @@ impl Show {
                 column.width = column.width.max(cell.width());
             }
         }
-        let row = self.joined(cells, |column, cell| match color(cell.trim()) {
+        self.joined(cells, |column, cell| match color(cell.trim()) {
             Some(color) if !column.is_number => style.paint(color, cell),
             _ => cell.to_owned(),
-        });
-        writeln!(out, "{row}")
+        })
     }
 
     /// Joins the cells of a row, each in its column.
     fn joined(&self, cells: Vec<String>, painted: impl Fn(&Column, &str) -> String) -> String {
         let mut row = String::new();
+        let mut left = self.style.width;
         for (at, (column, cell)) in self.columns.iter().zip(cells).enumerate() {
             let is_last = at + 1 == self.columns.len();
-            let cell = if self.style.width.is_some() { cut(&cell, column.width) } else { cell };
-            let room = " ".repeat(column.width.saturating_sub(cell.width()));
-            if at > 0 {
-                row.push_str("  ");
+            let gap = if at > 0 { 2 } else { 0 };
+            // What does not fit in a terminal however narrow its columns are is cut off at its edge.
+            let width = left.map_or(column.width, |left| column.width.min(left.saturating_sub(gap)));
+            if width == 0 {
+                break;
             }
+            left = left.map(|left| left.saturating_sub(gap + width));
+            let cell = if self.style.width.is_some() { cut(&cell, width) } else { cell };
+            let room = " ".repeat(width.saturating_sub(cell.width()));
+            row.push_str(&" ".repeat(gap));
             if column.is_number {
                 row.push_str(&room);
             }
@@ -195,6 +251,22 @@ impl Show {
         }
         row
     }
+}
+
+/// Takes the fields of inner records among the others; numbers that belong together, as by reason, are their sum.
+fn flat(fields: Fields) -> Fields {
+    let mut flattened = Vec::with_capacity(fields.len());
+    for (name, value) in fields {
+        match value {
+            Value::Record(inner) if inner.iter().all(|(_, value)| matches!(value, Value::Number(_))) => {
+                let sum: u64 = inner.iter().filter_map(|(_, value)| value.count()).sum();
+                flattened.push((name, Value::Number(sum.into())));
+            }
+            Value::Record(inner) => flattened.extend(flat(inner)),
+            value => flattened.push((name, value)),
+        }
+    }
+    flattened
 }
 
 fn heading(field: &str) -> String {
@@ -341,16 +413,13 @@ mod tests {
 
     #[test]
     fn a_terminal_is_not_overrun() {
-        for width in [60, 80, 100, 200] {
+        for width in [1, 2, 20, 60, 75, 80, 100, 200] {
             let style = Style { width: Some(width), ..Style::default() };
             let table = shown(style, Form::of("list"), &SESSIONS);
             let widest = table.lines().map(UnicodeWidthStr::width).max().unwrap();
-            // Numbers are not cut.
-            assert!(widest <= width.max(72), "{width}:\n{table}");
-            assert!(
-                table.lines().all(|line| ["STATE", "open", "held"].iter().any(|last| line.ends_with(last))),
-                "\n{table}"
-            );
+            assert!(widest <= width, "{width}:\n{table}");
+            let has_last = |line: &str| ["STATE", "open", "held"].iter().any(|last| line.ends_with(last));
+            assert!(width < 75 || table.lines().all(has_last), "{width}:\n{table}");
         }
         assert_eq!(cut("\u{4e2d}\u{6587}\u{5b57}", 5), "\u{4e2d}\u{6587}\u{2026}");
         assert_eq!(cut("\u{4e2d}\u{6587}\u{5b57}", 4), "\u{4e2d}\u{2026}");
@@ -382,6 +451,16 @@ mod tests {
         assert_eq!(alike, "A\n1\n2\n");
         let event = r#"{"event":"opened","id":7,"peer":"192.0.2.1:1024","listener":null}"#;
         assert_eq!(shown(Style::default(), Form::of("watch"), &[event]), "opened    #7  peer 192.0.2.1:1024\n");
+    }
+
+    #[test]
+    fn what_is_within_a_row_is_part_of_it() {
+        let listener =
+            r#"{"id":"public","is_paused":false,"stats":{"live":1,"closed":{"peer-eof":3,"kicked":1},"refused":{}}}"#;
+        let table = shown(Style::default(), Form::of("listeners"), &[listener]);
+        assert_eq!(table, "ID      PAUSED  LIVE  CLOSED  REFUSED\npublic  no         1       4        0\n");
+        let block = r#"{"every":1.0,"sessions":[{"id":7,"state":"open"}]}"#;
+        assert_eq!(shown(Style::default(), Form::of("top"), &[block]), "every 1.0s\nID  STATE\n 7  open\n");
     }
 
     #[test]

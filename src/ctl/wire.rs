@@ -59,7 +59,6 @@ pub(super) enum Event {
     NoReader,
 }
 
-#[allow(dead_code, reason = "for completion and the live view")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
     Interrupt,
