@@ -18,6 +18,7 @@ mod descriptors;
 mod generate;
 mod listeners;
 mod logging;
+mod plural;
 mod reason;
 mod recording;
 #[cfg_attr(not(all(feature = "systemd", target_os = "linux")), path = "service/absent.rs")]
@@ -74,7 +75,7 @@ fn main() -> ExitCode {
     if let Some(Command::Ctl(options)) = args.command {
         return ctl::run(options);
     }
-    let log = match Log::start(args.level()) {
+    let log = match Log::start(args.level(), args.settings.log_format()) {
         Ok(log) => log,
         Err(error) => {
             let what = "cannot start a thread for the log";
@@ -85,7 +86,7 @@ fn main() -> ExitCode {
         }
     };
     let Err(failure) = run(args) else { return ExitCode::SUCCESS };
-    log.print(&format!("rot13d: {failure}"));
+    log.last_words(&failure.to_string());
     ExitCode::from(match failure {
         Failure::Usage(_) => BAD_USAGE,
         Failure::Run(_) => COULD_NOT_RUN,
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<(), Failure> {
     descriptors::raise_limit();
     let Config { settings, listeners } = config::load(&args)?;
+    logging::set_format(settings.log_format);
     let (framing, limits) = (
         settings.framing().map_err(Problem::from)?,
         config::limits(&settings, listeners.len()).map_err(Problem::from)?,

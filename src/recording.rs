@@ -6,7 +6,7 @@ use std::{fmt::Write, io, time::Duration};
 
 use actix_lines::{Escaped, record::Recorder};
 
-use crate::{reason::reason, settings::Settings};
+use crate::{plural::counted, reason::reason, settings::Settings};
 
 /// The longest time that the end of the process waits for the disk.
 const LAST_WRITE: Duration = Duration::from_secs(5);
@@ -37,8 +37,12 @@ pub(crate) fn counters(recorder: Option<&Recorder>) -> String {
         // Into a string: there is no error.
         let _ = write!(
             text,
-            "; {} sessions recorded, {} cut at their size, {} for want of time, {} failed, {} files removed",
-            stats.sessions, stats.cut, stats.overrun, stats.failed, stats.removed
+            "; {} recorded, {} cut at their size, {} for want of time, {} failed, {} removed",
+            counted(stats.sessions, "session"),
+            stats.cut,
+            stats.overrun,
+            stats.failed,
+            counted(stats.removed, "file")
         );
     }
     text

@@ -36,7 +36,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::reason::reason;
+use crate::{plural::counted, reason::reason};
 
 /// Least time from one status to the next.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
@@ -238,8 +238,7 @@ impl Manager {
             let next = Instant::now() + DRAIN_STATUS_EVERY;
             let mut state = format!("EXTEND_TIMEOUT_USEC={}\n", EXTENSION.as_micros());
             if let Ok(Ok(stats)) = timeout(DRAIN_STATUS_EVERY, server.stats()).await {
-                let sessions = if stats.live == 1 { "session" } else { "sessions" };
-                state += &format!("STATUS=draining: {} {sessions} left\n", stats.live);
+                state += &format!("STATUS=draining: {} left\n", counted(stats.live, "session"));
             }
             self.tell(&state);
             sleep_until(next).await;
@@ -301,8 +300,7 @@ fn watchdog(within: Option<String>, pid: Option<String>) -> Result<Option<Durati
 }
 
 fn status(stats: &Stats) -> String {
-    let sessions = if stats.live == 1 { "session" } else { "sessions" };
-    let mut status = format!("{} {sessions}", stats.live);
+    let mut status = counted(stats.live, "session");
     let refused: u64 = stats.refused.values().sum();
     if stats.opened > 0 {
         status += &format!(", {} since the start", stats.opened);

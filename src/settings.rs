@@ -38,7 +38,7 @@ pub(crate) use self::{
     listener::{Listener, ListenerSettings, OwnLimits, PairSettings, Tls, TlsSettings, is_of_listeners},
     meaning::Unusable,
     setting::{Given, Invalid, Reload, Setting},
-    value::{Auto, Requirement},
+    value::{Auto, LogFormat, Requirement},
 };
 use self::{
     setting::About,
@@ -130,6 +130,16 @@ setting::settings! {
             reload: Reload::Restart,
             help: "Longest time that output may stay unacknowledged; `auto` is as long as keepalive takes to find a peer",
             advice: "`off` leaves it to the kernel, some 15 minutes. A time shorter than keepalive takes cuts its probes short",
+        },
+        log_format: LogFormat = About {
+            name: "log-format",
+            value: "FORMAT",
+            unit: "",
+            default: &["text"],
+            group: SERVER,
+            reload: Reload::AtOnce,
+            help: "Form of an event in the log",
+            advice: "Use `json` where a program reads the log; operating.md has the fields",
         },
 
         max_line: Size<1, { Framing::MAX_LINE_LIMIT as u64 }> = About {
@@ -500,7 +510,7 @@ mod tests {
     }
 
     /// Each setting, a value that is neither its default nor another's, and one more.
-    const EACH: [(&str, &str, &str); 40] = [
+    const EACH: [(&str, &str, &str); 41] = [
         ("listen", "[::1]:1", "127.0.0.1:2"),
         ("workers", "3", "4"),
         ("backlog", "5", "6"),
@@ -508,6 +518,7 @@ mod tests {
         ("keepalive-interval", "46s", "47s"),
         ("keepalive-count", "48", "49"),
         ("user-timeout", "56s", "off"),
+        ("log-format", "json", "json"),
         ("max-line", "7KiB", "8"),
         ("overlong", "split", "close"),
         ("max-sessions", "9", "10"),
@@ -638,6 +649,7 @@ mod tests {
         assert_eq!((all.addresses(), all.worker_threads()), (&["[::1]:1".parse().unwrap()][..], 3));
         let recording = RecordLimits::default().session_bytes(50 * 1024).files(52).total_bytes(54 * 1024 * 1024);
         assert_eq!((all.record_folder(), all.record_limits()), (Some(Path::new("recordings")), recording));
+        assert_eq!((all.log_format, typed(first()).log_format()), (LogFormat::Json, LogFormat::Json));
         // What `sockets` sets has no way to be asked for.
 
         let off = ["idle-timeout", "line-timeout", "write-timeout", "max-age", "exempt"].map(|name| (name, "off"));

@@ -15,7 +15,7 @@ use std::{
 
 use actix_lines::{
     Escaped, ServerHandle,
-    control::{ListenerStats, Stats},
+    control::{DrainReport, ListenerStats, Stats},
     limits::Limits,
     record::Recorder,
 };
@@ -29,6 +29,8 @@ use crate::{
     args::Args,
     config::{self, Config, Problem},
     listeners::Listeners,
+    logging,
+    plural::counted,
     reason::reason,
     recording,
     service::{self, Reload},
@@ -118,11 +120,10 @@ impl Signals {
             let draining = server.clone();
             actix_rt::spawn(async move {
                 if let Ok(report) = draining.drain(drain).await {
+                    let DrainReport { ended, cut, duration, .. } = report;
                     log::info!(
-                        "drained: {} sessions ended, {} cut, in {:?}",
-                        report.ended,
-                        report.cut,
-                        report.duration
+                        ended = ended, cut = cut, duration = duration.as_secs_f64();
+                        "drained: {} ended, {cut} cut, in {duration:?}", counted(ended, "session")
                     );
                 }
             });
@@ -302,6 +303,7 @@ impl Reloads {
             log::info!("SIGHUP: {change}");
         }
         self.settings = settings.with_fixed_of(&self.settings);
+        logging::set_format(self.settings.log_format);
         self.listeners.log_certificates();
         if let Some(recorder) = &self.recorder {
             recorder.set_limits(self.settings.record_limits());
@@ -309,7 +311,11 @@ impl Reloads {
         let (server, file) = (server.clone(), shown(file));
         actix_rt::spawn(async move {
             if let Ok(change) = server.set_limits(limits).await {
-                log::info!("SIGHUP: {file} is in force; {} sessions end by it", change.ends.len());
+                let ends = match change.ends.len() {
+                    1 => "1 session ends".to_owned(),
+                    ends => format!("{ends} sessions end"),
+                };
+                log::info!(count = change.ends.len(); "SIGHUP: {file} is in force; {ends} by it");
             }
             drop(reload);
         });
@@ -350,15 +356,15 @@ fn named(counts: &BTreeMap<&str, u64>) -> String {
 fn of_listeners(stats: &Stats) -> Vec<String> {
     let of = |whose: &str, of: &ListenerStats| {
         format!(
-            "counters of {whose}: {} live, {} opened, closed: {}; refused: {}; {} lines and {} bytes in, {} bytes out, {} to \
+            "counters of {whose}: {} live, {} opened, closed: {}; refused: {}; {} and {} in, {} out, {} to \
              be sent, {} unsent, {} undelivered",
             of.live,
             of.opened,
             named(&of.closed),
             named(&of.refused),
-            of.lines_in,
-            of.bytes_in,
-            of.bytes_out,
+            counted(of.lines_in, "line"),
+            counted(of.bytes_in, "byte"),
+            counted(of.bytes_out, "byte"),
             of.outbox_bytes,
             of.unsent_bytes,
             of.undelivered_bytes,
@@ -378,24 +384,24 @@ fn of_listeners(stats: &Stats) -> Vec<String> {
 /// The counters as one line.
 fn snapshot(stats: &Stats) -> String {
     format!(
-        "counters: {} live, {} opened, closed: {}; refused: {}; {} lines and {} bytes in, {} bytes out, {} to be sent, {} \
-         unsent, {} undelivered; {} turns cut, {} slow ones took {:?}, {} times held back by a rate, {} \
-         events lost",
+        "counters: {} live, {} opened, closed: {}; refused: {}; {} and {} in, {} out, {} to be sent, {} \
+         unsent, {} undelivered; {} cut, {} slow ones took {:?}, {} held back by a rate, {} \
+         lost",
         stats.live,
         stats.opened,
         named(&stats.closed),
         named(&stats.refused),
-        stats.lines_in,
-        stats.bytes_in,
-        stats.bytes_out,
+        counted(stats.lines_in, "line"),
+        counted(stats.bytes_in, "byte"),
+        counted(stats.bytes_out, "byte"),
         stats.outbox_bytes,
         stats.unsent_bytes,
         stats.undelivered_bytes,
-        stats.turns_cut,
+        counted(stats.turns_cut, "turn"),
         stats.slow_turns,
         stats.slow_turn_time,
-        stats.throttled,
-        stats.events_lost,
+        counted(stats.throttled, "time"),
+        counted(stats.events_lost, "event"),
     )
 }
 

@@ -251,7 +251,7 @@ fn a_drain_is_as_the_file_says_when_it_begins() {
     drop(polite);
     let (code, log) = server.wait();
     assert_eq!(code, Some(0));
-    assert!(log.iter().any(|line| line.contains("drained: 1 sessions ended, 0 cut")), "{log:#?}");
+    assert!(log.iter().any(|line| line.contains("drained: 1 session ended, 0 cut")), "{log:#?}");
 
     // One that does not end, of whom only the deadline can tell.
     let mut server = Server::start(&["--config", file.path()]);

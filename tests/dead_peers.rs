@@ -107,7 +107,7 @@ fn a_silent_peer_that_is_gone_is_found_by_its_missing_answers_to_probes() {
     peer.vanish();
     let line = server.log_line(" closed: ");
     assert!(
-        line.contains(" from 10.97.13.2:") && line.contains(" closed: read failed: timed out, 1 lines and 6 bytes in"),
+        line.contains(" from 10.97.13.2:") && line.contains(" closed: read failed: timed out, 1 line and 6 bytes in"),
         "{line}"
     );
 }

@@ -523,9 +523,9 @@ fn who_may_connect_to_a_listener_is_its_own_and_so_are_its_counters() {
     assert_eq!(support::converse(addresses[2], &hello("192.0.2.7")), b"Uryyb\n");
     assert_eq!(support::converse(addresses[2], &hello("192.0.2.66")), b"");
     for counted in [
-        "of listener full: 1 live, 1 opened, closed: none; refused: listener-full 1; 1 lines and 6 bytes in, 6 bytes out",
+        "of listener full: 1 live, 1 opened, closed: none; refused: listener-full 1; 1 line and 6 bytes in, 6 bytes out",
         "of listener closed: 0 live, 0 opened, closed: none; refused: denied 1; 0 lines",
-        "of listener optional: 0 live, 2 opened, closed: peer-eof 1, refused 1; refused: denied 1; 1 lines and 6 bytes in",
+        "of listener optional: 0 live, 2 opened, closed: peer-eof 1, refused 1; refused: denied 1; 1 line and 6 bytes in",
     ] {
         await_counter(&server, counted);
     }

@@ -246,7 +246,7 @@ fn a_drain_delivers_what_was_answered_to_a_peer_that_had_not_read_yet() {
         assert_eq!(code, Some(0));
         assert_eq!(count(&log, &format!("closed: drained, {answered} lines and ")), 1, "{log:#?}");
         assert_eq!(count(&log, &format!(" {} bytes out, 0 unsent", got.len())), 1, "{log:#?}");
-        assert_eq!(count(&log, "drained: 1 sessions ended, 0 cut"), 1, "{log:#?}");
+        assert_eq!(count(&log, "drained: 1 session ended, 0 cut"), 1, "{log:#?}");
     }
 }
 

@@ -4,6 +4,8 @@
 
 use std::fmt::{self, Write};
 
+use crate::plural::Counted;
+
 /// Most characters shown of one text.
 const SHOWN: usize = 1000;
 
@@ -38,7 +40,7 @@ impl fmt::Display for Escaped<'_> {
         let mut left = self.0.len();
         for (shown, character) in characters.enumerate() {
             if shown == SHOWN {
-                return write!(f, "... ({left} bytes more)");
+                return write!(f, "... ({} more)", Counted(left, "byte"));
             }
             match character {
                 Ok(quote @ ('"' | '\'')) => f.write_char(quote)?,
@@ -70,6 +72,6 @@ mod tests {
         let escaped = |text: &[u8]| Escaped::new(text).to_string();
         assert_eq!(escaped("\u{e9}".repeat(SHOWN + 3).as_bytes()), "\u{e9}".repeat(SHOWN) + "... (6 bytes more)");
         assert_eq!(escaped("x".repeat(SHOWN).as_bytes()), "x".repeat(SHOWN));
-        assert_eq!(escaped(&[255; SHOWN + 1]), "\\xff".repeat(SHOWN) + "... (1 bytes more)");
+        assert_eq!(escaped(&[255; SHOWN + 1]), "\\xff".repeat(SHOWN) + "... (1 byte more)");
     }
 }

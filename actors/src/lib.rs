@@ -83,6 +83,8 @@ mod error;
 mod escape;
 mod framing;
 mod log_limit;
+mod logged;
+mod plural;
 mod rate;
 mod report;
 mod room;

@@ -12,6 +12,7 @@ use std::{
 use crate::{
     address::{Address, Origin},
     connection::{ListenerId, SessionId},
+    plural::Counted,
 };
 
 /// One half of a socket, as seen from this process.
@@ -310,11 +311,11 @@ impl fmt::Display for CloseReport {
         write!(f, "session {}{}", self.id, Origin(&self.peer))?;
         write!(
             f,
-            " closed: {}, {} lines and {} bytes in, {} bytes out, {} unsent, {} undelivered, tail {}, {:.3} s{}",
+            " closed: {}, {} and {} in, {} out, {} unsent, {} undelivered, tail {}, {:.3} s{}",
             self.reason,
-            self.lines_in,
-            self.bytes_in,
-            self.bytes_out,
+            Counted(self.lines_in, "line"),
+            Counted(self.bytes_in, "byte"),
+            Counted(self.bytes_out, "byte"),
             self.unsent_bytes,
             self.undelivered_bytes,
             self.tail_bytes,

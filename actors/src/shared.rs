@@ -15,9 +15,10 @@ use bytes::{Buf, Bytes};
 
 use crate::{
     caught::{dispose, panic_text},
-    log_limit::LogLimit,
+    log_limit::{Kind, LogLimit},
 };
 
+const PANIC: Kind = Kind("panic of a destructor of written bytes", "panics of destructors of written bytes");
 static PANICS: LazyLock<LogLimit> = LazyLock::new(LogLimit::default);
 
 /// Bytes whose destructor does not panic. A clone shares them.
@@ -69,9 +70,9 @@ impl Drop for SharedBytes {
     fn drop(&mut self) {
         let bytes = mem::take(&mut self.0);
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(bytes))) {
-            if let Some(events) = PANICS.pass() {
+            if let Some(events) = PANICS.pass(&PANIC, "") {
                 let text = panic_text(&*payload);
-                log::error!("the destructor of bytes that were written to a session panicked: {text}{events}");
+                log::error!(count = events; "the destructor of bytes that were written to a session panicked: {text}{events}");
             }
             dispose(payload);
         }

@@ -262,7 +262,7 @@ async fn the_report_says_who_and_how_long() {
     assert!(report.duration >= listed[0].age && report.duration < Duration::from_secs(60));
     let text = report.to_string();
     assert!(
-        text.starts_with(&format!("session {} from {own} closed: peer-eof, 1 lines and 6 bytes in", report.id)),
+        text.starts_with(&format!("session {} from {own} closed: peer-eof, 1 line and 6 bytes in", report.id)),
         "{text}"
     );
     server.end().await;

@@ -21,6 +21,8 @@ const FLOORS: &[&[&str]] = &[
         "escape",
         "framing",
         "log_limit",
+        "logged",
+        "plural",
         "rate",
         "report",
         "room",

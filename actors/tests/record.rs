@@ -448,7 +448,7 @@ async fn a_servers_sessions_have_a_file_each_that_names_peer_listener_and_end() 
         assert!(text.starts_with("# session "), "{text}");
         assert!(text.contains(" of listener a/b, peer 127.0.0.1:"), "{text}");
         assert!(text.contains("\n# ended: peer-eof, after "), "{text}");
-        assert!(text.contains(": 1 lines and 6 bytes in, 6 bytes out, 0 unsent\n"), "{text}");
+        assert!(text.contains(": 1 line and 6 bytes in, 6 bytes out, 0 unsent\n"), "{text}");
         let name = file.file_name().unwrap().to_str().unwrap();
         assert!(name.ends_with("-a-b.session") && name.starts_with("20"), "{name}");
         assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);

@@ -12,7 +12,7 @@ use actix_lines::{
     record::RecordLimits,
 };
 
-use super::{Auto, Given, Invalid, Settings, places};
+use super::{Auto, Given, Invalid, LogFormat, Settings, places};
 
 /// The reason why a server cannot be started with settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +22,13 @@ pub(crate) enum Unusable {
     /// Several settings contradict each other, or the library forbids one.
     #[error(transparent)]
     Together(#[from] ConfigError),
+}
+
+impl Given {
+    /// The format of the log as far as these say it: what is wrong with them is said in it.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        self.value(&Settings::log_format).unwrap_or(LogFormat::Text)
+    }
 }
 
 impl Settings {

@@ -301,6 +301,30 @@ fn rate(text: &str, number: impl Fn(&str) -> Option<u32>) -> Option<Rate> {
     }
 }
 
+/// The form of an event in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Value for LogFormat {
+    const CHOICES: &'static [(&'static str, &'static str)] =
+        &[("text", "a line for people"), ("json", "a JSON object on a line, with a field for each number in the text")];
+
+    fn allowed() -> String {
+        one_of(Self::CHOICES)
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("use {}", Self::allowed())),
+        }
+    }
+}
+
 impl Value for Overlong {
     const CHOICES: &'static [(&'static str, &'static str)] = &[
         ("pieces", "answers it in pieces: not a byte is lost or added"),
@@ -420,6 +444,7 @@ mod tests {
                 assert!(T::read(choice).is_ok(), "{choice}");
             }
         }
+        all_read::<LogFormat>();
         all_read::<Overlong>();
         all_read::<OverLimit>();
         assert_eq!(said::<Overlong>("shrink").1, "use pieces, split, truncate, discard or close");

@@ -55,7 +55,11 @@ struct Lines {
 /// The binary under test, with nothing inherited that would change its log.
 pub fn rot13d() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rot13d"));
-    command.env_remove("RUST_LOG").env_remove("RUST_LOG_STYLE").env_remove("RUST_BACKTRACE");
+    command
+        .env_remove("RUST_LOG")
+        .env_remove("RUST_LOG_STYLE")
+        .env_remove("RUST_BACKTRACE")
+        .env_remove("JOURNAL_STREAM");
     command
 }
 
@@ -389,7 +393,7 @@ pub fn reserve() -> (OwnedFd, SocketAddr) {
 pub fn address_in(line: &str) -> SocketAddr {
     // Behind it stands the listener's name, if it has one.
     let behind = line.rsplit_once(" on ").map_or(line, |(_, behind)| behind);
-    let address = behind.split(' ').next().unwrap_or_default();
+    let address = behind.split([' ', '"']).next().unwrap_or_default();
     address.parse().unwrap_or_else(|_| panic!("no address in {line:?}"))
 }
 

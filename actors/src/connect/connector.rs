@@ -13,6 +13,7 @@ use actix::{
 use tokio::sync::oneshot;
 
 use crate::{
+    address::Origin,
     connect::{
         backoff::Backoff,
         messages::{Asker, Askers, ConnectorEvent, Disconnect, GetSession, SessionAnswer},
@@ -24,6 +25,7 @@ use crate::{
     escape::Escaped,
     framing::Framing,
     limits::SessionLimits,
+    plural::Counted,
     report::CloseReport,
     session::{
         handler::LineHandler,
@@ -163,7 +165,10 @@ impl<A: LineHandler> Connector<A> {
             }
         };
         self.connections = nth;
-        log::info!("connected to {} at {peer}: session {}", Escaped::new(&self.way.target), connection.id);
+        log::info!(
+            session = connection.id.get(), peer:% = peer;
+            "connected to {} at {peer}: session {}", Escaped::new(&self.way.target), connection.id
+        );
         self.waiting.answer(Some(&session));
         self.live = Some(Live { session, peer, at });
         self.publish_connected();
@@ -197,7 +202,11 @@ impl<A: LineHandler> Connector<A> {
             self.attempt = 0;
         }
         let retry_in = self.retry_in();
-        log::info!("lost {}: {report}", Escaped::new(&self.way.target));
+        log::info!(
+            session = report.id.get(), peer = Origin(&report.peer), reason = report.reason.name(),
+            duration = report.duration.as_secs_f64();
+            "lost {}: {report}", Escaped::new(&self.way.target)
+        );
         self.publish(&ConnectorEvent::Lost { report, retry_in });
         self.retry(retry_in, ctx);
     }
@@ -219,7 +228,8 @@ impl<A: LineHandler> Connector<A> {
     fn retry(&mut self, wait: Option<Duration>, ctx: &mut Context<Self>) {
         self.waiting.forget_the_gone();
         let Some(wait) = wait else {
-            log::error!("giving up on {} after {} attempts", Escaped::new(&self.way.target), self.attempt);
+            let attempts = Counted(self.attempt, "attempt");
+            log::error!(count = self.attempt; "giving up on {} after {attempts}", Escaped::new(&self.way.target));
             return self.end(&ConnectorEvent::GaveUp { attempts: self.attempt }, ctx);
         };
         self.attempt = self.attempt.saturating_add(1);

@@ -35,7 +35,7 @@ pub(crate) struct Asked {
 impl Asked {
     /// Logs a change before it is made.
     pub(crate) fn log(&self, what: fmt::Arguments<'_>) {
-        log::info!("console: {}: {} {what}", self.who, self.name);
+        log::info!(who:% = self.who, command = self.name; "console: {}: {} {what}", self.who, self.name);
     }
 
     /// Returns the listeners that a word may mean.

@@ -19,6 +19,7 @@ use crate::{
         setup::{MAX_LINE, Setup},
     },
     escape::Escaped,
+    log_limit::Kind,
     report::CloseReason,
     session::{context::LineContext, handler::LineHandler, lines::Line},
     words::WrongWord,
@@ -26,6 +27,8 @@ use crate::{
 
 /// Time that a peer has to send the token.
 const TOKEN_TIME: Duration = Duration::from_secs(10);
+
+const STRANGER: Kind = Kind("peer turned away", "peers turned away");
 
 pub(crate) struct Session {
     setup: Arc<Setup>,
@@ -44,8 +47,8 @@ impl Session {
 
     /// Turns the peer away. What else it has sent is not looked at.
     fn turn_away(&self, why: &str, ctx: &mut LineContext<Self>) {
-        if let Some(events) = self.setup.strangers.pass() {
-            log::warn!("console: {}: {why}{events}", self.who);
+        if let Some(events) = self.setup.strangers.pass(&STRANGER, "console: ") {
+            log::warn!(who:% = self.who, count = events; "console: {}: {why}{events}", self.who);
         }
         ctx.stop();
     }

@@ -34,6 +34,7 @@ use crate::{
         ways::{Control, Finished},
     },
     limits::{LONGEST_TIMEOUT, MAILBOX_CAPACITY},
+    plural::Counted,
     shared::SharedBytes,
 };
 
@@ -198,7 +199,8 @@ impl Supervisor {
         let Some(DrainProgress { ended, cut, left, .. }) = control.ledger.publish_progress() else { return };
         // A log may take its time, and all workers need the ledger: it is not locked here.
         if left > 0 {
-            log::info!("draining: {ended} sessions ended, {cut} cut, {left} left");
+            let sessions = Counted(ended, "session");
+            log::info!(ended = ended, cut = cut, left = left; "draining: {sessions} ended, {cut} cut, {left} left");
         }
     }
 

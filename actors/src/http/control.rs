@@ -26,11 +26,14 @@ use crate::{
         guard::{check_origin, who},
         reply::{self, Problem},
     },
+    log_limit::Kind,
     words,
 };
 
 /// Longest body of a request. Unit: bytes.
 const LONGEST_BODY: usize = 4096;
+
+const WRONG_TOKEN: Kind = Kind("wrong token", "wrong tokens");
 
 /// Time that a wrong token costs.
 const PENALTY: Duration = Duration::from_secs(1);
@@ -93,8 +96,9 @@ pub(super) async fn authorize(admin: &Admin, request: &HttpRequest) -> Result<()
         return Ok(());
     }
     if given.is_some() {
-        if let Some(events) = admin.shared.failures.pass() {
-            log::warn!("http: {}: wrong token{events}", who(request));
+        if let Some(events) = admin.shared.failures.pass(&WRONG_TOKEN, "http: ") {
+            let who = who(request);
+            log::warn!(who = who, count = events; "http: {who}: wrong token{events}");
         }
         // As long a token is not guessed; this keeps the attempts few in the log of a proxy, too.
         tokio::time::sleep(PENALTY).await;
@@ -132,7 +136,9 @@ fn line(text: &str) -> Result<String, Problem> {
 }
 
 fn log_change(request: &HttpRequest, change: impl Display) {
-    log::info!("http: {}: {change}", who(request));
+    let (who, change) = (who(request), change.to_string());
+    let command = change.split(' ').next();
+    log::info!(who = who, command = command; "http: {who}: {change}");
 }
 
 pub(super) async fn kick(admin: &Admin, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {

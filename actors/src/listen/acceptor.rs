@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    address::Address,
+    address::{Address, Origin},
     connection::{Connection, ListenerId, SessionId},
     control::{
         admission::{
@@ -43,7 +43,9 @@ use crate::{
         socket::{ACCEPTS_PER_TURN, ListeningSocket, is_of_connection, is_shortage},
         unix::BoundPath,
     },
-    log_limit::{Events, LogLimit},
+    log_limit::{Kind, LogLimit},
+    logged::Site,
+    plural::Counted,
     report::RefuseReason,
     wire::socket::Socket,
 };
@@ -85,6 +87,10 @@ pub(crate) struct Acceptor {
     pub(crate) ended: Option<oneshot::Sender<()>>,
 }
 
+const REFUSED: Kind = Kind("connection refused", "connections refused");
+const LOST: Kind =
+    Kind("connection closed, since every worker has stopped", "connections closed, since every worker has stopped");
+
 /// An accepted connection whose token of the accept rate another acceptor has taken.
 struct Delayed {
     socket: Socket,
@@ -106,21 +112,22 @@ impl Actor for Acceptor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         let Some(socket) = self.socket.take() else {
-            log::error!("listener {}: cannot accept: no descriptor for it", self.label);
+            log::error!(listener = Site::from(self.id); "listener {}: cannot accept: no descriptor for it", self.label);
             return ctx.stop();
         };
         self.shortage.reserve = socket.as_fd().try_clone_to_owned().ok();
         match ListeningSocket::new(socket, self.address.unix().is_some()) {
             Ok(listener) => {
                 self.listener = Some(listener);
+                let (site, address) = (Site::from(self.id), &self.address);
                 match self.id.name() {
-                    Some(name) => log::info!("listening on {} as {name}", self.address),
-                    None => log::info!("listening on {}", self.address),
+                    Some(name) => log::info!(listener = site, address:% = address; "listening on {address} as {name}"),
+                    None => log::info!(listener = site, address:% = address; "listening on {address}"),
                 }
                 ctx.spawn(AcceptLoop);
             }
             Err(error) => {
-                log::error!("listener {}: cannot accept: {error}", self.label);
+                log::error!(listener = Site::from(self.id); "listener {}: cannot accept: {error}", self.label);
                 ctx.stop();
             }
         }
@@ -139,7 +146,8 @@ impl Handler<ListenerOrder> for Acceptor {
             ListenerOrder::LookAtPause => {
                 let is_paused = self.control.is_paused(self.id);
                 if std::mem::replace(&mut self.is_paused, is_paused) != is_paused {
-                    log::info!("listener {}: {}", self.label, if is_paused { "paused" } else { "resumed" });
+                    let what = if is_paused { "paused" } else { "resumed" };
+                    log::info!(listener = Site::from(self.id); "listener {}: {what}", self.label);
                 }
             }
         }
@@ -214,6 +222,7 @@ pub(crate) async fn keep(parts: Parts, start_here: Option<StartHere>) {
         failures.push(now);
         if failures.len() > MOST_FAILURES {
             log::error!(
+                listener = Site::from(id), count = failures.len();
                 "listener {label}: its acceptor has failed {} times within {FAILURES_WITHIN:?}: the server ends",
                 failures.len()
             );
@@ -221,7 +230,7 @@ pub(crate) async fn keep(parts: Parts, start_here: Option<StartHere>) {
             return;
         }
         let delay = FIRST_BACK_OFF * 2_u32.pow(failures.len() as u32);
-        log::error!("listener {label}: its acceptor has failed; another takes over in {delay:?}");
+        log::error!(listener = Site::from(id); "listener {label}: its acceptor has failed; another takes over in {delay:?}");
         // A drain need not wait for this, and one that has begun meanwhile must not find a new acceptor.
         if tokio::time::timeout(delay, closing.wait_for(Option::is_some)).await.is_ok() {
             return;
@@ -230,7 +239,7 @@ pub(crate) async fn keep(parts: Parts, start_here: Option<StartHere>) {
         if let Some(socket) = &socket
             && let Err(error) = rustix::net::listen(&**socket, backlog)
         {
-            log::error!("listener {label}: cannot listen again: {error}");
+            log::error!(listener = Site::from(id); "listener {label}: cannot listen again: {error}");
         }
     }
 }
@@ -321,7 +330,7 @@ impl ActorFuture<Acceptor> for AcceptLoop {
                 return Poll::Ready(());
             }
             if let Err(error) = ready!(acceptor.poll_accept(cx)) {
-                log::error!("listener {}: {error}", acceptor.label);
+                log::error!(listener = Site::from(acceptor.id); "listener {}: {error}", acceptor.label);
                 acceptor.listener = None;
                 ctx.stop();
                 return Poll::Ready(());
@@ -358,8 +367,11 @@ impl Acceptor {
         match listener.accept() {
             Ok((socket, peer)) => {
                 if let Some((lasted, shed)) = self.shortage.is_over() {
-                    let label = &self.label;
-                    log::info!("listener {label}: accepts again after {lasted:?}; {shed} connections were closed");
+                    let (label, shed) = (&self.label, Counted(shed, "connection"));
+                    log::info!(
+                        listener = Site::from(self.id), duration = lasted.as_secs_f64(), count = shed.0;
+                        "listener {label}: accepts again after {lasted:?}; it has closed {shed}"
+                    );
                 }
                 match ticket {
                     Ticket::Place(place) => self.admit(socket, peer, place),
@@ -370,8 +382,11 @@ impl Acceptor {
             // The readiness was old; asking for it again waits for the next connection.
             Err(Errno::AGAIN) => {}
             Err(error) if is_shortage(error) => {
-                if let Some(events) = self.shortage.begin(&self.logs.shortages) {
+                if let Some(events) =
+                    self.shortage.begin(&self.logs.shortages, format_args!("listener {}: ", self.label))
+                {
                     log::warn!(
+                        listener = Site::from(self.id), count = events;
                         "listener {}: cannot accept: {error}; new connections are not served until some end. \
                          Raise the descriptor limit (ulimit -n) or lower max sessions{events}",
                         self.label
@@ -462,9 +477,17 @@ impl Acceptor {
         let is_denied = !self.is_proxy(&peer) && self.admission.denies(&peer);
         let reason = if is_denied { RefuseReason::Denied } else { reason };
         self.admission.count_refused(reason);
-        log::debug!("listener {}: {peer} is refused: {}", self.label, reason.name());
-        if let Some(Events(count)) = self.logs.refused.pass() {
-            log::warn!("listener {}: {count} connections refused, the last for {}", self.label, reason.name());
+        let (site, label) = (Site::from(self.id), &self.label);
+        log::debug!(
+            listener = site, peer = Origin(&peer), reason = reason.name();
+            "listener {label}: {peer} is refused: {}", reason.name()
+        );
+        if let Some(events) = self.logs.refused.pass(&REFUSED, format_args!("listener {label}: ")) {
+            let refused = Counted(events.0, "connection");
+            log::warn!(
+                listener = site, reason = reason.name(), count = events;
+                "listener {label}: {refused} refused, the last for {}", reason.name()
+            );
         }
         let line = self.control.ledger.admission.refuse_line();
         // Whoever is denied is not worth a word.
@@ -491,9 +514,12 @@ impl Acceptor {
         loop {
             let least = self.workers.iter().enumerate().min_by_key(|(_, worker)| worker.load.load(Relaxed));
             let Some((index, worker)) = least else {
-                if let Some(events) = self.logs.lost.pass() {
+                if let Some(events) = self.logs.lost.pass(&LOST, format_args!("listener {}: ", self.label)) {
                     let (label, id) = (&self.label, admitted.owed.connection().id);
-                    log::error!("listener {label}: every worker has stopped; {id} is closed{events}");
+                    log::error!(
+                        listener = Site::from(self.id), session = id.get(), count = events;
+                        "listener {label}: every worker has stopped; {id} is closed{events}"
+                    );
                 }
                 return;
             };

@@ -3,13 +3,13 @@
 //! No shortage ends an acceptor: it waits, longer each time, and closes connections that it cannot serve.
 //! Not here: which errors are a shortage (`socket`).
 
-use std::{os::fd::OwnedFd, pin::Pin, time::Duration};
+use std::{fmt, os::fd::OwnedFd, pin::Pin, time::Duration};
 
 use tokio::time::{Instant, Sleep};
 
 use crate::{
     listen::socket::{ACCEPTS_PER_TURN, ListeningSocket},
-    log_limit::{Events, LogLimit},
+    log_limit::{Events, Kind, LogLimit},
 };
 
 /// First pause after an accept that failed for lack of descriptors or memory; doubled up to the longest.
@@ -17,6 +17,8 @@ pub(crate) const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 pub(crate) const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
 
 /// The state of a listener's shortage of descriptors or memory.
+const SHORTAGE: Kind = Kind("time without a descriptor to accept with", "times without a descriptor to accept with");
+
 #[derive(Debug, Default)]
 pub(crate) struct Shortage {
     /// A descriptor in reserve: given up for a moment, it lets a connection that cannot be served be accepted and
@@ -33,7 +35,7 @@ pub(crate) struct Shortage {
 
 impl Shortage {
     /// Books an accept that failed. Returns the number of shortages if their beginning is to be logged now.
-    pub(crate) fn begin(&mut self, log: &LogLimit) -> Option<Events> {
+    pub(crate) fn begin(&mut self, log: &LogLimit, about: impl fmt::Display) -> Option<Events> {
         if self.since.is_none() {
             self.since = Some(Instant::now());
             self.is_logged = false;
@@ -44,7 +46,7 @@ impl Shortage {
         }
         self.back_off = Some(Box::pin(tokio::time::sleep(self.delay)));
         // One that came too soon after another is logged if it lasts.
-        let events = if self.is_logged { None } else { log.due() };
+        let events = if self.is_logged { None } else { log.due(&SHORTAGE, about) };
         self.is_logged |= events.is_some();
         events
     }
@@ -79,7 +81,7 @@ mod tests {
     async fn a_shortage_that_comes_and_goes_is_logged_once_with_how_often() {
         let (mut shortage, log) = (Shortage::default(), LogLimit::default());
         let mut flap = || {
-            let begin = shortage.begin(&log);
+            let begin = shortage.begin(&log, "");
             shortage.shed += 3;
             (begin, shortage.is_over())
         };
@@ -90,10 +92,10 @@ mod tests {
         tokio::time::advance(Duration::from_secs(10)).await;
         assert_eq!(flap(), (Some(Events(100)), Some((Duration::ZERO, 300))));
         // One that stays is logged in the end, and so is its end.
-        assert_eq!(shortage.begin(&log), None);
+        assert_eq!(shortage.begin(&log, ""), None);
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(shortage.begin(&log), Some(Events(1)));
-        assert_eq!(shortage.begin(&log), None);
+        assert_eq!(shortage.begin(&log, ""), Some(Events(1)));
+        assert_eq!(shortage.begin(&log, ""), None);
         assert_eq!(shortage.is_over(), Some((Duration::from_secs(10), 0)));
     }
 }

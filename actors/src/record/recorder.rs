@@ -17,12 +17,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
     connection::Connection,
     escape::Escaped,
-    log_limit::LogLimit,
+    log_limit::{Kind, LogLimit},
+    plural::Counted,
     record::{
         files::{FileNumber, Folder, Room},
         queue::{End, Inbox, Message, Queue, RecordStats, Shared, queue},
@@ -125,7 +126,13 @@ impl Recorder {
         let recorder = Self { queue, shared: Arc::clone(&shared) };
         recorder.set_limits(limits);
         let keeper = Keeper { folder, shared, sessions: HashMap::new(), errors: LogLimit::default(), is_dirty: false };
-        thread::Builder::new().name("record".to_owned()).spawn(move || keeper.run(&inbox))?;
+        let runtime = Handle::try_current().ok();
+        let run = move || {
+            // For the end of a flood of errors; see `log_limit`.
+            let _entered = runtime.as_ref().map(Handle::enter);
+            keeper.run(&inbox);
+        };
+        thread::Builder::new().name("record".to_owned()).spawn(run)?;
         Ok(recorder)
     }
 
@@ -213,12 +220,12 @@ impl Session {
             self.writer.event("", at, Event::Reset)?;
         }
         self.writer.comment(&format!(
-            "ended: {}, after {:.3} s: {} lines and {} bytes in, {} bytes out, {} unsent",
+            "ended: {}, after {:.3} s: {} and {} in, {} out, {} unsent",
             report.reason,
             report.duration.as_secs_f64(),
-            report.lines_in,
-            report.bytes_in,
-            report.bytes_out,
+            Counted(report.lines_in, "line"),
+            Counted(report.bytes_in, "byte"),
+            Counted(report.bytes_out, "byte"),
             report.unsent_bytes,
         ))?;
         self.writer.end()
@@ -258,6 +265,8 @@ fn is_repeatable(reason: CloseReason, has_gaps: bool) -> bool {
         | CloseReason::Io(..) => true,
     }
 }
+
+const UNWRITTEN: Kind = Kind("recording not written", "recordings not written");
 
 /// What the thread of a recorder owns: the folder, and the sessions whose text is not all written.
 struct Keeper {
@@ -391,9 +400,9 @@ impl Keeper {
             Ok(()) => true,
             Err(error) => {
                 self.shared.counters.failed.fetch_add(1, Relaxed);
-                if let Some(events) = self.errors.pass() {
+                if let Some(events) = self.errors.pass(&UNWRITTEN, "") {
                     let file = Escaped::new(&session.name).to_string();
-                    log::error!("recording {file} was not written: {error}; free or repair its disk{events}");
+                    log::error!(count = events; "recording {file} was not written: {error}; free or repair its disk{events}");
                 }
                 false
             }

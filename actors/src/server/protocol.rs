@@ -16,7 +16,7 @@ use crate::{
     report::{CloseReason, Half},
     session::{handler::LineHandler, opening::Opening},
     wire::{filters::Filters, transport::Transport},
-    worker::worker::Worker,
+    worker::worker::{PANIC, Worker},
 };
 
 /// A factory of actors of any type.
@@ -95,9 +95,10 @@ fn filter(transport: Transport, filters: &Filters, connection: &Connection, work
             Ok(Some(layer)) => filtered = filtered.with_layer(layer),
             Ok(None) => return Some(filtered),
             Err(payload) => {
-                if let Some(events) = worker.panics.pass() {
+                if let Some(events) = worker.panics.pass(&PANIC, "") {
                     let text = panic_text(&*payload);
-                    log::error!("session {}: the factory of a filter panicked: {text}{events}", connection.id());
+                    let id = connection.id();
+                    log::error!(session = id.get(), count = events; "session {id}: the factory of a filter panicked: {text}{events}");
                 }
                 dispose(payload);
                 return None;

@@ -4,7 +4,11 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{control::messages::Drain, server::handle::ServerHandle};
+use crate::{
+    control::{messages::Drain, stats::DrainReport},
+    plural::Counted,
+    server::handle::ServerHandle,
+};
 
 /// SIGINT and SIGTERM, handled from the moment when this is made.
 pub(super) struct EndSignals {
@@ -41,7 +45,11 @@ pub(super) async fn drain_on_signals(server: ServerHandle, mut signals: EndSigna
         let draining = server.clone();
         actix_rt::spawn(async move {
             if let Ok(report) = draining.drain(drain).await {
-                log::info!("drained: {} sessions ended, {} cut, in {:?}", report.ended, report.cut, report.duration);
+                let DrainReport { ended, cut, duration, .. } = report;
+                log::info!(
+                    ended = ended, cut = cut, duration = duration.as_secs_f64();
+                    "drained: {} ended, {cut} cut, in {duration:?}", Counted(ended, "session")
+                );
             }
         });
     }

@@ -27,7 +27,13 @@ use crate::{
         user_code::Session,
     },
     wire::transport::Transport,
-    worker::{clock::Standing, command::Commands, reports::Counts, slot::SlotMut, worker::Worker},
+    worker::{
+        clock::Standing,
+        command::Commands,
+        reports::Counts,
+        slot::SlotMut,
+        worker::{PANIC, Worker},
+    },
 };
 
 /// Everything that a session begins with. Dropped before its session is there, it closes the connection, gives back the
@@ -78,9 +84,9 @@ impl FactoryPanicked {
     /// Logs the panic, as often as its worker logs panics.
     pub(crate) fn log(self) {
         let Self { worker, id, payload } = self;
-        if let Some(events) = worker.panics.pass() {
+        if let Some(events) = worker.panics.pass(&PANIC, "") {
             let text = panic_text(&*payload);
-            log::error!("session {id}: the factory of its actor panicked: {text}{events}");
+            log::error!(session = id.get(), count = events; "session {id}: the factory of its actor panicked: {text}{events}");
         }
         dispose(payload);
     }

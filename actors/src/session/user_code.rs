@@ -23,6 +23,7 @@ use crate::{
         handler::{Idle, LineHandler},
         state::{Flags, Phase, Turn},
     },
+    worker::worker::PANIC,
 };
 
 /// The one future of a session.
@@ -65,8 +66,11 @@ impl<A: LineHandler> Session<A> {
             slot.reason = Some(CloseReason::HandlerPanicked);
             (slot.id, slot.peer().clone())
         });
-        if first && let Some(events) = self.ctx.worker.panics.pass() {
-            log::error!("session {id}{}: its handler panicked: {text}{events}", Origin(&peer));
+        if first && let Some(events) = self.ctx.worker.panics.pass(&PANIC, "") {
+            log::error!(
+                session = id.get(), peer = Origin(&peer), count = events;
+                "session {id}{}: its handler panicked: {text}{events}", Origin(&peer)
+            );
         }
     }
 

@@ -247,7 +247,7 @@ impl Transport {
     #[cold]
     pub(crate) fn log_fault(&mut self, session: SessionId) {
         if let Some(fault) = self.take_fault() {
-            log::debug!("session {session}: a filter failed: {}", Escaped::new(&fault));
+            log::debug!(session = session.get(); "session {session}: a filter failed: {}", Escaped::new(&fault));
         }
     }
 

@@ -4,8 +4,12 @@
 
 use crate::{
     control::budget::{Holder, Ranking, Sources, Weight},
+    log_limit::Kind,
+    plural::Counted,
     worker::{command::Commands, upstream::Upstream, worker::Worker},
 };
+
+const EVICTED: Kind = Kind("session evicted", "sessions evicted");
 
 /// Sessions that are evicted before the others get a turn again.
 const EVICTIONS_PER_SLICE: usize = 1024;
@@ -115,11 +119,13 @@ impl Worker {
             }
         }
         if let Some((Holder { id, held, .. }, excess)) = evicted
-            && let Some(events) = self.memory.evictions.due()
+            && let Some(events) = self.memory.evictions.due(&EVICTED, "")
         {
+            let (bytes, more) = (Counted(held, "byte"), Counted(excess, "byte"));
             log::warn!(
-                "session {id}: evicted with the {held} bytes that it holds, because its source holds the most and all \
-                 together hold {excess} bytes more than the memory budget{events}"
+                session = id.get(), held_bytes = held, count = events;
+                "session {id}: evicted with the {bytes} that it holds, because its source holds the most and all \
+                 together hold {more} more than the memory budget{events}"
             );
         }
         if let Some(worker) = leave_to {

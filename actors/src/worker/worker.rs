@@ -19,7 +19,9 @@ use crate::{
         stats::{Stats, WorkerStats},
     },
     limits::{Limits, SessionLimits},
-    log_limit::{Events, LogLimit},
+    log_limit::{Kind, LogLimit},
+    logged::Site,
+    plural::Counted,
     rate::{Grant, RateGroup, RateLimit, Unit},
     report::{CloseReason, RefuseReason},
     room::Room,
@@ -41,6 +43,12 @@ use crate::{
         upstream::Upstream,
     },
 };
+
+const SLOW_TURN: Kind = Kind("slow turn", "slow turns");
+const REFUSED: Kind = Kind("connection by way of a proxy refused", "connections by way of proxies refused");
+const CROWDED: Kind = Kind("time that handshakes were ended for others", "times that handshakes were ended for others");
+/// Panics of handlers, and of what makes them and their filters.
+pub(crate) const PANIC: Kind = Kind("session whose code panicked", "sessions whose code panicked");
 
 pub(crate) struct Worker {
     pub(super) index: usize,
@@ -286,19 +294,29 @@ impl Worker {
 
     #[cold]
     fn warn_of_slow_turn(&self, index: u32, took: Duration) {
-        let Some(events) = self.slow.log.pass() else { return };
+        let Some(events) = self.slow.log.pass(&SLOW_TURN, "") else { return };
         let mut slots = self.slots.borrow_mut();
         let who = slots.get(index).map(|slot| (slot.id, slot.peer().clone(), slot.listener));
         drop(slots);
         let advice = "its worker's other sessions waited: let another thread do what takes long, and `ctx.wait_for` it";
         match (who, self.slow.last_closed.get()) {
             (Some((id, peer, Some(listener))), _) => {
-                log::warn!("session {id}{} at {listener}: a turn took {took:?}; {advice}{events}", Origin(&peer));
+                log::warn!(
+                    session = id.get(), peer = Origin(&peer), listener = Site::from(listener),
+                    duration = took.as_secs_f64(), count = events;
+                    "session {id}{} at {listener}: a turn took {took:?}; {advice}{events}", Origin(&peer)
+                );
             }
             (Some((id, peer, None)), _) => {
-                log::warn!("session {id}{}: a turn took {took:?}; {advice}{events}", Origin(&peer));
+                log::warn!(
+                    session = id.get(), peer = Origin(&peer), duration = took.as_secs_f64(), count = events;
+                    "session {id}{}: a turn took {took:?}; {advice}{events}", Origin(&peer)
+                );
             }
-            (None, Some(id)) => log::warn!("session {id}: its last turn took {took:?}; {advice}{events}"),
+            (None, Some(id)) => log::warn!(
+                session = id.get(), duration = took.as_secs_f64(), count = events;
+                "session {id}: its last turn took {took:?}; {advice}{events}"
+            ),
             (None, None) => {}
         }
     }
@@ -320,9 +338,17 @@ impl Worker {
     pub(crate) fn log_refused(&self, connection: &Connection, reason: RefuseReason) {
         let Connection { id, peer, listener, .. } = connection;
         let at = listener.map_or_else(String::new, |listener| format!(" at {listener}"));
-        log::debug!("session {id}{}{at} is refused: {}", Origin(peer), reason.name());
-        if let Some(Events(count)) = self.prefaces.refused.pass() {
-            log::warn!("{count} connections by way of proxies refused, the last{at} for {}", reason.name());
+        let (peer, site) = (Origin(peer), Site(*listener));
+        log::debug!(
+            session = id.get(), peer = peer, listener = site, reason = reason.name();
+            "session {id}{peer}{at} is refused: {}", reason.name()
+        );
+        if let Some(events) = self.prefaces.refused.pass(&REFUSED, "") {
+            let refused = Counted(events.0, "connection");
+            log::warn!(
+                listener = site, reason = reason.name(), count = events;
+                "{refused} by way of proxies refused, the last{at} for {}", reason.name()
+            );
         }
     }
 
@@ -354,11 +380,12 @@ impl Worker {
             }
         }
         drop(slots);
-        if let Some(events) = self.prefaces.crowded.pass() {
+        if let Some(events) = self.prefaces.crowded.pass(&CROWDED, "") {
             log::warn!(
-                "{} connections were ended in their handshakes, because more than {most} waited for their peers; those \
-                 of the source with the most go first{events}",
-                cut.len()
+                count = cut.len();
+                "{} ended in handshakes, because more than {most} waited for their peers; those of the source with the \
+                 most go first{events}",
+                Counted(cut.len(), "connection")
             );
         }
     }
@@ -488,7 +515,14 @@ impl Worker {
         self.slow.last_closed.set(Some(report.id));
         // Proxies probe every second or two.
         if report.reason != CloseReason::Probe {
-            log::debug!("{report}");
+            log::debug!(
+                session = report.id.get(), peer = Origin(&report.peer), listener = Site(report.listener),
+                reason = report.reason.name(), lines_in = report.lines_in, bytes_in = report.bytes_in,
+                bytes_out = report.bytes_out, unsent_bytes = report.unsent_bytes,
+                undelivered_bytes = report.undelivered_bytes, tail_bytes = report.tail_bytes,
+                duration = report.duration.as_secs_f64(), cut = report.cut;
+                "{report}"
+            );
         }
         self.reports.count(&report);
         let report_to = slot.rare_if_any().and_then(|rare| rare.leftovers.take_report_to());
