@@ -343,28 +343,27 @@ function showClosed(counts) {
   fill($("closed"), byCount(counts), ([reason]) => reason, make, (pair, [, n]) => setText(pair.lastChild, count(n)));
 }
 
-function showListeners({ listeners, stats, control }) {
+function showListeners({ listeners, stats, control, draining }) {
   setHidden($("no-listeners"), listeners.length > 0);
   const make = (listener) => {
-    const row = rowOf("", "", "number", "number c-limit", "act");
+    const row = rowOf("", "", "number", "act");
     row.cells[0].append(element("span", listener.id), element("span", listener.local_addr, "sub"));
-    row.cells[4].dataset.control = "";
-    const button = element("button", "Pause…");
+    const button = element("button");
     button.type = "button";
     button.addEventListener("click", () => askPause(listener.id));
-    row.cells[4].append(button);
+    row.cells[3].append(button);
     return row;
   };
   fill($("listeners"), listeners, (listener) => `${listener.id} ${listener.local_addr}`, make, (row, listener) => {
     const live = stats.listeners?.[listener.id]?.live ?? 0;
     const most = listener.max_sessions;
-    setCells(row, null, listener.is_paused ? "paused" : "accepting", count(live), most == null ? "no limit" : count(most));
-    setClass(row.cells[1], listener.is_paused ? "is-warn" : "");
+    setCells(row, null, draining ? "closed" : listener.is_paused ? "paused" : "accepting", most == null ? count(live) : `${count(live)} of ${count(most)}`);
+    setClass(row.cells[1], listener.is_paused && !draining ? "is-warn" : "");
     setClass(row.cells[2], most != null && live >= most ? "number is-warn" : "number");
-    const button = row.cells[4].firstChild;
+    const button = row.cells[3].firstChild;
     setText(button, listener.is_paused ? "Resume…" : "Pause…");
     button.setAttribute("aria-label", `${listener.is_paused ? "Resume" : "Pause"} listener ${listener.id}…`);
-    setHidden(row.cells[4], !control);
+    setHidden(row.cells[3], !control || draining !== null);
   });
 }
 
