@@ -68,6 +68,7 @@
 //! | record live sessions as scripts | the feature `record` |
 //! | see and steer a server by a browser, and answer probes | `http`, with the feature of that name |
 //! | let an operator see and steer a running server | `console`, with the feature of that name |
+//! | hand metrics to Prometheus | `metrics`, with the feature of that name |
 //! | serialize counters, reports and lists of sessions | the feature `serde` |
 //! | test without sockets and without waiting | [`testing`] |
 //!
@@ -120,6 +121,8 @@ pub mod connect;
 pub mod console;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod prelude;
 #[cfg(feature = "record")]
 pub mod record;

@@ -50,6 +50,7 @@ const FLOORS: &[&[&str]] = &[
     // Doors: where users come in.
     &["connect", "prelude", "rot13", "script", "server", "standalone", "testing"],
     // Users of the public surface.
+    &["metrics"],
     &["console", "http"],
 ];
 

@@ -7,8 +7,10 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
     os::fd::OwnedFd,
     sync::{Arc, Weak},
+    time::SystemTime,
 };
 
 use actix::Recipient;
@@ -46,6 +48,30 @@ pub struct ListenerInfo {
     pub is_paused: bool,
     /// Its own [`max_sessions`](crate::Listener::max_sessions).
     pub max_sessions: Option<usize>,
+    /// Time at which the first of its own certificates expires, by which it speaks TLS at this moment.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::since_1970"))]
+    pub certificate_expires: Option<SystemTime>,
+}
+
+/// Tells when the first certificate of a listener expires: a reload may change it.
+#[derive(Clone)]
+pub(crate) struct Expiry(Arc<dyn Fn() -> Option<SystemTime> + Send + Sync>);
+
+impl Expiry {
+    #[cfg(feature = "tls")]
+    pub(crate) fn new(expires: impl Fn() -> Option<SystemTime> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(expires))
+    }
+
+    fn get(&self) -> Option<SystemTime> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Expiry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Expiry").field(&self.get()).finish()
+    }
 }
 
 /// Settings of an opening.
@@ -56,6 +82,8 @@ pub(crate) struct Site {
     pub(crate) socket: Weak<OwnedFd>,
     /// The session limits; `None` is those of the server.
     pub(crate) limits: Option<SessionLimits>,
+    /// `None` without certificates of its own.
+    pub(crate) expiry: Option<Expiry>,
 }
 
 /// One opening of a listener, until its sockets are closed. It outlives its acceptors.
@@ -105,8 +133,13 @@ impl WayToListener {
 }
 
 impl ListenerTable {
-    pub(super) fn known(&self) -> &[ListenerInfo] {
-        &self.known
+    /// Returns the listeners as they are at this moment.
+    pub(super) fn known(&self) -> Vec<ListenerInfo> {
+        let expires = |id| self.openings.iter().rev().find(|way| way.id == id)?.site.expiry.as_ref()?.get();
+        self.known
+            .iter()
+            .map(|known| ListenerInfo { certificate_expires: expires(known.id), ..known.clone() })
+            .collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -136,7 +169,7 @@ impl ListenerTable {
         self.numbers += 1;
         let id = ListenerId::new(number, name);
         let (local_addr, max_sessions) = (site.address.clone(), limits.max_sessions);
-        self.known.push(ListenerInfo { id, local_addr, is_paused: false, max_sessions });
+        self.known.push(ListenerInfo { id, local_addr, is_paused: false, max_sessions, certificate_expires: None });
         self.admissions.insert(id, ListenerAdmission::new(server, limits));
         Ok((id, self.open(id, site)))
     }

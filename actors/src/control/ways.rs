@@ -309,7 +309,7 @@ impl Control {
 
     /// Returns the listeners, in the order of their numbers. A server that ends has those that it had.
     pub(crate) fn listeners(&self) -> Vec<ListenerInfo> {
-        self.ways().listeners.known().to_vec()
+        self.ways().listeners.known()
     }
 
     /// Returns the socket of a listener that accepts, if its socket is open.
@@ -426,8 +426,8 @@ impl Ways {
         serial: u64,
         limits: Option<SessionLimits>,
     ) -> Result<Opened, BindError> {
-        let known = self.listeners.known().iter().find(|known| known.id == id);
-        let (Some(info), Some(admission)) = (known.cloned(), self.listeners.admission(id).cloned()) else {
+        let known = self.listeners.known().into_iter().find(|known| known.id == id);
+        let (Some(info), Some(admission)) = (known, self.listeners.admission(id).cloned()) else {
             return Err(BindError::NoSuchListener { listener: id });
         };
         let open = OpenListener { control: Arc::clone(control), id, serial, admission };

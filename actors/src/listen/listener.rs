@@ -38,6 +38,7 @@ use crate::{
         listen::{ListenAddress, ListenAddressError},
     },
     connection::Connection,
+    control::listeners::Expiry,
     error::{BindError, ConfigError},
     framing::Framing,
     limits::{ListenerLimits, SessionLimits},
@@ -85,6 +86,7 @@ pub(crate) struct Own {
     pub(crate) limits: Option<SessionLimits>,
     pub(crate) admission: ListenerLimits,
     pub(crate) filters: Filters,
+    pub(crate) expiry: Option<Expiry>,
     /// Peers whose connections are charged to whomever a filter finds behind them.
     pub(crate) is_proxy: Option<Arc<IsProxy>>,
     #[cfg(feature = "record")]
@@ -421,6 +423,10 @@ impl Listener {
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: impl Into<Tls>) -> Self {
         let tls = tls.into();
+        self.own.expiry = Some(Expiry::new({
+            let tls = tls.clone();
+            move || tls.expires()
+        }));
         self.own.filters.push_layer(move || tls.layer());
         self
     }

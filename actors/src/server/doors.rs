@@ -76,8 +76,9 @@ struct Bound {
 }
 
 impl Bound {
-    fn site(&self, limits: Option<SessionLimits>) -> Site {
-        Site { address: self.address.clone(), socket: Arc::downgrade(&self.socket), limits }
+    fn site(&self, own: &Own) -> Site {
+        let socket = Arc::downgrade(&self.socket);
+        Site { address: self.address.clone(), socket, limits: own.limits, expiry: own.expiry.clone() }
     }
 }
 
@@ -173,7 +174,7 @@ impl Doors {
                 (moved, own, Closing::AfterBacklog)
             }
         };
-        let opened = control.reopen_listener(id, bound.site(own.limits), std::mem::take(&mut own.admission), how)?;
+        let opened = control.reopen_listener(id, bound.site(&own), std::mem::take(&mut own.admission), how)?;
         if how != Closing::HandOver {
             bound.until_closed = own.hand_over(bound.socket.as_fd(), &bound.address);
         }
@@ -217,7 +218,7 @@ impl State {
         let path = path.map(Arc::new);
         let mut bound = Bound { socket: Arc::new(socket), path, until_closed: None, address };
         let admission = std::mem::take(&mut own.admission);
-        let opened = control.open_listener(own.name.as_deref(), bound.site(own.limits), admission)?;
+        let opened = control.open_listener(own.name.as_deref(), bound.site(&own), admission)?;
         bound.until_closed = own.hand_over(bound.socket.as_fd(), &bound.address);
         let info = self.serve(control, opened, bound, own, protocol);
         self.note_handed_over(info.id, handed_over);
