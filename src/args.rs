@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-#[cfg(any(feature = "console", feature = "dist"))]
+#[cfg(feature = "console")]
 use clap::Subcommand;
 use clap::{ArgAction, Parser};
 use log::LevelFilter;
@@ -33,7 +33,7 @@ use crate::settings::Given;
                   -h is short; --help says of each setting when to change it, and when SIGHUP does."
 )]
 pub(crate) struct Args {
-    #[cfg(any(feature = "console", feature = "dist"))]
+    #[cfg(feature = "console")]
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 
@@ -58,10 +58,9 @@ pub(crate) struct Args {
 }
 
 /// Something else to do than to run the server.
-#[cfg(any(feature = "console", feature = "dist"))]
+#[cfg(feature = "console")]
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
-    #[cfg(feature = "console")]
     Ctl(ctl::Options),
 }
 

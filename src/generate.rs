@@ -97,12 +97,12 @@ fn page_of(command: &Command, date: &str) -> io::Result<String> {
     Ok(text)
 }
 
-/// The day of a page: that of the release, or none.
+/// The day of a page: that of the release, or today.
 fn date() -> String {
     let seconds = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok());
-    let time = seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
-    let stamp = time.map(|time| humantime::format_rfc3339_seconds(time).to_string());
-    stamp.and_then(|stamp| stamp.get(..10).map(str::to_owned)).unwrap_or_default()
+    let release = seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    let stamp = humantime::format_rfc3339_seconds(release.unwrap_or_else(SystemTime::now)).to_string();
+    stamp.get(..10).unwrap_or(&stamp).to_owned()
 }
 
 /// rot13d.toml(5).

@@ -36,7 +36,7 @@ use actix_lines::{Framing, LineServer, Rot13, limits::Limits};
 use actix_rt::{Runtime, System, SystemRunner};
 use clap::Parser;
 
-#[cfg(any(feature = "console", feature = "dist"))]
+#[cfg(feature = "console")]
 use crate::args::Command;
 use crate::{
     args::Args,
