@@ -31,10 +31,17 @@ use crate::address::Address;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(u64);
 
+/// The last number that was given to a session.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
 impl SessionId {
     pub(crate) fn next() -> Self {
-        static LAST: AtomicU64 = AtomicU64::new(0);
         Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Returns the last number that was given.
+    pub(crate) fn last() -> Self {
+        Self(LAST.load(Ordering::Relaxed))
     }
 
     /// Returns the number.

@@ -5,6 +5,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod budget;
+pub(crate) mod event;
 pub(crate) mod histogram;
 pub(crate) mod ledger;
 pub(crate) mod listeners;
@@ -13,17 +14,23 @@ pub(crate) mod orders;
 pub(crate) mod query;
 pub(crate) mod stats;
 pub(crate) mod supervisor;
+pub(crate) mod trace;
 pub(crate) mod ways;
 pub(crate) mod workers;
 
 pub use crate::control::{
+    event::{EventRef, LimitsChanged, ListenerChange, ListenerEvent, Refusals, RefusedConnection, SessionEvent},
     histogram::Histogram,
     messages::{
-        Drain, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push, Pushed, SessionEvent,
-        SetLimits, Subscribe,
+        Drain, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push, Pushed, SetLimits,
+        Subscribe, TraceSession,
     },
     query::{SessionFilter, SessionInfo, SessionOrder, SessionPage, SessionQuery, SessionState},
     stats::{DrainProgress, DrainReport, ListenerStats, MemoryStats, Stats, WorkerStats},
     supervisor::Supervisor,
+    trace::Trace,
 };
-pub use crate::report::RefuseReason;
+pub use crate::{
+    report::RefuseReason,
+    wire::tap::{TraceLimits, Traced},
+};

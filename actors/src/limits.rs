@@ -45,6 +45,9 @@ const MAX_REFUSE_LINE: usize = 1024;
 /// Mailbox capacity of an acceptor and of the supervisor: actix's default.
 pub(crate) const MAILBOX_CAPACITY: usize = 16;
 
+/// Longest wait of a report or an event for others, with which it is sent.
+pub(crate) const REPORT_DELAY: Duration = Duration::from_millis(10);
+
 /// Smallest memory budget: with less, a few well-behaved sessions would end each other.
 const SMALLEST_BUDGET: usize = 1024 * 1024;
 

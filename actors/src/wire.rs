@@ -9,6 +9,7 @@ pub(crate) mod proxy;
 pub(crate) mod sealed;
 pub(crate) mod socket;
 pub(crate) mod stream;
+pub(crate) mod tap;
 pub(crate) mod tcp;
 #[cfg(feature = "telnet")]
 pub(crate) mod telnet;

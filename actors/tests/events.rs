@@ -1,13 +1,15 @@
-//! Subscribers get the beginning and the end of each session, in batches that all subscribers share.
+//! Subscribers get the beginning and the end of each session, in batches that all subscribers share; and what becomes of
+//! refused connections, listeners and limits.
 
 mod support;
 
-use std::{collections::HashMap, ptr, sync::Arc};
+use std::{collections::HashMap, ptr, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use actix_lines::{
-    CloseReport, Connection, LineServer, ServerHandle, SessionId,
-    control::{SessionEvent, Subscribe},
+    CloseReport, Connection, LineServer, Listener, ServerHandle, SessionId,
+    control::{EventRef, ListenerChange, RefuseReason, SessionEvent, Subscribe},
+    limits::{Limits, OverLimit},
 };
 use support::{Echo, PATIENCE, Peer, eventually, within};
 use tokio::sync::{mpsc, oneshot};
@@ -172,10 +174,151 @@ async fn the_bound_is_the_subscribers_choice_and_what_it_loses_is_counted() {
     within("the end", server.drain(PATIENCE)).await.unwrap();
 }
 
+/// Sessions in an event.
 fn count(event: &SessionEvent) -> u64 {
-    match event {
-        SessionEvent::Opened(sessions) => sessions.len() as u64,
-        SessionEvent::Closed(reports) => reports.len() as u64,
-        _ => 0,
+    event.entries().filter(|entry| matches!(entry, EventRef::Opened(_) | EventRef::Closed(_))).count() as u64
+}
+
+/// The number of events that the subscriber was told are lost.
+fn lost(event: &SessionEvent) -> u64 {
+    if let SessionEvent::Lost(count) = event { *count } else { 0 }
+}
+
+#[actix::test]
+async fn a_subscriber_hears_how_many_events_it_has_lost_before_the_next_one() {
+    let server = start(1);
+    let (let_go, mut heard) = held_watcher(&server, Subscribe::new).await;
+    let mut ends = 0;
+    let mut end = async || {
+        sessions(&server, 1).await;
+        ends += 1;
+        eventually("an end", async || server.stats().await.unwrap().closed.get("peer-eof") == Some(&ends)).await;
+    };
+    for _ in 0..20 {
+        end().await;
     }
+    let before = server.stats().await.unwrap().events_lost;
+    let_go.send(()).unwrap();
+    let mut events = Vec::new();
+    while events.iter().map(count).sum::<u64>() + before < 40 {
+        events.push(within("what was kept", heard.recv()).await.expect("the watcher lives"));
+    }
+    assert!(before > 0 && events.iter().all(|event| lost(event) == 0), "{before} lost, {events:?}");
+    // Room again.
+    end().await;
+    let first = within("an event", heard.recv()).await.expect("the watcher lives");
+    assert_eq!(lost(&first), before);
+    let next = within("an event", heard.recv()).await.expect("the watcher lives");
+    assert!(matches!(next, SessionEvent::Opened(_) | SessionEvent::Closed(_)), "{next:?}");
+    server.abort().await.unwrap();
+}
+
+#[actix::test]
+async fn refused_connections_are_told_with_peer_listener_and_reason() {
+    let limits = Limits::builder().max_sessions(1).over_limit(OverLimit::Refuse).refuse_line("no\n").build().unwrap();
+    let server = LineServer::new(|_| Echo).workers(1).limits(limits);
+    let server = server.listen(Listener::tcp("127.0.0.1:0").name("public")).unwrap().start().unwrap();
+    let mut heard = watch(&server).await;
+    let mut held = Peer::connect(server.local_addrs()[0]).await;
+    held.send(b"hello\n").await;
+    held.expect(b"hello\n").await;
+    let mut peers = HashMap::new();
+    for _ in 0..3 {
+        let mut peer = Peer::connect(server.local_addrs()[0]).await;
+        peers.insert(peer.stream.local_addr().unwrap(), ());
+        peer.expect(b"no\n").await;
+    }
+    while !peers.is_empty() {
+        let event = within("an event", heard.recv()).await.expect("the watcher lives");
+        let SessionEvent::Refused(refusals) = &event else { continue };
+        assert_eq!(refusals.more, 0);
+        for refused in &refusals.connections {
+            assert!(peers.remove(&refused.peer.socket_addr().unwrap()).is_some(), "{refused:?}");
+            assert_eq!(refused.listener.and_then(|listener| listener.name()), Some("public"));
+            assert_eq!(refused.reason, RefuseReason::MaxSessions);
+        }
+    }
+    assert_eq!(server.stats().await.unwrap().refused["max-sessions"], 3);
+    server.abort().await.unwrap();
+}
+
+#[actix::test]
+async fn of_a_flood_of_refusals_the_first_are_told_apart_and_all_are_counted() {
+    const REFUSED: u64 = 700;
+    let limits = Limits::builder().deny(["127.0.0.0/8".parse().unwrap()]).build().unwrap();
+    let server = LineServer::new(|_| Echo).on_current_arbiter().limits(limits).bind("127.0.0.1:0").unwrap();
+    let server = server.start().unwrap();
+    let mut heard = watch(&server).await;
+    // They are in the backlog when the acceptor has its turn: this thread is its own.
+    let connect = || std::net::TcpStream::connect(server.local_addrs()[0]).unwrap();
+    let mut peers = Vec::new();
+    while peers.len() < REFUSED as usize {
+        peers.extend((0..100).map(|_| connect()));
+        tokio::task::yield_now().await;
+    }
+    let (mut told, mut more) = (0, 0);
+    while told + more < REFUSED {
+        let event = within("an event", heard.recv()).await.expect("the watcher lives");
+        let SessionEvent::Refused(refusals) = &event else { panic!("{event:?}") };
+        assert!((1..=256).contains(&refusals.connections.len()), "{}", refusals.connections.len());
+        assert!(refusals.more == 0 || refusals.connections.len() == 256);
+        told += refusals.connections.len() as u64;
+        more += refusals.more;
+    }
+    assert_eq!(told + more, REFUSED);
+    server.abort().await.unwrap();
+}
+
+#[actix::test]
+async fn a_change_of_limits_is_told_with_both_and_how_many_sessions_it_ends() {
+    let server = start(2);
+    let mut heard = watch(&server).await;
+    sessions(&server, 1).await;
+    let mut peers = Vec::new();
+    for _ in 0..3 {
+        let mut peer = Peer::connect(server.local_addrs()[0]).await;
+        peer.send(b"hello\n").await;
+        peer.expect(b"hello\n").await;
+        peers.push(peer);
+    }
+    let before = server.limits().await.unwrap();
+    let denied = before.to_builder().deny(["127.0.0.0/8".parse().unwrap()]).build().unwrap();
+    assert_eq!(server.preview_limits(denied.clone()).await.unwrap().ends.len(), 3);
+    assert_eq!(server.set_limits(denied.clone()).await.unwrap().ends.len(), 3);
+    // Not said again.
+    server.set_limits(denied.clone()).await.unwrap();
+    let drained = server.drain(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(drained.ended + drained.cut, 3);
+    let mut changes = Vec::new();
+    while let Ok(event) = heard.try_recv() {
+        if let SessionEvent::LimitsChanged(change) = event {
+            changes.push(change);
+        }
+    }
+    let [change] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!((&change.before, &change.limits, change.ends), (&before, &denied, 3));
+}
+
+#[actix::test]
+async fn what_becomes_of_a_listener_is_told_in_order() {
+    let server = start(1);
+    let mut heard = watch(&server).await;
+    let listener = || Listener::tcp("127.0.0.1:0").name("second");
+    let second = server.listen(listener()).await.unwrap();
+    for _ in 0..2 {
+        assert!(server.pause(second.id).await.unwrap());
+    }
+    assert!(server.resume(second.id).await.unwrap());
+    server.replace_listener(second.id, listener().max_sessions(7)).await.unwrap();
+    assert!(server.close_listener(second.id).await);
+    let mut changes = Vec::new();
+    while changes.last() != Some(&ListenerChange::Closed) {
+        let event = within("an event", heard.recv()).await.expect("the watcher lives");
+        let SessionEvent::Listener(event) = event else { panic!("{event:?}") };
+        assert_eq!((event.listener, &event.local_addr), (second.id, &second.local_addr));
+        changes.push(event.change);
+    }
+    use ListenerChange::{Closed, Opened, Paused, Replaced, Resumed};
+    assert_eq!(changes, [Opened, Paused, Resumed, Replaced, Closed]);
+    server.abort().await.unwrap();
 }

@@ -4,12 +4,15 @@ mod support;
 
 use std::time::Duration;
 
+use actix::{Actor, Context, Handler};
 use actix_lines::{
     Address, Connection, LineServer, Listener, Rot13,
-    control::{SessionQuery, Stats},
+    control::{EventRef, SessionEvent, SessionQuery, Stats, Subscribe},
+    limits::{Limits, OverLimit},
 };
 use serde_json::{Value, json};
 use support::{PATIENCE, Server, pass, pause};
+use tokio::sync::mpsc;
 
 fn of(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).expect("JSON")
@@ -56,6 +59,63 @@ async fn sessions_counters_and_reports_have_the_names_of_their_fields() {
 
 fn session_address(server: &Server) -> String {
     server.handle.local_addrs()[0].to_string()
+}
+
+/// Keeps what it hears.
+struct Ear(mpsc::UnboundedSender<SessionEvent>);
+
+impl Actor for Ear {
+    type Context = Context<Self>;
+}
+
+impl Handler<SessionEvent> for Ear {
+    type Result = ();
+
+    fn handle(&mut self, event: SessionEvent, _: &mut Self::Context) {
+        let _ = self.0.send(event);
+    }
+}
+
+#[actix::test]
+async fn each_entry_of_an_event_is_an_object_whose_event_is_its_kind() {
+    let listener = Listener::tcp("127.0.0.1:0").name("public");
+    let limits = Limits::builder().max_sessions(1).over_limit(OverLimit::Refuse).build().expect("limits");
+    let builder = LineServer::new(|_| Rot13).on_current_arbiter().limits(limits).listen(listener).expect("a listener");
+    let mut server = Server::of(builder).await;
+    let (sender, mut heard) = mpsc::unbounded_channel();
+    let ear = Ear(sender).start();
+    server.handle.supervisor().send(Subscribe::lossless(ear.recipient())).await.expect("a supervisor");
+    let mut peer = server.connect().await;
+    peer.send(b"hello\n").await;
+    peer.expect(b"uryyb\n").await;
+    let mut refused = server.connect().await;
+    let refused_peer = refused.stream.local_addr().expect("an address").to_string();
+    assert!(!refused.rest().await.is_empty(), "a refuse line");
+    server.handle.pause(server.handle.listeners()[0].id).await.expect("a listener");
+    server.handle.set_limits(Limits::default()).await.expect("limits");
+    drop(peer);
+    let report = server.report().await;
+    server.handle.drain(PATIENCE).await.expect("a drain");
+    let mut events = Vec::new();
+    while let Ok(event) = heard.try_recv() {
+        events.extend(event.entries().map(|entry| of(&entry)));
+    }
+    let of_kind =
+        |kind: &str| events.iter().find(|event| event["event"] == kind).unwrap_or_else(|| panic!("{kind}: {events:?}"));
+    assert_eq!((&of_kind("opened")["listener"], &of_kind("opened")["id"]), (&json!("public"), &json!(report.id.get())));
+    assert_eq!((&of_kind("closed")["reason"], &of_kind("closed")["lines_in"]), (&json!("peer-eof"), &json!(1)));
+    let address = session_address(&server);
+    assert_eq!(
+        *of_kind("refused"),
+        json!({"event": "refused", "peer": refused_peer, "listener": "public", "reason": "max-sessions"})
+    );
+    assert_eq!(
+        *of_kind("listener"),
+        json!({"event": "listener", "change": "paused", "listener": "public", "local_addr": address})
+    );
+    assert_eq!(*of_kind("limits-changed"), json!({"event": "limits-changed", "ends": 0}));
+    assert_eq!(of_kind("draining")["left"], 0);
+    assert_eq!(of(&EventRef::Lost { count: 3 }), json!({"event": "lost", "count": 3}));
 }
 
 #[actix::test]

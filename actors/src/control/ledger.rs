@@ -25,21 +25,27 @@ use crate::{
     control::{
         admission::{Admission, listener::Place},
         budget::Budget,
-        messages::{SessionEvent, Subscribe},
+        event::{LimitsChanged, Refusals, RefusedConnection, SessionEvent},
+        messages::Subscribe,
         stats::{DrainProgress, DrainReport, Stats},
     },
-    limits::Limits,
+    limits::{Limits, REPORT_DELAY},
     report::{CloseReason, CloseReport},
     shared::SharedBytes,
 };
+
+/// The most refusals that one batch tells apart.
+const MOST_TOLD: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) admission: Arc<Admission>,
     pub(crate) budget: Budget,
     books: Mutex<Books>,
-    /// True if there are subscribers: openings are gathered only then. Set only under the lock.
+    /// True if there are subscribers: openings and refusals are gathered only then. Set only under the lock.
     has_subscribers: AtomicBool,
+    /// Refusals that subscribers have yet to hear of.
+    refusals: Mutex<Refusals>,
     /// Notified when sessions have ended, and when a drain may have nothing left to wait for.
     ends: watch::Sender<()>,
 }
@@ -103,6 +109,7 @@ impl Ledger {
                 draining: None,
             }),
             has_subscribers: AtomicBool::new(false),
+            refusals: Mutex::default(),
             ends: watch::Sender::new(()),
         })
     }
@@ -134,16 +141,64 @@ impl Ledger {
     }
 
     fn publish(&self, books: &mut Books, event: &SessionEvent) {
-        let lost = &mut books.events_lost;
-        books.subscribers.retain(|Subscribe { recipient, is_lossless }| {
+        let events_lost = &mut books.events_lost;
+        books.subscribers.retain_mut(|Subscribe { recipient, is_lossless, lost }| {
+            if !recipient.connected() {
+                // It has ended, and loses nothing.
+                return false;
+            }
             if *is_lossless {
                 recipient.do_send(event.clone());
-            } else if recipient.try_send(event.clone()).is_err() {
-                *lost += event.count();
+            } else {
+                // In their place: before whatever comes next.
+                if *lost > 0 && recipient.try_send(SessionEvent::Lost(*lost)).is_ok() {
+                    *lost = 0;
+                }
+                if *lost > 0 || recipient.try_send(event.clone()).is_err() {
+                    *lost += event.count();
+                    *events_lost += event.count();
+                }
             }
             recipient.connected()
         });
         self.has_subscribers.store(!books.subscribers.is_empty(), Release);
+    }
+
+    /// Publishes what has happened once, if somebody listens.
+    pub(crate) fn tell(&self, event: impl FnOnce() -> SessionEvent) {
+        if self.has_subscribers() {
+            let event = event();
+            self.publish(&mut self.books(), &event);
+        }
+    }
+
+    /// Gathers a refusal for those who listen. Called on an arbiter, one of whose tasks sends the batch.
+    pub(crate) fn tell_refused(self: &Arc<Self>, refused: impl FnOnce() -> RefusedConnection) {
+        if !self.has_subscribers() {
+            return;
+        }
+        let is_first = {
+            let refused = refused();
+            let mut refusals = self.refusals();
+            if refusals.connections.len() < MOST_TOLD {
+                refusals.connections.push(refused);
+            } else {
+                refusals.more += 1;
+            }
+            refusals.connections.len() == 1
+        };
+        if is_first {
+            let ledger = Arc::clone(self);
+            actix_rt::spawn(async move {
+                tokio::time::sleep(REPORT_DELAY).await;
+                let refusals = std::mem::take(&mut *ledger.refusals());
+                ledger.tell(|| SessionEvent::Refused(Arc::new(refusals)));
+            });
+        }
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Books the ends of sessions, and publishes openings and ends.
@@ -185,13 +240,19 @@ impl Ledger {
         self.admission.admitted().saturating_sub(books.ended)
     }
 
-    /// Takes over new limits, for connections that come from now on.
-    pub(crate) fn set_limits(&self, limits: Limits) {
+    /// Takes over new limits, for connections that come from now on. Returns those before.
+    pub(crate) fn set_limits(&self, limits: Limits) -> Limits {
         self.admission.set(limits.admission.clone());
         self.budget.set_limit(limits.memory_budget);
         // No lock is held when the old ones are dropped: they hold bytes of the user's.
-        let old = std::mem::replace(&mut self.books().limits, limits);
-        drop(old);
+        std::mem::replace(&mut self.books().limits, limits)
+    }
+
+    /// Publishes that the limits are others.
+    pub(crate) fn tell_limits(&self, before: Limits, limits: Limits, ends: u64) {
+        if before != limits {
+            self.tell(|| SessionEvent::LimitsChanged(Arc::new(LimitsChanged { before, limits, ends })));
+        }
     }
 
     /// Publishes how far a drain is, if there is one.
@@ -306,6 +367,7 @@ mod tests {
                 SessionEvent::Opened(_) => "opened",
                 SessionEvent::Closed(_) => "closed",
                 SessionEvent::Draining(_) => "draining",
+                other => panic!("{other:?}"),
             });
             if self.0 == ["opened", "closed"] {
                 ctx.terminate();

@@ -269,12 +269,15 @@ impl ListenerTable {
         self.known.iter().any(|known| known.id == id && known.is_paused)
     }
 
-    /// Pauses or resumes a listener. Returns false if there is no such listener.
-    pub(super) fn set_paused(&mut self, id: ListenerId, is_paused: bool) -> bool {
-        let known = self.known.iter_mut().find(|known| known.id == id);
-        known.is_some_and(|known| {
-            known.is_paused = is_paused;
-            true
-        })
+    /// Pauses or resumes a listener. Returns whether it was paused, and its address; `None` if there is no such listener.
+    pub(super) fn set_paused(&mut self, id: ListenerId, is_paused: bool) -> Option<(bool, Address)> {
+        let known = self.known.iter_mut().find(|known| known.id == id)?;
+        let was_paused = std::mem::replace(&mut known.is_paused, is_paused);
+        Some((was_paused, known.local_addr.clone()))
+    }
+
+    /// Returns true if sockets of a listener are open.
+    pub(super) fn has_opening(&self, id: ListenerId) -> bool {
+        self.openings.iter().any(|way| way.id == id)
     }
 }

@@ -1,37 +1,23 @@
-//! Messages: requests to a supervisor, and its events for subscribers.
+//! Messages: requests to a supervisor.
 //!
-//! Not here: handling them (`control/supervisor`).
+//! Not here: handling them (`control/supervisor`), events for subscribers (`event`).
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use actix::{Message, Recipient};
 use bytes::Bytes;
 
 use crate::{
-    connection::{Connection, ListenerId},
+    connection::{ListenerId, SessionId},
     control::{
+        event::SessionEvent,
         query::{SessionFilter, SessionInfo, SessionPage, SessionQuery},
-        stats::{DrainProgress, DrainReport, Stats},
+        stats::{DrainReport, Stats},
+        trace::Trace,
     },
     limits::Limits,
-    report::CloseReport,
+    wire::tap::TraceLimits,
 };
-
-/// An event for [`Subscribe`]: a batch of sessions that began or ended, or a drain's progress. A worker gathers a batch
-/// for at most 10 ms, or until it has 256 sessions; subscribers share it.
-///
-/// For one session `Opened` comes before `Closed`. Sessions of different workers are in no order.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
-#[non_exhaustive]
-pub enum SessionEvent {
-    /// Connections have become sessions.
-    Opened(Arc<[Connection]>),
-    /// Sessions have ended. A session admitted before the subscription has no `Opened`.
-    Closed(Arc<[CloseReport]>),
-    /// Progress of a drain, sent once a second and at its end.
-    Draining(DrainProgress),
-}
 
 /// Asks for the counters. The answer is [`Stats`].
 #[derive(Clone, Copy, Debug, Message)]
@@ -114,6 +100,16 @@ pub struct LimitsChange {
     pub ends: Vec<SessionInfo>,
 }
 
+/// Traces a live session: what it reads and writes from now on. The answer is `None` if it does not live.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Option<Trace>")]
+pub struct TraceSession {
+    /// The session.
+    pub session: SessionId,
+    /// The bounds of the trace.
+    pub limits: TraceLimits,
+}
+
 /// Subscribes to every event from now on: a supervisor sends [`SessionEvent`]s, a connector
 /// [`ConnectorEvent`](crate::connect::messages::ConnectorEvent)s.
 ///
@@ -126,6 +122,8 @@ where
 {
     pub(crate) recipient: Recipient<E>,
     pub(crate) is_lossless: bool,
+    /// Events that it has yet to be told are lost.
+    pub(crate) lost: u64,
 }
 
 impl<E> Subscribe<E>
@@ -134,28 +132,18 @@ where
 {
     /// Subscribes with the bound of the subscriber's mailbox
     /// ([`set_mailbox_capacity`](actix::Context::set_mailbox_capacity), 16 batches by default): events that do not fit
-    /// are lost, and counted in [`Stats::events_lost`].
+    /// are lost and counted in [`Stats::events_lost`], and the subscriber is told how many before the next one that
+    /// does: [`SessionEvent::Lost`].
     #[must_use]
     pub fn new(recipient: Recipient<E>) -> Self {
-        Self { recipient, is_lossless: false }
+        Self { recipient, is_lossless: false, lost: 0 }
     }
 
     /// Subscribes without a bound: nothing is lost, and a slow subscriber's mailbox takes memory until it has caught
     /// up.
     #[must_use]
     pub fn lossless(recipient: Recipient<E>) -> Self {
-        Self { recipient, is_lossless: true }
-    }
-}
-
-impl SessionEvent {
-    /// Returns the number of sessions in a batch; a drain's progress counts as one.
-    pub(crate) fn count(&self) -> u64 {
-        match self {
-            Self::Opened(sessions) => sessions.len() as u64,
-            Self::Closed(reports) => reports.len() as u64,
-            Self::Draining(_) => 1,
-        }
+        Self { recipient, is_lossless: true, lost: 0 }
     }
 }
 

@@ -12,7 +12,7 @@ use actix::Message;
 use tokio::sync::mpsc;
 
 use crate::{
-    connection::ListenerId,
+    connection::{ListenerId, SessionId},
     control::{
         ledger::OwedReport,
         query::{SessionFilter, SessionInfo, SessionQuery},
@@ -20,7 +20,7 @@ use crate::{
     },
     limits::Limits,
     shared::SharedBytes,
-    wire::socket::Socket,
+    wire::{socket::Socket, tap::Tap},
 };
 
 /// The handle of one worker.
@@ -61,6 +61,11 @@ pub(crate) enum Order {
     },
     Abort,
     Evict,
+    /// Nobody receives the trace of this session any more.
+    EndTrace {
+        slot: u32,
+        session: SessionId,
+    },
     Answer {
         token: u64,
         question: Question,
@@ -75,6 +80,7 @@ pub(crate) enum Question {
     Kick { whom: SessionFilter, goodbye: SharedBytes },
     Push { whom: SessionFilter, bytes: SharedBytes },
     Limits { limits: Arc<Limits>, dry_run: bool },
+    Trace { session: SessionId, tap: Tap },
 }
 
 /// A message from a worker to the supervisor. Ends of sessions go to the ledger instead.
@@ -111,6 +117,8 @@ pub(crate) struct Answered {
     pub(crate) count: u64,
     /// Number of sessions without room for the pushed bytes.
     pub(crate) dropped: u64,
+    /// The worker and the slot of the session that is traced.
+    pub(crate) traced: Option<(usize, u32)>,
 }
 
 impl Answered {
@@ -119,6 +127,7 @@ impl Answered {
         self.sessions.extend(other.sessions);
         self.count += other.count;
         self.dropped += other.dropped;
+        self.traced = self.traced.or(other.traced);
     }
 }
 

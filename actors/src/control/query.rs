@@ -105,7 +105,25 @@ impl SessionFilter {
     }
 
     /// Adds the condition that the session has a greater number: with the last one of a page in the order of numbers it
-    /// selects the pages behind it, whatever has begun or ended meanwhile.
+    /// selects the pages behind it, whatever has begun or ended meanwhile. A list of any length takes each session once so,
+    /// where growing offsets take the first ones again for each page.
+    ///
+    /// ```
+    /// # use actix_lines::{LineServer, Rot13, control::{SessionFilter, SessionQuery}};
+    /// # #[actix::main]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let server = LineServer::new(|_| Rot13).bind("127.0.0.1:0")?.start()?;
+    /// let mut filter = SessionFilter::default();
+    /// loop {
+    ///     let page = server.sessions(SessionQuery::from(filter).limit(500)).await?;
+    ///     page.sessions.iter().for_each(|session| println!("{} {}", session.id, session.peer));
+    ///     let Some(last) = page.sessions.last() else { break };
+    ///     filter = filter.after(last.id);
+    /// }
+    /// # server.abort().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn after(mut self, id: SessionId) -> Self {
         self.after = Some(id);
@@ -149,11 +167,22 @@ impl SessionFilter {
         self
     }
 
+    /// Returns true if it has no condition on a peer, a listener or a number, and none that holds only for a moment.
+    pub(crate) fn is_all(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Returns true if it selects a session with this number, peer and listener, apart from what changes while it lives.
+    pub(crate) fn has_identity(&self, id: SessionId, peer: &Address, listener: Option<ListenerId>) -> bool {
+        self.id.is_none_or(|wanted| wanted == id)
+            && self.after.is_none_or(|after| id > after)
+            && self.listener.is_none_or(|wanted| listener == Some(wanted))
+            && self.source.is_none_or(|peers| peers.contains(peer))
+    }
+
+    /// Returns true if it selects a session.
     pub(crate) fn has(&self, session: &SessionInfo) -> bool {
-        self.id.is_none_or(|id| id == session.id)
-            && self.after.is_none_or(|id| id < session.id)
-            && self.source.is_none_or(|peers| peers.contains(&session.peer))
-            && self.listener.is_none_or(|listener| session.listener == Some(listener))
+        self.has_identity(session.id, &session.peer, session.listener)
             && self.state.is_none_or(|state| state == session.state)
             && session.age >= self.age_at_least
             && session.idle >= self.idle_at_least
@@ -251,24 +280,80 @@ impl SessionQuery {
         .then(a.id.cmp(&b.id))
     }
 
-    /// Sorts, and keeps only sessions that may be on the page, without the first `skip`.
-    ///
-    /// A worker cannot know how many sessions of other workers come before the page, so with several workers each skips
-    /// none.
-    pub(crate) fn cut_to_page(&self, sessions: &mut Vec<SessionInfo>, skip: usize) {
+    /// Most sessions that one worker has to name: it cannot know how many of other workers come before the page.
+    fn most(&self) -> usize {
+        self.offset.saturating_add(self.limit.min(Self::MAX_PAGE))
+    }
+
+    /// Sorts, and keeps only the page.
+    pub(crate) fn cut_to_page(&self, sessions: &mut Vec<SessionInfo>) {
         sessions.sort_unstable_by(|a, b| self.compare(a, b));
-        sessions.truncate(self.offset.saturating_add(self.limit.min(Self::MAX_PAGE)));
-        sessions.drain(..skip.min(sessions.len()));
+        sessions.truncate(self.most());
+        sessions.drain(..self.offset.min(sessions.len()));
     }
 }
 
-/// The answer to a [`SessionQuery`].
+/// The sessions that may be on a page, out of many that are looked at one by one. It never holds more than twice as many.
+#[derive(Debug)]
+pub(crate) struct Selection {
+    query: SessionQuery,
+    sessions: Vec<SessionInfo>,
+    /// In the order of numbers: none behind this one is on the page.
+    last: Option<SessionId>,
+}
+
+impl Selection {
+    pub(crate) fn new(query: SessionQuery) -> Self {
+        Self { query, sessions: Vec::new(), last: None }
+    }
+
+    pub(crate) fn filter(&self) -> &SessionFilter {
+        &self.query.filter
+    }
+
+    /// Returns true if this session may be on the page, as far as that can be known by its number.
+    pub(crate) fn wants(&self, id: SessionId) -> bool {
+        self.last.is_none_or(|last| id < last)
+    }
+
+    pub(crate) fn add(&mut self, session: SessionInfo) {
+        let most = self.query.most();
+        if most == 0 {
+            return;
+        }
+        self.sessions.push(session);
+        if self.sessions.len() >= most.saturating_mul(2).max(64) {
+            self.cut(most);
+        }
+    }
+
+    fn cut(&mut self, most: usize) {
+        if self.sessions.len() <= most {
+            return;
+        }
+        let query = self.query;
+        let (_, last, _) = self.sessions.select_nth_unstable_by(most - 1, |a, b| query.compare(a, b));
+        if query.order == SessionOrder::Id {
+            self.last = Some(last.id);
+        }
+        self.sessions.truncate(most);
+    }
+
+    /// Returns those that may be on the page, in no order.
+    pub(crate) fn finish(mut self) -> Vec<SessionInfo> {
+        self.cut(self.query.most());
+        self.sessions
+    }
+}
+
+/// The answer to a [`SessionQuery`]. Workers look at their sessions one part after the other, with turns of the sessions in
+/// between: a session that lives all the while is found once, one that comes or goes meanwhile may be found or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SessionPage {
     /// The sessions on the page.
     pub sessions: Vec<SessionInfo>,
-    /// Number of sessions that match the filter, on all pages.
+    /// Number of sessions that match the filter, on all pages, those before the page included.
     pub total: u64,
 }

@@ -26,16 +26,18 @@ use crate::{
         ledger::Draining,
         messages::{
             Drain, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push, Pushed, SetLimits,
-            Subscribe,
+            Subscribe, TraceSession,
         },
         orders::{Answer, Answered, Closing, FromWorker, News, Order, Question},
         query::SessionPage,
         stats::{DrainProgress, DrainReport, Stats},
+        trace::Trace,
         ways::{Control, Finished},
     },
     limits::{LONGEST_TIMEOUT, MAILBOX_CAPACITY},
     plural::Counted,
     shared::SharedBytes,
+    wire::tap::tap,
 };
 
 /// Interval at which recovered sources are forgotten.
@@ -314,7 +316,7 @@ impl Handler<ListSessions> for Supervisor {
         let answer = self.ask(&Question::List(query));
         Box::pin(async move {
             let mut answered = answer.await;
-            query.cut_to_page(&mut answered.sessions, query.offset);
+            query.cut_to_page(&mut answered.sessions);
             SessionPage { sessions: answered.sessions, total: answered.count }
         })
     }
@@ -367,15 +369,37 @@ impl Handler<SetLimits> for Supervisor {
     type Result = ResponseFuture<LimitsChange>;
 
     fn handle(&mut self, SetLimits { limits, dry_run }: SetLimits, _: &mut Self::Context) -> Self::Result {
-        if let Some(control) = self.control.upgrade().filter(|_| !dry_run) {
+        let changed = self.control.upgrade().filter(|_| !dry_run).map(|control| {
             // Before the workers look at the living, so that nobody comes in between by the old lists.
-            control.set_limits(limits.clone());
-        }
+            let before = control.set_limits(limits.clone());
+            (control, before, limits.clone())
+        });
         let answer = self.ask(&Question::Limits { limits: Arc::new(limits), dry_run });
         Box::pin(async {
             let mut ends = answer.await.sessions;
+            if let Some((control, before, limits)) = changed {
+                control.ledger.tell_limits(before, limits, ends.len() as u64);
+            }
             ends.sort_unstable_by_key(|session| session.id);
             LimitsChange { ends }
+        })
+    }
+}
+
+impl Handler<TraceSession> for Supervisor {
+    type Result = ResponseFuture<Option<Trace>>;
+
+    fn handle(&mut self, TraceSession { session, limits }: TraceSession, _: &mut Self::Context) -> Self::Result {
+        let (tap, receiver) = tap(limits);
+        let answer = self.ask(&Question::Trace { session, tap });
+        let control = Weak::clone(&self.control);
+        Box::pin(async move {
+            let (worker, slot) = answer.await.traced?;
+            Some(Trace::new(session, receiver, move || {
+                if let Some(control) = control.upgrade() {
+                    control.order_one(worker, Order::EndTrace { slot, session });
+                }
+            }))
         })
     }
 }
@@ -440,7 +464,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{control::query::SessionQuery, rot13::Rot13, server::builder::LineServer};
+    use crate::{control::query::SessionQuery, rot13::Rot13, server::builder::LineServer, wire::tap::TraceLimits};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -527,5 +551,27 @@ mod tests {
             }
         };
         tokio::time::timeout(PATIENCE, ends).await.expect("the supervisor to end");
+    }
+
+    #[actix::test]
+    async fn nothing_of_a_trace_is_left_with_an_idle_session_once_it_is_dropped() {
+        let server = LineServer::new(|_| Rot13).workers(1).bind("127.0.0.1:0").unwrap().start().unwrap();
+        let mut peer = TcpStream::connect(server.local_addrs()[0]).await.unwrap();
+        greet(&mut peer).await;
+        let id = server.sessions(SessionQuery::default()).await.unwrap().sessions[0].id;
+        let trace = server.trace(id, TraceLimits::default()).await.unwrap().expect("it lives");
+        let session_end = trace.session_end();
+        assert!(session_end.upgrade().is_some());
+        drop(trace);
+        let is_gone = async {
+            while session_end.upgrade().is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, is_gone)
+            .await
+            .expect("the session to let go of it, though its peer says nothing");
+        greet(&mut peer).await;
+        server.abort().await.unwrap();
     }
 }

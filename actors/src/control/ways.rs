@@ -21,10 +21,12 @@ use actix_rt::{Arbiter, ArbiterHandle};
 use tokio::sync::watch;
 
 use crate::{
+    address::Address,
     caught::drop_caught,
     connection::ListenerId,
     control::{
         admission::listener::ListenerAdmission,
+        event::{ListenerChange, ListenerEvent, SessionEvent},
         ledger::{Batch, Ledger},
         listeners::{ListenerInfo, ListenerTable, Site},
         orders::{Answer, Closing, FromWorker, ListenerOrder, News, Order, WorkerHandle},
@@ -244,7 +246,9 @@ impl Control {
         ways.check_not_ending()?;
         let limits = site.limits;
         let (id, serial) = ways.listeners.add(name, site, admission, &self.ledger.admission)?;
-        ways.opened(self, id, serial, limits)
+        let opened = ways.opened(self, id, serial, limits)?;
+        self.tell_listener(ListenerChange::Opened, id, &opened.info.local_addr);
+        Ok(opened)
     }
 
     /// Opens a listener again; its opening before is closed as `how` says.
@@ -259,7 +263,9 @@ impl Control {
         ways.check_not_ending()?;
         let limits = site.limits;
         let serial = ways.listeners.replace(id, site, admission, how);
-        ways.opened(self, id, serial.ok_or(BindError::NoSuchListener { listener: id })?, limits)
+        let opened = ways.opened(self, id, serial.ok_or(BindError::NoSuchListener { listener: id })?, limits)?;
+        self.tell_listener(ListenerChange::Replaced, id, &opened.info.local_addr);
+        Ok(opened)
     }
 
     /// Forgets the counters of listeners that ended before the last few, but for their sums.
@@ -288,11 +294,18 @@ impl Control {
         stats.sum_refused();
     }
 
-    /// Takes over new limits of the server, for connections that come from now on.
-    pub(crate) fn set_limits(&self, limits: Limits) {
-        self.ledger.set_limits(limits);
+    /// Takes over new limits of the server, for connections that come from now on. Returns those before.
+    pub(crate) fn set_limits(&self, limits: Limits) -> Limits {
+        let before = self.ledger.set_limits(limits);
         // What they wait for may be another thing now.
         self.ways().listeners.wake();
+        before
+    }
+
+    /// Publishes what has become of a listener. Under the lock: of one listener the events are in order.
+    fn tell_listener(&self, change: ListenerChange, listener: ListenerId, local_addr: &Address) {
+        let event = || ListenerEvent { change, listener, local_addr: local_addr.clone() };
+        self.ledger.tell(|| SessionEvent::Listener(Arc::new(event())));
     }
 
     /// Removes a listener, and has it closed. Returns a future that ends once its sockets are closed; `None` if there is no
@@ -327,8 +340,10 @@ impl Control {
     pub(crate) fn pause(&self, listener: ListenerId, paused: bool) -> Option<Option<RecipientRequest<ListenerOrder>>> {
         let mut ways = self.ways();
         // Before it is said: an acceptor that comes between the two finds it here.
-        if !ways.listeners.set_paused(listener, paused) {
-            return None;
+        let (was_paused, local_addr) = ways.listeners.set_paused(listener, paused)?;
+        if was_paused != paused {
+            let change = if paused { ListenerChange::Paused } else { ListenerChange::Resumed };
+            self.tell_listener(change, listener, &local_addr);
         }
         let acceptor = ways.listeners.accepting(listener).and_then(|way| way.acceptor.as_ref());
         Some(acceptor.map(|acceptor| acceptor.send(ListenerOrder::LookAtPause)))
@@ -487,6 +502,9 @@ impl Drop for OpenListener {
                 && !ways.listeners.has_limits(limits)
             {
                 ways.workers.retire(limits);
+            }
+            if !ways.listeners.has_opening(self.id) {
+                self.control.tell_listener(ListenerChange::Closed, self.id, &way.site.address);
             }
             (ways.closing.is_some() && ways.listeners.is_empty(), ways.ended_as.clone(), way)
         };

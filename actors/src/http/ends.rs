@@ -14,7 +14,7 @@ use actix::{Actor, AsyncContext, Context, Handler};
 use serde::Serialize;
 
 use crate::{
-    control::messages::{SessionEvent, Subscribe},
+    control::{event::SessionEvent, messages::Subscribe},
     report::CloseReport,
     server::handle::ServerHandle,
 };

@@ -31,6 +31,7 @@ use crate::{
             Denial, Refusal,
             listener::{ListenerAdmission, Place, Ticket},
         },
+        event::RefusedConnection,
         ledger::OwedReport,
         orders::{Admitted, Closing, ListenerOrder, Order, WorkerHandle},
         ways::{Control, Finished, OpenListener},
@@ -477,6 +478,7 @@ impl Acceptor {
         let is_denied = !self.is_proxy(&peer) && self.admission.denies(&peer);
         let reason = if is_denied { RefuseReason::Denied } else { reason };
         self.admission.count_refused(reason);
+        self.control.ledger.tell_refused(|| RefusedConnection { peer: peer.clone(), listener: Some(self.id), reason });
         let (site, label) = (Site::from(self.id), &self.label);
         log::debug!(
             listener = site, peer = Origin(&peer), reason = reason.name();

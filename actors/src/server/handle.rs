@@ -15,11 +15,13 @@ use crate::{
         listeners::ListenerInfo,
         messages::{
             Drain, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push, Pushed, SetLimits,
+            TraceSession,
         },
         orders::Closing,
         query::{SessionFilter, SessionInfo, SessionPage, SessionQuery},
         stats::{DrainProgress, DrainReport, Stats},
         supervisor::Supervisor,
+        trace::Trace,
         ways::{Control, Finished},
     },
     error::{BindError, ServerEnded},
@@ -28,6 +30,7 @@ use crate::{
     server::{companion::Companion, doors::Doors, protocol::Served},
     session::handler::LineHandler,
     shared::SharedBytes,
+    wire::tap::TraceLimits,
 };
 
 /// Longest wait of a question for a new supervisor when its own has ended: after it, the system has ended, too.
@@ -259,6 +262,39 @@ impl ServerHandle {
     /// Returns [`ServerEnded`] once the system has stopped.
     pub async fn session(&self, id: SessionId) -> Result<Option<SessionInfo>, ServerEnded> {
         Ok(self.sessions(SessionFilter::id(id)).await?.sessions.pop())
+    }
+
+    /// Traces a live session: what it reads and writes from now on, in clear also where it has TLS. `None` if it does not
+    /// live.
+    ///
+    /// A session that is not traced pays nothing for it; one that is pays for two copies of its bytes, and waits for nobody.
+    ///
+    /// ```
+    /// # use actix_lines::{Escaped, LineServer, Rot13, control::{SessionFilter, TraceLimits, Traced}};
+    /// # #[actix::main]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let server = LineServer::new(|_| Rot13).bind("127.0.0.1:0")?.start()?;
+    /// # let first = server.sessions(SessionFilter::default()).await?.sessions.pop().map(|session| session.id);
+    /// if let Some(id) = first
+    ///     && let Some(mut trace) = server.trace(id, TraceLimits::default()).await?
+    /// {
+    ///     while let Some(piece) = trace.recv().await {
+    ///         match piece {
+    ///             Traced::In { bytes, .. } => println!("> {}", Escaped::new(&bytes)),
+    ///             Traced::Out { bytes, .. } => println!("< {}", Escaped::new(&bytes)),
+    ///             other => println!("{other:?}"),
+    ///         }
+    ///     }
+    /// }
+    /// # server.abort().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Returns [`ServerEnded`] once the system has stopped.
+    pub async fn trace(&self, session: SessionId, limits: TraceLimits) -> Result<Option<Trace>, ServerEnded> {
+        self.ask(TraceSession { session, limits }).await
     }
 
     /// Writes bytes to the sessions that `whom` selects: to one, to those of a network, or to all. The sessions share

@@ -178,7 +178,7 @@ impl<A: LineHandler> Session<A> {
         if self.ctx.has(Flags::RESET) || (cut && self.ctx.has(Flags::WRITE_REFUSED)) {
             self.ctx.transport.reset_at_close();
         }
-        if self.ctx.transport.is_filtered() {
+        if self.ctx.transport.hears_of_close() {
             let report = self.ctx.worker.slot(self.ctx.slot, |slot| slot.report(cut));
             self.ctx.transport.tell_closed(&report);
         }

@@ -41,7 +41,7 @@ const ENDS: [(Commands, CloseReason); 9] = [
 ];
 
 /// Commands that are the session's.
-const LATER: Commands = Commands::PUSH;
+const LATER: Commands = Commands::PUSH.union(Commands::TRACE);
 
 /// A preface on its way.
 struct Preface {

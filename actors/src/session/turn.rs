@@ -151,6 +151,10 @@ impl<A: LineHandler> Session<A> {
                 self.ctx.write_shared(push.bytes);
             }
         }
+        if commands.contains(Commands::TRACE) {
+            let taps = self.ctx.worker.slot(self.ctx.slot, |slot| slot.take_taps());
+            self.ctx.transport.set_taps(taps);
+        }
         if commands.contains(Commands::REFILL) {
             self.ctx.clear(Flags::THROTTLED);
         }

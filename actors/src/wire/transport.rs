@@ -28,6 +28,7 @@ use crate::{
         sealed::Sealed,
         socket::Socket,
         stream::{ByteStream, Stream},
+        tap::{Direction, Tap},
         tcp::SendQueue,
     },
 };
@@ -40,6 +41,14 @@ pub struct Transport(Kind);
 enum Kind {
     Plain(Stream),
     Filtered(Box<Filtered>),
+    /// Next to the session, as long as it is traced.
+    Tapped(Box<Tapped>),
+}
+
+/// A transport with taps: they see what passes, and change nothing.
+struct Tapped {
+    inner: Transport,
+    taps: Vec<Tap>,
 }
 
 /// The way in which reading has ended, other than by the peer's EOF.
@@ -90,6 +99,7 @@ impl Transport {
         match &mut self.0 {
             Kind::Plain(_) => *self = self.take().with_layer(layer),
             Kind::Filtered(filtered) => filtered.inner.push_layer(layer),
+            Kind::Tapped(tapped) => tapped.inner.push_layer(layer),
         }
     }
 
@@ -108,6 +118,7 @@ impl Transport {
         match &mut self.0 {
             Kind::Plain(stream) => stream.poll_read(cx, buffer),
             Kind::Filtered(_) => self.poll_read_filtered(cx, buffer, false),
+            Kind::Tapped(tapped) => tapped.poll_read(cx, buffer, false),
         }
     }
 
@@ -117,6 +128,7 @@ impl Transport {
         match &mut self.0 {
             Kind::Plain(stream) => stream.poll_read_now(cx, buffer),
             Kind::Filtered(_) => self.poll_read_filtered(cx, buffer, true),
+            Kind::Tapped(tapped) => tapped.poll_read(cx, buffer, true),
         }
     }
 
@@ -139,12 +151,20 @@ impl Transport {
     /// Returns true if the peer's EOF would be read next. Always false for other transports than sockets, which cannot
     /// be checked without reading.
     pub(crate) fn is_at_eof(&self) -> bool {
-        matches!(&self.0, Kind::Plain(stream) if stream.is_at_eof())
+        match &self.0 {
+            Kind::Plain(stream) => stream.is_at_eof(),
+            Kind::Filtered(_) => false,
+            Kind::Tapped(tapped) => tapped.inner.is_at_eof(),
+        }
     }
 
     /// Returns true if the peer's EOF or a reset would be read next, as far as that can be known.
     pub(crate) fn is_at_end(&self) -> bool {
-        matches!(&self.0, Kind::Plain(stream) if stream.is_at_end())
+        match &self.0 {
+            Kind::Plain(stream) => stream.is_at_end(),
+            Kind::Filtered(_) => false,
+            Kind::Tapped(tapped) => tapped.inner.is_at_end(),
+        }
     }
 
     #[inline]
@@ -152,6 +172,7 @@ impl Transport {
         match &mut self.0 {
             Kind::Plain(stream) => stream.poll_write(cx, bytes),
             Kind::Filtered(filtered) => filtered.poll_write(cx, bytes),
+            Kind::Tapped(tapped) => tapped.poll_write(cx, bytes),
         }
     }
 
@@ -160,6 +181,7 @@ impl Transport {
         match &mut self.0 {
             Kind::Plain(stream) => stream.poll_flush(cx),
             Kind::Filtered(filtered) => filtered.poll_flush(cx),
+            Kind::Tapped(tapped) => tapped.inner.poll_flush(cx),
         }
     }
 
@@ -168,12 +190,17 @@ impl Transport {
         match &mut self.0 {
             Kind::Plain(stream) => stream.poll_shutdown(cx),
             Kind::Filtered(filtered) => filtered.poll_shutdown(cx),
+            Kind::Tapped(tapped) => tapped.inner.poll_shutdown(cx),
         }
     }
 
     /// Returns true if dropping it does all that a shutdown would, once the peer's EOF was read.
     pub(crate) fn closes_when_dropped(&self) -> bool {
-        matches!(&self.0, Kind::Plain(stream) if stream.closes_when_dropped())
+        match &self.0 {
+            Kind::Plain(stream) => stream.closes_when_dropped(),
+            Kind::Filtered(_) => false,
+            Kind::Tapped(tapped) => tapped.inner.closes_when_dropped(),
+        }
     }
 
     /// Writes as much as the kernel takes at this moment, outside of a task's turn: the last chance before the socket
@@ -182,6 +209,7 @@ impl Transport {
         match &mut self.0 {
             Kind::Plain(stream) => stream.write_now(bytes),
             Kind::Filtered(filtered) => filtered.write_now(bytes),
+            Kind::Tapped(tapped) => tapped.write_now(bytes),
         }
     }
 
@@ -190,6 +218,7 @@ impl Transport {
         match &self.0 {
             Kind::Plain(stream) => stream,
             Kind::Filtered(filtered) => filtered.inner.stream(),
+            Kind::Tapped(tapped) => tapped.inner.stream(),
         }
     }
 
@@ -212,11 +241,38 @@ impl Transport {
     }
 
     fn filtered(&self) -> Option<&Filtered> {
-        if let Kind::Filtered(filtered) = &self.0 { Some(filtered) } else { None }
+        match &self.0 {
+            Kind::Plain(_) => None,
+            Kind::Filtered(filtered) => Some(filtered),
+            Kind::Tapped(tapped) => tapped.inner.filtered(),
+        }
     }
 
     fn filtered_mut(&mut self) -> Option<&mut Filtered> {
-        if let Kind::Filtered(filtered) = &mut self.0 { Some(filtered) } else { None }
+        match &mut self.0 {
+            Kind::Plain(_) => None,
+            Kind::Filtered(filtered) => Some(filtered),
+            Kind::Tapped(tapped) => tapped.inner.filtered_mut(),
+        }
+    }
+
+    /// Adds taps next to the session, and drops those that nobody receives from.
+    #[cold]
+    pub(crate) fn set_taps(&mut self, mut taps: Vec<Tap>) {
+        if let Kind::Tapped(tapped) = &mut self.0 {
+            taps.append(&mut tapped.taps);
+            *self = tapped.inner.take();
+        }
+        taps.retain(|tap| !tap.is_closed());
+        if !taps.is_empty() {
+            let inner = self.take();
+            *self = Self(Kind::Tapped(Box::new(Tapped { inner, taps })));
+        }
+    }
+
+    /// Returns true if somebody on the way wants to hear that the session has ended.
+    pub(crate) fn hears_of_close(&self) -> bool {
+        !matches!(self.0, Kind::Plain(_))
     }
 
     pub(crate) fn is_filtered(&self) -> bool {
@@ -283,6 +339,9 @@ impl Transport {
 
     /// Drops filters that are done, and behind which nothing is left to be done.
     pub(crate) fn drop_done(&mut self) {
+        if let Kind::Tapped(tapped) = &mut self.0 {
+            return tapped.inner.drop_done();
+        }
         while let Some(inner) = self.filtered_mut().and_then(Filtered::take_inner_if_done) {
             *self = inner;
         }
@@ -322,9 +381,13 @@ impl Transport {
         self.filtered().is_some_and(Filtered::has_spoken)
     }
 
-    /// Tells the filters that their session has ended.
+    /// Tells the filters and the taps that their session has ended.
     #[cold]
     pub(crate) fn tell_closed(&mut self, report: &CloseReport) {
+        if let Kind::Tapped(tapped) = &mut self.0 {
+            tapped.taps.iter_mut().for_each(|tap| tap.close(report));
+            return tapped.inner.tell_closed(report);
+        }
         let Some(filtered) = self.filtered_mut() else { return };
         filtered.call(|filter| {
             filter.closed(report);
@@ -366,7 +429,34 @@ impl fmt::Debug for Transport {
         match &self.0 {
             Kind::Plain(stream) => f.debug_tuple("Transport").field(stream).finish(),
             Kind::Filtered(filtered) => f.debug_tuple("Filtered").field(&filtered.inner).finish(),
+            Kind::Tapped(tapped) => f.debug_tuple("Tapped").field(&tapped.inner).finish(),
         }
+    }
+}
+
+impl Tapped {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>, asks: bool) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let poll = match asks {
+            true => self.inner.poll_read_now(cx, buffer),
+            false => self.inner.poll_read(cx, buffer),
+        };
+        self.taps.iter_mut().for_each(|tap| tap.see(Direction::In, &buffer.filled()[before..]));
+        poll
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let poll = self.inner.poll_write(cx, bytes);
+        if let Poll::Ready(Ok(count)) = poll {
+            self.taps.iter_mut().for_each(|tap| tap.see(Direction::Out, &bytes[..count]));
+        }
+        poll
+    }
+
+    fn write_now(&mut self, bytes: &[u8]) -> usize {
+        let count = self.inner.write_now(bytes);
+        self.taps.iter_mut().for_each(|tap| tap.see(Direction::Out, &bytes[..count]));
+        count
     }
 }
 

@@ -41,6 +41,8 @@ bitflags::bitflags! {
         const LOOK = 1 << 14;
         /// Ends: its filters wait for their peer, as those of too many do.
         const CROWD = 1 << 15;
+        /// A trace of it begins or has ended. A slot has no room for one more bit, and to read once more does no harm.
+        const TRACE = Self::LOOK.bits();
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     report::{CloseReason, CloseReport, RefuseReason},
     room::Inbox,
     shared::SharedBytes,
+    wire::tap::Tap,
     worker::{
         clock::{Moment, SessionClock},
         command::{Commanded, Commands},
@@ -38,7 +39,7 @@ use crate::{
 };
 
 /// Slots in one piece of the table: it grows by as much.
-const CHUNK: usize = 256;
+pub(super) const CHUNK: usize = 256;
 /// Chunks that are looked at before the sessions get a turn again.
 const CHUNKS_PER_SLICE: usize = 16;
 
@@ -78,13 +79,15 @@ pub(super) struct Rare {
     behind: Option<Box<Behind>>,
 }
 
-/// What filters that are done have found out about a session, and addresses that are not its place's.
+/// What filters that are done have found out about a session, addresses that are not its place's, and taps.
 #[derive(Debug, Default)]
 struct Behind {
     /// Its peer, while it is charged to nobody. Boxed: that is seldom so.
     peer: Option<Box<Address>>,
     local: Option<Address>,
     info: ConnectionInfo,
+    /// Of traces that it has yet to begin.
+    taps: Vec<Tap>,
 }
 
 impl Slot {
@@ -334,6 +337,12 @@ impl Slot {
         self.rare().pushed.set_limit(outbox_limit);
     }
 
+    /// Takes the taps of traces that the session has yet to begin.
+    pub(crate) fn take_taps(&mut self) -> Vec<Tap> {
+        let behind = self.rare.as_mut().and_then(|rare| rare.behind.as_mut());
+        behind.map(|behind| std::mem::take(&mut behind.taps)).unwrap_or_default()
+    }
+
     /// Counts messages that the session is told of before the next bytes that others push.
     pub(crate) fn miss(&mut self, messages: u64) {
         if messages > 0 {
@@ -430,6 +439,12 @@ impl SlotMut<'_> {
         {
             waker.wake_by_ref();
         }
+    }
+
+    /// Has the session begin a trace.
+    pub(super) fn add_tap(&mut self, tap: Tap) {
+        self.slot.behind().taps.push(tap);
+        self.send(Commands::TRACE);
     }
 
     /// Has a session that its rate holds back ask for more. Returns whether there was one.
@@ -592,6 +607,19 @@ impl SlotsMut<'_> {
         let slots = self.table.chunks.iter_mut().skip(first).take(CHUNKS_PER_SLICE).flatten();
         let slots = slots.map(move |slot| slot.as_mut().map(|slot| SlotMut { slot, commanded }));
         ((first * CHUNK) as u32..).zip(slots)
+    }
+
+    /// The sessions of `count` chunks from `first`, with the indexes of their slots.
+    pub(super) fn chunks(&mut self, first: usize, count: usize) -> impl Iterator<Item = (u32, SlotMut<'_>)> {
+        let commanded = self.commanded;
+        let slots = self.table.chunks.iter_mut().skip(first).take(count).flatten();
+        let slots = ((first * CHUNK) as u32..).zip(slots);
+        slots.filter_map(move |(index, slot)| Some((index, SlotMut { slot: slot.as_mut()?, commanded })))
+    }
+
+    /// Returns true if there is a chunk of this number.
+    pub(super) fn has_chunk(&self, chunk: usize) -> bool {
+        chunk < self.table.chunks.len()
     }
 
     /// Returns true if there is a slice behind this one.

@@ -4,6 +4,7 @@
 
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     pin::pin,
     rc::{Rc, Weak},
     time::Duration,
@@ -17,14 +18,12 @@ use tokio::{
 use crate::{
     connection::ListenerId,
     control::orders::{Admitted, Lesson, Order},
-    limits::SessionLimits,
+    limits::{REPORT_DELAY, SessionLimits},
     worker::{clock::NEVER, command::Commands, delivery::Delivery, worker::Worker},
 };
 
 /// The time from one look to the next at a drain that is spread.
 const SPREAD_TICK: Duration = Duration::from_millis(50);
-/// Longest wait of a report for others.
-const REPORT_DELAY: Duration = Duration::from_millis(10);
 
 impl Worker {
     /// Delivers one slice of waiting room messages. True if others should get their turns before the next one.
@@ -105,7 +104,8 @@ pub(crate) async fn look_after(worker: Rc<Worker>, mut orders: mpsc::UnboundedRe
     // An order may come; a worker whose listeners are closed needs none but for its sessions.
     let (mut open, mut is_retired) = (true, false);
     let mut send_at = None;
-    while (open && !is_retired) || worker.slots.len() > 0 || send_at.is_some() {
+    let mut asked = VecDeque::new();
+    while (open && !is_retired) || worker.slots.len() > 0 || send_at.is_some() || !asked.is_empty() {
         let next_sweep = worker.clock.next_sweep();
         if let Some(at) = next_sweep.filter(|at| *at != sweep.deadline()) {
             sweep.as_mut().reset(at);
@@ -128,10 +128,12 @@ pub(crate) async fn look_after(worker: Rc<Worker>, mut orders: mpsc::UnboundedRe
                     tokio::task::yield_now().await;
                     worker.abort_all();
                 }
+                Some(Order::EndTrace { slot, session }) => worker.send(slot, session, Commands::TRACE),
                 Some(Order::Evict) => worker.evict().await,
-                Some(Order::Answer { token, question }) => worker.send_reports(Some(worker.answer(token, &question))),
+                Some(Order::Answer { token, question }) => worker.take_question(token, question, &mut asked),
                 None => open = false,
             },
+            () = tokio::task::yield_now(), if !asked.is_empty() => worker.answer_on(&mut asked),
             () = delivery.wait(), if !delivers => delivers = worker.deliver(&mut delivery),
             () = tokio::task::yield_now(), if delivers => delivers = worker.deliver(&mut delivery),
             () = worker.attention.notified() => {

@@ -10,6 +10,7 @@ use std::sync::{
 
 use crate::control::{
     budget::{Budget, Sources},
+    event::RefusedConnection,
     ledger::Batch,
     orders::{Answer, Order},
     stats::Stats,
@@ -37,6 +38,11 @@ impl Upstream {
     /// Returns true if openings have to be gathered.
     pub(super) fn has_subscribers(&self) -> bool {
         self.control.ledger.has_subscribers()
+    }
+
+    /// Tells subscribers of a connection that is refused.
+    pub(super) fn tell_refused(&self, refused: impl FnOnce() -> RefusedConnection) {
+        self.control.ledger.tell_refused(refused);
     }
 
     /// Books openings and ends of sessions.

@@ -14,6 +14,7 @@ use crate::{
     control::{
         admission::{Refusal, listener::Place},
         budget::Weight,
+        event::RefusedConnection,
         orders::Answer,
         query::SessionState,
         stats::{Stats, WorkerStats},
@@ -333,10 +334,13 @@ impl Worker {
         self.prefaces.leave(id);
     }
 
-    /// Logs that a connection is refused, whose peer was known only in its preface.
+    /// Logs that a connection is refused, whose peer was known only in its preface, and tells subscribers so.
     #[cold]
     pub(crate) fn log_refused(&self, connection: &Connection, reason: RefuseReason) {
         let Connection { id, peer, listener, .. } = connection;
+        if let Some(upstream) = &self.upstream {
+            upstream.tell_refused(|| RefusedConnection { peer: peer.clone(), listener: *listener, reason });
+        }
         let at = listener.map_or_else(String::new, |listener| format!(" at {listener}"));
         let (peer, site) = (Origin(peer), Site(*listener));
         log::debug!(
