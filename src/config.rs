@@ -155,6 +155,7 @@ pub(crate) fn given(text: &str) -> Result<Given, Fault> {
 pub(crate) fn limits(settings: &Settings, listeners: usize) -> Result<Limits, ConfigError> {
     let room = descriptors::limit().map(|limit| {
         let workers = settings.worker_threads() as u64;
+        let listeners = listeners + settings.other_listeners();
         usize::try_from(descriptors::room_for_sessions(limit, workers, listeners as u64)).unwrap_or(usize::MAX)
     });
     if let (Auto::Set(asked), Some(room)) = (settings.max_sessions, room)

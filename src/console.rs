@@ -1,19 +1,128 @@
-//! Console: where it is by default.
+//! Console: where it is by default, and its opening.
 //!
-//! Rule: whoever opens it and whoever looks for it ask here.
-//! Not here: opening it, and connecting to it (`ctl`).
+//! Rule: whoever opens it and whoever looks for it ask here. A console that was not asked for is no reason not to start.
+//! Not here: its commands (`actix-lines`), connecting to it (`ctl`).
 
 use std::{
     env,
     ffi::OsString,
+    fs::{self, DirBuilder, File},
+    io::{self, Read},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use actix_lines::ListenAddress;
+use actix_lines::{
+    BindError, Escaped, ListenAddress, Listener, ServerHandle,
+    console::{BoundConsole, Console, ConsoleError},
+};
+
+use crate::{
+    ending::Ending,
+    reason::reason,
+    settings::{ConsoleAddress, ConsoleSettings},
+};
 
 /// The runtime directory of services, and of root.
 const RUN: &str = "/run/rot13d";
 const SOCKET: &str = "console.sock";
+
+/// Most bytes of a file with a token.
+const LONGEST_TOKEN: u64 = 4096;
+
+/// The console of this process, if it has one.
+#[derive(Debug)]
+pub(crate) struct Opened(Option<BoundConsole>);
+
+/// Binds the console.
+///
+/// # Errors
+/// If an address was given that cannot be used. Without one in the settings the server starts all the same.
+pub(crate) fn open(
+    ConsoleSettings { address, token, may_trace }: ConsoleSettings,
+    ending: &Arc<Ending>,
+) -> io::Result<Opened> {
+    let token = token.as_deref().map(read_token).transpose()?;
+    let bind = |address: ListenAddress| {
+        let listener = Listener::at(address).name("console");
+        let mut console = Console::at(listener).program(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+        if may_trace {
+            console = console.allow_trace();
+        }
+        if let Some(token) = &token {
+            console = console.token(token.clone());
+        }
+        let ending = Arc::clone(ending);
+        console.before_drain(move |deadline, goodbye| ending.ask(deadline, goodbye)).bind()
+    };
+    let address = match address {
+        ConsoleAddress::Off => return Ok(Opened(None)),
+        ConsoleAddress::At(address) => return Ok(Opened(Some(bind(address)?))),
+        ConsoleAddress::Auto => default_addresses().swap_remove(0),
+    };
+    if let Some(folder) = folder(&address)
+        && let Err(error) = fs::metadata(folder).map(drop).or_else(|_| DirBuilder::new().mode(0o700).create(folder))
+    {
+        log::info!("no console: cannot make {}: {}; --console has it elsewhere", shown(folder), reason(&error));
+        return Ok(Opened(None));
+    }
+    match bind(address) {
+        Ok(console) => Ok(Opened(Some(console))),
+        Err(ConsoleError::Bind(error @ BindError::InUse { .. })) => {
+            log::warn!("no console: {error}, by --console");
+            Ok(Opened(None))
+        }
+        Err(error) => {
+            log::warn!("no console: {error}; --console has it elsewhere");
+            Ok(Opened(None))
+        }
+    }
+}
+
+impl Opened {
+    /// Starts it, beside a server that runs.
+    pub(crate) fn start(self, server: &ServerHandle) -> io::Result<()> {
+        self.0.map_or(Ok(()), |console| Ok(console.start(server).map(drop)?))
+    }
+}
+
+fn read_token(file: &Path) -> io::Result<Vec<u8>> {
+    let shown = shown(file);
+    let refused =
+        |why: &str| io::Error::other(format!("cannot use the token in {shown}: {why}; check --console-token"));
+    let mut token = Vec::new();
+    let read = || -> io::Result<u32> {
+        let file = File::open(file)?;
+        let mode = file.metadata()?.mode();
+        file.take(LONGEST_TOKEN).read_to_end(&mut token)?;
+        Ok(mode)
+    };
+    let mode = { read }().map_err(|error| refused(&reason(&error)))?;
+    let token = token.trim_ascii();
+    if token.is_empty() || token.iter().any(u8::is_ascii_control) {
+        return Err(refused("it is not one line of text"));
+    }
+    if mode & 0o007 != 0 {
+        log::warn!(
+            "everybody on this machine may use the token in {shown} (mode {:o}): `chmod 600 {shown}`",
+            mode & 0o777
+        );
+    }
+    Ok(token.to_vec())
+}
+
+fn shown(path: &Path) -> String {
+    Escaped::new(path.as_os_str().as_encoded_bytes()).to_string()
+}
+
+/// The folder of a unix socket.
+fn folder(address: &ListenAddress) -> Option<&Path> {
+    match address {
+        ListenAddress::Unix(path) => path.parent(),
+        _ => None,
+    }
+}
 
 /// Returns the addresses that a console may have by default, those of this very environment first.
 pub(crate) fn default_addresses() -> Vec<ListenAddress> {

@@ -9,11 +9,12 @@ mod args;
 #[cfg_attr(not(feature = "tls"), path = "certificates/absent.rs")]
 mod certificates;
 mod config;
-#[cfg(feature = "console")]
+#[cfg_attr(not(feature = "console"), path = "console/absent.rs")]
 mod console;
 #[cfg(feature = "console")]
 mod ctl;
 mod descriptors;
+mod ending;
 #[cfg(feature = "dist")]
 mod generate;
 mod listeners;
@@ -41,6 +42,7 @@ use crate::args::Command;
 use crate::{
     args::Args,
     config::{Config, Problem},
+    ending::Ending,
     listeners::{Listeners, Wanted},
     logging::Log,
     reason::reason,
@@ -104,7 +106,7 @@ fn run(args: Args) -> Result<(), Failure> {
     if args.check_config {
         return Ok(());
     }
-    descriptors::check(settings.worker_threads(), listeners.len())?;
+    descriptors::check(settings.worker_threads(), listeners.len() + settings.other_listeners())?;
     Ok(system()?.block_on(serve(args, settings, listeners, framing, limits))?)
 }
 
@@ -137,16 +139,20 @@ async fn serve(
         let bound = server.listen(wanted.listener()).inspect_err(|_| service::close_unused_sockets());
         server = bound.map_err(|error| wanted.refused(error))?;
     }
+    let ending = Ending::new(settings.drain());
+    let console = console::open(settings.console_settings(), &ending);
     service::close_unused_sockets();
+    let console = console?;
     let recorder = recording::start(&settings)?;
     if let Some(recorder) = &recorder {
         server = server.record(recorder);
     }
     let server = server.start()?;
+    console.start(&server)?;
     service::ready(&server);
     let listeners = Listeners::new(listeners, &server);
     listeners.log_certificates();
-    actix_rt::spawn(signals.handle(server.clone(), args, settings, listeners, recorder.clone()));
+    actix_rt::spawn(signals.handle(server.clone(), args, settings, listeners, recorder.clone(), ending));
     let ended = server.wait().await;
     if let Some(recorder) = recorder {
         recording::finish(&recorder);

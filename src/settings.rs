@@ -36,13 +36,13 @@ use actix_lines::{
 pub(crate) use self::value::{PemFile, TlsVersion};
 pub(crate) use self::{
     listener::{Listener, ListenerSettings, OwnLimits, PairSettings, Tls, TlsSettings, is_of_listeners},
-    meaning::Unusable,
+    meaning::{ConsoleAddress, ConsoleSettings, Unusable},
     setting::{Given, Invalid, Reload, Setting},
     value::{Auto, LogFormat, Requirement},
 };
 use self::{
     setting::About,
-    value::{Amount, Budget, Folder, Keepalive, Number, Pause, Size, SocketBuffer, Timeout},
+    value::{Amount, Budget, FilePath, Folder, Keepalive, Number, Pause, Size, SocketBuffer, Timeout},
 };
 
 /// A number of sessions.
@@ -56,6 +56,7 @@ const RATES: &str = "Rates";
 const MEMORY: &str = "Memory, as 65536, 64KiB, 1MiB";
 const DRAIN: &str = "Drain";
 const RECORD: &str = "Recording";
+const CONSOLE: &str = "Console";
 
 setting::settings! {
     /// The settings of a server that can be started with them.
@@ -487,6 +488,38 @@ setting::settings! {
             help: "Most bytes of all recordings together; the oldest are removed",
             advice: "It bounds the disk that recordings take, whatever the number of files",
         },
+
+        console: Auto<Option<ListenAddress>> = About {
+            name: "console",
+            value: "ADDRESS",
+            unit: "",
+            default: &["auto"],
+            group: CONSOLE,
+            reload: Reload::Restart,
+            help: "Address of the console, by which `rot13d ctl` shows sessions and steers the server; `auto` is a unix socket \
+                   in the runtime directory",
+            advice: "A unix socket is for its user alone. An IP address is this machine's own, or needs `--console-token`",
+        },
+        console_token: Option<FilePath> = About {
+            name: "console-token",
+            value: "FILE",
+            unit: "",
+            default: &["off"],
+            group: CONSOLE,
+            reload: Reload::Restart,
+            help: "File with the secret that consoles have to send first",
+            advice: "Make it long and random, as `openssl rand -hex 32` does, and `chmod 600` the file",
+        },
+        console_trace: bool = About {
+            name: "console-trace",
+            value: "BOOL",
+            unit: "",
+            default: &["false"],
+            group: CONSOLE,
+            reload: Reload::Restart,
+            help: "Allows the console's `trace`, which shows what a session says and is told",
+            advice: "Everything that peers say can be seen then, passwords too; each use is logged",
+        },
     }
 }
 
@@ -510,7 +543,7 @@ mod tests {
     }
 
     /// Each setting, a value that is neither its default nor another's, and one more.
-    const EACH: [(&str, &str, &str); 41] = [
+    const EACH: [(&str, &str, &str); 44] = [
         ("listen", "[::1]:1", "127.0.0.1:2"),
         ("workers", "3", "4"),
         ("backlog", "5", "6"),
@@ -552,6 +585,9 @@ mod tests {
         ("record-session", "50KiB", "51KiB"),
         ("record-files", "52", "53"),
         ("record-total", "54MiB", "55MiB"),
+        ("console", "127.0.0.1:57", "off"),
+        ("console-token", "token", "/etc/rot13d/token"),
+        ("console-trace", "true", "false"),
     ];
 
     fn first() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -583,7 +619,8 @@ mod tests {
         for (name, value, other) in EACH {
             for setting in [(name, value), (name, other)] {
                 assert_eq!(meant(&typed([setting])), meant(&in_file([setting])), "{setting:?}");
-                assert_ne!(meant(&typed([setting])), default(), "{setting:?}");
+                // A switch has no third value.
+                assert!(meant(&typed([setting])) != default() || setting.1 == "false", "{setting:?}");
             }
         }
         let numbers =
@@ -650,11 +687,58 @@ mod tests {
         let recording = RecordLimits::default().session_bytes(50 * 1024).files(52).total_bytes(54 * 1024 * 1024);
         assert_eq!((all.record_folder(), all.record_limits()), (Some(Path::new("recordings")), recording));
         assert_eq!((all.log_format, typed(first()).log_format()), (LogFormat::Json, LogFormat::Json));
+        let console = all.console_settings();
+        let address = ConsoleAddress::At("127.0.0.1:57".parse().unwrap());
+        assert_eq!((console.address, console.token, console.may_trace), (address, Some("token".into()), true));
         // What `sockets` sets has no way to be asked for.
 
         let off = ["idle-timeout", "line-timeout", "write-timeout", "max-age", "exempt"].map(|name| (name, "off"));
         let limits = Limits::exposed().to_builder().idle_timeout(None).line_timeout(None).write_timeout(None);
         assert_eq!(meant(&typed(off)).limits(None), limits.exempt([]).build());
+    }
+
+    #[cfg(feature = "console")]
+    #[test]
+    fn a_limit_is_written_in_the_console_as_in_the_settings() {
+        use actix_lines::limits::LimitKey;
+
+        // The library's own, which are no settings here, and the words for what it does not know.
+        let own = ["wait-timeout", "outbox-hard", "outbox-policy", "outbox-soft"];
+        let limits = default().limits(None).unwrap();
+        for key in LimitKey::all().filter(|key| !own.contains(&key.name())) {
+            let name = key.name();
+            let setting = Settings::ALL.iter().find(|setting| setting.about.name == name).unwrap();
+            let (_, value, other) = EACH.iter().find(|(each, ..)| *each == name).unwrap();
+            let values = [
+                *value,
+                *other,
+                setting.about.default[0],
+                "off",
+                "1",
+                "0",
+                "5",
+                "1s",
+                "1500ms",
+                "10m",
+                "64KiB",
+                "soon",
+                "",
+                "1,2",
+                "uid:1,unix",
+            ];
+            for text in values.into_iter().filter(|text| !["auto", "uid:1,unix"].contains(text) || name == "deny") {
+                // A list has commas there.
+                let texts: Vec<_> = if setting.is_list { text.split(',').collect() } else { vec![text] };
+                let given = texts.iter().all(|text| setting.check(text).is_ok());
+                let given = given.then(|| typed(texts.into_iter().map(|text| (name, text))));
+                let settings = given.and_then(|given| Settings::new(&given).ok()?.limits(None).ok());
+                let set = key.set(&limits, text).ok();
+                // A number of sessions may be without a limit, for programs that know their descriptors.
+                if (name, text) != ("max-sessions", "off") {
+                    assert_eq!(set, settings, "{name} {text:?}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -695,5 +779,8 @@ mod tests {
         let exempt = said(&[("exempt", "off"), ("exempt", "192.0.2.0/24")]);
         assert_eq!(exempt, "invalid exempt: off stands beside other values: use either off or those");
         assert!(said(&[("outbox-low", "64KiB")]).contains("use a low one under the high one"));
+        for address in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1"] {
+            assert!(said(&[("console", address)]).contains("open to whoever reaches it"), "{address}");
+        }
     }
 }

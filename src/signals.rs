@@ -28,6 +28,7 @@ use tokio::{
 use crate::{
     args::Args,
     config::{self, Config, Problem},
+    ending::Ending,
     listeners::Listeners,
     logging,
     plural::counted,
@@ -74,9 +75,18 @@ impl Signals {
         settings: Settings,
         listeners: Listeners,
         recorder: Option<Recorder>,
+        ending: Arc<Ending>,
     ) {
-        let mut file =
-            Reloads { args, settings, listeners, recorder, reading: None, changing: None, readers: Arc::new(()) };
+        let mut file = Reloads {
+            args,
+            settings,
+            listeners,
+            recorder,
+            ending,
+            reading: None,
+            changing: None,
+            readers: Arc::new(()),
+        };
         let mut expiry = daily();
         let mut is_draining = false;
         loop {
@@ -84,7 +94,7 @@ impl Signals {
                 _ = self.interrupt.recv() => "SIGINT",
                 _ = self.terminate.recv() => "SIGTERM",
                 _ = self.hangup.recv() => {
-                    if is_draining {
+                    if is_draining || server.draining().is_some() {
                         log::warn!("SIGHUP: nothing is changed: the server drains");
                     } else {
                         file.ask();
@@ -92,6 +102,11 @@ impl Signals {
                     continue;
                 }
                 outcome = file.outcome() => {
+                    // A console may have asked for it meanwhile.
+                    if server.draining().is_some() && file.reading.take().is_some() {
+                        log::warn!("SIGHUP: nothing is changed: the server drains");
+                        continue;
+                    }
                     file.take_over(outcome, &server);
                     continue;
                 }
@@ -140,6 +155,7 @@ struct Reloads {
     settings: Settings,
     listeners: Listeners,
     recorder: Option<Recorder>,
+    ending: Arc<Ending>,
     reading: Option<Reading>,
     changing: Option<Changing>,
     /// Each thread that reads the file has a clone.
@@ -304,6 +320,7 @@ impl Reloads {
         }
         self.settings = settings.with_fixed_of(&self.settings);
         logging::set_format(self.settings.log_format);
+        self.ending.set(self.settings.drain());
         self.listeners.log_certificates();
         if let Some(recorder) = &self.recorder {
             recorder.set_limits(self.settings.record_limits());

@@ -368,8 +368,8 @@ fn a_file_without_end_or_that_is_none_is_refused() {
 
 #[test]
 fn sessions_fit_the_descriptors_also_after_a_hangup() {
-    // 32 for the process, 8 for its worker, 4 for its listener, an eighth of all for refusals.
-    const ROOM: usize = 60 - 32 - 8 - 4 - 60 / 8;
+    // 32 for the process, 8 for its worker, 4 for its listener and as many for its console, an eighth of all for refusals.
+    const ROOM: usize = 60 - 32 - 8 - 4 - 4 - 60 / 8;
     let file = File::new("room", "over-limit = \"refuse\"\nmax-sessions = 1\nworkers = 1\n");
     let mut command = Command::new("sh");
     command

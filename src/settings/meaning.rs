@@ -3,7 +3,10 @@
 //! Rule: every [`Settings`] was checked here, so a server can be started with it.
 //! Not here: the limits themselves (`actix-lines`), the room for sessions on this machine (`descriptors`).
 
-use std::{path::Path, thread};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+};
 
 use actix_lines::{
     ConfigError, Connection, Framing, LineHandler, LineServer, ListenAddress,
@@ -31,6 +34,25 @@ impl Given {
     }
 }
 
+/// The settings of the console.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "console"), allow(dead_code))]
+pub(crate) struct ConsoleSettings {
+    pub(crate) address: ConsoleAddress,
+    /// The file of the token.
+    pub(crate) token: Option<PathBuf>,
+    pub(crate) may_trace: bool,
+}
+
+/// The place of the console.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ConsoleAddress {
+    Off,
+    /// In the runtime directory, if there is one.
+    Auto,
+    At(ListenAddress),
+}
+
 impl Settings {
     /// The settings that are `given`, the others by default.
     pub(crate) fn new(given: &Given) -> Result<Self, Unusable> {
@@ -41,6 +63,17 @@ impl Settings {
                 false => format!("{one}: {}", places::advice(other, "listen")),
             };
             return Err(Invalid { name: "listen", advice }.into());
+        }
+        if let Auto::Set(Some(ListenAddress::Ip(address))) = &settings.console
+            && settings.console_token.is_none()
+            && !address.ip().to_canonical().is_loopback()
+        {
+            let advice = format!(
+                "without a token {address} is open to whoever reaches it: use --console-token, an address of this machine \
+                 as 127.0.0.1:{}, or unix:/PATH",
+                address.port()
+            );
+            return Err(Invalid { name: "console", advice }.into());
         }
         settings.framing()?;
         settings.limits(None)?;
@@ -132,6 +165,21 @@ impl Settings {
             .session_bytes(self.record_session.0 as u64)
             .files(self.record_files.0 as u64)
             .total_bytes(self.record_total.0 as u64)
+    }
+
+    pub(crate) fn console_settings(&self) -> ConsoleSettings {
+        let address = match &self.console {
+            Auto::Auto => ConsoleAddress::Auto,
+            Auto::Set(None) => ConsoleAddress::Off,
+            Auto::Set(Some(address)) => ConsoleAddress::At(address.clone()),
+        };
+        let token = self.console_token.as_ref().map(|file| file.0.clone());
+        ConsoleSettings { address, token, may_trace: self.console_trace }
+    }
+
+    /// The number of listeners that are not among those of sessions.
+    pub(crate) fn other_listeners(&self) -> usize {
+        usize::from(cfg!(feature = "console") && self.console != Auto::Set(None))
     }
 
     pub(crate) fn drain(&self) -> Drain {

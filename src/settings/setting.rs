@@ -119,6 +119,11 @@ impl Setting {
         let long = plain(format!("{help}. {advice}.\n\nTakes {takes}. {change}. [default: {default}]"));
         let arg = Arg::new(name).long(name).value_name(value).help_heading(group).help(short).long_help(long);
         let arg = arg.action(if self.is_list { ArgAction::Append } else { ArgAction::Set });
+        // A switch alone is on.
+        let arg = match self.is_switch {
+            true => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+            false => arg,
+        };
         if self.choices.is_empty() {
             return arg.value_parser(|text: &str| self.check(text).map(|()| text.to_owned()));
         }

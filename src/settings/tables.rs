@@ -81,7 +81,8 @@ fn manual() -> String {
             let defaults: Vec<_> = setting.about.default.iter().map(|text| code(text)).collect();
             let takes = takes(setting);
             let default = defaults.join(", ");
-            let flag = format!("--{name} {value}").replace('|', "\\|");
+            let value = if setting.is_switch { String::new() } else { format!(" {value}") };
+            let flag = format!("--{name}{value}").replace('|', "\\|");
             writeln!(text, "| `{flag}` | {default} | {takes} | {} | {help}. {advice} |", reload.words()).unwrap();
         }
     }
@@ -107,6 +108,7 @@ fn example() -> String {
             let values: Vec<_> = default.iter().map(|value| toml_value(value)).collect();
             match setting.is_list && default != ["off"] {
                 true => writeln!(text, "#{name} = [{}]", values.join(", ")).unwrap(),
+                false if setting.is_switch => writeln!(text, "#{name} = {}", default.concat()).unwrap(),
                 false => writeln!(text, "#{name} = {}", values.join(", ")).unwrap(),
             }
         }
@@ -220,7 +222,10 @@ fn help_says_all_that_is_known_of_a_setting() {
     let (short, long) = (command.render_help().to_string(), command.render_long_help().to_string());
     for setting in Settings::ALL {
         let About { name, value, default, group, reload, help, advice, .. } = setting.about;
-        let flag = format!("--{name} <{value}>");
+        let flag = match setting.is_switch {
+            true => format!("--{name}[=<{value}>]"),
+            false => format!("--{name} <{value}>"),
+        };
         for text in [&flag, help, &format!("[default: {}", default.join(", ")), &format!("{group}:\n")] {
             assert!(short.contains(&text.replace('`', "")), "{name}: {text} is not in\n{short}");
         }

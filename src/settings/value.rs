@@ -224,6 +224,22 @@ impl Value for Folder {
     }
 }
 
+/// The path of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct FilePath(pub(crate) PathBuf);
+
+impl Value for FilePath {
+    const IS_TEXT: bool = true;
+
+    fn allowed() -> String {
+        "the path of a file".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err(format!("use {}", Self::allowed())) } else { Ok(Self(text.into())) }
+    }
+}
+
 /// An address to listen on.
 impl Value for ListenAddress {
     fn allowed() -> String {

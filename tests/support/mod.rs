@@ -60,7 +60,13 @@ pub fn rot13d() -> Command {
         .env_remove("RUST_LOG_STYLE")
         .env_remove("RUST_BACKTRACE")
         .env_remove("JOURNAL_STREAM");
+    without_console(&mut command);
     command
+}
+
+/// Leaves no place for the console that nobody asks for: of many processes at once one would have it.
+pub fn without_console(command: &mut Command) {
+    command.env_remove("RUNTIME_DIRECTORY").env("XDG_RUNTIME_DIR", "/dev/null");
 }
 
 /// An example of this package, as `cargo test` and `cargo build --examples` build it.
@@ -135,6 +141,9 @@ impl Server {
     /// The same, with the standard input and output that it has.
     pub fn launch_as_is(mut command: Command) -> Self {
         reset_ignored_signals();
+        if !command.get_envs().any(|(name, _)| name == "XDG_RUNTIME_DIR") {
+            without_console(&mut command);
+        }
         let child = command.spawn().expect("the binary starts");
         // Of what is not read all has come.
         let log = Arc::new(Log { so_far: Mutex::new(Lines { complete: true, ..Lines::default() }), ..Log::default() });

@@ -1,0 +1,32 @@
+//! Console in a build without it.
+//!
+//! Not here: a build with the feature `console` (`console`).
+
+use std::{io, sync::Arc};
+
+use actix_lines::ServerHandle;
+
+use crate::{
+    ending::Ending,
+    settings::{ConsoleAddress, ConsoleSettings},
+};
+
+#[derive(Debug)]
+pub(crate) struct Opened;
+
+pub(crate) fn open(settings: ConsoleSettings, _: &Arc<Ending>) -> io::Result<Opened> {
+    match settings.address {
+        ConsoleAddress::Auto | ConsoleAddress::Off => Ok(Opened),
+        ConsoleAddress::At(_) => {
+            let advice =
+                "this rot13d was built without a console: build it with --features console, or take --console away";
+            Err(io::Error::new(io::ErrorKind::Unsupported, advice))
+        }
+    }
+}
+
+impl Opened {
+    pub(crate) fn start(self, _: &ServerHandle) -> io::Result<()> {
+        Ok(())
+    }
+}
