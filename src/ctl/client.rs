@@ -219,59 +219,18 @@ impl Client {
 
     fn answer(&mut self, command: &str, style: Style, out: &mut impl Write) -> Result<(), Failure> {
         self.connected()?;
-        let (Some(wire), signals) = (&mut self.wire, &self.signals) else { return Ok(()) };
+        let Some(wire) = &mut self.wire else { return Ok(()) };
         let mut show = Show::new(style, Form::of(first_word(command)));
         // Its help for people is more than its help for programs.
         let is_text = first_word(command) == "help" && !style.is_json;
         wire.send(&if is_text { command.to_owned() } else { format!("json {command}") })?;
-        let is_endless = is_endless(command);
-        let (mut error, mut is_ending, mut is_flushed) = (None, false, true);
-        loop {
-            let timeout = match (is_ending, is_flushed && !show.holds()) {
-                (true, _) => Some(END_TIMEOUT),
-                (false, true) => None,
-                (false, false) => Some(LULL),
-            };
-            let keys = self.has_keys && is_endless && !is_ending;
-            match wire.next(Waits { signals: signals.as_ref(), keys, timeout })? {
-                Event::Line(line) => {
-                    is_flushed = false;
-                    match Said::new(&line) {
-                        Said::Error(message) => error = Some(message),
-                        _ if style.is_json => writeln!(out, "{line}")?,
-                        Said::Record(fields) => show.record(fields, out)?,
-                        Said::Text(text) => {
-                            show.flush(out)?;
-                            writeln!(out, "{}", printable(&text))?;
-                        }
-                    }
-                }
-                Event::End => break,
-                Event::Quiet if is_ending => return Err(Failure::Lost(Lost::Closed)),
-                Event::Quiet => {
-                    show.flush(out)?;
-                    out.flush()?;
-                    is_flushed = true;
-                }
-                Event::Signal(_) if is_endless && !is_ending => {
-                    wire.send("")?;
-                    is_ending = true;
-                }
-                Event::Key => {
-                    let mut line = String::new();
-                    io::stdin().read_line(&mut line).map_err(Failure::Input)?;
-                    wire.send("")?;
-                    is_ending = true;
-                }
-                Event::Signal(_) => {
-                    let advice = (first_word(command) == "drain").then_some("the server goes on to drain");
-                    return Err(Failure::Interrupted(advice));
-                }
-                Event::NoReader => return Err(Failure::NoReader),
-            }
+        let waits = Waits { signals: self.signals.as_ref(), keys: self.has_keys, timeout: None };
+        let error = receive(wire, command, waits, &mut show, out);
+        // What came of an answer that was cut short is shown, too.
+        if !matches!(error, Err(Failure::Output(_) | Failure::NoReader)) {
+            show.flush(out)?;
         }
-        show.flush(out)?;
-        error.map_or(Ok(()), |message| Err(Failure::Refused(message)))
+        error?.map_or(Ok(()), |message| Err(Failure::Refused(message)))
     }
 
     /// Asks for records that nobody is shown, as completions. Nothing where it takes too long or fails.
@@ -309,6 +268,61 @@ fn authenticate(wire: &mut Wire, token: &str) -> Result<(), Failure> {
             Ok(Event::End) | Err(_) if error.is_some() => return Err(Failure::Refused(error.unwrap_or_default())),
             Err(lost) => return Err(lost.into()),
             Ok(_) => {}
+        }
+    }
+}
+
+/// Shows an answer as it comes, to its end. Returns the error in it.
+fn receive(
+    wire: &mut Wire,
+    command: &str,
+    waits: Waits<'_>,
+    show: &mut Show,
+    out: &mut impl Write,
+) -> Result<Option<String>, Failure> {
+    let is_endless = is_endless(command);
+    let (mut error, mut is_ending, mut is_flushed) = (None, false, true);
+    loop {
+        let timeout = match (is_ending, is_flushed && !show.holds()) {
+            (true, _) => Some(END_TIMEOUT),
+            (false, true) => None,
+            (false, false) => Some(LULL),
+        };
+        match wire.next(Waits { timeout, keys: waits.keys && is_endless && !is_ending, ..waits })? {
+            Event::Line(line) => {
+                is_flushed = false;
+                match Said::new(&line) {
+                    Said::Error(message) => error = Some(message),
+                    _ if show.is_json() => writeln!(out, "{line}")?,
+                    Said::Record(fields) => show.record(fields, out)?,
+                    Said::Text(text) => {
+                        show.flush(out)?;
+                        writeln!(out, "{}", printable(&text))?;
+                    }
+                }
+            }
+            Event::End => return Ok(error),
+            Event::Quiet if is_ending => return Err(Failure::Lost(Lost::Silent)),
+            Event::Quiet => {
+                show.flush(out)?;
+                out.flush()?;
+                is_flushed = true;
+            }
+            Event::Signal(_) if is_endless && !is_ending => {
+                wire.send("")?;
+                is_ending = true;
+            }
+            Event::Key => {
+                let mut line = String::new();
+                io::stdin().read_line(&mut line).map_err(Failure::Input)?;
+                wire.send("")?;
+                is_ending = true;
+            }
+            Event::Signal(_) => {
+                let advice = (first_word(command) == "drain").then_some("the server goes on to drain");
+                return Err(Failure::Interrupted(advice));
+            }
+            Event::NoReader => return Err(Failure::NoReader),
         }
     }
 }

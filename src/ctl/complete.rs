@@ -81,7 +81,8 @@ pub(super) fn candidates(line: &str, commands: &Commands, mut ask: impl FnMut(&s
     }
     if takes("FILTER") {
         let whole = |word: &str| if word == "all" { "all ".to_owned() } else { word.to_owned() };
-        found.extend(FILTERS.into_iter().map(whole));
+        // Behind the sign are numbers.
+        found.extend(FILTERS.into_iter().filter(|filter| *filter != word).map(whole));
     }
     if takes("KEY") && takes("VALUE") {
         match arguments {

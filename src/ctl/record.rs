@@ -80,6 +80,17 @@ impl Value {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
+    /// Returns a list of records that is not empty.
+    pub(super) fn records(&self) -> Option<Vec<Fields>> {
+        let Self::List(values) = self else { return None };
+        let record = |value: &Value| if let Self::Record(fields) = value { Some(fields.clone()) } else { None };
+        values.iter().map(record).collect::<Option<Vec<_>>>().filter(|records| !records.is_empty())
+    }
+
+    pub(super) fn number(&self) -> Option<f64> {
+        if let Self::Number(number) = self { number.as_f64() } else { None }
+    }
+
     /// Returns a number that is no fraction and not negative.
     pub(super) fn count(&self) -> Option<u64> {
         if let Self::Number(number) = self { number.as_u64() } else { None }

@@ -13,7 +13,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::{
     record::{Fields, Value, block, field},
-    units::{printable, written},
+    units::{histogram, printable, written},
 };
 
 /// Rows that wait for each other, so that their columns fit.
@@ -22,6 +22,13 @@ const MEASURED_ROWS: usize = 1000;
 /// Fields that a narrow terminal does without, in this order.
 const EXPENDABLE: [&str; 8] =
     ["unsent_bytes", "undelivered_bytes", "prefaces", "help", "worker", "listener", "lines_in", "closed"];
+
+/// Fields that stand before the others, in this order, and behind them.
+const FIRST: [&str; 9] = ["event", "id", "key", "name", "version", "from", "to", "value", "unit"];
+const LAST: [&str; 2] = ["first", "help"];
+
+/// Counters of the server that have a command of their own.
+const ELSEWHERE: [&str; 2] = ["listeners", "former_listeners"];
 
 /// Headings that are shorter than the names of their fields.
 const HEADINGS: [(&str, &str); 10] = [
@@ -113,6 +120,11 @@ impl Show {
         Self { style, form, held: Vec::new(), table: None, cards: 0 }
     }
 
+    /// Returns true if lines are to be shown as they are.
+    pub(super) fn is_json(&self) -> bool {
+        self.style.is_json
+    }
+
     /// Returns true if records wait for others, so that [`flush`](Self::flush) would show something.
     pub(super) fn holds(&self) -> bool {
         !self.held.is_empty()
@@ -137,6 +149,7 @@ impl Show {
                 self.flush(out)?;
             }
         }
+        let fields = ordered(fields);
         match (self.form, &mut self.table) {
             (Form::Lines, _) => return line(self.style, &fields, out),
             (Form::Table, Some(table)) => return writeln!(out, "{}", table.row(&flat(fields))),
@@ -164,6 +177,7 @@ impl Show {
             }
             Form::Lines => held.iter().try_for_each(|fields| line(self.style, fields, out))?,
             Form::Table => {
+                // Before there were two of them they may have been cards.
                 let held: Vec<_> = held.into_iter().map(flat).collect();
                 let table = self.table.insert(Table::new(self.style, &held));
                 writeln!(out, "{}", table.heading())?;
@@ -253,10 +267,24 @@ impl Table {
     }
 }
 
-/// Takes the fields of inner records among the others; numbers that belong together, as by reason, are their sum.
+/// Brings what says which one it is to the front.
+fn ordered(mut fields: Fields) -> Fields {
+    let rank = |name: &str| {
+        let first = FIRST.iter().position(|first| *first == name);
+        first.unwrap_or(FIRST.len() + usize::from(LAST.contains(&name)))
+    };
+    fields.sort_by_key(|(name, _)| rank(name));
+    fields
+}
+
+/// Takes the fields of inner records among the others; numbers that belong together, as by reason, are their sum. A row has
+/// no room for distributions.
 fn flat(fields: Fields) -> Fields {
     let mut flattened = Vec::with_capacity(fields.len());
     for (name, value) in fields {
+        if histogram(&value, true).is_some() {
+            continue;
+        }
         match value {
             Value::Record(inner) if inner.iter().all(|(_, value)| matches!(value, Value::Number(_))) => {
                 let sum: u64 = inner.iter().filter_map(|(_, value)| value.count()).sum();
@@ -340,20 +368,30 @@ pub(super) fn color(word: &str) -> Option<Color> {
 /// A field a line, what is within one below it.
 fn card(style: Style, fields: &[(String, Value)], depth: usize, out: &mut impl Write) -> io::Result<()> {
     let indent = "  ".repeat(depth);
-    let width = fields.iter().map(|(name, _)| printable(name).width()).max().unwrap_or(0);
-    for (name, value) in fields {
+    let is_here = |name: &str| style.is_exact || !ELSEWHERE.contains(&name);
+    let fields = || fields.iter().filter(|(name, _)| is_here(name));
+    let width = fields().map(|(name, _)| printable(name).width()).max().unwrap_or(0);
+    for (name, value) in fields() {
         let shown = printable(name);
         let room = " ".repeat(width - shown.width());
-        let name_painted = style.paint(Color::Dim, &shown);
-        match value {
-            Value::Record(inner) if !inner.is_empty() => {
-                writeln!(out, "{indent}{name_painted}")?;
+        let painted = style.paint(Color::Dim, &shown);
+        match (value, histogram(value, style.is_exact)) {
+            (_, Some(text)) => writeln!(out, "{indent}{painted}{room}  {text}")?,
+            (Value::Record(inner), None) if !inner.is_empty() => {
+                writeln!(out, "{indent}{painted}")?;
                 card(style, inner, depth + 1, out)?;
             }
-            value => {
-                let text = written(name, value, style.is_exact);
-                writeln!(out, "{indent}{name_painted}{room}  {text}")?;
-            }
+            (value, None) => match value.records() {
+                Some(rows) => {
+                    writeln!(out, "{indent}{painted}")?;
+                    let style =
+                        Style { width: style.width.map(|width| width.saturating_sub(indent.len() + 2)), ..style };
+                    for row in table(style, &rows, 0..rows.len()) {
+                        writeln!(out, "{indent}  {row}")?;
+                    }
+                }
+                None => writeln!(out, "{indent}{painted}{room}  {}", written(name, value, style.is_exact))?,
+            },
         }
     }
     Ok(())
@@ -435,6 +473,21 @@ mod tests {
         assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1 + MEASURED_ROWS);
         show.record(row(123_456), &mut out).unwrap();
         assert!(out.ends_with(b"\n1000\n123456\n") && !show.holds());
+    }
+
+    #[test]
+    fn counters_of_parts_stand_below_their_names() {
+        let stats = r#"{"live":1,"times":{"bounds":[0.01,0.1],"counts":[98,1,1],"sum":2.0},"workers":[{"worker":0,"lag":0.002},{"worker":1,"lag":0}],"listeners":{"0":{"live":1}}}"#;
+        let card = shown(Style::default(), Form::of("stats"), &[stats]);
+        let expected = "live     1\ntimes    100, mean 20ms, half up to 10ms, 99 of 100 up to 100ms\n\
+                        workers\n  W  LAG\n  0  2ms\n  1   0s\n";
+        assert_eq!(card, expected, "\n{card}");
+        let set = shown(
+            Style::default(),
+            Form::of("set"),
+            &[r#"{"ends":0,"first":[],"from":"10m","key":"idle-timeout","to":"5m"}"#],
+        );
+        assert_eq!(set, "key    idle-timeout\nfrom   10m\nto     5m\nends   0\nfirst  -\n");
     }
 
     #[test]

@@ -100,8 +100,10 @@ fn keys(typed: &mut Vec<u8>, is_late: bool) -> Vec<Key> {
 struct Words {
     others: Vec<String>,
     order: Option<String>,
-    /// The order before the last change.
-    before: Option<String>,
+    /// The last order in which sessions came.
+    known: Option<String>,
+    /// Orders to go on to: all that were not refused.
+    orders: Vec<&'static str>,
 }
 
 impl Words {
@@ -117,7 +119,7 @@ impl Words {
         if !others.iter().any(|word| word == "limit") {
             others.extend(["limit".to_owned(), ROWS.to_string()]);
         }
-        Self { others, order, before: None }
+        Self { others, order, known: None, orders: ORDERS.to_vec() }
     }
 
     fn command(&self) -> String {
@@ -127,9 +129,19 @@ impl Words {
 
     /// Goes on to the next order.
     fn turn(&mut self) {
-        let at = self.order.as_ref().and_then(|order| ORDERS.iter().position(|known| known == order));
-        let next = ORDERS[at.map_or(0, |at| (at + 1) % ORDERS.len())].to_owned();
-        self.before = self.order.replace(next);
+        let at = self.order.as_ref().and_then(|order| self.orders.iter().position(|known| known == order));
+        let next = at.map_or(0, |at| at + 1);
+        self.order = self.orders.get(next).or(self.orders.first()).map(|next| (*next).to_owned());
+    }
+
+    /// Takes the order back that the console does not know. Returns false if that was the first one.
+    fn turn_back(&mut self) -> bool {
+        if self.order == self.known {
+            return false;
+        }
+        self.orders.retain(|order| self.order.as_deref() != Some(order));
+        self.order.clone_from(&self.known);
+        true
     }
 }
 
@@ -249,30 +261,31 @@ fn watch(client: &mut Client, view: &mut View, signals: &Signals) -> Result<(), 
         let mut pressed = Vec::new();
         match event {
             Event::Line(line) => match Said::new(&line) {
-                Said::Record(fields) if !is_ending => view.take(&fields),
+                Said::Record(fields) if !is_ending => {
+                    view.words.known.clone_from(&view.words.order);
+                    view.take(&fields);
+                }
                 Said::Record(_) => continue,
                 Said::Error(message) => error = Some(message),
                 Said::Text(text) => view.note = text,
             },
             Event::End if is_last => return Ok(()),
-            Event::End => match (error.take(), view.words.before.take()) {
-                // The console knows no such order: back to the one before, and over it.
-                (Some(message), before @ Some(_)) => {
+            Event::End => match error.take() {
+                // No block came in this order: back to the one before, if there was one.
+                Some(message) if screen.is_some() && !is_ending && view.words.turn_back() => {
                     view.note = message;
-                    view.words.order = before;
-                    is_ending = false;
                     wire.send(&format!("json {}", view.words.command()))?;
                 }
-                (Some(message), None) => return Err(Failure::Refused(message)),
-                (None, _) if is_ending => {
+                Some(message) => return Err(Failure::Refused(message)),
+                None if is_ending => {
                     is_ending = false;
                     wire.send(&format!("json {}", view.words.command()))?;
                 }
                 // It was ended by the console, as with `once`.
-                (None, _) => return Ok(()),
+                None => return Ok(()),
             },
             Event::Quiet if !typed.is_empty() => pressed = keys(&mut typed, true),
-            Event::Quiet => return Err(Failure::Lost(Lost::Closed)),
+            Event::Quiet => return Err(Failure::Lost(Lost::Silent)),
             Event::Signal(Signal::Resize) => {}
             Event::Signal(Signal::Interrupt) => pressed.push(Key::Quit),
             Event::Signal(Signal::Terminate) => return Err(Failure::Terminated),
@@ -299,10 +312,12 @@ fn watch(client: &mut Client, view: &mut View, signals: &Signals) -> Result<(), 
                     }
                     is_ending = true;
                 }
-                Key::Sort if !is_ending => {
+                Key::Sort if !is_last => {
                     view.words.turn();
                     view.note.clear();
-                    wire.send("")?;
+                    if !is_ending {
+                        wire.send("")?;
+                    }
                     is_ending = true;
                 }
                 key => view.press(key, height),
@@ -344,7 +359,8 @@ mod tests {
         assert_eq!(words.command(), "top listener=public every 2s limit 500 sort lines");
         words.turn();
         assert_eq!(words.command(), "top listener=public every 2s limit 500 sort outbox");
-        assert_eq!(words.before.as_deref(), Some("lines"));
+        assert!(words.turn_back() && words.order.is_none() && !words.turn_back());
+        assert!(!words.orders.contains(&"outbox"));
         let mut words = Words::new("top limit 5");
         assert_eq!(words.command(), "top limit 5");
         words.turn();

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use crate::ctl::record::Value;
+use super::record::Value;
 
 /// The unit of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl Unit {
     fn of(field: &str) -> Self {
         let mut words = field.split('_');
         let last = field.rsplit('_').next().unwrap_or(field);
-        if words.any(|word| word == "bytes") || last == "memory" {
+        if words.any(|word| word == "bytes") || ["memory", "budget"].contains(&last) {
             return Self::Bytes;
         }
         match last {
@@ -74,6 +74,42 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(letters.collect())
 }
 
+/// Writes a distribution of times in a few words, or all of it. `None` for another value.
+///
+/// It is a record of upper bounds, in seconds, of how many there are up to each, and of the sum of all.
+pub(super) fn histogram(value: &Value, exact: bool) -> Option<String> {
+    let Value::Record(fields) = value else { return None };
+    let [(bounds_name, Value::List(bounds)), (counts_name, Value::List(counts)), (sum_name, sum)] = fields.as_slice()
+    else {
+        return None;
+    };
+    if [bounds_name, counts_name, sum_name] != ["bounds", "counts", "sum"] {
+        return None;
+    }
+    if exact {
+        return Some(written("", value, true));
+    }
+    let counts: Vec<_> = counts.iter().map(|count| count.count().unwrap_or(0)).collect();
+    let total: u64 = counts.iter().sum();
+    if total == 0 {
+        return Some("-".to_owned());
+    }
+    let within = |part: f64| {
+        let mut seen = 0;
+        let at = counts.iter().position(|count| {
+            seen += count;
+            seen as f64 >= total as f64 * part
+        });
+        let bound = at.and_then(|at| bounds.get(at)).and_then(Value::number);
+        match (bound, bounds.last().and_then(Value::number)) {
+            (Some(bound), _) => format!("up to {}", time(bound)),
+            (None, last) => format!("over {}", time(last.unwrap_or(0.0))),
+        }
+    };
+    let mean = time(sum.number().unwrap_or(0.0) / total as f64);
+    Some(format!("{total}, mean {mean}, half {}, 99 of 100 {}", within(0.5), within(0.99)))
+}
+
 fn is_rate(field: &str) -> bool {
     ["rate", "per_second", "per_s"].iter().any(|end| field.ends_with(end))
 }
@@ -108,6 +144,7 @@ pub(super) fn time(seconds: f64) -> String {
     let Ok(time) = Duration::try_from_secs_f64(seconds) else { return format!("{seconds}s") };
     let (millis, whole) = (time.as_millis(), time.as_secs());
     match whole {
+        0 if millis == 0 && time.as_micros() > 0 => format!("{}us", time.as_micros()),
         0 if millis == 0 => "0s".to_owned(),
         0 => format!("{millis}ms"),
         // No digit of it is rounded up to a minute.
@@ -151,7 +188,8 @@ mod tests {
     fn times_have_their_two_largest_units() {
         for (seconds, text) in [
             (0.0, "0s"),
-            (0.0004, "0s"),
+            (0.000_000_4, "0s"),
+            (0.0004, "400us"),
             (0.42, "420ms"),
             (1.0, "1.0s"),
             (59.999, "59.9s"),

@@ -37,6 +37,8 @@ const CHUNK: usize = 1 << 16;
 pub(super) enum Lost {
     #[error("the console closed the connection")]
     Closed,
+    #[error("the console does not end its answer")]
+    Silent,
     #[error("a line of its answer is longer than {LONGEST_LINE} bytes: is that a console of rot13d?")]
     TooLong,
     #[error("the connection to the console is lost: {}", reason(.0))]
