@@ -19,7 +19,7 @@ use self::file::{Fault, File, ListenerTable, TlsTable};
 use crate::{
     args::Args,
     certificates::Certificates,
-    descriptors,
+    descriptors, http,
     listeners::Wanted,
     reason::reason,
     settings::{Auto, Given, Invalid, Listener, ListenerSettings, OwnLimits, Settings, Tls, Unusable, places},
@@ -51,6 +51,8 @@ impl From<ConfigError> for Problem {
 pub(crate) struct Config {
     pub(crate) settings: Settings,
     pub(crate) listeners: Vec<Wanted>,
+    /// The token of `--http-control`.
+    pub(crate) http_token: Option<http::Token>,
 }
 
 impl Config {
@@ -72,8 +74,9 @@ pub(crate) fn load(args: &Args) -> Result<Config, Problem> {
     let typed = &args.settings;
     let Some(path) = &args.config else {
         let settings = Settings::new(typed)?;
-        let listeners = settings.addresses().iter().cloned().map(Wanted::unnamed).collect();
-        return Ok(Config { settings, listeners });
+        let listeners: Vec<_> = settings.addresses().iter().cloned().map(Wanted::unnamed).collect();
+        let http_token = http_token(&settings, &listeners).map_err(Unusable::from)?;
+        return Ok(Config { settings, listeners, http_token });
     };
     let text = read(path).map_err(|reason| Problem::Read { file: path.clone(), reason })?;
     let at = |fault: Fault| {
@@ -107,7 +110,22 @@ pub(crate) fn load(args: &Args) -> Result<Config, Problem> {
         }
         listeners.push(listener);
     }
-    Ok(Config { settings, listeners })
+    let http_token = http_token(&settings, &listeners).map_err(|error| match typed.has(error.name) {
+        true => Unusable::from(error).into(),
+        false => at(Fault { offset: file.server.offset_of(error.name), message: error.to_string() }),
+    })?;
+    Ok(Config { settings, listeners, http_token })
+}
+
+/// Checks that HTTP can be served beside the listeners. Returns its token, if it has one.
+fn http_token(settings: &Settings, listeners: &[Wanted]) -> Result<Option<http::Token>, Invalid> {
+    let Some(wanted) = settings.served_by_http() else { return Ok(None) };
+    let mut listeners = listeners.iter().map(|listener| &listener.listener);
+    if let Some(other) = listeners.find(|other| places::collide(wanted.address, &other.settings.address)) {
+        let whose = other.name().map_or("listen".to_owned(), |name| format!("listener {name:?}"));
+        return Err(Invalid { name: "http", advice: places::advice(&other.settings.address, &whose) });
+    }
+    http::token(&wanted).map_err(|(name, advice)| Invalid { name, advice })
 }
 
 /// Makes a listener of its table, and loads its certificates.
@@ -156,7 +174,8 @@ pub(crate) fn limits(settings: &Settings, listeners: usize) -> Result<Limits, Co
     let room = descriptors::limit().map(|limit| {
         let workers = settings.worker_threads() as u64;
         let listeners = listeners + settings.other_listeners();
-        usize::try_from(descriptors::room_for_sessions(limit, workers, listeners as u64)).unwrap_or(usize::MAX)
+        let http = if settings.served_by_http().is_some() { http::DESCRIPTORS } else { 0 };
+        usize::try_from(descriptors::room_for_sessions(limit, workers, listeners as u64, http)).unwrap_or(usize::MAX)
     });
     if let (Auto::Set(asked), Some(room)) = (settings.max_sessions, room)
         && asked.0 > room

@@ -23,6 +23,8 @@ const REFUSALS_SHARE: u64 = 8;
 /// its waker and its end of that pipe; and one session, or the file when it is read again.
 const AT_LEAST: u64 = 2 + 1;
 const AT_LEAST_PER_RUNTIME: u64 = 4;
+/// The thread that accepts for HTTP, and the one that answers.
+const HTTP_RUNTIMES: u64 = 2;
 
 /// Raises the soft limit to the hard one.
 pub(crate) fn raise_limit() {
@@ -40,17 +42,21 @@ pub(crate) fn limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// Returns how many sessions a descriptor limit leaves room for; at least one.
-pub(crate) fn room_for_sessions(limit: u64, workers: u64, listeners: u64) -> u64 {
-    let others = RESERVE + workers * PER_WORKER + listeners * PER_LISTENER + REFUSALS.min(limit / REFUSALS_SHARE);
+/// Returns how many sessions a descriptor limit leaves room for, beside so many descriptors for HTTP; at least one.
+pub(crate) fn room_for_sessions(limit: u64, workers: u64, listeners: u64, http: u64) -> u64 {
+    let others = http.min(limit / REFUSALS_SHARE)
+        + RESERVE
+        + workers * PER_WORKER
+        + listeners * PER_LISTENER
+        + REFUSALS.min(limit / REFUSALS_SHARE);
     limit.saturating_sub(others).max(1)
 }
 
 /// Checks that there are enough to start and to serve somebody, since tokio panics where it finds too few. It opens as
 /// many: that counts the inherited ones, and meets every limit there is.
-pub(crate) fn check(workers: usize, listeners: usize) -> io::Result<()> {
+pub(crate) fn check(workers: usize, listeners: usize, has_http: bool) -> io::Result<()> {
     // A single worker shares the runtime of the process.
-    let runtimes = 1 + if workers > 1 { workers as u64 } else { 0 };
+    let runtimes = 1 + if workers > 1 { workers as u64 } else { 0 } + if has_http { HTTP_RUNTIMES } else { 0 };
     let needed = AT_LEAST + runtimes * AT_LEAST_PER_RUNTIME + listeners as u64 * PER_LISTENER;
     let tried: io::Result<Vec<_>> = (0..needed.div_ceil(2)).map(|_| UnixStream::pair()).collect();
     tried.map(drop).map_err(|error| {
@@ -75,8 +81,9 @@ mod tests {
 
     #[test]
     fn sessions_get_what_the_rest_does_not_need() {
-        assert_eq!(room_for_sessions(1024, 2, 1), 1024 - 32 - 16 - 4 - 128);
-        assert_eq!(room_for_sessions(20_000, 2, 1), 20_000 - 32 - 16 - 4 - 256);
-        assert_eq!(room_for_sessions(16, 2, 1), 1);
+        assert_eq!(room_for_sessions(1024, 2, 1, 0), 1024 - 32 - 16 - 4 - 128);
+        assert_eq!(room_for_sessions(20_000, 2, 1, 0), 20_000 - 32 - 16 - 4 - 256);
+        assert_eq!(room_for_sessions(20_000, 2, 1, 100), 20_000 - 32 - 16 - 4 - 256 - 100);
+        assert_eq!(room_for_sessions(16, 2, 1, 100), 1);
     }
 }

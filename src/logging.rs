@@ -49,6 +49,8 @@ impl Log {
         let _ = LOG.set(Arc::clone(&queue));
         let mut log = env_logger::Builder::new();
         log.filter_level(LevelFilter::Info);
+        // Of the HTTP server only what fails of itself: whatever a client sends wrong is no news, and RUST_LOG can ask for it.
+        log.filter_module("actix_server", LevelFilter::Warn).filter_module("actix_http", LevelFilter::Off);
         match level {
             Some(level) => log.filter_level(level),
             None => log.parse_default_env(),

@@ -17,6 +17,8 @@ mod descriptors;
 mod ending;
 #[cfg(feature = "dist")]
 mod generate;
+#[cfg_attr(not(feature = "http"), path = "http/absent.rs")]
+mod http;
 mod listeners;
 mod logging;
 mod plural;
@@ -26,6 +28,8 @@ mod recording;
 mod service;
 mod settings;
 mod signals;
+#[cfg(feature = "http")]
+mod token;
 
 use std::{
     io::{self, Write},
@@ -97,7 +101,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<(), Failure> {
     descriptors::raise_limit();
-    let Config { settings, listeners } = config::load(&args)?;
+    let Config { settings, listeners, http_token } = config::load(&args)?;
     logging::set_format(settings.log_format);
     let (framing, limits) = (
         settings.framing().map_err(Problem::from)?,
@@ -106,8 +110,9 @@ fn run(args: Args) -> Result<(), Failure> {
     if args.check_config {
         return Ok(());
     }
-    descriptors::check(settings.worker_threads(), listeners.len() + settings.other_listeners())?;
-    Ok(system()?.block_on(serve(args, settings, listeners, framing, limits))?)
+    let others = settings.other_listeners();
+    descriptors::check(settings.worker_threads(), listeners.len() + others, settings.served_by_http().is_some())?;
+    Ok(system()?.block_on(serve(args, settings, listeners, http_token, framing, limits))?)
 }
 
 /// The actix system of this thread.
@@ -122,6 +127,7 @@ async fn serve(
     args: Args,
     settings: Settings,
     listeners: Vec<Wanted>,
+    http_token: Option<http::Token>,
     framing: Framing,
     limits: Limits,
 ) -> io::Result<()> {
@@ -141,19 +147,22 @@ async fn serve(
     }
     let ending = Ending::new(settings.drain());
     let console = console::open(settings.console_settings(), &ending);
+    let http = http::bind(&settings, http_token);
     service::close_unused_sockets();
-    let console = console?;
+    let (console, http) = (console?, http?);
     let recorder = recording::start(&settings)?;
     if let Some(recorder) = &recorder {
         server = server.record(recorder);
     }
     let server = server.start()?;
     console.start(&server)?;
+    let http = http::serve(http, &server, &ending).await?;
     service::ready(&server);
     let listeners = Listeners::new(listeners, &server);
     listeners.log_certificates();
     actix_rt::spawn(signals.handle(server.clone(), args, settings, listeners, recorder.clone(), ending));
     let ended = server.wait().await;
+    http::stop(http).await;
     if let Some(recorder) = recorder {
         recording::finish(&recorder);
     }

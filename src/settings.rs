@@ -36,13 +36,13 @@ use actix_lines::{
 pub(crate) use self::value::{PemFile, TlsVersion};
 pub(crate) use self::{
     listener::{Listener, ListenerSettings, OwnLimits, PairSettings, Tls, TlsSettings, is_of_listeners},
-    meaning::{ConsoleAddress, ConsoleSettings, Unusable},
+    meaning::{ConsoleAddress, ConsoleSettings, Http, Unusable},
     setting::{Given, Invalid, Reload, Setting},
     value::{Auto, LogFormat, Requirement},
 };
 use self::{
     setting::About,
-    value::{Amount, Budget, FilePath, Folder, Keepalive, Number, Pause, Size, SocketBuffer, Timeout},
+    value::{Amount, Budget, FilePath, Folder, HostName, Keepalive, Number, Pause, Size, SocketBuffer, Timeout},
 };
 
 /// A number of sessions.
@@ -57,6 +57,7 @@ const MEMORY: &str = "Memory, as 65536, 64KiB, 1MiB";
 const DRAIN: &str = "Drain";
 const RECORD: &str = "Recording";
 const CONSOLE: &str = "Console";
+const HTTP: &str = "HTTP";
 
 setting::settings! {
     /// The settings of a server that can be started with them.
@@ -520,6 +521,40 @@ setting::settings! {
             help: "Allows the console's `trace`, which shows what a session says and is told",
             advice: "Everything that peers say can be seen then, passwords too; each use is logged",
         },
+
+        http: Option<ListenAddress> = About {
+            name: "http",
+            value: "ADDRESS",
+            unit: "",
+            default: &["off"],
+            group: HTTP,
+            reload: Reload::Restart,
+            help: "Address of the live page, the metrics and the probes, by HTTP",
+            advice: "Use `127.0.0.1:9713`, or a unix socket behind a proxy that asks for a password: whoever reaches it sees \
+                     all counters, and the addresses of all peers",
+        },
+        http_control: Option<FilePath> = About {
+            name: "http-control",
+            value: "FILE",
+            unit: "",
+            default: &["off"],
+            group: HTTP,
+            reload: Reload::Restart,
+            help: "File with the token by which the page, or another program, may end sessions, pause listeners and drain",
+            advice: "Make one by `openssl rand -hex 32`, with mode 600. It takes `--http` at a loopback address or a unix socket, \
+                     since the token is sent in clear",
+        },
+        http_host: Option<Vec<HostName>> = About {
+            name: "http-host",
+            value: "NAME",
+            unit: "",
+            default: &["off"],
+            group: HTTP,
+            reload: Reload::Restart,
+            help: "Name of this machine, or of a proxy before it, by which browsers reach `--http`; repeatable",
+            advice: "At a loopback address, and wherever one is set, other names than these and `localhost` are refused: web \
+                     pages could bend them to this machine",
+        },
     }
 }
 
@@ -543,7 +578,7 @@ mod tests {
     }
 
     /// Each setting, a value that is neither its default nor another's, and one more.
-    const EACH: [(&str, &str, &str); 44] = [
+    const EACH: [(&str, &str, &str); 47] = [
         ("listen", "[::1]:1", "127.0.0.1:2"),
         ("workers", "3", "4"),
         ("backlog", "5", "6"),
@@ -588,6 +623,9 @@ mod tests {
         ("console", "127.0.0.1:57", "off"),
         ("console-token", "token", "/etc/rot13d/token"),
         ("console-trace", "true", "false"),
+        ("http", "127.0.0.1:58", "unix:/run/http.sock"),
+        ("http-control", "secret", "/etc/secret"),
+        ("http-host", "lines.example", "other.example"),
     ];
 
     fn first() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -616,11 +654,15 @@ mod tests {
     fn a_setting_is_the_same_typed_and_in_the_file() {
         let names: Vec<_> = first().map(|(name, _)| name).collect();
         assert_eq!(names, Settings::ALL.iter().map(|setting| setting.about.name).collect::<Vec<_>>());
+        // Some are an error by themselves.
+        let needed = |name: &str| name.starts_with("http-").then_some(("http", "127.0.0.1:59"));
         for (name, value, other) in EACH {
+            let without = meant(&typed(needed(name)));
             for setting in [(name, value), (name, other)] {
-                assert_eq!(meant(&typed([setting])), meant(&in_file([setting])), "{setting:?}");
+                let settings = || needed(name).into_iter().chain([setting]);
+                assert_eq!(meant(&typed(settings())), meant(&in_file(settings())), "{setting:?}");
                 // A switch has no third value.
-                assert!(meant(&typed([setting])) != default() || setting.1 == "false", "{setting:?}");
+                assert!(meant(&typed(settings())) != without || setting.1 == "false", "{setting:?}");
             }
         }
         let numbers =
@@ -690,6 +732,9 @@ mod tests {
         let console = all.console_settings();
         let address = ConsoleAddress::At("127.0.0.1:57".parse().unwrap());
         assert_eq!((console.address, console.token, console.may_trace), (address, Some("token".into()), true));
+        let http = all.served_by_http().expect("an address");
+        assert_eq!((http.address.to_string(), http.hosts), ("127.0.0.1:58".to_owned(), vec!["lines.example"]));
+        assert_eq!(http.token_file, Some(Path::new("secret")));
         // What `sockets` sets has no way to be asked for.
 
         let off = ["idle-timeout", "line-timeout", "write-timeout", "max-age", "exempt"].map(|name| (name, "off"));
@@ -771,6 +816,24 @@ mod tests {
         assert_eq!(running.fixed_that_differ(&reloaded), [""; 0]);
         assert_eq!(reloaded.limits(None), changed.limits(None));
         assert_eq!(reloaded.framing(), running.framing());
+    }
+
+    #[test]
+    fn what_http_needs_is_asked_for() {
+        let said = |settings: &[(&str, &str)]| Settings::new(&typed(settings.iter().copied())).unwrap_err().to_string();
+        assert_eq!(
+            said(&[("http-control", "f")]),
+            "invalid http-control: it does nothing without http: set that as well"
+        );
+        assert_eq!(said(&[("http-host", "x")]), "invalid http-host: it does nothing without http: set that as well");
+        let open = said(&[("http", "0.0.0.0:1"), ("http-control", "f")]);
+        assert!(
+            open.starts_with("invalid http-control: the token would go over the network in clear: use http"),
+            "{open}"
+        );
+        for fine in ["[::1]:1", "unix:http.sock", "localhost:1", "[::ffff:127.0.0.1]:1"] {
+            meant(&typed([("http", fine), ("http-control", "f")]));
+        }
     }
 
     #[test]

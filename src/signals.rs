@@ -287,7 +287,7 @@ impl Reloads {
 
     /// Begins with what may still fail: the listeners.
     fn change(&mut self, loaded: Config, again: bool, reload: Option<Reload>, server: &ServerHandle) {
-        let Config { settings, listeners: wanted } = loaded;
+        let Config { settings, listeners: wanted, .. } = loaded;
         // What runs goes on with what only a restart changes.
         let limits = match config::limits(&settings.clone().with_fixed_of(&self.settings), wanted.len()) {
             Ok(limits) => limits,

@@ -43,6 +43,6 @@ pub(crate) mod reply;
 pub(crate) mod routes;
 
 pub use crate::http::{
-    admin::Admin,
+    admin::{Admin, Token},
     listener::{HttpListener, Serving},
 };

@@ -11,8 +11,8 @@ use std::{
 
 use actix_lines::{
     BindError, Framing, LineServer, Listener, Rot13,
-    control::{SessionFilter, SessionQuery},
-    http::{Admin, HttpListener, Serving},
+    control::{Drain, SessionFilter, SessionQuery},
+    http::{Admin, HttpListener, Serving, Token},
 };
 use actix_web::{App, HttpServer, web};
 use serde_json::{Value, json};
@@ -23,6 +23,10 @@ use tokio::{
 };
 
 const TOKEN: &str = "correct-horse-battery-staple";
+
+fn token() -> Token {
+    Token::new(TOKEN).expect("a token")
+}
 
 /// An answer, its head taken apart.
 #[derive(Debug)]
@@ -78,14 +82,14 @@ impl Shown {
     async fn start(set: impl FnOnce(Admin) -> Admin) -> Self {
         let listener = Listener::tcp("127.0.0.1:0").name("public");
         let server = Server::of(LineServer::new(|_| Rot13).workers(2).listen(listener).expect("a listener")).await;
-        let admin = set(Admin::new(&server.handle).name("shown").version("1.2.3"));
+        let admin = set(Admin::new(&server.handle).program("shown", "1.2.3"));
         let listener = HttpListener::bind("127.0.0.1:0").expect("a port");
         let http = admin.serve(listener).await.expect("threads");
         Self { server, http }
     }
 
     async fn controlled() -> Self {
-        Self::start(|admin| admin.control(TOKEN).expect("a token")).await
+        Self::start(|admin| admin.control(token())).await
     }
 
     fn address(&self) -> SocketAddr {
@@ -140,6 +144,8 @@ impl Events {
         let mut events = Self { stream, text: String::new() };
         let head = events.until("\r\n\r\n").await.expect("a head");
         assert!(head.starts_with("HTTP/1.0 200") && head.contains("content-type: text/event-stream"), "{head}");
+        // HTTP/1.0 knows none.
+        assert!(!head.contains("chunked"), "{head}");
         events
     }
 
@@ -160,6 +166,7 @@ impl Events {
     /// Returns the next event: its name and its data.
     async fn next(&mut self) -> Option<(String, Value)> {
         let text = self.until("\n\n").await?;
+        assert!(text.lines().all(|line| line.contains(": ")), "{text}");
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
         let data = field("data: ").map(|data| serde_json::from_str(&data).expect("JSON"));
         Some((field("event: ").unwrap_or_default(), data.unwrap_or_default()))
@@ -518,10 +525,10 @@ async fn nobody_changes_anything_unless_it_was_allowed() {
     }
     let server = &shown.server.handle;
     for token in ["", "short", "with a blank in it", "fifteen-letters", "umlaut-\u{e4}\u{f6}\u{fc}-umlaut"] {
-        let error = Admin::new(server).control(token).map(drop).unwrap_err().to_string();
+        let error = Token::new(token).unwrap_err().to_string();
         assert!(error.contains("use 16 to 1024 printable ASCII characters"), "{error}");
     }
-    let admin = Admin::new(server).control(TOKEN).unwrap();
+    let admin = Admin::new(server).control(token());
     assert!(!format!("{admin:?}").contains(TOKEN), "{admin:?}");
     shown.end().await;
 }
@@ -631,15 +638,19 @@ async fn a_drain_ends_the_server_as_its_owner_said() {
     assert_logged(": drain within 60s");
     within("the end", shown.http.stop()).await;
 
-    let (asked, mut told) = tokio::sync::mpsc::unbounded_channel();
     let shown = Shown::start(|admin| {
-        admin.control(TOKEN).unwrap().drain_by(move |drain| asked.send(drain.deadline).expect("the test listens"))
+        admin.control(token()).before_drain(|deadline, goodbye| {
+            assert_eq!((deadline, goodbye), (Some(Duration::from_millis(500)), None));
+            Drain::within(PATIENCE).goodbye("as its owner says\n")
+        })
     })
     .await;
+    let mut peer = shown.server.connect().await;
     assert_eq!(shown.order("/api/drain", &json!({"timeout": 0.5})).await.status, 202);
-    assert_eq!(told.recv().await, Some(Duration::from_millis(500)));
-    assert_eq!(shown.server.handle.draining(), None);
-    shown.end().await;
+    peer.expect(b"as its owner says\n").await;
+    drop(peer);
+    within("the end", shown.server.handle.wait()).await.unwrap();
+    within("the end", shown.http.stop()).await;
 }
 
 /// A path that no other test has.
@@ -652,7 +663,7 @@ async fn a_unix_socket_serves_the_same_and_knows_who_asks() {
     keep_log();
     let server = Server::start(LineServer::new(|_| Rot13)).await;
     let path = socket_path("unix");
-    let admin = Admin::new(&server.handle).control(TOKEN).unwrap();
+    let admin = Admin::new(&server.handle).control(token());
     let http = admin.serve(HttpListener::bind(Listener::unix(&path)).unwrap()).await.unwrap();
     let connect = async || UnixStream::connect(&path).await.unwrap();
     // No browser bends a name to it.

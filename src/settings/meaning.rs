@@ -53,6 +53,21 @@ pub(crate) enum ConsoleAddress {
     At(ListenAddress),
 }
 
+/// What is served by HTTP.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "a build without HTTP only looks whether it is asked for"))]
+pub(crate) struct Http<'a> {
+    pub(crate) address: &'a ListenAddress,
+    pub(crate) token_file: Option<&'a Path>,
+    pub(crate) hosts: Vec<&'a str>,
+}
+
+impl Http<'_> {
+    /// Says why nobody may have a token, and what to do.
+    pub(crate) const IN_CLEAR: &'static str = "the token would go over the network in clear: use http at a loopback address or a unix socket, with a proxy that \
+         speaks TLS before it";
+}
+
 impl Settings {
     /// The settings that are `given`, the others by default.
     pub(crate) fn new(given: &Given) -> Result<Self, Unusable> {
@@ -75,9 +90,36 @@ impl Settings {
             );
             return Err(Invalid { name: "console", advice }.into());
         }
+        settings.check_http()?;
         settings.framing()?;
         settings.limits(None)?;
         Ok(settings)
+    }
+
+    /// Checks what is set for HTTP as far as the settings tell.
+    fn check_http(&self) -> Result<(), Invalid> {
+        let invalid = |name, advice| Err(Invalid { name, advice });
+        let Some(address) = &self.http else {
+            let needless = [("http-control", self.http_control.is_some()), ("http-host", self.http_host.is_some())];
+            return match needless.into_iter().find(|(_, is_set)| *is_set) {
+                Some((name, _)) => invalid(name, "it does nothing without http: set that as well".to_owned()),
+                None => Ok(()),
+            };
+        };
+        if let ListenAddress::Ip(ip) = address
+            && self.http_control.is_some()
+            && !ip.ip().to_canonical().is_loopback()
+        {
+            return invalid("http-control", Http::IN_CLEAR.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Returns what is served by HTTP, if anything.
+    pub(crate) fn served_by_http(&self) -> Option<Http<'_>> {
+        let token_file = self.http_control.as_ref().map(|file| &*file.0);
+        let hosts = self.http_host.as_deref().unwrap_or_default().iter().map(|host| host.0.as_str()).collect();
+        Some(Http { address: self.http.as_ref()?, token_file, hosts })
     }
 
     pub(crate) fn addresses(&self) -> &[ListenAddress] {

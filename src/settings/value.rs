@@ -240,6 +240,24 @@ impl Value for FilePath {
     }
 }
 
+/// The name of a host, without a port.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct HostName(pub(crate) String);
+
+impl Value for HostName {
+    const IS_TEXT: bool = true;
+
+    fn allowed() -> String {
+        "the name of a host, as lines.example.org".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        let is_name = !text.is_empty() && text.bytes().all(fits);
+        if is_name { Ok(Self(text.to_owned())) } else { Err(format!("use {}, without a port", Self::allowed())) }
+    }
+}
+
 /// An address to listen on.
 impl Value for ListenAddress {
     fn allowed() -> String {

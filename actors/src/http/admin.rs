@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
@@ -55,11 +56,11 @@ pub(super) struct Settings {
     pub(super) token: Option<Token>,
     pub(super) hosts: Vec<String>,
     pub(super) max_viewers: usize,
-    pub(super) drain: Option<Arc<DrainBy>>,
+    pub(super) before_drain: Option<Arc<BeforeDrain>>,
 }
 
-/// Ends the server, by the drain that was asked for.
-type DrainBy = dyn Fn(Drain) + Send + Sync;
+/// Makes a drain of what an operator has asked for: a time, and a goodbye with its newline.
+type BeforeDrain = dyn Fn(Option<Duration>, Option<Bytes>) -> Drain + Send + Sync;
 
 /// What all workers of an HTTP server share.
 pub(super) struct Shared {
@@ -88,11 +89,8 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// Shortest token of [`control`](Self::control). Unit: bytes.
-    pub const SHORTEST_TOKEN: usize = 16;
-
-    /// Longest token of [`control`](Self::control). Unit: bytes.
-    pub const LONGEST_TOKEN: usize = 1024;
+    /// Most connections at once of [`serve`](Self::serve); others wait in the backlog.
+    pub const MAX_CONNECTIONS: usize = 128;
 
     /// Default of [`max_viewers`](Self::max_viewers).
     pub const DEFAULT_MAX_VIEWERS: usize = 64;
@@ -107,7 +105,7 @@ impl Admin {
                 token: None,
                 hosts: Vec::new(),
                 max_viewers: Self::DEFAULT_MAX_VIEWERS,
-                drain: None,
+                before_drain: None,
             },
             shared: Arc::new(Shared {
                 hub: Hub::default(),
@@ -119,15 +117,9 @@ impl Admin {
         }
     }
 
-    /// Sets the name of the program that is shown. Default: that of this library.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.settings.name = name.into();
-        self
-    }
-
-    /// Sets the version of the program that is shown. Default: that of this library.
-    pub fn version(mut self, version: impl Into<String>) -> Self {
-        self.settings.version = version.into();
+    /// Sets the program's name and version, to be shown. Default: this library's.
+    pub fn program(mut self, name: impl Into<String>, version: impl Into<String>) -> Self {
+        (self.settings.name, self.settings.version) = (name.into(), version.into());
         self
     }
 
@@ -137,13 +129,9 @@ impl Admin {
     ///
     /// The token goes over the wire as it is: use a loopback address, a unix socket, or TLS in front of it. Each change is
     /// logged with the address of who asked for it.
-    ///
-    /// # Errors
-    /// Returns [`ConfigError::Token`] unless it has [`SHORTEST_TOKEN`](Self::SHORTEST_TOKEN) to
-    /// [`LONGEST_TOKEN`](Self::LONGEST_TOKEN) printable ASCII characters without blanks.
-    pub fn control(mut self, token: impl Into<String>) -> Result<Self, ConfigError> {
-        self.settings.token = Some(Token::new(token.into())?);
-        Ok(self)
+    pub fn control(mut self, token: Token) -> Self {
+        self.settings.token = Some(token);
+        self
     }
 
     /// Adds a name of the host by which browsers reach the routes: the name of a machine, or of a proxy in front.
@@ -161,41 +149,61 @@ impl Admin {
         self
     }
 
-    /// Sets what ends the server when `/api/drain` is asked. Default: [`ServerHandle::drain`].
-    ///
-    /// For a program that does more at its end, or has a goodbye of its own.
-    pub fn drain_by(mut self, drain: impl Fn(Drain) + Send + Sync + 'static) -> Self {
-        self.settings.drain = Some(Arc::new(drain));
+    /// Sets what `/api/drain` does: `drain` is called with the time and the goodbye that were asked for, and returns the
+    /// drain to carry out; it may do what has to be done before. Default: 30 s ([`Drain::DEFAULT_DEADLINE`]), without a
+    /// goodbye.
+    pub fn before_drain(
+        mut self,
+        drain: impl Fn(Option<Duration>, Option<Bytes>) -> Drain + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.before_drain = Some(Arc::new(drain));
         self
     }
 
-    /// Ends the server.
-    pub(super) fn drain(&self, drain: Drain) {
-        if let Some(by) = &self.settings.drain {
-            return by(drain);
+    /// Makes a drain of what was asked for.
+    pub(super) fn drain(&self, deadline: Option<Duration>, goodbye: Option<Bytes>) -> Drain {
+        match &self.settings.before_drain {
+            Some(before) => before(deadline, goodbye),
+            None => Drain::within(deadline.unwrap_or(Drain::DEFAULT_DEADLINE)).goodbye(goodbye.unwrap_or_default()),
         }
-        let server = self.settings.server.clone();
-        // Its report is in the log and the counters.
-        actix_rt::spawn(async move { server.drain(drain).await });
     }
 }
 
-/// The secret of those who may change something.
+/// The secret of those who may change something: see [`Admin::control`].
 #[derive(Clone)]
-pub(super) struct Token(Arc<str>);
+pub struct Token(Arc<str>);
 
 impl Token {
-    fn new(token: String) -> Result<Self, ConfigError> {
-        let fits = (Admin::SHORTEST_TOKEN..=Admin::LONGEST_TOKEN).contains(&token.len());
-        if !fits || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+    /// Shortest one. Unit: bytes.
+    pub const SHORTEST: usize = 16;
+
+    /// Longest one. Unit: bytes.
+    pub const LONGEST: usize = 1024;
+
+    /// Makes a token of its text.
+    ///
+    /// # Errors
+    /// Returns [`ConfigError::Token`] unless it has [`SHORTEST`](Self::SHORTEST) to [`LONGEST`](Self::LONGEST) printable
+    /// ASCII characters without blanks.
+    pub fn new(text: impl Into<String>) -> Result<Self, ConfigError> {
+        let text = text.into();
+        let fits = (Self::SHORTEST..=Self::LONGEST).contains(&text.len());
+        if !fits || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(ConfigError::Token);
         }
-        Ok(Self(token.into()))
+        Ok(Self(text.into()))
     }
 
     /// Compares in a time that says nothing but the length.
     pub(super) fn is(&self, given: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(given).into()
+    }
+}
+
+/// Does not show it.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
     }
 }
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
 use crate::{
-    control::{messages::Drain, stats::DrainProgress},
+    control::stats::DrainProgress,
     escape::Escaped,
     http::{
         admin::{Admin, PATIENCE},
@@ -58,8 +58,7 @@ struct PauseBody {
 struct DrainBody {
     /// Unit: seconds.
     timeout: Option<f64>,
-    #[serde(default)]
-    goodbye: String,
+    goodbye: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -171,14 +170,15 @@ pub(super) async fn pause(admin: &Admin, request: &HttpRequest, payload: Payload
 
 pub(super) async fn drain(admin: &Admin, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
     let DrainBody { timeout, goodbye } = body(payload).await?;
-    let deadline = match timeout {
-        None => Drain::DEFAULT_DEADLINE,
-        Some(seconds) => Duration::try_from_secs_f64(seconds)
-            .map_err(|_| Problem::bad(format_args!("{seconds} is no time: use seconds, as 10 or 0.5"), "timeout"))?,
-    };
-    let goodbye = line(&goodbye)?;
-    log_change(request, format_args!("drain within {deadline:?}"));
-    admin.drain(Drain::within(deadline).goodbye(goodbye));
+    let deadline = timeout.map(Duration::try_from_secs_f64).transpose();
+    let deadline =
+        deadline.map_err(|_| Problem::bad("the timeout is no time: use seconds, as 10 or 0.5", "timeout"))?;
+    let goodbye = goodbye.as_deref().map(line).transpose()?.map(Bytes::from);
+    let server = admin.settings.server.clone();
+    let drain = admin.drain(deadline, goodbye);
+    log_change(request, format_args!("drain within {:?}", drain.deadline));
+    // Its report is in the counters.
+    actix_rt::spawn(async move { server.drain(drain).await });
     // Asked for, but perhaps not begun: the next event tells.
     Ok(reply::json(StatusCode::ACCEPTED, &Draining { draining: admin.settings.server.draining() }))
 }

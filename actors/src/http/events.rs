@@ -7,8 +7,8 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use actix_web::{
-    HttpResponse,
-    http::StatusCode,
+    HttpRequest, HttpResponse,
+    http::{Method, StatusCode, Version},
     web::{Bytes, BytesMut},
 };
 use futures::Stream;
@@ -30,15 +30,20 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Silence after which a comment says that the connection is there.
 const SILENCE: Duration = Duration::from_secs(15);
 
-pub(super) fn answer(admin: &Arc<Admin>, is_head: bool) -> Result<HttpResponse, Problem> {
-    if is_head {
+pub(super) fn answer(admin: &Arc<Admin>, request: &HttpRequest) -> Result<HttpResponse, Problem> {
+    if *request.method() == Method::HEAD {
         return Ok(reply::events().finish());
     }
     let events = watch(admin).ok_or_else(|| {
         let most = admin.settings.max_viewers;
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, format_args!("{most} viewers watch already: close one of them"))
     })?;
-    Ok(reply::events().streaming(events))
+    let mut response = reply::events().streaming(events);
+    if request.version() < Version::HTTP_11 {
+        // It knows no chunks; actix-web would send them all the same.
+        response.head_mut().no_chunking(true);
+    }
+    Ok(response)
 }
 
 /// Returns the events for one more viewer; `None` if there are too many.

@@ -34,9 +34,6 @@ use crate::{
     },
 };
 
-/// Most connections at once; others wait in the backlog.
-const CONNECTIONS: usize = 128;
-
 const BACKLOG: u32 = 128;
 
 /// Time that a request's head may take.
@@ -118,8 +115,8 @@ impl Serving {
 }
 
 impl Admin {
-    /// Serves the routes at the root of a server of their own: with one thread to accept and one to answer, at most 128
-    /// connections, one request each, 5 s for the head of a request. It handles no signals.
+    /// Serves the routes at the root of a server of their own: with one thread to accept and one to answer, at most
+    /// [`MAX_CONNECTIONS`](Self::MAX_CONNECTIONS), one request each, 5 s for the head of a request. It handles no signals.
     ///
     /// It goes on until [`Serving::stop`], also when the server of the sessions has ended.
     ///
@@ -135,7 +132,7 @@ impl Admin {
         let http = HttpServer::new(app)
             .workers(1)
             .worker_max_blocking_threads(1)
-            .max_connections(CONNECTIONS)
+            .max_connections(Self::MAX_CONNECTIONS)
             // A request for each connection: there is no client that comes often, and none that is idle.
             .keep_alive(KeepAlive::Disabled)
             .client_request_timeout(HEAD)

@@ -120,7 +120,7 @@ async fn answer(admin: &Arc<Admin>, route: Route, request: &HttpRequest, payload
         Route::Server => api::server(admin).await,
         Route::Sessions => api::sessions(admin, request).await,
         Route::Ends => Ok(api::ends(admin)),
-        Route::Events => events::answer(admin, is_head),
+        Route::Events => events::answer(admin, request),
         Route::Kick | Route::Pause | Route::Drain => change(admin, route, request, payload).await,
     };
     answer.unwrap_or_else(|problem| {

@@ -1,0 +1,32 @@
+//! HTTP in a build without it: there is none.
+//!
+//! Not here: a build with the feature `http` (`http`).
+
+use std::{convert::Infallible, io, sync::Arc};
+
+use actix_lines::ServerHandle;
+
+use crate::{
+    ending::Ending,
+    settings::{self, Settings},
+};
+
+/// Descriptors beside those of sessions.
+pub(crate) const DESCRIPTORS: u64 = 0;
+
+/// None at all.
+pub(crate) type Token = Infallible;
+
+pub(crate) fn token(_: &settings::Http<'_>) -> Result<Option<Token>, (&'static str, String)> {
+    Err(("http", "this rot13d was built without HTTP: build it with --features http, or take it away".to_owned()))
+}
+
+pub(crate) fn bind(_: &Settings, _: Option<Token>) -> io::Result<()> {
+    Ok(())
+}
+
+pub(crate) async fn serve((): (), _: &ServerHandle, _: &Arc<Ending>) -> io::Result<()> {
+    Ok(())
+}
+
+pub(crate) async fn stop((): ()) {}

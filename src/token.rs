@@ -1,0 +1,42 @@
+//! Token: the secret of an operator, from its file.
+//!
+//! Rule: it is neither logged nor part of an error.
+//! Not here: comparing it (`actix-lines`).
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+use crate::reason::reason;
+
+/// A file with more is none of a token.
+const LARGEST_FILE: u64 = 4096;
+
+/// Reads a file that has a token and perhaps a newline. Warns if others may read it.
+///
+/// # Errors
+/// Says what is wrong with the file and what to do.
+pub(crate) fn read(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let read = || {
+        let file = File::open(path)?;
+        let mode = file.metadata()?.permissions().mode() & 0o777;
+        let mut text = String::new();
+        file.take(LARGEST_FILE + 1).read_to_string(&mut text)?;
+        Ok::<_, io::Error>((mode, text))
+    };
+    let (mode, text) = read().map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => format!("{shown} is no text: write a token into it, by openssl rand -hex 32"),
+        _ => format!("cannot read {shown}: {}", reason(&error)),
+    })?;
+    if text.len() as u64 > LARGEST_FILE {
+        return Err(format!("{shown} is larger than {LARGEST_FILE} bytes: write a token into it and nothing else"));
+    }
+    if mode & 0o077 != 0 {
+        log::warn!("{shown} has mode {mode:03o}: others can read the token; use chmod 600");
+    }
+    Ok(text.trim_end().to_owned())
+}
