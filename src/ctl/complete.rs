@@ -13,7 +13,7 @@ const FILTERS: [&str; 8] = ["all", "peer=", "listener=", "state=", "age>", "idle
 const STATES: [&str; 4] = ["open", "held", "draining", "closing"];
 const PEERS: [&str; 3] = ["unix", "uid:", "gid:"];
 const ORDERS: [&str; 6] = ["id", "idle", "outbox", "bytes-in", "bytes-out", "lines"];
-const EVENTS: [&str; 4] = ["opened", "closed", "refused", "limits"];
+const EVENTS: [&str; 6] = ["opened", "closed", "refused", "limits", "listeners", "draining"];
 
 /// Words that have a value behind them: `limit N`.
 const WITH_A_VALUE: [&str; 4] = ["sort", "limit", "offset", "every"];

@@ -13,7 +13,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::{
     record::{Fields, Value, block, field},
-    units::{histogram, printable, written},
+    units::{histogram, printable, time_of_day, written},
 };
 
 /// Rows that wait for each other, so that their columns fit.
@@ -23,15 +23,18 @@ const MEASURED_ROWS: usize = 1000;
 const EXPENDABLE: [&str; 8] =
     ["unsent_bytes", "undelivered_bytes", "prefaces", "help", "worker", "listener", "lines_in", "closed"];
 
+/// Those where rates are what is looked at.
+const EXPENDABLE_BESIDE_RATES: [&str; 7] = ["lines_in", "bytes_in", "bytes_out", "worker", "age", "listener", "idle"];
+
 /// Fields that stand before the others, in this order, and behind them.
-const FIRST: [&str; 9] = ["event", "id", "key", "name", "version", "from", "to", "value", "unit"];
+const FIRST: [&str; 10] = ["at", "event", "id", "key", "name", "version", "from", "to", "value", "unit"];
 const LAST: [&str; 2] = ["first", "help"];
 
 /// Counters of the server that have a command of their own.
 const ELSEWHERE: [&str; 2] = ["listeners", "former_listeners"];
 
 /// Headings that are shorter than the names of their fields.
-const HEADINGS: [(&str, &str); 10] = [
+const HEADINGS: [(&str, &str); 14] = [
     ("worker", "W"),
     ("lines_in", "LINES"),
     ("bytes_in", "IN"),
@@ -42,6 +45,10 @@ const HEADINGS: [(&str, &str); 10] = [
     ("local_addr", "ADDRESS"),
     ("is_paused", "PAUSED"),
     ("max_sessions", "MAX"),
+    ("certificate_expires", "EXPIRES"),
+    ("lines_rate", "LINES/S"),
+    ("bytes_in_rate", "IN/S"),
+    ("bytes_out_rate", "OUT/S"),
 ];
 
 /// A text column is cut to no less.
@@ -323,9 +330,11 @@ fn columns(style: Style, rows: &[Fields]) -> Vec<Column> {
     }
     let Some(width) = style.width else { return columns };
     let taken = |columns: &[Column]| columns.iter().map(|column| column.width + 2).sum::<usize>().saturating_sub(2);
-    for name in EXPENDABLE {
+    let has_rates = columns.iter().any(|column| column.field.ends_with("_rate"));
+    let expendable = if has_rates { &EXPENDABLE_BESIDE_RATES[..] } else { &EXPENDABLE };
+    for name in expendable {
         if taken(&columns) > width {
-            columns.retain(|column| column.field != name);
+            columns.retain(|column| column.field != *name);
         }
     }
     while taken(&columns) > width {
@@ -357,10 +366,10 @@ pub(super) fn cut(text: &str, width: usize) -> String {
 /// The colour of a word that says how something is.
 pub(super) fn color(word: &str) -> Option<Color> {
     Some(match word {
-        "opened" | "resumed" => Color::Green,
-        "held" | "draining" | "closing" | "paused" | "changed" | "lost" | "dropped" => Color::Yellow,
-        "refused" | "failed" | "panicked" => Color::Red,
-        "closed" => Color::Cyan,
+        "opened" | "resumed" | "in" => Color::Green,
+        "held" | "draining" | "closing" | "paused" | "replaced" | "limits" | "lost" | "full" => Color::Yellow,
+        "refused" | "refused-more" => Color::Red,
+        "closed" | "out" => Color::Cyan,
         _ => return None,
     })
 }
@@ -413,6 +422,11 @@ fn parts_of(style: Style, fields: &[(String, Value)], parts: &mut Vec<String>) {
                 parts.push(style.paint(color(&text).unwrap_or(Color::Bold), &format!("{text:<8}")));
             }
             ("id", Value::Number(_)) => parts.push(format!("#{text}")),
+            ("at", Value::Number(at)) if !style.is_exact => {
+                parts.push(style.paint(Color::Dim, &time_of_day(at.as_f64().unwrap_or(0.0))));
+            }
+            // What a session says or is told.
+            ("text", Value::Text(_)) => parts.push(text),
             (_, Value::Record(inner)) => parts_of(style, inner, parts),
             _ => parts.push(format!("{} {text}", style.paint(Color::Dim, &printable(name)))),
         }
@@ -464,6 +478,15 @@ mod tests {
     }
 
     #[test]
+    fn rates_have_room_before_all_else() {
+        let row = r#"{"id":7,"peer":"192.0.2.1:1024","listener":"public","worker":0,"age":303.7,"idle":0.25,"lines_in":12,"bytes_in":1536,"bytes_out":1536,"outbox_bytes":0,"state":"open","lines_rate":12.0,"bytes_in_rate":2048.5,"bytes_out_rate":0.0}"#;
+        let table = shown(Style { width: Some(80), ..Style::default() }, Form::of("top"), &[row]);
+        let expected = "ID  PEER            LISTENER   IDLE  OUTBOX  STATE  LINES/S       IN/S  OUT/S\n \
+                        7  192.0.2.1:1024  public    250ms     0 B  open    12.0/s  2.0 KiB/s  0 B/s\n";
+        assert_eq!(table, expected, "\n{table}");
+    }
+
+    #[test]
     fn the_first_rows_do_not_wait_for_the_last() {
         let (mut show, mut out) = (Show::new(Style::default(), Form::Table), Vec::new());
         let row = |id: usize| vec![("id".to_owned(), Value::Number(id.into()))];
@@ -504,6 +527,8 @@ mod tests {
         assert_eq!(alike, "A\n1\n2\n");
         let event = r#"{"event":"opened","id":7,"peer":"192.0.2.1:1024","listener":null}"#;
         assert_eq!(shown(Style::default(), Form::of("watch"), &[event]), "opened    #7  peer 192.0.2.1:1024\n");
+        let said = r#"{"at":1764164702.007,"event":"in","text":"hello\\r\\n"}"#;
+        assert_eq!(shown(Style::default(), Form::of("trace"), &[said]), "13:45:02  in        hello\\r\\n\n");
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Unit {
         }
         match last {
             "age" | "idle" | "duration" | "uptime" | "time" | "timeout" | "lag" | "every" | "seconds" => Self::Seconds,
-            "started" | "at" => Self::Moment,
+            "started" | "expires" | "at" => Self::Moment,
             _ => Self::None,
         }
     }
@@ -153,6 +153,11 @@ pub(super) fn time(seconds: f64) -> String {
         3600..86400 => format!("{}h{:02}m", whole / 3600, whole / 60 % 60),
         _ => format!("{}d{:02}h", whole / 86400, whole / 3600 % 24),
     }
+}
+
+/// `13:45:02`, of UTC.
+pub(super) fn time_of_day(seconds: f64) -> String {
+    moment(seconds).and_then(|moment| moment.get(11..19).map(str::to_owned)).unwrap_or_else(|| seconds.to_string())
 }
 
 fn moment(seconds: f64) -> Option<String> {
