@@ -450,7 +450,7 @@ function addEnds(more) {
 
 // --- The connection ---------------------------------------------------------------------------------------------------
 
-const connection = { source: null, attempt: 0, lostAt: null, hasEnded: false, silence: 0, again: 0 };
+const connection = { source: null, attempt: 0, lostAt: null, why: "", hasEnded: false, silence: 0, again: 0 };
 
 function connect() {
   clearTimeout(connection.again);
@@ -479,12 +479,28 @@ function connect() {
     lose();
   });
   // A browser tries again by itself after some errors and not after others: here it is always this page.
-  source.addEventListener("error", lose);
+  source.addEventListener("error", () => {
+    if (source.readyState === EventSource.CLOSED) askWhy();
+    lose();
+  });
+}
+
+// A server that answers, but not with events, says why: too many watch already.
+async function askWhy() {
+  const abort = new AbortController();
+  try {
+    const answer = await fetch("events", { signal: abort.signal });
+    if (!answer.ok) connection.why = JSON.parse(await answer.text()).error;
+  } catch {
+    connection.why = "";
+  }
+  abort.abort();
+  showLost();
 }
 
 function found(event) {
   if (last && !isSame(event)) ends = [];
-  Object.assign(connection, { lostAt: null, hasEnded: false, attempt: 1 });
+  Object.assign(connection, { lostAt: null, why: "", hasEnded: false, attempt: 1 });
   document.documentElement.classList.remove("is-lost");
   setHidden($("lost"), true);
   sessions.reload();
@@ -528,7 +544,8 @@ function showLost() {
   const since = new Date(connection.lostAt).toLocaleTimeString("en-GB");
   const ago = time(Math.round((Date.now() - connection.lostAt) / 1000) || 1);
   const drained = connection.hasEnded ? " The server has drained, and may have ended." : "";
-  setText($("lost-text"), `Since ${since}, ${ago} ago.${drained} The numbers below are from before. This page tries again by itself.`);
+  const why = connection.why ? ` The server says: ${connection.why}.` : "";
+  setText($("lost-text"), `Since ${since}, ${ago} ago.${drained}${why} The numbers below are from before. This page tries again by itself.`);
 }
 
 setInterval(showLost, 1000);
