@@ -32,5 +32,7 @@ pub(crate) mod request;
 pub(crate) mod rows;
 pub(crate) mod session;
 pub(crate) mod setup;
+#[cfg(test)]
+mod whatever_comes;
 
 pub use self::builder::{BoundConsole, Console, ConsoleError};

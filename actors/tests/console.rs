@@ -9,10 +9,13 @@ use std::{
 };
 
 use actix_lines::{
-    LineServer, Listener, Rot13, ServerHandle, console::Console, control::SessionQuery, limits::LimitKey,
+    LineServer, Listener, Rot13, ServerHandle,
+    console::{Console, ConsoleError},
+    control::SessionQuery,
+    limits::LimitKey,
 };
 use serde_json::{Value, json};
-use support::{Peer, at_once, eventually, pause, within};
+use support::{Peer, at_once, eventually, pass, pause, within};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::UnixStream,
@@ -444,5 +447,176 @@ async fn a_session_of_a_console_is_none_of_the_server() {
     second.send(b"quit\n").await;
     assert_eq!(second.rest().await, "\n");
     assert_eq!(first.line("count").await, "0");
+    watched.end().await;
+}
+
+#[actix::test]
+async fn the_builder_starts_a_console_with_its_server() {
+    let folder = Folder::new();
+    let server = LineServer::new(|_| Rot13)
+        .bind("127.0.0.1:0")
+        .unwrap()
+        .console(Console::at(Listener::unix(folder.socket())))
+        .unwrap()
+        .start()
+        .unwrap();
+    let mut console = Asking::new(UnixStream::connect(folder.socket()).await.unwrap());
+    assert_eq!(console.line("count").await, "0");
+    assert!(console.line("version").await.starts_with("actix-lines "));
+    console.send(b"drain 1s\n").await;
+    assert_eq!(console.answer().await.unwrap(), ["drained: 0 sessions ended, 0 cut, in 0s"]);
+    within("the end", server.wait()).await.unwrap();
+}
+
+#[actix::test]
+async fn only_loopback_and_unix_sockets_need_no_token() {
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let error = Console::at(address).bind().unwrap_err();
+        assert!(matches!(error, ConsoleError::Exposed { .. }), "{error}");
+        assert!(error.to_string().contains("give it a token, use a loopback address, or a unix socket"), "{error}");
+        assert!(Console::at(address).token("secret").bind().is_ok());
+    }
+    assert!(!Console::at("127.0.0.1:0").bind().unwrap().local_addrs().is_empty());
+    assert!(matches!(Console::at("127.0.0.1:0").token("").bind().unwrap_err(), ConsoleError::EmptyToken));
+    assert!(matches!(Console::at("127.0.0.1").bind().unwrap_err(), ConsoleError::Bind(_)));
+    assert!(matches!(Console::at("127.0.0.1:0").max_sessions(0).bind().unwrap_err(), ConsoleError::Config(_)));
+}
+
+#[actix::test]
+async fn without_the_token_nothing_is_done() {
+    let watched = Watched::with(|console| console.token("c0ffee"));
+    let _peers = watched.peers(&[1]).await;
+    let mut console = watched.ask().await;
+    assert_eq!(console.ask("token c0ffee").await, [""; 0]);
+    assert_eq!(console.line("count").await, "1");
+    // Once more is no harm.
+    assert_eq!(console.ask("token c0ffee").await, [""; 0]);
+    for first in ["token c0ffe", "token c0ffee1", "token ", "token", "TOKEN c0ffee", "kick all", "json kick all"] {
+        let mut console = watched.ask().await;
+        console.send(format!("{first}\nkick all\n").as_bytes()).await;
+        let rest = console.rest().await;
+        assert!(rest.starts_with("error: \"token\" ") && rest.lines().count() == 2, "{first}: {rest}");
+        assert!(!rest.contains("c0ffe"), "{rest}");
+    }
+    let mut console = watched.ask().await;
+    console.send(&[b'x'; 100_000]).await;
+    assert_eq!(console.rest().await, "");
+    assert_eq!(watched.server.stats().await.unwrap().live, 1);
+    watched.end().await;
+}
+
+#[actix::test]
+async fn a_peer_without_a_token_does_not_keep_its_place() {
+    pause();
+    let watched = Watched::with(|console| console.token("c0ffee").max_sessions(2));
+    let (mut known, mut silent) = (watched.ask().await, watched.ask().await);
+    assert_eq!(known.ask("token c0ffee").await, [""; 0]);
+    pass(Duration::from_secs(9)).await;
+    assert_eq!(watched.console.stats().await.unwrap().live, 2);
+    assert_eq!(silent.rest().await, "");
+    drop(silent);
+    pass(Duration::from_secs(3600)).await;
+    assert_eq!(known.line("count").await, "0");
+    watched.end().await;
+}
+
+#[actix::test]
+async fn http_is_no_command() {
+    let watched = Watched::start();
+    let _peers = watched.peers(&[1]).await;
+    for request in [
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\r\nkick all\r\n",
+        "GET /kick HTTP/1.1\r\nkick all\r\n",
+        "Host: localhost\nkick all\n",
+        "count\nPOST / HTTP/1.1\nkick all\n",
+    ] {
+        let mut console = watched.ask().await;
+        console.send(request.as_bytes()).await;
+        let rest = console.rest().await;
+        assert_eq!(rest, if request.starts_with("count") { "1\n\n" } else { "" }, "{request}");
+    }
+    assert_eq!(watched.server.stats().await.unwrap().live, 1);
+    watched.end().await;
+}
+
+#[actix::test]
+async fn a_line_that_is_too_long_or_has_no_end_is_not_done() {
+    let watched = Watched::start();
+    let _peers = watched.peers(&[1]).await;
+    let mut console = watched.ask().await;
+    let long = ["count\nkick all", &" ".repeat(64 * 1024), "\ncount\n"].concat();
+    console.send(long.as_bytes()).await;
+    assert_eq!(console.answer().await.unwrap(), ["1"]);
+    assert_eq!(console.answer().await.unwrap(), ["error: the line is longer than 65536 bytes: nothing is done"]);
+    assert_eq!(console.answer().await.unwrap(), ["1"]);
+    // The longest that is one.
+    let longest = ["count ", &" ".repeat(64 * 1024 - 6), "\n"].concat();
+    console.send(longest.as_bytes()).await;
+    assert_eq!(console.answer().await.unwrap(), ["1"]);
+    console.send(b"kick all").await;
+    console.0.get_mut().shutdown().await.unwrap();
+    assert_eq!(console.answer().await.unwrap(), ["error: \"kick all\" has no newline: nothing is done"]);
+    assert_eq!(console.rest().await, "");
+    assert_eq!(watched.server.stats().await.unwrap().live, 1);
+    watched.end().await;
+}
+
+#[actix::test]
+async fn whoever_half_closes_gets_every_answer() {
+    let watched = Watched::start();
+    let _peers = watched.peers(&[1]).await;
+    let mut console = watched.ask().await;
+    console.send(b"count\njson count\nset max-age 1h\nkick all -- bye\n").await;
+    console.0.get_mut().shutdown().await.unwrap();
+    let expected = "1\n\n{\"sessions\":1}\n\nmax-age off -> 1h ends 0 sessions\n\n1 session\n\n";
+    assert_eq!(console.rest().await, expected);
+    watched.end().await;
+}
+
+#[actix::test]
+async fn consoles_are_as_many_as_allowed() {
+    let watched = Watched::with(|console| console.max_sessions(2));
+    let (mut first, second) = (watched.ask().await, watched.ask().await);
+    eventually("both", async || watched.console.stats().await.unwrap().live == 2).await;
+    let mut third = watched.ask().await;
+    assert_eq!(third.answer().await.unwrap(), ["error: too many consoles: close one, then connect again"]);
+    assert_eq!(third.rest().await, "");
+    drop((second, third));
+    eventually("a place", async || watched.console.stats().await.unwrap().live == 1).await;
+    assert_eq!(first.line("count").await, "0");
+    assert_eq!(watched.ask().await.line("count").await, "0");
+    watched.end().await;
+}
+
+#[actix::test]
+async fn a_console_that_does_not_read_costs_bounded_memory_and_holds_up_nobody() {
+    const LISTS: usize = 300;
+    // Of a command's page, of the lines of one read, and of what the watermark allows.
+    const BOUND: usize = 256 * 1024;
+    let watched = Watched::start();
+    let mut peers = watched.peers(&[1; 50]).await;
+    let mut slow = watched.ask().await;
+    slow.send("json list\n".repeat(LISTS).as_bytes()).await;
+    let mut console = watched.ask().await;
+    let slow_one = async || {
+        let page = watched.console.sessions(SessionQuery::default()).await.unwrap();
+        page.sessions.into_iter().find(|session| session.bytes_in > 1000)
+    };
+    let mut last = 0;
+    let mut same = 0;
+    eventually("it to be held", async || {
+        assert_eq!(console.line("count").await, "50");
+        let Some(session) = slow_one().await else { return false };
+        assert!(session.outbox_bytes < BOUND, "{}", session.outbox_bytes);
+        same = if session.bytes_out == last && session.outbox_bytes > 0 { same + 1 } else { 0 };
+        last = session.bytes_out;
+        same > 20
+    })
+    .await;
+    peers[0].send(b"hello\n").await;
+    peers[0].expect(b"uryyb\n").await;
+    for _ in 0..LISTS {
+        assert_eq!(slow.answer().await.unwrap().len(), 50);
+    }
     watched.end().await;
 }
