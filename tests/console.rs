@@ -288,6 +288,21 @@ fn a_change_is_logged_with_who_asked_and_holds_until_sighup() {
     assert!(line.contains(&who), "{line}");
 }
 
+#[test]
+fn the_session_in_the_manual_is_true() {
+    let manual = include_str!("../docs/operating.md");
+    let (_, session) = manual.split_once("$ printf '").unwrap();
+    let (session, _) = session.split_once("```").unwrap();
+    let (commands, rest) = session.split_once("' | ").unwrap();
+    let (_, expected) = rest.split_once('\n').unwrap();
+    let folder = Folder::new();
+    let _server = server(&[("RUNTIME_DIRECTORY", &folder.0)], &[]);
+    let mut console = Console::at(&folder.socket());
+    console.send(&commands.replace("\\n", "\n"));
+    console.send("quit\n");
+    assert_eq!(console.rest(), format!("{expected}\n"));
+}
+
 /// Runs a client of Debian with these commands as its input; returns what it prints.
 fn client(mut command: Command, input: &str) -> String {
     let output = finish(

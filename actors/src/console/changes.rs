@@ -188,6 +188,7 @@ pub(crate) async fn drain(mut asked: Asked) -> Result<(), Failure> {
             asked.out.sent().await;
         }
     };
+    log::info!("console: drained: {} ended, {} cut", sessions(report.ended), report.cut);
     let text =
         format_args!("drained: {} ended, {} cut, in {}", sessions(report.ended), report.cut, took(report.duration));
     asked.out.record(&report, text);

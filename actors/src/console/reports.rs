@@ -44,8 +44,14 @@ pub(crate) async fn stats(asked: Asked) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes a counter, or all that it is made of: `closed.peer-eof 12`.
+/// Writes a counter, or all that it is made of: `closed.peer-eof 12`. Of a histogram it is how many there were; its buckets
+/// are for programs. Numbers with a fraction are times.
 fn counters(asked: &Asked, name: &str, value: &Value) {
+    if let Some(counts) = value.get("counts").and_then(Value::as_array) {
+        let count: u64 = counts.iter().filter_map(Value::as_u64).sum();
+        asked.out.line(format_args!("{:<32} {count}", format!("{name}.count").replace('_', "-")));
+        return value.get("sum").into_iter().for_each(|sum| counters(asked, &format!("{name}.sum"), sum));
+    }
     match value {
         Value::Object(parts) => {
             parts.iter().for_each(|(part, value)| counters(asked, &format!("{name}.{part}"), value))
@@ -54,6 +60,9 @@ fn counters(asked: &Asked, name: &str, value: &Value) {
             parts.iter().enumerate().for_each(|(part, value)| counters(asked, &format!("{name}.{part}"), value));
         }
         Value::String(text) => asked.out.line(format_args!("{:<32} {text}", name.replace('_', "-"))),
+        Value::Number(time) if time.is_f64() => {
+            asked.out.line(format_args!("{:<32} {time} s", name.replace('_', "-")));
+        }
         value => asked.out.line(format_args!("{:<32} {value}", name.replace('_', "-"))),
     }
 }
