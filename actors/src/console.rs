@@ -26,12 +26,18 @@ pub(crate) mod asked;
 pub(crate) mod builder;
 pub(crate) mod changes;
 pub(crate) mod commands;
+pub(crate) mod entry;
+pub(crate) mod hub;
 pub(crate) mod out;
 pub(crate) mod reports;
 pub(crate) mod request;
 pub(crate) mod rows;
 pub(crate) mod session;
 pub(crate) mod setup;
+pub(crate) mod snapshots;
+pub(crate) mod top;
+pub(crate) mod trace;
+pub(crate) mod watch;
 #[cfg(test)]
 mod whatever_comes;
 

@@ -15,9 +15,11 @@ use tokio::{sync::Mutex, time::Instant};
 use crate::{
     connection::Connection,
     console::{
+        hub::Watching,
         out::{HIGH, LOW},
         session::Session,
         setup::{BeforeDrain, MAX_LINE, Setup},
+        snapshots::Snapshots,
     },
     control::messages::Drain,
     error::{BindError, ConfigError, StartError},
@@ -118,6 +120,8 @@ impl Console {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             may_trace: false,
             before_drain: None,
+            watching: Watching::default(),
+            snapshots: Snapshots::default(),
             since: Instant::now(),
             changing: Mutex::new(()),
             strangers: LogLimit::default(),

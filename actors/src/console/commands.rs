@@ -14,6 +14,7 @@ use crate::{
         out::{Failure, Out},
         reports,
         request::Request,
+        top, trace, watch,
     },
     limits::keys::LimitKey,
     words::{self, WrongWord},
@@ -46,6 +47,10 @@ pub(crate) struct Command {
 
 const fn ends(_: &[String]) -> bool {
     false
+}
+
+const fn goes_on(_: &[String]) -> bool {
+    true
 }
 
 /// In the order of help.
@@ -187,6 +192,36 @@ pub(crate) const COMMANDS: &[Command] = &[
         takes: Takes::WordsAndText,
         is_live: ends,
         run: |asked| Box::pin(changes::drain(asked)),
+    },
+    Command {
+        name: "watch",
+        words: "[KIND...] [FILTER...]",
+        help: "Shows what happens until a line is sent. A KIND is opened, closed, refused, limits, listeners or draining; a \
+               FILTER is by ID, peer= and listener= here. A console that does not keep up is told how much it has missed.",
+        example: "watch closed refused listener=public",
+        takes: Takes::Words,
+        is_live: goes_on,
+        run: |asked| Box::pin(watch::watch(asked)),
+    },
+    Command {
+        name: "top",
+        words: "[FILTER...] [sort KEY] [limit N] [every TIME] [once]",
+        help: "Shows the rates of sessions, the largest first, each second until a line is sent. With once it shows them \
+               one time. KEYs of counters mean their rates.",
+        example: "top listener=public sort lines limit 5 every 2s",
+        takes: Takes::Words,
+        is_live: top::is_live,
+        run: |asked| Box::pin(top::top(asked)),
+    },
+    Command {
+        name: "trace",
+        words: "ID",
+        help: "Shows what a session says (>) and is told (<) until it ends or a line is sent. It has to be allowed, and is \
+               logged.",
+        example: "trace 7",
+        takes: Takes::Words,
+        is_live: goes_on,
+        run: |asked| Box::pin(trace::trace(asked)),
     },
     Command {
         name: QUIT,

@@ -46,6 +46,8 @@ struct Shared {
     is_json: bool,
     bytes: RefCell<Vec<u8>>,
     is_stopped: Cell<bool>,
+    /// Output of the session above which the command waits. Unit: bytes.
+    high: Cell<usize>,
     /// Of a command that waits for its stop.
     waker: RefCell<Option<Waker>>,
 }
@@ -56,6 +58,7 @@ impl Out {
             is_json,
             bytes: RefCell::default(),
             is_stopped: Cell::new(false),
+            high: Cell::new(HIGH),
             waker: RefCell::default(),
         }))
     }
@@ -108,6 +111,17 @@ impl Out {
         self.record(&Error { error: &text, word }, format_args!("error: {text}"));
     }
 
+    /// Writes lines that were made by this module's means before.
+    pub(crate) fn lines(&self, lines: &[u8]) {
+        self.0.bytes.borrow_mut().extend_from_slice(lines);
+    }
+
+    /// Has the command wait as soon as so many bytes of output wait, and not only at [`HIGH`]. It is asked again when it is
+    /// woken: only for a command that is woken by others while it waits.
+    pub(crate) fn set_high(&self, bytes: usize) {
+        self.0.high.set(bytes);
+    }
+
     /// Ends the answer.
     pub(crate) fn end(&self) {
         self.0.bytes.borrow_mut().push(b'\n');
@@ -120,13 +134,11 @@ impl Out {
     }
 
     /// Waits until everything written so far is in the outbox: call it before waiting for anything else.
-    #[allow(dead_code, reason = "for commands that go on")]
     pub(crate) async fn sent(&self) {
         poll_fn(|_| if self.0.bytes.borrow().is_empty() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     /// Waits until the peer wants the command to end. A command that goes on by itself has to end then.
-    #[allow(dead_code, reason = "for commands that go on")]
     pub(crate) async fn stopped(&self) {
         poll_fn(|cx| {
             if self.0.is_stopped.get() {
@@ -153,7 +165,7 @@ impl Out {
 }
 
 /// Writes text without characters that would end the line or move a cursor.
-struct Clean<'a>(&'a mut Vec<u8>);
+pub(crate) struct Clean<'a>(pub(crate) &'a mut Vec<u8>);
 
 impl Write for Clean<'_> {
     fn write_str(&mut self, mut text: &str) -> fmt::Result {
@@ -192,8 +204,9 @@ where
 
     fn poll(mut self: Pin<&mut Self>, _: &mut A, ctx: &mut LineContext<A>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            // The context polls again when it is at the low watermark.
-            if ctx.outbox_len() > HIGH {
+            // The context polls again when it is at the low watermark. Nobody else would wake a command that has to end.
+            let high = if self.out.0.is_stopped.get() { HIGH } else { self.out.0.high.get() };
+            if ctx.outbox_len() > high {
                 return Poll::Pending;
             }
             let polled = self.command.as_mut().poll(cx);

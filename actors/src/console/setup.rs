@@ -12,7 +12,12 @@ use bytes::Bytes;
 use subtle::ConstantTimeEq;
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::{control::messages::Drain, log_limit::LogLimit, server::handle::ServerHandle};
+use crate::{
+    console::{hub::Watching, snapshots::Snapshots},
+    control::messages::Drain,
+    log_limit::LogLimit,
+    server::handle::ServerHandle,
+};
 
 /// Longest line of a command. Unit: bytes.
 pub(crate) const MAX_LINE: usize = 64 * 1024;
@@ -28,6 +33,8 @@ pub(crate) struct Setup {
     pub(crate) version: String,
     pub(crate) may_trace: bool,
     pub(crate) before_drain: Option<Arc<BeforeDrain>>,
+    pub(crate) watching: Watching,
+    pub(crate) snapshots: Snapshots,
     pub(crate) since: Instant,
     /// Held while limits are read, changed and written: of two operators none undoes the other's change.
     pub(crate) changing: Mutex<()>,

@@ -180,6 +180,20 @@ impl SessionFilter {
             && self.source.is_none_or(|peers| peers.contains(peer))
     }
 
+    /// Returns true if it may select a connection of this peer and listener that is no session.
+    #[cfg(feature = "console")]
+    pub(crate) fn has_refused(&self, peer: &Address, listener: Option<ListenerId>) -> bool {
+        self.id.is_none()
+            && self.listener.is_none_or(|wanted| listener == Some(wanted))
+            && self.source.is_none_or(|peers| peers.contains(peer))
+    }
+
+    /// Returns true if it has no other condition than this listener.
+    #[cfg(feature = "console")]
+    pub(crate) fn is_of_listener(&self, listener: ListenerId) -> bool {
+        *self == Self::default().listener(listener)
+    }
+
     /// Returns true if it selects a session.
     pub(crate) fn has(&self, session: &SessionInfo) -> bool {
         self.has_identity(session.id, &session.peer, session.listener)

@@ -97,7 +97,7 @@ pub(super) async fn authorize(admin: &Admin, request: &HttpRequest) -> Result<()
     if given.is_some() {
         if let Some(events) = admin.shared.failures.pass(&WRONG_TOKEN, "http: ") {
             let who = who(request);
-            log::warn!(who = who, count = events; "http: {who}: wrong token{events}");
+            log::warn!(who = who.as_str(), count = events; "http: {who}: wrong token{events}");
         }
         // As long a token is not guessed; this keeps the attempts few in the log of a proxy, too.
         tokio::time::sleep(PENALTY).await;
@@ -137,7 +137,7 @@ fn line(text: &str) -> Result<String, Problem> {
 fn log_change(request: &HttpRequest, change: impl Display) {
     let (who, change) = (who(request), change.to_string());
     let command = change.split(' ').next();
-    log::info!(who = who, command = command; "http: {who}: {change}");
+    log::info!(who = who.as_str(), command = command; "http: {who}: {change}");
 }
 
 pub(super) async fn kick(admin: &Admin, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
