@@ -17,6 +17,7 @@
 //!
 //! | route | answer |
 //! |---|---|
+//! | `GET /metrics` | [`Metrics`](crate::metrics::Metrics) as OpenMetrics or Prometheus text, by `Accept` |
 //! | `GET /healthz` | 200 while the supervisor answers, else 503 |
 //! | `GET /readyz` | 200 while a listener accepts and the server does not drain, else 503 with the reason |
 //! | `GET /` | the live page |

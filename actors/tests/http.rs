@@ -13,6 +13,7 @@ use actix_lines::{
     BindError, Framing, LineServer, Listener, Rot13,
     control::{Drain, SessionFilter, SessionQuery},
     http::{Admin, HttpListener, Serving, Token},
+    metrics::Metrics,
 };
 use actix_web::{App, HttpServer, web};
 use serde_json::{Value, json};
@@ -275,6 +276,48 @@ async fn the_server_is_shown_as_its_handle_knows_it() {
     let started = seen["server"]["started"].as_u64().unwrap();
     assert!(started <= now && now - started <= PATIENCE.as_secs() && seen["server"]["uptime"].is_f64(), "{seen}");
     shown.end().await;
+}
+
+#[actix::test]
+async fn metrics_are_in_the_format_that_the_scraper_asks_for() {
+    let shown = Shown::start(|admin| admin).await;
+    let mut peer = shown.server.connect().await;
+    peer.send(b"abc\n").await;
+    peer.expect(b"nop\n").await;
+    for (accept, begin, end) in [
+        ("", "text/plain; version=0.0.4", ""),
+        ("Accept: */*\r\n", "text/plain; version=0.0.4", ""),
+        (
+            "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n",
+            "application/openmetrics-text; version=1.0.0",
+            "# EOF\n",
+        ),
+        (
+            "Accept: text/plain;q=0.5\r\nAccept: application/openmetrics-text\r\n",
+            "application/openmetrics-text; version=1.0.0",
+            "# EOF\n",
+        ),
+    ] {
+        let answer = shown.send(&format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{accept}\r\n")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(
+            answer.header("content-type").is_some_and(|content_type| content_type.starts_with(begin)),
+            "{answer:?}"
+        );
+        assert!(answer.body.contains("actix_lines_sessions{listener=\"public\"} 1\n"), "{}", answer.body);
+        assert!(answer.body.ends_with(end) && answer.body.contains("# EOF") != end.is_empty(), "{}", answer.body);
+    }
+    shown.end().await;
+
+    let server = Server::start(LineServer::new(|_| Rot13)).await;
+    let metrics = Metrics::new(&server.handle).label("environment", "test").without_process();
+    let admin = Admin::new(&server.handle).metrics(metrics);
+    let http = admin.serve(HttpListener::bind("127.0.0.1:0").unwrap()).await.unwrap();
+    let stream = TcpStream::connect(http.local_addr().socket_addr().unwrap()).await.unwrap();
+    let answer = exchange(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert!(answer.body.contains("actix_lines_sessions{environment=\"test\",listener=\"0\"} 0\n"), "{}", answer.body);
+    server.end().await;
+    within("the end", http.stop()).await;
 }
 
 #[actix::test]

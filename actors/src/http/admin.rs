@@ -5,15 +5,16 @@
 use std::{
     fmt,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
 use subtle::ConstantTimeEq;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    control::messages::Drain, error::ConfigError, http::hub::Hub, log_limit::LogLimit, server::handle::ServerHandle,
+    control::messages::Drain, error::ConfigError, http::hub::Hub, log_limit::LogLimit, metrics::Metrics,
+    server::handle::ServerHandle,
 };
 
 /// Questions to the supervisor that all clients together may have open: a flood of requests is no flood of questions to
@@ -57,6 +58,7 @@ pub(super) struct Settings {
     pub(super) hosts: Vec<String>,
     pub(super) max_viewers: usize,
     pub(super) before_drain: Option<Arc<BeforeDrain>>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// Makes a drain of what an operator has asked for: a time, and a goodbye with its newline.
@@ -106,6 +108,7 @@ impl Admin {
                 hosts: Vec::new(),
                 max_viewers: Self::DEFAULT_MAX_VIEWERS,
                 before_drain: None,
+                metrics: Arc::new(Metrics::new(server)),
             },
             shared: Arc::new(Shared {
                 hub: Hub::default(),
@@ -120,6 +123,12 @@ impl Admin {
     /// Sets the program's name and version, to be shown. Default: this library's.
     pub fn program(mut self, name: impl Into<String>, version: impl Into<String>) -> Self {
         (self.settings.name, self.settings.version) = (name.into(), version.into());
+        self
+    }
+
+    /// Sets what `/metrics` answers, with labels and metrics of the program's own. Default: [`Metrics::new`].
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.settings.metrics = Arc::new(metrics);
         self
     }
 

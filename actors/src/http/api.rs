@@ -3,7 +3,11 @@
 //! Rule: each is one question to the typed handle, bounded in time and in number.
 //! Not here: changes (`control`), the stream of events (`events`).
 
-use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web::Query};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{StatusCode, header},
+    web::Query,
+};
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -20,6 +24,7 @@ use crate::{
         ends::{End, KEPT},
         reply::{self, Problem},
     },
+    metrics::TextFormat,
     server::handle::ServerHandle,
     words::{self, WrongWord},
 };
@@ -112,6 +117,14 @@ pub(super) fn ready(server: &ServerHandle) -> HttpResponse {
     } else {
         reply::text(StatusCode::OK, "ok")
     }
+}
+
+/// The metrics, in the format that the scraper asks for.
+pub(super) async fn metrics(admin: &Admin, request: &HttpRequest) -> Result<HttpResponse, Problem> {
+    let accept: Vec<_> = request.headers().get_all(header::ACCEPT).filter_map(|value| value.to_str().ok()).collect();
+    let format = TextFormat::accepted(Some(accept.join(",").as_str()).filter(|accept| !accept.is_empty()));
+    let text = ask(admin, admin.settings.metrics.encode_as(format)).await?;
+    Ok(reply::metrics(format.content_type(), text))
 }
 
 pub(super) async fn server(admin: &Admin) -> Result<HttpResponse, Problem> {

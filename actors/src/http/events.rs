@@ -127,8 +127,6 @@ async fn run(mut running: Running) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ended = pin!(admin.settings.server.wait());
     let mut count = hub.ends.count();
-    // Events of one that was there before have smaller numbers.
-    let mut number = admin.shared.times().1 as u64;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -145,7 +143,7 @@ async fn run(mut running: Running) {
             count = now;
             view.ends = Some(ends);
             view.ends_left_out = Some(left_out);
-            number += 1;
+            let number = hub.next_number();
             if let Some(text) = event(number, &view) {
                 hub.show(number, text);
             }

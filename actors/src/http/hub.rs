@@ -3,7 +3,10 @@
 //! Rule: one view for all of them; nothing is kept for one that does not look.
 //! Not here: making the views, showing them (`events`).
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use actix_web::web::Bytes;
 use tokio::sync::watch;
@@ -34,12 +37,15 @@ struct Viewers {
 pub(super) struct Hub {
     viewers: Mutex<Viewers>,
     view: watch::Sender<View>,
+    /// Events so far.
+    events: AtomicU64,
     pub(super) ends: Ends,
 }
 
 impl Default for Hub {
     fn default() -> Self {
-        Self { viewers: Mutex::default(), view: watch::Sender::new(View::Nothing), ends: Ends::default() }
+        let view = watch::Sender::new(View::Nothing);
+        Self { viewers: Mutex::default(), view, events: AtomicU64::default(), ends: Ends::default() }
     }
 }
 
@@ -69,6 +75,12 @@ impl Hub {
 
     pub(super) fn leave(&self) {
         self.viewers().count -= 1;
+    }
+
+    /// Returns the number of an event that is made now.
+    pub(super) fn next_number(&self) -> u64 {
+        // One task makes them.
+        self.events.fetch_add(1, Relaxed) + 1
     }
 
     pub(super) fn show(&self, number: u64, text: Bytes) {

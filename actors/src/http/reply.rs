@@ -92,6 +92,12 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> HttpResponse {
     }
 }
 
+/// Text of a media type that says which format it has.
+pub(super) fn metrics(content_type: &'static str, text: String) -> HttpResponse {
+    let mut builder = fresh(StatusCode::OK);
+    builder.content_type(content_type).insert_header((header::VARY, "accept")).body(text)
+}
+
 /// An answer that goes on: its parts are sent as they come.
 pub(super) fn events() -> HttpResponseBuilder {
     let mut builder = fresh(StatusCode::OK);

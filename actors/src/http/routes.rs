@@ -18,6 +18,7 @@ use crate::http::{admin::Admin, api, control, events, files, guard, reply};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route {
+    Metrics,
     Health,
     Ready,
     Index,
@@ -34,7 +35,8 @@ enum Route {
 }
 
 impl Route {
-    const ALL: [(&str, Self); 13] = [
+    const ALL: [(&str, Self); 14] = [
+        ("/metrics", Self::Metrics),
         ("/healthz", Self::Health),
         ("/readyz", Self::Ready),
         ("/", Self::Index),
@@ -92,7 +94,10 @@ fn mount(admin: &Arc<Admin>, config: &mut ServiceConfig) {
 
 /// The answer where there is no route.
 pub(super) async fn not_found() -> HttpResponse {
-    reply::text(StatusCode::NOT_FOUND, "there is nothing here: / is the page, /healthz and /readyz are for probes")
+    reply::text(
+        StatusCode::NOT_FOUND,
+        "there is nothing here: / is the page, /metrics, /healthz and /readyz are for probes",
+    )
 }
 
 async fn answer(admin: &Arc<Admin>, route: Route, request: &HttpRequest, payload: Payload) -> HttpResponse {
@@ -111,6 +116,7 @@ async fn answer(admin: &Arc<Admin>, route: Route, request: &HttpRequest, payload
         return response;
     }
     let answer = match route {
+        Route::Metrics => api::metrics(admin, request).await,
         Route::Health => Ok(api::health(admin).await),
         Route::Ready => Ok(api::ready(&admin.settings.server)),
         Route::Index => Ok(files::INDEX.answer(request)),
