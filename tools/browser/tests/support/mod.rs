@@ -110,6 +110,12 @@ impl Server {
         Self::start(&[&["--http-control", file], arguments].concat())
     }
 
+    /// Sends a command to the console at `address`, as an operator does.
+    pub fn order(address: &str, words: &[&str]) {
+        let output = rot13d().args(["ctl", "--connect", address]).args(words).output().expect("it starts");
+        assert!(output.status.success(), "{words:?}: {output:?}");
+    }
+
     fn next_line(&self) -> Option<String> {
         match self.log.recv_timeout(PATIENCE) {
             Ok(line) => Some(line),
