@@ -117,17 +117,35 @@ impl Certificates {
     }
 }
 
+/// A file as errors name it.
+fn shown(file: &settings::PemFile) -> String {
+    file.0.display().to_string()
+}
+
 impl Unloadable {
     fn new(error: TlsError, tls: &settings::Tls) -> Self {
+        // A file may be that of several pairs: only one of them has this key, or this name.
+        let pair_is = |is_it: &dyn Fn(&settings::PairSettings) -> bool| tls.pairs.iter().position(is_it);
+        match &error {
+            TlsError::Mismatch { certificate, key } => {
+                let is_own = shown(&tls.settings.certificate) == *certificate && shown(&tls.settings.key) == *key;
+                let pair = pair_is(&|pair| shown(&pair.certificate) == *certificate && shown(&pair.key) == *key);
+                return Self { pair: pair.filter(|_| !is_own), error, key: "key" };
+            }
+            TlsError::WrongName { file, name } => {
+                let pair =
+                    pair_is(&|pair| shown(&pair.certificate) == *file && pair.name.iter().any(|own| own.0 == *name));
+                return Self { error, pair, key: "certificate" };
+            }
+            _ => {}
+        }
         let (file, keys): (&str, &[&str]) = match &error {
             TlsError::NoKey { file } | TlsError::EncryptedKey { file } | TlsError::UnsupportedKey { file } => {
                 (file, &["key"])
             }
-            TlsError::Mismatch { key, .. } => (key, &["key"]),
             TlsError::NoCertificate { file }
             | TlsError::CertificateVersion { file, .. }
-            | TlsError::Expired { file, .. }
-            | TlsError::WrongName { file, .. } => (file, &["certificate", "client-ca"]),
+            | TlsError::Expired { file, .. } => (file, &["certificate", "client-ca"]),
             TlsError::Read { file, .. } | TlsError::Malformed { file, .. } => {
                 (file, &["certificate", "key", "client-ca"])
             }
@@ -139,7 +157,7 @@ impl Unloadable {
             }
             _ => return Self { error, pair: None, key: "" },
         };
-        let is_it = |key: &str, path: &settings::PemFile| keys.contains(&key) && path.0.display().to_string() == file;
+        let is_it = |key: &str, path: &settings::PemFile| keys.contains(&key) && shown(path) == file;
         let own = &tls.settings;
         let client_ca = own.client_ca.as_ref().map(|file| (None, "client-ca", file));
         let own = [(None, "certificate", &own.certificate), (None, "key", &own.key)].into_iter().chain(client_ca);

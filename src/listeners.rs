@@ -12,7 +12,11 @@ use std::{
 
 use actix_lines::{BindError, ListenAddress, Listener, ListenerId, ServerHandle, proxy::Proxy, telnet::Telnet};
 
-use crate::{certificates::Certificates, service, settings};
+use crate::{
+    certificates::Certificates,
+    service,
+    settings::{self, places},
+};
 
 /// A listener that is wanted, with its certificates.
 #[derive(Clone, Debug)]
@@ -238,14 +242,15 @@ impl Listeners {
             ids.push(match *change {
                 Change::Add { wanted: number } => {
                     let listener = &wanted[number];
-                    let added = server.listen(listener.listener()).await.map_err(|error| listener.refused(error))?;
+                    let added = server.listen(listener.listener()).await;
+                    let added = added.map_err(|error| self.in_the_way(listener, changes, listener.refused(error)))?;
                     done.push(Done::Added(added.id));
                     added.id
                 }
                 Change::Replace { running: number, wanted: by } => {
                     let (id, listener) = (self.0[number].id, &wanted[by]);
                     let replaced = server.replace_listener(id, listener.listener()).await;
-                    replaced.map_err(|error| listener.refused(error))?;
+                    replaced.map_err(|error| self.in_the_way(listener, changes, listener.refused(error)))?;
                     done.push(Done::Replaced(number));
                     id
                 }
@@ -254,6 +259,26 @@ impl Listeners {
             });
         }
         Ok(ids)
+    }
+
+    /// Says what to do where a listener that ends, or moves, by the same change has the port.
+    fn in_the_way(&self, wanted: &Wanted, changes: &[Change], error: io::Error) -> io::Error {
+        if error.kind() != io::ErrorKind::AddrInUse {
+            return error;
+        }
+        let address = &wanted.listener.settings.address;
+        let others = changes.iter().filter_map(|change| match *change {
+            Change::Replace { running, .. } | Change::Close { running } => Some(&self.0[running].is),
+            Change::Add { .. } | Change::Keep { .. } => None,
+        });
+        let mut in_the_way = others.filter(|other| places::collide(address, &other.listener.settings.address));
+        let Some(other) = in_the_way.next() else { return error };
+        let advice = format!(
+            "{} is in its way until this change is done: take that out of the file and SIGHUP, then write {address} into it \
+             and SIGHUP again, or restart",
+            other.described()
+        );
+        io::Error::new(error.kind(), format!("{error}; {advice}"))
     }
 
     async fn undo(&mut self, done: Vec<Done>, server: &ServerHandle) {

@@ -123,6 +123,17 @@ fn system() -> io::Result<SystemRunner> {
     Ok(System::with_tokio_rt(|| runtime))
 }
 
+/// Says which sockets may be in the way of a listener: those that were handed over and that no listener uses.
+fn beside(error: io::Error, unused: &[String]) -> io::Error {
+    match unused {
+        sockets if error.kind() == io::ErrorKind::AddrInUse && !sockets.is_empty() => {
+            let advice = format!("no listener uses what was handed over for {}", sockets.join(" and "));
+            io::Error::new(error.kind(), format!("{error}; {advice}"))
+        }
+        _ => error,
+    }
+}
+
 async fn serve(
     args: Args,
     settings: Settings,
@@ -142,14 +153,15 @@ async fn serve(
     server = settings.sockets(server);
     for wanted in &listeners {
         // A socket that is in the way of one is not there at the next start.
-        let bound = server.listen(wanted.listener()).inspect_err(|_| service::close_unused_sockets());
-        server = bound.map_err(|error| wanted.refused(error))?;
+        let bound = server.listen(wanted.listener());
+        server = bound.map_err(|error| beside(wanted.refused(error), &service::close_unused_sockets()))?;
     }
     let ending = Ending::new(settings.drain());
     let console = console::open(settings.console_settings(), &ending);
     let http = http::bind(&settings, http_token);
-    service::close_unused_sockets();
-    let (console, http) = (console?, http?);
+    let unused = service::close_unused_sockets();
+    let (console, http) =
+        (console.map_err(|error| beside(error, &unused))?, http.map_err(|error| beside(error, &unused))?);
     let recorder = recording::start(&settings)?;
     if let Some(recorder) = &recorder {
         server = server.record(recorder);
@@ -157,6 +169,7 @@ async fn serve(
     let server = server.start()?;
     console.start(&server)?;
     let http = http::serve(http, &server, &ending).await?;
+    service::warn_of_unused_sockets(&unused);
     service::ready(&server);
     let listeners = Listeners::new(listeners, &server);
     listeners.log_certificates();

@@ -9,7 +9,7 @@ use std::{
     env,
     ffi::OsStr,
     io::{self, IoSlice},
-    mem::MaybeUninit,
+    mem::{self, MaybeUninit},
     os::{
         fd::{AsFd, BorrowedFd},
         linux::net::SocketAddrExt,
@@ -20,7 +20,7 @@ use std::{
     },
     process,
     sync::{
-        OnceLock,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -60,6 +60,9 @@ struct Manager {
     reloads: AtomicUsize,
     is_stopping: AtomicBool,
     stopping: Notify,
+    /// What stands in the status before the counters: why the last reload has failed.
+    note: Mutex<String>,
+    noted: Notify,
 }
 
 fn manager() -> Option<&'static Manager> {
@@ -99,21 +102,27 @@ impl Drop for Stored {
 }
 
 /// Closes the sockets that were handed over and that no listener uses, and has them forgotten. Call it when all listeners are
-/// bound, or could not be.
-pub(crate) fn close_unused_sockets() {
+/// bound, or could not be. Returns their names.
+pub(crate) fn close_unused_sockets() -> Vec<String> {
     let mut forgotten = Vec::new();
-    for unused in close_unused() {
-        log::warn!(
-            "the socket {} (systemd:{}, fd:{}) was handed over and no listener uses it: it is closed; add a --listen for it, or \
-             remove it from the .socket unit",
-            unused.address,
-            unused.name,
-            unused.fd
-        );
+    let unused = close_unused().into_iter().map(|unused| {
+        let name = format!("{} (systemd:{}, fd:{})", unused.address, unused.name, unused.fd);
         if let Some(manager) = manager().filter(|_| !forgotten.contains(&unused.name)) {
             manager.forget(&unused.name);
             forgotten.push(unused.name);
         }
+        name
+    });
+    unused.collect()
+}
+
+/// Warns of sockets that no listener uses.
+pub(crate) fn warn_of_unused_sockets(unused: &[String]) {
+    for socket in unused {
+        log::warn!(
+            "the socket {socket} was handed over and no listener uses it: it is closed; add a --listen for it, or remove it \
+             from the .socket unit"
+        );
     }
 }
 
@@ -158,6 +167,20 @@ impl Drop for Reload {
     }
 }
 
+/// A reload has changed nothing, for a reason: the status says so until one succeeds.
+pub(crate) fn reload_failed(reason: &str) {
+    if let Some(manager) = manager() {
+        manager.set_note(format!("reload failed: {reason}"));
+    }
+}
+
+/// A reload is in force.
+pub(crate) fn reload_succeeded() {
+    if let Some(manager) = manager() {
+        manager.set_note(String::new());
+    }
+}
+
 /// The server drains, and ends.
 pub(crate) fn stopping() {
     if let Some(manager) = manager()
@@ -177,12 +200,25 @@ impl Manager {
                 reloads: AtomicUsize::new(0),
                 is_stopping: AtomicBool::new(false),
                 stopping: Notify::new(),
+                note: Mutex::default(),
+                noted: Notify::new(),
             }),
             Err(error) => {
                 let shown = actix_lines::Escaped::new(address.as_bytes());
                 log::warn!("the service manager hears nothing: NOTIFY_SOCKET={shown}: {}", reason(&error));
                 None
             }
+        }
+    }
+
+    fn note(&self) -> MutexGuard<'_, String> {
+        self.note.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_note(&self, note: String) {
+        let before = mem::replace(&mut *self.note(), note);
+        if before != *self.note() {
+            self.noted.notify_one();
         }
     }
 
@@ -222,12 +258,18 @@ impl Manager {
         let mut wait = STATUS_EVERY;
         while !self.is_stopping.load(Relaxed) {
             // A signal that comes from here on is kept.
-            if timeout(wait, self.stopping.notified()).await.is_ok() {
+            let is_over = async {
+                tokio::select! {
+                    () = self.stopping.notified() => true,
+                    () = self.noted.notified() => false,
+                }
+            };
+            if timeout(wait, is_over).await == Ok(true) {
                 break;
             }
             // A worker that hangs does not answer.
             let Ok(Ok(stats)) = timeout(STATUS_EVERY, server.stats()).await else { continue };
-            let status = status(&stats);
+            let status = status(&stats, &self.note());
             wait = if status == last { (wait * 2).min(STATUS_AT_LEAST) } else { STATUS_EVERY };
             if status != last {
                 self.tell(&format!("STATUS={status}\n"));
@@ -299,8 +341,11 @@ fn watchdog(within: Option<String>, pid: Option<String>) -> Result<Option<Durati
     }
 }
 
-fn status(stats: &Stats) -> String {
+fn status(stats: &Stats, note: &str) -> String {
     let mut status = counted(stats.live, "session");
+    if !note.is_empty() {
+        status = format!("{note}; {status}");
+    }
     let refused: u64 = stats.refused.values().sum();
     if stats.opened > 0 {
         status += &format!(", {} since the start", stats.opened);
@@ -335,11 +380,12 @@ mod tests {
     #[test]
     fn a_status_has_no_number_that_says_nothing() {
         let mut stats = Stats::default();
-        assert_eq!(status(&stats), "0 sessions");
+        assert_eq!(status(&stats, ""), "0 sessions");
         (stats.live, stats.opened) = (1, 7);
-        assert_eq!(status(&stats), "1 session, 7 since the start");
+        assert_eq!(status(&stats, ""), "1 session, 7 since the start");
         stats.refused.insert("max-sessions", 3);
-        assert_eq!(status(&stats), "1 session, 7 since the start, 3 refused");
+        assert_eq!(status(&stats, ""), "1 session, 7 since the start, 3 refused");
+        assert_eq!(status(&stats, "reload failed: why"), "reload failed: why; 1 session, 7 since the start, 3 refused");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
 };
 
 use actix_lines::{
-    Escaped, ServerHandle,
+    Escaped, ListenerInfo, ServerHandle,
     control::{DrainReport, ListenerStats, Stats},
     limits::Limits,
     record::Recorder,
@@ -212,11 +212,10 @@ impl Reloads {
         }
         let hung = Arc::strong_count(&self.readers) - 1;
         if hung >= MOST_HUNG {
-            log::error!(
-                "SIGHUP: nothing is changed: {hung} earlier reads of {} still wait for its disk or its writer: end that, or \
-                 restart",
+            fail(&format!(
+                "{hung} earlier reads of {} still wait for its disk or its writer: end that, or restart",
                 shown(file)
-            );
+            ));
             return;
         }
         let (done, config) = oneshot::channel();
@@ -234,7 +233,7 @@ impl Reloads {
                 self.reading = Some(Reading { config, since: Instant::now(), again: false, reload });
             }
             Err(error) => {
-                log::error!("SIGHUP: nothing is changed: no thread to read {} with: {}", shown(file), reason(&error))
+                fail(&format!("no thread to read {} with: {}", shown(file), reason(&error)));
             }
         }
     }
@@ -259,9 +258,9 @@ impl Reloads {
             || changing.as_ref().is_some_and(|changing| changing.again);
         match outcome {
             Outcome::TookTooLong => {
-                log::error!("SIGHUP: nothing is changed: {} could not be read within {READ_TIME:?}", shown(&file));
+                fail(&format!("{} could not be read within {READ_TIME:?}", shown(&file)));
             }
-            Outcome::Panicked => log::error!("SIGHUP: nothing is changed: look above for the panic"),
+            Outcome::Panicked => fail("look above for the panic"),
             Outcome::Read(Ok(loaded)) => {
                 return self.change(*loaded, again, reading.map(|reading| reading.reload), server);
             }
@@ -328,6 +327,7 @@ impl Reloads {
         let (server, file) = (server.clone(), shown(file));
         actix_rt::spawn(async move {
             if let Ok(change) = server.set_limits(limits).await {
+                service::reload_succeeded();
                 let ends = match change.ends.len() {
                     1 => "1 session ends".to_owned(),
                     ends => format!("{ends} sessions end"),
@@ -346,7 +346,13 @@ fn daily() -> Interval {
 }
 
 fn refuse(reason: &impl Display) {
-    log::error!("SIGHUP: nothing is changed: {}", Escaped::new(&reason.to_string()));
+    fail(&Escaped::new(&reason.to_string()).to_string());
+}
+
+/// Says it in the log and to the service manager.
+fn fail(reason: &str) {
+    log::error!("SIGHUP: nothing is changed: {reason}");
+    service::reload_failed(reason);
 }
 
 fn shown(file: &Path) -> String {
@@ -358,7 +364,7 @@ fn log_counters(server: &ServerHandle, others: String) {
     actix_rt::spawn(async move {
         if let Ok(stats) = server.stats().await {
             log::info!("{}{others}", snapshot(&stats));
-            of_listeners(&stats).iter().for_each(|line| log::info!("{line}"));
+            of_listeners(&stats, &server.listeners()).iter().for_each(|line| log::info!("{line}"));
         }
     });
 }
@@ -370,7 +376,7 @@ fn named(counts: &BTreeMap<&str, u64>) -> String {
 }
 
 /// The counters of each listener as a line. One that is alone has those of the server.
-fn of_listeners(stats: &Stats) -> Vec<String> {
+fn of_listeners(stats: &Stats, listeners: &[ListenerInfo]) -> Vec<String> {
     let of = |whose: &str, of: &ListenerStats| {
         format!(
             "counters of {whose}: {} live, {} opened, closed: {}; refused: {}; {} and {} in, {} out, {} to \
@@ -393,7 +399,12 @@ fn of_listeners(stats: &Stats) -> Vec<String> {
     }
     let each = stats.listeners.iter().map(|(id, listener)| match id.name() {
         Some(name) => of(&format!("listener {name}"), listener),
-        None => of(&id.to_string(), listener),
+        None => {
+            // Of one that is closed only the number is known.
+            let address =
+                listeners.iter().find(|info| info.id == *id).map(|info| format!("listener {}", info.local_addr));
+            of(&address.unwrap_or_else(|| id.to_string()), listener)
+        }
     });
     each.chain(has_former.then(|| of("former listeners", &stats.former_listeners))).collect()
 }
@@ -403,7 +414,7 @@ fn snapshot(stats: &Stats) -> String {
     format!(
         "counters: {} live, {} opened, closed: {}; refused: {}; {} and {} in, {} out, {} to be sent, {} \
          unsent, {} undelivered; {} cut, {} slow ones took {:?}, {} held back by a rate, {} \
-         lost",
+         lost; buffers hold {} of {}; {} at most {:?} late",
         stats.live,
         stats.opened,
         named(&stats.closed),
@@ -419,6 +430,10 @@ fn snapshot(stats: &Stats) -> String {
         stats.slow_turn_time,
         counted(stats.throttled, "time"),
         counted(stats.events_lost, "event"),
+        counted(stats.memory.bytes, "byte"),
+        stats.memory.budget.map_or_else(|| "any number".to_owned(), |budget| budget.to_string()),
+        counted(stats.workers.len(), "worker"),
+        stats.workers.iter().map(|worker| worker.max_lag).max().unwrap_or_default(),
     )
 }
 

@@ -299,6 +299,100 @@ impl Busy {
 }
 
 #[test]
+fn a_listener_that_serves_nobody_says_why_and_what_to_do() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"]);
+    let listeners = format!(
+        "{}{}[[listener]]\nname = \"front\"\naddress = \"127.0.0.1:0\"\nproxy = \"required\"\nproxy-from = [\"127.0.0.1\"]\n\
+         [[listener]]\nname = \"strange\"\naddress = \"127.0.0.1:0\"\nproxy = \"required\"\nproxy-from = [\"192.0.2.1\"]\n",
+        secure("plain"),
+        secure("unknown")
+    );
+    let file = authority.write("rot13d.toml", &listeners);
+    // Without -v.
+    let (server, _) = start(&file, 4);
+    let address = |name: &str| address_in(&server.log_line(&format!(" as {name}")));
+    let said = |name: &str, fault: &str, advice: &str| {
+        let line =
+            server.log_line(&format!("listener {name}: no connection gets through; the last one from 127.0.0.1:"));
+        assert!(line.contains(" WARN ") && line.contains(&format!(" has failed by {fault}: {advice}")), "{line}");
+    };
+    for name in ["plain", "front", "strange"] {
+        let mut peer = connect(address(name));
+        peer.write_all(b"Hello, who is there?\n").unwrap();
+        // Or it is reset.
+        let _ = peer.read_to_end(&mut Vec::new());
+    }
+    said("plain", "tls-not-tls", "have its peers speak TLS");
+    said("front", "proxy-missing", "have the proxy send its header");
+    said("strange", "proxy-untrusted", "trust the proxy's address here");
+    let stranger = Authority::new();
+    TlsPeer::try_connect(&stranger.client(), address("unknown"), "localhost")
+        .and_then(|mut peer| peer.try_greet())
+        .unwrap_err();
+    said("unknown", "tls-rejected", "mostly, peers do not trust the certificate");
+    // Of one that serves others a stranger is no news; see the library's own test for many.
+    TlsPeer::connect(&authority.client(), address("plain"), "localhost").greet();
+    assert_eq!(server.log().iter().filter(|line| line.contains("no connection gets through")).count(), 4);
+}
+
+#[test]
+fn a_listener_whose_address_stays_is_not_said_to_listen_again() {
+    let authority = Authority::new();
+    let file = authority.write("rot13d.toml", &plain(&["changes"]));
+    let (server, addresses) = start(&file, 1);
+    authority.write("rot13d.toml", &(plain(&["changes"]) + "max-line = 4\noverlong = \"truncate\"\n"));
+    server.signal(Signal::HUP);
+    server.log_line("is in force; ");
+    assert_eq!(support::converse(addresses[0], b"Hello\n"), b"Uryy\n");
+    let said = server.log();
+    assert_eq!(said.iter().filter(|line| line.contains("listening on")).count(), 1, "{said:#?}");
+}
+
+#[test]
+fn an_address_that_goes_over_into_a_wider_one_is_an_error_that_says_how() {
+    let authority = Authority::new();
+    let (reserved, address) = support::reserve();
+    drop(reserved);
+    let table = |address: &str| format!("[[listener]]\nname = \"a\"\naddress = \"{address}\"\n");
+    for (before, after, whose) in [
+        (
+            format!("listen = \"{address}\"\n"),
+            format!("listen = \"0.0.0.0:{}\"\n", address.port()),
+            format!("listener {address}"),
+        ),
+        (table(&address.to_string()), table(&format!("0.0.0.0:{}", address.port())), "listener a".to_owned()),
+    ] {
+        let file = authority.write("rot13d.toml", &before);
+        let mut command = rot13d();
+        command.args(["--config", &file]);
+        let server = Server::spawn(command);
+        authority.write("rot13d.toml", &after);
+        server.signal(Signal::HUP);
+        let line = server.log_line("SIGHUP: nothing is changed: ");
+        let advice = format!(
+            "{whose} is in its way until this change is done: take that out of the file and SIGHUP, then write 0.0.0.0:{} into it and \
+             SIGHUP again, or restart",
+            address.port()
+        );
+        assert!(line.ends_with(&advice), "{line}");
+        greet(&mut server.connect());
+    }
+}
+
+#[test]
+fn counters_of_a_listener_without_a_name_go_by_its_address() {
+    let mut command = rot13d();
+    command.args(["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"]);
+    let server = Server::launch(command);
+    let lines = server.log_lines("listening on ", 2);
+    server.signal(Signal::USR1);
+    for line in &lines {
+        server.log_line(&format!("] counters of listener {}: 0 live, ", address_in(line)));
+    }
+}
+
+#[test]
 fn a_hangup_adds_changes_and_closes_listeners_while_sessions_keep_every_byte() {
     let authority = Authority::new();
     authority.issue("server", &["localhost"]);

@@ -176,6 +176,24 @@ fn the_service_manager_hears_of_start_reload_and_end() {
 }
 
 #[test]
+fn the_status_says_why_a_reload_has_failed_until_one_succeeds() {
+    let manager = Manager::at_path();
+    let file = std::env::temp_dir().join(unique("file"));
+    fs::write(&file, "").unwrap();
+    let mut server = Server::launch(manager.command(&["--listen", "127.0.0.1:0", "--config", file.to_str().unwrap()]));
+    manager.told("READY=1");
+    fs::write(&file, "max-sessions = none\n").unwrap();
+    server.signal(Signal::HUP);
+    let status = manager.told("STATUS=reload failed: ").lines.remove(0);
+    assert!(status.contains(&format!("{}:1: ", file.display())) && status.ends_with("; 0 sessions"), "{status}");
+    fs::write(&file, "max-sessions = 8\n").unwrap();
+    server.signal(Signal::HUP);
+    assert_eq!(manager.told("STATUS=").lines, ["STATUS=0 sessions"]);
+    end(&mut server);
+    fs::remove_file(file).unwrap();
+}
+
+#[test]
 fn a_reload_without_a_file_is_over_at_once() {
     let manager = Manager::at_path();
     let mut server = Server::launch(manager.command(&["--listen", "127.0.0.1:0"]));
@@ -298,6 +316,18 @@ fn a_socket_that_no_listener_uses_is_named_and_closed() {
     assert_eq!(manager.told("FDSTOREREMOVE=1").lines, ["FDSTOREREMOVE=1", "FDNAME=web"]);
     assert!(TcpStream::connect(address).is_err(), "somebody could wait for an answer for ever");
     end(&mut server);
+}
+
+#[test]
+fn a_socket_that_is_in_the_way_is_named_in_the_error_and_nowhere_before() {
+    let (unused, address) = listening();
+    let wanted = format!("0.0.0.0:{}", address.port());
+    let mut server = Server::launch_logged(handing(&plain(&["--listen", &wanted]), "web", vec![unused]));
+    let (code, log) = server.wait();
+    let [line] = &log[..] else { panic!("{log:#?}") };
+    assert!(code == Some(1) && line.starts_with(&format!("rot13d: cannot listen on {wanted}: ")), "{line}");
+    let advice = format!("; no listener uses what was handed over for {address} (systemd:web, fd:3)");
+    assert!(line.ends_with(&advice), "{line}");
 }
 
 #[test]

@@ -61,6 +61,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl LogLimit {
+    pub(crate) const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
     fn limit(&self) -> &Arc<Mutex<State>> {
         // Most have nothing to limit ever.
         self.0.get_or_init(Arc::default)

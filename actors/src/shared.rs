@@ -8,7 +8,6 @@ use std::{
     mem,
     ops::{Deref, Range},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::LazyLock,
 };
 
 use bytes::{Buf, Bytes};
@@ -19,7 +18,7 @@ use crate::{
 };
 
 const PANIC: Kind = Kind("panic of a destructor of written bytes", "panics of destructors of written bytes");
-static PANICS: LazyLock<LogLimit> = LazyLock::new(LogLimit::default);
+static PANICS: LogLimit = LogLimit::new();
 
 /// Bytes whose destructor does not panic. A clone shares them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -214,7 +214,7 @@ async fn a_server_that_leaves_or_is_silent_in_the_handshake_is_a_failed_attempt_
     for (first, stays, reason) in [
         (&b""[..], false, "closed"),
         (&[22, 3, 3, 0, 100, 2], false, "closed"),
-        (&[21, 3, 3, 0, 2, 2, 40], false, "HandshakeFailure"),
+        (&[21, 3, 3, 0, 2, 2, 40], false, "the alert \"handshake failure\""),
         (&[], true, "no answer within"),
         (&[22, 3, 3], true, "no answer within"),
     ] {

@@ -227,7 +227,7 @@ impl Kind<'_> {
         let text = text.ok_or_else(|| {
             let kind = match (setting.is_switch, setting.is_text) {
                 (true, _) => "true or false",
-                (_, true) => "a text",
+                (_, true) => &*format!("a text: {}", setting.takes()),
                 _ => "a text or a number",
             };
             let is_flag = Settings::ALL.iter().any(|flag| flag.about.name == name);

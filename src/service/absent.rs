@@ -6,7 +6,11 @@ pub(crate) fn keep(listener: Listener, _: &ListenAddress, _: Option<&str>) -> Li
     listener
 }
 
-pub(crate) fn close_unused_sockets() {}
+pub(crate) fn close_unused_sockets() -> Vec<String> {
+    Vec::new()
+}
+
+pub(crate) fn warn_of_unused_sockets(_: &[String]) {}
 
 pub(crate) fn ready(_: &ServerHandle) {}
 
@@ -18,3 +22,7 @@ pub(crate) fn reloading() -> Reload {
 }
 
 pub(crate) fn stopping() {}
+
+pub(crate) fn reload_failed(_: &str) {}
+
+pub(crate) fn reload_succeeded() {}

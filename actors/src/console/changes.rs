@@ -188,7 +188,10 @@ pub(crate) async fn drain(mut asked: Asked) -> Result<(), Failure> {
             asked.out.sent().await;
         }
     };
-    log::info!("console: drained: {} ended, {} cut", sessions(report.ended), report.cut);
+    log::info!(
+        who:% = asked.who, command = asked.name, ended = report.ended, cut = report.cut;
+        "console: drained: {} ended, {} cut", sessions(report.ended), report.cut
+    );
     let text =
         format_args!("drained: {} ended, {} cut, in {}", sessions(report.ended), report.cut, took(report.duration));
     asked.out.record(&report, text);

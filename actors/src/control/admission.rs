@@ -7,6 +7,7 @@
 //! Not here: places, and the limits of one listener (`admission/listener`), accepting and refusing (`acceptor`).
 
 pub(crate) mod listener;
+mod setup;
 
 use std::{
     collections::HashMap,

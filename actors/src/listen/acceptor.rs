@@ -78,6 +78,8 @@ pub(crate) struct Acceptor {
     token_wait: Option<Pin<Box<Sleep>>>,
     /// Set if the listener is about to be closed: the most connections accepted before.
     closing: Option<usize>,
+    /// The log is to say that it listens.
+    is_new: bool,
     /// True if another acceptor accepts instead.
     is_replaced: bool,
     backlog: usize,
@@ -122,6 +124,7 @@ impl Actor for Acceptor {
                 self.listener = Some(listener);
                 let (site, address) = (Site::from(self.id), &self.address);
                 match self.id.name() {
+                    _ if !self.is_new => {}
                     Some(name) => log::info!(listener = site, address:% = address; "listening on {address} as {name}"),
                     None => log::info!(listener = site, address:% = address; "listening on {address}"),
                 }
@@ -160,6 +163,8 @@ pub(crate) struct Parts {
     /// Each acceptor gets a duplicate: the listener outlives acceptors until it is closed.
     pub(crate) socket: Arc<OwnedFd>,
     pub(crate) address: Address,
+    /// The log says that it is listened to; otherwise it has said so of the same socket.
+    pub(crate) is_new: bool,
     /// Removed behind the last opening of the socket.
     pub(crate) path: Option<Arc<BoundPath>>,
     /// Dropped behind the last opening of the socket, too.
@@ -174,7 +179,7 @@ pub(crate) struct Parts {
 /// Keeps an acceptor on a listener until the listener is to be closed, or acceptors have failed too often. Runs on the
 /// acceptor's own arbiter.
 pub(crate) async fn keep(parts: Parts, start_here: Option<StartHere>) {
-    let Parts { socket, address, path, until_closed, is_proxy, backlog, open, workers } = parts;
+    let Parts { socket, address, mut is_new, path, until_closed, is_proxy, backlog, open, workers } = parts;
     // Dropped behind the socket, the path before anybody may hear that the listener is closed.
     let (open, _path, _until_closed) = (open, path, until_closed);
     let (control, id) = (Arc::clone(open.control()), open.id());
@@ -208,6 +213,7 @@ pub(crate) async fn keep(parts: Parts, start_here: Option<StartHere>) {
             delayed: None,
             token_wait: None,
             closing: None,
+            is_new: std::mem::replace(&mut is_new, true),
             is_replaced: false,
             backlog: usize::try_from(backlog).unwrap_or(0),
             is_proxy: is_proxy.clone(),

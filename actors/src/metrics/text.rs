@@ -7,6 +7,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::log_limit::{Kind, LogLimit};
+
 /// A text format of metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -67,6 +69,10 @@ impl TextFormat {
 }
 
 /// Encodes registries one behind the other. One that fails, which only a program's own can, is left out.
+/// Whoever scrapes may cause it.
+static FAILED: LogLimit = LogLimit::new();
+const FAILURE: Kind = Kind("scrape without a program's own metrics", "scrapes without a program's own metrics");
+
 pub(super) fn encode(format: TextFormat, registries: &[&Registry]) -> String {
     let mut all = String::new();
     for registry in registries {
@@ -76,7 +82,12 @@ pub(super) fn encode(format: TextFormat, registries: &[&Registry]) -> String {
             TextFormat::Prometheus => prometheus_text::encode(&mut all, registry),
         };
         if result.is_err() {
-            log::error!("a program's own metrics cannot be encoded, and are left out: look at its collectors");
+            if let Some(events) = FAILED.pass(&FAILURE, "") {
+                log::error!(
+                    count = events;
+                    "a program's own metrics cannot be encoded, and are left out: look at its collectors{events}"
+                );
+            }
             all.truncate(whole);
         }
     }

@@ -73,6 +73,8 @@ struct Bound {
     path: Option<Arc<BoundPath>>,
     until_closed: Option<UntilClosed>,
     address: Address,
+    /// Nobody has heard of the address.
+    is_new: bool,
 }
 
 impl Bound {
@@ -163,14 +165,14 @@ impl Doors {
                 let path = state.kept.get(&id).and_then(|kept| kept.path.upgrade());
                 listener.set_up(&socket, &known.local_addr, path.as_deref())?;
                 let until_closed = state.kept.get(&id).and_then(|kept| kept.until_closed.as_ref()?.upgrade());
-                let kept = Bound { socket, path, until_closed, address: known.local_addr };
+                let kept = Bound { socket, path, until_closed, address: known.local_addr, is_new: false };
                 (kept, listener.into_own(), Closing::HandOver)
             }
             None => {
                 let bound = listener.bind(&mut [], state.defaults.backlog_asked(), &state.defaults.options)?;
                 let BoundListener { socket, path, address, own, .. } = bound;
                 let path = path.map(Arc::new);
-                let moved = Bound { socket: Arc::new(socket), path, until_closed: None, address };
+                let moved = Bound { socket: Arc::new(socket), path, until_closed: None, address, is_new: true };
                 (moved, own, Closing::AfterBacklog)
             }
         };
@@ -216,7 +218,7 @@ impl State {
     ) -> Result<ListenerInfo, BindError> {
         let BoundListener { socket, path, address, mut own, handed_over, .. } = bound;
         let path = path.map(Arc::new);
-        let mut bound = Bound { socket: Arc::new(socket), path, until_closed: None, address };
+        let mut bound = Bound { socket: Arc::new(socket), path, until_closed: None, address, is_new: true };
         let admission = std::mem::take(&mut own.admission);
         let opened = control.open_listener(own.name.as_deref(), bound.site(&own), admission)?;
         bound.until_closed = own.hand_over(bound.socket.as_fd(), &bound.address);
@@ -230,7 +232,7 @@ impl State {
         &mut self,
         control: &Arc<Control>,
         opened: Opened,
-        Bound { socket, path, until_closed, address }: Bound,
+        Bound { socket, path, until_closed, address, is_new }: Bound,
         own: Own,
         protocol: Option<Box<dyn Protocol>>,
     ) -> ListenerInfo {
@@ -255,7 +257,7 @@ impl State {
         let closed_kept = until_closed.as_ref().map(Arc::downgrade);
         self.kept.insert(id, Kept { protocol, path: path_kept, until_closed: closed_kept, handed_over: None });
         let backlog = defaults.backlog;
-        let parts = acceptor::Parts { socket, address, path, until_closed, is_proxy, backlog, open, workers };
+        let parts = acceptor::Parts { socket, address, is_new, path, until_closed, is_proxy, backlog, open, workers };
         // With one worker its arbiter accepts too, or each connection would pay for a change of threads.
         if let [worker] = &parts.workers[..]
             && defaults.places.len() == 1

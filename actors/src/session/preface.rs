@@ -75,7 +75,12 @@ impl Opening {
         let ended = poll_fn(|cx| self.poll_preface(cx, &mut preface)).await;
         let id = self.connection.id;
         let Some(reason) = ended else {
-            self.worker.slot(self.slot, |slot| slot.clear_deadline());
+            self.worker.slot(self.slot, |slot| {
+                slot.clear_deadline();
+                if let Some(listener) = slot.admission() {
+                    listener.setup.serve();
+                }
+            });
             self.worker.leave_preface(id);
             self.worker.send(self.slot, id, preface.later);
             if preface.is_probe && self.transport.is_at_end() {
@@ -93,6 +98,11 @@ impl Opening {
             }
         });
         self.transport.log_fault(id);
+        if let CloseReason::FilterFault(fault) = reason
+            && let Some(listener) = self.worker.slot(self.slot, |slot| slot.admission().cloned())
+        {
+            listener.setup.fail(&self.connection, fault);
+        }
         match reason {
             // Boxed: every connection that waits would have room for it.
             CloseReason::Refused(reason) => Box::pin(self.refuse(reason)).await,

@@ -11,6 +11,7 @@ pub(crate) mod filter;
 pub(crate) mod info;
 pub(crate) mod pem;
 pub(crate) mod server;
+mod words;
 
 #[cfg(test)]
 mod tests;

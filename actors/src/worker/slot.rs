@@ -18,7 +18,10 @@ use tokio::{sync::oneshot, time::Instant};
 use crate::{
     address::Address,
     connection::{Connection, ConnectionInfo, ListenerId, SessionId},
-    control::{admission::listener::Place, query::SessionInfo},
+    control::{
+        admission::listener::{ListenerAdmission, Place},
+        query::SessionInfo,
+    },
     limits::OutboxLimit,
     rate::{Grant, RateLimit, Unit},
     report::{CloseReason, CloseReport, RefuseReason},
@@ -132,6 +135,11 @@ impl Slot {
             behind.peer = None;
         }
         result
+    }
+
+    /// The admission of its listener, if it has one.
+    pub(crate) fn admission(&self) -> Option<&Arc<ListenerAdmission>> {
+        self.place.admission()
     }
 
     /// Returns true if its place is charged to this peer.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::{
     address::Address,
-    control::admission::{Admission, Denial, Refusal, Waiters, take_one},
+    control::admission::{Admission, Denial, Refusal, Waiters, setup::Setup, take_one},
     limits::ListenerLimits,
     report::RefuseReason,
     source::PeerId,
@@ -47,6 +47,7 @@ pub(crate) struct ListenerAdmission {
     waiters: Waiters,
     has_lists: AtomicBool,
     limits: Mutex<ListenerLimits>,
+    pub(crate) setup: Setup,
 }
 
 impl ListenerAdmission {
@@ -59,6 +60,7 @@ impl ListenerAdmission {
             waiters: Waiters::default(),
             has_lists: AtomicBool::default(),
             limits: Mutex::default(),
+            setup: Setup::default(),
         };
         admission.set(limits);
         Arc::new(admission)
@@ -73,6 +75,7 @@ impl ListenerAdmission {
         self.max_sessions.store(limits.max_sessions.unwrap_or(usize::MAX), SeqCst);
         self.has_lists.store(limits.has_lists(), SeqCst);
         *self.limits() = limits;
+        self.setup.begin();
         self.wake();
     }
 
@@ -190,6 +193,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// The admission that it is of, if it is a listener's.
+    pub(crate) fn admission(&self) -> Option<&Arc<ListenerAdmission>> {
+        self.admission.as_ref()
+    }
+
     /// Admits the connection that came, if the limits of its source allow it. From here on it is a session, and owes a
     /// close report.
     pub(crate) fn admit(&mut self, peer: Address) -> Result<(), Denial> {

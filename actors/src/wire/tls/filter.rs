@@ -20,7 +20,7 @@ use crate::{
     connection::ConnectionInfo,
     wire::{
         filter::{Eof, Fault, Filter, Flow, Inflow},
-        tls::{certificate::CertificateInfo, info::TlsInfo},
+        tls::{certificate::CertificateInfo, info::TlsInfo, words::words},
     },
 };
 
@@ -59,7 +59,7 @@ fn fault(error: Error) -> Fault {
         Error::AlertReceived(_) => REJECTED,
         _ => FAILED,
     };
-    Fault::named(name, error)
+    Fault::named(name, words(&error))
 }
 
 thread_local! {
@@ -201,7 +201,7 @@ impl<S: Side> TlsFilter<S> {
             let UnbufferedStatus { discard, state } = self.side.process(&mut self.pending);
             match state.map_err(fault)? {
                 ConnectionState::EncodeTlsData(data) => {
-                    encode(data, wire).map_err(|error| Fault::named(FAILED, error))?
+                    encode(data, wire).map_err(|error| Fault::named(FAILED, words(&error)))?
                 }
                 ConnectionState::TransmitTlsData(data) => data.done(),
                 ConnectionState::WriteTraffic(mut traffic) => {
