@@ -143,6 +143,16 @@ setting::settings! {
             help: "Form of an event in the log",
             advice: "Use `json` where a program reads the log; operating.md has the fields",
         },
+        measure_answers: bool = About {
+            name: "measure-answers",
+            value: "BOOL",
+            unit: "",
+            default: &["false"],
+            group: SERVER,
+            reload: Reload::Restart,
+            help: "Measures how long peers wait for answers, for the metrics and the page",
+            advice: "It reads the clock twice for each read of a session; monitoring.md says what for",
+        },
 
         max_line: Size<1, { Framing::MAX_LINE_LIMIT as u64 }> = About {
             name: "max-line",
@@ -578,7 +588,7 @@ mod tests {
     }
 
     /// Each setting, a value that is neither its default nor another's, and one more.
-    const EACH: [(&str, &str, &str); 47] = [
+    const EACH: [(&str, &str, &str); 48] = [
         ("listen", "[::1]:1", "127.0.0.1:2"),
         ("workers", "3", "4"),
         ("backlog", "5", "6"),
@@ -587,6 +597,7 @@ mod tests {
         ("keepalive-count", "48", "49"),
         ("user-timeout", "56s", "off"),
         ("log-format", "json", "json"),
+        ("measure-answers", "true", "false"),
         ("max-line", "7KiB", "8"),
         ("overlong", "split", "close"),
         ("max-sessions", "9", "10"),

@@ -133,7 +133,7 @@ impl Settings {
         }
     }
 
-    /// Sets on `server` what its sockets have.
+    /// Sets on `server` what its sockets have, and what is measured.
     pub(crate) fn sockets<A, F>(&self, server: LineServer<A, F>) -> LineServer<A, F>
     where
         A: LineHandler,
@@ -144,6 +144,7 @@ impl Settings {
             .backlog(self.backlog.0 as u32)
             .keepalive(self.keepalive.map(|after| after.0))
             .keepalive_count(self.keepalive_count.0 as u32)
+            .measure_answers(self.measure_answers)
             .send_buffer(self.send_buffer.map(|size| size.0))
             .receive_buffer(self.receive_buffer.map(|size| size.0));
         let server = match self.keepalive_interval {
