@@ -13,7 +13,6 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
     time::Duration,
 };
 
@@ -24,12 +23,13 @@ use actix_lines::{
     tls::{Pem, Tls},
 };
 use exposition::Exposition;
+use rustix::process::Signal;
 use serde_json::Value;
-use support::PATIENCE;
-use tls::Authority;
+use support::{PATIENCE, Server, address_in};
+use tls::{Authority, TlsPeer};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
 };
 
 fn file(path: &str) -> PathBuf {
@@ -262,65 +262,48 @@ impl Drop for Prometheus {
     }
 }
 
-/// Answers whoever scrapes, with the format that was asked for.
-async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        let metrics = Arc::clone(&metrics);
-        actix_rt::spawn(async move {
-            let (mut stream, mut accept) = (BufReader::new(stream), None);
-            let mut line = String::new();
-            while stream.read_line(&mut line).await.is_ok_and(|count| count > 0) && !line.trim().is_empty() {
-                if let Some((name, value)) = line.split_once(':')
-                    && name.eq_ignore_ascii_case("accept")
-                {
-                    accept = Some(value.trim().to_owned());
-                }
-                line.clear();
-            }
-            let format = TextFormat::accepted(accept.as_deref());
-            let body = metrics.encode_as(format).await.unwrap();
-            let (kind, length) = (format.content_type(), body.len());
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
-            );
-            let _ = stream.write_all((head + &body).as_bytes()).await;
-        });
-    }
-}
-
-#[actix::test]
+#[test]
 #[ignore = "needs prometheus; tests/run runs it"]
-async fn prometheus_scrapes_openmetrics_and_answers_with_the_numbers_of_the_server() {
-    let server = whole_server().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let target = listener.local_addr().unwrap().to_string();
-    actix_rt::spawn(serve(listener, Arc::new(Metrics::new(&server))));
-    let mut peers = Vec::new();
-    for _ in 0..7 {
-        let mut peer = TcpStream::connect(server.local_addrs()[0]).await.unwrap();
-        peer.write_all(b"hello\n").await.unwrap();
-        within("an answer", peer.read_exact(&mut [0; 6])).await.unwrap();
-        peers.push(peer);
-    }
-    let look = move || {
-        let prometheus = Prometheus::start(&target);
-        for (query, value) in [
-            ("up{job=\"rot13d\"}", 1.0),
-            ("sum(actix_lines_sessions)", 7.0),
-            ("sum(actix_lines_sessions_opened_total{listener=\"public\"})", 8.0),
-            ("actix_lines_received_lines_total{listener=\"public\"}", 8.0),
-            ("sum(actix_lines_sessions_closed_total)", 1.0),
-            ("actix_lines_session_duration_seconds_count{listener=\"public\"}", 1.0),
-            ("count(actix_lines_worker_lag_seconds)", 2.0),
-            ("actix_lines_build_info", 1.0),
-            ("count(ALERTS) or vector(0)", 0.0),
-        ] {
-            prometheus.expect(query, value);
-        }
+fn prometheus_scrapes_rot13d_and_answers_with_the_numbers_of_the_server() {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"]);
+    let listeners = "[[listener]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\n\
+                     [[listener]]\nname = \"secure\"\naddress = \"127.0.0.1:0\"\n\
+                     [listener.tls]\ncertificate = \"server.pem\"\nkey = \"server-key.pem\"\n";
+    let settings = "workers = 2\nconsole = \"off\"\nhttp = \"127.0.0.1:0\"\nmeasure-answers = true\n";
+    let mut command = support::rot13d();
+    command.args(["--config", &authority.write("rot13d.toml", &format!("{settings}{listeners}"))]);
+    let server = Server::launch(command);
+    let [plain, secure] = ["plain", "secure"].map(|name| address_in(&server.log_line(&format!(" as {name}"))));
+    let http = server.log_line("http: served at http://");
+    let target = http.rsplit_once("http://").expect("an address").1.trim_end_matches('/');
+
+    let mut peers: Vec<_> = (0..7).map(|_| support::connect(plain)).collect();
+    peers.iter_mut().for_each(support::greet);
+    drop(peers.split_off(5));
+    TlsPeer::connect(&authority.client(), secure, "localhost").greet();
+    let prometheus = Prometheus::start(target);
+    for (query, value) in [
+        ("up{job=\"rot13d\"}", 1.0),
+        ("actix_lines_sessions{listener=\"plain\"}", 5.0),
+        ("actix_lines_sessions_opened_total{listener=\"plain\"}", 7.0),
+        ("actix_lines_sessions_closed_total{listener=\"plain\",reason=\"peer-eof\"}", 2.0),
+        ("actix_lines_session_duration_seconds_count{listener=\"plain\"}", 2.0),
+        ("actix_lines_received_lines_total{listener=\"plain\"}", 7.0),
+        ("actix_lines_sent_bytes_total{listener=\"plain\"}", 42.0),
+        ("actix_lines_answer_duration_seconds_count{listener=\"plain\"}", 7.0),
+        ("actix_lines_received_lines_total{listener=\"secure\"}", 1.0),
+        // 2120-01-01.
+        ("actix_lines_certificate_expiry_timestamp_seconds{listener=\"secure\"}", 4_733_510_400.0),
+        ("count(actix_lines_worker_lag_seconds)", 2.0),
+        ("actix_lines_build_info", 1.0),
+        ("actix_lines_draining", 0.0),
+        ("count(ALERTS) or vector(0)", 0.0),
         // That it was OpenMetrics, whose bounds have a point.
-        prometheus.expect("count(actix_lines_turn_duration_seconds_bucket{le=\"1.0\"})", 2.0);
-    };
-    tokio::task::spawn_blocking(look).await.unwrap();
-    drop(peers);
-    server.abort().await.unwrap();
+        ("count(actix_lines_turn_duration_seconds_bucket{le=\"1.0\"})", 2.0),
+    ] {
+        prometheus.expect(query, value);
+    }
+    server.signal(Signal::TERM);
+    prometheus.expect("up{job=\"rot13d\"}", 0.0);
 }
