@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustix::process::{Signal, getuid};
-use support::{Server, converse, tr};
+use support::{Server, converse, finish, tr};
 
 /// A folder of this file's, that is gone in the end.
 struct Folder(PathBuf);
@@ -91,6 +91,7 @@ fn the_debian_package_has_all_that_a_service_needs() {
         "-rw-r--r-- 0/0 ./usr/lib/systemd/system/rot13d.service",
         "-rw-r--r-- 0/0 ./usr/lib/sysusers.d/rot13d.conf",
         "-rw-r--r-- 0/0 ./usr/share/man/man1/rot13d.1.gz",
+        "-rw-r--r-- 0/0 ./usr/share/man/man1/rot13d-ctl.1.gz",
         "-rw-r--r-- 0/0 ./usr/share/man/man5/rot13d.toml.5.gz",
         "-rw-r--r-- 0/0 ./usr/share/bash-completion/completions/rot13d",
         "-rw-r--r-- 0/0 ./usr/share/zsh/vendor-completions/_rot13d",
@@ -105,6 +106,22 @@ fn the_debian_package_has_all_that_a_service_needs() {
         assert!(files.lines().any(is_it), "{file} is not in\n{files}");
     }
     assert_eq!(run(&["dpkg-deb", "--info", deb(), "conffiles"]), "/etc/rot13d/rot13d.toml\n");
+    let materials = fs::read_to_string("target/package/rot13d.cdx.json").unwrap();
+    assert!(!materials.contains(env!("CARGO_MANIFEST_DIR")), "no path of this machine");
+    let materials: serde_json::Value = serde_json::from_str(&materials).unwrap();
+    let components = materials["components"].as_array().unwrap();
+    for name in ["actix", "mimalloc", "rustls", "tokio"] {
+        let component = components.iter().find(|component| component["name"] == name);
+        let component = component.unwrap_or_else(|| panic!("{name} is linked"));
+        assert_eq!(component["hashes"][0]["content"].as_str().map(str::len), Some(64), "{component}");
+        assert!(
+            component["licenses"][0]["expression"].as_str().is_some_and(|words| words.contains("MIT")),
+            "{component}"
+        );
+    }
+    for name in ["proptest", "syn"] {
+        assert!(!components.iter().any(|component| component["name"] == name), "{name} is not in the program");
+    }
     let depends = run(&["dpkg-deb", "--field", deb(), "Depends"]);
     assert!(depends.starts_with("libc6 (>= 2."), "{depends}");
     // The first package of a program closes no bug of Debian's.
@@ -189,6 +206,8 @@ impl System {
         self.run(&["install", "--directory", "--mode", value("RuntimeDirectoryMode="), "--owner", user, &runtime]);
         let mut command = Command::new("chroot");
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("RUNTIME_DIRECTORY", runtime);
+        // That of the tests is none.
+        command.env("XDG_RUNTIME_DIR", "");
         command.arg(self.0.join("root")).args([
             "setpriv",
             "--reuid",
@@ -235,6 +254,17 @@ fn the_debian_package_serves_in_a_clean_system_and_leaves_nothing_behind() {
     assert_eq!(user.to_string(), system.run(&["id", "--user", "rot13d"]).trim());
     let input = b"Why did the chicken cross the road?\r\n";
     assert_eq!(converse(server.address, input), tr(input));
+    // The console is for root and for the service's user, without a word about where it is.
+    let ctl = |user| ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "rot13d", "ctl", "version"];
+    for user in ["root", "rot13d"] {
+        let said = system.run(&ctl(user));
+        assert!(said.contains(env!("CARGO_PKG_VERSION")), "{user}: {said}");
+    }
+    let root = system.0.join("root");
+    let other =
+        ["chroot", &root, "setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "rot13d", "ctl"];
+    let other = output(&[&other[..], &["version"]].concat());
+    assert_eq!(other.status.code(), Some(3), "{other:?}");
     server.signal(Signal::TERM);
     assert_eq!(server.wait().0, Some(0));
 
@@ -295,7 +325,7 @@ impl Container {
         command.envs(
             self.words("Env").into_iter().filter_map(|word| word.split_once('=')).filter(|(name, _)| *name != "PATH"),
         );
-        command.args(["--mount", "sh", "-c", &script, "sh", &root, &volume]).args(words);
+        command.env("XDG_RUNTIME_DIR", "").args(["--mount", "sh", "-c", &script, "sh", &root, &volume]).args(words);
         command
     }
 }
@@ -354,6 +384,11 @@ fn the_container_serves_without_root_a_shell_or_a_place_to_write() {
     assert!(status.contains("\nUid:\t65532\t65532\t65532\t65532\n"), "{status}");
     let input = b"Why did the chicken cross the road?\r\n";
     assert_eq!(converse(server.address, input), tr(input));
+    let check = container.config["Healthcheck"]["Test"].as_array().unwrap();
+    let check: Vec<_> = check.iter().skip(1).map(|word| word.as_str().unwrap()).collect();
+    let health = || finish(container.command(&check), b"");
+    assert!(health().status.success(), "{:?}", health());
     server.signal(Signal::TERM);
     assert_eq!(server.wait().0, Some(0));
+    assert!(!health().status.success(), "of a server that has ended");
 }

@@ -269,8 +269,10 @@ impl BoundPath {
 /// Opens `path` itself, for nothing but to know it.
 #[cfg(target_os = "linux")]
 fn open(path: &Path) -> io::Result<Option<File>> {
-    use std::os::unix::fs::OpenOptionsExt;
-    File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path).map(Some)
+    use rustix::fs::{Mode, OFlags};
+    // Not by std: with musl its options drop O_PATH, which is a part of musl's O_ACCMODE.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(Some(rustix::fs::open(path, flags, Mode::empty())?.into()))
 }
 
 #[cfg(not(target_os = "linux"))]
