@@ -122,6 +122,7 @@ fn a_drain_is_confirmed_with_its_time() {
     page.shows("#live", "1");
     page.click("#drain");
     assert!(page.text("#confirm-text").contains("1 live session"), "{}", page.text("#confirm-text"));
+    assert!(page.text("label[for=option]").contains("empty for the server's own"));
     page.fill("#token", TOKEN);
     page.fill("#option", "soon");
     page.click("#confirm-go");

@@ -915,11 +915,12 @@ function askDrain() {
     title: `Drain ${last.server.name}`,
     text: `It accepts no more connections. ${plural(last.stats.live, "live session")} read no more, are answered what was read, and close; those left at the end of the time are cut. It ends when all are gone. This cannot be undone.`,
     go: "Drain",
-    option: { label: "Time for sessions to end, in seconds", value: "10" },
+    option: { label: "Time for sessions to end, in seconds; empty for the server's own" },
     path: "api/drain",
     body: (seconds) => {
+      if (seconds.trim() === "") return {};
       const timeout = Number(seconds);
-      if (seconds.trim() === "" || !(timeout >= 0)) throw new Error("Say the time as a number of seconds, as 10.");
+      if (!(timeout >= 0)) throw new Error("Say the time as a number of seconds, as 10.");
       return { timeout };
     },
     done: "The drain has begun",
