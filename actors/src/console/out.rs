@@ -219,3 +219,64 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use actix::{Actor, AsyncContext};
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+    use crate::{framing::Framing, session::lines::Line, wire::transport::Transport};
+
+    #[test]
+    fn a_line_stays_one_line_that_moves_no_cursor() {
+        let out = Out::new(false);
+        out.line(format_args!("a\r\nb\x1b[2J\u{9b}c\0{}", "\n"));
+        out.line(format_args!(""));
+        assert_eq!(String::from_utf8(out.take()).unwrap(), "a\\r\\nb\\u{1b}[2J\\u{9b}c\\u{0}\\n\n");
+    }
+
+    /// Answers any line with 10 MB.
+    struct Long(Rc<Cell<usize>>);
+
+    impl Actor for Long {
+        type Context = LineContext<Self>;
+    }
+
+    impl LineHandler for Long {
+        fn line(&mut self, _: Line<'_>, ctx: &mut Self::Context) {
+            let (out, written) = (Out::new(false), Rc::clone(&self.0));
+            let answer = out.clone();
+            ctx.wait(Answering::new(
+                async move {
+                    while written.get() < 10_000_000 {
+                        answer.line(format_args!("{:<99}", "x"));
+                        written.set(written.get() + 100);
+                        answer.room().await;
+                    }
+                },
+                out,
+            ));
+        }
+    }
+
+    #[actix::test]
+    async fn a_command_writes_no_more_than_its_peer_takes() {
+        const PIPE: usize = 1000;
+        let written = Rc::new(Cell::new(0));
+        let (ours, mut theirs) = tokio::io::duplex(PIPE);
+        LineContext::start(Transport::new(ours), Framing::lf(), Long(Rc::clone(&written)));
+        tokio::io::AsyncWriteExt::write_all(&mut theirs, b"go\n").await.unwrap();
+        let mut taken = 0;
+        let mut some = vec![0; 5000];
+        for _ in 0..200 {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            assert!(written.get() <= taken + PIPE + HIGH + 2 * PAGE + 200, "{} of {taken}", written.get());
+            let whole = theirs.read_exact(&mut some);
+            tokio::time::timeout(std::time::Duration::from_secs(60), whole).await.expect("more of it").unwrap();
+            taken += some.len();
+        }
+    }
+}
