@@ -24,7 +24,7 @@ use crate::reason::reason;
 /// Silence after which what was held for a table is shown.
 const LULL: Duration = Duration::from_millis(100);
 
-/// Longest wait for the end of an answer that we have ended.
+/// Longest wait for what comes at once: the end of an answer that we have ended, the word for a token.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Commands that go on until they are told to end.
@@ -255,9 +255,10 @@ impl Client {
 
 fn authenticate(wire: &mut Wire, token: &str) -> Result<(), Failure> {
     wire.send(&format!("token {token}"))?;
+    let waits = Waits { timeout: Some(END_TIMEOUT), ..Waits::default() };
     let mut error = None;
     loop {
-        match wire.next(Waits::default()) {
+        match wire.next(waits) {
             Ok(Event::Line(line)) => {
                 if let Said::Error(message) = Said::new(&line) {
                     error = Some(message);
@@ -267,6 +268,7 @@ fn authenticate(wire: &mut Wire, token: &str) -> Result<(), Failure> {
             // It is closed behind an error.
             Ok(Event::End) | Err(_) if error.is_some() => return Err(Failure::Refused(error.unwrap_or_default())),
             Err(lost) => return Err(lost.into()),
+            Ok(Event::Quiet) => return Err(Failure::Lost(Lost::Silent)),
             Ok(_) => {}
         }
     }

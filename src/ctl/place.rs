@@ -176,3 +176,47 @@ fn owner(path: &Path) -> Option<String> {
     let name = User::from_uid(Uid::from_raw(seen.uid())).ok().flatten().map(|user| user.name);
     Some(name.map_or_else(|| format!("user {}", seen.uid()), |name| format!("user {name}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(is_default: bool, attempts: &[(&str, ErrorKind)]) -> String {
+        let attempt =
+            |(address, kind): &(&str, ErrorKind)| Attempt { address: address.parse().unwrap(), error: (*kind).into() };
+        Unreachable { attempts: attempts.iter().map(attempt).collect(), is_default }.to_string()
+    }
+
+    #[test]
+    fn each_attempt_is_told_and_what_to_do() {
+        use ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+        let (user, root) = ("unix:/nowhere/rot13d/console.sock", "unix:/run/rot13d/console.sock");
+        assert_eq!(
+            said(true, &[(user, NotFound), (root, NotFound)]),
+            "cannot connect to the console; tried:\n  unix:/nowhere/rot13d/console.sock: entity not found\n  \
+             unix:/run/rot13d/console.sock: entity not found\n\
+             start rot13d, or say with --connect where its --console is"
+        );
+        let denied = said(true, &[(user, NotFound), (root, PermissionDenied)]);
+        assert!(denied.contains("\nthe socket is for ") && denied.ends_with("as with sudo -u"), "{denied}");
+        assert_eq!(
+            said(false, &[("127.0.0.1:40715", ConnectionRefused)]),
+            "cannot connect to the console at 127.0.0.1:40715: connection refused: start rot13d with --console \
+             127.0.0.1:40715, or give the address that it logged at its start"
+        );
+    }
+
+    #[test]
+    fn a_token_is_one_line_that_prints() {
+        assert_eq!(check_token(b"open sesame".to_vec(), "it"), Ok("open sesame".to_owned()));
+        for token in [&b""[..], b"two\nlines", b"\xff", b"bell\x07"] {
+            assert!(check_token(token.to_vec(), "it").is_err(), "{token:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_can_be_connected_to_is_an_address() {
+        assert!(["unix:/run/x", "unix:@x", "127.0.0.1:1", "localhost:1"].iter().all(|address| parse(address).is_ok()));
+        assert!(["fd:3", "systemd:x", "here"].iter().all(|address| parse(address).is_err()));
+    }
+}
