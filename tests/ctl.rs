@@ -8,7 +8,7 @@ mod support;
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     os::unix::{fs::PermissionsExt, net::UnixStream},
     process::{Command, Stdio},
 };
@@ -246,6 +246,39 @@ fn a_drain_is_answered_before_the_server_ends() {
     assert_eq!(server.wait().0, Some(0));
 }
 
+#[test]
+fn a_watch_and_a_top_are_those_of_the_server() {
+    let (server, folder) = server("ctl-live", &[]);
+    let mut command = ctl_command(&["--connect", &folder.console(), "watch", "opened", "closed"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut watch = command.spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    // What came before it watched is not told: ask until it does.
+    let mut peers = vec![server.connect()];
+    let first = std::thread::scope(|scope| {
+        let first = scope.spawn(move || (lines.next().unwrap().unwrap(), lines));
+        eventually("an event", || {
+            peers.push(server.connect());
+            first.is_finished().then_some(())
+        });
+        first.join().unwrap()
+    });
+    let (opened, mut lines) = first;
+    assert!(opened.contains("  opened    #") && opened.contains("  peer 127.0.0.1:"), "{opened}");
+    let (code, top, stderr) = run(&folder, &["top", "limit", "1"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert!(
+        top.starts_with("every ") && top.contains("  total ") && top.contains("LINES/S") && top.lines().count() == 3,
+        "{top}"
+    );
+    drop(peers);
+    let closed = lines.by_ref().map(Result::unwrap).find(|line| line.contains("  closed  "));
+    assert!(closed.is_some_and(|line| line.contains("reason peer-eof")));
+    kill_process(Pid::from_child(&watch), Signal::INT).unwrap();
+    lines.for_each(drop);
+    assert_eq!(said(watch.wait_with_output().unwrap()), (Some(0), String::new(), String::new()));
+}
+
 /// Answers without an end, until nobody listens.
 fn endless(line: &str, peer: &mut Peer) -> bool {
     match line {
@@ -268,6 +301,23 @@ fn a_reader_who_has_seen_enough_is_no_error() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(said(output), (Some(0), String::new(), String::new()));
     }
+}
+
+#[test]
+fn a_watch_of_nothing_ends_with_its_reader() {
+    let console = FakeConsole::new("ctl-silent", |_, peer| {
+        peer.say("{\"event\":\"opened\",\"id\":7}\n");
+        peer.hear().is_some()
+    });
+    let mut command = ctl_command(&["--connect", &console.address(), "watch"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut some = [0; 6];
+    child.stdout.take().unwrap().read_exact(&mut some).unwrap();
+    assert_eq!(&some, b"opened");
+    // Nothing comes that it could write.
+    let status = eventually("its end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
 }
 
 /// Tells of one event, then waits to be told that it is enough.

@@ -337,6 +337,22 @@ fn top_leaves_the_terminal_as_it_was_however_it_ends() {
 }
 
 #[test]
+fn top_is_drawn_anew_when_the_terminal_gets_another_size() {
+    // Nothing comes by which it would be drawn.
+    let console = FakeConsole::new("ctl-top-size", |line, peer| {
+        peer.say("{\"sessions\":[{\"id\":1,\"peer\":\"peer-1-end\"},{\"id\":2},{\"id\":3}]}\n");
+        peer.hear();
+        assert_eq!(line, "json top limit 500");
+        peer.say("\n")
+    });
+    let (mut terminal, _) = topped(&console);
+    terminal.resize(60, 6);
+    terminal.expect("1 to 2 of 3");
+    terminal.send("q");
+    assert_eq!(terminal.end(), 0);
+}
+
+#[test]
 fn top_at_a_prompt_comes_back_to_it() {
     let console = FakeConsole::new("ctl-top-prompt", top);
     let mut terminal = Terminal::new(ctl_command(&["--connect", &console.address()]), &console.folder);
