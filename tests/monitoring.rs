@@ -181,7 +181,8 @@ fn promtool(arguments: &[&str], input: &str) -> String {
 #[ignore = "needs prometheus; tests/run runs it"]
 async fn promtool_finds_nothing_to_say_about_the_metrics() {
     let server = whole_server().await;
-    let text = Metrics::new(&server).label("zone", "a \"b\\").encode_as(TextFormat::Prometheus).await.unwrap();
+    let metrics = Metrics::new(&server).label("zone", "a \"b\\").expect("a name");
+    let text = metrics.encode_as(TextFormat::Prometheus).await.unwrap();
     assert_eq!(promtool(&["check", "metrics"], &text), "");
     server.abort().await.unwrap();
 }

@@ -77,6 +77,15 @@ pub enum ConfigError {
         "the token is no secret: use 16 to 1024 printable ASCII characters without blanks, as openssl rand -hex 32 prints"
     )]
     Token,
+    /// A label of metrics has a name that no scraper reads, or one that is taken.
+    #[cfg(feature = "metrics")]
+    #[error(
+        "{name:?} is no name for a label: use letters, digits and _, with no digit and no __ at the beginning, and none of listener, reason, worker, le, version"
+    )]
+    Label {
+        /// The name that was given.
+        name: String,
+    },
     /// The text is neither an address nor a network of addresses.
     #[error("{text:?} is no address or network: write it as 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32")]
     Prefix {

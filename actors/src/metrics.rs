@@ -18,7 +18,10 @@ use prometheus_client::registry::Registry;
 
 pub use self::text::TextFormat;
 use self::{process::Process, server::Snapshot};
-use crate::{error::ServerEnded, server::handle::ServerHandle};
+use crate::{
+    error::{ConfigError, ServerEnded},
+    server::handle::ServerHandle,
+};
 
 type Label = (Cow<'static, str>, Cow<'static, str>);
 
@@ -33,7 +36,7 @@ type Label = (Cow<'static, str>, Cow<'static, str>);
 /// # #[actix::main]
 /// # async fn main() -> std::io::Result<()> {
 /// let server = LineServer::new(|_| Rot13).bind("127.0.0.1:0")?.start()?;
-/// let mut metrics = Metrics::new(&server).label("environment", "staging");
+/// let mut metrics = Metrics::new(&server).label("environment", "staging")?;
 /// // One of the program's own.
 /// let orders: Counter = Counter::default();
 /// metrics.registry().register("orders", "Orders that were taken", orders.clone());
@@ -86,10 +89,27 @@ impl Metrics {
     }
 
     /// Adds a label to every metric of the server and of the process. The program's own have those of their registry.
-    #[must_use]
-    pub fn label(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Self {
-        self.labels.push((name.into(), value.into()));
-        self
+    ///
+    /// # Errors
+    /// Returns [`ConfigError::Label`] unless the name has letters, digits and `_` only, begins with neither a digit nor `__`, and
+    /// is not there yet.
+    pub fn label(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Result<Self, ConfigError> {
+        const TAKEN: [&str; 5] = ["listener", "reason", "worker", "le", "version"];
+        let name = name.into();
+        let has_form = !name.is_empty()
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            && !name.starts_with(|first: char| first.is_ascii_digit())
+            && !name.starts_with("__");
+        let is_taken = TAKEN.contains(&&*name) || self.labels.iter().any(|(known, _)| *known == name);
+        if !has_form || is_taken {
+            return Err(ConfigError::Label { name: name.into_owned() });
+        }
+        self.labels.push((name, value.into()));
+        Ok(self)
     }
 
     /// Adds the expiry of certificates that no listener has of its own, as those of STARTTLS, under the label

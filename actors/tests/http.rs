@@ -310,7 +310,7 @@ async fn metrics_are_in_the_format_that_the_scraper_asks_for() {
     shown.end().await;
 
     let server = Server::start(LineServer::new(|_| Rot13)).await;
-    let metrics = Metrics::new(&server.handle).label("environment", "test").without_process();
+    let metrics = Metrics::new(&server.handle).label("environment", "test").expect("a name").without_process();
     let admin = Admin::new(&server.handle).metrics(metrics);
     let http = admin.serve(HttpListener::bind("127.0.0.1:0").unwrap()).await.unwrap();
     let stream = TcpStream::connect(http.local_addr().socket_addr().unwrap()).await.unwrap();

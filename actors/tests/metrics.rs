@@ -7,7 +7,7 @@ mod support;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_lines::{
-    LineServer, Listener, Rot13,
+    ConfigError, LineServer, Listener, Rot13,
     control::{Histogram, ListenerStats, Stats},
     limits::Limits,
     metrics::{Metrics, TextFormat, prometheus_client::metrics::gauge::Gauge},
@@ -236,7 +236,7 @@ async fn no_counter_goes_back_and_no_listener_stays_for_ever() {
 async fn names_are_escaped_and_labels_of_the_program_are_on_all_its_own() {
     let odd = "a \"name\",\\with\nall";
     let server = Server::of(LineServer::new(|_| Rot13).on_current_arbiter().listen(named(odd)).unwrap()).await;
-    let mut metrics = Metrics::new(&server.handle).label("zone", "\"here\"\n");
+    let mut metrics = Metrics::new(&server.handle).label("zone", "\"here\"\n").expect("a name");
     let own: Gauge = Gauge::default();
     metrics.registry().register("own", "One of the program", own.clone());
     own.set(7);
@@ -256,6 +256,19 @@ async fn names_are_escaped_and_labels_of_the_program_are_on_all_its_own() {
     let without = scrape(&Metrics::new(&server.handle).without_process()).await;
     assert!(!without.names().iter().any(|name| name.starts_with("process_")));
     server.handle.abort().await.unwrap();
+}
+
+#[actix::test]
+async fn a_label_that_no_scraper_reads_is_an_error() {
+    let server = Server::start(LineServer::new(|_| Rot13).on_current_arbiter()).await;
+    for name in ["", "a b", "1st", "__name__", "zône", "listener", "le", "worker", "zone"] {
+        let metrics = Metrics::new(&server.handle).label("zone", "here").expect("a name");
+        let error = metrics.label(name, "x").expect_err(name);
+        assert_eq!(error, ConfigError::Label { name: name.to_owned() });
+        assert!(error.to_string().starts_with(&format!("{name:?} is no name for a label: use letters")), "{error}");
+    }
+    Metrics::new(&server.handle).label("_a1", "").expect("a name").label("B", "").expect("a name");
+    server.end().await;
 }
 
 #[actix::test]
