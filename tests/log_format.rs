@@ -85,6 +85,21 @@ fn an_event_has_the_numbers_of_its_text_as_fields() {
     assert_eq!((&drained["ended"], &drained["cut"]), (&0.into(), &0.into()), "{drained}");
 }
 
+#[cfg(feature = "console")]
+#[test]
+fn a_change_at_the_console_names_who_asked_and_for_what() {
+    let folder = Authority::new();
+    let socket = folder.path("console.sock");
+    let server = Server::start(&["--log-format", "json", "--console", &format!("unix:{}", socket.display())]);
+    let mut console = UnixStream::connect(&socket).unwrap();
+    console.write_all(b"pause 0\nquit\n").unwrap();
+    let _ = console.read_to_end(&mut Vec::new());
+    let change = event(&server, "\"message\":\"console: ");
+    assert_eq!((&change["level"], &change["command"]), (&"INFO".into(), &"pause".into()), "{change}");
+    let who = change["who"].as_str().unwrap();
+    assert!(who.contains(&format!("pid {}", std::process::id())) && who.contains("uid "), "{change}");
+}
+
 fn run(arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = rot13d();
     command.args(arguments);
