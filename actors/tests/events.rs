@@ -11,7 +11,7 @@ use actix_lines::{
     control::{EventRef, ListenerChange, RefuseReason, SessionEvent, Subscribe},
     limits::{Limits, OverLimit},
 };
-use support::{Echo, PATIENCE, Peer, eventually, within};
+use support::{Echo, PATIENCE, Peer, eventually, pause, within};
 use tokio::sync::{mpsc, oneshot};
 
 /// Passes events on, from when it is let go.
@@ -46,16 +46,17 @@ type Events = mpsc::UnboundedReceiver<SessionEvent>;
 async fn held_watcher(
     server: &ServerHandle,
     how: fn(actix::Recipient<SessionEvent>) -> Subscribe,
+    capacity: usize,
 ) -> (oneshot::Sender<()>, Events) {
     let (events, heard) = mpsc::unbounded_channel();
     let (let_go, held) = oneshot::channel();
-    let watcher = Watcher { events, held: Some(held), capacity: 1 }.start();
+    let watcher = Watcher { events, held: Some(held), capacity }.start();
     server.supervisor().send(how(watcher.recipient())).await.unwrap();
     (let_go, heard)
 }
 
 async fn watch(server: &ServerHandle) -> Events {
-    let (let_go, heard) = held_watcher(server, Subscribe::lossless).await;
+    let (let_go, heard) = held_watcher(server, Subscribe::lossless, 1).await;
     let_go.send(()).unwrap();
     heard
 }
@@ -153,8 +154,8 @@ async fn subscribers_share_a_batch() {
 async fn the_bound_is_the_subscribers_choice_and_what_it_loses_is_counted() {
     const SESSIONS: usize = 20;
     let server = start(1);
-    let (let_bounded_go, mut bounded) = held_watcher(&server, Subscribe::new).await;
-    let (let_lossless_go, mut lossless) = held_watcher(&server, Subscribe::lossless).await;
+    let (let_bounded_go, mut bounded) = held_watcher(&server, Subscribe::new, 1).await;
+    let (let_lossless_go, mut lossless) = held_watcher(&server, Subscribe::lossless, 1).await;
     for nth in 1..=SESSIONS as u64 {
         sessions(&server, 1).await;
         // A batch or two each.
@@ -187,7 +188,7 @@ fn lost(event: &SessionEvent) -> u64 {
 #[actix::test]
 async fn a_subscriber_hears_how_many_events_it_has_lost_before_the_next_one() {
     let server = start(1);
-    let (let_go, mut heard) = held_watcher(&server, Subscribe::new).await;
+    let (let_go, mut heard) = held_watcher(&server, Subscribe::new, 4).await;
     let mut ends = 0;
     let mut end = async || {
         sessions(&server, 1).await;
@@ -245,14 +246,16 @@ async fn refused_connections_are_told_with_peer_listener_and_reason() {
 #[actix::test]
 async fn of_a_flood_of_refusals_the_first_are_told_apart_and_all_are_counted() {
     const REFUSED: u64 = 700;
+    // Time passes when all of them are refused.
+    pause();
     let limits = Limits::builder().deny(["127.0.0.0/8".parse().unwrap()]).build().unwrap();
     let server = LineServer::new(|_| Echo).on_current_arbiter().limits(limits).bind("127.0.0.1:0").unwrap();
     let server = server.start().unwrap();
     let mut heard = watch(&server).await;
-    // They are in the backlog when the acceptor has its turn: this thread is its own.
     let connect = || std::net::TcpStream::connect(server.local_addrs()[0]).unwrap();
     let mut peers = Vec::new();
     while peers.len() < REFUSED as usize {
+        // No more than the backlog has room for.
         peers.extend((0..100).map(|_| connect()));
         tokio::task::yield_now().await;
     }
@@ -265,7 +268,7 @@ async fn of_a_flood_of_refusals_the_first_are_told_apart_and_all_are_counted() {
         told += refusals.connections.len() as u64;
         more += refusals.more;
     }
-    assert_eq!(told + more, REFUSED);
+    assert!(told + more == REFUSED && more > 0, "{told} told apart, {more} more");
     server.abort().await.unwrap();
 }
 

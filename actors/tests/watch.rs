@@ -174,7 +174,7 @@ async fn kinds_and_a_filter_say_what_is_watched_and_a_wrong_word_is_named() {
 }
 
 #[actix::test]
-async fn nobody_subscribes_while_nobody_watches() {
+async fn a_console_watches_when_the_one_before_is_gone() {
     let watched = Watched::start();
     let mut first = watched.ask("watch").await;
     watched.has_lines(1).await;
@@ -182,7 +182,6 @@ async fn nobody_subscribes_while_nobody_watches() {
     first.line().await;
     first.stop().await;
     drop(first);
-    // A subscriber that does not take its events would lose some of them: there is none.
     eventually("the last console to be gone", async || self_stats(&watched.console).await.live == 0).await;
     let mut again = watched.ask("watch opened").await;
     watched.has_lines(4).await;

@@ -266,6 +266,7 @@ impl Handler<SessionEvent> for Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{control::query::SessionFilter, rot13::Rot13, server::builder::LineServer};
 
     fn queue() -> (Arc<Mutex<Queue>>, Feed) {
         let queue = Arc::<Mutex<Queue>>::default();
@@ -299,5 +300,26 @@ mod tests {
         let much = Bytes::from(vec![b'x'; WAITING_BYTES * 3]);
         lock(&queue).push(&much, 1, 0);
         assert_eq!(taken(&feed), [Told::Lines(much)]);
+    }
+
+    #[actix::test]
+    async fn nobody_subscribes_while_nobody_watches() {
+        tokio::time::pause();
+        let server = LineServer::new(|_| Rot13).on_current_arbiter().bind("127.0.0.1:0").unwrap().start().unwrap();
+        let watching = Watching::default();
+        let watched = Watched { kinds: 0, filter: SessionFilter::default(), is_json: false };
+        let has_hub = || watching.hub.lock().unwrap().as_ref().is_some_and(Addr::connected);
+        for _ in 0..2 {
+            let (first, second) = (watching.join(&server, watched), watching.join(&server, watched));
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            assert!(has_hub() && server.control().ledger.has_subscribers());
+            drop(first);
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            assert!(has_hub(), "another watches");
+            drop(second);
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            assert!(!has_hub());
+        }
+        server.abort().await.unwrap();
     }
 }

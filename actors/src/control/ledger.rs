@@ -418,6 +418,14 @@ mod tests {
     }
 
     #[actix::test]
+    async fn nothing_is_gathered_while_nobody_listens() {
+        let ledger = Ledger::new(Limits::default());
+        ledger.tell(|| panic!("an event that nobody hears"));
+        ledger.tell_refused(|| panic!("a refusal that nobody hears of"));
+        assert_eq!(*ledger.refusals(), Refusals::default());
+    }
+
+    #[actix::test]
     async fn each_session_of_a_batch_that_is_lost_counts() {
         const SESSIONS: usize = 5;
         const BATCHES: u64 = 40;

@@ -168,8 +168,14 @@ impl SessionFilter {
     }
 
     /// Returns true if it has no condition on a peer, a listener or a number, and none that holds only for a moment.
+    #[cfg(feature = "console")]
     pub(crate) fn is_all(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Returns true if none of its conditions is of the moment: it selects a session for as long as that lives, or never.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.state.is_none() && self.age_at_least.is_zero() && self.idle_at_least.is_zero() && self.outbox_at_least == 0
     }
 
     /// Returns true if it selects a session with this number, peer and listener, apart from what changes while it lives.
@@ -370,4 +376,53 @@ pub struct SessionPage {
     pub sessions: Vec<SessionInfo>,
     /// Number of sessions that match the filter, on all pages, those before the page included.
     pub total: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Against a model that sorts all of them.
+        #[test]
+        fn a_selection_has_what_may_be_on_the_page_whatever_order_they_come_in(
+            lines in prop::collection::vec((any::<u16>(), 0_u64..9), 0..500),
+            by_lines in any::<bool>(),
+            offset in 0_usize..60,
+            limit in 0_usize..60,
+        ) {
+            let session = |lines_in| SessionInfo {
+                id: SessionId::next(),
+                peer: Address::Memory,
+                listener: None,
+                worker: 0,
+                age: Duration::ZERO,
+                idle: Duration::ZERO,
+                lines_in,
+                bytes_in: 0,
+                bytes_out: 0,
+                outbox_bytes: 0,
+                state: SessionState::Open,
+            };
+            let mut all: Vec<_> = lines.iter().map(|(place, lines)| (place, session(*lines))).collect();
+            let mut model: Vec<_> = all.iter().map(|(_, session)| session.clone()).collect();
+            model.sort_by_key(|session| (if by_lines { u64::MAX - session.lines_in } else { 0 }, session.id));
+            let model: Vec<_> = model.into_iter().skip(offset).take(limit).collect();
+            all.sort_by_key(|(place, _)| **place);
+            let order = if by_lines { SessionOrder::Lines } else { SessionOrder::Id };
+            let query = SessionQuery::default().order(order).offset(offset).limit(limit);
+            let mut selection = Selection::new(query);
+            for (_, session) in all {
+                if selection.wants(session.id) {
+                    selection.add(session);
+                }
+                prop_assert!(selection.sessions.len() < (2 * (offset + limit)).max(64));
+            }
+            let mut page = selection.finish();
+            query.cut_to_page(&mut page);
+            prop_assert_eq!(page, model);
+        }
+    }
 }

@@ -140,8 +140,8 @@ impl Worker {
 impl Slot {
     /// Returns true if a filter selects the session. What costs more than a look at its number comes last.
     fn is_selected(&self, filter: &SessionFilter, moment: Moment) -> bool {
-        filter.is_all()
-            || (filter.has_identity(self.id, self.peer(), self.listener) && filter.has(&self.info(0, moment)))
+        filter.has_identity(self.id, self.peer(), self.listener)
+            && (filter.is_lasting() || filter.has(&self.info(0, moment)))
     }
 }
 
