@@ -132,7 +132,7 @@ impl Ledger {
     pub(crate) fn subscribe(&self, subscriber: Subscribe) {
         let mut books = self.books();
         books.subscribers.push(subscriber);
-        self.has_subscribers.store(true, Release);
+        self.note_subscribers(&books);
     }
 
     /// Returns true if openings are worth to be gathered.
@@ -142,10 +142,14 @@ impl Ledger {
 
     fn publish(&self, books: &mut Books, event: &SessionEvent) {
         let events_lost = &mut books.events_lost;
-        books.subscribers.retain_mut(|Subscribe { recipient, is_lossless, lost }| {
+        let is_end = matches!(event, SessionEvent::Closed(_));
+        books.subscribers.retain_mut(|Subscribe { recipient, is_lossless, is_for_ends, lost }| {
             if !recipient.connected() {
                 // It has ended, and loses nothing.
                 return false;
+            }
+            if *is_for_ends && !is_end {
+                return true;
             }
             if *is_lossless {
                 recipient.do_send(event.clone());
@@ -161,7 +165,11 @@ impl Ledger {
             }
             recipient.connected()
         });
-        self.has_subscribers.store(!books.subscribers.is_empty(), Release);
+        self.note_subscribers(books);
+    }
+
+    fn note_subscribers(&self, books: &Books) {
+        self.has_subscribers.store(books.subscribers.iter().any(|subscriber| !subscriber.is_for_ends), Release);
     }
 
     /// Publishes what has happened once, if somebody listens.
@@ -414,6 +422,37 @@ mod tests {
         }
         assert!(ledger.has_subscribers());
         drop(admitted(&ledger));
+        assert!(!ledger.has_subscribers());
+    }
+
+    /// Hears of ends alone.
+    struct Ends(Arc<AtomicBool>);
+
+    impl Actor for Ends {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<SessionEvent> for Ends {
+        type Result = ();
+
+        fn handle(&mut self, event: SessionEvent, _: &mut Self::Context) {
+            assert!(matches!(event, SessionEvent::Closed(_)), "{event:?}");
+            self.0.store(true, Release);
+        }
+    }
+
+    #[actix::test]
+    async fn whoever_hears_of_ends_alone_has_nothing_else_gathered() {
+        let ledger = Ledger::new(Limits::default());
+        let has_heard = Arc::new(AtomicBool::new(false));
+        let listener = Ends(Arc::clone(&has_heard)).start();
+        ledger.subscribe(Subscribe::ends(listener.recipient()));
+        assert!(!ledger.has_subscribers());
+        drop(admitted(&ledger));
+        ledger.tell(|| unreachable!("nobody asked for it"));
+        while !has_heard.load(Acquire) {
+            tokio::task::yield_now().await;
+        }
         assert!(!ledger.has_subscribers());
     }
 

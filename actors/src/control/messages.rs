@@ -122,6 +122,8 @@ where
 {
     pub(crate) recipient: Recipient<E>,
     pub(crate) is_lossless: bool,
+    /// It hears of [`SessionEvent::Closed`] alone.
+    pub(crate) is_for_ends: bool,
     /// Events that it has yet to be told are lost.
     pub(crate) lost: u64,
 }
@@ -136,14 +138,23 @@ where
     /// does: [`SessionEvent::Lost`].
     #[must_use]
     pub fn new(recipient: Recipient<E>) -> Self {
-        Self { recipient, is_lossless: false, lost: 0 }
+        Self { recipient, is_lossless: false, is_for_ends: false, lost: 0 }
     }
 
     /// Subscribes without a bound: nothing is lost, and a slow subscriber's mailbox takes memory until it has caught
     /// up.
     #[must_use]
     pub fn lossless(recipient: Recipient<E>) -> Self {
-        Self { recipient, is_lossless: true, lost: 0 }
+        Self { recipient, is_lossless: true, is_for_ends: false, lost: 0 }
+    }
+}
+
+impl Subscribe {
+    /// Subscribes to the ends of sessions alone ([`SessionEvent::Closed`]), with the bound of [`new`](Self::new): for it no
+    /// openings and no refused connections are gathered, so that it may stay for as long as the server.
+    #[must_use]
+    pub fn ends(recipient: Recipient<SessionEvent>) -> Self {
+        Self { is_for_ends: true, ..Self::new(recipient) }
     }
 }
 

@@ -86,7 +86,7 @@ impl Actor for EndListener {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
-        self.server.supervisor().do_send(Subscribe::new(ctx.address().recipient()));
+        self.server.supervisor().do_send(Subscribe::ends(ctx.address().recipient()));
     }
 }
 
@@ -101,7 +101,14 @@ impl Handler<SessionEvent> for EndListener {
     type Result = ();
 
     fn handle(&mut self, event: SessionEvent, _: &mut Self::Context) {
-        let SessionEvent::Closed(reports) = event else { return };
+        let reports = match event {
+            SessionEvent::Closed(reports) => reports,
+            SessionEvent::Lost(ends) => {
+                self.ends.kept().count += ends;
+                return;
+            }
+            _ => return,
+        };
         let ended = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         let mut kept = self.ends.kept();
         kept.count += reports.len() as u64;
