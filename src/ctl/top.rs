@@ -130,7 +130,8 @@ impl Words {
     /// Goes on to the next order.
     fn turn(&mut self) {
         let at = self.order.as_ref().and_then(|order| self.orders.iter().position(|known| known == order));
-        let next = at.map_or(0, |at| at + 1);
+        // The console's own is the first of them.
+        let next = at.unwrap_or(0) + 1;
         self.order = self.orders.get(next).or(self.orders.first()).map(|next| (*next).to_owned());
     }
 
@@ -364,7 +365,7 @@ mod tests {
         let mut words = Words::new("top limit 5");
         assert_eq!(words.command(), "top limit 5");
         words.turn();
-        assert_eq!(words.command(), "top limit 5 sort bytes-in");
+        assert_eq!(words.command(), "top limit 5 sort bytes-out");
     }
 
     fn view(sessions: usize) -> View {
