@@ -23,12 +23,8 @@ const CONDITIONS: [(&str, &str); 8] = [
     ("outbox>", "a size, as outbox>64KiB: sessions with at least so much to be sent"),
 ];
 
-const STATES: [(&str, SessionState); 4] = [
-    ("open", SessionState::Open),
-    ("held", SessionState::Held),
-    ("draining", SessionState::Draining),
-    ("closing", SessionState::Closing),
-];
+const STATES: [SessionState; 4] =
+    [SessionState::Open, SessionState::Held, SessionState::Draining, SessionState::Closing];
 
 const ORDERS: [(&str, SessionOrder); 6] = [
     ("id", SessionOrder::Id),
@@ -61,6 +57,14 @@ impl WrongWord {
             None => format!("use {}", one_of(known)),
         };
         Self::new(word, format_args!("is no {what}: {advice}"))
+    }
+
+    /// The same, of too many to be named: `lists` is the command that lists them.
+    pub(crate) fn listed<'a>(word: &str, what: &str, known: impl IntoIterator<Item = &'a str>, lists: &str) -> Self {
+        match nearest(word, known) {
+            Some(near) => Self::new(word, format_args!("is no {what}: did you mean {near}?")),
+            None => Self::new(word, format_args!("is no {what}: {lists} lists them")),
+        }
     }
 
     /// A word that ends where a value has to follow.
@@ -220,9 +224,9 @@ fn condition<'a>(
         }
         ("listener", "=") => filter.listener = Some(named_listener(value, word, listeners)?),
         ("state", "=") => {
-            let state = STATES.iter().find(|(name, _)| *name == value).map(|(_, state)| *state);
+            let state = STATES.into_iter().find(|state| state.name() == value);
             filter.state = Some(state.ok_or_else(|| {
-                let names = STATES.iter().map(|(name, _)| *name);
+                let names = STATES.into_iter().map(SessionState::name);
                 let advice = nearest(value, names.clone())
                     .map_or_else(|| format!("use {}", one_of(names)), |near| format!("did you mean state={near}?"));
                 WrongWord::new(word, format_args!("is no state: {advice}"))

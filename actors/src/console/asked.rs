@@ -51,7 +51,7 @@ impl Asked {
         Ok(listeners)
     }
 
-    /// Reads all words as a filter, and says it as a log does.
+    /// Reads all words as a filter.
     pub(crate) async fn filter(&self) -> Result<SessionFilter, Failure> {
         Ok(words::filter(self.words.iter().map(String::as_str), &self.listeners().await?)?)
     }

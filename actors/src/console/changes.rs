@@ -9,18 +9,14 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::{
-    console::{
-        asked::Asked,
-        out::Failure,
-        reports::took,
-        rows::{self, sessions},
-    },
+    console::{asked::Asked, out::Failure, reports::took, rows},
     control::{
         query::{SessionFilter, SessionInfo, SessionQuery},
         stats::DrainProgress,
     },
     escape::Escaped,
     limits::keys::LimitKey,
+    plural::Counted,
     words::{self, WrongWord},
 };
 
@@ -53,13 +49,13 @@ pub(crate) async fn kick(mut asked: Asked) -> Result<(), Failure> {
     if is_dry {
         let ids: Vec<_> = page.sessions.iter().map(|session| session.id).collect();
         let object = json!({ "dry_run": true, "sessions": page.total, "first": ids });
-        asked.out.record(&object, format_args!("would end {}", sessions(page.total)));
+        asked.out.record(&object, format_args!("would end {}", Counted(page.total, "session")));
         would_end(&asked, &page.sessions);
         return Ok(());
     }
-    asked.log(format_args!("{}: {}", asked.typed(), sessions(page.total)));
+    asked.log(format_args!("{}: {}", asked.typed(), Counted(page.total, "session")));
     let ended = asked.server.kick(filter, line(asked.text.take())).await?;
-    asked.out.record(&json!({ "sessions": ended }), format_args!("{}", sessions(ended)));
+    asked.out.record(&json!({ "sessions": ended }), format_args!("{}", Counted(ended, "session")));
     Ok(())
 }
 
@@ -69,7 +65,7 @@ pub(crate) async fn push(mut asked: Asked) -> Result<(), Failure> {
     if text.is_empty() {
         return Err(WrongWord::alone(asked.name, "-- and a text behind the filter, as push all -- hello,").into());
     }
-    asked.log(format_args!("{}: {} bytes", asked.typed(), text.len()));
+    asked.log(format_args!("{}: {}", asked.typed(), Counted(text.len(), "byte")));
     write_to(&asked, filter, text).await
 }
 
@@ -84,7 +80,7 @@ pub(crate) async fn wall(mut asked: Asked) -> Result<(), Failure> {
 
 async fn write_to(asked: &Asked, filter: SessionFilter, text: Bytes) -> Result<(), Failure> {
     let pushed = asked.server.push(filter, text).await?;
-    asked.out.record(&pushed, format_args!("{}, {} dropped", sessions(pushed.sessions), pushed.dropped));
+    asked.out.record(&pushed, format_args!("{}, {} dropped", Counted(pushed.sessions, "session"), pushed.dropped));
     Ok(())
 }
 
@@ -120,17 +116,11 @@ async fn set_paused(asked: Asked, is_paused: bool) -> Result<(), Failure> {
 
 pub(crate) async fn set(mut asked: Asked) -> Result<(), Failure> {
     let is_dry = asked.take("dry-run");
-    let names = || LimitKey::all().map(LimitKey::name);
     let Some(word) = asked.words.first() else {
         return Err(WrongWord::alone("set", "a key and a value, as set idle-timeout 5m,").into());
     };
-    let key = LimitKey::find(word).ok_or_else(|| {
-        let advice = match words::nearest(word, names()) {
-            Some(near) => format!("did you mean {near}?"),
-            None => "limits lists them all".to_owned(),
-        };
-        WrongWord::new(word, format_args!("is no limit: {advice}"))
-    })?;
+    let known = || LimitKey::all().map(LimitKey::name);
+    let key = LimitKey::find(word).ok_or_else(|| WrongWord::listed(word, "limit", known(), "limits"))?;
     let value = match &asked.text {
         Some(text) => String::from_utf8_lossy(text).into_owned(),
         None if asked.words.len() < 2 => return Err(WrongWord::alone(key.name(), "its value").into()),
@@ -157,7 +147,7 @@ pub(crate) async fn set(mut asked: Asked) -> Result<(), Failure> {
     let first = &change.ends[..change.ends.len().min(FIRST)];
     let ids: Vec<_> = first.iter().map(|session| session.id).collect();
     let object = json!({ "key": key.name(), "from": from, "to": to, "dry_run": is_dry, "ends": change.ends.len(), "first": ids });
-    let ends = sessions(change.ends.len() as u64);
+    let ends = Counted(change.ends.len(), "session");
     match is_dry {
         true => asked.out.record(&object, format_args!("{} {from} -> {to} would end {ends}", key.name())),
         false => asked.out.record(&object, format_args!("{} {from} -> {to} ends {ends}", key.name())),
@@ -175,7 +165,7 @@ pub(crate) async fn drain(mut asked: Asked) -> Result<(), Failure> {
         [_, second, ..] => return Err(WrongWord::new(second, "is too much: drain has one time").into()),
     };
     let goodbye = asked.text.take().map(|text| line(Some(text)));
-    let drain = asked.setup.drain(deadline, goodbye);
+    let drain = asked.setup.before_drain.ask(deadline, goodbye);
     asked.log(format_args!("within {:?}", drain.deadline));
     let mut drained = std::pin::pin!(asked.server.drain(drain));
     let report = loop {
@@ -190,10 +180,14 @@ pub(crate) async fn drain(mut asked: Asked) -> Result<(), Failure> {
     };
     log::info!(
         who:% = asked.who, command = asked.name, ended = report.ended, cut = report.cut;
-        "console: drained: {} ended, {} cut", sessions(report.ended), report.cut
+        "console: drained: {} ended, {} cut", Counted(report.ended, "session"), report.cut
     );
-    let text =
-        format_args!("drained: {} ended, {} cut, in {}", sessions(report.ended), report.cut, took(report.duration));
+    let text = format_args!(
+        "drained: {} ended, {} cut, in {}",
+        Counted(report.ended, "session"),
+        report.cut,
+        took(report.duration)
+    );
     asked.out.record(&report, text);
     Ok(())
 }

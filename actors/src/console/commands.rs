@@ -245,13 +245,8 @@ fn names() -> impl Iterator<Item = &'static str> + Clone {
 impl Command {
     /// Returns the command of this name.
     pub(crate) fn find(name: &str) -> Result<&'static Self, WrongWord> {
-        COMMANDS.iter().find(|command| command.name == name).ok_or_else(|| {
-            let advice = match words::nearest(name, names()) {
-                Some(near) => format!("did you mean {near}?"),
-                None => "help lists them".to_owned(),
-            };
-            WrongWord::new(name, format_args!("is no command: {advice}"))
-        })
+        let found = COMMANDS.iter().find(|command| command.name == name);
+        found.ok_or_else(|| WrongWord::listed(name, "command", names(), "help"))
     }
 
     /// Takes apart what stands behind its name, and prepares its run.

@@ -4,10 +4,16 @@
 
 use std::{fmt::Write, io::Write as _, time::Duration};
 
+use serde::Serialize;
+
 use crate::{
     console::{out::Clean, rows},
-    control::{event::EventRef, query::SessionFilter},
+    control::{
+        event::{EventRef, LimitsChanged},
+        query::SessionFilter,
+    },
     limits::keys::LimitKey,
+    plural::Counted,
 };
 
 /// Kinds of events, in the order of help.
@@ -54,7 +60,11 @@ pub(crate) fn count(entry: &EventRef<'_>) -> u64 {
 pub(crate) fn write(line: &mut Vec<u8>, entry: &EventRef<'_>, at: Duration, is_json: bool) {
     if is_json {
         let before = line.len();
-        match serde_json::to_writer(&mut *line, entry) {
+        let written = match entry {
+            EventRef::LimitsChanged(change) => serde_json::to_writer(&mut *line, &NewLimits::of(change)),
+            entry => serde_json::to_writer(&mut *line, entry),
+        };
+        match written {
             Ok(()) => {
                 line.truncate(line.len() - 1);
                 // A vector takes all.
@@ -67,6 +77,34 @@ pub(crate) fn write(line: &mut Vec<u8>, entry: &EventRef<'_>, at: Duration, is_j
     // Likewise; only a value's own `Display` can fail.
     let _ = text(Clean(line), entry, at);
     line.push(b'\n');
+}
+
+/// The limits that are others now, each with its value until now and from now on, as texts.
+fn changed(change: &LimitsChanged) -> impl Iterator<Item = (&'static str, String, String)> {
+    let values = |key: LimitKey| (key.name(), key.value(&change.before), key.value(&change.limits));
+    LimitKey::all().map(values).filter(|(_, before, now)| before != now)
+}
+
+/// A change of limits as an object.
+#[derive(Serialize)]
+struct NewLimits {
+    event: &'static str,
+    changes: Vec<Change>,
+    ends: u64,
+}
+
+#[derive(Serialize)]
+struct Change {
+    key: &'static str,
+    from: String,
+    to: String,
+}
+
+impl NewLimits {
+    fn of(change: &LimitsChanged) -> Self {
+        let changes = changed(change).map(|(key, from, to)| Change { key, from, to }).collect();
+        Self { event: "limits-changed", changes, ends: change.ends }
+    }
 }
 
 fn text(mut line: Clean<'_>, entry: &EventRef<'_>, at: Duration) -> std::fmt::Result {
@@ -89,13 +127,10 @@ fn text(mut line: Clean<'_>, entry: &EventRef<'_>, at: Duration) -> std::fmt::Re
         EventRef::RefusedMore { count } => write!(line, "refused {count} more"),
         EventRef::LimitsChanged(change) => {
             line.write_str("limits")?;
-            for key in LimitKey::all() {
-                let (before, now) = (key.value(&change.before), key.value(&change.limits));
-                if before != now {
-                    write!(line, " {} {before} -> {now},", key.name())?;
-                }
+            for (key, before, now) in changed(change) {
+                write!(line, " {key} {before} -> {now},")?;
             }
-            write!(line, " ends {}", rows::sessions(change.ends))
+            write!(line, " ends {}", Counted(change.ends, "session"))
         }
         EventRef::Listener(event) => {
             write!(line, "listener {} {} {}", name(Some(event.listener)), event.change.name(), event.local_addr)
@@ -114,7 +149,7 @@ mod tests {
     use super::*;
     use crate::{
         connection::{Connection, ListenerId},
-        control::event::{LimitsChanged, ListenerChange, ListenerEvent, RefusedConnection},
+        control::event::{ListenerChange, ListenerEvent, RefusedConnection},
         limits::Limits,
         report::RefuseReason,
     };
@@ -150,6 +185,12 @@ mod tests {
             line(&EventRef::LimitsChanged(&change), false),
             "13:45:02 limits max-sessions 9 -> 7, ends 1 session\n"
         );
+        let value: serde_json::Value = serde_json::from_str(&line(&EventRef::LimitsChanged(&change), true)).unwrap();
+        let changes = serde_json::json!([{ "key": "max-sessions", "from": "9", "to": "7" }]);
+        let expected = serde_json::json!({
+            "event": "limits-changed", "changes": changes, "ends": 1, "at": 1_764_164_702.007
+        });
+        assert_eq!(value, expected);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::{
         stats::ListenerStats,
     },
     limits::keys::LimitKey,
+    plural::Counted,
     units::{rough_time, written_time},
     words,
 };
@@ -130,7 +131,7 @@ pub(crate) async fn list(asked: Asked) -> Result<(), Failure> {
         }
     }
     if !asked.out.is_json() {
-        asked.out.line(format_args!("{shown} of {}", rows::sessions(total.unwrap_or_default())));
+        asked.out.line(format_args!("{shown} of {}", Counted(total.unwrap_or_default(), "session")));
     }
     Ok(())
 }
@@ -159,7 +160,7 @@ pub(crate) async fn show(asked: Asked) -> Result<(), Failure> {
         ("peer", session.peer.to_string()),
         ("listener", rows::listener(session.listener)),
         ("worker", session.worker.to_string()),
-        ("state", rows::state(session.state).to_owned()),
+        ("state", session.state.name().to_owned()),
         ("age", rough_time(session.age)),
         ("idle", rough_time(session.idle)),
         ("lines-in", session.lines_in.to_string()),

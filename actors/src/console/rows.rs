@@ -2,12 +2,7 @@
 //!
 //! Not here: which sessions (`reports`), rates (`top`).
 
-use crate::{
-    connection::ListenerId,
-    console::out::Out,
-    control::query::{SessionInfo, SessionState},
-    units::rough_time,
-};
+use crate::{connection::ListenerId, console::out::Out, control::query::SessionInfo, units::rough_time};
 
 /// Writes the header of a table of sessions, where the answer is text.
 pub(crate) fn header(out: &Out) {
@@ -26,7 +21,7 @@ pub(crate) fn session(out: &Out, session: &SessionInfo) {
         session.id.to_string(),
         session.peer.to_string(),
         listener(session.listener),
-        state(session.state),
+        session.state.name(),
         rough_time(session.age),
         rough_time(session.idle),
         session.lines_in,
@@ -42,23 +37,5 @@ pub(crate) fn listener(listener: Option<ListenerId>) -> String {
     match listener {
         Some(listener) => listener.name().map_or_else(|| listener.get().to_string(), str::to_owned),
         None => "-".to_owned(),
-    }
-}
-
-pub(crate) fn state(state: SessionState) -> &'static str {
-    match state {
-        SessionState::Open => "open",
-        SessionState::Held => "held",
-        SessionState::Draining => "draining",
-        SessionState::Closing => "closing",
-    }
-}
-
-/// Writes so many sessions, as `1 session` or `7 sessions`.
-pub(crate) fn sessions(count: impl TryInto<u64>) -> String {
-    match count.try_into() {
-        Ok(1) => "1 session".to_owned(),
-        Ok(count) => format!("{count} sessions"),
-        Err(_) => "many sessions".to_owned(),
     }
 }

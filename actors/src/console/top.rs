@@ -20,6 +20,7 @@ use crate::{
         snapshots::{INTERVAL, Snapshot},
     },
     control::query::{SessionInfo, SessionOrder, SessionQuery, SessionState},
+    plural::Counted,
     units::rough_time,
     words::{self, WrongWord},
 };
@@ -163,7 +164,7 @@ fn block(before: &Snapshot, now: &Snapshot, query: &SessionQuery, is_json: bool,
         let _ = write!(
             block,
             "{}, {lines:.1} lines/s, {bytes_in:.1} bytes/s in, {bytes_out:.1} bytes/s out, of {:.1} s",
-            rows::sessions(total),
+            Counted(total, "session"),
             interval.as_secs_f64()
         );
         row(&mut block, ["ID", "PEER", "LISTENER", "STATE", "IDLE", "LINES/S", "IN/S", "OUT/S", "OUTBOX"]);
@@ -238,7 +239,7 @@ impl<'a> Row<'a> {
                 &session.id.to_string(),
                 &session.peer.to_string(),
                 &rows::listener(session.listener),
-                rows::state(session.state),
+                session.state.name(),
                 &rough_time(session.idle),
                 &format!("{:.1}", self.lines),
                 &format!("{:.1}", self.bytes_in),

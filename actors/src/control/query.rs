@@ -59,6 +59,19 @@ pub enum SessionState {
     Closing,
 }
 
+impl SessionState {
+    /// Returns its name in lower case, as it is serialized.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Held => "held",
+            Self::Draining => "draining",
+            Self::Closing => "closing",
+        }
+    }
+}
+
 /// Selects the sessions that match all of its conditions. The default selects every session.
 ///
 /// ```

@@ -95,9 +95,9 @@ pub struct WorkerStats {
     pub held: u64,
     /// Bytes in the buffers of live sessions.
     pub memory_bytes: u64,
-    /// How late the last sweep over all sessions ran, if that was within a second, or the next one is by now. A sweep is due every 250 ms while anything
-    /// happens, by a timer of milliseconds: some of these are usual. More is time in which no session of the thread had a
-    /// turn, and timeouts are late by as much.
+    /// Time by which the last sweep over all sessions ran late, if it ran within a second; if the next one is overdue by
+    /// more, that time. A sweep is due every 250 ms while anything happens, by a timer of milliseconds: some of these are
+    /// usual. More is time in which no session of the thread had a turn, and timeouts are late by as much.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::serialize"))]
     pub lag: Duration,
     /// The most that a sweep was late in the last one or two minutes.

@@ -17,9 +17,7 @@ use crate::{
 const OFF: &str = "off";
 
 const COUNT: &str = "use 1 or more";
-const TIMEOUT: &str = "use a time, as 10s, 5m or 2h";
 const OR_OFF: &str = "use a time, as 10s, 5m or 2h, or off";
-const BYTES: &str = "use a size, as 65536, 64KiB or 1MiB";
 const RATE: &str = "use 1 or more, as 100, with a burst as 100/500, or off";
 const RATES: &str = "use 1 or more, as bytes=64KiB,lines=100, or one of both; with a burst as lines=100/500; or off";
 const PEERS: &str = "use addresses or networks, as 192.0.2.0/24 or 2001:db8::/32, unix, uid:1000 or gid:100, with commas \
@@ -277,7 +275,7 @@ const KEYS: &[Key] = &[
         name: "preface-timeout",
         unit: "",
         help: "Longest time from the accept to the end of the handshakes that a listener asks for",
-        advice: TIMEOUT,
+        advice: units::TIME,
         read: |text, limits| Some(limits.preface_timeout(units::time(text)?)),
         value: |limits| written_time(limits.session.preface_timeout),
     },
@@ -285,7 +283,7 @@ const KEYS: &[Key] = &[
         name: "linger-timeout",
         unit: "",
         help: "Longest wait for the peer's close after ours",
-        advice: TIMEOUT,
+        advice: units::TIME,
         read: |text, limits| Some(limits.linger_timeout(units::time(text)?)),
         value: |limits| written_time(limits.session.linger_timeout),
     },
@@ -301,7 +299,7 @@ const KEYS: &[Key] = &[
         name: "outbox-high",
         unit: "bytes",
         help: "Output waiting for a peer above which its session stops reading",
-        advice: BYTES,
+        advice: units::SIZE,
         read: |text, limits| {
             let marks = Watermarks { high: amount(text)?, ..limits.limits.session.outbox };
             // Or it could not be raised by itself.
@@ -315,7 +313,7 @@ const KEYS: &[Key] = &[
         name: "outbox-low",
         unit: "bytes",
         help: "Output waiting for a peer at or below which its session reads again",
-        advice: BYTES,
+        advice: units::SIZE,
         read: |text, limits| {
             let marks = Watermarks { low: amount(text)?, ..limits.limits.session.outbox };
             Some(limits.outbox(marks))
@@ -334,7 +332,7 @@ const KEYS: &[Key] = &[
         name: "linger-bytes",
         unit: "bytes",
         help: "Most bytes read and discarded after our close; then the peer is reset",
-        advice: BYTES,
+        advice: units::SIZE,
         read: |text, limits| Some(limits.linger_bytes(amount(text)?.try_into().ok()?)),
         value: |limits| written_size(limits.session.linger_bytes as usize),
     },
@@ -342,7 +340,7 @@ const KEYS: &[Key] = &[
         name: "wait-timeout",
         unit: "",
         help: "Longest time that a session may wait for a future",
-        advice: TIMEOUT,
+        advice: units::TIME,
         read: |text, limits| Some(limits.wait_timeout(units::time(text)?)),
         value: |limits| written_time(limits.session.wait_timeout),
     },
@@ -350,7 +348,7 @@ const KEYS: &[Key] = &[
         name: "outbox-hard",
         unit: "bytes",
         help: "Most output waiting for a peer, what others push into its session included",
-        advice: BYTES,
+        advice: units::SIZE,
         read: |text, limits| {
             let limit = OutboxLimit { hard: amount(text)?, ..limits.limits.session.outbox_limit };
             Some(limits.outbox_limit(limit))

@@ -16,9 +16,9 @@ use crate::{
 pub(crate) const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 pub(crate) const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
 
-/// The state of a listener's shortage of descriptors or memory.
 const SHORTAGE: Kind = Kind("time without a descriptor to accept with", "times without a descriptor to accept with");
 
+/// The state of a listener's shortage of descriptors or memory.
 #[derive(Debug, Default)]
 pub(crate) struct Shortage {
     /// A descriptor in reserve: given up for a moment, it lets a connection that cannot be served be accepted and

@@ -48,8 +48,8 @@ impl Lag {
         }
     }
 
-    /// Returns the lag of the last sweep if it was just now, or that of the next one by now if that is more, and the most of the last one or two
-    /// windows.
+    /// Returns the lag of the last sweep if it was just now, or that of the next one by now if that is more, and the most of
+    /// the last one or two windows.
     pub(super) fn get(&self, due: Option<Instant>, now: Instant) -> (Duration, Duration) {
         self.turn_over(now);
         let overdue = due.map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
