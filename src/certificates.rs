@@ -35,7 +35,7 @@ impl Certificates {
     /// For files that cannot be used; see [`TlsError`].
     pub(crate) fn load(tls: &settings::Tls) -> Result<Self, Unloadable> {
         let settings::TlsSettings { certificate, key, client_ca, client_auth, alpn, versions, tickets } = &tls.settings;
-        let file = |file: &settings::PemFile| Pem::file(&file.0);
+        let file = |file: &settings::FilePath| Pem::file(&file.0);
         let mut builder = Tls::builder(file(certificate), file(key))
             .alpn(alpn.iter().flatten().map(|name| &name.0))
             .versions(versions.iter().map(|version| match version {
@@ -118,7 +118,7 @@ impl Certificates {
 }
 
 /// A file as errors name it.
-fn shown(file: &settings::PemFile) -> String {
+fn shown(file: &settings::FilePath) -> String {
     file.0.display().to_string()
 }
 
@@ -157,7 +157,7 @@ impl Unloadable {
             }
             _ => return Self { error, pair: None, key: "" },
         };
-        let is_it = |key: &str, path: &settings::PemFile| keys.contains(&key) && shown(path) == file;
+        let is_it = |key: &str, path: &settings::FilePath| keys.contains(&key) && shown(path) == file;
         let own = &tls.settings;
         let client_ca = own.client_ca.as_ref().map(|file| (None, "client-ca", file));
         let own = [(None, "certificate", &own.certificate), (None, "key", &own.key)].into_iter().chain(client_ca);

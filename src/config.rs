@@ -19,10 +19,11 @@ use self::file::{Fault, File, ListenerTable, TlsTable};
 use crate::{
     args::Args,
     certificates::Certificates,
-    descriptors, http,
+    console, descriptors, http,
     listeners::Wanted,
     reason::reason,
     settings::{Auto, Given, Invalid, Listener, ListenerSettings, OwnLimits, Settings, Tls, Unusable, places},
+    token::Token,
 };
 
 /// The largest file that is read: far more than settings and long lists of networks need.
@@ -51,8 +52,15 @@ impl From<ConfigError> for Problem {
 pub(crate) struct Config {
     pub(crate) settings: Settings,
     pub(crate) listeners: Vec<Wanted>,
-    /// The token of `--http-control`.
-    pub(crate) http_token: Option<http::Token>,
+    pub(crate) tokens: Tokens,
+}
+
+/// The secrets of those who may steer the server.
+pub(crate) struct Tokens {
+    /// That of `--console-token`.
+    pub(crate) console: Option<Token>,
+    /// That of `--http-control`.
+    pub(crate) http: Option<Token>,
 }
 
 impl Config {
@@ -75,8 +83,8 @@ pub(crate) fn load(args: &Args) -> Result<Config, Problem> {
     let Some(path) = &args.config else {
         let settings = Settings::new(typed)?;
         let listeners: Vec<_> = settings.addresses().iter().cloned().map(Wanted::unnamed).collect();
-        let http_token = http_token(&settings, &listeners).map_err(Unusable::from)?;
-        return Ok(Config { settings, listeners, http_token });
+        let tokens = tokens(&settings, &listeners).map_err(Unusable::from)?;
+        return Ok(Config { settings, listeners, tokens });
     };
     let text = read(path).map_err(|reason| Problem::Read { file: path.clone(), reason })?;
     let at = |fault: Fault| {
@@ -110,22 +118,23 @@ pub(crate) fn load(args: &Args) -> Result<Config, Problem> {
         }
         listeners.push(listener);
     }
-    let http_token = http_token(&settings, &listeners).map_err(|error| match typed.has(error.name) {
+    let tokens = tokens(&settings, &listeners).map_err(|error| match typed.has(error.name) {
         true => Unusable::from(error).into(),
         false => at(Fault { offset: file.server.offset_of(error.name), message: error.to_string() }),
     })?;
-    Ok(Config { settings, listeners, http_token })
+    Ok(Config { settings, listeners, tokens })
 }
 
-/// Checks that HTTP can be served beside the listeners. Returns its token, if it has one.
-fn http_token(settings: &Settings, listeners: &[Wanted]) -> Result<Option<http::Token>, Invalid> {
-    let Some(wanted) = settings.served_by_http() else { return Ok(None) };
+/// Reads the tokens, and checks that HTTP can be served beside the listeners.
+fn tokens(settings: &Settings, listeners: &[Wanted]) -> Result<Tokens, Invalid> {
+    let console = console::token(&settings.console_settings())?;
+    let Some(wanted) = settings.served_by_http() else { return Ok(Tokens { console, http: None }) };
     let mut listeners = listeners.iter().map(|listener| &listener.listener);
     if let Some(other) = listeners.find(|other| places::collide(wanted.address, &other.settings.address)) {
         let whose = other.name().map_or("listen".to_owned(), |name| format!("listener {name:?}"));
         return Err(Invalid { name: "http", advice: places::advice(&other.settings.address, &whose) });
     }
-    http::token(&wanted).map_err(|(name, advice)| Invalid { name, advice })
+    Ok(Tokens { console, http: http::token(&wanted)? })
 }
 
 /// Makes a listener of its table, and loads its certificates.

@@ -6,9 +6,9 @@
 use std::{
     env,
     ffi::OsString,
-    fs::{self, DirBuilder, File},
-    io::{self, Read},
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -21,29 +21,36 @@ use actix_lines::{
 use crate::{
     ending::Ending,
     reason::reason,
-    settings::{ConsoleAddress, ConsoleSettings},
+    settings::{ConsoleAddress, ConsoleSettings, Invalid},
+    token::{self, Token},
 };
 
 /// The runtime directory of services, and of root.
 const RUN: &str = "/run/rot13d";
 const SOCKET: &str = "console.sock";
 
-/// Most bytes of a file with a token.
-const LONGEST_TOKEN: u64 = 4096;
-
 /// The console of this process, if it has one.
 #[derive(Debug)]
 pub(crate) struct Opened(Option<BoundConsole>);
+
+/// Reads the token, if there is one.
+///
+/// # Errors
+/// Returns the setting that is wrong, and what to do.
+pub(crate) fn token(ConsoleSettings { address, token, .. }: &ConsoleSettings) -> Result<Option<Token>, Invalid> {
+    let file = token.as_deref().filter(|_| *address != ConsoleAddress::Off);
+    file.map(token::load).transpose().map_err(|advice| Invalid { name: "console-token", advice })
+}
 
 /// Binds the console.
 ///
 /// # Errors
 /// If an address was given that cannot be used. Without one in the settings the server starts all the same.
 pub(crate) fn open(
-    ConsoleSettings { address, token, may_trace }: ConsoleSettings,
+    ConsoleSettings { address, may_trace, .. }: ConsoleSettings,
+    token: Option<Token>,
     ending: &Arc<Ending>,
 ) -> io::Result<Opened> {
-    let token = token.as_deref().map(read_token).transpose()?;
     let bind = |address: ListenAddress| {
         let listener = Listener::at(address).name("console");
         let mut console = Console::at(listener).program(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
@@ -85,31 +92,6 @@ impl Opened {
     pub(crate) fn start(self, server: &ServerHandle) -> io::Result<()> {
         self.0.map_or(Ok(()), |console| Ok(console.start(server).map(drop)?))
     }
-}
-
-fn read_token(file: &Path) -> io::Result<Vec<u8>> {
-    let shown = shown(file);
-    let refused =
-        |why: &str| io::Error::other(format!("cannot use the token in {shown}: {why}; check --console-token"));
-    let mut token = Vec::new();
-    let read = || -> io::Result<u32> {
-        let file = File::open(file)?;
-        let mode = file.metadata()?.mode();
-        file.take(LONGEST_TOKEN).read_to_end(&mut token)?;
-        Ok(mode)
-    };
-    let mode = { read }().map_err(|error| refused(&reason(&error)))?;
-    let token = token.trim_ascii();
-    if token.is_empty() || token.iter().any(u8::is_ascii_control) {
-        return Err(refused("it is not one line of text"));
-    }
-    if mode & 0o007 != 0 {
-        log::warn!(
-            "everybody on this machine may use the token in {shown} (mode {:o}): `chmod 600 {shown}`",
-            mode & 0o777
-        );
-    }
-    Ok(token.to_vec())
 }
 
 fn shown(path: &Path) -> String {

@@ -10,12 +10,10 @@ use actix_lines::{
     http::{Admin, HttpListener, Serving},
 };
 
-pub(crate) use actix_lines::http::Token;
-
 use crate::{
     ending::Ending,
-    settings::{self, Settings},
-    token,
+    settings::{self, Invalid, Settings},
+    token::{self, Token},
 };
 
 /// Descriptors beside those of sessions: its connections, its socket, and those of its two threads.
@@ -31,12 +29,10 @@ pub(crate) struct Bound {
 /// Reads the token, if there is one.
 ///
 /// # Errors
-/// Returns the name of the setting that is wrong, and what to do.
-pub(crate) fn token(wanted: &settings::Http<'_>) -> Result<Option<Token>, (&'static str, String)> {
-    let Some(file) = wanted.token_file else { return Ok(None) };
-    let read =
-        token::read(file).and_then(|text| Token::new(text).map_err(|error| format!("{}: {error}", file.display())));
-    read.map(Some).map_err(|advice| ("http-control", advice))
+/// Returns the setting that is wrong, and what to do.
+pub(crate) fn token(wanted: &settings::Http<'_>) -> Result<Option<Token>, Invalid> {
+    let token = wanted.token_file.map(token::load).transpose();
+    token.map_err(|advice| Invalid { name: "http-control", advice })
 }
 
 /// Binds its address, if it has one.

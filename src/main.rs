@@ -28,7 +28,7 @@ mod recording;
 mod service;
 mod settings;
 mod signals;
-#[cfg(feature = "http")]
+#[cfg_attr(not(any(feature = "console", feature = "http")), path = "token/absent.rs")]
 mod token;
 
 use std::{
@@ -45,7 +45,7 @@ use clap::Parser;
 use crate::args::Command;
 use crate::{
     args::Args,
-    config::{Config, Problem},
+    config::{Config, Problem, Tokens},
     ending::Ending,
     listeners::{Listeners, Wanted},
     logging::Log,
@@ -101,7 +101,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<(), Failure> {
     descriptors::raise_limit();
-    let Config { settings, listeners, http_token } = config::load(&args)?;
+    let Config { settings, listeners, tokens } = config::load(&args)?;
     logging::set_format(settings.log_format);
     let (framing, limits) = (
         settings.framing().map_err(Problem::from)?,
@@ -112,7 +112,7 @@ fn run(args: Args) -> Result<(), Failure> {
     }
     let others = settings.other_listeners();
     descriptors::check(settings.worker_threads(), listeners.len() + others, settings.served_by_http().is_some())?;
-    Ok(system()?.block_on(serve(args, settings, listeners, http_token, framing, limits))?)
+    Ok(system()?.block_on(serve(args, settings, listeners, tokens, framing, limits))?)
 }
 
 /// The actix system of this thread.
@@ -138,7 +138,7 @@ async fn serve(
     args: Args,
     settings: Settings,
     listeners: Vec<Wanted>,
-    http_token: Option<http::Token>,
+    tokens: Tokens,
     framing: Framing,
     limits: Limits,
 ) -> io::Result<()> {
@@ -157,8 +157,8 @@ async fn serve(
         server = bound.map_err(|error| beside(wanted.refused(error), &service::close_unused_sockets()))?;
     }
     let ending = Ending::new(settings.drain());
-    let console = console::open(settings.console_settings(), &ending);
-    let http = http::bind(&settings, http_token);
+    let console = console::open(settings.console_settings(), tokens.console, &ending);
+    let http = http::bind(&settings, tokens.http);
     let unused = service::close_unused_sockets();
     let (console, http) =
         (console.map_err(|error| beside(error, &unused))?, http.map_err(|error| beside(error, &unused))?);

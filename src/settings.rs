@@ -35,16 +35,16 @@ use actix_lines::{
 };
 
 #[cfg(feature = "tls")]
-pub(crate) use self::value::{PemFile, TlsVersion};
+pub(crate) use self::value::TlsVersion;
 pub(crate) use self::{
     listener::{Listener, ListenerSettings, OwnLimits, PairSettings, Tls, TlsSettings, is_of_listeners},
     meaning::{ConsoleAddress, ConsoleSettings, Http, Unusable},
     setting::{Given, Invalid, Reload, Setting},
-    value::{Auto, LogFormat, Requirement},
+    value::{Auto, FilePath, LogFormat, Requirement},
 };
 use self::{
     setting::About,
-    value::{Amount, Budget, FilePath, Folder, HostName, Keepalive, Number, Pause, Size, SocketBuffer, Timeout},
+    value::{Amount, Budget, Folder, HostName, Keepalive, Number, Pause, Size, SocketBuffer, Timeout},
 };
 
 /// A number of sessions.

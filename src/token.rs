@@ -1,7 +1,7 @@
 //! Token: the secret of an operator, from its file.
 //!
 //! Rule: it is neither logged nor part of an error.
-//! Not here: comparing it (`actix-lines`).
+//! Not here: comparing it, and how long it has to be (`actix-lines`).
 
 use std::{
     fs::File,
@@ -10,17 +10,29 @@ use std::{
     path::Path,
 };
 
+use actix_lines::Escaped;
+pub(crate) use actix_lines::Token;
+
 use crate::reason::reason;
 
 /// A file with more is none of a token.
 const LARGEST_FILE: u64 = 4096;
 
-/// Reads a file that has a token and perhaps a newline. Warns if others may read it.
+/// Reads a token from its file.
+///
+/// # Errors
+/// Says what is wrong with the file or the token, and what to do.
+pub(crate) fn load(path: &Path) -> Result<Token, String> {
+    let text = read(path)?;
+    Token::new(text).map_err(|error| format!("{}: {error}", Escaped::new(path.as_os_str().as_encoded_bytes())))
+}
+
+/// Reads the text of a file that has a token and perhaps a newline. Warns if everybody may read it.
 ///
 /// # Errors
 /// Says what is wrong with the file and what to do.
 pub(crate) fn read(path: &Path) -> Result<String, String> {
-    let shown = path.display();
+    let shown = Escaped::new(path.as_os_str().as_encoded_bytes());
     let read = || {
         let file = File::open(path)?;
         let mode = file.metadata()?.permissions().mode() & 0o777;
@@ -35,8 +47,9 @@ pub(crate) fn read(path: &Path) -> Result<String, String> {
     if text.len() as u64 > LARGEST_FILE {
         return Err(format!("{shown} is larger than {LARGEST_FILE} bytes: write a token into it and nothing else"));
     }
-    if mode & 0o077 != 0 {
+    // A group may be that of the service.
+    if mode & 0o007 != 0 {
         log::warn!("{shown} has mode {mode:03o}: others can read the token; use chmod 600");
     }
-    Ok(text.trim_end().to_owned())
+    Ok(text.trim().to_owned())
 }

@@ -177,18 +177,18 @@ fn over_ip_a_token_comes_first() {
     let (port, address) = reserve();
     drop(port);
     let address = address.to_string();
-    let token = folder.file("c0ffee\n", 0o604);
+    let token = folder.file("c0ffee-c0ffee-c0ffee\n", 0o604);
     let server = server(&[], &["--console", &address, "--console-token", &token]);
-    server.log_line("everybody on this machine may use the token in ");
+    server.log_line(" has mode 604: others can read the token");
     let connect = || {
         let stream = eventually("the console", || TcpStream::connect(&address).ok());
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Console(BufReader::new(stream))
     };
     let mut console = connect();
-    assert_eq!(console.ask("token c0ffee"), [""; 0]);
+    assert_eq!(console.ask("token c0ffee-c0ffee-c0ffee"), [""; 0]);
     assert_eq!(console.ask("count"), ["0"]);
-    for first in ["token c0ffe\ncount\n", "count\ntoken c0ffee\n"] {
+    for first in ["token c0ffee-c0ffee-c0ffe\ncount\n", "count\ntoken c0ffee-c0ffee-c0ffee\n"] {
         let mut console = connect();
         console.send(first);
         let rest = console.rest();
@@ -210,9 +210,12 @@ fn over_ip_a_token_comes_first() {
     );
     let empty = folder.file(" \n", 0o600);
     let (code, text) = refused(&["--console", &address, "--console-token", &empty]);
-    assert!(code == Some(1) && text.contains("it is not one line of text; check --console-token"), "{text}");
+    assert!(
+        code == Some(2) && text.contains("invalid console-token: ") && text.contains("the token is no secret: use 16"),
+        "{text}"
+    );
     let (code, text) = refused(&["--console-token", "/nowhere/token"]);
-    assert!(code == Some(1) && text.contains("cannot use the token in /nowhere/token: "), "{text}");
+    assert!(code == Some(2) && text.contains("invalid console-token: cannot read /nowhere/token: "), "{text}");
 }
 
 #[test]

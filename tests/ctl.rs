@@ -199,8 +199,8 @@ fn without_an_address_the_console_is_where_it_is_by_default() {
 fn a_console_may_be_anywhere_and_may_ask_for_a_token() {
     let folder = Folder::new("ctl-token");
     let (file, wrong) = (folder.path("token"), folder.path("wrong"));
-    fs::write(&file, "open sesame\n").unwrap();
-    fs::write(&wrong, "sesame\n").unwrap();
+    fs::write(&file, "open-sesame-open-sesame\n").unwrap();
+    fs::write(&wrong, "sesame-open-sesame-open\n").unwrap();
     for file in [&file, &wrong] {
         fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
     }
@@ -212,7 +212,7 @@ fn a_console_may_be_anywhere_and_may_ask_for_a_token() {
         let run = |arguments: &[&str]| ctl(&[&["--connect", &address], arguments].concat(), "");
         assert_eq!(run(&["--token", file, "count"]), (Some(0), "sessions  0\n".to_owned(), String::new()), "{address}");
         let mut command = ctl_command(&["--connect", &address, "count"]);
-        command.env("ROT13D_CONSOLE_TOKEN", "open sesame");
+        command.env("ROT13D_CONSOLE_TOKEN", "open-sesame-open-sesame");
         assert_eq!(said(finish(command, b"")).0, Some(0), "{address}");
         for arguments in [&["count"][..], &["--token", wrong, "count"]] {
             let (code, stdout, stderr) = run(arguments);

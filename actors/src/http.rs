@@ -44,6 +44,6 @@ pub(crate) mod reply;
 pub(crate) mod routes;
 
 pub use crate::http::{
-    admin::{Admin, Token},
+    admin::Admin,
     listener::{HttpListener, Serving},
 };

@@ -99,6 +99,8 @@ mod source;
 #[cfg(any(feature = "script", feature = "record", feature = "telnet"))]
 mod telnet_codes;
 #[cfg(any(feature = "console", feature = "http"))]
+mod token;
+#[cfg(any(feature = "console", feature = "http"))]
 #[allow(dead_code, reason = "each of the two features uses a part of it")]
 mod units;
 
@@ -133,6 +135,8 @@ mod server;
 mod standalone;
 pub mod testing;
 
+#[cfg(any(feature = "console", feature = "http"))]
+pub use crate::token::Token;
 pub use crate::{
     address::{
         Address, Credentials, UnixAddress,

@@ -1,5 +1,7 @@
 //! Server: the interface for programs that listen.
 
+#[cfg(any(feature = "console", feature = "http"))]
+pub(crate) mod before_drain;
 pub(crate) mod builder;
 pub(crate) mod companion;
 pub(crate) mod doors;

@@ -32,6 +32,7 @@ const FLOORS: &[&[&str]] = &[
         "shown",
         "source",
         "telnet_codes",
+        "token",
         "units",
         "wire",
     ],

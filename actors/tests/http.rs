@@ -10,9 +10,9 @@ use std::{
 };
 
 use actix_lines::{
-    BindError, Framing, LineServer, Listener, Rot13,
+    BindError, Framing, LineServer, Listener, Rot13, Token,
     control::{Drain, SessionFilter, SessionQuery},
-    http::{Admin, HttpListener, Serving, Token},
+    http::{Admin, HttpListener, Serving},
     metrics::Metrics,
 };
 use actix_web::{App, HttpServer, web};

@@ -4,11 +4,7 @@ mod support;
 
 use std::{future::poll_fn, pin::Pin, time::Duration};
 
-use actix_lines::{
-    LineServer, Rot13,
-    control::SessionFilter,
-    http::{Admin, Token},
-};
+use actix_lines::{LineServer, Rot13, Token, control::SessionFilter, http::Admin};
 use actix_web::{
     App, Error,
     body::{BoxBody, MessageBody},

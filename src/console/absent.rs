@@ -8,13 +8,18 @@ use actix_lines::ServerHandle;
 
 use crate::{
     ending::Ending,
-    settings::{ConsoleAddress, ConsoleSettings},
+    settings::{ConsoleAddress, ConsoleSettings, Invalid},
+    token::Token,
 };
 
 #[derive(Debug)]
 pub(crate) struct Opened;
 
-pub(crate) fn open(settings: ConsoleSettings, _: &Arc<Ending>) -> io::Result<Opened> {
+pub(crate) fn token(_: &ConsoleSettings) -> Result<Option<Token>, Invalid> {
+    Ok(None)
+}
+
+pub(crate) fn open(settings: ConsoleSettings, _: Option<Token>, _: &Arc<Ending>) -> io::Result<Opened> {
     match settings.address {
         ConsoleAddress::Auto | ConsoleAddress::Off => Ok(Opened),
         ConsoleAddress::At(_) => {

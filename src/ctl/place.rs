@@ -7,7 +7,7 @@ use std::{
     env,
     fmt::{self, Write},
     fs::{self, File},
-    io::{self, ErrorKind, Read},
+    io::{self, ErrorKind},
     net::{TcpStream, ToSocketAddrs},
     os::{
         fd::OwnedFd,
@@ -20,13 +20,14 @@ use std::{
 use actix_lines::{Escaped, ListenAddress};
 use nix::unistd::{Uid, User, geteuid};
 
-use crate::{console, reason::reason};
+use crate::{
+    console,
+    reason::reason,
+    token::{self, Token},
+};
 
 /// Longest wait for each address of a name.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Most bytes of a file with a token.
-const LONGEST_TOKEN: u64 = 4096;
 
 pub(super) const TOKEN: &str = "ROT13D_CONSOLE_TOKEN";
 
@@ -66,8 +67,8 @@ pub(super) struct Unreachable {
 impl Place {
     pub(super) fn new(given: Option<ListenAddress>, token: Option<&Path>) -> Result<Self, String> {
         let token = match token {
-            Some(file) => Some(read_token(file).map_err(|reason| format!("cannot read {}: {reason}", file.display()))?),
-            None => env::var_os(TOKEN).map(|token| check_token(token.into_encoded_bytes(), TOKEN)).transpose()?,
+            Some(file) => Some(check_token(token::read(file)?, &file.display().to_string())?),
+            None => env::var_os(TOKEN).map(|token| check_token(token.to_string_lossy().into(), TOKEN)).transpose()?,
         };
         let is_default = given.is_none();
         let addresses = given.map_or_else(console::default_addresses, |address| vec![address]);
@@ -91,16 +92,10 @@ impl Place {
     }
 }
 
-fn read_token(file: &Path) -> Result<String, String> {
-    let mut text = Vec::new();
-    let read = File::open(file).and_then(|file| file.take(LONGEST_TOKEN).read_to_end(&mut text));
-    read.map_err(|error| reason(&error))?;
-    check_token(text.trim_ascii().to_vec(), "it")
-}
-
-fn check_token(text: Vec<u8>, name: &str) -> Result<String, String> {
-    let text = String::from_utf8(text).ok().filter(|text| !text.is_empty() && !text.contains(char::is_control));
-    text.ok_or_else(|| format!("{name} has no token: it is one line of printable characters"))
+/// `name` is where the text is from.
+fn check_token(text: String, name: &str) -> Result<String, String> {
+    Token::new(text.as_str()).map_err(|error| format!("{name}: {error}"))?;
+    Ok(text)
 }
 
 fn connect(address: &ListenAddress) -> io::Result<OwnedFd> {
@@ -204,14 +199,6 @@ mod tests {
             "cannot connect to the console at 127.0.0.1:40715: connection refused: start rot13d with --console \
              127.0.0.1:40715, or give the address that it logged at its start"
         );
-    }
-
-    #[test]
-    fn a_token_is_one_line_that_prints() {
-        assert_eq!(check_token(b"open sesame".to_vec(), "it"), Ok("open sesame".to_owned()));
-        for token in [&b""[..], b"two\nlines", b"\xff", b"bell\x07"] {
-            assert!(check_token(token.to_vec(), "it").is_err(), "{token:?}");
-        }
     }
 
     #[test]

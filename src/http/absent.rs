@@ -2,23 +2,22 @@
 //!
 //! Not here: a build with the feature `http` (`http`).
 
-use std::{convert::Infallible, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use actix_lines::ServerHandle;
 
 use crate::{
     ending::Ending,
-    settings::{self, Settings},
+    settings::{self, Invalid, Settings},
+    token::Token,
 };
 
 /// Descriptors beside those of sessions.
 pub(crate) const DESCRIPTORS: u64 = 0;
 
-/// None at all.
-pub(crate) type Token = Infallible;
-
-pub(crate) fn token(_: &settings::Http<'_>) -> Result<Option<Token>, (&'static str, String)> {
-    Err(("http", "this rot13d was built without HTTP: build it with --features http, or take it away".to_owned()))
+pub(crate) fn token(_: &settings::Http<'_>) -> Result<Option<Token>, Invalid> {
+    let advice = "this rot13d was built without HTTP: build it with --features http, or take it away";
+    Err(Invalid { name: "http", advice: advice.to_owned() })
 }
 
 pub(crate) fn bind(_: &Settings, _: Option<Token>) -> io::Result<()> {

@@ -11,7 +11,7 @@ use actix_lines::{Framing, ListenAddress, Peers, limits::SessionLimits};
 use super::{
     Auto, Count, Given, Invalid, Setting, Settings, Unusable,
     setting::{About, Reload, settings},
-    value::{Alpn, FileMode, Members, Name, Owner, PemFile, Requirement, ServerName, Time, Timeout, TlsVersion},
+    value::{Alpn, FileMode, FilePath, Members, Name, Owner, Requirement, ServerName, Time, Timeout, TlsVersion},
 };
 
 const LISTENER: &str = "[[listener]]";
@@ -129,7 +129,7 @@ settings! {
 settings! {
     /// The TLS of a listener, without further pairs.
     pub(crate) struct TlsSettings {
-        certificate: PemFile = About {
+        certificate: FilePath = About {
             name: "certificate",
             value: "FILE",
             unit: "",
@@ -140,7 +140,7 @@ settings! {
             advice: "Clients that ask for no name, or for one that no pair of `[[listener.tls.sni]]` has, get this one. A \
                      relative path begins in the folder of the file of settings",
         },
-        key: PemFile = About {
+        key: FilePath = About {
             name: "key",
             value: "FILE",
             unit: "",
@@ -150,7 +150,7 @@ settings! {
             help: "Key of the first certificate, in PEM, without a passphrase",
             advice: "Only the user of the server should be able to read it; the log warns if everybody is",
         },
-        client_ca: Option<PemFile> = About {
+        client_ca: Option<FilePath> = About {
             name: "client-ca",
             value: "FILE",
             unit: "",
@@ -216,7 +216,7 @@ settings! {
             help: "Names that clients ask for (SNI), as `example.org`",
             advice: "`*.example.org` is every name with one part more that has no pair of its own",
         },
-        certificate: PemFile = About {
+        certificate: FilePath = About {
             name: "certificate",
             value: "FILE",
             unit: "",
@@ -226,7 +226,7 @@ settings! {
             help: "Chain of certificates, valid for these names",
             advice: "As in `[listener.tls]`",
         },
-        key: PemFile = About {
+        key: FilePath = About {
             name: "key",
             value: "FILE",
             unit: "",

@@ -13,7 +13,7 @@ use actix_lines::{
     limits::{OverLimit, Rate, RateLimit},
 };
 
-pub(crate) use self::listener::{Alpn, FileMode, Members, Name, Owner, PemFile, Requirement, ServerName, TlsVersion};
+pub(crate) use self::listener::{Alpn, FileMode, Members, Name, Owner, Requirement, ServerName, TlsVersion};
 
 /// A form of values.
 pub(crate) trait Value: Clone + fmt::Debug + PartialEq {

@@ -2,33 +2,25 @@
 //!
 //! Not here: its sessions (`session`), what they share (`setup`).
 
-use std::{
-    fmt, io,
-    net::SocketAddr,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
     connection::Connection,
     console::{
-        hub::Watching,
         out::{HIGH, LOW},
         session::Session,
-        setup::{BeforeDrain, MAX_LINE, Setup},
-        snapshots::Snapshots,
+        setup::{MAX_LINE, Setup},
     },
     control::messages::Drain,
     error::{BindError, ConfigError, StartError},
     framing::{Framing, Overlong},
     limits::{LONGEST_TIMEOUT, Limits, Watermarks},
     listen::listener::Listener,
-    log_limit::LogLimit,
-    server::{builder::LineServer, handle::ServerHandle},
+    server::{before_drain::BeforeDrain, builder::LineServer, handle::ServerHandle},
     session::handler::LineHandler,
+    token::Token,
 };
 
 /// Time that consoles have to take their last answers, when the server has ended.
@@ -69,9 +61,6 @@ pub enum ConsoleError {
         /// The address.
         address: SocketAddr,
     },
-    /// The token is empty.
-    #[error("the token of a console is empty: use a long random one, or none")]
-    EmptyToken,
     /// It could not be started.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -113,26 +102,13 @@ impl Console {
     /// A unix socket is open to its own user alone, unless [`Listener::unix_mode`] says otherwise. An IP address has to be
     /// one of this machine's own, or needs a [`token`](Self::token).
     pub fn at(listener: impl Into<Listener>) -> Self {
-        let setup = Setup {
-            server: OnceLock::new(),
-            token: None,
-            name: env!("CARGO_PKG_NAME").to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            may_trace: false,
-            before_drain: None,
-            watching: Watching::default(),
-            snapshots: Snapshots::default(),
-            since: Instant::now(),
-            changing: Mutex::new(()),
-            strangers: LogLimit::default(),
-        };
-        Self { listener: listener.into(), max_sessions: Self::DEFAULT_MAX_SESSIONS, setup }
+        Self { listener: listener.into(), max_sessions: Self::DEFAULT_MAX_SESSIONS, setup: Setup::new() }
     }
 
     /// Sets the secret that each peer has to send as its first line: `token SECRET`. Default: none. The secret and all
     /// commands are sent as they are: use TLS where somebody may listen.
-    pub fn token(mut self, secret: impl Into<Vec<u8>>) -> Self {
-        self.setup.token = Some(secret.into());
+    pub fn token(mut self, secret: Token) -> Self {
+        self.setup.token = Some(secret);
         self
     }
 
@@ -165,8 +141,7 @@ impl Console {
         mut self,
         drain: impl Fn(Option<Duration>, Option<Bytes>) -> Drain + Send + Sync + 'static,
     ) -> Self {
-        let drain: Arc<BeforeDrain> = Arc::new(drain);
-        self.setup.before_drain = Some(drain);
+        self.setup.before_drain = BeforeDrain::new(drain);
         self
     }
 
@@ -177,9 +152,6 @@ impl Console {
     /// others.
     pub fn bind(self) -> Result<BoundConsole, ConsoleError> {
         let Self { listener, max_sessions, setup } = self;
-        if setup.token.as_ref().is_some_and(Vec::is_empty) {
-            return Err(ConsoleError::EmptyToken);
-        }
         let has_token = setup.token.is_some();
         let limits = Limits::builder()
             .max_sessions(max_sessions)

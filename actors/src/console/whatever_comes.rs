@@ -3,23 +3,16 @@
 use std::sync::{Arc, OnceLock};
 
 use proptest::prelude::*;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::Mutex,
-    time::Instant,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     address::Address,
     connection::Connection,
     console::{
-        hub::Watching,
         session::Session,
         setup::{MAX_LINE, Setup},
-        snapshots::Snapshots,
     },
     framing::{Framing, Overlong},
-    log_limit::LogLimit,
     rot13::Rot13,
     server::{builder::LineServer, handle::ServerHandle},
     session::context::LineContext,
@@ -34,19 +27,7 @@ fn server() -> ServerHandle {
 
 /// Sends the bytes to a console, of which each read takes at most so many; returns all that comes back.
 async fn converse(server: &ServerHandle, input: &[u8], read: usize) -> String {
-    let setup = Setup {
-        server: OnceLock::from(server.clone()),
-        token: None,
-        name: "test".to_owned(),
-        version: "1".to_owned(),
-        may_trace: false,
-        before_drain: None,
-        watching: Watching::default(),
-        snapshots: Snapshots::default(),
-        since: Instant::now(),
-        changing: Mutex::new(()),
-        strangers: LogLimit::default(),
-    };
+    let setup = Setup { server: OnceLock::from(server.clone()), ..Setup::new() };
     let (ours, theirs) = tokio::io::duplex(read);
     let session = Session::new(Arc::new(setup), &Connection::between(Address::Memory, Address::Memory));
     let framing = Framing::lf().max_line(MAX_LINE).unwrap().overlong(Overlong::Discard);

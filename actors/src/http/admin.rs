@@ -9,12 +9,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use subtle::ConstantTimeEq;
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    control::messages::Drain, error::ConfigError, http::hub::Hub, log_limit::LogLimit, metrics::Metrics,
-    server::handle::ServerHandle,
+    control::messages::Drain,
+    http::hub::Hub,
+    log_limit::LogLimit,
+    metrics::Metrics,
+    server::{before_drain::BeforeDrain, handle::ServerHandle},
+    token::Token,
 };
 
 /// Questions to the supervisor that all clients together may have open: a flood of requests is no flood of questions to
@@ -57,12 +60,9 @@ pub(super) struct Settings {
     pub(super) token: Option<Token>,
     pub(super) hosts: Vec<String>,
     pub(super) max_viewers: usize,
-    pub(super) before_drain: Option<Arc<BeforeDrain>>,
+    pub(super) before_drain: BeforeDrain,
     pub(super) metrics: Arc<Metrics>,
 }
-
-/// Makes a drain of what an operator has asked for: a time, and a goodbye with its newline.
-type BeforeDrain = dyn Fn(Option<Duration>, Option<Bytes>) -> Drain + Send + Sync;
 
 /// What all workers of an HTTP server share.
 pub(super) struct Shared {
@@ -107,7 +107,7 @@ impl Admin {
                 token: None,
                 hosts: Vec::new(),
                 max_viewers: Self::DEFAULT_MAX_VIEWERS,
-                before_drain: None,
+                before_drain: BeforeDrain::default(),
                 metrics: Arc::new(Metrics::new(server)),
             },
             shared: Arc::new(Shared {
@@ -165,54 +165,8 @@ impl Admin {
         mut self,
         drain: impl Fn(Option<Duration>, Option<Bytes>) -> Drain + Send + Sync + 'static,
     ) -> Self {
-        self.settings.before_drain = Some(Arc::new(drain));
+        self.settings.before_drain = BeforeDrain::new(drain);
         self
-    }
-
-    /// Makes a drain of what was asked for.
-    pub(super) fn drain(&self, deadline: Option<Duration>, goodbye: Option<Bytes>) -> Drain {
-        match &self.settings.before_drain {
-            Some(before) => before(deadline, goodbye),
-            None => Drain::within(deadline.unwrap_or(Drain::DEFAULT_DEADLINE)).goodbye(goodbye.unwrap_or_default()),
-        }
-    }
-}
-
-/// The secret of those who may change something: see [`Admin::control`].
-#[derive(Clone)]
-pub struct Token(Arc<str>);
-
-impl Token {
-    /// Shortest one. Unit: bytes.
-    pub const SHORTEST: usize = 16;
-
-    /// Longest one. Unit: bytes.
-    pub const LONGEST: usize = 1024;
-
-    /// Makes a token of its text.
-    ///
-    /// # Errors
-    /// Returns [`ConfigError::Token`] unless it has [`SHORTEST`](Self::SHORTEST) to [`LONGEST`](Self::LONGEST) printable
-    /// ASCII characters without blanks.
-    pub fn new(text: impl Into<String>) -> Result<Self, ConfigError> {
-        let text = text.into();
-        let fits = (Self::SHORTEST..=Self::LONGEST).contains(&text.len());
-        if !fits || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(ConfigError::Token);
-        }
-        Ok(Self(text.into()))
-    }
-
-    /// Compares in a time that says nothing but the length.
-    pub(super) fn is(&self, given: &[u8]) -> bool {
-        self.0.as_bytes().ct_eq(given).into()
-    }
-}
-
-/// Does not show it.
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token")
     }
 }
 

@@ -175,7 +175,7 @@ pub(super) async fn drain(admin: &Admin, request: &HttpRequest, payload: Payload
         deadline.map_err(|_| Problem::bad("the timeout is no time: use seconds, as 10 or 0.5", "timeout"))?;
     let goodbye = goodbye.as_deref().map(line).transpose()?.map(Bytes::from);
     let server = admin.settings.server.clone();
-    let drain = admin.drain(deadline, goodbye);
+    let drain = admin.settings.before_drain.ask(deadline, goodbye);
     log_change(request, format_args!("drain within {:?}", drain.deadline));
     // Its report is in the counters.
     actix_rt::spawn(async move { server.drain(drain).await });

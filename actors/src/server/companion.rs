@@ -6,13 +6,13 @@ use tokio::sync::watch;
 
 use crate::control::ways::Finished;
 
-/// Delays [`ServerHandle::wait`](crate::ServerHandle::wait) until it is dropped: for whoever still has to answer what the end of the
-/// server answers, such as a console. [`ServerHandle::companion`](crate::ServerHandle::companion) makes one.
+/// Delays [`ServerHandle::wait`](crate::ServerHandle::wait) until it is dropped: for an interface of operators that still has to
+/// send its last answers when the server has ended, such as a console. [`ServerHandle::companion`](crate::ServerHandle::companion) makes one.
 #[derive(Debug)]
 #[must_use = "it delays nothing once it is dropped"]
 pub struct Companion {
-    pub(super) count: watch::Sender<usize>,
-    pub(super) finished: watch::Receiver<Option<Finished>>,
+    count: watch::Sender<usize>,
+    finished: watch::Receiver<Option<Finished>>,
 }
 
 impl Companion {
@@ -21,7 +21,7 @@ impl Companion {
         Self { count, finished }
     }
 
-    /// Waits until the server has ended, without its companions.
+    /// Waits until the server has ended. It does not wait for companions, or they would wait for each other.
     pub async fn server_ended(&mut self) {
         // Without an order its system has ended.
         let _ = self.finished.wait_for(Option::is_some).await;

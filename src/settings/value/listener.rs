@@ -2,8 +2,6 @@
 //!
 //! Not here: the settings of that form (`settings/listener`).
 
-use std::path::PathBuf;
-
 use nix::unistd::{Group, User};
 
 use super::{Value, one_of};
@@ -71,22 +69,6 @@ impl Value for Members {
     fn read(text: &str) -> Result<Self, String> {
         let by_name = || Some(Group::from_name(text).ok()??.gid.as_raw());
         text.parse().ok().or_else(by_name).map(Self).ok_or_else(|| format!("use {}", Self::allowed()))
-    }
-}
-
-/// The path of a file in PEM.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct PemFile(pub(crate) PathBuf);
-
-impl Value for PemFile {
-    const IS_TEXT: bool = true;
-
-    fn allowed() -> String {
-        "the path of a file".to_owned()
-    }
-
-    fn read(text: &str) -> Result<Self, String> {
-        if text.is_empty() { Err(format!("use {}", Self::allowed())) } else { Ok(Self(text.into())) }
     }
 }
 

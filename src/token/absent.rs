@@ -1,0 +1,6 @@
+//! Token in a build where nobody is asked for one.
+//!
+//! Not here: a build with the feature `console` or `http` (`token`).
+
+/// None at all.
+pub(crate) type Token = std::convert::Infallible;
