@@ -381,6 +381,10 @@ fn nothing_that_a_console_says_moves_the_cursor() {
     assert_eq!(code, Some(0));
     assert!(stdout.chars().all(|letter| letter == '\n' || !letter.is_control()), "{stdout:?}");
     assert!(stdout.contains(r"\u{1b}[2Jcleared\r\nrow") && stdout.contains(r"plain \u{7f}text"), "{stdout}");
+    let (code, stdout, _) = console.ctl(&["--json", "rude"], "");
+    assert_eq!(code, Some(0));
+    assert!(stdout.chars().all(|letter| letter == '\n' || !letter.is_control()), "{stdout:?}");
+    assert!(stdout.contains(r"plain \u007ftext"), "{stdout}");
     let (code, stdout, stderr) = console.ctl(&["broken"], "");
     assert_eq!((code, stdout.as_str()), (Some(1), "id  1\n"));
     assert_eq!(stderr, "rot13d ctl: \\u{1b}]0;title\\u{7}\n");

@@ -201,6 +201,21 @@ fn ctrl_c_and_enter_end_a_watch_and_leave_the_prompt() {
 }
 
 #[test]
+fn several_lines_at_once_are_no_command() {
+    let console = FakeConsole::new("ctl-paste", some);
+    let mut terminal = Terminal::new(ctl_command(&["--connect", &console.address()]), &console.folder);
+    terminal.expect(PROMPT);
+    // As a terminal sends what is pasted.
+    terminal.send("\x1b[200~count\nkick all\x1b[201~\r");
+    terminal.expect("a command is one line: nothing is done");
+    terminal.command("after");
+    let answer = terminal.expect("json after");
+    assert!(!answer.contains("kick"), "{answer}");
+    terminal.command("quit");
+    assert_eq!(terminal.end(), 0);
+}
+
+#[test]
 fn a_lost_connection_is_said_and_made_again() {
     let folder = Folder::new("ctl-lost");
     let start = || Server::start(&["--console", &folder.console()]);

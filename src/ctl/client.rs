@@ -6,7 +6,7 @@
 use std::{
     io::{self, Write},
     mem,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix_lines::{Escaped, ListenAddress};
@@ -16,7 +16,7 @@ use super::{
     place::{Place, Unreachable},
     record::Said,
     show::{Color, Form, Show, Style},
-    units::printable,
+    units::{printable, printable_json},
     wire::{Event, Lost, Signal, Signals, Waits, Wire},
 };
 use crate::reason::reason;
@@ -146,6 +146,10 @@ impl Client {
 
     /// Runs a command, and shows its answer.
     pub(super) fn run(&mut self, command: &str, style: Style, out: &mut impl Write) -> Result<(), Failure> {
+        // Pasted at a prompt; each further line would be a command whose answer is taken for that of the next.
+        if command.contains('\n') {
+            return Err(Failure::Usage("a command is one line: nothing is done; paste one after the other".to_owned()));
+        }
         if is_endless(command) && self.signals.is_none() {
             self.take_signals()?;
         }
@@ -255,10 +259,15 @@ impl Client {
 
 fn authenticate(wire: &mut Wire, token: &str) -> Result<(), Failure> {
     wire.send(&format!("token {token}"))?;
-    let waits = Waits { timeout: Some(END_TIMEOUT), ..Waits::default() };
+    let until = Instant::now() + END_TIMEOUT;
     let mut error = None;
     loop {
-        match wire.next(waits) {
+        let left = until.saturating_duration_since(Instant::now());
+        // Whoever goes on talking has no answer for us.
+        if left.is_zero() {
+            return Err(Failure::Lost(Lost::Silent));
+        }
+        match wire.next(Waits { timeout: Some(left), ..Waits::default() }) {
             Ok(Event::Line(line)) => {
                 if let Said::Error(message) = Said::new(&line) {
                     error = Some(message);
@@ -295,7 +304,7 @@ fn receive(
                 is_flushed = false;
                 match Said::new(&line) {
                     Said::Error(message) => error = Some(message),
-                    _ if show.is_json() => writeln!(out, "{line}")?,
+                    _ if show.is_json() => writeln!(out, "{}", printable_json(&line))?,
                     Said::Record(fields) => show.record(fields, out)?,
                     Said::Text(text) => {
                         show.flush(out)?;

@@ -74,6 +74,23 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(letters.collect())
 }
 
+/// Writes a line of JSON without characters that move a cursor, which can only be in its texts: it says the same.
+pub(super) fn printable_json(line: &str) -> Cow<'_, str> {
+    let prints = |letter: char| matches!(letter, '\\' | '"' | '\'') || letter.escape_debug().len() == 1;
+    if line.chars().all(prints) {
+        return Cow::Borrowed(line);
+    }
+    let mut units = [0; 2];
+    let mut text = String::with_capacity(line.len());
+    for letter in line.chars() {
+        match prints(letter) {
+            true => text.push(letter),
+            false => letter.encode_utf16(&mut units).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}"))),
+        }
+    }
+    Cow::Owned(text)
+}
+
 /// Writes a distribution of times in a few words, or all of it. `None` for another value.
 ///
 /// It is a record of upper bounds, in seconds, of how many there are up to each, and of the sum of all.
@@ -222,6 +239,16 @@ mod tests {
         assert_eq!(human("lines_per_second", "12.25"), "12.2/s");
         assert_eq!(written("bytes_in", &number("2048"), true), "2048");
         assert_eq!(written("age", &number("1.25"), true), "1.25");
+    }
+
+    #[test]
+    fn a_line_of_json_moves_no_cursor_and_says_the_same() {
+        let line = "{\"a\":\"\u{9b}2J\u{7f}\u{202e}\u{e0001} \\u001b \u{e9}\"}";
+        let shown = printable_json(line);
+        assert_eq!(shown, r#"{"a":"\u009b2J\u007f\u202e\udb40\udc01 \u001b é"}"#.replace("\\\\", "\\"));
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(&shown), value(line));
+        assert_eq!(printable_json("hello \x1b[2J"), "hello \\u001b[2J");
     }
 
     #[test]
