@@ -131,6 +131,20 @@ fn the_runtime_directory_of_a_service_comes_first() {
 }
 
 #[test]
+fn a_console_that_stays_is_none_of_the_sessions_that_a_drain_is_logged_to_wait_for() {
+    let folder = Folder::new();
+    let mut server = server(&[("RUNTIME_DIRECTORY", &folder.0)], &[]);
+    let mut console = Console::at(&folder.socket());
+    let answer = console.ask("drain 5s");
+    assert!(answer[0].starts_with("drained: 0 sessions ended, 0 cut, in "), "{answer:?}");
+    // Its peer does not close: it is waited for, longer than it takes to log how far a drain is.
+    assert_eq!(server.wait().0, Some(0));
+    let log = server.log();
+    assert!(!log.iter().any(|line| line.contains(" left")), "{log:?}");
+    drop(console);
+}
+
+#[test]
 fn a_second_server_has_no_console_by_default_and_starts_all_the_same() {
     let folder = Folder::new();
     let environment: [(&str, &Path); 1] = [("RUNTIME_DIRECTORY", &folder.0)];

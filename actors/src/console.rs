@@ -35,6 +35,7 @@ pub(crate) mod rows;
 pub(crate) mod session;
 pub(crate) mod setup;
 pub(crate) mod snapshots;
+pub(crate) mod strangers;
 pub(crate) mod top;
 pub(crate) mod trace;
 pub(crate) mod watch;

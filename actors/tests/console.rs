@@ -532,6 +532,47 @@ async fn a_peer_without_a_token_does_not_keep_its_place() {
 }
 
 #[actix::test]
+async fn who_has_no_token_keeps_nobody_out_who_has_it() {
+    const STRANGERS: u64 = 150;
+    let watched = Watched::with(|console| console.token(token()).max_sessions(2));
+    let mut strangers = Vec::new();
+    for nth in 1..=STRANGERS {
+        let mut stranger = watched.ask().await;
+        if nth % 2 == 0 {
+            stranger.send(b"token guessed\n").await;
+        }
+        strangers.push(stranger);
+        eventually("the stranger", async || {
+            let stats = watched.console.stats().await.unwrap();
+            stats.opened + stats.refused.values().sum::<u64>() == nth
+        })
+        .await;
+    }
+    eventually("the eldest to leave", async || watched.console.stats().await.unwrap().live <= 32).await;
+    let mut operators = [watched.ask().await, watched.ask().await];
+    for operator in &mut operators {
+        assert_eq!(operator.ask("token c0ffee-c0ffee-c0ffee").await, [""; 0]);
+        assert_eq!(operator.line("count").await, "0");
+    }
+    let mut third = watched.ask().await;
+    assert_eq!(
+        third.line("token c0ffee-c0ffee-c0ffee").await,
+        "error: too many consoles: close one, then connect again"
+    );
+    assert_eq!(third.rest().await, "");
+    // A place is there again for whoever comes next.
+    let [first, _second] = operators;
+    drop(first);
+    eventually("a place", async || {
+        let mut next = watched.ask().await;
+        next.ask("token c0ffee-c0ffee-c0ffee").await.is_empty()
+    })
+    .await;
+    drop((strangers, third));
+    watched.end().await;
+}
+
+#[actix::test]
 async fn http_is_no_command() {
     let watched = Watched::start();
     let _peers = watched.peers(&[1]).await;
@@ -547,6 +588,40 @@ async fn http_is_no_command() {
         assert_eq!(rest, if request.starts_with("count") { "1\n\n" } else { "" }, "{request}");
     }
     assert_eq!(watched.server.stats().await.unwrap().live, 1);
+    watched.end().await;
+}
+
+#[actix::test]
+async fn a_text_for_peers_may_speak_of_http() {
+    let watched = Watched::start();
+    let mut peers = watched.peers(&[1]).await;
+    let mut console = watched.ask().await;
+    assert_eq!(console.line("wall we speak HTTP/2 from now on").await, "1 session, 0 dropped");
+    assert_eq!(console.line("kick all -- use GET / HTTP/1.1 instead").await, "1 session");
+    assert_eq!(peers[0].rest().await, b"we speak HTTP/2 from now on\r\nuse GET / HTTP/1.1 instead\r\n");
+    watched.end().await;
+}
+
+#[actix::test]
+async fn no_word_of_a_change_is_left_out() {
+    let watched = Watched::start();
+    let mut console = watched.ask().await;
+    let before = watched.server.limits().await.unwrap();
+    let error = "error: \"7\" is too much: the value is behind -- already";
+    assert_eq!(console.line("set max-sessions 7 -- 8").await, error);
+    assert_eq!(watched.server.limits().await.unwrap(), before);
+    assert_eq!(console.line("set max-sessions -- 8").await.split(" -> ").last(), Some("8 ends 0 sessions"));
+    watched.end().await;
+}
+
+#[actix::test]
+async fn a_block_of_top_is_no_longer_than_a_thousand_sessions_and_nothing_is_less_than_none() {
+    let watched = Watched::start();
+    let mut console = watched.ask().await;
+    let error = "error: \"1001\" sessions are too many: use 1000 at most, or list";
+    assert_eq!(console.line("top limit 1001 once").await, error);
+    let none = &console.ask("top limit 1000 once").await[0];
+    assert!(none.starts_with("0 sessions, 0.0 lines/s, 0.0 bytes/s in, 0.0 bytes/s out, "), "{none}");
     watched.end().await;
 }
 

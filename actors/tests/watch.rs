@@ -145,6 +145,37 @@ async fn who_watches_is_told_what_happens_until_he_sends_a_line() {
 }
 
 #[actix::test]
+async fn the_last_events_of_a_server_are_told_before_its_end() {
+    const PEERS: usize = 20;
+    let watched = Watched::start();
+    let mut peers = Vec::new();
+    for _ in 0..PEERS {
+        let mut peer = Peer::connect(watched.server.local_addrs()[0]).await;
+        peer.send(b"hello\n").await;
+        peer.expect(b"uryyb\n").await;
+        peers.push(peer);
+    }
+    let mut consoles = [watched.ask("json watch closed").await, watched.ask("json watch closed limits").await];
+    watched.has_lines(2).await;
+    let draining = actix_rt::spawn({
+        let server = watched.server.clone();
+        async move { server.drain(PATIENCE).await }
+    });
+    for mut peer in peers {
+        peer.expect_eof().await;
+    }
+    assert_eq!(within("the end", draining).await.unwrap().unwrap().ended, PEERS as u64);
+    for console in &mut consoles {
+        for _ in 0..PEERS {
+            assert_eq!(console.json().await["event"], json!("closed"));
+        }
+        assert_eq!(console.line().await, "");
+    }
+    drop(consoles);
+    within("the end of the console", watched.server.wait()).await.unwrap();
+}
+
+#[actix::test]
 async fn kinds_and_a_filter_say_what_is_watched_and_a_wrong_word_is_named() {
     let watched = Watched::start();
     let other = watched.server.listen(Listener::tcp("127.0.0.1:0").name("other")).await.unwrap();

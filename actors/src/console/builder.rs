@@ -5,13 +5,15 @@
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::{
     connection::Connection,
     console::{
         out::{HIGH, LOW},
-        session::Session,
+        session::{Session, TOO_MANY},
         setup::{MAX_LINE, Setup},
+        strangers,
     },
     control::messages::Drain,
     error::{BindError, ConfigError, StartError},
@@ -118,7 +120,8 @@ impl Console {
         self
     }
 
-    /// Sets how many sessions the console may have at once. Default:
+    /// Sets how many sessions the console may have at once; with a [`token`](Self::token) those whose peers have sent it,
+    /// beside 32 others, of which the eldest is closed for one more. Default:
     /// [`DEFAULT_MAX_SESSIONS`](Self::DEFAULT_MAX_SESSIONS), 128.
     ///
     /// # Errors
@@ -151,11 +154,14 @@ impl Console {
     /// Returns a [`ConsoleError`] if a setting is invalid, the address cannot be bound, or the console would be open to
     /// others.
     pub fn bind(self) -> Result<BoundConsole, ConsoleError> {
-        let Self { listener, max_sessions, setup } = self;
+        let Self { listener, max_sessions, mut setup } = self;
         let has_token = setup.token.is_some();
+        setup.max_known = max_sessions;
+        // None stays none, which is an error.
+        let strangers = if has_token && max_sessions > 0 { strangers::MOST } else { 0 };
         let limits = Limits::builder()
-            .max_sessions(max_sessions)
-            .refuse_line("error: too many consoles: close one, then connect again\n\n")
+            .max_sessions(max_sessions.saturating_add(strangers))
+            .refuse_line(TOO_MANY)
             // An operator may take any time; the size of all that waits is bounded.
             .idle_timeout(None)
             .line_timeout(None)
@@ -183,10 +189,15 @@ impl Console {
             let console = server.start()?;
             let mut companion = watched.companion();
             let ending = console.clone();
+            // An operator would take them for those of the server.
+            ending.drain_quietly();
             actix_rt::spawn(async move {
                 companion.server_ended().await;
+                let until = Instant::now() + LAST_ANSWERS;
+                // A drain drops what goes on by itself, with all that it has yet to say.
+                setup.watching.end(until - LAST_ANSWERS / 2).await;
                 // Its system may have ended, too.
-                let _ = ending.drain(LAST_ANSWERS).await;
+                let _ = ending.drain(until - Instant::now()).await;
                 drop(companion);
             });
             Ok(console)

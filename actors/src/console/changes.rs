@@ -121,6 +121,11 @@ pub(crate) async fn set(mut asked: Asked) -> Result<(), Failure> {
     };
     let known = || LimitKey::all().map(LimitKey::name);
     let key = LimitKey::find(word).ok_or_else(|| WrongWord::listed(word, "limit", known(), "limits"))?;
+    if asked.text.is_some()
+        && let Some(second) = asked.words.get(1)
+    {
+        return Err(WrongWord::new(second, "is too much: the value is behind -- already").into());
+    }
     let value = match &asked.text {
         Some(text) => String::from_utf8_lossy(text).into_owned(),
         None if asked.words.len() < 2 => return Err(WrongWord::alone(key.name(), "its value").into()),

@@ -17,6 +17,7 @@ use std::{
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::{
     console::entry::{self, Watched},
@@ -26,6 +27,9 @@ use crate::{
 
 /// Time that events are gathered before they go out.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Time from one look at whether consoles have taken all to the next.
+const TAKEN: Duration = Duration::from_millis(10);
 
 /// Bytes that all consoles together are told in one tick, and the least of one.
 const TICK_BYTES: usize = 128 * 1024;
@@ -60,6 +64,20 @@ impl Watching {
         hub.do_send(Join(watched, Arc::downgrade(&feed.queue)));
         feed
     }
+
+    /// Ends all feeds, behind what has happened until now. Returns when each is taken to its end, or at the deadline.
+    pub(crate) async fn end(&self, deadline: Instant) {
+        let hub = self.hub.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(hub) = hub else { return };
+        let taken = async {
+            // Without a hub nobody watches any more.
+            let _ = hub.send(End).await;
+            while self.feeds.load(SeqCst) > 0 {
+                tokio::time::sleep(TAKEN).await;
+            }
+        };
+        let _ = tokio::time::timeout_at(deadline, taken).await;
+    }
 }
 
 /// What a console has yet to take.
@@ -84,18 +102,23 @@ struct Queue {
     bytes: usize,
     /// Lost behind what waits.
     lost: u64,
+    /// Nothing comes behind what waits.
+    is_over: bool,
     waker: Option<Waker>,
 }
 
 impl Feed {
-    /// Waits for something, and takes all that is there.
-    pub(crate) async fn next(&self) -> Vec<Told> {
+    /// Waits for something, and takes all that is there; `None` if nothing is to come.
+    pub(crate) async fn next(&self) -> Option<Vec<Told>> {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_next(&self, cx: &mut TaskContext<'_>) -> Poll<Vec<Told>> {
+    fn poll_next(&self, cx: &mut TaskContext<'_>) -> Poll<Option<Vec<Told>>> {
         let mut queue = lock(&self.queue);
         if queue.told.is_empty() && queue.lost == 0 {
+            if queue.is_over {
+                return Poll::Ready(None);
+            }
             queue.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -103,7 +126,7 @@ impl Feed {
         let lost = std::mem::take(&mut queue.lost);
         let mut told: Vec<_> = queue.told.drain(..).collect();
         told.extend((lost > 0).then_some(Told::Lost(lost)));
-        Poll::Ready(told)
+        Poll::Ready(Some(told))
     }
 }
 
@@ -131,10 +154,21 @@ impl Queue {
         }
         self.lost += lost;
         let waits = self.bytes > 0 || self.lost > 0;
-        if waits && let Some(waker) = &self.waker {
-            waker.wake_by_ref();
+        if waits {
+            self.wake();
         }
         waits
+    }
+
+    fn end(&mut self) {
+        self.is_over = true;
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
     }
 }
 
@@ -142,6 +176,11 @@ impl Queue {
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Join(Watched, Weak<Mutex<Queue>>);
+
+/// The server has ended, and with it all feeds.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct End;
 
 /// Consoles that watch the same in the same form.
 struct Group {
@@ -252,6 +291,17 @@ impl Handler<Join> for Hub {
     }
 }
 
+impl Handler<End> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, _: End, _: &mut Self::Context) {
+        for group in &mut self.groups {
+            group.flush();
+            group.feeds.iter().filter_map(Weak::upgrade).for_each(|queue| lock(&queue).end());
+        }
+    }
+}
+
 impl Handler<SessionEvent> for Hub {
     type Result = ();
 
@@ -276,7 +326,7 @@ mod tests {
 
     fn taken(feed: &Feed) -> Vec<Told> {
         let mut cx = TaskContext::from_waker(Waker::noop());
-        if let Poll::Ready(told) = feed.poll_next(&mut cx) { told } else { Vec::new() }
+        if let Poll::Ready(Some(told)) = feed.poll_next(&mut cx) { told } else { Vec::new() }
     }
 
     #[test]

@@ -87,7 +87,10 @@ pub(crate) fn is_http(line: &[u8]) -> bool {
         [b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE"];
     let (first, rest) = first_word(line);
     let is_request = METHODS.contains(&first) && !rest.trim_ascii().is_empty();
-    is_request || first.eq_ignore_ascii_case(b"host:") || rest.windows(6).any(|word| word == b" HTTP/")
+    // A method of another kind; commands have small letters, and a text behind one may speak of HTTP.
+    let is_shouted = !first.is_empty() && first.iter().all(u8::is_ascii_uppercase);
+    let is_other = is_shouted && rest.windows(6).any(|word| word == b" HTTP/");
+    is_request || is_other || first.eq_ignore_ascii_case(b"host:")
 }
 
 #[cfg(test)]
@@ -136,7 +139,9 @@ mod tests {
         for line in ["GET / HTTP/1.1", "POST /x HTTP/1.0", "Host: localhost", "host: x", "GET /", "PRI * HTTP/2.0"] {
             assert!(is_http(line.as_bytes()), "{line}");
         }
-        for line in ["stats", "get /", "list all", "wall we are at http/1.1", "GET", "hosts", ""] {
+        for line in
+            ["stats", "get /", "list all", "wall we speak HTTP/2 now", "push all -- GET / HTTP/1.1", "GET", "hosts", ""]
+        {
             assert!(!is_http(line.as_bytes()), "{line}");
         }
     }

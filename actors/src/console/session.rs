@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actix::{Actor, ActorContext, AsyncContext, fut::ActorFutureExt};
+use actix::{Actor, ActorContext, AsyncContext, Handler, fut::ActorFutureExt};
 
 use crate::{
     address::Address,
@@ -17,6 +17,7 @@ use crate::{
         out::{Answering, Out},
         request::{self, Request},
         setup::{MAX_LINE, Setup},
+        strangers::{Known, Leave},
     },
     escape::Escaped,
     log_limit::Kind,
@@ -28,6 +29,12 @@ use crate::{
 /// Time that a peer has to send the token.
 const TOKEN_TIME: Duration = Duration::from_secs(10);
 
+/// Time that a peer has to read why it was turned away.
+const READING_TIME: Duration = Duration::from_secs(1);
+
+/// The answer to a peer that there is no place for.
+pub(crate) const TOO_MANY: &str = "error: too many consoles: close one, then connect again\n\n";
+
 const STRANGER: Kind = Kind("peer turned away", "peers turned away");
 
 pub(crate) struct Session {
@@ -35,6 +42,10 @@ pub(crate) struct Session {
     who: Address,
     /// False until the token has come, where there is one.
     is_known: bool,
+    /// Its place, where there is a token.
+    place: Option<Known>,
+    /// It was turned away, and has a moment to read why.
+    is_leaving: bool,
     /// The command that goes on by itself.
     live: Option<Out>,
 }
@@ -42,15 +53,28 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn new(setup: Arc<Setup>, connection: &Connection) -> Self {
         let is_known = setup.token.is_none();
-        Self { setup, who: connection.peer_addr().clone(), is_known, live: None }
+        Self { setup, who: connection.peer_addr().clone(), is_known, place: None, is_leaving: false, live: None }
     }
 
     /// Turns the peer away. What else it has sent is not looked at.
     fn turn_away(&self, why: &str, ctx: &mut LineContext<Self>) {
-        if let Some(events) = self.setup.strangers.pass(&STRANGER, "console: ") {
+        self.warn(why);
+        ctx.stop();
+    }
+
+    fn warn(&self, why: &str) {
+        if let Some(events) = self.setup.turned_away.pass(&STRANGER, "console: ") {
             log::warn!(who:% = self.who, count = events; "console: {}: {why}{events}", self.who);
         }
-        ctx.stop();
+    }
+
+    /// Turns a peer without the token away, which is told why. It does not linger: it has to leave at any time for others.
+    fn refuse(&mut self, wrong: WrongWord, why: &str, ctx: &mut LineContext<Self>) {
+        Self::fail(false, wrong, ctx);
+        self.warn(why);
+        self.is_leaving = true;
+        ctx.half_close();
+        ctx.run_later(READING_TIME, |_, ctx| ctx.terminate());
     }
 
     fn fail(is_json: bool, wrong: WrongWord, ctx: &mut LineContext<Self>) {
@@ -64,26 +88,28 @@ impl Session {
         let secret = line.strip_prefix(b"token ").map(<[u8]>::trim_ascii);
         match secret {
             Some(secret) if self.setup.token.as_ref().is_some_and(|token| token.is(secret)) => {
-                self.is_known = true;
-                ctx.write(b"\n");
+                match self.setup.strangers.know(self.setup.max_known) {
+                    Some(place) => {
+                        (self.is_known, self.place) = (true, Some(place));
+                        ctx.write(b"\n");
+                    }
+                    None => {
+                        ctx.write(TOO_MANY.as_bytes());
+                        ctx.stop();
+                    }
+                }
             }
-            Some(_) => {
-                // Never the secret itself.
-                Self::fail(
-                    false,
-                    WrongWord::new("token", "has the wrong secret behind it: use that of this console"),
-                    ctx,
-                );
-                self.turn_away("a wrong token: closed", ctx);
-            }
-            None => {
-                Self::fail(
-                    false,
-                    WrongWord::new("token", "and the secret of this console have to be the first line"),
-                    ctx,
-                );
-                self.turn_away("no token: closed", ctx);
-            }
+            // Never the secret itself.
+            Some(_) => self.refuse(
+                WrongWord::new("token", "has the wrong secret behind it: use that of this console"),
+                "a wrong token: closed",
+                ctx,
+            ),
+            None => self.refuse(
+                WrongWord::new("token", "and the secret of this console have to be the first line"),
+                "no token: closed",
+                ctx,
+            ),
         }
     }
 
@@ -145,9 +171,23 @@ impl Actor for Session {
     type Context = LineContext<Self>;
 }
 
+impl Handler<Leave> for Session {
+    type Result = ();
+
+    fn handle(&mut self, _: Leave, ctx: &mut Self::Context) {
+        if self.is_leaving {
+            ctx.terminate();
+        } else if !self.is_known {
+            // Nothing was written: it does not linger.
+            self.turn_away("no token yet, and others wait: closed", ctx);
+        }
+    }
+}
+
 impl LineHandler for Session {
     fn opened(&mut self, ctx: &mut Self::Context) {
         if !self.is_known {
+            self.setup.strangers.come(ctx.address().recipient());
             ctx.run_later(TOKEN_TIME, |session, ctx| {
                 if !session.is_known {
                     session.turn_away("no token in time: closed", ctx);
@@ -157,6 +197,10 @@ impl LineHandler for Session {
     }
 
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        if self.is_leaving {
+            // What it sends behind its token is not looked at.
+            return;
+        }
         if let Some(live) = &self.live {
             live.stop();
             // Until the answer has ended.
@@ -171,7 +215,7 @@ impl LineHandler for Session {
 
     fn tail(&mut self, tail: Line<'_>, ctx: &mut Self::Context) {
         // It may be half of a command.
-        if self.live.is_none() && !tail.text().trim_ascii().is_empty() {
+        if self.live.is_none() && !self.is_leaving && !tail.text().trim_ascii().is_empty() {
             let shown = Escaped::new(tail.text()).to_string();
             let message = format!("\"{shown}\" has no newline: nothing is done");
             Self::fail(false, WrongWord { word: shown, message }, ctx);
@@ -179,6 +223,9 @@ impl LineHandler for Session {
     }
 
     fn overlong(&mut self, ctx: &mut Self::Context) {
+        if self.is_leaving {
+            return;
+        }
         if let Some(live) = &self.live {
             live.stop();
             return ctx.pause();

@@ -7,7 +7,7 @@ use std::{fmt, sync::OnceLock};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
-    console::{hub::Watching, snapshots::Snapshots},
+    console::{hub::Watching, snapshots::Snapshots, strangers::Strangers},
     log_limit::LogLimit,
     server::{before_drain::BeforeDrain, handle::ServerHandle},
     token::Token,
@@ -29,11 +29,15 @@ pub(crate) struct Setup {
     pub(crate) since: Instant,
     /// Held while limits are read, changed and written: of two operators none undoes the other's change.
     pub(crate) changing: Mutex<()>,
+    /// Most sessions that have sent the token, where there is one.
+    pub(crate) max_known: usize,
+    pub(crate) strangers: Strangers,
     /// Peers that were turned away.
-    pub(crate) strangers: LogLimit,
+    pub(crate) turned_away: LogLimit,
 }
 
 impl Setup {
+    /// Makes one without a token, for nobody's server yet.
     pub(crate) fn new() -> Self {
         Self {
             server: OnceLock::new(),
@@ -46,7 +50,9 @@ impl Setup {
             snapshots: Snapshots::default(),
             since: Instant::now(),
             changing: Mutex::new(()),
-            strangers: LogLimit::default(),
+            max_known: usize::MAX,
+            strangers: Strangers::default(),
+            turned_away: LogLimit::default(),
         }
     }
 }

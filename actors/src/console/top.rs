@@ -28,6 +28,9 @@ use crate::{
 /// Sessions that a block has where no number is written.
 const ROWS: usize = 20;
 
+/// Most sessions of a block: it is made at once, on the thread of the console.
+const MOST_ROWS: usize = 1000;
+
 /// A session with its rates, each a second.
 #[derive(Clone, Copy, Debug)]
 struct Row<'a> {
@@ -51,6 +54,10 @@ pub(crate) async fn top(mut asked: Asked) -> Result<(), Failure> {
     }
     if !asked.words.iter().any(|word| word == "limit") {
         query.limit = ROWS;
+    }
+    if query.limit > MOST_ROWS {
+        let problem = format_args!("sessions are too many: use {MOST_ROWS} at most, or list");
+        return Err(WrongWord::new(&query.limit.to_string(), problem).into());
     }
     let form = if asked.out.is_json() { "json" } else { "text" };
     let mut looking = asked.setup.snapshots.look(&asked.server);
@@ -137,7 +144,7 @@ fn block(before: &Snapshot, now: &Snapshot, query: &SessionQuery, is_json: bool,
     let interval = now.at - before.at;
     let mut rows = rated(&before.sessions, &now.sessions, interval, query);
     let total = rows.len();
-    let sum = |rate: fn(&Row<'_>) -> f64| rows.iter().map(rate).sum::<f64>();
+    let sum = |rate: fn(&Row<'_>) -> f64| rows.iter().map(rate).fold(0.0, |sum, rate| sum + rate);
     let (lines, bytes_in, bytes_out) = (sum(|row| row.lines), sum(|row| row.bytes_in), sum(|row| row.bytes_out));
     let most = query.offset.saturating_add(query.limit);
     if most > 0 && most < rows.len() {

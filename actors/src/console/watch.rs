@@ -25,6 +25,7 @@ pub(crate) async fn watch(asked: Asked) -> Result<(), Failure> {
             () = asked.out.stopped() => return Ok(()),
             told = feed.next() => told,
         };
+        let Some(told) = told else { return Ok(()) };
         for told in told {
             match told {
                 Told::Lines(lines) => asked.out.lines(&lines),

@@ -61,6 +61,8 @@ pub(crate) struct Books {
     subscribers: Vec<Subscribe>,
     pub(crate) events_lost: u64,
     pub(crate) draining: Option<Draining>,
+    /// The progress of a drain is not logged.
+    pub(crate) is_quiet: bool,
 }
 
 /// A worker's report of several sessions.
@@ -95,6 +97,17 @@ pub(crate) struct OwedReport {
     place: Option<Place>,
 }
 
+/// The batch of refusals that is being gathered, sent when this is dropped: also where the arbiter ends meanwhile, or nobody
+/// would send this one and those behind it.
+struct OwedRefusals(Arc<Ledger>);
+
+impl Drop for OwedRefusals {
+    fn drop(&mut self) {
+        let refusals = std::mem::take(&mut *self.0.refusals());
+        self.0.tell(|| SessionEvent::Refused(Arc::new(refusals)));
+    }
+}
+
 impl Ledger {
     pub(crate) fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
@@ -107,6 +120,7 @@ impl Ledger {
                 subscribers: Vec::new(),
                 events_lost: 0,
                 draining: None,
+                is_quiet: false,
             }),
             has_subscribers: AtomicBool::new(false),
             refusals: Mutex::default(),
@@ -196,11 +210,10 @@ impl Ledger {
             refusals.connections.len() == 1
         };
         if is_first {
-            let ledger = Arc::clone(self);
+            let owed = OwedRefusals(Arc::clone(self));
             actix_rt::spawn(async move {
                 tokio::time::sleep(REPORT_DELAY).await;
-                let refusals = std::mem::take(&mut *ledger.refusals());
-                ledger.tell(|| SessionEvent::Refused(Arc::new(refusals)));
+                drop(owed);
             });
         }
     }
@@ -462,6 +475,53 @@ mod tests {
         ledger.tell(|| panic!("an event that nobody hears"));
         ledger.tell_refused(|| panic!("a refusal that nobody hears of"));
         assert_eq!(*ledger.refusals(), Refusals::default());
+    }
+
+    /// Refusals that it has heard of.
+    struct Refused(u64);
+
+    impl Actor for Refused {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<SessionEvent> for Refused {
+        type Result = ();
+
+        fn handle(&mut self, event: SessionEvent, ctx: &mut Self::Context) {
+            self.0 += event.count();
+            if self.0 == 2 {
+                ctx.terminate();
+            }
+        }
+    }
+
+    #[actix::test]
+    async fn refusals_are_told_of_though_an_arbiter_ends_meanwhile() {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let ledger = Ledger::new(Limits::default());
+        let watcher = Refused(0).start();
+        ledger.subscribe(Subscribe::new(watcher.clone().recipient()));
+        let refuse = |ledger: &Arc<Ledger>| {
+            ledger.tell_refused(|| RefusedConnection {
+                peer: Address::Memory,
+                listener: None,
+                reason: crate::report::RefuseReason::Denied,
+            });
+        };
+        let arbiter = actix_rt::Arbiter::new();
+        let other = Arc::clone(&ledger);
+        arbiter.spawn_fn(move || {
+            refuse(&other);
+            actix_rt::Arbiter::current().stop();
+        });
+        actix_rt::task::spawn_blocking(|| arbiter.join()).await.unwrap().unwrap();
+        refuse(&ledger);
+        let heard = async {
+            while watcher.connected() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, heard).await.expect("both refusals");
     }
 
     #[actix::test]

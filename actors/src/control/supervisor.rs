@@ -200,7 +200,7 @@ impl Supervisor {
         }
         let Some(DrainProgress { ended, cut, left, .. }) = control.ledger.publish_progress() else { return };
         // A log may take its time, and all workers need the ledger: it is not locked here.
-        if left > 0 {
+        if left > 0 && !control.ledger.books().is_quiet {
             let sessions = Counted(ended, "session");
             log::info!(ended = ended, cut = cut, left = left; "draining: {sessions} ended, {cut} cut, {left} left");
         }

@@ -402,6 +402,12 @@ impl ServerHandle {
         self.ask(drain).await
     }
 
+    /// Leaves the progress of a drain out of the log.
+    #[cfg(feature = "console")]
+    pub(crate) fn drain_quietly(&self) {
+        self.control.ledger.books().is_quiet = true;
+    }
+
     /// Ends the server now: unsent bytes are dropped and counted.
     ///
     /// # Errors
