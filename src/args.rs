@@ -4,7 +4,16 @@
 //! Not here: the settings, which the configuration file has as well (`settings`).
 
 use std::path::PathBuf;
+#[cfg(feature = "console")]
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, Write},
+    process::exit,
+};
 
+#[cfg(feature = "console")]
+use actix_lines::console;
 #[cfg(feature = "console")]
 use clap::Subcommand;
 use clap::{ArgAction, Parser};
@@ -65,6 +74,24 @@ pub(crate) enum Command {
 }
 
 impl Args {
+    /// Parses the arguments of this process. Tells what is wrong with them, and exits.
+    pub(crate) fn read() -> Self {
+        #[cfg(feature = "console")]
+        {
+            let words = ctl::arguments(env::args_os());
+            Self::try_parse_from(&words).unwrap_or_else(|error| {
+                if let Some(advice) = misplaced(&words).filter(|_| error.use_stderr()) {
+                    // A closed standard error is no reason to panic.
+                    let _ = writeln!(io::stderr(), "rot13d: {advice}");
+                    exit(crate::BAD_USAGE.into());
+                }
+                error.exit()
+            })
+        }
+        #[cfg(not(feature = "console"))]
+        Self::parse()
+    }
+
     /// Returns the level of `-v` and `-q`; `None` leaves it to `RUST_LOG`.
     pub(crate) fn level(&self) -> Option<LevelFilter> {
         match (self.verbose, self.quiet) {
@@ -75,4 +102,17 @@ impl Args {
             (0, 2..) => Some(LevelFilter::Error),
         }
     }
+}
+
+/// What to type instead of a command of the console's, or of one that is nearly `ctl`.
+#[cfg(feature = "console")]
+fn misplaced(words: &[OsString]) -> Option<String> {
+    let mut words = words.iter().skip(1).map(|word| word.to_string_lossy());
+    let first = words.next().filter(|word| word != "ctl")?;
+    let is_command = |word: &str| console::commands().any(|(name, _)| name == word);
+    if is_command(&first) {
+        return Some(format!("{first} is a command for a running server: write rot13d ctl {first}"));
+    }
+    let second = words.next().filter(|word| !first.starts_with('-') && is_command(word))?;
+    Some(format!("\"{}\" is no command: did you mean rot13d ctl {second}?", first.escape_debug()))
 }

@@ -16,13 +16,13 @@ mod units;
 mod wire;
 
 use std::{
-    env,
+    ffi::OsString,
     io::{self, BufWriter, IsTerminal, Write, stdin, stdout},
     path::PathBuf,
     process::ExitCode,
 };
 
-use actix_lines::ListenAddress;
+use actix_lines::{ListenAddress, console};
 use anstream::AutoStream;
 use clap::ColorChoice;
 use rustix::termios::tcgetwinsize;
@@ -30,6 +30,7 @@ use rustix::termios::tcgetwinsize;
 use self::{
     client::{Client, Failure},
     place::Place,
+    record::Said,
     show::Style,
 };
 
@@ -69,13 +70,9 @@ pub(crate) struct Options {
     #[arg(long, short)]
     keep_going: bool,
 
-    /// A command of the console and its words
+    /// A command of the console and its words; behind `--` a text for peers
     #[arg(value_name = "COMMAND")]
     words: Vec<String>,
-
-    /// A text for peers, behind `--`
-    #[arg(value_name = "TEXT", last = true)]
-    text: Vec<String>,
 }
 
 /// Exit codes, those of clap among them.
@@ -129,19 +126,85 @@ fn perform(client: &mut Client, command: &str, style: Style, out: &mut impl Writ
     match is_view {
         true if stdin().is_terminal() && stdout().is_terminal() => top::run(client, command, style),
         true => client.run(&format!("{command} once"), style, out),
-        false => client.run(command, style, out),
+        false => match client.run(command, style, out) {
+            // Who has no server yet may read as well.
+            Err(Failure::Unreachable(_)) if client::first_word(command) == "help" => help(command, style, out),
+            result => result,
+        },
     }
+}
+
+/// Shows the help of this version.
+fn help(command: &str, style: Style, out: &mut impl Write) -> Result<(), Failure> {
+    let words = command.trim_start().strip_prefix("help").unwrap_or_default();
+    for line in console::help(words, style.is_json).lines() {
+        match Said::new(line) {
+            Said::Error(message) => return Err(Failure::Refused(message)),
+            _ => writeln!(out, "{line}")?,
+        }
+    }
+    out.flush()?;
+    let _ = writeln!(io::stderr(), "No console answers: this is the help of this version.");
+    Ok(())
+}
+
+/// Returns the arguments of this process as they are to be parsed: those of `ctl` have its flags first, then `--` and the
+/// command as it was typed. A flag that is none of ours is a word of the command's: the console knows what it is.
+pub(crate) fn arguments(all: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut all: Vec<_> = all.collect();
+    if all.get(1).is_none_or(|word| word != "ctl") {
+        return all;
+    }
+    let mut words = all.split_off(2).into_iter();
+    let known = <Options as clap::Args>::augment_args(clap::Command::new("ctl"));
+    let mut command: Vec<OsString> = Vec::new();
+    while let Some(word) = words.next() {
+        let text = word.to_string_lossy();
+        if text == "--" {
+            // Behind the words of a command comes a text; without any, a command that begins with a dash.
+            command.extend((!command.is_empty()).then_some(word));
+            command.extend(words.by_ref());
+        } else if let Some(has_value) = flag(&known, &text) {
+            all.push(word);
+            all.extend(has_value.then(|| words.next()).flatten());
+        } else if command.is_empty() && text.len() > 1 && text.starts_with('-') {
+            // Nobody's: the parser says so.
+            all.push(word);
+        } else if text == "--help" || text == "-h" {
+            command.splice(1.., []);
+            command.insert(0, "help".into());
+            break;
+        } else {
+            command.push(if text == "--dry-run" || text == "--dryrun" { "dry-run".into() } else { word });
+        }
+    }
+    if !command.is_empty() {
+        all.push("--".into());
+        all.append(&mut command);
+    }
+    all
+}
+
+/// Returns true for a flag of ours that has its value in the next word, false for another of ours.
+fn flag(known: &clap::Command, word: &str) -> Option<bool> {
+    let find = |is_it: &dyn Fn(&clap::Arg) -> bool| known.get_arguments().find(|arg| is_it(arg));
+    if let Some(long) = word.strip_prefix("--") {
+        let name = long.split('=').next();
+        let flag = find(&|arg| arg.get_long().is_some() && arg.get_long() == name)?;
+        return Some(flag.get_action().takes_values() && !long.contains('='));
+    }
+    let mut letters = word.strip_prefix('-').filter(|letters| !letters.is_empty())?.chars();
+    while let Some(letter) = letters.next() {
+        if find(&|arg| arg.get_short() == Some(letter))?.get_action().takes_values() {
+            return Some(letters.as_str().is_empty());
+        }
+    }
+    Some(false)
 }
 
 /// The words of the command line as a line of the console's.
 fn command(options: &Options) -> Result<String, Failure> {
-    let mut line = options.words.join(" ");
-    // A text may be empty.
-    if !options.text.is_empty() || !line.is_empty() && env::args_os().next_back().is_some_and(|last| last == "--") {
-        // Behind the words of a command it is the text; without any, it is a command that begins with a dash.
-        let separator = if line.is_empty() { "" } else { " -- " };
-        line = [&line, separator, &options.text.join(" ")].concat();
-    }
+    let line = options.words.join(" ");
     match line.chars().find(|letter| letter.is_control()) {
         Some(letter) => Err(Failure::Usage(format!(
             "a command is one line: {} cannot be in it; read several commands from a pipe",
@@ -164,4 +227,32 @@ fn has_colors(choice: ColorChoice) -> bool {
 fn terminal_width() -> Option<usize> {
     let size = tcgetwinsize(stdout()).ok()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_flag_of_ours_is_a_word_of_the_command() {
+        for (typed, parsed) in [
+            ("list", "-- list"),
+            ("kick 5 --dry-run", "-- kick 5 dry-run"),
+            ("kick --dryrun 5 --json", "--json -- kick dry-run 5"),
+            ("kick 5 -- --dry-run", "-- kick 5 -- --dry-run"),
+            ("kick 5 --", "-- kick 5 --"),
+            ("-jcfile list --novelty=1 -x", "-jcfile -- list --novelty=1 -x"),
+            ("list -c here --token there -rk", "-c here --token there -rk -- list"),
+            ("--connect=here -- --odd -- x --json", "--connect=here -- --odd -- x --json"),
+            ("--colour list", "--colour -- list"),
+            ("kick all --help", "-- help kick"),
+            ("--help", "--help"),
+            ("", ""),
+        ] {
+            let words = |text: &str| text.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+            let all = arguments(words("rot13d ctl").into_iter().chain(words(typed)));
+            assert_eq!(all[2..], words(parsed), "{typed}");
+        }
+        assert_eq!(arguments(["rot13d", "--dry-run"].map(OsString::from).into_iter()), ["rot13d", "--dry-run"]);
+    }
 }

@@ -39,7 +39,6 @@ use std::{
 
 use actix_lines::{Framing, LineServer, Rot13, limits::Limits};
 use actix_rt::{Runtime, System, SystemRunner};
-use clap::Parser;
 
 #[cfg(feature = "console")]
 use crate::args::Command;
@@ -76,7 +75,7 @@ fn main() -> ExitCode {
     if let Some(folder) = generate::folder(std::env::args_os()) {
         return generate::run(&folder);
     }
-    let args = Args::parse();
+    let args = Args::read();
     #[cfg(feature = "console")]
     if let Some(Command::Ctl(options)) = args.command {
         return ctl::run(options);

@@ -409,3 +409,51 @@ fn colours_are_for_terminals_and_for_whom_asks() {
     let exact = eventually("an answer", || Some(console.ctl(&["--raw", "list"], "").1));
     assert_eq!(exact, plain);
 }
+
+#[test]
+fn a_flag_of_nobody_is_a_word_of_the_command() {
+    let console = FakeConsole::new("ctl-words", |_, peer| peer.say("{\"sessions\":0}\n\n"));
+    for (arguments, heard) in [
+        (&["kick", "5", "--dry-run"][..], "json kick 5 dry-run"),
+        (&["kick", "5", "--json", "--dryrun"], "json kick 5 dry-run"),
+        (&["novelty", "--colour=blue", "-x", "--", "--dry-run"], "json novelty --colour=blue -x -- --dry-run"),
+    ] {
+        let (code, _, stderr) = console.ctl(arguments, "");
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{arguments:?}");
+        assert_eq!(console.heard().last().map(String::as_str), Some(heard));
+    }
+    let (server, folder) = server("ctl-dry", &[]);
+    let mut peer = server.connect();
+    greet(&mut peer);
+    let (code, stdout, stderr) = run(&folder, &["kick", "all", "--dry-run"]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert_eq!(run(&folder, &["count"]).1, "sessions  1\n", "nobody is kicked");
+}
+
+#[test]
+fn help_needs_no_server() {
+    let (_server, folder) = server("ctl-help", &[]);
+    let nobody = Folder::new("ctl-helpless");
+    for arguments in [&["help"][..], &["help", "kick"], &["kick", "--help"], &["--json", "help"]] {
+        let (code, stdout, stderr) = run(&nobody, arguments);
+        assert_eq!((code, &stdout), (Some(0), &run(&folder, arguments).1), "{arguments:?}: {stderr}");
+        assert_eq!(stderr, "No console answers: this is the help of this version.\n");
+    }
+    let (code, stdout, stderr) = run(&nobody, &["help", "lst"]);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    assert!(stderr.contains("did you mean list?"), "{stderr}");
+}
+
+#[test]
+fn a_command_of_the_console_without_ctl_is_told_where_it_belongs() {
+    for (arguments, words) in [
+        (&["list"][..], "write rot13d ctl list\n"),
+        (&["kick", "5"], "write rot13d ctl kick\n"),
+        (&["clt", "list"], "\"clt\" is no command: did you mean rot13d ctl list?\n"),
+    ] {
+        let mut command = support::rot13d();
+        command.args(arguments);
+        let (code, _, stderr) = said(finish(command, b""));
+        assert!(code == Some(2) && stderr.ends_with(words), "{arguments:?}: {stderr}");
+    }
+}

@@ -42,4 +42,7 @@ pub(crate) mod watch;
 #[cfg(test)]
 mod whatever_comes;
 
-pub use self::builder::{BoundConsole, Console, ConsoleError};
+pub use self::{
+    builder::{BoundConsole, Console, ConsoleError},
+    commands::{commands, help},
+};

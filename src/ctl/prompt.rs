@@ -71,6 +71,10 @@ pub(super) fn run(client: Client, style: Style, out: &mut impl Write) -> Result<
         if command.is_empty() {
             continue;
         }
+        // Needs nobody at the other end.
+        if command == "quit" || command == "exit" {
+            return Ok(());
+        }
         // A secret is nobody's history.
         if !command.starts_with("token")
             && editor.add_history_entry(line.as_str()).unwrap_or(false)
@@ -81,7 +85,6 @@ pub(super) fn run(client: Client, style: Style, out: &mut impl Write) -> Result<
         }
         let Some(typing) = editor.helper() else { return Ok(()) };
         match perform(&mut typing.client.borrow_mut(), command, style, out) {
-            Ok(()) if command == "quit" => return Ok(()),
             Ok(()) => {}
             Err(failure @ (Failure::Output(_) | Failure::NoReader | Failure::Input(_) | Failure::Terminated)) => {
                 return Err(failure);

@@ -62,7 +62,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         example: "help kick",
         takes: Takes::Words,
         is_live: ends,
-        run: |asked| Box::pin(help(asked)),
+        run: |asked| Box::pin(async move { write_help(&asked.words, &asked.out) }),
     },
     Command {
         name: "version",
@@ -303,19 +303,35 @@ pub(crate) struct Prepared {
     pub(crate) run: Running,
 }
 
-async fn help(asked: Asked) -> Result<(), Failure> {
-    match &asked.words[..] {
-        [] if asked.out.is_json() => COMMANDS.iter().for_each(|command| command.describe(&asked.out)),
+/// Returns the names of the commands, each with its help, in the order of `help`.
+pub fn commands() -> impl Iterator<Item = (&'static str, &'static str)> {
+    COMMANDS.iter().map(|command| (command.name, command.help))
+}
+
+/// Returns the answer to `help` with these words behind it, without the empty line that ends it: for who has no console.
+///
+/// If `is_json` is true each command is a JSON object on a line of its own, as with `json help`.
+pub fn help(words: &str, is_json: bool) -> String {
+    let (out, words) = (Out::new(is_json), words.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    if let Err(failure) = write_help(&words, &out) {
+        out.fail(&failure);
+    }
+    String::from_utf8_lossy(&out.take()).into_owned()
+}
+
+fn write_help(words: &[String], out: &Out) -> Result<(), Failure> {
+    match words {
+        [] if out.is_json() => COMMANDS.iter().for_each(|command| command.describe(out)),
         [] => {
             for command in COMMANDS {
                 let first = command.help.split_inclusive(['.', ':']).next().unwrap_or_default();
                 let first = first.trim_end_matches(['.', ':']);
-                asked.out.line(format_args!("{:<52} {first}", command.usage()));
+                out.line(format_args!("{:<52} {first}", command.usage()));
             }
-            asked.out.line(format_args!("With json before a command each record is one JSON object."));
-            asked.out.line(format_args!("help COMMAND explains one, with an example."));
+            out.line(format_args!("With json before a command each record is one JSON object."));
+            out.line(format_args!("help COMMAND explains one, with an example."));
         }
-        [name] => Command::find(name)?.describe(&asked.out),
+        [name] => Command::find(name)?.describe(out),
         [_, second, ..] => {
             return Err(WrongWord::new(second, "is too much: help explains one command").into());
         }
