@@ -527,6 +527,10 @@ mod tests {
         assert_eq!(alike, "A\n1\n2\n");
         let event = r#"{"event":"opened","id":7,"peer":"192.0.2.1:1024","listener":null}"#;
         assert_eq!(shown(Style::default(), Form::of("watch"), &[event]), "opened    #7  peer 192.0.2.1:1024\n");
+        let changed =
+            r#"{"event":"limits-changed","changes":[{"key":"idle-timeout","from":"10m","to":"5m"}],"ends":0}"#;
+        let shown_so = "limits-changed  changes key idle-timeout, from 10m, to 5m  ends 0\n";
+        assert_eq!(shown(Style::default(), Form::of("watch"), &[changed]), shown_so);
         let said = r#"{"at":1764164702.007,"event":"in","text":"hello\\r\\n"}"#;
         assert_eq!(shown(Style::default(), Form::of("trace"), &[said]), "13:45:02  in        hello\\r\\n\n");
     }
