@@ -301,7 +301,13 @@ fn a_change_is_logged_with_who_asked_and_holds_until_sighup() {
     assert_eq!(console.ask("set idle-timeout 5m dry-run"), ["idle-timeout 7m -> 5m would end 0 sessions"]);
     assert_eq!(console.ask("kick peer=127.0.0.0/8 -- bye"), ["1 session"]);
     assert_eq!(rest(&mut peer), b"bye\r\n");
-    let line = server.log_line("kick peer=127.0.0.0/8: 1 session");
+    let line = server.log_line("kick: peer=127.0.0.0/8: 1 session: #");
+    assert!(line.contains(&who), "{line}");
+    let mut peer = server.connect();
+    greet(&mut peer);
+    assert_eq!(console.ask("set deny 127.0.0.0/8"), ["deny off -> 127.0.0.0/8 ends 1 session"]);
+    assert_eq!(rest(&mut peer), b"");
+    let line = server.log_line("set: deny 127.0.0.0/8 has ended: 1 session: #");
     assert!(line.contains(&who), "{line}");
 }
 

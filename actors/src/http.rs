@@ -27,7 +27,7 @@
 //! | `GET /events` | server-sent events: `server` once a second, with `/api/server` and the ends since the one before |
 //! | `POST /api/kick` | ends sessions: `{"q": "#7", "goodbye": "see you"}` |
 //! | `POST /api/pause` | pauses or resumes a listener: `{"listener": "public", "paused": true}` |
-//! | `POST /api/drain` | ends the server: `{"timeout": 10}`, in seconds |
+//! | `POST /api/drain` | ends the server: `{"timeout": 10}`, in seconds; as for a kick, `"dry_run": true` only says how many sessions would end |
 //!
 //! The last three need [`Admin::control`]. Paths are relative to wherever the routes are mounted.
 

@@ -3,10 +3,13 @@
 //! Rule: an error names the word that is wrong, says what to write instead, and suggests the word that was probably meant.
 //! Not here: the filters themselves (`control/query`), commands (`console`), pages by HTTP (`http`).
 
+use std::fmt;
+
 use crate::{
     connection::{ListenerId, SessionId},
-    control::query::{SessionFilter, SessionOrder, SessionQuery, SessionState},
+    control::query::{SessionFilter, SessionInfo, SessionOrder, SessionQuery, SessionState},
     escape::Escaped,
+    plural::Counted,
     source::Peers,
     units,
 };
@@ -75,6 +78,20 @@ impl WrongWord {
     /// A word that is there a second time.
     pub(crate) fn twice(word: &str) -> Self {
         Self::new(word, "is the second of its kind: write one")
+    }
+}
+
+/// Sessions that end, for a log: how many, and the first of them.
+pub(crate) struct Ended<'a>(pub(crate) u64, pub(crate) &'a [SessionInfo]);
+
+impl fmt::Display for Ended<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, first) = self;
+        write!(f, "{}", Counted(*count, "session"))?;
+        for (at, session) in first.iter().enumerate() {
+            write!(f, "{}{}", if at == 0 { ": " } else { " " }, session.id)?;
+        }
+        if first.len() as u64 >= *count { Ok(()) } else { f.write_str(" ...") }
     }
 }
 
@@ -181,6 +198,24 @@ pub(crate) fn query<'a>(
     Ok(query)
 }
 
+/// Returns true for a word that asks for a dry run, however it is spelled: `dry-run`, `--dry-run`, `dryrun`.
+pub(crate) fn is_dry_run(word: &str) -> bool {
+    let word = word.trim_start_matches('-');
+    word.eq_ignore_ascii_case("dry-run") || word.eq_ignore_ascii_case("dry_run") || word.eq_ignore_ascii_case("dryrun")
+}
+
+/// Checks a text for peers: one that ends in `dry-run` was not meant for them. `instead` says where to write that.
+pub(crate) fn check_text(text: &[u8], instead: &str) -> Result<(), WrongWord> {
+    let last = text.rsplit(u8::is_ascii_whitespace).find(|word| !word.is_empty()).unwrap_or_default();
+    match std::str::from_utf8(last) {
+        Ok(word) if is_dry_run(word) => Err(WrongWord::new(
+            word,
+            format_args!("would be the end of the text, and nothing is done: {instead}, or end the text otherwise"),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Reads a number.
 pub(crate) fn number(word: &str) -> Result<usize, WrongWord> {
     let number = word.bytes().all(|byte| byte.is_ascii_digit()).then(|| word.parse().ok()).flatten();
@@ -259,6 +294,9 @@ fn unknown(word: &str, key: &str, sign: &str, value: &str) -> WrongWord {
         Some(("all", _)) => "did you mean all?".to_owned(),
         Some((known, _)) if !value.is_empty() => format!("did you mean {known}{}?", Escaped::new(value)),
         Some((known, meaning)) => format!("use {known} and {meaning}"),
+        None if is_dry_run(word) => {
+            "only kick, set and drain have a dry run; count says how many a filter has".to_owned()
+        }
         None if sign.is_empty() && word.starts_with('#') => "use a session's number, as #7".to_owned(),
         None => "use ID, all, peer=NETWORK, listener=NAME, state=STATE, age>TIME, idle>TIME or outbox>SIZE".to_owned(),
     };

@@ -332,6 +332,51 @@ async fn a_dry_run_says_who_would_end_and_changes_nothing() {
 }
 
 #[actix::test]
+async fn whoever_asks_for_a_dry_run_gets_one_or_an_error() {
+    let watched = Watched::start();
+    let peers = watched.peers(&[1, 1]).await;
+    let mut console = watched.ask().await;
+    let (limits, id) = (watched.server.limits().await.unwrap(), watched.ids().await[0]);
+    for spelling in ["dry-run", "--dry-run", "dryrun", "--dryrun", "DRY-RUN", "dry_run"] {
+        assert_eq!(console.ask(&format!("kick {id} {spelling}")).await[0], "would end 1 session");
+        assert_eq!(console.ask(&format!("kick {spelling} all -- bye")).await[0], "would end 2 sessions");
+        let drain = "would end the server, and tell 2 sessions to end";
+        assert_eq!(console.line(&format!("drain {spelling}")).await, drain);
+        assert_eq!(console.line(&format!("drain 5s {spelling} -- bye")).await, drain);
+        assert_eq!(
+            console.line(&format!("set refuse-line busy {spelling}")).await,
+            "refuse-line too many connections, try again later -> busy would end 0 sessions"
+        );
+        for command in [
+            format!("kick {id} -- {spelling}"),
+            format!("kick all -- be quiet {spelling} "),
+            format!("drain 5s -- bye {spelling}"),
+            format!("set refuse-line -- busy {spelling}"),
+        ] {
+            let expected = format!(
+                "error: \"{spelling}\" would be the end of the text, and nothing is done: for a dry run write dry-run \
+                 before --, or end the text otherwise"
+            );
+            assert_eq!(console.line(&command).await, expected, "{command}");
+        }
+        for command in [format!("push all -- bye {spelling}"), format!("wall bye {spelling}")] {
+            let error = console.line(&command).await;
+            assert!(error.contains("nothing is done: this command has no dry run; count says"), "{error}");
+        }
+        let error = console.line(&format!("push all {spelling} -- bye")).await;
+        assert!(error.contains("is no filter: only kick, set and drain have a dry run"), "{error}");
+    }
+    assert_eq!(console.json("drain dry-run").await, [json!({ "dry_run": true, "sessions": 2 })]);
+    assert_eq!(watched.server.limits().await.unwrap(), limits);
+    assert_eq!(watched.server.stats().await.unwrap().bytes_out, 12);
+    assert_eq!(console.line("count").await, "2");
+    // A text may speak of one.
+    assert_eq!(console.line(&format!("kick {id} -- the dry-run is over")).await, "1 session");
+    drop(peers);
+    watched.end().await;
+}
+
+#[actix::test]
 async fn a_drain_is_answered_before_the_server_is_over() {
     let watched = Watched::start();
     let mut peers = watched.peers(&[1]).await;

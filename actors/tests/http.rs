@@ -629,13 +629,16 @@ async fn sessions_are_kicked_and_listeners_paused_as_the_handle_does_it() {
     let answer = shown.order("/api/kick", &json!({"q": format!("#{id}")})).await;
     assert_eq!((answer.status, answer.json()), (200, json!({"kicked": 1})));
     assert_logged("http: 127.0.0.1:");
-    assert_logged(&format!(": kick #{id}"));
+    assert_logged(&format!(": kick #{id}: 1 session: #{id}"));
 
     for (path, body, part) in [
         ("/api/kick", r#"{"q": ""}"#, "use all, or a filter"),
         ("/api/kick", r#"{"q": " "}"#, "use all, or a filter"),
         ("/api/kick", r#"{"q": "al"}"#, "did you mean all?"),
         ("/api/kick", r#"{"q": "all", "goodbye": "a\nb"}"#, "leave its control characters out"),
+        ("/api/kick", r#"{"q": "all dry-run"}"#, "for a dry run write \"dry_run\": true"),
+        ("/api/kick", r#"{"q": "all", "goodbye": "bye --dry-run"}"#, "for a dry run write \"dry_run\": true"),
+        ("/api/drain", r#"{"goodbye": "bye dryrun"}"#, "for a dry run write \"dry_run\": true"),
         ("/api/kick", r#"{"q": "all", "now": true}"#, "unknown field"),
         ("/api/kick", "{}", "missing field"),
         ("/api/kick", "", "EOF"),
@@ -653,6 +656,11 @@ async fn sessions_are_kicked_and_listeners_paused_as_the_handle_does_it() {
     let long = shown.post("/api/kick", &authorized(TOKEN), &format!("{{\"q\": \"{}\"}}", "x".repeat(5000))).await;
     assert_eq!(long.status, 413);
     eventually("two", async || shown.server.handle.stats().await.unwrap().live == 2).await;
+    let dry = shown.order("/api/kick", &json!({"q": "all", "dry_run": true})).await;
+    let ids: Vec<_> = shown.server.sessions().await.iter().map(|session| session.id.get()).collect();
+    assert_eq!((dry.status, dry.json()), (200, json!({"dry_run": true, "sessions": 2, "first": ids})));
+    let dry = shown.order("/api/drain", &json!({"timeout": 5, "dry_run": true})).await;
+    assert_eq!((dry.status, dry.json()), (200, json!({"dry_run": true, "sessions": 2})));
 
     for (listener, paused) in [("public", true), ("0", false)] {
         let body = json!({"listener": listener, "paused": paused});
@@ -679,6 +687,10 @@ async fn a_drain_ends_the_server_as_its_owner_said() {
     drop(peer);
     within("the end", shown.server.handle.wait()).await.unwrap();
     assert_logged(": drain within 60s");
+    eventually("the report", async || {
+        logged().iter().any(|line| line.contains("drained: 1 session ended, 0 cut, in "))
+    })
+    .await;
     within("the end", shown.http.stop()).await;
 
     let shown = Shown::start(|admin| {
@@ -716,7 +728,7 @@ async fn a_unix_socket_serves_the_same_and_knows_who_asks() {
     assert_eq!(exchange(connect().await, &order).await.json(), json!({"kicked": 0}));
     let uid = rustix::process::getuid().as_raw();
     assert!(
-        logged().iter().any(|line| line.contains(&format!("uid {uid}")) && line.ends_with(": kick all")),
+        logged().iter().any(|line| line.contains(&format!("uid {uid}")) && line.ends_with(": kick all: 0 sessions")),
         "{:?}",
         logged()
     );

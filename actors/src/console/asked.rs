@@ -13,9 +13,9 @@ use crate::{
         out::{Failure, Out},
         setup::Setup,
     },
-    control::query::{SessionFilter, SessionQuery},
+    control::query::{SessionFilter, SessionInfo, SessionQuery},
     server::handle::ServerHandle,
-    words::{self, WrongWord},
+    words::{self, Ended, WrongWord},
 };
 
 pub(crate) struct Asked {
@@ -36,6 +36,14 @@ impl Asked {
     /// Logs a change before it is made.
     pub(crate) fn log(&self, what: fmt::Arguments<'_>) {
         log::info!(who:% = self.who, command = self.name; "console: {}: {} {what}", self.who, self.name);
+    }
+
+    /// Logs which sessions a change ends: how many, and the first of them.
+    pub(crate) fn log_ended(&self, what: fmt::Arguments<'_>, count: u64, first: &[SessionInfo]) {
+        log::info!(
+            who:% = self.who, command = self.name, sessions = count;
+            "console: {}: {}: {what}: {}", self.who, self.name, Ended(count, first)
+        );
     }
 
     /// Returns the listeners that a word may mean.
@@ -69,10 +77,19 @@ impl Asked {
         Ok(words::query(self.words.iter().map(String::as_str), &self.listeners().await?)?)
     }
 
-    /// Takes the word that stands alone for a switch, as `dry-run`. Returns true if it was there.
+    /// Takes the word that asks for a dry run. Returns true if it was there.
+    pub(crate) fn take_dry_run(&mut self) -> bool {
+        self.take_if(words::is_dry_run)
+    }
+
+    /// Takes the word that stands alone for a switch, as `once`. Returns true if it was there.
     pub(crate) fn take(&mut self, switch: &str) -> bool {
+        self.take_if(|word| word == switch)
+    }
+
+    fn take_if(&mut self, is_it: impl Fn(&str) -> bool) -> bool {
         let before = self.words.len();
-        self.words.retain(|word| word != switch);
+        self.words.retain(|word| !is_it(word));
         self.words.len() < before
     }
 

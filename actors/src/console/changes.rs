@@ -1,6 +1,6 @@
 //! Changes: the commands that change something.
 //!
-//! Rule: each is logged, with who asks for it, before it is made.
+//! Rule: each is logged, with who asks for it, before it is made; and which sessions it has ended.
 //! Not here: commands that only look (`reports`).
 
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::{
     words::{self, WrongWord},
 };
 
-/// Sessions that a dry run names.
+/// Sessions that a dry run and the log name.
 const FIRST: usize = 10;
 
 /// Time from one line about a drain to the next.
@@ -43,7 +43,7 @@ fn would_end(asked: &Asked, first: &[SessionInfo]) {
 }
 
 pub(crate) async fn kick(mut asked: Asked) -> Result<(), Failure> {
-    let is_dry = asked.take("dry-run");
+    let is_dry = asked.take_dry_run();
     let filter = asked.written_filter().await?;
     let page = asked.server.sessions(SessionQuery::from(filter).limit(FIRST)).await?;
     if is_dry {
@@ -53,7 +53,7 @@ pub(crate) async fn kick(mut asked: Asked) -> Result<(), Failure> {
         would_end(&asked, &page.sessions);
         return Ok(());
     }
-    asked.log(format_args!("{}: {}", asked.typed(), Counted(page.total, "session")));
+    asked.log_ended(format_args!("{}", asked.typed()), page.total, &page.sessions);
     let ended = asked.server.kick(filter, line(asked.text.take())).await?;
     asked.out.record(&json!({ "sessions": ended }), format_args!("{}", Counted(ended, "session")));
     Ok(())
@@ -115,7 +115,7 @@ async fn set_paused(asked: Asked, is_paused: bool) -> Result<(), Failure> {
 }
 
 pub(crate) async fn set(mut asked: Asked) -> Result<(), Failure> {
-    let is_dry = asked.take("dry-run");
+    let is_dry = asked.take_dry_run();
     let Some(word) = asked.words.first() else {
         return Err(WrongWord::alone("set", "a key and a value, as set idle-timeout 5m,").into());
     };
@@ -145,7 +145,12 @@ pub(crate) async fn set(mut asked: Asked) -> Result<(), Failure> {
         true => asked.server.preview_limits(new).await?,
         false => {
             asked.log(format_args!("{} {to}: was {from}", key.name()));
-            asked.server.set_limits(new).await?
+            let change = asked.server.set_limits(new).await?;
+            if !change.ends.is_empty() {
+                let first = &change.ends[..change.ends.len().min(FIRST)];
+                asked.log_ended(format_args!("{} {to} has ended", key.name()), change.ends.len() as u64, first);
+            }
+            change
         }
     };
     drop(changing);
@@ -164,11 +169,18 @@ pub(crate) async fn set(mut asked: Asked) -> Result<(), Failure> {
 }
 
 pub(crate) async fn drain(mut asked: Asked) -> Result<(), Failure> {
+    let is_dry = asked.take_dry_run();
     let deadline = match &asked.words[..] {
         [] => None,
         [word] => Some(words::time(word)?),
         [_, second, ..] => return Err(WrongWord::new(second, "is too much: drain has one time").into()),
     };
+    if is_dry {
+        let live = asked.server.stats().await?.live;
+        let object = json!({ "dry_run": true, "sessions": live });
+        asked.out.record(&object, format_args!("would end the server, and tell {} to end", Counted(live, "session")));
+        return Ok(());
+    }
     let goodbye = asked.text.take().map(|text| line(Some(text)));
     let drain = asked.setup.before_drain.ask(deadline, goodbye);
     asked.log(format_args!("within {:?}", drain.deadline));

@@ -185,9 +185,10 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "drain",
-        words: "[TIME] [-- GOODBYE]",
+        words: "[TIME] [dry-run] [-- GOODBYE]",
         help: "Ends the server as SIGTERM does: it accepts no more, every session answers what it has read; after TIME it \
-               cuts the rest. Shows how far it is each second.",
+               cuts the rest. Shows how far it is each second. With dry-run it changes nothing, and says how many sessions \
+               would be told to end.",
         example: "drain 30s -- back in a minute",
         takes: Takes::WordsAndText,
         is_live: ends,
@@ -266,9 +267,20 @@ impl Command {
         if let Some(word) = words.first().filter(|_| self.takes == Takes::Nothing) {
             return Err(WrongWord::new(word, format_args!("is too much: {} stands alone", self.name)));
         }
+        if let Some(text) = &text {
+            words::check_text(text, self.instead_of_dry_run())?;
+        }
         let is_live = (self.is_live)(&words);
         let asked = Asked { words, text, ..asked(self.name) };
         Ok(Prepared { is_live, run: (self.run)(asked) })
+    }
+
+    /// Says what to write for a dry run in place of a text that ends in it.
+    fn instead_of_dry_run(&self) -> &'static str {
+        match self.words.contains("dry-run") {
+            true => "for a dry run write dry-run before --",
+            false => "this command has no dry run; count says how many a filter has",
+        }
     }
 
     fn usage(&self) -> String {

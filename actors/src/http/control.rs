@@ -18,7 +18,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
 use crate::{
-    control::stats::DrainProgress,
+    connection::SessionId,
+    control::{
+        query::SessionQuery,
+        stats::{DrainProgress, DrainReport},
+    },
     escape::Escaped,
     http::{
         admin::{Admin, PATIENCE},
@@ -27,11 +31,17 @@ use crate::{
         reply::{self, Problem},
     },
     log_limit::Kind,
-    words,
+    plural::Counted,
+    words::{self, Ended, WrongWord},
 };
 
 /// Longest body of a request. Unit: bytes.
 const LONGEST_BODY: usize = 4096;
+
+/// Sessions that a dry run and the log name.
+const FIRST: usize = 10;
+
+const INSTEAD: &str = "for a dry run write \"dry_run\": true";
 
 const WRONG_TOKEN: Kind = Kind("wrong token", "wrong tokens");
 
@@ -44,6 +54,8 @@ struct KickBody {
     q: String,
     #[serde(default)]
     goodbye: String,
+    #[serde(default)]
+    dry_run: bool,
 }
 
 #[derive(Deserialize)]
@@ -59,11 +71,24 @@ struct DrainBody {
     /// Unit: seconds.
     timeout: Option<f64>,
     goodbye: Option<String>,
+    #[serde(default)]
+    dry_run: bool,
 }
 
 #[derive(Serialize)]
 struct Kicked {
     kicked: u64,
+}
+
+/// A change that was not made.
+#[derive(Serialize)]
+struct Dry {
+    dry_run: bool,
+    /// Number of sessions that it would end.
+    sessions: u64,
+    /// Numbers of the first of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first: Option<Vec<SessionId>>,
 }
 
 #[derive(Serialize)]
@@ -131,6 +156,7 @@ fn line(text: &str) -> Result<String, Problem> {
     if text.chars().any(char::is_control) {
         return Err(Problem::bad("the goodbye is one line: leave its control characters out", "goodbye"));
     }
+    words::check_text(text.as_bytes(), INSTEAD)?;
     Ok(if text.is_empty() { String::new() } else { format!("{text}\r\n") })
 }
 
@@ -141,14 +167,26 @@ fn log_change(request: &HttpRequest, change: impl Display) {
 }
 
 pub(super) async fn kick(admin: &Admin, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
-    let KickBody { q, goodbye } = body(payload).await?;
+    let KickBody { q, goodbye, dry_run } = body(payload).await?;
     let server = &admin.settings.server;
+    if let Some(word) = q.split_ascii_whitespace().find(|word| words::is_dry_run(word)) {
+        return Err(WrongWord::new(word, format_args!("is no filter: {INSTEAD}")).into());
+    }
     let (whom, has_words) = api::filter(&q, server)?;
     if !has_words {
         return Err(Problem::bad("no session is named: use all, or a filter as #7 or peer=192.0.2.0/24", "q"));
     }
     let goodbye = line(&goodbye)?;
-    log_change(request, format_args!("kick {}", Escaped::new(&q)));
+    let page = api::ask(admin, server.sessions(SessionQuery::from(whom).limit(FIRST))).await?;
+    if dry_run {
+        let first = page.sessions.iter().map(|session| session.id).collect();
+        return Ok(reply::json(StatusCode::OK, &Dry { dry_run, sessions: page.total, first: Some(first) }));
+    }
+    let (who, total, command) = (who(request), page.total, "kick");
+    log::info!(
+        who = who.as_str(), command = command, sessions = total;
+        "http: {who}: {command} {}: {}", Escaped::new(&q), Ended(total, &page.sessions)
+    );
     let kicked = api::ask(admin, server.kick(whom, goodbye)).await?;
     Ok(reply::json(StatusCode::OK, &Kicked { kicked }))
 }
@@ -169,16 +207,26 @@ pub(super) async fn pause(admin: &Admin, request: &HttpRequest, payload: Payload
 }
 
 pub(super) async fn drain(admin: &Admin, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
-    let DrainBody { timeout, goodbye } = body(payload).await?;
+    let DrainBody { timeout, goodbye, dry_run } = body(payload).await?;
     let deadline = timeout.map(Duration::try_from_secs_f64).transpose();
     let deadline =
         deadline.map_err(|_| Problem::bad("the timeout is no time: use seconds, as 10 or 0.5", "timeout"))?;
     let goodbye = goodbye.as_deref().map(line).transpose()?.map(Bytes::from);
     let server = admin.settings.server.clone();
+    if dry_run {
+        let sessions = api::ask(admin, server.stats()).await?.live;
+        return Ok(reply::json(StatusCode::OK, &Dry { dry_run, sessions, first: None }));
+    }
     let drain = admin.settings.before_drain.ask(deadline, goodbye);
     log_change(request, format_args!("drain within {:?}", drain.deadline));
-    // Its report is in the counters.
-    actix_rt::spawn(async move { server.drain(drain).await });
+    actix_rt::spawn(async move {
+        if let Ok(DrainReport { ended, cut, duration, .. }) = server.drain(drain).await {
+            log::info!(
+                ended = ended, cut = cut, duration = duration.as_secs_f64();
+                "drained: {} ended, {cut} cut, in {duration:?}", Counted(ended, "session")
+            );
+        }
+    });
     // Asked for, but perhaps not begun: the next event tells.
     Ok(reply::json(StatusCode::ACCEPTED, &Draining { draining: admin.settings.server.draining() }))
 }
