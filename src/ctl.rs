@@ -43,7 +43,7 @@ use self::{
     after_help = "Try it:\n  rot13d ctl list 'idle>1m' sort outbox limit 10\n  rot13d ctl kick peer=192.0.2.0/24 dry-run\n  \
                   rot13d ctl set idle-timeout 5m\n  rot13d ctl watch closed\n  rot13d ctl top\n\n\
                   > and < are the shell's: put quotes around a word that has one.\n\
-                  Exit codes: 0 done, 1 the command failed, 2 bad usage, 3 cannot connect."
+                  Exit codes: 0 done, 1 the command failed, 2 bad usage, 3 cannot connect,\n  no console, or its token is missing or wrong."
 )]
 pub(crate) struct Options {
     /// Address of the console [default: the default of --console]

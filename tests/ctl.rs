@@ -216,8 +216,9 @@ fn a_console_may_be_anywhere_and_may_ask_for_a_token() {
         assert_eq!(said(finish(command, b"")).0, Some(0), "{address}");
         for arguments in [&["count"][..], &["--token", wrong, "count"]] {
             let (code, stdout, stderr) = run(arguments);
-            assert_eq!((code, stdout.as_str()), (Some(1), ""), "{address}: {stderr}");
-            assert!(stderr.contains("token") && !stderr.contains("sesame"), "{address}: {stderr}");
+            assert_eq!((code, stdout.as_str()), (Some(3), ""), "{address}: {stderr}");
+            let advice = "this console wants a token: --token FILE or ROT13D_CONSOLE_TOKEN\n";
+            assert!(stderr.ends_with(advice) && !stderr.contains("sesame"), "{address}: {stderr}");
         }
     }
 }
@@ -352,7 +353,9 @@ fn sigint_ends_what_goes_on_and_on_with_code_0() {
 fn other(line: &str, peer: &mut Peer) -> bool {
     match line {
         "json novelty a=1 -- x" => peer.say("{\"colour\":\"blue\",\"since\":{\"day\":1,\"hour\":2}}\r\n\r\n"),
-        "json rude" => peer.say("{\"peer\":\"\\u001b[2Jcleared\\r\\nrow\",\"bad\\u0007\":[1]}\nplain \u{7f}text\n\n"),
+        "json rude" => {
+            peer.say("{\"peer\":\"\\u001b[2Jcleared\\r\\nrow\",\"bad\\u0007\":[1],\"note\":\"plain \u{7f}text\"}\n\n")
+        }
         "json broken" => peer.say("{\"id\":1}\n{\"error\":\"\\u001b]0;title\\u0007\"}\n\n"),
         "json cut" => {
             peer.say("{\"id\":1}\n");
@@ -456,4 +459,31 @@ fn a_command_of_the_console_without_ctl_is_told_where_it_belongs() {
         let (code, _, stderr) = said(finish(command, b""));
         assert!(code == Some(2) && stderr.ends_with(words), "{arguments:?}: {stderr}");
     }
+}
+
+#[test]
+fn what_is_no_console_is_said_with_code_3() {
+    let server = Server::start(&["--http", "127.0.0.1:0"]);
+    let address = server.address.to_string();
+    let (code, stdout, stderr) = ctl(&["--connect", &address, "stats"], "");
+    assert_eq!((code, stdout.as_str()), (Some(3), ""), "{stderr}");
+    assert_eq!(stderr, "rot13d ctl: that is no console: it answered \"wfba fgngf\"\n");
+
+    let http = FakeConsole::new("ctl-http", |_, peer| {
+        peer.say("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+        false
+    });
+    for command in ["stats", "help", "watch"] {
+        let (code, stdout, stderr) = http.ctl(&[command], "");
+        assert_eq!((code, stdout.as_str()), (Some(3), ""), "{command}: {stderr}");
+        assert_eq!(stderr, "rot13d ctl: that is no console: it answered \"HTTP/1.1 400 Bad Request\"\n", "{command}");
+    }
+    let rude = FakeConsole::new("ctl-stranger", |_, peer| peer.say(&format!("\x1b[2J{}\n", "x".repeat(1000))));
+    let (code, _, stderr) = rude.ctl(&["stats"], "");
+    assert!(code == Some(3) && stderr.len() < 200 && stderr.contains("\\u{1b}[2Jxxx"), "{stderr:?}");
+
+    let silent = FakeConsole::new("ctl-mute", |_, _| true);
+    let (code, _, stderr) = silent.ctl(&["stats"], "");
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(stderr.starts_with("rot13d ctl: no answer within 5 s: that is no console, or its server"), "{stderr}");
 }

@@ -13,7 +13,7 @@ use actix_lines::{Escaped, ListenAddress};
 
 use super::{
     BAD_USAGE, FAILED, INTERRUPTED, TERMINATED, UNREACHABLE,
-    place::{Place, Unreachable},
+    place::{Place, TOKEN, Unreachable},
     record::Said,
     show::{Color, Form, Show, Style},
     units::{printable, printable_json},
@@ -27,6 +27,12 @@ const LULL: Duration = Duration::from_millis(100);
 /// Longest wait for what comes at once: the end of an answer that we have ended, the word for a token.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Longest wait for the first byte of an answer that comes at once.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most letters of what a stranger said.
+const QUOTED: usize = 60;
+
 /// Commands that go on until they are told to end.
 const ENDLESS: [&str; 3] = ["watch", "top", "trace"];
 
@@ -36,6 +42,10 @@ pub(super) enum Failure {
     /// The words of the command line are wrong.
     Usage(String),
     Unreachable(Unreachable),
+    /// What answers is no console: what it said; empty if it said nothing.
+    Stranger(String),
+    /// The console's word about a token that it misses, or another than its own.
+    Token(String),
     /// The console's word.
     Refused(String),
     /// A command of a script, by the number of its line.
@@ -70,7 +80,7 @@ impl Failure {
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => BAD_USAGE,
-            Self::Unreachable(_) => UNREACHABLE,
+            Self::Unreachable(_) | Self::Stranger(_) | Self::Token(_) => UNREACHABLE,
             Self::Line(_, failure) => failure.code(),
             Self::Interrupted(_) => INTERRUPTED,
             Self::Terminated => TERMINATED,
@@ -93,6 +103,21 @@ impl Failure {
             Self::Usage(message) => message.clone(),
             Self::Refused(message) => printable(message).into_owned(),
             Self::Unreachable(unreachable) => unreachable.to_string(),
+            Self::Stranger(said) if said.is_empty() => format!(
+                "no answer within {} s: that is no console, or its server is stuck; give the address that rot13d logged at \
+                 its start",
+                FIRST_TIMEOUT.as_secs()
+            ),
+            Self::Stranger(said) => {
+                let (quoted, rest) = match said.char_indices().nth(QUOTED) {
+                    Some((end, _)) => (&said[..end], "..."),
+                    None => (said.as_str(), ""),
+                };
+                format!("that is no console: it answered \"{}{rest}\"", Escaped::new(quoted))
+            }
+            Self::Token(message) => {
+                format!("{}; this console wants a token: --token FILE or {TOKEN}", printable(message))
+            }
             Self::Line(line, failure) => format!("line {line}: {}", failure.message()?),
             Self::Lost(lost) => lost.to_string(),
             Self::Interrupted(advice) => (*advice)?.to_owned(),
@@ -158,8 +183,15 @@ impl Client {
             result = Ok(());
         }
         // What is unread would be taken for the answer to the next command.
-        let is_unread =
-            matches!(result, Err(Failure::Lost(_) | Failure::Interrupted(_) | Failure::Output(_) | Failure::NoReader));
+        let is_unread = matches!(
+            result,
+            Err(Failure::Lost(_)
+                | Failure::Stranger(_)
+                | Failure::Token(_)
+                | Failure::Interrupted(_)
+                | Failure::Output(_)
+                | Failure::NoReader)
+        );
         if is_unread || command == "quit" {
             self.close();
         }
@@ -268,19 +300,23 @@ fn authenticate(wire: &mut Wire, token: &str) -> Result<(), Failure> {
             return Err(Failure::Lost(Lost::Silent));
         }
         match wire.next(Waits { timeout: Some(left), ..Waits::default() }) {
-            Ok(Event::Line(line)) => {
-                if let Said::Error(message) = Said::new(&line) {
-                    error = Some(message);
-                }
-            }
+            Ok(Event::Line(line)) => match Said::new(&line) {
+                Said::Error(message) => error = Some(message),
+                _ => return Err(Failure::Stranger(line)),
+            },
             Ok(Event::End) if error.is_none() => return Ok(()),
             // It is closed behind an error.
-            Ok(Event::End) | Err(_) if error.is_some() => return Err(Failure::Refused(error.unwrap_or_default())),
+            Ok(Event::End) | Err(_) if error.is_some() => return Err(Failure::Token(error.unwrap_or_default())),
             Err(lost) => return Err(lost.into()),
-            Ok(Event::Quiet) => return Err(Failure::Lost(Lost::Silent)),
+            Ok(Event::Quiet) => return Err(Failure::Stranger(String::new())),
             Ok(_) => {}
         }
     }
+}
+
+/// Returns true for what a console says to whoever did not begin with its token.
+fn is_about_token(message: &str) -> bool {
+    message.starts_with("\"token\" ") && message.contains("secret")
 }
 
 /// Shows an answer as it comes, to its end. Returns the error in it.
@@ -292,18 +328,28 @@ fn receive(
     out: &mut impl Write,
 ) -> Result<Option<String>, Failure> {
     let is_endless = is_endless(command);
+    let takes_time = is_endless || ["top", "drain"].contains(&first_word(command));
+    let is_help = first_word(command) == "help" && !show.is_json();
+    let (mut is_first, mut wants_token) = (true, false);
     let (mut error, mut is_ending, mut is_flushed) = (None, false, true);
     loop {
         let timeout = match (is_ending, is_flushed && !show.holds()) {
             (true, _) => Some(END_TIMEOUT),
+            // Whoever answers help and does not end it is no console.
+            (false, true) if !takes_time && (is_first || is_help) => Some(FIRST_TIMEOUT),
             (false, true) => None,
             (false, false) => Some(LULL),
         };
         match wire.next(Waits { timeout, keys: waits.keys && is_endless && !is_ending, ..waits })? {
             Event::Line(line) => {
                 is_flushed = false;
+                is_first = false;
                 match Said::new(&line) {
-                    Said::Error(message) => error = Some(message),
+                    Said::Error(message) => {
+                        wants_token |= is_about_token(&message) && !line.starts_with('{');
+                        error = Some(message);
+                    }
+                    Said::Text(_) if !is_help || line.starts_with("HTTP/") => return Err(Failure::Stranger(line)),
                     _ if show.is_json() => writeln!(out, "{}", printable_json(&line))?,
                     Said::Record(fields) => show.record(fields, out)?,
                     Said::Text(text) => {
@@ -312,8 +358,10 @@ fn receive(
                     }
                 }
             }
+            Event::End if wants_token => return Err(Failure::Token(error.unwrap_or_default())),
             Event::End => return Ok(error),
             Event::Quiet if is_ending => return Err(Failure::Lost(Lost::Silent)),
+            Event::Quiet if timeout == Some(FIRST_TIMEOUT) => return Err(Failure::Stranger(String::new())),
             Event::Quiet => {
                 show.flush(out)?;
                 out.flush()?;

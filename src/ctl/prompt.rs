@@ -91,7 +91,7 @@ pub(super) fn run(client: Client, style: Style, out: &mut impl Write) -> Result<
             }
             Err(failure) => {
                 failure.tell(style);
-                if matches!(failure, Failure::Lost(_)) {
+                if matches!(failure, Failure::Lost(_) | Failure::Stranger(_)) {
                     writeln!(out, "The next command connects again.")?;
                     out.flush()?;
                 }

@@ -268,7 +268,7 @@ fn watch(client: &mut Client, view: &mut View, signals: &Signals) -> Result<(), 
                 }
                 Said::Record(_) => continue,
                 Said::Error(message) => error = Some(message),
-                Said::Text(text) => view.note = text,
+                Said::Text(text) => return Err(Failure::Stranger(text)),
             },
             Event::End if is_last => return Ok(()),
             Event::End => match error.take() {
