@@ -16,6 +16,7 @@ use std::{
 use actix_lines::{
     BindError, Escaped, ListenAddress, Listener, ServerHandle,
     console::{BoundConsole, Console, ConsoleError},
+    limits::{LimitKey, Limits},
 };
 
 use crate::{
@@ -92,6 +93,27 @@ impl Opened {
     pub(crate) fn start(self, server: &ServerHandle) -> io::Result<()> {
         self.0.map_or(Ok(()), |console| Ok(console.start(server).map(drop)?))
     }
+}
+
+/// Returns true for the names of limits, which [`changes`] shows.
+pub(crate) fn knows_limit(name: &str) -> bool {
+    LimitKey::find(name).is_some()
+}
+
+/// Returns each limit that differs, with its values, those that a console has set among them.
+pub(crate) fn changes(before: &Limits, after: &Limits) -> Vec<String> {
+    /// A list of networks may be long. Unit: characters.
+    const LONGEST: usize = 100;
+    let shown = |value: &str| {
+        let value = Escaped::new(value).to_string();
+        match value.char_indices().nth(LONGEST) {
+            Some((end, _)) => format!("{}...", &value[..end]),
+            None => value,
+        }
+    };
+    let each = LimitKey::all().map(|key| (key.name(), key.value(before), key.value(after)));
+    let changed = each.filter(|(_, before, after)| before != after);
+    changed.map(|(name, before, after)| format!("{name} {} -> {}", shown(&before), shown(&after))).collect()
 }
 
 fn shown(path: &Path) -> String {

@@ -28,6 +28,7 @@ use tokio::{
 use crate::{
     args::Args,
     config::{self, Config, Problem},
+    console,
     ending::Ending,
     listeners::Listeners,
     logging,
@@ -317,6 +318,9 @@ impl Reloads {
         for change in changes {
             log::info!("SIGHUP: {change}");
         }
+        let mut changed = self.settings.changed_in(&settings);
+        // Those have values to be shown, and a console may have set them.
+        changed.retain(|name| !console::knows_limit(name));
         self.settings = settings.with_fixed_of(&self.settings);
         logging::set_format(self.settings.log_format);
         self.ending.set(self.settings.drain());
@@ -326,7 +330,14 @@ impl Reloads {
         }
         let (server, file) = (server.clone(), shown(file));
         actix_rt::spawn(async move {
+            let Ok(before) = server.limits().await else { return };
+            let after = limits.clone();
             if let Ok(change) = server.set_limits(limits).await {
+                let changed =
+                    [console::changes(&before, &after), changed.into_iter().map(str::to_owned).collect()].concat();
+                if !changed.is_empty() {
+                    log::info!("SIGHUP: changed: {}", changed.join(", "));
+                }
                 service::reload_succeeded();
                 let ends = match change.ends.len() {
                     1 => "1 session ends".to_owned(),
@@ -363,7 +374,12 @@ fn log_counters(server: &ServerHandle, others: String) {
     let server = server.clone();
     actix_rt::spawn(async move {
         if let Ok(stats) = server.stats().await {
-            log::info!("{}{others}", snapshot(&stats));
+            log::info!(
+                live = stats.live, opened = stats.opened, lines_in = stats.lines_in, bytes_in = stats.bytes_in,
+                bytes_out = stats.bytes_out, outbox_bytes = stats.outbox_bytes, unsent_bytes = stats.unsent_bytes,
+                undelivered_bytes = stats.undelivered_bytes;
+                "{}{others}", snapshot(&stats)
+            );
             of_listeners(&stats, &server.listeners()).iter().for_each(|line| log::info!("{line}"));
         }
     });

@@ -194,6 +194,7 @@ fn a_hangup_reads_the_file_again_and_a_bad_one_changes_nothing() {
 
     file.write("over-limit = \"refuse\"\nmax-sessions = 2\nworkers = 3\n");
     server.signal(Signal::HUP);
+    server.log_line("SIGHUP: changed: max-sessions 1 -> 2");
     server.log_line("is in force; 0 sessions end by it");
     // What is typed overrules the file now as before, so nothing differs there.
     assert_eq!(server.log().iter().filter(|line| line.contains("only a restart")).count(), 0, "{:#?}", server.log());
@@ -207,8 +208,10 @@ fn a_hangup_reads_the_file_again_and_a_bad_one_changes_nothing() {
     server.log_line(&format!("SIGHUP: nothing is changed: cannot read {}: ", file.path()));
     assert_eq!(rest(&mut server.connect()), refused);
 
-    file.write("deny = \"127.0.0.0/8\"\nbacklog = 9\n");
+    file.write("deny = \"127.0.0.0/8\"\nbacklog = 9\ndrain-timeout = \"3s\"\n");
     server.signal(Signal::HUP);
+    let line = server.log_line(", deny off -> 127.0.0.0/8, drain-timeout");
+    assert!(line.contains("SIGHUP: changed: max-sessions 2 -> "), "{line}");
     server.log_line("is in force; 2 sessions end by it");
     server.log_line("SIGHUP: backlog differs; only a restart changes it");
     assert_eq!(rest(&mut served), b"");

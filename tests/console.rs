@@ -297,6 +297,7 @@ fn a_change_is_logged_with_who_asked_and_holds_until_sighup() {
     let line = server.log_line("set idle-timeout 5m: was 7m");
     assert!(line.contains(&who), "{line}");
     server.signal(Signal::HUP);
+    server.log_line("SIGHUP: changed: idle-timeout 5m -> 7m");
     server.log_line("is in force");
     assert_eq!(console.ask("set idle-timeout 5m dry-run"), ["idle-timeout 7m -> 5m would end 0 sessions"]);
     assert_eq!(console.ask("kick peer=127.0.0.0/8 -- bye"), ["1 session"]);

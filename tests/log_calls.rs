@@ -89,7 +89,6 @@ const CALLS: &[(&str, &str, Often)] = &[
     ("actors/src/worker/worker.rs", "{report}", Verbose),
     ("src/config.rs", "max-sessions {} is more", Asked),
     ("src/console.rs", "no console: ", Asked),
-    ("src/console.rs", "everybody on this machine may use", Asked),
     ("src/descriptors.rs", "the descriptor limit stays", Asked),
     ("src/http.rs", "http: served at ", Asked),
     ("src/http.rs", "http: whoever ", Asked),

@@ -77,7 +77,10 @@ fn an_event_has_the_numbers_of_its_text_as_fields() {
     expected.iter().for_each(|(key, value): &(_, Json)| assert_eq!(closed[key], *value, "{key}: {closed}"));
     assert!(closed["duration"].as_f64().is_some_and(|seconds| (0.0..600.0).contains(&seconds)), "{closed}");
     server.signal(Signal::USR1);
-    event(&server, "counters: ");
+    let counters = event(&server, "counters: ");
+    for (key, value) in [("live", 0), ("opened", 1), ("lines_in", 1), ("bytes_in", 6), ("bytes_out", 6)] {
+        assert_eq!(counters[key], value, "{key}: {counters}");
+    }
     server.signal(Signal::TERM);
     let (code, log) = server.wait();
     assert_eq!(code, Some(0));

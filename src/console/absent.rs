@@ -4,7 +4,7 @@
 
 use std::{io, sync::Arc};
 
-use actix_lines::ServerHandle;
+use actix_lines::{ServerHandle, limits::Limits};
 
 use crate::{
     ending::Ending,
@@ -14,6 +14,16 @@ use crate::{
 
 #[derive(Debug)]
 pub(crate) struct Opened;
+
+/// Limits have no names here.
+pub(crate) fn knows_limit(_: &str) -> bool {
+    false
+}
+
+/// See [`knows_limit`].
+pub(crate) fn changes(_: &Limits, _: &Limits) -> Vec<String> {
+    Vec::new()
+}
 
 pub(crate) fn token(_: &ConsoleSettings) -> Result<Option<Token>, Invalid> {
     Ok(None)

@@ -215,6 +215,14 @@ macro_rules! settings {
                 fixed.filter_map(|(setting, differs)| differs.then_some(setting.about.name)).collect()
             }
 
+            /// The names of those that differ in `others`, among those that SIGHUP changes.
+            $visibility fn changed_in(&self, others: &Self) -> Vec<&'static str> {
+                let each = [$((&Self::$field, self.$field != others.$field)),*];
+                let changed =
+                    each.iter().filter(|(setting, _)| setting.about.reload != $crate::settings::Reload::Restart);
+                changed.filter_map(|(setting, differs)| differs.then_some(setting.about.name)).collect()
+            }
+
             /// These, except for what only a restart changes: that stays as it is in `running`.
             $visibility fn with_fixed_of(self, running: &Self) -> Self {
                 Self {

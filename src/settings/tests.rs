@@ -253,6 +253,11 @@ fn only_a_restart_changes_what_says_so() {
     let restart = Settings::ALL.iter().filter(|setting| setting.about.reload == Reload::Restart);
     let restart: Vec<_> = restart.map(|setting| setting.about.name).collect();
     assert_eq!(running.fixed_that_differ(&changed), restart);
+    let names = Settings::ALL.iter().map(|setting| setting.about.name);
+    // Two have the same value in both.
+    let others: Vec<_> =
+        names.filter(|name| !restart.contains(name) && !["log-format", "over-limit"].contains(name)).collect();
+    assert_eq!(running.changed_in(&changed), others);
     let reloaded = changed.clone().with_fixed_of(&running);
     assert_eq!(running.fixed_that_differ(&reloaded), [""; 0]);
     assert_eq!(reloaded.limits(None), changed.limits(None));
