@@ -129,6 +129,24 @@ fn the_debian_package_has_all_that_a_service_needs() {
 }
 
 #[test]
+#[ignore = "needs cargo-deb; tests/run runs it"]
+fn every_relative_link_of_an_installed_page_leads_to_a_file_of_the_package() {
+    let folder = Folder::new("links");
+    run(&["dpkg-deb", "--extract", deb(), &folder.join("")]);
+    let mut looked_at = 0;
+    for page in ["operating.md", "monitoring.md", "README.Debian.md"] {
+        let page = folder.0.join("usr/share/doc/rot13d").join(page);
+        let text = fs::read_to_string(&page).unwrap();
+        let targets = text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0.split('#').next()?));
+        for target in targets.filter(|target| !target.is_empty() && !target.contains("://")) {
+            looked_at += 1;
+            assert!(page.with_file_name(target).exists(), "{}: {target} is not there", page.display());
+        }
+    }
+    assert!(looked_at > 5, "only {looked_at} links were found: are they written in another way?");
+}
+
+#[test]
 #[ignore = "needs man and mandoc; tests/run runs it"]
 fn both_formatters_of_man_pages_have_nothing_to_say() {
     let folder = Folder::new("man");
