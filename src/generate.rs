@@ -12,6 +12,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+#[cfg(feature = "console")]
+use actix_lines::console;
+#[cfg(feature = "console")]
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::{
@@ -51,7 +55,7 @@ pub(crate) fn run(folder: &Path) -> ExitCode {
 /// # Errors
 /// For a file that cannot be written, with its path.
 fn generate(folder: &Path) -> io::Result<()> {
-    let mut command = Args::command().disable_help_subcommand(true);
+    let mut command = with_commands(Args::command().disable_help_subcommand(true));
     command.build();
     let date = date();
 
@@ -67,12 +71,25 @@ fn generate(folder: &Path) -> io::Result<()> {
 
     let completions = folder.join("completions");
     create(&completions)?;
-    let mut command = Args::command();
+    let mut command = with_commands(Args::command());
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         let written = clap_complete::generate_to(shell, &mut command, "rot13d", &completions);
         written.map_err(|error| cannot_write(&completions, &error))?;
     }
     Ok(())
+}
+
+/// Has pages and shells know the commands of the console, which the parser leaves to the console.
+fn with_commands(command: Command) -> Command {
+    #[cfg(feature = "console")]
+    let command = command.mut_subcommand("ctl", |ctl| {
+        let value = |(name, help): (&'static str, &'static str)| {
+            PossibleValue::new(name).help(help.split_once(". ").map_or(help, |(first, _)| first).trim_end_matches('.'))
+        };
+        let values = PossibleValuesParser::new(console::commands().map(value));
+        ctl.mut_arg("words", |words| words.value_parser(values))
+    });
+    command
 }
 
 fn name(command: &Command) -> &str {
@@ -224,6 +241,12 @@ mod tests {
             assert!(read("completions/rot13d.bash").contains(&flag(name)), "{name}");
             assert!(read("completions/_rot13d").contains(&flag(name)), "{name}");
             assert!(read("completions/rot13d.fish").contains(&format!("-l {name} ")), "{name}");
+        }
+        #[cfg(feature = "console")]
+        for (name, _) in console::commands() {
+            for file in ["man/rot13d-ctl.1", "completions/rot13d.bash", "completions/_rot13d"] {
+                assert!(read(file).contains(name), "{name} in {file}");
+            }
         }
         for file in ["rot13d.bash", "_rot13d", "rot13d.fish"] {
             assert!(!read(&format!("completions/{file}")).contains("generate"), "{file} offers what is for packages");

@@ -142,6 +142,11 @@ fn who_cannot_connect_reads_all_that_was_tried_with_code_3() {
     );
     assert_eq!(stderr, expected);
 
+    fs::write(folder.path("console.sock"), "").unwrap();
+    let (code, _, stderr) = run(&folder, &["list"]);
+    assert!(code == Some(3) && stderr.contains("connection refused: that file is no socket: give"), "{stderr}");
+    fs::remove_file(folder.path("console.sock")).unwrap();
+
     // A socket that nobody listens on any more.
     drop(std::os::unix::net::UnixListener::bind(folder.path("console.sock")).unwrap());
     let (code, _, stderr) = run(&folder, &["list"]);
@@ -430,6 +435,7 @@ fn a_flag_of_nobody_is_a_word_of_the_command() {
     greet(&mut peer);
     let (code, stdout, stderr) = run(&folder, &["kick", "all", "--dry-run"]);
     assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert!(stdout.starts_with("would end 1 session\n"), "{stdout}");
     assert_eq!(run(&folder, &["count"]).1, "sessions  1\n", "nobody is kicked");
 }
 
@@ -486,4 +492,24 @@ fn what_is_no_console_is_said_with_code_3() {
     let (code, _, stderr) = silent.ctl(&["stats"], "");
     assert_eq!(code, Some(3), "{stderr}");
     assert!(stderr.starts_with("rot13d ctl: no answer within 5 s: that is no console, or its server"), "{stderr}");
+}
+
+#[test]
+fn a_list_says_how_many_there_are_and_a_dry_run_whom_it_means() {
+    let (server, folder) = server("ctl-many", &["--idle-timeout", "10m"]);
+    assert_eq!(run(&folder, &["list"]).1, "0 sessions\n");
+    let mut peers: Vec<_> = (0..3).map(|_| server.connect()).collect();
+    peers.iter_mut().for_each(greet);
+    let (_, stdout, stderr) = run(&folder, &["list", "peer=127.0.0.1", "sort", "id", "limit", "2"]);
+    assert!(stdout.ends_with("\n2 of 3 sessions\n") && stdout.lines().count() == 4, "{stdout}{stderr}");
+    assert_eq!(run(&folder, &["list"]).1.lines().count(), 4);
+    let (_, stdout, stderr) = run(&folder, &["kick", "peer=127.0.0.1", "dry-run"]);
+    assert!(stdout.starts_with("would end 3 sessions\n"), "{stdout}{stderr}");
+    let address = peers[2].local_addr().unwrap().to_string();
+    assert!(stdout.contains("ID  PEER ") && stdout.contains(&address) && stdout.lines().count() == 5, "{stdout}");
+    let (_, stdout, _) = run(&folder, &["set", "idle-timeout", "5m", "dry-run"]);
+    assert_eq!(stdout, "idle-timeout 10m -> 5m would end 0 sessions\n");
+    let (code, stdout, _) = run(&folder, &["kick", "99999"]);
+    assert_eq!((code, stdout.as_str()), (Some(0), "0 sessions: no live one is meant by that, list shows them\n"));
+    assert_eq!(run(&folder, &["--json", "list", "limit", "2"]).1.lines().count(), 2);
 }

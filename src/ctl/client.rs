@@ -5,7 +5,6 @@
 
 use std::{
     io::{self, Write},
-    mem,
     time::{Duration, Instant},
 };
 
@@ -14,7 +13,7 @@ use actix_lines::{Escaped, ListenAddress};
 use super::{
     BAD_USAGE, FAILED, INTERRUPTED, TERMINATED, UNREACHABLE,
     place::{Place, TOKEN, Unreachable},
-    record::Said,
+    record::{Said, Value, field},
     show::{Color, Form, Show, Style},
     units::{printable, printable_json},
     wire::{Event, Lost, Signal, Signals, Waits, Wire},
@@ -257,35 +256,125 @@ impl Client {
         self.connected()?;
         let Some(wire) = &mut self.wire else { return Ok(()) };
         let mut show = Show::new(style, Form::of(first_word(command)));
+        let mut notes = Notes::default();
         // Its help for people is more than its help for programs.
         let is_text = first_word(command) == "help" && !style.is_json;
         wire.send(&if is_text { command.to_owned() } else { format!("json {command}") })?;
         let waits = Waits { signals: self.signals.as_ref(), keys: self.has_keys, timeout: None };
-        let error = receive(wire, command, waits, &mut show, out);
+        let error = receive(wire, command, waits, &mut show, &mut notes, out);
         // What came of an answer that was cut short is shown, too.
         if !matches!(error, Err(Failure::Output(_) | Failure::NoReader)) {
             show.flush(out)?;
         }
-        error?.map_or(Ok(()), |message| Err(Failure::Refused(message)))
+        if let Some(message) = error? {
+            return Err(Failure::Refused(message));
+        }
+        if style.is_json { Ok(()) } else { self.explain(command, &notes, style, out) }
+    }
+
+    /// Says what a table or a number alone does not: how many there are, and which a dry run means.
+    fn explain(&mut self, command: &str, notes: &Notes, style: Style, out: &mut impl Write) -> Result<(), Failure> {
+        let Some(wire) = &mut self.wire else { return Ok(()) };
+        let words: Vec<_> = command.split_whitespace().collect();
+        match words[..] {
+            ["list", ..] if notes.records == 0 => writeln!(out, "{}", sessions(0))?,
+            ["list", ..] if words.contains(&"limit") => {
+                if let Some(Said::Record(fields)) =
+                    ask(wire, &counting(&words), END_TIMEOUT).unwrap_or_default().first()
+                    && let Some(all) = field(fields, "sessions").and_then(Value::count)
+                {
+                    writeln!(out, "{} of {}", notes.records, sessions(all))?;
+                }
+            }
+            _ => {}
+        }
+        let mut table = Show::new(style, Form::Table);
+        for id in &notes.first {
+            // One that has ended meanwhile has no row.
+            let Ok(answer) = ask(wire, &format!("show {id}"), END_TIMEOUT) else { break };
+            for said in answer {
+                if let Said::Record(fields) = said {
+                    table.record(fields, out)?;
+                }
+            }
+        }
+        Ok(table.flush(out)?)
     }
 
     /// Asks for records that nobody is shown, as completions. Nothing where it takes too long or fails.
     pub(super) fn ask(&mut self, command: &str, patience: Duration) -> Vec<Said> {
         let Ok(wire) = self.connected() else { return Vec::new() };
-        let mut records = Vec::new();
-        if wire.send(&format!("json {command}")).is_ok() {
-            let waits = Waits { timeout: Some(patience), ..Waits::default() };
-            loop {
-                match wire.next(waits) {
-                    Ok(Event::Line(line)) => records.push(Said::new(&line)),
-                    Ok(Event::End) => return records,
-                    _ => break,
+        ask(wire, command, patience).unwrap_or_else(|records| {
+            // Late lines would be taken for another answer.
+            self.close();
+            records
+        })
+    }
+}
+
+/// What was seen of an answer, for what is said behind it.
+#[derive(Debug, Default)]
+struct Notes {
+    records: u64,
+    /// The sessions that a dry run names.
+    first: Vec<u64>,
+}
+
+impl Notes {
+    /// Takes note of a record; returns the sentence that is shown in its place.
+    fn take(&mut self, command: &str, fields: &[(String, Value)]) -> Option<String> {
+        self.records += 1;
+        let count = |name| field(fields, name).and_then(Value::count);
+        let text = |name| field(fields, name).and_then(Value::text);
+        if field(fields, "dry_run") == Some(&Value::Bool(true)) {
+            let would = match first_word(command) {
+                "kick" => format!("would end {}", sessions(count("sessions")?)),
+                "set" => {
+                    let change = format!("{} {} -> {}", text("key")?, text("from")?, text("to")?);
+                    format!("{change} would end {}", sessions(count("ends")?))
                 }
+                _ => return None,
+            };
+            if let Some(Value::List(ids)) = field(fields, "first") {
+                self.first = ids.iter().filter_map(Value::count).collect();
             }
+            return Some(would);
         }
-        // Late lines would be taken for another answer.
-        self.close();
-        mem::take(&mut records)
+        let is_none = first_word(command) == "kick" && count("sessions") == Some(0);
+        is_none.then(|| format!("{}: no live one is meant by that, list shows them", sessions(0)))
+    }
+}
+
+fn sessions(count: u64) -> String {
+    if count == 1 { "1 session".to_owned() } else { format!("{count} sessions") }
+}
+
+/// The command that counts what a `list` takes from.
+fn counting(list: &[&str]) -> String {
+    let mut command = "count".to_owned();
+    let mut words = list.iter().skip(1);
+    while let Some(word) = words.next() {
+        if ["sort", "limit", "offset"].contains(word) {
+            words.next();
+        } else {
+            command = [&command, " ", word].concat();
+        }
+    }
+    command
+}
+
+/// Asks for records, and returns them. Nobody may listen to the console any more after an error, which has what came.
+fn ask(wire: &mut Wire, command: &str, patience: Duration) -> Result<Vec<Said>, Vec<Said>> {
+    let mut records = Vec::new();
+    if wire.send(&format!("json {command}")).is_err() {
+        return Err(records);
+    }
+    loop {
+        match wire.next(Waits { timeout: Some(patience), ..Waits::default() }) {
+            Ok(Event::Line(line)) => records.push(Said::new(&line)),
+            Ok(Event::End) => return Ok(records),
+            _ => return Err(records),
+        }
     }
 }
 
@@ -325,6 +414,7 @@ fn receive(
     command: &str,
     waits: Waits<'_>,
     show: &mut Show,
+    notes: &mut Notes,
     out: &mut impl Write,
 ) -> Result<Option<String>, Failure> {
     let is_endless = is_endless(command);
@@ -351,7 +441,10 @@ fn receive(
                     }
                     Said::Text(_) if !is_help || line.starts_with("HTTP/") => return Err(Failure::Stranger(line)),
                     _ if show.is_json() => writeln!(out, "{}", printable_json(&line))?,
-                    Said::Record(fields) => show.record(fields, out)?,
+                    Said::Record(fields) => match notes.take(command, &fields) {
+                        Some(sentence) => writeln!(out, "{}", printable(&sentence))?,
+                        None => show.record(fields, out)?,
+                    },
                     Said::Text(text) => {
                         show.flush(out)?;
                         writeln!(out, "{}", printable(&text))?;

@@ -117,7 +117,9 @@ fn complete<'a>(words: &'a [&str]) -> impl Iterator<Item = String> + 'a {
 
 fn matching(word: &str, candidates: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut found: Vec<_> = candidates.into_iter().filter(|candidate| candidate.starts_with(word)).collect();
-    found.sort();
+    // Numbers of sessions as numbers, behind the words.
+    let number = |word: &str| word.trim_end().trim_start_matches('#').parse::<u64>().ok();
+    found.sort_by_cached_key(|word| (number(word), word.clone()));
     found.dedup();
     found
 }
@@ -187,10 +189,10 @@ mod tests {
 
     #[test]
     fn values_are_what_the_console_has() {
-        assert_eq!(complete("kick listener="), ["listener=1 ", "listener=public "]);
+        assert_eq!(complete("kick listener="), ["listener=public ", "listener=1 "]);
         assert_eq!(complete("kick state=d"), ["state=draining "]);
         assert_eq!(complete("pause p"), ["public "]);
-        assert_eq!(complete("show "), ["7 ", "71 ", "8 "]);
+        assert_eq!(complete("show "), ["7 ", "8 ", "71 "]);
         assert_eq!(complete("show 7"), ["7 ", "71 "]);
         assert_eq!(complete("kick #7"), ["#7 ", "#71 "]);
         assert_eq!(complete("set i"), ["idle-timeout "]);

@@ -11,7 +11,10 @@ use std::{
     net::{TcpStream, ToSocketAddrs},
     os::{
         fd::OwnedFd,
-        unix::{fs::MetadataExt, net::UnixStream},
+        unix::{
+            fs::{FileTypeExt, MetadataExt},
+            net::UnixStream,
+        },
     },
     path::Path,
     time::Duration,
@@ -144,12 +147,23 @@ impl Unreachable {
     fn advice(&self) -> String {
         let denied = self.attempts.iter().find(|attempt| attempt.error.kind() == ErrorKind::PermissionDenied);
         if let Some(Attempt { address: ListenAddress::Unix(path), .. }) = denied {
+            if let Some(folder) = path.parent().filter(|_| is_hidden(path)) {
+                let (folder, who) = (folder.to_string_lossy(), owner(path));
+                let who = who.map_or_else(|| "another user".to_owned(), |who| who);
+                let folder = Escaped::new(folder.as_ref());
+                return format!(
+                    "the folder {folder} is closed to you, and for {who}: try again as that user, as with sudo -u"
+                );
+            }
             let who = owner(path).unwrap_or_else(|| "the user that runs rot13d, or root".to_owned());
             return format!("the socket is for {who}: try again as that user, as with sudo -u");
         }
         let refused = self.attempts.iter().find(|attempt| attempt.error.kind() == ErrorKind::ConnectionRefused);
         let mut advice = String::new();
-        if let Some(Attempt { address: ListenAddress::Unix(_), .. }) = refused {
+        if let Some(Attempt { address: ListenAddress::Unix(path), .. }) = refused {
+            if fs::metadata(path).is_ok_and(|file| !file.file_type().is_socket()) {
+                return "that file is no socket: give the address that rot13d logged at its start".to_owned();
+            }
             advice.push_str("the server of that socket has ended; ");
         }
         let _ = match (self.is_default, self.attempts.first()) {
@@ -160,6 +174,11 @@ impl Unreachable {
         };
         advice
     }
+}
+
+/// Returns true if a folder on its way lets us not see it.
+fn is_hidden(path: &Path) -> bool {
+    fs::metadata(path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
 }
 
 /// Names the owner of a socket, or of the nearest folder of it that can be seen.

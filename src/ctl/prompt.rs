@@ -24,7 +24,7 @@ use rustyline::{
 };
 
 use super::{
-    client::{Client, Failure, without_json},
+    client::{Client, Failure, first_word, is_endless, without_json},
     complete::{Commands, candidates, commands},
     perform,
     show::{Color, Style},
@@ -84,6 +84,10 @@ pub(super) fn run(client: Client, style: Style, out: &mut impl Write) -> Result<
             let _ = editor.append_history(file);
         }
         let Some(typing) = editor.helper() else { return Ok(()) };
+        if is_endless(command) && first_word(command) != "top" && !style.is_json {
+            writeln!(out, "{}", style.paint(Color::Dim, "Enter or Ctrl-C ends it."))?;
+            out.flush()?;
+        }
         match perform(&mut typing.client.borrow_mut(), command, style, out) {
             Ok(()) => {}
             Err(failure @ (Failure::Output(_) | Failure::NoReader | Failure::Input(_) | Failure::Terminated)) => {
