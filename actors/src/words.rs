@@ -3,11 +3,14 @@
 //! Rule: an error names the word that is wrong, says what to write instead, and suggests the word that was probably meant.
 //! Not here: the filters themselves (`control/query`), commands (`console`), pages by HTTP (`http`).
 
-use std::fmt;
+use std::{fmt, net::SocketAddr};
 
 use crate::{
     connection::{ListenerId, SessionId},
-    control::query::{SessionFilter, SessionInfo, SessionOrder, SessionQuery, SessionState},
+    control::{
+        listeners::ListenerInfo,
+        query::{SessionFilter, SessionInfo, SessionOrder, SessionQuery, SessionState},
+    },
     escape::Escaped,
     plural::Counted,
     source::Peers,
@@ -147,6 +150,15 @@ pub(crate) fn listener(word: &str, listeners: &[ListenerId]) -> Result<ListenerI
     named_listener(word, word, listeners)
 }
 
+/// Finds a listener by its name, its number, or the address that it listens on.
+pub(crate) fn known_listener(word: &str, listeners: &[ListenerInfo]) -> Result<ListenerId, WrongWord> {
+    let ids: Vec<_> = listeners.iter().map(|listener| listener.id).collect();
+    listener(word, &ids).or_else(|error| {
+        let mut at = listeners.iter().filter(|listener| listener.local_addr.to_string() == word);
+        at.next().map(|listener| listener.id).ok_or(error)
+    })
+}
+
 /// `whole` is the word that an error names.
 fn named_listener(name: &str, whole: &str, listeners: &[ListenerId]) -> Result<ListenerId, WrongWord> {
     let by_name = listeners.iter().find(|listener| listener.name() == Some(name));
@@ -252,6 +264,9 @@ fn condition<'a>(
     match (key, sign) {
         ("all", "") => {}
         ("peer", "=") => {
+            if let Ok(address) = value.parse() {
+                return Err(has_port(word, address));
+            }
             let peers: Result<Peers, _> = value.parse();
             filter.source = Some(peers.map_err(|_| {
                 WrongWord::new(word, "is no peer: use an address or a network, as peer=192.0.2.0/24, or peer=unix, peer=uid:1000, peer=gid:100")
@@ -279,13 +294,28 @@ fn condition<'a>(
     }
     let key = if filter.id.is_some() && parse_id(word).is_some() { "ID" } else { key };
     if seen.contains(&key) {
-        return Err(WrongWord::twice(word));
+        return Err(match key {
+            "ID" => WrongWord::new(word, "is a second session: write one, and the command again for each other"),
+            _ => WrongWord::twice(word),
+        });
     }
     seen.push(key);
     Ok(())
 }
 
+/// A network has no port; a peer of a list has one.
+fn has_port(word: &str, address: SocketAddr) -> WrongWord {
+    let peer = address.ip();
+    WrongWord::new(word, format_args!("has a port: did you mean peer={peer}? list has its sessions' numbers"))
+}
+
 fn unknown(word: &str, key: &str, sign: &str, value: &str) -> WrongWord {
+    if let Ok(address) = word.parse() {
+        return has_port(word, address);
+    }
+    if word.parse::<Peers>().is_ok() {
+        return WrongWord::new(word, format_args!("is no filter: did you mean peer={word}?"));
+    }
     // The right key with the wrong sign, or a key that is nearly right.
     let bare = |known: &'static str| known.trim_end_matches(['=', '>']);
     let keys = || conditions().filter(|(known, _)| *known != "ID");
@@ -394,7 +424,23 @@ mod tests {
             ("limit", r#""limit" stands alone: write a number of sessions behind it"#),
             ("limit 1 limit 2", r#""limit" is the second of its kind: write one"#),
             ("state=open state=held", r#""state=held" is the second of its kind: write one"#),
-            ("7 8", r#""8" is the second of its kind: write one"#),
+            ("7 8", r#""8" is a second session: write one, and the command again for each other"#),
+            ("127.0.0.99", r#""127.0.0.99" is no filter: did you mean peer=127.0.0.99?"#),
+            ("10.0.0.0/8", r#""10.0.0.0/8" is no filter: did you mean peer=10.0.0.0/8?"#),
+            ("unix", r#""unix" is no filter: did you mean peer=unix?"#),
+            ("::1", r#""::1" is no filter: did you mean peer=::1?"#),
+            (
+                "127.0.0.13:5923",
+                r#""127.0.0.13:5923" has a port: did you mean peer=127.0.0.13? list has its sessions' numbers"#,
+            ),
+            (
+                "peer=[::1]:5923",
+                r#""peer=[::1]:5923" has a port: did you mean peer=::1? list has its sessions' numbers"#,
+            ),
+            (
+                "peer=127.0.0.13:5923",
+                r#""peer=127.0.0.13:5923" has a port: did you mean peer=127.0.0.13? list has its sessions' numbers"#,
+            ),
             ("#x", r##""#x" is no filter: use a session's number, as #7"##),
             ("#99999999999999999999999", r##""#99999999999999999999999" is no filter: use a session's number, as #7"##),
         ] {

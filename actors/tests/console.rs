@@ -250,7 +250,7 @@ async fn a_kick_a_push_and_a_wall_reach_those_they_are_for() {
         let error = console.line(command).await;
         assert!(error.contains("stands alone: write a filter, or all for every session,"), "{error}");
     }
-    assert!(console.line("push all").await.starts_with("error: \"push\" stands alone: write -- and a text"));
+    assert!(console.line("push all").await.starts_with("error: \"push\" has no text: write it behind --"));
     watched.end().await;
 }
 
@@ -263,6 +263,9 @@ async fn a_listener_is_paused_and_accepts_again() {
     assert!(console.ask("listeners").await[1].contains(" paused "));
     assert_eq!(console.json("resume 0").await, [json!({ "listener": "public", "paused": false })]);
     assert!(!watched.server.listeners()[0].is_paused);
+    let nameless = watched.server.listeners()[1].local_addr.to_string();
+    assert_eq!(console.line(&format!("pause {nameless}")).await, "1 paused: the backlog holds new connections");
+    assert!(watched.server.listeners()[1].is_paused);
     assert_eq!(console.line("pause pulbic").await, "error: \"pulbic\" is no listener: did you mean public?");
     watched.end().await;
 }
@@ -432,6 +435,27 @@ async fn errors_name_the_word_and_say_what_to_write() {
     for (line, error) in [
         ("lsit", r#""lsit" is no command: did you mean list?"#),
         ("frobnicate", r#""frobnicate" is no command: help lists them"#),
+        ("kill 7", r#""kill" is no command: did you mean kick?"#),
+        ("ban 192.0.2.7", r#""ban" is no command: did you mean set deny?"#),
+        ("exit", r#""exit" is no command: did you mean quit?"#),
+        ("shutdown", r#""shutdown" is no command: did you mean drain?"#),
+        ("stop", r#""stop" is no command: did you mean drain?"#),
+        ("sessions", r#""sessions" is no command: did you mean list?"#),
+        ("?", r#""?" is no command: did you mean help?"#),
+        ("push all hello", r#""push" has no text: write it behind --, as push all -- hello"#),
+        ("push all --", r#""push" has no text: write it behind --, as push all -- hello"#),
+        ("watch foo", r#""foo" is no kind of event: use opened, closed, refused, limits, listeners or draining"#),
+        ("watch opend", r#""opend" is no kind of event: did you mean opened?"#),
+        ("kick 1 2 7", r#""2" is a second session: write one, and the command again for each other"#),
+        (
+            "set drain-timeout 5s",
+            r#""drain-timeout" is no limit: drain takes its time behind it, as drain 30s; without one it is that of the settings"#,
+        ),
+        ("set idle-timeout 0s", r#""0s" is no value of idle-timeout: idle timeout is 0ns: use 1 s to 24 days, or off"#),
+        (
+            "set max-sessions auto",
+            r#""auto" is no value of max-sessions: use 1 or more, or off; what it was at the start comes back by a restart or reload"#,
+        ),
         ("stats all", r#""all" is too much: stats stands alone"#),
         ("list -- x", r#""--" is too much: list has no text"#),
         ("list idel>5m", r#""idel>5m" is no filter: did you mean idle>5m?"#),
@@ -479,6 +503,31 @@ async fn help_explains_every_command_by_an_example_that_works() {
         // There is no such session.
         assert_eq!(is_error, name == "show", "{example}: {answer:?}");
     }
+    watched.end().await;
+}
+
+#[actix::test]
+async fn help_of_watch_has_the_filters_that_it_takes() {
+    let watched = Watched::start();
+    let mut console = watched.ask().await;
+    let (watch, list) = (console.ask("help watch").await.join("\n"), console.ask("help list").await.join("\n"));
+    for (word, is_taken) in [("peer=", true), ("listener=", true), ("state=", false), ("age>", false), ("idle>", false)]
+    {
+        let row = format!("\n    {word} ");
+        assert_eq!((watch.contains(&row), list.contains(&row)), (is_taken, true), "{word}: {watch}");
+    }
+    watched.end().await;
+}
+
+#[actix::test]
+async fn a_limit_below_what_lives_says_that_nobody_gets_in() {
+    let watched = Watched::start();
+    let peers = watched.peers(&[1, 1]).await;
+    let mut console = watched.ask().await;
+    assert!(console.line("set max-sessions 3").await.ends_with(" -> 3 ends 0 sessions"));
+    let full = "max-sessions 3 -> 1 ends 0 sessions; 2 live: no new one gets in until there are fewer than 1";
+    assert_eq!(console.line("set max-sessions 1").await, full);
+    drop(peers);
     watched.end().await;
 }
 

@@ -60,11 +60,11 @@ pub(crate) async fn kick(mut asked: Asked) -> Result<(), Failure> {
 }
 
 pub(crate) async fn push(mut asked: Asked) -> Result<(), Failure> {
+    if asked.text.as_ref().is_none_or(Bytes::is_empty) && !asked.words.is_empty() {
+        return Err(WrongWord::new(asked.name, "has no text: write it behind --, as push all -- hello").into());
+    }
     let filter = asked.written_filter().await?;
     let text = line(asked.text.take());
-    if text.is_empty() {
-        return Err(WrongWord::alone(asked.name, "-- and a text behind the filter, as push all -- hello,").into());
-    }
     asked.log(format_args!("{}: {}", asked.typed(), Counted(text.len(), "byte")));
     write_to(&asked, filter, text).await
 }
@@ -98,8 +98,7 @@ async fn set_paused(asked: Asked, is_paused: bool) -> Result<(), Failure> {
         [word] => word,
         [_, second, ..] => return Err(WrongWord::new(second, "is too much: write one listener").into()),
     };
-    let known: Vec<_> = asked.server.listeners().into_iter().map(|listener| listener.id).collect();
-    let listener = words::listener(word, &known)?;
+    let listener = words::known_listener(word, &asked.server.listeners())?;
     asked.log(format_args!("{}", Escaped::new(word)));
     let is_there = match is_paused {
         true => asked.server.pause(listener).await?,
@@ -119,6 +118,11 @@ pub(crate) async fn set(mut asked: Asked) -> Result<(), Failure> {
     let Some(word) = asked.words.first() else {
         return Err(WrongWord::alone("set", "a key and a value, as set idle-timeout 5m,").into());
     };
+    if word == "drain-timeout" {
+        let problem =
+            "is no limit: drain takes its time behind it, as drain 30s; without one it is that of the settings";
+        return Err(WrongWord::new(word, problem).into());
+    }
     let known = || LimitKey::all().map(LimitKey::name);
     let key = LimitKey::find(word).ok_or_else(|| WrongWord::listed(word, "limit", known(), "limits"))?;
     if asked.text.is_some()
@@ -136,9 +140,17 @@ pub(crate) async fn set(mut asked: Asked) -> Result<(), Failure> {
     let limits = asked.server.limits().await?;
     let new = key.set(&limits, &value).map_err(|error| match error {
         crate::limits::keys::LimitError::Value { advice } => {
-            WrongWord::new(&value, format_args!("is no value of {}: {advice}", key.name()))
+            let at_start = match &*value {
+                "auto" => "; what it was at the start comes back by a restart or reload",
+                _ => "",
+            };
+            WrongWord::new(&value, format_args!("is no value of {}: {advice}{at_start}", key.name()))
         }
-        error => WrongWord::new(&value, format_args!("is no value of {}: {error}", key.name())),
+        // A builder says that in words of Rust.
+        error => {
+            let error = error.to_string().replace(", or none", ", or off");
+            WrongWord::new(&value, format_args!("is no value of {}: {error}", key.name()))
+        }
     })?;
     let (from, to) = (key.value(&limits), key.value(&new));
     let change = match is_dry {
@@ -160,6 +172,15 @@ pub(crate) async fn set(mut asked: Asked) -> Result<(), Failure> {
     let ends = Counted(change.ends.len(), "session");
     match is_dry {
         true => asked.out.record(&object, format_args!("{} {from} -> {to} would end {ends}", key.name())),
+        false if key.name() == "max-sessions" => {
+            let live = asked.server.stats().await?.live;
+            let most = asked.server.limits().await?.admission.max_sessions as u64;
+            let full = match live >= most {
+                true => format!("; {live} live: no new one gets in until there are fewer than {most}"),
+                false => String::new(),
+            };
+            asked.out.record(&object, format_args!("{} {from} -> {to} ends {ends}{full}", key.name()));
+        }
         false => asked.out.record(&object, format_args!("{} {from} -> {to} ends {ends}", key.name())),
     }
     if is_dry {

@@ -94,7 +94,8 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command {
         name: "list",
         words: "[FILTER...] [sort KEY] [limit N] [offset N]",
-        help: "Lists sessions, by number or the largest first.",
+        help: "Lists sessions, by number or the largest first. A session that does not read what it is sent is held: it is not \
+               read from, and its idle time stands still, until that is less.",
         example: "list listener=public sort bytes-in limit 10",
         takes: Takes::Words,
         is_live: ends,
@@ -187,7 +188,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "drain",
         words: "[TIME] [dry-run] [-- GOODBYE]",
         help: "Ends the server as SIGTERM does: it accepts no more, every session answers what it has read; after TIME it \
-               cuts the rest. Shows how far it is each second. With dry-run it changes nothing, and says how many sessions \
+               cuts the rest, whatever they have yet to be sent. Shows how far it is each second. With dry-run it changes nothing, and says how many sessions \
                would be told to end.",
         example: "drain 30s -- back in a minute",
         takes: Takes::WordsAndText,
@@ -236,6 +237,18 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
 ];
 
+/// Words that other programs have for commands of this one.
+const ELSEWHERE: [(&str, &str); 8] = [
+    ("kill", "kick"),
+    ("ban", "set deny"),
+    ("exit", QUIT),
+    ("shutdown", "drain"),
+    ("stop", "drain"),
+    ("sessions", "list"),
+    ("?", "help"),
+    ("who", "list"),
+];
+
 /// The command that closes its session.
 pub(crate) const QUIT: &str = "quit";
 
@@ -246,6 +259,9 @@ fn names() -> impl Iterator<Item = &'static str> + Clone {
 impl Command {
     /// Returns the command of this name.
     pub(crate) fn find(name: &str) -> Result<&'static Self, WrongWord> {
+        if let Some((_, meant)) = ELSEWHERE.iter().find(|(known, _)| *known == name) {
+            return Err(WrongWord::new(name, format_args!("is no command: did you mean {meant}?")));
+        }
         let found = COMMANDS.iter().find(|command| command.name == name);
         found.ok_or_else(|| WrongWord::listed(name, "command", names(), "help"))
     }
@@ -296,7 +312,10 @@ impl Command {
         out.line(format_args!("  {}", self.help));
         if self.words.contains("FILTER") {
             out.line(format_args!("  A FILTER is one of these words; of several all have to hold:"));
-            words::conditions().for_each(|(word, meaning)| out.line(format_args!("    {word:<12} {meaning}")));
+            // What happens has no state or age of its own.
+            let is_of_use = |word: &str| self.name != "watch" || !watch::is_momentary(word);
+            let conditions = words::conditions().filter(|(word, _)| is_of_use(word));
+            conditions.for_each(|(word, meaning)| out.line(format_args!("    {word:<12} {meaning}")));
         }
         if self.words.contains("sort KEY") {
             out.line(format_args!("  A KEY is {}.", words::one_of(words::orders())));
@@ -341,7 +360,9 @@ fn write_help(words: &[String], out: &Out) -> Result<(), Failure> {
                 out.line(format_args!("{:<52} {first}", command.usage()));
             }
             out.line(format_args!("With json before a command each record is one JSON object."));
-            out.line(format_args!("help COMMAND explains one, with an example."));
+            out.line(format_args!(
+                "help COMMAND explains one, with an example; help list has FILTERs and the KEYs of sort."
+            ));
         }
         [name] => Command::find(name)?.describe(out),
         [_, second, ..] => {

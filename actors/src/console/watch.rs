@@ -16,6 +16,11 @@ use crate::{
 /// Conditions that hold for a moment: what happens has none of them.
 const MOMENTARY: [&str; 4] = ["state", "age", "idle", "outbox"];
 
+/// Returns true for a condition that `watch` does not take.
+pub(crate) fn is_momentary(condition: &str) -> bool {
+    MOMENTARY.contains(&condition.trim_end_matches(['=', '>']))
+}
+
 pub(crate) async fn watch(asked: Asked) -> Result<(), Failure> {
     let watched = watched(&asked).await?;
     asked.out.set_high(WAITING_BYTES);
@@ -51,9 +56,11 @@ async fn watched(asked: &Asked) -> Result<Watched, Failure> {
         }
         if word.chars().all(|letter| letter.is_ascii_alphabetic() || letter == '-')
             && *word != "all"
-            && let Some(near) = words::nearest(word, KINDS)
+            && !words::is_dry_run(word)
+            && words::conditions().all(|(known, _)| known.trim_end_matches(['=', '>']) != word.as_str())
+            && word.parse::<crate::source::Peers>().is_err()
         {
-            return Err(WrongWord::new(word, format_args!("is no kind of event: did you mean {near}?")).into());
+            return Err(WrongWord::unknown(word, "kind of event", KINDS).into());
         }
     }
     let filter: SessionFilter = words::filter(others.iter().map(|word| word.as_str()), &asked.listeners().await?)?;

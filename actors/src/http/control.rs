@@ -194,7 +194,7 @@ pub(super) async fn kick(admin: &Admin, request: &HttpRequest, payload: Payload)
 pub(super) async fn pause(admin: &Admin, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Problem> {
     let PauseBody { listener, paused } = body(payload).await?;
     let server = &admin.settings.server;
-    let id = words::listener(&listener, &api::listeners(server))?;
+    let id = words::known_listener(&listener, &server.listeners())?;
     log_change(request, format_args!("{} {id}", if paused { "pause" } else { "resume" }));
     let known = match paused {
         true => api::ask(admin, server.pause(id)).await?,
