@@ -123,11 +123,19 @@ fn the_server_is_shown_as_it_is() {
     assert_eq!(get_json(http, "/api/sessions?sort=bytes-in&limit=2")["sessions"].as_array().map(Vec::len), Some(2));
     let (status, page) = get(http, "/");
     assert!(status == 200 && page.starts_with("<!doctype html>"), "{page}");
-    assert_eq!(get(http, "/nothing").0, 404);
+    let (status, text) = get(http, "/nothing");
+    assert!(status == 404 && ["/metrics", "/api/server"].iter().all(|path| text.contains(path)), "{text}");
     assert_eq!(send(http, "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n").0, 421);
     // Nobody asked for it.
     assert_eq!(order(http, "/api/kick", r#"{"q": "all"}"#).0, 403);
-    assert!(!server.log().iter().any(|line| line.contains("actix_server")), "{:#?}", server.log());
+    let of_its_server = |server: &Server| server.log().iter().any(|line| line.contains("actix_server"));
+    assert!(!of_its_server(&server), "{:#?}", server.log());
+    // It has something to say, which RUST_LOG asks for.
+    let mut command = rot13d();
+    command.env("RUST_LOG", "info,actix_server=info").args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+    let asked = Server::spawn(command);
+    address(&asked);
+    assert!(of_its_server(&asked), "{:#?}", asked.log());
 }
 
 #[test]

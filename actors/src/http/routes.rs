@@ -96,7 +96,7 @@ fn mount(admin: &Arc<Admin>, config: &mut ServiceConfig) {
 pub(super) async fn not_found() -> HttpResponse {
     reply::text(
         StatusCode::NOT_FOUND,
-        "there is nothing here: / is the page, /metrics, /healthz and /readyz are for probes",
+        "there is nothing here: / is the page, /metrics and /api/server have the counters, /healthz and /readyz are for probes",
     )
 }
 

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::io::Read;
+
 use serde_json::json;
 use support::{Page, Server, TOKEN};
 
@@ -116,7 +118,7 @@ fn a_listener_is_paused_and_resumed() {
 #[ignore = "needs chromium; tests/run runs it"]
 fn a_drain_is_confirmed_with_its_time() {
     let server = Server::start_with_control(&["--linger-timeout", "1h", "--linger-bytes", "1GiB"]);
-    let stays = server.connect();
+    let mut stays = server.connect();
     let mut page = Page::of(&server);
     page.expect_errors("ERR_");
     page.shows("#live", "1");
@@ -128,9 +130,13 @@ fn a_drain_is_confirmed_with_its_time() {
     page.click("#confirm-go");
     page.shows("#confirm-error", "a number of seconds");
     page.fill("#option", "3600");
+    page.fill("#goodbye", "until tomorrow");
     page.click("#confirm-go");
     page.shows("#state-text", "Draining");
     page.wait_visible("#drain", false);
+    let mut said = [0; 16];
+    stays.read_exact(&mut said).expect("the goodbye");
+    assert_eq!(&said, b"until tomorrow\r\n");
     drop(stays);
     server.wait();
     page.wait_visible("#lost", true);

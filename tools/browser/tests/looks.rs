@@ -50,6 +50,25 @@ fn no_width_needs_to_be_scrolled_sideways() {
     }
 }
 
+#[test]
+#[ignore = "needs chromium; tests/run runs it"]
+fn where_columns_are_missing_the_order_is_a_list() {
+    let (_server, _peers, page) = start();
+    page.resize(1440, 900);
+    page.wait_visible("#order", false);
+    page.resize(360, 800);
+    page.wait_visible("#order", true);
+    page.script(
+        "const order = document.getElementById('order'); order.value = 'outbox'; order.dispatchEvent(new Event('change'))",
+    );
+    page.eventually(
+        "the order",
+        "return document.querySelector('[data-sort=outbox]').closest('th').ariaSort",
+        |sort| sort == "descending",
+    );
+    assert_eq!(page.script("return location.hash"), "#sort=outbox");
+}
+
 /// Texts whose contrast is too low, and borders of what can be pressed or typed in.
 const CONTRAST: &str = r"
 const parse = (text) => { const n = text.match(/[\d.]+/g).map(Number); return { rgb: n.slice(0, 3), alpha: n[3] ?? 1 }; };

@@ -341,6 +341,7 @@ function showClosed(counts) {
     return pair;
   };
   fill($("closed"), byCount(counts), ([reason]) => reason, make, (pair, [, n]) => setText(pair.lastChild, count(n)));
+  showNoEnds();
 }
 
 function showListeners({ listeners, stats, control, draining }) {
@@ -426,7 +427,7 @@ function setState(state, text) {
 let ends = [];
 
 function showEnds() {
-  setHidden($("no-ends"), ends.length > 0);
+  showNoEnds();
   const make = (report) => {
     const row = rowOf("", "", "number", "number");
     row.cells[0].append(element("span", `#${report.id}`), element("span", report.peer, "sub"));
@@ -437,6 +438,11 @@ function showEnds() {
     return row;
   };
   fill($("ends"), ends, (report) => report.id, make);
+}
+
+// Some may have ended before their reports were kept.
+function showNoEnds() {
+  setHidden($("no-ends"), ends.length > 0 || sum(last?.stats.closed ?? {}) > 0);
 }
 
 // Exactly one report comes for each session, so its number tells whether it is here already.
@@ -616,6 +622,7 @@ const sessions = {
       event.preventDefault();
       this.change($("words").value, this.sort);
     });
+    $("order").addEventListener("change", () => this.change(this.words, $("order").value));
     let typing = 0;
     $("words").addEventListener("input", () => {
       clearTimeout(typing);
@@ -660,6 +667,7 @@ const sessions = {
   },
 
   showSort() {
+    $("order").value = this.sort;
     for (const button of this.table.querySelectorAll("[data-sort]")) {
       const direction = button.dataset.sort !== this.sort ? "none" : this.sort === "id" ? "ascending" : "descending";
       button.closest("th").setAttribute("aria-sort", direction);
@@ -866,7 +874,7 @@ let token = ""; // in the memory of this page, and nowhere else
 let action = null;
 
 // Says what will happen, and does it once that is confirmed.
-function ask({ title, text, go, option, path, body, done }) {
+function ask({ title, text, go, option, goodbye, path, body, done }) {
   action = { path, body, done };
   setText($("confirm-title"), title);
   setText($("confirm-text"), text);
@@ -875,6 +883,8 @@ function ask({ title, text, go, option, path, body, done }) {
   setHidden($("option-part"), !option);
   setText($("option-label"), option?.label ?? "");
   $("option").value = option?.value ?? "";
+  setHidden($("goodbye-part"), !goodbye);
+  $("goodbye").value = "";
   setHidden($("token-part"), token !== "");
   $("token").value = "";
   $("confirm-go").disabled = false;
@@ -916,12 +926,14 @@ function askDrain() {
     text: `It accepts no more connections. ${plural(last.stats.live, "live session")} read no more, are answered what was read, and close; those left at the end of the time are cut. It ends when all are gone. This cannot be undone.`,
     go: "Drain",
     option: { label: "Time for sessions to end, in seconds; empty for the server's own" },
+    goodbye: true,
     path: "api/drain",
-    body: (seconds) => {
-      if (seconds.trim() === "") return {};
+    body: (seconds, goodbye) => {
+      const said = goodbye.trim() === "" ? {} : { goodbye };
+      if (seconds.trim() === "") return said;
       const timeout = Number(seconds);
       if (!(timeout >= 0)) throw new Error("Say the time as a number of seconds, as 10.");
-      return { timeout };
+      return { timeout, ...said };
     },
     done: "The drain has begun",
   });
@@ -942,7 +954,7 @@ $("confirm-form").addEventListener("submit", async (event) => {
   $("confirm-go").disabled = true;
   try {
     const headers = { "Content-Type": "application/json", Authorization: `Bearer ${used}` };
-    await load(path, { method: "POST", headers, body: JSON.stringify(body($("option").value)) });
+    await load(path, { method: "POST", headers, body: JSON.stringify(body($("option").value, $("goodbye").value)) });
     token = used;
     $("confirm").close();
     say(done);
