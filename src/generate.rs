@@ -76,6 +76,16 @@ fn generate(folder: &Path) -> io::Result<()> {
         let written = clap_complete::generate_to(shell, &mut command, "rot13d", &completions);
         written.map_err(|error| cannot_write(&completions, &error))?;
     }
+    // clap writes none of a subcommand's words for this shell.
+    #[cfg(feature = "console")]
+    {
+        let file = completions.join("rot13d.fish");
+        let mut text = fs::read_to_string(&file).map_err(|error| cannot_write(&file, &error))?;
+        let names: Vec<_> = console::commands().map(|(name, _)| name).collect();
+        let ours = "complete -c rot13d -n \"__fish_rot13d_using_subcommand ctl\" -f -a";
+        text.push_str(&format!("{ours} \"{}\"\n", names.join(" ")));
+        write(&file, text.as_bytes())?;
+    }
     Ok(())
 }
 
@@ -244,7 +254,9 @@ mod tests {
         }
         #[cfg(feature = "console")]
         for (name, _) in console::commands() {
-            for file in ["man/rot13d-ctl.1", "completions/rot13d.bash", "completions/_rot13d"] {
+            for file in
+                ["man/rot13d-ctl.1", "completions/rot13d.bash", "completions/_rot13d", "completions/rot13d.fish"]
+            {
                 assert!(read(file).contains(name), "{name} in {file}");
             }
         }

@@ -149,7 +149,7 @@ impl Unreachable {
         if let Some(Attempt { address: ListenAddress::Unix(path), .. }) = denied {
             if let Some(folder) = path.parent().filter(|_| is_hidden(path)) {
                 let (folder, who) = (folder.to_string_lossy(), owner(path));
-                let who = who.map_or_else(|| "another user".to_owned(), |who| who);
+                let who = who.unwrap_or_else(|| "another user".to_owned());
                 let folder = Escaped::new(folder.as_ref());
                 return format!(
                     "the folder {folder} is closed to you, and for {who}: try again as that user, as with sudo -u"
