@@ -137,7 +137,7 @@ fn every_relative_link_of_an_installed_page_leads_to_a_file_of_the_package() {
     for page in ["operating.md", "monitoring.md", "README.Debian.md"] {
         let page = folder.0.join("usr/share/doc/rot13d").join(page);
         let text = fs::read_to_string(&page).unwrap();
-        let targets = text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0.split('#').next()?));
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')?.0.split('#').next());
         for target in targets.filter(|target| !target.is_empty() && !target.contains("://")) {
             looked_at += 1;
             assert!(page.with_file_name(target).exists(), "{}: {target} is not there", page.display());
