@@ -263,6 +263,62 @@ fn a_drain_by_the_console_is_that_of_sigterm() {
     }
 }
 
+/// Sends lines without a pause until the session ends. Returns all that it was told.
+fn be_noisy(mut peer: TcpStream) -> Vec<u8> {
+    let mut told = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        // The last ones find nobody.
+        let _ = peer.write_all(b"me, me, me\n");
+        match peer.read(&mut chunk) {
+            Ok(count) if count > 0 => told.extend_from_slice(&chunk[..count]),
+            _ => return told,
+        }
+    }
+}
+
+#[test]
+fn in_one_sitting_the_noisiest_peer_is_found_and_ended_a_limit_is_lowered_and_the_server_drained() {
+    let folder = Folder::new();
+    let mut server = server(&[("RUNTIME_DIRECTORY", &folder.0)], &[]);
+    let mut quiet: Vec<_> = (0..5).map(|_| server.connect()).collect();
+    quiet.iter_mut().for_each(greet);
+    let noisy = server.connect();
+    let address = noisy.local_addr().unwrap().to_string();
+    let noisy = std::thread::spawn(move || be_noisy(noisy));
+
+    let mut console = Console::at(&folder.socket());
+    let help = console.ask("help").join("\n");
+    for word in ["top", "push", "kick", "set", "dry-run", "drain"] {
+        assert!(help.contains(word), "{word} is in no line of {help}");
+    }
+    let top = console.ask("top once limit 1");
+    let row = top.iter().find(|line| line.starts_with('#')).unwrap_or_else(|| panic!("no session in {top:#?}"));
+    let mut cells = row.split_whitespace();
+    let id = cells.next().unwrap();
+    assert_eq!(cells.next(), Some(address.as_str()), "{top:#?}");
+    assert_eq!(console.ask(&format!("push {id} -- too loud")).len(), 1);
+    let dry = console.ask(&format!("kick {id} dry-run"));
+    assert_eq!(dry.first().map(String::as_str), Some("would end 1 session"));
+    assert_eq!(console.ask("count"), ["6"], "a dry run ends nothing");
+    console.ask(&format!("kick {id} -- goodbye"));
+    let told = String::from_utf8(noisy.join().unwrap()).unwrap();
+    let (loud, goodbye) = (told.find("too loud\r\n"), told.find("goodbye\r\n"));
+    assert!(loud.is_some() && loud < goodbye && told.ends_with("goodbye\r\n"), "{told:?}");
+
+    let dry = console.ask("set idle-timeout 5m dry-run");
+    assert!(dry[0].starts_with("idle-timeout 10m -> 5m would end 0 sessions"), "{dry:#?}");
+    let unchanged = |line: &String| line.starts_with("idle-timeout ") && line.contains("10m");
+    assert!(console.ask("limits").iter().any(unchanged));
+    let done = console.ask("set idle-timeout 5m");
+    assert!(done[0].starts_with("idle-timeout 10m -> 5m ends 0 sessions"), "{done:#?}");
+    quiet.iter_mut().for_each(greet);
+    drop(quiet);
+    let drained = console.ask("drain");
+    assert!(drained.last().is_some_and(|line| line.starts_with("drained: ")), "{drained:#?}");
+    assert_eq!(server.wait().0, Some(0));
+}
+
 #[test]
 fn sigterm_shortens_a_drain_by_the_console() {
     let folder = Folder::new();
