@@ -8,6 +8,7 @@ use std::{
 };
 
 use actix_lines::tls::rustls::pki_types::ServerName;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -146,12 +147,18 @@ pub(crate) async fn open(server: SocketAddr) -> SocketAddr {
     address
 }
 
+/// What the kernel holds at the most on the way back. Unit: bytes.
+const BUFFER: usize = 128 << 10;
+
 /// Carries one connection. If one of its ends is reset, so is the other.
 async fn carry(plain: TcpStream, server: SocketAddr, ends: (SocketAddr, SocketAddr)) {
     // Another name of the same socket, for its last word.
     let plain_socket = socket2::SockRef::from(&plain).try_clone().unwrap();
     let result = async {
         let wire = TcpStream::connect(server).await?;
+        // Left to itself the kernel may take all of a test's bytes here, and its server never has to stop reading.
+        SockRef::from(&wire).set_recv_buffer_size(BUFFER)?;
+        SockRef::from(&plain).set_send_buffer_size(BUFFER)?;
         let wire_socket = socket2::SockRef::from(&wire).try_clone()?;
         let result = pump(plain, begin(wire, Some(ends)).await?).await;
         if result.is_err() {
