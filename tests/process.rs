@@ -440,7 +440,7 @@ fn too_few_threads_to_start_are_said_with_code_1() {
         command
             .args([&format!("--reuid={user}"), "--clear-groups", "prlimit", &format!("--nproc={threads}:{threads}")])
             .arg(&program)
-            .args(["--listen", "127.0.0.1:0", "--workers", "3"])
+            .args(["--listen", "127.0.0.1:0", "--workers", "3", "--console", "off"])
             .env_remove("RUST_LOG");
         let mut server = Server::launch(command);
         if server.listens() {
