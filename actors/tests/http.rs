@@ -1,13 +1,10 @@
 //! What an operator sees by HTTP is what the typed handle says, and only who has the token changes anything.
 
+#[path = "support/logged.rs"]
+mod logged;
 mod support;
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use actix_lines::{
     BindError, Framing, LineServer, Listener, Rot13, Token,
@@ -16,6 +13,7 @@ use actix_lines::{
     metrics::Metrics,
 };
 use actix_web::{App, HttpServer, web};
+use logged::logged;
 use serde_json::{Value, json};
 use support::{PATIENCE, Server, eventually, free, within};
 use tokio::{
@@ -188,32 +186,8 @@ impl Events {
     }
 }
 
-static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-struct Keep;
-
-impl log::Log for Keep {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if record.target().starts_with("actix_lines::http") {
-            logged().push(record.args().to_string());
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-fn logged() -> MutexGuard<'static, Vec<String>> {
-    LOGGED.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
 fn keep_log() {
-    // Another test may have done so.
-    let _ = log::set_logger(&Keep);
-    log::set_max_level(log::LevelFilter::Info);
+    logged::keep_log("actix_lines::http", log::LevelFilter::Info);
 }
 
 #[track_caller]

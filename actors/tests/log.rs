@@ -1,45 +1,21 @@
 //! Each log message of the library is one line of bounded length, whatever a peer has sent.
 
+#[path = "support/logged.rs"]
+mod logged;
 mod support;
 
-use std::{
-    sync::{Mutex, MutexGuard},
-    time::Duration,
-};
+use std::time::Duration;
 
 use actix::Actor;
 use actix_lines::{
     Line, LineContext, LineHandler, LineServer,
     connect::{Backoff, Connector},
 };
+use logged::logged;
 use support::{Echo, Server, eventually};
 
-static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-struct Keep;
-
-impl log::Log for Keep {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if record.target().starts_with("actix_lines") {
-            logged().push(record.args().to_string());
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-fn logged() -> MutexGuard<'static, Vec<String>> {
-    LOGGED.lock().unwrap()
-}
-
 fn keep_log() {
-    // Another test may have done so.
-    let _ = log::set_logger(&Keep);
-    log::set_max_level(log::LevelFilter::Trace);
+    logged::keep_log("actix_lines", log::LevelFilter::Trace);
 }
 
 /// Waits for a message that begins so.
