@@ -69,6 +69,8 @@
 //! | see and steer a server by a browser, and answer probes | `http`, with the feature of that name |
 //! | let an operator see and steer a running server | `console`, with the feature of that name |
 //! | hand metrics to Prometheus | `metrics`, with the feature of that name |
+//! | list, tell, kick and limit sessions of several nodes as if there were one | `cluster`, with the feature of that name |
+//! | answer the agent checks of HAProxy | `agent_check`, with the feature of that name |
 //! | serialize counters, reports and lists of sessions | the feature `serde` |
 //! | test without sockets and without waiting | [`testing`] |
 //!
@@ -118,6 +120,10 @@ mod worker;
 
 mod session;
 
+#[cfg(feature = "agent-check")]
+pub mod agent_check;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod connect;
 #[cfg(feature = "console")]
 pub mod console;

@@ -51,8 +51,9 @@ const FLOORS: &[&[&str]] = &[
     // Doors: where users come in.
     &["connect", "prelude", "rot13", "script", "server", "standalone", "testing"],
     // Users of the public surface.
+    &["cluster"],
     &["metrics"],
-    &["console", "http"],
+    &["agent_check", "console", "http"],
 ];
 
 /// No file is longer. Unit: lines.

@@ -1,0 +1,16 @@
+//! Sessions over several nodes: lists, messages, rooms and limits, as if there were one server. Feature `cluster`.
+//!
+//! A node is one process of a fleet. Nodes share a [`Store`]: [`Redis`](https://redis.io) or Valkey, or memory, for several servers
+//! of one process. The store is soft state: what it has forgotten, each node writes again, and without it each node goes on
+//! alone. No line ever waits for it.
+
+pub(crate) mod id;
+pub(crate) mod store;
+
+pub use self::{
+    id::{GlobalId, NodeId, NodeName, NodeNameError},
+    store::{
+        Answer, Begin, Change, CountLimit, Cursor, Message, NodeRecord, RateLimit, Row, RowPage, Share, Store,
+        StoreError, Subscription, Verdict, Want,
+    },
+};
