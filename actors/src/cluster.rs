@@ -10,7 +10,7 @@ pub(crate) mod store;
 pub use self::{
     id::{GlobalId, NodeId, NodeName, NodeNameError},
     store::{
-        Answer, Begin, Change, CountLimit, Cursor, Message, NodeRecord, RateLimit, Row, RowPage, Share, Store,
+        Answer, Begin, Change, CountLimit, Cursor, Held, Message, NodeRecord, RateLimit, Row, RowPage, Share, Store,
         StoreError, Subscription, Verdict, Want,
     },
 };

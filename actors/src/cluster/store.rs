@@ -19,7 +19,8 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 /// An engine that the nodes of a cluster share. Each call is one round trip at most, is bounded in time by the engine, and
 /// either happens as a whole or not at all; after [`StoreError::Lost`] and [`StoreError::Slow`] it is unknown which.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
-    /// Begins the life of a node, or renews its lease, and writes rows beneath it.
+    /// Begins the life of a node, or renews its lease, and writes rows beneath it. After a call that begins a life and of which
+    /// it is unknown whether it was done, another incarnation is to begin: the first call may yet arrive.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the change does not begin a life and its lease is over; then nothing is written.
@@ -46,14 +47,21 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// `to` is dropped when the subscription is lost.
     fn subscribe(&self, to: mpsc::Sender<Message>) -> Answer<'_, Box<dyn Subscription>>;
 
-    /// Takes shares of what all live nodes have together, for each want all or nothing, one want after the other.
+    /// Sets what the node holds of some resources, then takes shares of what all live nodes have together: for each want all
+    /// or nothing, one want after the other.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if the node's lease is over; then nothing is taken.
-    fn acquire<'a>(&'a self, node: &'a NodeId, wants: &'a [Want]) -> Answer<'a, Vec<Verdict>>;
+    /// [`StoreError::Fenced`] if the node's lease is over, [`StoreError::Late`] if a later call of this life was done already;
+    /// then nothing is set or taken.
+    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> Answer<'a, Vec<Verdict>>;
 
-    /// Gives back shares that were [acquired](Self::acquire). More than the node has counts as all that it has.
-    fn release<'a>(&'a self, node: &'a NodeId, shares: &'a [Share]) -> Answer<'a, ()>;
+    /// Sets what the node holds of some resources.
+    ///
+    /// # Errors
+    /// As [`acquire`](Self::acquire).
+    fn release<'a>(&'a self, node: &'a NodeId, held: &'a Held) -> Answer<'a, ()> {
+        Box::pin(async move { self.acquire(node, held, &[]).await.map(drop) })
+    }
 }
 
 /// A subscription to channels of a store. Dropped it ends.
@@ -154,10 +162,21 @@ pub struct Share {
     pub count: u64,
 }
 
+/// What a node holds of some resources, in its own count. The node is the only one who knows: after a call of which it does
+/// not hear whether it was done, it tells the counts that it is sure of, and the store is right again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Number of the call, greater with each one of a life, from 1. A call whose number is not greater than that of one that
+    /// was done has been overtaken: it may have waited in a connection that its node has long given up.
+    pub serial: u64,
+    /// Counts, not differences, each resource once; 0 is nothing more. Resources that are not named stay as they are.
+    pub counts: Vec<Share>,
+}
+
 /// One of each resource, if none is exhausted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Want {
-    /// Resources that are held until they are [released](Store::release).
+    /// Resources that are held until the node [tells](Held) that it holds less.
     pub counts: Vec<CountLimit>,
     /// Resources that come back with time.
     pub rates: Vec<RateLimit>,
@@ -213,6 +232,9 @@ pub enum StoreError {
     /// The lease of the node that asks is over.
     #[error("the lease of this node is over: it begins another life")]
     Fenced,
+    /// A later call of this node was done already.
+    #[error("a later call of this node has overtaken this one: nothing was done")]
+    Late,
     /// It refuses the call: a wrong password, a missing permission, no memory left.
     #[error("the store refuses: {reason}")]
     Refused {
