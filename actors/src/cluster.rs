@@ -5,6 +5,7 @@
 //! alone. No line ever waits for it.
 
 pub(crate) mod id;
+pub mod memory;
 pub(crate) mod store;
 
 pub use self::{
