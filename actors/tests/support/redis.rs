@@ -1,0 +1,307 @@
+//! Servers of the Redis protocol for tests: Debian's `redis-server`, Valkey, and their Sentinel.
+//!
+//! Each has a directory of its own, a free port and a unix socket, keeps nothing on disk, and ends with its value. All of it
+//! blocks, and every wait is bounded. Valkey's program is named by the variable `VALKEY_SERVER`, or is on the path.
+// Each test file is a program of its own and uses a part of this.
+#![allow(dead_code, unreachable_pub)]
+
+use std::{
+    env,
+    ffi::OsString,
+    fmt, fs,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long a server may take until it answers, or is gone. A guard and no measure.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program that serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    Redis,
+    Valkey,
+}
+
+impl Program {
+    /// All that are here. The others are named.
+    pub fn installed() -> Vec<Self> {
+        let (here, missing): (Vec<_>, Vec<_>) =
+            [Self::Redis, Self::Valkey].into_iter().partition(|program| program.path().is_some());
+        for program in missing {
+            eprintln!("{program} is not installed: nothing is tested with it");
+        }
+        here
+    }
+
+    fn path(self) -> Option<PathBuf> {
+        let on_path = |name: &str| {
+            let directories = env::var_os("PATH")?;
+            env::split_paths(&directories).map(|directory| directory.join(name)).find(|path| path.is_file())
+        };
+        match self {
+            Self::Redis => on_path("redis-server"),
+            Self::Valkey => env::var_os("VALKEY_SERVER").map(PathBuf::from).or_else(|| on_path("valkey-server")),
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Redis => "redis-server",
+            Self::Valkey => "valkey-server",
+        })
+    }
+}
+
+/// A server, or a Sentinel, which ends when it is dropped.
+pub struct StoreServer {
+    program: Program,
+    directory: PathBuf,
+    port: u16,
+    arguments: Vec<OsString>,
+    child: Option<Child>,
+}
+
+impl StoreServer {
+    /// Starts an empty server.
+    pub fn start(program: Program) -> Self {
+        Self::start_with(program, &[] as &[&str])
+    }
+
+    /// Starts an empty server with more arguments, such as `["--maxmemory", "4mb"]`.
+    pub fn start_with<A: Into<OsString> + Clone>(program: Program, more: &[A]) -> Self {
+        Self::launch(program, |directory| {
+            let mut arguments = ["--save", "", "--appendonly", "no", "--enable-debug-command", "yes", "--unixsocket"]
+                .map(OsString::from)
+                .to_vec();
+            arguments.push(directory.join("socket").into());
+            arguments.extend(more.iter().cloned().map(Into::into));
+            arguments
+        })
+    }
+
+    /// Starts a replica of a server that asks nobody for a password.
+    pub fn start_replica(of: &Self) -> Self {
+        Self::start_with(
+            of.program,
+            &["--replicaof", "127.0.0.1", &of.port.to_string(), "--repl-diskless-sync-delay", "0"],
+        )
+    }
+
+    /// Starts a Sentinel, by whose word alone the replica of a master takes over that did not answer for a second.
+    pub fn start_sentinel(name: &str, master: &Self) -> Self {
+        Self::start_sentinel_with(name, master, "")
+    }
+
+    /// The same with more lines in its file.
+    pub fn start_sentinel_with(name: &str, master: &Self, more: &str) -> Self {
+        let port = master.port;
+        Self::launch(master.program, |directory| {
+            let file = directory.join("sentinel.conf");
+            let text = format!(
+                "sentinel monitor {name} 127.0.0.1 {port} 1\nsentinel down-after-milliseconds {name} 1000\n\
+                 sentinel failover-timeout {name} 6000\n{more}\n"
+            );
+            fs::write(&file, text).unwrap();
+            vec![file.into(), "--sentinel".into()]
+        })
+    }
+
+    fn launch(program: Program, arguments: impl Fn(&Path) -> Vec<OsString>) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("actix-lines-store-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
+        let directory = env::temp_dir().join(name);
+        fs::create_dir_all(&directory).unwrap();
+        let arguments = arguments(&directory);
+        let mut server = Self { program, directory, port: 0, arguments, child: None };
+        // Another program may take the port in between.
+        for _ in 0..20 {
+            server.port = free_port();
+            if server.spawn() {
+                return server;
+            }
+        }
+        panic!("{program} does not start: {}", server.log());
+    }
+
+    /// Returns true when it answers, and false if it has ended.
+    fn spawn(&mut self) -> bool {
+        let path = self.program.path().unwrap_or_else(|| panic!("{} is not installed", self.program));
+        let log = fs::File::create(self.directory.join("log")).unwrap();
+        let mut command = Command::new(path);
+        // A Sentinel's file comes first.
+        command.args(&self.arguments).args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--dir"]);
+        command.arg(&self.directory).stdin(Stdio::null()).stderr(log.try_clone().unwrap()).stdout(log);
+        self.child = Some(command.spawn().unwrap());
+        let begin = Instant::now();
+        loop {
+            if let Some(child) = &mut self.child
+                && child.try_wait().unwrap().is_some()
+            {
+                self.child = None;
+                return false;
+            }
+            // Behind a password, too: any answer will do.
+            if self.command(&["PING"]).is_ok_and(|answer| !answer.starts_with("LOADING")) {
+                return true;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{} does not answer: {}", self.program, self.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn program(&self) -> Program {
+        self.program
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the server was stopped").id()
+    }
+
+    /// `redis://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// `unix:///PATH`.
+    pub fn unix_url(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// The unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("socket")
+    }
+
+    /// A path of this name in the server's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// What it has written.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    /// Sends a command by a connection of its own and returns the answer as text; an array's parts are in lines.
+    pub fn command(&self, words: &[&str]) -> io::Result<String> {
+        self.command_within(PATIENCE, words)
+    }
+
+    fn command_within(&self, patience: Duration, words: &[&str]) -> io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.write_all(&packed(words))?;
+        answer(&mut BufReader::new(stream))
+    }
+
+    /// The same where nothing may fail.
+    pub fn must(&self, words: &[&str]) -> String {
+        self.command(words).unwrap_or_else(|error| panic!("{words:?}: {error}; {}", self.log()))
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again on the same port: it is empty.
+    pub fn start_again(&mut self) {
+        self.kill();
+        let begin = Instant::now();
+        while !self.spawn() {
+            assert!(begin.elapsed() < PATIENCE, "{} does not start again: {}", self.program, self.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Stops its process where it is: the kernel goes on to accept connections and bytes.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets its process go on.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Keeps it from answering anybody for a time. Does not wait.
+    pub fn sleep(&self, time: Duration) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.write_all(&packed(&["DEBUG", "SLEEP", &time.as_secs_f64().to_string()])).unwrap();
+        // It must not see the end of the connection before it has read the command.
+        thread::spawn(move || {
+            let _ = stream.set_read_timeout(Some(time + PATIENCE));
+            let _ = stream.read(&mut [0; 16]);
+        });
+    }
+}
+
+impl Drop for StoreServer {
+    fn drop(&mut self) {
+        // SIGKILL ends a stopped process too.
+        self.kill();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+impl fmt::Debug for StoreServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on port {}", self.program, self.port)
+    }
+}
+
+/// A port that nobody listens on at this moment.
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn packed(words: &[&str]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+    }
+    bytes
+}
+
+fn answer(reader: &mut impl BufRead) -> io::Result<String> {
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let text = line.trim_end().get(1..).unwrap_or_default().to_owned();
+    let count = || text.parse::<i64>().map_err(io::Error::other);
+    match line.as_bytes()[0] {
+        b'$' => {
+            let Ok(length) = usize::try_from(count()?) else { return Ok(String::new()) };
+            let mut bytes = vec![0; length + 2];
+            reader.read_exact(&mut bytes)?;
+            bytes.truncate(length);
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        }
+        b'*' => {
+            let parts = (0..count()?).map(|_| answer(reader)).collect::<io::Result<Vec<_>>>()?;
+            Ok(parts.join("\n"))
+        }
+        _ => Ok(text),
+    }
+}
