@@ -65,6 +65,7 @@
 //! | begin TLS in the middle of a session, or add a filter there | `LineContext::start_tls`, [`LineContext::push_filter`] |
 //! | know peers that come by way of a proxy | `proxy`, with the feature of that name |
 //! | say something to many sessions | [`Room`] |
+//! | carry what is said in rooms elsewhere | [`uplink`] |
 //! | record live sessions as scripts | the feature `record` |
 //! | see and steer a server by a browser, and answer probes | `http`, with the feature of that name |
 //! | let an operator see and steer a running server | `console`, with the feature of that name |
@@ -105,6 +106,7 @@ mod token;
 #[cfg(any(feature = "console", feature = "http"))]
 #[allow(dead_code, reason = "each of the two features uses a part of it")]
 mod units;
+pub mod uplink;
 
 mod wire;
 
@@ -155,7 +157,7 @@ pub use crate::{
     framing::{Delimiter, Framing, Overlong},
     listen::listener::Listener,
     report::{CloseReason, CloseReport, FaultName, Half},
-    room::Room,
+    room::{Room, WeakRoom},
     rot13::{Rot13, rot13},
     server::{builder::LineServer, companion::Companion, handle::ServerHandle},
     session::{

@@ -4,13 +4,14 @@
 //! to its own members as it would a push, with the outbox policy of each. So a message costs about as much as the
 //! writes of its members. A worker that does not keep up holds back the senders, and a bounded amount waits for it at
 //! most.
-//! Not here: delivery to a worker's members (`worker/delivery`), outbox limits (`worker/pushes`).
+//! Not here: delivery to a worker's members (`worker/delivery`), outbox limits (`worker/pushes`), what else hears of messages
+//! (`uplink`).
 
 use std::{
     collections::HashSet,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst},
     },
     task::Waker,
@@ -19,7 +20,11 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{connection::SessionId, shared::SharedBytes};
+use crate::{
+    connection::SessionId,
+    shared::SharedBytes,
+    uplink::{Link, Uplink},
+};
 
 /// Amount waiting for a worker above which sessions that say more read nothing, until it has caught up to a quarter of
 /// this. Unit: bytes. It is a high watermark's worth for sixteen sessions.
@@ -36,6 +41,9 @@ const MESSAGE_BYTES: usize = 64;
 /// Messages of one session arrive at each member in the order in which they were sent; messages of several sessions in
 /// any order. A member that does not read is treated by its [`OutboxLimit`](crate::limits::OutboxLimit), so no message waits
 /// for it without bound; its actor can tell the peer how many messages are [missing](crate::LineHandler::missed).
+///
+/// A room is of this process, unless a cluster shares it with the rooms of this name on other
+/// nodes.
 ///
 /// ```
 /// use actix::Actor;
@@ -66,6 +74,9 @@ pub struct Room(Arc<RoomState>);
 
 struct RoomState {
     id: RoomId,
+    name: Option<Arc<str>>,
+    /// Hears what is said, too.
+    link: OnceLock<Link>,
     /// The workers that have members.
     seats: RwLock<Vec<Seat>>,
     lost: AtomicU64,
@@ -88,13 +99,32 @@ impl Room {
     /// Makes a room without members.
     #[must_use]
     pub fn new() -> Self {
+        Self::make(None)
+    }
+
+    /// Makes a room with a name and without members. Another call with the same name makes another room: the name is for
+    /// whoever shares rooms with other processes.
+    #[must_use]
+    pub fn named(name: impl Into<Arc<str>>) -> Self {
+        Self::make(Some(name.into()))
+    }
+
+    fn make(name: Option<Arc<str>>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(Arc::new(RoomState {
             id: RoomId(NEXT.fetch_add(1, Relaxed)),
+            name,
+            link: OnceLock::new(),
             seats: RwLock::default(),
             lost: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
         }))
+    }
+
+    /// Returns the name, if the room was [made](Self::named) with one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.0.name.as_deref()
     }
 
     /// Writes `bytes` to all members; may be called from anywhere. Within a session use
@@ -102,6 +132,47 @@ impl Room {
     /// members' workers do not keep up. Other callers have to limit themselves, or bytes will be [lost](Self::lost).
     pub fn say(&self, bytes: impl Into<Bytes>) {
         self.send(bytes.into().into(), None, |_, _| {});
+    }
+
+    /// Writes `bytes` to the members in this process, and does not tell the [uplink](Self::link). Otherwise as
+    /// [`say`](Self::say).
+    pub fn say_here(&self, bytes: impl Into<Bytes>) {
+        self.send_here(bytes.into().into(), None, |_, _| {});
+    }
+
+    /// Counts messages that were said elsewhere and have not come here: each member is
+    /// [told](crate::LineHandler::missed) before its next message. They count as [lost](Self::lost).
+    pub fn note_missing(&self, messages: u64) {
+        // A seat that is new meanwhile would count them twice.
+        let seats = self.seats();
+        self.0.skipped.fetch_add(messages, Relaxed);
+        for seat in seats.iter() {
+            seat.skipped.fetch_add(messages, Relaxed);
+            self.add_lost(messages.saturating_mul(seat.members.load(Relaxed) as u64));
+        }
+    }
+
+    /// Has `uplink` told of all that is said in the room from now on, and of its first member and the end of its last one,
+    /// under this `key`. False if the room has a link already, which it keeps until nobody has the room any more.
+    pub fn link(&self, uplink: &Uplink, key: u64) -> bool {
+        if self.0.link.get().is_some() {
+            return false;
+        }
+        let mut is_new = false;
+        let link = self.0.link.get_or_init(|| {
+            is_new = true;
+            Link::new(uplink, key)
+        });
+        if is_new {
+            link.look();
+        }
+        is_new
+    }
+
+    /// Returns a reference that does not keep the room.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakRoom {
+        WeakRoom(Arc::downgrade(&self.0))
     }
 
     /// Writes `bytes` to all members of several rooms, once to each, in however many of the rooms it is; may be called
@@ -151,7 +222,8 @@ impl Room {
     }
 
     /// Returns the number of messages that members did not get: because their outbox was full, by the policy of their
-    /// [`OutboxLimit`](crate::limits::OutboxLimit), or because more than 4 MiB of messages waited for their worker.
+    /// [`OutboxLimit`](crate::limits::OutboxLimit), because more than 4 MiB of messages waited for their worker, or because
+    /// they did not come from [elsewhere](Self::note_missing).
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.0.lost.load(Relaxed)
@@ -161,13 +233,15 @@ impl Room {
         self.0.id
     }
 
-    /// Sends it to the workers that have members; `stuck` is told of those that do not keep up.
-    pub(crate) fn send(
-        &self,
-        bytes: SharedBytes,
-        except: Option<SessionId>,
-        mut stuck: impl FnMut(&Arc<Inbox>, Stuck),
-    ) {
+    /// Sends it to the workers that have members, and up; `stuck` is told of workers that do not keep up.
+    pub(crate) fn send(&self, bytes: SharedBytes, except: Option<SessionId>, stuck: impl FnMut(&Arc<Inbox>, Stuck)) {
+        if let Some(link) = self.0.link.get() {
+            link.offer(bytes.clone());
+        }
+        self.send_here(bytes, except, stuck);
+    }
+
+    fn send_here(&self, bytes: SharedBytes, except: Option<SessionId>, mut stuck: impl FnMut(&Arc<Inbox>, Stuck)) {
         for seat in self.seats().iter() {
             let skipped = seat.skipped.load(Relaxed);
             let said =
@@ -196,6 +270,9 @@ impl Room {
         for room in rooms {
             if !known.insert(room.id()) {
                 continue;
+            }
+            if let Some(link) = room.0.link.get() {
+                link.offer(bytes.clone());
             }
             for seat in room.seats().iter() {
                 let part = (room.clone(), seat.skipped.load(Relaxed));
@@ -252,7 +329,12 @@ impl Room {
         let mut seats = self.0.seats.write().unwrap_or_else(PoisonError::into_inner);
         let skipped = self.0.skipped.load(Relaxed);
         let (members, skipped_here) = (AtomicUsize::new(1), AtomicU64::new(skipped));
+        let is_first = seats.is_empty();
         seats.push(Seat { inbox: Arc::clone(inbox), members, skipped: skipped_here });
+        drop(seats);
+        if is_first {
+            self.members_changed();
+        }
         skipped
     }
 
@@ -260,8 +342,38 @@ impl Room {
         let is_mine = |seat: &Seat| Arc::ptr_eq(&seat.inbox, inbox);
         let left = self.seats().iter().find(|seat| is_mine(seat)).map(|seat| seat.members.fetch_sub(1, Relaxed) - 1);
         if left == Some(0) {
-            self.0.seats.write().unwrap_or_else(PoisonError::into_inner).retain(|seat| !is_mine(seat));
+            let mut seats = self.0.seats.write().unwrap_or_else(PoisonError::into_inner);
+            seats.retain(|seat| !is_mine(seat));
+            let is_last = seats.is_empty();
+            drop(seats);
+            if is_last {
+                self.members_changed();
+            }
         }
+    }
+
+    fn members_changed(&self) {
+        if let Some(link) = self.0.link.get() {
+            link.look();
+        }
+    }
+}
+
+/// A room, as long as somebody else has it: [`Room::downgrade`].
+#[derive(Clone)]
+pub struct WeakRoom(Weak<RoomState>);
+
+impl WeakRoom {
+    /// Returns the room; `None` if nobody has it any more.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Room> {
+        self.0.upgrade().map(Room)
+    }
+}
+
+impl fmt::Debug for WeakRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakRoom").finish_non_exhaustive()
     }
 }
 
@@ -273,7 +385,11 @@ impl Default for Room {
 
 impl fmt::Debug for Room {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Room").field("members", &self.len()).field("lost", &self.lost()).finish_non_exhaustive()
+        let mut shown = f.debug_struct("Room");
+        if let Some(name) = &self.0.name {
+            shown.field("name", name);
+        }
+        shown.field("members", &self.len()).field("lost", &self.lost()).finish_non_exhaustive()
     }
 }
 

@@ -34,6 +34,7 @@ const FLOORS: &[&[&str]] = &[
         "telnet_codes",
         "token",
         "units",
+        "uplink",
         "wire",
     ],
     &["limits", "record"],

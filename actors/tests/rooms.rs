@@ -19,6 +19,7 @@ use actix_lines::{
     CloseReason, Line, LineContext, LineHandler, LineServer, LineSession, Room, SessionId, Transport,
     control::{SessionFilter, SessionState},
     limits::{Limits, OutboxLimit, OutboxPolicy},
+    uplink::{Feed, News, Uplink},
 };
 use bytes::Bytes;
 use support::{PATIENCE, Peer, Server, eventually, within};
@@ -917,4 +918,88 @@ async fn a_destructor_of_what_was_said_ends_nothing_wherever_it_runs() {
     server.report().await;
     server.report().await;
     server.end().await;
+}
+
+/// What has gone up: the room's key and what was said there.
+fn gone_up(feed: &mut Feed) -> Vec<(u64, String)> {
+    let mut all = Vec::new();
+    while let Some(news) = feed.try_next() {
+        if let News::Said(said) = news {
+            all.push((said.key(), String::from_utf8_lossy(said.bytes()).into_owned()));
+        }
+    }
+    all
+}
+
+#[actix::test]
+async fn what_is_said_here_goes_up_once_and_what_comes_from_elsewhere_does_not() {
+    let (uplink, mut feed) = Uplink::new(100_000);
+    let rooms = vec![Room::named("one"), Room::named("two"), Room::new()];
+    assert!(rooms[0].link(&uplink, 1) && rooms[1].link(&uplink, 2));
+    assert!(!rooms[0].link(&uplink, 3), "a room has one link");
+    assert_eq!(rooms.iter().map(Room::name).collect::<Vec<_>>(), [Some("one"), Some("two"), None]);
+    let of = rooms.clone();
+    let server = Server::start(LineServer::new(move |_| Chatter::new(&of[0]))).await;
+    let (mut ann, mut ben) = (member(&server).await, member(&server).await);
+    ann.send(b"hello\n").await;
+    ben.expect(b"hello\n").await;
+    rooms[0].say_here("from elsewhere\n");
+    for peer in [&mut ann, &mut ben] {
+        peer.expect(b"from elsewhere\n").await;
+    }
+    // Also where nobody is, and to each of several rooms.
+    rooms[1].say("nobody\n");
+    Room::say_to_all(&rooms, "to all\n");
+    let said = [(1, "hello\n"), (2, "nobody\n"), (1, "to all\n"), (2, "to all\n")];
+    assert_eq!(gone_up(&mut feed), said.map(|(key, text)| (key, text.to_owned())));
+}
+
+#[actix::test]
+async fn an_uplink_hears_of_the_first_member_of_the_last_and_of_the_end_of_a_room() {
+    let (uplink, mut feed) = Uplink::new(100_000);
+    let room = Room::new();
+    assert!(room.link(&uplink, 1));
+    let of = room.clone();
+    let server = Server::start(LineServer::new(move |_| Chatter::new(&of)).workers(2)).await;
+    let mut news = async |what: &str| within(what, feed.next()).await.expect("an uplink");
+    assert!(matches!(news("the link").await, News::Members { key: 1 }));
+    let (mut ann, mut ben) = (member(&server).await, member(&server).await);
+    assert!(matches!(news("the first member").await, News::Members { key: 1 }));
+    for peer in [&mut ann, &mut ben] {
+        peer.send(b"leave\n").await;
+        peer.expect(b"left\n").await;
+    }
+    assert!(matches!(news("the last member").await, News::Members { key: 1 }));
+    assert!(room.is_empty());
+    let weak = room.downgrade();
+    drop((ann, ben));
+    server.end_all().await;
+    drop(room);
+    assert!(matches!(news("the end of the room").await, News::Gone { key: 1 }));
+    assert!(weak.upgrade().is_none());
+}
+
+#[actix::test]
+async fn what_has_not_come_from_elsewhere_members_are_told_where_it_is_missing() {
+    let room = Room::new();
+    let of = room.clone();
+    let server = Server::start(LineServer::new(move |_| Chatter::new(&of)).workers(2)).await;
+    let (mut ann, mut ben) = (member(&server).await, member(&server).await);
+    for peer in [&mut ann, &mut ben] {
+        peer.send(b"tell\nleave\njoin\n").await;
+        peer.expect(b"left\njoined\n").await;
+    }
+    room.say_here("one\n");
+    room.note_missing(2);
+    room.note_missing(1);
+    room.say_here("five\n");
+    // Who comes later misses nothing of it.
+    let mut cid = member(&server).await;
+    cid.send(b"tell\n").await;
+    room.say_here("six\n");
+    for peer in [&mut ann, &mut ben] {
+        peer.expect(b"one\nmissed 3\nfive\nsix\n").await;
+    }
+    cid.expect(b"six\n").await;
+    assert_eq!(room.lost(), 6);
 }
