@@ -4,12 +4,30 @@
 //! of one process. The store is soft state: what it has forgotten, each node writes again, and without it each node goes on
 //! alone. No line ever waits for it.
 
+pub(crate) mod health;
 pub(crate) mod id;
 pub mod memory;
+pub(crate) mod stats;
 pub(crate) mod store;
 
+mod channels;
+pub(crate) mod core;
+
+mod ask;
+mod hub;
+mod lease;
+mod limits;
+mod rooms;
+mod rows;
+
+mod agent;
+pub(crate) mod builder;
+
 pub use self::{
+    builder::{Cluster, ClusterBuilder, ClusterError},
+    health::Health,
     id::{GlobalId, NodeId, NodeName, NodeNameError},
+    stats::{ClusterStats, StoreCalls},
     store::{
         Answer, Begin, Change, CountLimit, Cursor, Held, Message, NodeRecord, RateLimit, Row, RowPage, Share, Store,
         StoreError, Subscription, Verdict, Want,

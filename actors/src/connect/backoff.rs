@@ -44,7 +44,7 @@ impl Backoff {
         grown.map_or(self.max, |ceiling| ceiling.min(self.max))
     }
 
-    pub(super) fn wait(self, failed: u32) -> Duration {
+    pub(crate) fn wait(self, failed: u32) -> Duration {
         self.ceiling(failed).mul_f64(fastrand::f64())
     }
 }

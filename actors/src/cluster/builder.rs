@@ -1,0 +1,235 @@
+//! Builder: `Cluster`, from its settings to the server that is its node.
+//!
+//! Not here: what a node does (`agent` and its parts), the engines (`memory`, `redis`).
+
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering::AcqRel},
+    time::Duration,
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    cluster::{
+        agent,
+        core::{Core, Settings},
+        health::Health,
+        id::{NodeId, NodeName, NodeNameError},
+        stats::ClusterStats,
+        store::Store,
+    },
+    connection::Connection,
+    server::{builder::LineServer, handle::ServerHandle},
+    session::handler::LineHandler,
+};
+
+/// One node's place in a cluster: made before the server, which [becomes the node](LineServer::cluster). A clone is the same
+/// place. Usable from any thread.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub(crate) core: Arc<Core>,
+}
+
+/// Settings of a node of a cluster: [`Cluster::builder`].
+#[derive(Debug)]
+#[must_use = "a cluster is nothing until it is built"]
+pub struct ClusterBuilder {
+    store: Arc<dyn Store>,
+    name: Option<Result<NodeName, NodeNameError>>,
+    about: String,
+    lease: Duration,
+    call_timeout: Duration,
+}
+
+/// A node of a cluster could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// It has no name.
+    #[error("a node of a cluster needs a name that no other has: use its host's, as .node(\"web-1\")")]
+    NoName,
+    /// Its name is none.
+    #[error(transparent)]
+    Name(#[from] NodeNameError),
+    /// The lease is too short or too long.
+    #[error("the lease is {lease:?}: use 1 s to 1 h")]
+    Lease {
+        /// The value that was given.
+        lease: Duration,
+    },
+    /// The time for calls is too short, or not shorter than the lease.
+    #[error(
+        "calls to the store have {timeout:?} and the lease {lease:?}: use 10 ms or more, and at most a third of the lease"
+    )]
+    CallTimeout {
+        /// The value that was given.
+        timeout: Duration,
+        /// The lease.
+        lease: Duration,
+    },
+    /// Another server is its node.
+    #[error("another server is node {node} already: build a cluster for each server")]
+    Taken {
+        /// The node.
+        node: NodeName,
+    },
+}
+
+impl From<ClusterError> for io::Error {
+    fn from(error: ClusterError) -> Self {
+        Self::new(io::ErrorKind::InvalidInput, error)
+    }
+}
+
+impl Cluster {
+    /// Default of [`lease`](ClusterBuilder::lease): 10 s.
+    pub const DEFAULT_LEASE: Duration = Duration::from_secs(10);
+
+    /// Default of [`call_timeout`](ClusterBuilder::call_timeout): 1 s.
+    pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(1);
+
+    /// Starts from the defaults, with the store that all nodes share.
+    pub fn builder(store: impl Store) -> ClusterBuilder {
+        ClusterBuilder {
+            store: Arc::new(store),
+            name: None,
+            about: String::new(),
+            lease: Self::DEFAULT_LEASE,
+            call_timeout: Self::DEFAULT_CALL_TIMEOUT,
+        }
+    }
+
+    /// Returns the node's name.
+    #[must_use]
+    pub fn name(&self) -> &NodeName {
+        &self.core.settings.name
+    }
+
+    /// Returns the node's life; `None` while it holds no lease: before its server has started, while the store has been lost
+    /// for longer than a lease, after the end.
+    #[must_use]
+    pub fn node(&self) -> Option<NodeId> {
+        self.core.life()
+    }
+
+    /// Returns what the node knows of its store.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.core.health.now()
+    }
+
+    /// Returns a receiver of each change of the [`health`](Self::health).
+    #[must_use]
+    pub fn watch_health(&self) -> watch::Receiver<Health> {
+        self.core.health.watch()
+    }
+
+    /// Returns a receiver of the node's lives: of each that begins, and `None` when it ends.
+    #[must_use]
+    pub fn watch_node(&self) -> watch::Receiver<Option<NodeId>> {
+        self.core.life.subscribe()
+    }
+
+    /// Returns the counters.
+    #[must_use]
+    pub fn stats(&self) -> ClusterStats {
+        self.core.stats()
+    }
+}
+
+impl ClusterBuilder {
+    /// Sets the node's name, which no other node has at the same time: 1 to 64 letters, digits, `-`, `_` and `.`. No default.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ClusterError::NoName`] without one, and [`ClusterError::Name`] for what is none.
+    pub fn node(mut self, name: impl AsRef<str>) -> Self {
+        self.name = Some(name.as_ref().parse());
+        self
+    }
+
+    /// Sets the text that lists of nodes show beside the name: a place, a version. Default: none.
+    pub fn about(mut self, text: impl Into<String>) -> Self {
+        self.about = text.into();
+        self
+    }
+
+    /// Sets the time after which a node that no longer renews its lease does not exist for the others: its sessions are
+    /// listed no more, and its shares of limits are free. It is renewed three times as often. Default:
+    /// [`Cluster::DEFAULT_LEASE`], 10 s.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ClusterError::Lease`] unless it is 1 s to 1 h.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Sets the longest wait for an answer of the store. Default: [`Cluster::DEFAULT_CALL_TIMEOUT`], 1 s.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ClusterError::CallTimeout`] unless it is 10 ms to a third of the lease.
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.call_timeout = timeout;
+        self
+    }
+
+    /// Makes the node's place. Nothing runs, and the store is not asked, until a server [becomes](LineServer::cluster) the node.
+    ///
+    /// # Errors
+    /// Returns a [`ClusterError`] for an invalid setting.
+    pub fn build(self) -> Result<Cluster, ClusterError> {
+        let Self { store, name, about, lease, call_timeout } = self;
+        let name = name.ok_or(ClusterError::NoName)??;
+        if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&lease) {
+            return Err(ClusterError::Lease { lease });
+        }
+        if !(Duration::from_millis(10)..=lease / 3).contains(&call_timeout) {
+            return Err(ClusterError::CallTimeout { timeout: call_timeout, lease });
+        }
+        let settings = Settings { name, about, lease, call_timeout };
+        Ok(Cluster { core: Arc::new(Core::new(store, settings)) })
+    }
+}
+
+/// A server's claim to be the node; one that never starts gives it back.
+struct Claim(Option<Arc<Core>>);
+
+impl Claim {
+    fn new(cluster: &Cluster) -> Result<Self, ClusterError> {
+        if cluster.core.is_taken.swap(true, AcqRel) {
+            return Err(ClusterError::Taken { node: cluster.name().clone() });
+        }
+        Ok(Self(Some(Arc::clone(&cluster.core))))
+    }
+
+    fn start(mut self, server: &ServerHandle) {
+        if let Some(core) = self.0.take() {
+            agent::start(core, server);
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(core) = &self.0 {
+            core.is_taken.store(false, std::sync::atomic::Ordering::Release);
+        }
+    }
+}
+
+impl<A, F> LineServer<A, F>
+where
+    A: LineHandler,
+    F: Fn(&Connection) -> A + Clone + Send + 'static,
+{
+    /// Makes the server a node of a cluster, from its start until it has ended. What the node does, it does on the arbiter
+    /// that starts the server. Needs the feature `cluster`.
+    ///
+    /// # Errors
+    /// Returns [`ClusterError::Taken`] if another server is or was the node.
+    pub fn cluster(self, cluster: &Cluster) -> Result<Self, ClusterError> {
+        let claim = Claim::new(cluster)?;
+        Ok(self.when_started(move |server| claim.start(server)))
+    }
+}

@@ -1,0 +1,299 @@
+//! Core: what the parts of a node share: its settings, its store, its life, its counters.
+//!
+//! Passive. Every call to the store goes through here, so that it is bounded in time, counted, and a loss is found out once.
+//! Not here: the parts (`agent` starts them), what users see of it (`builder`).
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicBool},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{Instant, timeout},
+};
+
+use crate::{
+    cluster::{
+        channels::Channels,
+        health::Pulse,
+        id::{NodeId, NodeName},
+        stats::{ClusterStats, Counts},
+        store::{
+            Change, Cursor, Held, Message, NodeRecord, Row, RowPage, Store, StoreError, Subscription, Verdict, Want,
+        },
+    },
+    connect::backoff::Backoff,
+    server::handle::ServerHandle,
+};
+
+/// The waits between two calls to a store that is lost: found again at most 2 s after its return, and many nodes that have
+/// lost the same store do not all call at once.
+pub(crate) const BACKOFF: Backoff =
+    Backoff { initial: Duration::from_millis(100), factor: 2, max: Duration::from_secs(2) };
+
+/// Settings of a node.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) name: NodeName,
+    pub(crate) about: String,
+    pub(crate) lease: Duration,
+    /// The longest wait for an answer of the store, whatever its engine thinks of it.
+    pub(crate) call_timeout: Duration,
+}
+
+/// A node of a cluster.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) settings: Settings,
+    /// The server that is the node; set before any part runs.
+    pub(crate) server: OnceLock<ServerHandle>,
+    /// There is a server that is the node, or is about to be.
+    pub(crate) is_taken: AtomicBool,
+    /// The node's life while it holds its lease, for whoever waits for it to begin or end. [`Core::life`] is exact.
+    pub(crate) life: watch::Sender<Option<NodeId>>,
+    pub(crate) hub: Channels,
+    pub(crate) health: Pulse,
+    pub(crate) counts: Counts,
+    lease: Mutex<Option<Lease>>,
+    /// The lease is to be looked at: it may be over, or the store lost.
+    look: Notify,
+    /// Another node has this one's name, and that was said.
+    pub(crate) has_namesake: AtomicBool,
+    /// Lives that the store may have entries of.
+    traces: Mutex<Vec<NodeId>>,
+}
+
+/// A lease that the node holds.
+#[derive(Clone, Debug)]
+struct Lease {
+    id: NodeId,
+    /// When the renewal that holds was sent, by the node's own monotonic clock: that of the store may have begun later, but
+    /// not earlier.
+    sent: Instant,
+    /// The lease is over from then on, whatever the store says.
+    until: Instant,
+    /// The store has said that it is over.
+    is_fenced: bool,
+    /// Another call has failed in a way that the lease's next renewal may fail, too.
+    is_doubtful: bool,
+}
+
+/// What is known of a lease that is held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeaseTimes {
+    /// When the renewal that holds was sent.
+    pub(crate) sent: Instant,
+    /// When it is over.
+    pub(crate) until: Instant,
+    /// The store has said that it is over.
+    pub(crate) is_fenced: bool,
+    /// The store may be lost.
+    pub(crate) is_doubtful: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Core {
+    pub(crate) fn new(store: Arc<dyn Store>, settings: Settings) -> Self {
+        Self {
+            store,
+            settings,
+            server: OnceLock::new(),
+            is_taken: AtomicBool::new(false),
+            life: watch::Sender::new(None),
+            hub: Channels::default(),
+            health: Pulse::default(),
+            counts: Counts::default(),
+            lease: Mutex::default(),
+            look: Notify::new(),
+            has_namesake: AtomicBool::new(false),
+            traces: Mutex::default(),
+        }
+    }
+
+    /// Returns the node's life, if it holds its lease now: its own clock decides, so that a process that was stopped for
+    /// longer claims nothing.
+    pub(crate) fn life(&self) -> Option<NodeId> {
+        let lease = lock(&self.lease);
+        lease.as_ref().filter(|lease| Instant::now() < lease.until).map(|lease| lease.id.clone())
+    }
+
+    /// Returns the control channel of a life of a node.
+    pub(crate) fn control_channel(id: &NodeId) -> String {
+        format!("c:{id}")
+    }
+
+    pub(crate) fn stats(&self) -> ClusterStats {
+        let lease = lock(&self.lease).clone();
+        let left =
+            lease.map(|lease| lease.until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
+        self.counts.stats(self.health.now(), self.life(), left)
+    }
+
+    /// Waits for a call, not longer than calls may take, and counts it.
+    async fn call<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let sent = Instant::now();
+        let after = self.settings.call_timeout;
+        let result = timeout(after, call).await.unwrap_or(Err(StoreError::Slow { after }));
+        self.counts.book(sent, result.as_ref().err());
+        match &result {
+            Ok(_) | Err(StoreError::Fenced | StoreError::Late) => {}
+            Err(_) => self.doubt(),
+        }
+        result
+    }
+
+    /// As [`call`](Self::call), for a call in the name of a life: that ends if its lease is over.
+    async fn call_as<T>(
+        &self,
+        id: &NodeId,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let result = self.call(call).await;
+        if let Err(StoreError::Fenced) = result {
+            self.fence(id);
+        }
+        result
+    }
+
+    /// Begins a life, renews its lease, or writes rows beneath it: [`Store::register`].
+    pub(crate) async fn register(&self, id: &NodeId, change: &Change) -> Result<(), StoreError> {
+        let sent = Instant::now();
+        self.call_as(id, self.store.register(id, change)).await?;
+        self.renewed(id, sent);
+        Ok(())
+    }
+
+    /// [`Store::unregister`].
+    pub(crate) async fn unregister(&self, id: &NodeId) -> Result<(), StoreError> {
+        self.call(self.store.unregister(id)).await
+    }
+
+    /// [`Store::nodes`].
+    pub(crate) async fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError> {
+        self.call(self.store.nodes()).await
+    }
+
+    /// [`Store::list`].
+    #[expect(dead_code, reason = "lists over nodes are to come")]
+    pub(crate) async fn list(&self, node: &NodeId, after: Option<Cursor>) -> Result<RowPage, StoreError> {
+        self.call(self.store.list(node, after)).await
+    }
+
+    /// [`Store::lookup`].
+    #[expect(dead_code, reason = "look-ups over nodes are to come")]
+    pub(crate) async fn lookup(&self, name: &str) -> Result<Vec<(NodeId, Row)>, StoreError> {
+        self.call(self.store.lookup(name)).await
+    }
+
+    /// [`Store::publish`].
+    pub(crate) async fn publish(&self, channel: &str, bytes: Bytes) -> Result<u64, StoreError> {
+        self.call(self.store.publish(channel, bytes)).await
+    }
+
+    /// [`Store::subscribe`]: for the hub alone, others [listen](Channels::listen) there.
+    pub(crate) async fn subscribe(&self, to: mpsc::Sender<Message>) -> Result<Box<dyn Subscription>, StoreError> {
+        self.call(self.store.subscribe(to)).await
+    }
+
+    /// [`Subscription::add`].
+    pub(crate) async fn add(&self, subscription: &mut dyn Subscription, channels: &[String]) -> Result<(), StoreError> {
+        self.call(subscription.add(channels)).await
+    }
+
+    /// [`Subscription::remove`].
+    pub(crate) async fn remove(
+        &self,
+        subscription: &mut dyn Subscription,
+        channels: &[String],
+    ) -> Result<(), StoreError> {
+        self.call(subscription.remove(channels)).await
+    }
+
+    /// [`Store::acquire`], in the name of a life.
+    #[expect(dead_code, reason = "limits over nodes are to come")]
+    pub(crate) async fn acquire(&self, id: &NodeId, held: &Held, wants: &[Want]) -> Result<Vec<Verdict>, StoreError> {
+        self.call_as(id, self.store.acquire(id, held, wants)).await
+    }
+
+    /// The store may be lost: the lease's renewal finds out.
+    fn doubt(&self) {
+        if let Some(lease) = &mut *lock(&self.lease) {
+            lease.is_doubtful = true;
+        }
+        self.look.notify_one();
+    }
+
+    /// The store says that the lease of this life is over.
+    fn fence(&self, id: &NodeId) {
+        if let Some(lease) = lock(&self.lease).as_mut().filter(|lease| lease.id == *id) {
+            lease.until = lease.until.min(Instant::now());
+            lease.is_fenced = true;
+        }
+        self.look.notify_one();
+    }
+
+    /// A renewal of a lease was answered. One that is over by the node's own clock stays so: whoever has seen that went by it.
+    fn renewed(&self, id: &NodeId, sent: Instant) {
+        if let Some(lease) = lock(&self.lease).as_mut().filter(|lease| lease.id == *id)
+            && Instant::now() < lease.until
+        {
+            lease.sent = lease.sent.max(sent);
+            lease.until = lease.until.max(sent + self.settings.lease);
+            lease.is_doubtful = false;
+        }
+    }
+
+    /// A life has begun by a call that was sent then. Returns false if its lease is over already.
+    pub(crate) fn begin_life(&self, id: &NodeId, sent: Instant) -> bool {
+        let until = sent + self.settings.lease;
+        if Instant::now() >= until {
+            return false;
+        }
+        *lock(&self.lease) = Some(Lease { id: id.clone(), sent, until, is_fenced: false, is_doubtful: false });
+        self.counts.lives.one();
+        self.life.send_replace(Some(id.clone()));
+        true
+    }
+
+    /// The node's life is over.
+    pub(crate) fn end_life(&self) {
+        *lock(&self.lease) = None;
+        self.life.send_replace(None);
+    }
+
+    /// Returns what is known of the lease.
+    pub(crate) fn lease_times(&self) -> Option<LeaseTimes> {
+        let lease = lock(&self.lease);
+        lease.as_ref().map(|lease| {
+            let Lease { id: _, sent, until, is_fenced, is_doubtful } = *lease;
+            LeaseTimes { sent, until, is_fenced, is_doubtful }
+        })
+    }
+
+    /// Waits until the lease is to be looked at before its time.
+    pub(crate) async fn look_at_lease(&self) {
+        self.look.notified().await;
+    }
+
+    /// From now on the store may have entries of this life.
+    pub(crate) fn add_trace(&self, id: NodeId) {
+        lock(&self.traces).push(id);
+    }
+
+    /// The store has no entries of this life any more.
+    pub(crate) fn remove_trace(&self, id: &NodeId) {
+        lock(&self.traces).retain(|trace| trace != id);
+    }
+
+    /// Returns the lives that the store may have entries of.
+    pub(crate) fn traces(&self) -> Vec<NodeId> {
+        lock(&self.traces).clone()
+    }
+}

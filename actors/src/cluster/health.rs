@@ -1,0 +1,195 @@
+//! Health: what a node knows of its store, and the log lines of its losses.
+//!
+//! The renewal of the lease is the judge: other calls only make it look at once.
+//! Not here: calling the store (`core`), when to look again (`lease`), subscriptions (`hub`).
+
+use std::{fmt, time::Duration};
+
+use tokio::{sync::watch, time::Instant};
+
+/// What a node knows of the store of its cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Health {
+    /// Its server has not started yet, or the store has not answered yet.
+    Starting,
+    /// The store answers, and what is published arrives.
+    Connected,
+    /// The store answers, but what is published does not arrive: messages of rooms and from other nodes are missed.
+    Deaf {
+        /// When that was found out.
+        since: Instant,
+    },
+    /// The store does not answer: the node is on its own.
+    Lost {
+        /// When that was found out.
+        since: Instant,
+        /// What has failed.
+        why: String,
+    },
+    /// Its server has ended.
+    Ended,
+}
+
+impl Health {
+    /// Returns its name in lower case, as it is serialized.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Connected => "connected",
+            Self::Deaf { .. } => "deaf",
+            Self::Lost { .. } => "lost",
+            Self::Ended => "ended",
+        }
+    }
+
+    /// Returns how long the store has been lost or deaf; `None` if it is not.
+    #[must_use]
+    pub fn bad_for(&self) -> Option<Duration> {
+        match self {
+            Self::Deaf { since } | Self::Lost { since, .. } => Some(since.elapsed()),
+            Self::Starting | Self::Connected | Self::Ended => None,
+        }
+    }
+
+    /// Returns true if the store answers, as far as the node knows.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        matches!(self, Self::Connected | Self::Deaf { .. })
+    }
+}
+
+/// Writes its name, and what is wrong: `lost for 3.2 s: the store is not reached: connection refused`.
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        if let Some(time) = self.bad_for() {
+            write!(f, " for {:.1} s", time.as_secs_f64())?;
+        }
+        if let Self::Lost { why, .. } = self {
+            write!(f, ": {why}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Serialized as `state`, and for how many `seconds` and `why` it is not connected.
+impl serde::Serialize for Health {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+
+        let mut fields = serializer.serialize_struct("Health", 3)?;
+        fields.serialize_field("state", self.name())?;
+        if let Some(time) = self.bad_for() {
+            fields.serialize_field("seconds", &time.as_secs_f64())?;
+        }
+        if let Self::Lost { why, .. } = self {
+            fields.serialize_field("why", why)?;
+        }
+        fields.end()
+    }
+}
+
+/// The health of one node's store, for whoever looks at it.
+#[derive(Debug)]
+pub(crate) struct Pulse(watch::Sender<Health>);
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self(watch::Sender::new(Health::Starting))
+    }
+}
+
+impl Pulse {
+    pub(crate) fn now(&self) -> Health {
+        self.0.borrow().clone()
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Health> {
+        self.0.subscribe()
+    }
+
+    /// Returns true if the store is known to be lost.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(*self.0.borrow(), Health::Lost { .. })
+    }
+
+    /// Waits until a store that is lost is found; for ever if it is not lost.
+    pub(crate) async fn found(&self) {
+        let mut health = self.watch();
+        if !self.is_lost() || health.wait_for(|health| !matches!(health, Health::Lost { .. })).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// The judge was not answered. Logged once for a loss.
+    pub(crate) fn lose(&self, why: &impl fmt::Display) {
+        self.0.send_if_modified(|health| {
+            if matches!(health, Health::Lost { .. } | Health::Ended) {
+                return false;
+            }
+            *health = Health::Lost { since: Instant::now(), why: why.to_string() };
+            log::warn!(
+                "cluster: {health}; lists and limits are this node's own, rooms reach this node alone",
+                health = Loss(why)
+            );
+            true
+        });
+    }
+
+    /// The judge was answered. Logged once for a loss. Whether the node hears is another question.
+    pub(crate) fn find(&self) {
+        self.0.send_if_modified(|health| {
+            match health {
+                Health::Lost { since, .. } => {
+                    let seconds = since.elapsed().as_secs_f64();
+                    log::info!(seconds = seconds; "cluster: store found after {seconds:.1} s");
+                }
+                Health::Starting => {}
+                Health::Connected | Health::Deaf { .. } | Health::Ended => return false,
+            }
+            *health = Health::Connected;
+            true
+        });
+    }
+
+    /// A probe did not come back.
+    pub(crate) fn deafen(&self, why: &str) {
+        self.0.send_if_modified(|health| {
+            // A store that is lost is heard of no more: that is no news.
+            if *health != Health::Connected {
+                return false;
+            }
+            *health = Health::Deaf { since: Instant::now() };
+            log::warn!(
+                "cluster: {why}: the subscription is opened anew; messages of other nodes are missed until then"
+            );
+            true
+        });
+    }
+
+    /// A probe has come back.
+    pub(crate) fn hear(&self) {
+        self.0.send_if_modified(|health| {
+            let Health::Deaf { since } = health else { return false };
+            let seconds = since.elapsed().as_secs_f64();
+            log::info!(seconds = seconds; "cluster: the subscription is heard again after {seconds:.1} s");
+            *health = Health::Connected;
+            true
+        });
+    }
+
+    pub(crate) fn end(&self) {
+        self.0.send_replace(Health::Ended);
+    }
+}
+
+/// The beginning of the message of a loss.
+struct Loss<'a, E>(&'a E);
+
+impl<E: fmt::Display> fmt::Display for Loss<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "store lost: {}", self.0)
+    }
+}

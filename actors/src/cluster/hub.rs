@@ -1,0 +1,164 @@
+//! Hub: the one subscription of a node, for all of its channels, and the probe that finds out whether it hears.
+//!
+//! A subscription can be alive and deaf: so the node publishes to itself, and expects that to come back.
+//! Not here: who listens (`channels`), what messages mean.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+
+use crate::cluster::{
+    core::{BACKOFF, Core},
+    store::{Message, Subscription},
+};
+
+/// Time from one probe to the next. One that has not come back when the second one after it is due is lost.
+const PROBE: Duration = Duration::from_millis(1500);
+
+/// Messages that wait for the hub.
+const MAILBOX: usize = 4096;
+
+/// Most channels of one call.
+const SLICE: usize = 1000;
+
+/// A subscription that lasted for as long counts as a good one: the next loss waits as little as the first.
+const GOOD: Duration = Duration::from_secs(10);
+
+/// What every probe begins with; its number and a brace follow.
+const PROBE_HEAD: &[u8] = br#"{"v":1,"probe":"#;
+
+/// Why a subscription is opened anew.
+enum Ended {
+    /// The store has dropped it, or cannot change its channels.
+    Lost,
+    /// It does not hear its own probes.
+    Deaf(&'static str),
+}
+
+/// Runs until it is dropped.
+pub(crate) async fn run(core: Arc<Core>) {
+    let mut failed = 0;
+    loop {
+        let (to, messages) = mpsc::channel(MAILBOX);
+        let began = Instant::now();
+        if let Ok(subscription) = core.subscribe(to).await {
+            core.counts.subscriptions.one();
+            let ended = hold(&core, subscription, messages).await;
+            core.hub.set_heard(None);
+            if let Ended::Deaf(why) = ended {
+                core.counts.times_deaf.one();
+                core.health.deafen(why);
+            }
+        }
+        failed = if began.elapsed() >= GOOD { 1 } else { failed + 1 };
+        tokio::select! {
+            () = sleep(BACKOFF.wait(failed)) => {}
+            () = core.health.found() => failed = 0,
+        }
+    }
+}
+
+/// Holds a subscription until it is lost or deaf.
+async fn hold(core: &Core, mut subscription: Box<dyn Subscription>, mut messages: mpsc::Receiver<Message>) -> Ended {
+    let answered = AtomicU64::new(0);
+    let deliver = async {
+        while let Some(message) = messages.recv().await {
+            core.counts.messages.one();
+            match number_of_probe(&message.bytes) {
+                Some(number) if core.hub.is_control(&message.channel) => {
+                    answered.fetch_max(number, Relaxed);
+                    core.health.hear();
+                }
+                _ => core.hub.deliver(message, &core.counts),
+            }
+        }
+        Ended::Lost
+    };
+    tokio::select! {
+        ended = deliver => ended,
+        ended = steer(core, &mut *subscription, &answered) => ended,
+    }
+}
+
+/// Gives a subscription the channels that are wanted, and probes whether it hears.
+async fn steer(core: &Core, subscription: &mut dyn Subscription, answered: &AtomicU64) -> Ended {
+    let mut has = HashSet::new();
+    let mut probes = Probes::default();
+    let mut due = interval(PROBE);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let (wanted, control) = core.hub.all();
+        let missing: Vec<_> = wanted.difference(&has).map(|channel| String::from(&**channel)).collect();
+        for slice in missing.chunks(SLICE) {
+            if core.add(subscription, slice).await.is_err() {
+                return Ended::Lost;
+            }
+        }
+        // Behind those that are new: no channel is missed because another one goes.
+        let gone: Vec<_> = has.difference(&wanted).map(|channel| String::from(&**channel)).collect();
+        for slice in gone.chunks(SLICE) {
+            if core.remove(subscription, slice).await.is_err() {
+                return Ended::Lost;
+            }
+        }
+        has = wanted;
+        core.hub.set_heard(control);
+
+        tokio::select! {
+            () = core.hub.changed() => {}
+            _ = due.tick() => if let Some(deaf) = probe(core, &mut probes, answered).await { return deaf },
+        }
+    }
+}
+
+/// Probes that were published by way of one subscription.
+#[derive(Debug, Default)]
+struct Probes {
+    /// Where the last one was published: those of a channel that the node has left do not come back.
+    channel: Option<Arc<str>>,
+    /// The one of the last tick, and that of the tick before.
+    waiting: [Option<u64>; 2],
+}
+
+/// Publishes a probe to the node itself. Returns why the subscription is deaf, if it is.
+async fn probe(core: &Core, probes: &mut Probes, answered: &AtomicU64) -> Option<Ended> {
+    if probes.channel != core.hub.heard() {
+        *probes = Probes { channel: core.hub.heard(), waiting: [None; 2] };
+    }
+    let lost = probes.waiting[1].is_some_and(|number| answered.load(Relaxed) < number);
+    if lost {
+        core.counts.probes_lost.one();
+        return Some(Ended::Deaf("a message of this node to itself did not come back"));
+    }
+    probes.waiting[1] = probes.waiting[0].take();
+    let channel = core.hub.heard()?;
+    // Of all subscriptions: an answer to a probe of the one before says nothing of this one.
+    core.counts.probes.one();
+    let number = core.counts.probes.get();
+    let bytes = [PROBE_HEAD, number.to_string().as_bytes(), b"}"].concat();
+    // A store that does not answer is not deaf: the lease finds out.
+    let receivers = core.publish(&channel, Bytes::from(bytes)).await.ok()?;
+    if receivers == 0 {
+        core.counts.probes_lost.one();
+        return Some(Ended::Deaf("nobody is subscribed to this node's own channel"));
+    }
+    probes.waiting[0] = Some(number);
+    None
+}
+
+/// Returns the number of a probe, if these bytes are one.
+fn number_of_probe(bytes: &[u8]) -> Option<u64> {
+    let number = bytes.strip_prefix(PROBE_HEAD)?.strip_suffix(b"}")?;
+    std::str::from_utf8(number).ok()?.parse().ok()
+}

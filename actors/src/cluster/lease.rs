@@ -1,0 +1,167 @@
+//! Lease: begins the lives of a node, and renews the lease of each until that is lost.
+//!
+//! A lease is over by the node's own monotonic clock, counted from when the last renewal was sent, without asking anybody:
+//! so a node that was stopped or cut off claims nothing, and jumps of the wall clock change nothing.
+//! Not here: rows (`rows`), what else a lost life means (the parts watch `Core::life`).
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+
+use crate::cluster::{
+    core::{BACKOFF, Core},
+    id::NodeId,
+    limits,
+    store::{Begin, Change, StoreError},
+};
+
+/// A renewal comes this part of a lease after the one before, as much later or earlier as is random: nodes that have begun
+/// together do not renew together for long.
+const RENEWAL: f64 = 0.3;
+const JITTER: f64 = 0.1;
+
+/// Least time from one renewal to the next that another failed call asks for.
+const LEAST: Duration = Duration::from_millis(500);
+
+/// Time that the subscription has to hear the control channel of a life before that begins without.
+const HEARD: Duration = Duration::from_secs(1);
+
+/// Why a life has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    /// The store says so: it has forgotten the node, or its clock was ahead.
+    Fenced,
+    /// No renewal was answered in time.
+    Lapsed,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fenced => "the store does not know its lease",
+            Self::Lapsed => "its lease was not renewed in time",
+        })
+    }
+}
+
+/// Runs until it is dropped.
+pub(crate) async fn run(core: Arc<Core>) {
+    loop {
+        let id = begin(&core).await;
+        log::info!(node:% = id; "cluster: joined as {id}");
+        let lost = tokio::select! {
+            lost = renew(&core, &id) => lost,
+            never = watch_namesakes(&core, &id) => match never {},
+        };
+        core.counts.times_fenced.one();
+        core.end_life();
+        log::warn!(node:% = id; "cluster: {id} is fenced: {lost}; its sessions go on, and are listed again in another life");
+    }
+}
+
+/// Begins a life, however long that takes.
+async fn begin(core: &Core) -> NodeId {
+    let mut failed = 0;
+    loop {
+        match try_to_begin(core).await {
+            Ok(Some(id)) => return id,
+            // It has taken longer than a lease: at once again.
+            Ok(None) => tokio::task::yield_now().await,
+            Err(error) => {
+                core.health.lose(&error);
+                failed += 1;
+                sleep(BACKOFF.wait(failed)).await;
+            }
+        }
+    }
+}
+
+async fn try_to_begin(core: &Core) -> Result<Option<NodeId>, StoreError> {
+    // Another one each time: a call that was given up may arrive yet, and would undo what this life has written.
+    let id = NodeId { name: core.settings.name.clone(), incarnation: fastrand::u32(..) };
+    // Former lives go first. That also asks whether the store is there by a call that may arrive late without harm: one that
+    // begins a life would leave a node behind that has this one's shares.
+    let mut former = core.traces();
+    if former.is_empty() {
+        former.push(id.clone());
+    }
+    for id in &former {
+        core.unregister(id).await?;
+        core.remove_trace(id);
+    }
+    core.health.find();
+    core.hub.set_control(Core::control_channel(&id));
+    // A store that publishes nothing may list sessions nevertheless.
+    let _ = timeout(HEARD, core.hub.control_heard()).await;
+
+    core.add_trace(id.clone());
+    let begins = Begin { about: core.settings.about.clone(), shares: limits::shares(core) };
+    let change = Change { begins: Some(begins), lease: core.settings.lease, ..Change::default() };
+    let sent = Instant::now();
+    core.register(&id, &change).await?;
+    Ok(core.begin_life(&id, sent).then_some(id))
+}
+
+/// Renews the lease of a life until that is lost.
+async fn renew(core: &Core, id: &NodeId) -> Lost {
+    let mut failed = 0;
+    loop {
+        let Some(times) = core.lease_times() else { return Lost::Lapsed };
+        let now = Instant::now();
+        if now >= times.until {
+            return if times.is_fenced { Lost::Fenced } else { Lost::Lapsed };
+        }
+        let due = match failed {
+            0 if times.is_doubtful => times.sent + LEAST,
+            0 => times.sent + core.settings.lease.mul_f64(RENEWAL * (1.0 - JITTER + 2.0 * JITTER * fastrand::f64())),
+            failed => now + BACKOFF.wait(failed),
+        };
+        tokio::select! {
+            biased;
+            () = core.look_at_lease() => if failed == 0 { continue },
+            () = sleep_until(due.min(times.until)) => {}
+        }
+        // The clock first: what was said before the process was stopped counts no more.
+        let Some(times) = core.lease_times().filter(|times| Instant::now() < times.until) else { continue };
+        let change = Change { lease: core.settings.lease, ..Change::default() };
+        let Ok(renewed) = timeout_at(times.until, core.register(id, &change)).await else { continue };
+        match renewed {
+            Ok(()) => {
+                failed = 0;
+                core.health.find();
+            }
+            Err(StoreError::Fenced | StoreError::Late) => {}
+            Err(error) => {
+                core.health.lose(&error);
+                failed += 1;
+            }
+        }
+    }
+}
+
+/// Warns of another node of this name, which is there for longer than a life of this node before it could be.
+async fn watch_namesakes(core: &Core, id: &NodeId) -> std::convert::Infallible {
+    let others = async || {
+        let nodes = core.nodes().await.unwrap_or_default();
+        nodes.into_iter().map(|node| node.id).filter(|node| node.name == id.name && node != id).collect::<Vec<_>>()
+    };
+    let before = others().await;
+    if !before.is_empty() {
+        sleep(core.settings.lease + Duration::from_secs(1)).await;
+        if let Some(other) = others().await.iter().find(|other| before.contains(other))
+            && !core.has_namesake.swap(true, Relaxed)
+        {
+            log::warn!(
+                node:% = id, other:% = other;
+                "cluster: another live node has the name {name}, as {other}: give each node a name of its own, or lists cannot \
+                 tell them apart",
+                name = id.name
+            );
+        }
+    }
+    std::future::pending().await
+}

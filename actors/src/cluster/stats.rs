@@ -1,0 +1,187 @@
+//! Stats: what a node has asked its store, and what has come of it.
+//!
+//! Not here: counting (whoever does a thing), metrics of it (`metrics`).
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::{
+    cluster::{health::Health, id::NodeId, store::StoreError},
+    control::histogram::{ANSWER_TIMES, Histogram},
+};
+
+/// Counters of one node of a cluster, from its start.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ClusterStats {
+    /// What the node knows of its store.
+    pub health: Health,
+    /// The node's life; `None` while it holds no lease.
+    pub node: Option<NodeId>,
+    /// Time until its lease is over unless it is renewed; `None` while it holds none.
+    #[serde(serialize_with = "seconds")]
+    pub lease_left: Option<Duration>,
+    /// StoreCalls to the store.
+    pub calls: StoreCalls,
+    /// Time since the store last answered; `None` if it never did.
+    #[serde(serialize_with = "seconds")]
+    pub last_answer: Option<Duration>,
+    /// Times from calls to their answers, errors of the store included, but not those that were never answered.
+    pub call_times: Histogram,
+    /// Lives begun: one, and one more for each lease that was lost.
+    pub lives: u64,
+    /// Leases lost: the store said so, or it could not be renewed in time.
+    pub times_fenced: u64,
+    /// Rows written to the store, those written again included.
+    pub rows_written: u64,
+    /// Rows removed from the store.
+    pub rows_removed: u64,
+    /// Number of times that all sessions were listed to find what the store lacks: at the beginning of each life, and when
+    /// events were lost.
+    pub resyncs: u64,
+    /// Sessions whose events were lost, as far as it is known.
+    pub events_lost: u64,
+    /// Subscriptions opened: one, and one more for each that was lost or deaf.
+    pub subscriptions: u64,
+    /// Number of times that the subscription was found deaf.
+    pub times_deaf: u64,
+    /// Probes that the node has published to itself.
+    pub probes: u64,
+    /// Probes that did not come back.
+    pub probes_lost: u64,
+    /// Messages that have come by the subscription, probes included.
+    pub messages: u64,
+    /// Messages that their readers had no room for.
+    pub messages_dropped: u64,
+    /// Messages on channels that nobody reads any more.
+    pub messages_unread: u64,
+}
+
+/// StoreCalls to the store, by what has come of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StoreCalls {
+    /// All that have ended.
+    pub total: u64,
+    /// The store was not reached.
+    pub lost: u64,
+    /// It did not answer in time.
+    pub slow: u64,
+    /// It refused.
+    pub refused: u64,
+    /// Its answer meant nothing.
+    pub garbled: u64,
+    /// The lease was over.
+    pub fenced: u64,
+    /// A later call was done already.
+    pub late: u64,
+}
+
+#[expect(clippy::ref_option, reason = "as serde calls it")]
+fn seconds<S: serde::Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.as_secs_f64()).serialize(serializer)
+}
+
+/// A counter that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    pub(crate) fn one(&self) {
+        self.add(1);
+    }
+
+    pub(crate) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The counters of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    calls: Mutex<Booked>,
+    pub(crate) lives: Count,
+    pub(crate) times_fenced: Count,
+    pub(crate) rows_written: Count,
+    pub(crate) rows_removed: Count,
+    pub(crate) resyncs: Count,
+    pub(crate) events_lost: Count,
+    pub(crate) subscriptions: Count,
+    pub(crate) times_deaf: Count,
+    pub(crate) probes: Count,
+    pub(crate) probes_lost: Count,
+    pub(crate) messages: Count,
+    pub(crate) messages_dropped: Count,
+    pub(crate) messages_unread: Count,
+}
+
+#[derive(Debug, Default)]
+struct Booked {
+    calls: StoreCalls,
+    times: Histogram,
+    last_answer: Option<Instant>,
+}
+
+impl Counts {
+    fn booked(&self) -> std::sync::MutexGuard<'_, Booked> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Books a call that has ended now.
+    pub(crate) fn book(&self, sent: Instant, error: Option<&StoreError>) {
+        let now = Instant::now();
+        let mut booked = self.booked();
+        let calls = &mut booked.calls;
+        calls.total += 1;
+        match error {
+            None => {}
+            Some(StoreError::Lost { .. }) => calls.lost += 1,
+            Some(StoreError::Slow { .. }) => calls.slow += 1,
+            Some(StoreError::Refused { .. }) => calls.refused += 1,
+            Some(StoreError::Garbled { .. }) => calls.garbled += 1,
+            Some(StoreError::Fenced) => calls.fenced += 1,
+            Some(StoreError::Late) => calls.late += 1,
+        }
+        if !matches!(error, Some(StoreError::Lost { .. } | StoreError::Slow { .. })) {
+            booked.times.record(ANSWER_TIMES, now - sent);
+            booked.last_answer = Some(now);
+        }
+    }
+
+    pub(crate) fn stats(&self, health: Health, node: Option<NodeId>, lease_left: Option<Duration>) -> ClusterStats {
+        let booked = self.booked();
+        ClusterStats {
+            health,
+            node,
+            lease_left,
+            calls: booked.calls,
+            last_answer: booked.last_answer.map(|last| last.elapsed()),
+            call_times: booked.times.clone(),
+            lives: self.lives.get(),
+            times_fenced: self.times_fenced.get(),
+            rows_written: self.rows_written.get(),
+            rows_removed: self.rows_removed.get(),
+            resyncs: self.resyncs.get(),
+            events_lost: self.events_lost.get(),
+            subscriptions: self.subscriptions.get(),
+            times_deaf: self.times_deaf.get(),
+            probes: self.probes.get(),
+            probes_lost: self.probes_lost.get(),
+            messages: self.messages.get(),
+            messages_dropped: self.messages_dropped.get(),
+            messages_unread: self.messages_unread.get(),
+        }
+    }
+}
