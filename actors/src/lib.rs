@@ -59,6 +59,7 @@
 //! | watch and steer a running server | [`ServerHandle`], [`control`] |
 //! | connect to another server, and again when it is lost | [`connect`] |
 //! | run a session over any two-way byte stream | [`LineSession`], [`Transport`] |
+//! | ask somebody else whether a connection may come in | [`LineServer::gate`] |
 //! | put something between the wire and the lines | [`filter`], [`Listener::filter`] |
 //! | speak TLS | `tls`, with the feature of that name |
 //! | speak telnet | `telnet`, with the feature of that name |
@@ -86,6 +87,7 @@ mod connection;
 mod error;
 mod escape;
 mod framing;
+mod gate;
 mod log_limit;
 mod logged;
 mod plural;
@@ -155,6 +157,7 @@ pub use crate::{
     error::{BindError, ConfigError, InheritError, ServerEnded, StartError, Unfit},
     escape::Escaped,
     framing::{Delimiter, Framing, Overlong},
+    gate::Permit,
     listen::listener::Listener,
     report::{CloseReason, CloseReport, FaultName, Half},
     room::{Room, WeakRoom},

@@ -97,16 +97,35 @@ pub enum RefuseReason {
     Denied,
     /// Its listener has its own [`max_sessions`](crate::Listener::max_sessions).
     ListenerFull,
+    /// A [gate](crate::LineServer::gate) kept it out.
+    Gate,
+    /// A [gate](crate::LineServer::gate) had no answer within the
+    /// [`preface_timeout`](crate::limits::LimitsBuilder::preface_timeout).
+    GateTimeout,
+    /// The nodes of its cluster have as many sessions together as they may have.
+    ClusterFull,
+    /// Its source has as many sessions on all nodes of the cluster together as it may have.
+    ClusterSource,
+    /// The accept rate that its source has on all nodes of the cluster together was used up.
+    ClusterRate,
+    /// The store of its cluster is not reached, and without it no session is let in.
+    StoreLost,
 }
 
 impl RefuseReason {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::MaxSessions,
         Self::MaxSessionsPerSource,
         Self::AcceptRate,
         Self::AcceptRatePerSource,
         Self::Denied,
         Self::ListenerFull,
+        Self::Gate,
+        Self::GateTimeout,
+        Self::ClusterFull,
+        Self::ClusterSource,
+        Self::ClusterRate,
+        Self::StoreLost,
     ];
 
     /// Returns a short name for logs and counters: `"max-sessions"`.
@@ -119,6 +138,12 @@ impl RefuseReason {
             Self::AcceptRatePerSource => "accept-rate-per-source",
             Self::Denied => "denied",
             Self::ListenerFull => "listener-full",
+            Self::Gate => "gate",
+            Self::GateTimeout => "gate-timeout",
+            Self::ClusterFull => "cluster-full",
+            Self::ClusterSource => "cluster-source",
+            Self::ClusterRate => "cluster-rate",
+            Self::StoreLost => "store-lost",
         }
     }
 }
@@ -152,8 +177,8 @@ pub enum CloseReason {
     /// A filter that joined in the middle of the session, as by STARTTLS, was not open within the
     /// [`preface_timeout`](crate::limits::LimitsBuilder::preface_timeout).
     UpgradeTimeout,
-    /// The limits of the real peer's source keep it out, which was known only once a filter had
-    /// [told](crate::filter::ConnectionInfo::set_peer) its address. Counted in
+    /// A [gate](crate::LineServer::gate) kept it out, or the limits of the real peer's source, which was known only once a
+    /// filter had [told](crate::filter::ConnectionInfo::set_peer) its address. Counted in
     /// [`Stats::refused`](crate::control::Stats::refused), too. The actor was never made.
     Refused(RefuseReason),
     /// A [probe](crate::filter::ConnectionInfo::set_probe) of a proxy or a monitor, closed by its peer before a line came.

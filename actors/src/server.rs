@@ -5,6 +5,7 @@ pub(crate) mod before_drain;
 pub(crate) mod builder;
 pub(crate) mod companion;
 pub(crate) mod doors;
+pub(crate) mod gates;
 pub(crate) mod handle;
 pub(crate) mod host;
 pub(crate) mod launch;

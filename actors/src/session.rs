@@ -23,5 +23,6 @@ mod close;
 
 mod turn;
 
+pub(crate) mod gated;
 pub(crate) mod opening;
 pub(crate) mod preface;

@@ -20,6 +20,7 @@ const FLOORS: &[&[&str]] = &[
         "error",
         "escape",
         "framing",
+        "gate",
         "log_limit",
         "logged",
         "plural",

@@ -72,7 +72,7 @@ pub struct Listener {
     at: Result<At, BindError>,
     access: Access,
     only_v6: Option<bool>,
-    own: Own,
+    pub(crate) own: Own,
 }
 
 /// Tells the peers that are only on the way to the real ones.
@@ -89,6 +89,7 @@ pub(crate) struct Own {
     pub(crate) expiry: Option<Expiry>,
     /// Peers whose connections are charged to whomever a filter finds behind them.
     pub(crate) is_proxy: Option<Arc<IsProxy>>,
+    pub(crate) is_ungated: bool,
     #[cfg(feature = "record")]
     pub(crate) recorder: Option<Recorder>,
     when_listening: WhenListening,

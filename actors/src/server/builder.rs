@@ -12,6 +12,7 @@ use crate::{
     control::messages::Drain,
     error::BindError,
     framing::Framing,
+    gate::Gates,
     limits::Limits,
     listen::listener::{BoundListener, Listener},
     server::{
@@ -65,6 +66,7 @@ pub struct LineServer<A, F> {
     pub(super) slow_turn: Option<Duration>,
     pub(super) measures_answers: bool,
     pub(super) when_started: Vec<Box<WhenStarted>>,
+    pub(super) gates: Gates,
     #[cfg(feature = "record")]
     pub(super) recorder: Option<Recorder>,
     pub(super) actor: PhantomData<fn() -> A>,
@@ -143,6 +145,7 @@ where
             slow_turn: Some(LineServer::DEFAULT_SLOW_TURN),
             measures_answers: false,
             when_started: Vec::new(),
+            gates: Gates::default(),
             #[cfg(feature = "record")]
             recorder: None,
             actor: PhantomData,

@@ -28,6 +28,7 @@ use crate::{
     },
     error::BindError,
     framing::Framing,
+    gate::Gates,
     limits::SessionLimits,
     listen::{
         acceptor,
@@ -49,6 +50,7 @@ pub(super) struct Defaults {
     pub(super) session: SessionLimits,
     pub(super) backlog: i32,
     pub(super) options: SocketOptions,
+    pub(super) gates: Gates,
     pub(super) slow_turn: Option<Duration>,
     pub(super) measures_answers: bool,
     #[cfg(feature = "record")]
@@ -242,13 +244,14 @@ impl State {
         let defaults = &self.defaults;
         let framing = own.framing.unwrap_or(defaults.framing);
         let is_proxy = own.is_proxy.clone();
+        let gates = if own.is_ungated { Gates::default() } else { defaults.gates.clone() };
         #[cfg(feature = "record")]
         let filters = own.recorded_filters(defaults.recorder.as_ref());
         #[cfg(not(feature = "record"))]
         let filters = own.filters;
         for worker in &workers {
             let protocol = protocol.as_ref().unwrap_or(&defaults.protocol).duplicate();
-            let service = Service { serial, framing, filters: filters.clone(), protocol };
+            let service = Service { serial, framing, filters: filters.clone(), gates: gates.clone(), protocol };
             let lesson: Lesson = Box::new(News::Serve(id, service));
             // A worker that has just ended gets no connection either.
             drop_caught(worker.orders.send(Order::Learn(lesson)));

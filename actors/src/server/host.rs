@@ -14,6 +14,7 @@ use crate::{
     connection::ListenerId,
     control::orders::{Admitted, Lesson},
     framing::Framing,
+    gate::Gates,
     listen::acceptor::{self, StartHere},
     server::protocol::Protocol,
     wire::filters::Filters,
@@ -25,6 +26,7 @@ pub(super) struct Service {
     pub(super) serial: u64,
     pub(super) framing: Framing,
     pub(super) filters: Filters,
+    pub(super) gates: Gates,
     pub(super) protocol: Box<dyn Protocol>,
 }
 
@@ -64,7 +66,7 @@ impl task::Host for Rc<Host> {
         if let Some(worker) = self.worker.upgrade()
             && let Some(service) = service
         {
-            service.protocol.start(&worker, admitted, service.framing, &service.filters);
+            service.protocol.start(&worker, admitted, service.framing, &service.filters, &service.gates);
         }
     }
 

@@ -74,6 +74,7 @@ where
             session,
             backlog,
             options: self.options,
+            gates: self.gates,
             slow_turn: self.slow_turn,
             measures_answers: self.measures_answers,
             #[cfg(feature = "record")]

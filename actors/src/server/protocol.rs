@@ -13,6 +13,7 @@ use crate::{
     connection::Connection,
     control::orders::Admitted,
     framing::Framing,
+    gate::Gates,
     report::{CloseReason, Half},
     session::{handler::LineHandler, opening::Opening},
     wire::{filters::Filters, transport::Transport},
@@ -25,7 +26,7 @@ pub(super) trait Protocol: Send {
     fn duplicate(&self) -> Box<dyn Protocol>;
 
     /// Makes a session of a connection that has arrived at its worker.
-    fn start(&self, worker: &Rc<Worker>, admitted: Admitted, framing: Framing, filters: &Filters);
+    fn start(&self, worker: &Rc<Worker>, admitted: Admitted, framing: Framing, filters: &Filters, gates: &Gates);
 }
 
 /// Sessions of the actor type `A`, made by `F`.
@@ -49,7 +50,14 @@ where
         Box::new(Self::new(self.factory.clone()))
     }
 
-    fn start(&self, worker: &Rc<Worker>, Admitted { socket, owed }: Admitted, framing: Framing, filters: &Filters) {
+    fn start(
+        &self,
+        worker: &Rc<Worker>,
+        Admitted { socket, owed }: Admitted,
+        framing: Framing,
+        filters: &Filters,
+        gates: &Gates,
+    ) {
         let connection = owed.connection().clone();
         let (transport, failure) = match Transport::try_from(socket) {
             Ok(transport) if filters.is_empty() => (transport, None),
@@ -62,15 +70,25 @@ where
         let opening = Opening::new(worker, transport, connection, owed.settle(), framing);
         if let Some(reason) = failure {
             opening.fail(reason);
-        } else if !opening.is_filtered() {
-            match opening.charge() {
-                Ok(()) => open(opening, &self.factory),
-                Err(reason) => opening.fail(CloseReason::Refused(reason)),
-            }
-        } else {
-            let factory = self.factory.clone();
+        } else if opening.is_filtered() {
+            let (factory, gates) = (self.factory.clone(), gates.clone());
             actix_rt::spawn(async move {
                 if let Some(opening) = opening.preface().await {
+                    // Boxed: a connection whose filters wait has no room for it, and without gates it is never there.
+                    let passed = if gates.is_empty() { Some(opening) } else { Box::pin(opening.pass(&gates)).await };
+                    if let Some(opening) = passed {
+                        open(opening, &factory);
+                    }
+                }
+            });
+        } else if let Err(reason) = opening.charge() {
+            opening.fail(CloseReason::Refused(reason));
+        } else if gates.is_empty() {
+            open(opening, &self.factory);
+        } else {
+            let (factory, gates) = (self.factory.clone(), gates.clone());
+            actix_rt::spawn(async move {
+                if let Some(opening) = opening.pass(&gates).await {
                     open(opening, &factory);
                 }
             });

@@ -239,16 +239,34 @@ impl Opening {
 
     /// Tells a refused peer so, as the acceptor does, unless a filter has yet to open: then it just closes.
     async fn refuse(&mut self, reason: RefuseReason) {
-        let peer = self.connection.peer.clone();
         self.worker.log_refused(&self.connection, reason);
-        if !self.transport.is_open() {
-            return;
+        if self.transport.is_open() {
+            self.tell_refused(reason).await;
         }
-        let Some((_room, line)) = self.worker.refusal(&peer, reason) else { return };
-        // An empty socket takes it whole; whether the peer hears it or is gone is its own business.
-        let _ = self.transport.write_now(&line);
+    }
+
+    /// Tells the peer that it is refused, and closes so that it can read that.
+    pub(super) async fn tell_refused(&mut self, reason: RefuseReason) {
+        let Some((_room, line)) = self.worker.refusal(&self.connection.peer, reason) else { return };
         self.worker.set_deadline(self.slot, REFUSAL_TIME);
-        poll_fn(|cx| self.poll_linger(cx)).await;
+        let mut left = &line[..];
+        poll_fn(|cx| self.poll_last_word(cx, &mut left)).await;
+    }
+
+    /// Writes what is left of a refused peer's line, and lingers. An empty socket takes it whole, once the reactor knows that
+    /// it is empty; whether the peer hears it or is gone is its own business.
+    fn poll_last_word(&mut self, cx: &mut Context<'_>, left: &mut &[u8]) -> Poll<()> {
+        while !left.is_empty() {
+            match self.transport.poll_write(cx, left) {
+                Poll::Ready(Ok(count)) if count > 0 => *left = left.get(count..).unwrap_or_default(),
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => {
+                    let ends = Commands::ABORT | Commands::DEADLINE | Commands::CROWD;
+                    return if self.poll_commands(cx).intersects(ends) { Poll::Ready(()) } else { Poll::Pending };
+                }
+            }
+        }
+        self.poll_linger(cx)
     }
 
     /// Sends what is left of a filter's last word and the FIN, then discards until the peer closes, or its time is up.
@@ -272,7 +290,7 @@ impl Opening {
     }
 
     /// Takes the commands that have come, and is woken for the next ones.
-    fn poll_commands(&mut self, cx: &Context<'_>) -> Commands {
+    pub(super) fn poll_commands(&mut self, cx: &Context<'_>) -> Commands {
         self.worker.slot(self.slot, |slot| slot.set_waker(cx.waker()));
         self.worker.take_commands(self.slot)
     }

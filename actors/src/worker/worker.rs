@@ -19,6 +19,7 @@ use crate::{
         query::SessionState,
         stats::{Stats, WorkerStats},
     },
+    gate::Permit,
     limits::{Limits, SessionLimits},
     log_limit::{Kind, LogLimit},
     logged::Site,
@@ -35,6 +36,7 @@ use crate::{
         delays::Delays,
         drain::WorkerDrain,
         held::WorkerMemory,
+        permits::Permits,
         prefaces::Prefaces,
         rates::{SessionRates, WorkerRates},
         reports::{self, Counts, Reports},
@@ -47,6 +49,7 @@ use crate::{
 
 const SLOW_TURN: Kind = Kind("slow turn", "slow turns");
 const REFUSED: Kind = Kind("connection by way of a proxy refused", "connections by way of proxies refused");
+const STOPPED: Kind = Kind("connection refused at a gate", "connections refused at gates");
 const CROWDED: Kind = Kind("time that handshakes were ended for others", "times that handshakes were ended for others");
 /// Panics of handlers, and of what makes them and their filters.
 pub(crate) const PANIC: Kind = Kind("session whose code panicked", "sessions whose code panicked");
@@ -66,6 +69,7 @@ pub(crate) struct Worker {
     pub(super) drain: WorkerDrain,
     pub(super) reports: Reports,
     pub(super) prefaces: Prefaces,
+    permits: Permits,
     /// Bounds log messages about panics of handlers: a peer may have found a line that causes them.
     pub(crate) panics: LogLimit,
     slow: SlowTurns,
@@ -93,6 +97,7 @@ impl Worker {
             drain: WorkerDrain::default(),
             reports: Reports::default(),
             prefaces: Prefaces::default(),
+            permits: Permits::default(),
             panics: LogLimit::default(),
             slow: SlowTurns::default(),
             delays: Delays::default(),
@@ -337,23 +342,47 @@ impl Worker {
     /// Logs that a connection is refused, whose peer was known only in its preface, and tells subscribers so.
     #[cold]
     pub(crate) fn log_refused(&self, connection: &Connection, reason: RefuseReason) {
-        let Connection { id, peer, listener, .. } = connection;
-        if let Some(upstream) = &self.upstream {
-            upstream.tell_refused(|| RefusedConnection { peer: peer.clone(), listener: *listener, reason });
-        }
-        let at = listener.map_or_else(String::new, |listener| format!(" at {listener}"));
-        let (peer, site) = (Origin(peer), Site(*listener));
-        log::debug!(
-            session = id.get(), peer = peer, listener = site, reason = reason.name();
-            "session {id}{peer}{at} is refused: {}", reason.name()
-        );
+        self.tell_refused(connection, reason);
         if let Some(events) = self.prefaces.refused.pass(&REFUSED, "") {
-            let refused = Counted(events.0, "connection");
+            let (refused, at, site) = (Counted(events.0, "connection"), at(connection), Site(connection.listener));
             log::warn!(
                 listener = site, reason = reason.name(), count = events;
                 "{refused} by way of proxies refused, the last{at} for {}", reason.name()
             );
         }
+    }
+
+    /// Keeps what a gate has given a session until that has ended.
+    pub(crate) fn keep_permit(&self, session: SessionId, permit: Permit) {
+        self.permits.keep(session, permit);
+    }
+
+    /// Counts and logs that a gate refuses a connection, and tells subscribers so.
+    #[cold]
+    pub(crate) fn refuse_at_gate(&self, index: u32, connection: &Connection, reason: RefuseReason) {
+        if let Some(admission) = self.slot(index, |slot| slot.admission().cloned()) {
+            admission.count_refused(reason);
+        }
+        self.tell_refused(connection, reason);
+        if let Some(events) = self.permits.refused.pass(&STOPPED, "") {
+            let (refused, at, site) = (Counted(events.0, "connection"), at(connection), Site(connection.listener));
+            log::warn!(
+                listener = site, reason = reason.name(), count = events;
+                "{refused} refused at gates, the last{at} for {}", reason.name()
+            );
+        }
+    }
+
+    fn tell_refused(&self, connection: &Connection, reason: RefuseReason) {
+        let Connection { id, peer, listener, .. } = connection;
+        if let Some(upstream) = &self.upstream {
+            upstream.tell_refused(|| RefusedConnection { peer: peer.clone(), listener: *listener, reason });
+        }
+        let (at, peer, site) = (at(connection), Origin(peer), Site(*listener));
+        log::debug!(
+            session = id.get(), peer = peer, listener = site, reason = reason.name();
+            "session {id}{peer}{at} is refused: {}", reason.name()
+        );
     }
 
     /// Room to tell one more refused connection of `peer` so, and the line for it; `None` if it is not told.
@@ -530,8 +559,9 @@ impl Worker {
         }
         self.reports.count(&report);
         let report_to = slot.rare_if_any().and_then(|rare| rare.leftovers.take_report_to());
-        // The place is given back before anybody hears of the end.
+        // The place is given back before anybody hears of the end, and so is what gates gave it.
         drop(slot);
+        self.permits.give_back(report.id);
         if let Some(report_to) = report_to {
             // Whoever waited may be gone.
             let _ = report_to.send(report.clone());
@@ -621,6 +651,11 @@ impl Worker {
     pub(crate) fn is_idle(&self) -> bool {
         self.slots.len() == 0 && self.slots.have_no_commands() && self.memory.held() == 0
     }
+}
+
+/// Where a connection came in, behind a text about it.
+fn at(connection: &Connection) -> String {
+    connection.listener.map_or_else(String::new, |listener| format!(" at {listener}"))
 }
 
 /// The last batch: sent when the last session and the worker's task are gone, in whatever order an ending arbiter drops
