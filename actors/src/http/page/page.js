@@ -54,6 +54,9 @@ const REASONS = {
   "io-read": "reading failed", "io-write": "writing failed",
   "max-sessions": "server full", "max-sessions-per-source": "too many of one source", "accept-rate": "too many a second",
   "accept-rate-per-source": "too many a second of one source", denied: "not allowed", "listener-full": "listener full",
+  gate: "refused by a gate", "gate-timeout": "no answer from a gate", "cluster-full": "the cluster has enough sessions",
+  "cluster-source": "too many of one source in the cluster", "cluster-rate": "too many a second of one source in the cluster",
+  "store-lost": "the cluster's store is lost",
 };
 const FAULTS = new Set(["handler-panicked", "handler-stalled", "worker-stopped", "aborted"]);
 
