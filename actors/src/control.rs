@@ -19,7 +19,9 @@ pub(crate) mod ways;
 pub(crate) mod workers;
 
 pub use crate::control::{
-    event::{EventRef, LimitsChanged, ListenerChange, ListenerEvent, Refusals, RefusedConnection, SessionEvent},
+    event::{
+        EventRef, LimitsChanged, ListenerChange, ListenerEvent, Refusals, RefusedConnection, SessionEvent, SessionNamed,
+    },
     histogram::Histogram,
     messages::{
         Drain, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push, Pushed, SetLimits,

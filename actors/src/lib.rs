@@ -90,6 +90,7 @@ mod framing;
 mod gate;
 mod log_limit;
 mod logged;
+mod names;
 mod plural;
 mod rate;
 mod report;
@@ -159,6 +160,7 @@ pub use crate::{
     framing::{Delimiter, Framing, Overlong},
     gate::Permit,
     listen::listener::Listener,
+    names::NameError,
     report::{CloseReason, CloseReport, FaultName, Half},
     room::{Room, WeakRoom},
     rot13::{Rot13, rot13},

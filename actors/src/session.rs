@@ -9,6 +9,8 @@ pub(crate) mod context;
 
 pub(crate) mod lines;
 
+mod naming;
+
 pub(crate) mod handler;
 
 mod user_code;

@@ -18,11 +18,13 @@ use crate::{
 };
 
 /// The conditions of a filter, with a word for each value: for help, completion and errors.
-const CONDITIONS: [(&str, &str); 8] = [
+const CONDITIONS: [(&str, &str); 10] = [
     ("ID", "one session, as 7 or #7"),
     ("all", "every session"),
     ("peer=", "a network as 192.0.2.0/24, or unix, uid:N, gid:N"),
     ("listener=", "a listener's name or number"),
+    ("name=", "a session's name, in quotes if it has blanks: name=\"Alice B\""),
+    ("tag=", "a tag of sessions, as tag=vip"),
     ("state=", "open, held, draining or closing"),
     ("age>", "a time, as age>1h: sessions at least so old"),
     ("idle>", "a time, as idle>5m: sessions without a line for at least so long"),
@@ -239,6 +241,38 @@ pub(crate) fn time(word: &str) -> Result<std::time::Duration, WrongWord> {
     units::time(word).ok_or_else(|| WrongWord::new(word, format_args!("is no time: {}", units::TIME)))
 }
 
+/// Takes the first word off a text: up to a blank, or in `key="…"` up to the second quote.
+pub(crate) fn split_first(text: &[u8]) -> (&[u8], &[u8]) {
+    let text = text.trim_ascii_start();
+    let blank = |from: usize| text[from..].iter().position(u8::is_ascii_whitespace).map(|at| from + at);
+    let mut end = blank(0).unwrap_or(text.len());
+    if let Some(open) = text[..end].windows(2).position(|two| two == b"=\"") {
+        let first = open + 2;
+        let close = text[first..].iter().position(|byte| *byte == b'"').map(|at| first + at + 1);
+        // Without the second one it is a word like any other.
+        end = close.map_or(end, |close| blank(close).unwrap_or(text.len()));
+    }
+    text.split_at(end)
+}
+
+/// Parts a text into its words.
+pub(crate) fn split(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (word, behind) = split_first(rest.as_bytes());
+        let (end, len) = (rest.len() - behind.len(), word.len());
+        // Both begin and end at ASCII characters or ends.
+        let word = rest.get(end - len..end).filter(|word| !word.is_empty());
+        rest = rest.get(end..).unwrap_or_default();
+        word
+    })
+}
+
+/// Takes the quotes off a value.
+fn quoted(value: &str) -> &str {
+    value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).filter(|value| !value.is_empty()).unwrap_or(value)
+}
+
 /// Adds one condition. `seen` has the keys of those before.
 fn condition<'a>(
     word: &'a str,
@@ -273,6 +307,8 @@ fn condition<'a>(
             })?);
         }
         ("listener", "=") => filter.listener = Some(named_listener(value, word, listeners)?),
+        ("name", "=") => filter.name = Some(quoted(value).into()),
+        ("tag", "=") => filter.tag = Some(quoted(value).into()),
         ("state", "=") => {
             let state = STATES.into_iter().find(|state| state.name() == value);
             filter.state = Some(state.ok_or_else(|| {
@@ -328,7 +364,7 @@ fn unknown(word: &str, key: &str, sign: &str, value: &str) -> WrongWord {
             "only kick, set and drain have a dry run; count says how many a filter has".to_owned()
         }
         None if sign.is_empty() && word.starts_with('#') => "use a session's number, as #7".to_owned(),
-        None => "use ID, all, peer=NETWORK, listener=NAME, state=STATE, age>TIME, idle>TIME or outbox>SIZE".to_owned(),
+        None => "use ID, all, peer=NETWORK, listener=NAME, name=TEXT, tag=TEXT, state=STATE, age>TIME, idle>TIME or outbox>SIZE".to_owned(),
     };
     WrongWord::new(word, format_args!("is no filter: {advice}"))
 }
@@ -344,17 +380,17 @@ mod tests {
     }
 
     fn read(text: &str) -> Result<SessionQuery, String> {
-        query(text.split_ascii_whitespace(), &listeners()).map_err(|error| error.to_string())
+        query(split(text), &listeners()).map_err(|error| error.to_string())
     }
 
     #[test]
     fn each_condition_is_one_of_the_typed_filter() {
         let [public, second, named_one] = listeners();
-        let all = SessionFilter::default();
+        let all = SessionFilter::default;
         let seconds = Duration::from_secs;
         for (text, filter) in [
-            ("", all),
-            ("all", all),
+            ("", all()),
+            ("all", all()),
             ("7", SessionFilter::id("7".parse().unwrap())),
             ("#7", SessionFilter::id("7".parse().unwrap())),
             ("peer=192.0.2.0/24", SessionFilter::source("192.0.2.0/24".parse().unwrap())),
@@ -362,18 +398,21 @@ mod tests {
             ("peer=unix", SessionFilter::source(Peers::Unix)),
             ("peer=uid:1000", SessionFilter::source(Peers::Uid(1000))),
             ("peer=gid:100", SessionFilter::source(Peers::Gid(100))),
-            ("listener=public", all.listener(public)),
-            ("listener=0", all.listener(public)),
+            ("listener=public", all().listener(public)),
+            ("listener=0", all().listener(public)),
             // A name comes before a number.
-            ("listener=1", all.listener(named_one)),
-            ("state=open", all.state(SessionState::Open)),
-            ("state=held", all.state(SessionState::Held)),
-            ("state=draining", all.state(SessionState::Draining)),
-            ("state=closing", all.state(SessionState::Closing)),
-            ("age>1h", all.age_at_least(seconds(3600))),
-            ("idle>90s", all.idle_at_least(seconds(90))),
-            ("idle>=90s", all.idle_at_least(seconds(90))),
-            ("outbox>64KiB", all.outbox_at_least(65_536)),
+            ("listener=1", all().listener(named_one)),
+            ("name=alice", all().name("alice")),
+            ("tag=\"a b\"", all().tag("a b")),
+            ("name=\"", all().name("\"")),
+            ("state=open", all().state(SessionState::Open)),
+            ("state=held", all().state(SessionState::Held)),
+            ("state=draining", all().state(SessionState::Draining)),
+            ("state=closing", all().state(SessionState::Closing)),
+            ("age>1h", all().age_at_least(seconds(3600))),
+            ("idle>90s", all().idle_at_least(seconds(90))),
+            ("idle>=90s", all().idle_at_least(seconds(90))),
+            ("outbox>64KiB", all().outbox_at_least(65_536)),
             (
                 "outbox>1 state=held listener=public peer=10.0.0.0/8 idle>1s age>2s 9",
                 SessionFilter {

@@ -36,6 +36,7 @@ pub(crate) mod drain;
 pub(crate) mod eviction;
 pub(crate) mod held;
 pub(crate) mod lag;
+pub(crate) mod naming;
 pub(crate) mod permits;
 pub(crate) mod prefaces;
 pub(crate) mod pushes;

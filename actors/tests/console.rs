@@ -444,7 +444,10 @@ async fn errors_name_the_word_and_say_what_to_write() {
         ("?", r#""?" is no command: did you mean help?"#),
         ("push all hello", r#""push" has no text: write it behind --, as push all -- hello"#),
         ("push all --", r#""push" has no text: write it behind --, as push all -- hello"#),
-        ("watch foo", r#""foo" is no kind of event: use opened, closed, refused, limits, listeners or draining"#),
+        (
+            "watch foo",
+            r#""foo" is no kind of event: use opened, named, closed, refused, limits, listeners or draining"#,
+        ),
         ("watch opend", r#""opend" is no kind of event: did you mean opened?"#),
         ("kick 1 2 7", r#""2" is a second session: write one, and the command again for each other"#),
         (

@@ -59,7 +59,7 @@ async fn sessions_are_listed_by_page_filter_and_order() {
     let by_lines = SessionQuery::default().order(SessionOrder::Lines).limit(3);
     let mut lines = Vec::new();
     for offset in [0, 3, 6, 9] {
-        let page = server.handle.sessions(by_lines.offset(offset)).await.unwrap();
+        let page = server.handle.sessions(by_lines.clone().offset(offset)).await.unwrap();
         assert_eq!(page.total, 7);
         lines.push(page.sessions.iter().map(|session| session.lines_in).collect::<Vec<_>>());
     }
@@ -141,7 +141,7 @@ async fn a_kicked_session_hears_goodbye_and_ends_politely() {
     second.send(b"hello\n").await;
     second.expect(b"hello\n").await;
     let network = SessionFilter::source("127.0.0.0/8".parse().unwrap());
-    assert_eq!(within("the kick", server.handle.kick(network, "")).await.unwrap(), 1);
+    assert_eq!(within("the kick", server.handle.kick(network.clone(), "")).await.unwrap(), 1);
     second.expect_eof().await;
     drop(second);
     assert_eq!(server.report().await.reason, CloseReason::Kicked);

@@ -23,6 +23,7 @@ const FLOORS: &[&[&str]] = &[
         "gate",
         "log_limit",
         "logged",
+        "names",
         "plural",
         "rate",
         "report",

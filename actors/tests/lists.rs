@@ -38,7 +38,7 @@ async fn whole(server: &ServerHandle, limit: usize) -> Vec<SessionId> {
     let mut filter = SessionFilter::default();
     let mut ids = Vec::new();
     loop {
-        let page = within("a page", server.sessions(SessionQuery::from(filter).limit(limit))).await.unwrap();
+        let page = within("a page", server.sessions(SessionQuery::from(filter.clone()).limit(limit))).await.unwrap();
         let Some(last) = page.sessions.last() else { return ids };
         ids.extend(page.sessions.iter().map(|session| session.id));
         filter = filter.after(last.id);
@@ -57,7 +57,7 @@ async fn a_list_of_any_length_has_each_session_once_page_by_page() {
     // By offsets it is the same, and the total that of all pages.
     let ids = whole(&server.handle, 1000).await;
     let behind = SessionFilter::default().after(ids[99]);
-    let page = server.handle.sessions(SessionQuery::from(behind).offset(2000).limit(300)).await.unwrap();
+    let page = server.handle.sessions(SessionQuery::from(behind.clone()).offset(2000).limit(300)).await.unwrap();
     assert_eq!(page.total, MANY as u64 - 100);
     assert_eq!(page.sessions.iter().map(|session| session.id).collect::<Vec<_>>(), ids[2100..2400]);
     drop(peers);
@@ -210,7 +210,7 @@ proptest! {
             if let Some(after) = after {
                 filter = filter.after(all[after.min(all.len() - 1)].id);
             }
-            let query = SessionQuery::from(filter).order(order).offset(offset).limit(limit);
+            let query = SessionQuery::from(filter.clone()).order(order).offset(offset).limit(limit);
             let page = server.handle.sessions(query).await.unwrap();
             let row = |session: &actix_lines::control::SessionInfo| -> Row {
                 (session.id.get(), session.lines_in, session.bytes_in, session.bytes_out, 0)

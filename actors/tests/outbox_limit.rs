@@ -110,7 +110,7 @@ async fn an_outbox_above_the_soft_limit_is_forgiven_for_a_time_only() {
         // More than the kernel may yet take while nobody reads, or the outbox would not stay above.
         let most = if above { 8_000_000 } else { 200_000 };
         eventually("the outbox to fill", async || {
-            got += 10 * server.handle.push(all, chunk.clone()).await.unwrap().sessions as usize;
+            got += 10 * server.handle.push(all.clone(), chunk.clone()).await.unwrap().sessions as usize;
             server.sessions().await[0].outbox_bytes > most
         })
         .await;
@@ -159,7 +159,7 @@ async fn all_sessions_together_hold_no_more_than_the_budget_and_the_largest_goes
         // Session 7 is pushed five times as much as the others, of which none reads.
         for (whom, times) in [(SessionFilter::default(), 1), (SessionFilter::id(ids[7]), 4)] {
             for _ in 0..times {
-                within("a push", server.handle.push(whom, chunk.clone())).await.unwrap();
+                within("a push", server.handle.push(whom.clone(), chunk.clone())).await.unwrap();
             }
         }
         most = most.max(server.handle.stats().await.unwrap().outbox_bytes);
@@ -217,7 +217,7 @@ async fn many_small_sessions_of_one_source_are_evicted_before_a_larger_one_of_an
     let of_attackers = SessionFilter::source("127.0.0.1".parse().unwrap());
     let mut ends = Vec::new();
     eventually("evictions", async || {
-        within("a push", server.handle.push(of_attackers, chunk.clone())).await.unwrap();
+        within("a push", server.handle.push(of_attackers.clone(), chunk.clone())).await.unwrap();
         ends.extend(server.report_if_any());
         ends.len() == 6
     })

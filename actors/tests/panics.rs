@@ -441,7 +441,7 @@ async fn a_panic_in_the_destructor_of_bytes_that_were_pushed_ends_nobody() {
         let mut other = server.connect().await;
         expect_service(&mut other).await;
         for _ in 0..2 {
-            assert_eq!(server.handle.push(all, owned(len, &gone)).await.unwrap().sessions, 2);
+            assert_eq!(server.handle.push(all.clone(), owned(len, &gone)).await.unwrap().sessions, 2);
         }
         for peer in [&mut steady, &mut other] {
             let mut expected = vec![b'x'; 2 * len];
@@ -451,7 +451,7 @@ async fn a_panic_in_the_destructor_of_bytes_that_were_pushed_ends_nobody() {
         }
         all_gone(&gone, 2, "what was pushed and sent").await;
         // To nobody.
-        let nobody = all.outbox_at_least(usize::MAX);
+        let nobody = all.clone().outbox_at_least(usize::MAX);
         assert_eq!(server.handle.push(nobody, owned(len, &gone)).await.unwrap().sessions, 0);
         all_gone(&gone, 1, "what was pushed to nobody").await;
         // A goodbye.
@@ -464,7 +464,7 @@ async fn a_panic_in_the_destructor_of_bytes_that_were_pushed_ends_nobody() {
         expect_service(&mut steady).await;
     }
     // More than an outbox may hold.
-    assert_eq!(server.handle.push(all, owned(200_000, &gone)).await.unwrap().dropped, 1);
+    assert_eq!(server.handle.push(all.clone(), owned(200_000, &gone)).await.unwrap().dropped, 1);
     all_gone(&gone, 1, "what was refused").await;
     // What refused connections were sent.
     drop(limits);

@@ -45,7 +45,7 @@ fn would_end(asked: &Asked, first: &[SessionInfo]) {
 pub(crate) async fn kick(mut asked: Asked) -> Result<(), Failure> {
     let is_dry = asked.take_dry_run();
     let filter = asked.written_filter().await?;
-    let page = asked.server.sessions(SessionQuery::from(filter).limit(FIRST)).await?;
+    let page = asked.server.sessions(SessionQuery::from(filter.clone()).limit(FIRST)).await?;
     if is_dry {
         let ids: Vec<_> = page.sessions.iter().map(|session| session.id).collect();
         let object = json!({ "dry_run": true, "sessions": page.total, "first": ids });

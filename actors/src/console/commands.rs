@@ -198,7 +198,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command {
         name: "watch",
         words: "[KIND...] [FILTER...]",
-        help: "Shows what happens until a line is sent. A KIND is opened, closed, refused, limits, listeners or draining; a \
+        help: "Shows what happens until a line is sent. A KIND is opened, named, closed, refused, limits, listeners or draining; a \
                FILTER is by ID, peer= and listener= here. A console that does not keep up is told how much it has missed.",
         example: "watch closed refused listener=public",
         takes: Takes::Words,

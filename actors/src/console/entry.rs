@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// Kinds of events, in the order of help.
-pub(crate) const KINDS: [&str; 6] = ["opened", "closed", "refused", "limits", "listeners", "draining"];
+pub(crate) const KINDS: [&str; 7] = ["opened", "named", "closed", "refused", "limits", "listeners", "draining"];
 
 /// The events that a console watches, and their form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Watched {
     /// A bit for each of the kinds; none is all.
     pub(crate) kinds: u8,
@@ -36,12 +36,13 @@ impl Watched {
             EventRef::Opened(session) => {
                 (0, self.filter.has_identity(session.id(), session.peer_addr(), session.listener()))
             }
-            EventRef::Closed(report) => (1, self.filter.has_identity(report.id, &report.peer, report.listener)),
-            EventRef::Refused(refused) => (2, self.filter.has_refused(&refused.peer, refused.listener)),
-            EventRef::RefusedMore { .. } => (2, self.filter.is_all()),
-            EventRef::LimitsChanged(_) => (3, self.filter.is_all() || self.kinds != 0),
-            EventRef::Listener(event) => (4, self.filter.is_of_listener(event.listener) || self.filter.is_all()),
-            EventRef::Draining(_) => (5, self.filter.is_all() || self.kinds != 0),
+            EventRef::Named(named) => (1, self.filter.has_identity(named.id, &named.peer, named.listener)),
+            EventRef::Closed(report) => (2, self.filter.has_identity(report.id, &report.peer, report.listener)),
+            EventRef::Refused(refused) => (3, self.filter.has_refused(&refused.peer, refused.listener)),
+            EventRef::RefusedMore { .. } => (3, self.filter.is_all()),
+            EventRef::LimitsChanged(_) => (4, self.filter.is_all() || self.kinds != 0),
+            EventRef::Listener(event) => (5, self.filter.is_of_listener(event.listener) || self.filter.is_all()),
+            EventRef::Draining(_) => (6, self.filter.is_all() || self.kinds != 0),
             EventRef::Lost { .. } => return true,
         };
         is_selected && (self.kinds == 0 || self.kinds & (1 << kind) != 0)
@@ -114,6 +115,13 @@ fn text(mut line: Clean<'_>, entry: &EventRef<'_>, at: Duration) -> std::fmt::Re
     match entry {
         EventRef::Opened(session) => {
             write!(line, "opened {} {} {}", session.id(), session.peer_addr(), name(session.listener()))
+        }
+        EventRef::Named(named) => {
+            write!(line, "named {} {} {}", named.id, named.peer, name(named.listener))?;
+            match rows::names(named.name.as_deref(), &named.tags) {
+                none if none.is_empty() => line.write_str(" no name"),
+                names => line.write_str(&names),
+            }
         }
         EventRef::Closed(report) => {
             write!(line, "closed {} {} {} {}", report.id, report.peer, name(report.listener), report.reason.name())?;
@@ -210,10 +218,10 @@ mod tests {
             entries.map(|entry| watched.has(&entry))
         };
         assert_eq!(has(0, SessionFilter::default()), [true, true, true]);
-        assert_eq!(has(1 << 2, SessionFilter::default()), [true, false, false]);
+        assert_eq!(has(1 << 3, SessionFilter::default()), [true, false, false]);
         assert_eq!(has(0, SessionFilter::default().listener(public)), [true, true, false]);
         assert_eq!(has(0, SessionFilter::default().listener(other)), [false, false, false]);
-        assert_eq!(has(1 << 3, SessionFilter::default().listener(other)), [false, false, true]);
+        assert_eq!(has(1 << 4, SessionFilter::default().listener(other)), [false, false, true]);
         assert_eq!(has(0, SessionFilter::source("10.0.0.0/8".parse().unwrap())), [false, false, false]);
     }
 }

@@ -360,7 +360,7 @@ mod tests {
         let watched = Watched { kinds: 0, filter: SessionFilter::default(), is_json: false };
         let has_hub = || watching.hub.lock().unwrap().as_ref().is_some_and(Addr::connected);
         for _ in 0..2 {
-            let (first, second) = (watching.join(&server, watched), watching.join(&server, watched));
+            let (first, second) = (watching.join(&server, watched.clone()), watching.join(&server, watched.clone()));
             tokio::time::sleep(Duration::from_secs(3)).await;
             assert!(has_hub() && server.control().ledger.has_subscribers());
             drop(first);

@@ -13,6 +13,7 @@ use crate::{
         query::{SessionOrder, SessionQuery},
         stats::ListenerStats,
     },
+    escape::Escaped,
     limits::keys::LimitKey,
     plural::Counted,
     units::{rough_time, written_time},
@@ -114,7 +115,7 @@ pub(crate) async fn list(asked: Asked) -> Result<(), Failure> {
     let (mut shown, mut total) = (0_u64, None);
     loop {
         query.limit = left.min(PAGE);
-        let page = asked.server.sessions(query).await?;
+        let page = asked.server.sessions(query.clone()).await?;
         total.get_or_insert(page.total);
         for session in &page.sessions {
             rows::session(&asked.out, session);
@@ -169,6 +170,13 @@ pub(crate) async fn show(asked: Asked) -> Result<(), Failure> {
         ("outbox", session.outbox_bytes.to_string()),
     ] {
         asked.out.line(format_args!("{name:<12} {value}"));
+    }
+    if let Some(name) = &session.name {
+        asked.out.line(format_args!("{:<12} {}", "name", Escaped::new(&**name)));
+    }
+    if !session.tags.is_empty() {
+        let tags: Vec<_> = session.tags.iter().map(|tag| Escaped::new(&**tag).to_string()).collect();
+        asked.out.line(format_args!("{:<12} {}", "tags", tags.join(" ")));
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::words::WrongWord;
+use crate::words::{WrongWord, split_first};
 
 /// Begins a text that is taken as it is.
 const TEXT: &[u8] = b"--";
@@ -23,10 +23,10 @@ pub(crate) struct Request<'a> {
 impl<'a> Request<'a> {
     /// Takes a line apart. `None` for one without a word.
     pub(crate) fn new(line: &'a [u8]) -> Result<Option<Self>, (bool, WrongWord)> {
-        let (mut name, mut rest) = first_word(line);
+        let (mut name, mut rest) = split_first(line);
         let is_json = name == b"json";
         if is_json {
-            (name, rest) = first_word(rest);
+            (name, rest) = split_first(rest);
             if name.is_empty() {
                 return Err((true, WrongWord::alone("json", "a command")));
             }
@@ -44,7 +44,7 @@ impl<'a> Request<'a> {
         let mut rest = self.rest;
         loop {
             let word;
-            (word, rest) = first_word(rest);
+            (word, rest) = split_first(rest);
             match word {
                 [] => return Ok((words, None)),
                 TEXT => {
@@ -60,18 +60,12 @@ impl<'a> Request<'a> {
     /// Returns all that is behind the first word, or behind a `--` that follows it, as a text.
     pub(crate) fn text(&self) -> Bytes {
         let rest = self.rest.strip_prefix(b" ").unwrap_or(self.rest);
-        let text = match first_word(rest) {
+        let text = match split_first(rest) {
             (TEXT, behind) => behind.strip_prefix(b" ").unwrap_or(behind),
             _ => rest,
         };
         Bytes::copy_from_slice(text)
     }
-}
-
-fn first_word(line: &[u8]) -> (&[u8], &[u8]) {
-    let line = line.trim_ascii_start();
-    let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
-    line.split_at(end)
 }
 
 fn text(word: &[u8]) -> Result<&str, WrongWord> {
@@ -85,7 +79,7 @@ fn text(word: &[u8]) -> Result<&str, WrongWord> {
 pub(crate) fn is_http(line: &[u8]) -> bool {
     const METHODS: [&[u8]; 9] =
         [b"GET", b"POST", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE"];
-    let (first, rest) = first_word(line);
+    let (first, rest) = split_first(line);
     let is_request = METHODS.contains(&first) && !rest.trim_ascii().is_empty();
     // A method of another kind; commands have small letters, and a text behind one may speak of HTTP.
     let is_shouted = !first.is_empty() && first.iter().all(u8::is_ascii_uppercase);

@@ -2,7 +2,11 @@
 //!
 //! Not here: which sessions (`reports`), rates (`top`).
 
-use crate::{connection::ListenerId, console::out::Out, control::query::SessionInfo, units::rough_time};
+use std::{fmt::Write, sync::Arc};
+
+use crate::{
+    connection::ListenerId, console::out::Out, control::query::SessionInfo, escape::Escaped, units::rough_time,
+};
 
 /// Writes the header of a table of sessions, where the answer is text.
 pub(crate) fn header(out: &Out) {
@@ -14,10 +18,11 @@ pub(crate) fn header(out: &Out) {
     }
 }
 
-/// Writes a session.
+/// Writes a session. Its name and tags end the line, where it has any: `name=alice #vip`.
 pub(crate) fn session(out: &Out, session: &SessionInfo) {
+    let names = names(session.name.as_deref(), &session.tags);
     let text = format_args!(
-        "{:<8} {:<24} {:<12} {:<8} {:>7} {:>7} {:>10} {:>12} {:>12} {:>10}",
+        "{:<8} {:<24} {:<12} {:<8} {:>7} {:>7} {:>10} {:>12} {:>12} {:>10}{names}",
         session.id.to_string(),
         session.peer.to_string(),
         listener(session.listener),
@@ -30,6 +35,20 @@ pub(crate) fn session(out: &Out, session: &SessionInfo) {
         session.outbox_bytes,
     );
     out.record(session, text);
+}
+
+/// Writes a name and tags as words with a blank before each.
+pub(crate) fn names(name: Option<&str>, tags: &[Arc<str>]) -> String {
+    let mut text = String::new();
+    // A string takes all.
+    if let Some(name) = name {
+        let quote = if name.contains(char::is_whitespace) { "\"" } else { "" };
+        let _ = write!(text, " name={quote}{}{quote}", Escaped::new(name));
+    }
+    for tag in tags {
+        let _ = write!(text, " #{}", Escaped::new(&**tag));
+    }
+    text
 }
 
 /// Writes a name, else a number: the word for it in a command.

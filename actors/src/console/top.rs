@@ -275,6 +275,8 @@ mod tests {
             bytes_out: 0,
             outbox_bytes: 0,
             state: SessionState::Open,
+            name: None,
+            tags: Vec::new(),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Conditions that hold for a moment: what happens has none of them.
-const MOMENTARY: [&str; 4] = ["state", "age", "idle", "outbox"];
+const MOMENTARY: [&str; 6] = ["name", "tag", "state", "age", "idle", "outbox"];
 
 /// Returns true for a condition that `watch` does not take.
 pub(crate) fn is_momentary(condition: &str) -> bool {

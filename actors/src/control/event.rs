@@ -9,7 +9,7 @@ use actix::Message;
 
 use crate::{
     address::Address,
-    connection::{Connection, ListenerId},
+    connection::{Connection, ListenerId, SessionId},
     control::stats::DrainProgress,
     limits::Limits,
     report::{CloseReport, RefuseReason},
@@ -18,7 +18,7 @@ use crate::{
 /// An event for [`Subscribe`](crate::control::messages::Subscribe): a batch of what has happened, or one thing. A batch is
 /// gathered for at most 10 ms, or until it has 256 entries; subscribers share it.
 ///
-/// For one session `Opened` comes before `Closed`, and what happens to one listener comes in order. Sessions of different
+/// For one session `Opened` comes before `Named` and `Closed`, `Named` before `Closed`, and what happens to one listener comes in order. Sessions of different
 /// workers are in no order.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
@@ -28,6 +28,9 @@ pub enum SessionEvent {
     Opened(Arc<[Connection]>),
     /// Sessions have ended. A session admitted before the subscription has no `Opened`.
     Closed(Arc<[CloseReport]>),
+    /// Sessions have other [names](crate::LineContext::set_name) or tags. Of changes that follow one another within a batch only
+    /// the last may be told.
+    Named(Arc<[SessionNamed]>),
     /// Connections have been refused.
     Refused(Arc<Refusals>),
     /// The limits of the server are others now.
@@ -39,6 +42,25 @@ pub enum SessionEvent {
     /// So many events before this one had no room in the subscriber's mailbox. They are counted as in
     /// [`Stats::events_lost`](crate::control::Stats::events_lost).
     Lost(u64),
+}
+
+/// A session whose name or tags have changed, with all that it has now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct SessionNamed {
+    /// The session's number.
+    pub id: SessionId,
+    /// The peer's address.
+    pub peer: Address,
+    /// The listener that accepted it.
+    pub listener: Option<ListenerId>,
+    /// Its name; `None` if it has none any more.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::names::serialize_name"))]
+    pub name: Option<Arc<str>>,
+    /// Its tags, in the order in which they were added.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::names::serialize_tags"))]
+    pub tags: Vec<Arc<str>>,
 }
 
 /// Connections that were refused within 10 ms. In a flood only the first 256 are told apart.
@@ -130,6 +152,8 @@ impl ListenerChange {
 pub enum EventRef<'a> {
     /// A connection has become a session.
     Opened(&'a Connection),
+    /// A session has another name or other tags.
+    Named(&'a SessionNamed),
     /// A session has ended.
     Closed(&'a CloseReport),
     /// A connection was refused.
@@ -180,11 +204,12 @@ impl SessionEvent {
     /// }
     /// ```
     pub fn entries(&self) -> impl Iterator<Item = EventRef<'_>> {
-        let (mut opened, mut closed, mut refused): (&[Connection], &[CloseReport], &[RefusedConnection]) =
-            (&[], &[], &[]);
+        let (mut opened, mut named, mut closed): (&[Connection], &[SessionNamed], &[CloseReport]) = (&[], &[], &[]);
+        let mut refused: &[RefusedConnection] = &[];
         let mut one = None;
         match self {
             Self::Opened(sessions) => opened = sessions,
+            Self::Named(sessions) => named = sessions,
             Self::Closed(reports) => closed = reports,
             Self::Refused(refusals) => {
                 refused = &refusals.connections;
@@ -195,14 +220,15 @@ impl SessionEvent {
             Self::Draining(progress) => one = Some(EventRef::Draining(progress)),
             Self::Lost(count) => one = Some(EventRef::Lost { count: *count }),
         }
-        let many = opened.iter().map(EventRef::Opened).chain(closed.iter().map(EventRef::Closed));
-        many.chain(refused.iter().map(EventRef::Refused)).chain(one)
+        let many = opened.iter().map(EventRef::Opened).chain(named.iter().map(EventRef::Named));
+        many.chain(closed.iter().map(EventRef::Closed)).chain(refused.iter().map(EventRef::Refused)).chain(one)
     }
 
     /// Returns what it counts as when it is lost: the number of its sessions and connections, otherwise one.
     pub(crate) fn count(&self) -> u64 {
         match self {
             Self::Opened(sessions) => sessions.len() as u64,
+            Self::Named(sessions) => sessions.len() as u64,
             Self::Closed(reports) => reports.len() as u64,
             Self::Refused(refusals) => refusals.connections.len() as u64 + refusals.more,
             Self::LimitsChanged(_) | Self::Listener(_) | Self::Draining(_) => 1,

@@ -25,7 +25,7 @@ use crate::{
     control::{
         admission::{Admission, listener::Place},
         budget::Budget,
-        event::{LimitsChanged, Refusals, RefusedConnection, SessionEvent},
+        event::{LimitsChanged, Refusals, RefusedConnection, SessionEvent, SessionNamed},
         messages::Subscribe,
         stats::{DrainProgress, DrainReport, Stats},
     },
@@ -70,6 +70,8 @@ pub(crate) struct Books {
 pub(crate) struct Batch {
     /// Openings, gathered while there are subscribers.
     pub(crate) opened: Vec<Connection>,
+    /// Changes of names, gathered likewise.
+    pub(crate) named: Vec<SessionNamed>,
     pub(crate) closed: Vec<CloseReport>,
 }
 
@@ -222,16 +224,20 @@ impl Ledger {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Books the ends of sessions, and publishes openings and ends.
+    /// Books the ends of sessions, and publishes openings, names and ends.
     pub(crate) fn book(&self, batch: Batch) {
         if batch.len() == 0 {
             return;
         }
-        let Batch { opened, closed } = batch;
+        let Batch { opened, named, closed } = batch;
         let mut books = self.books();
         let has_subscribers = !books.subscribers.is_empty();
         if has_subscribers && !opened.is_empty() {
             self.publish(&mut books, &SessionEvent::Opened(opened.into()));
+        }
+        // Behind the opening and before the end of the same session.
+        if has_subscribers && !named.is_empty() {
+            self.publish(&mut books, &SessionEvent::Named(named.into()));
         }
         if closed.is_empty() {
             return;
@@ -311,9 +317,9 @@ impl Ledger {
 }
 
 impl Batch {
-    /// Openings and ends in it.
+    /// Openings, changes of names and ends in it.
     pub(crate) fn len(&self) -> usize {
-        self.opened.len() + self.closed.len()
+        self.opened.len() + self.named.len() + self.closed.len()
     }
 }
 
@@ -359,7 +365,7 @@ impl Drop for OwedReport {
             cut: true,
         };
         self.ledger.books().gone.count(&report);
-        self.ledger.book(Batch { opened: vec![self.connection.clone()], closed: vec![report] });
+        self.ledger.book(Batch { opened: vec![self.connection.clone()], named: Vec::new(), closed: vec![report] });
     }
 }
 
@@ -533,7 +539,8 @@ mod tests {
         ledger.subscribe(Subscribe::new(watcher.clone().recipient()));
         let opened = Connection::between(Address::Memory, Address::Memory);
         // The watcher has no turn meanwhile.
-        (0..BATCHES).for_each(|_| ledger.book(Batch { opened: vec![opened.clone(); SESSIONS], closed: vec![] }));
+        (0..BATCHES)
+            .for_each(|_| ledger.book(Batch { opened: vec![opened.clone(); SESSIONS], named: vec![], closed: vec![] }));
         let lost = ledger.books().events_lost;
         let kept = BATCHES - lost / SESSIONS as u64;
         assert!(lost.is_multiple_of(SESSIONS as u64) && (16..=17).contains(&kept), "{lost} lost");

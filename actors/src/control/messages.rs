@@ -25,7 +25,7 @@ use crate::{
 pub struct GetStats;
 
 /// Asks for a page of live sessions. The answer is a [`SessionPage`].
-#[derive(Clone, Copy, Debug, Default, Message)]
+#[derive(Clone, Debug, Default, Message)]
 #[rtype(result = "SessionPage")]
 pub struct ListSessions(pub SessionQuery);
 

@@ -3,11 +3,12 @@
 //! Pure: nothing here knows where sessions are.
 //! Not here: asking (`supervisor`), answering (`worker`).
 
-use std::{cmp::Ordering, time::Duration};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use crate::{
     address::Address,
     connection::{ListenerId, SessionId},
+    names::{self, Names},
     source::Peers,
 };
 
@@ -42,6 +43,18 @@ pub struct SessionInfo {
     pub outbox_bytes: usize,
     /// Its state.
     pub state: SessionState,
+    /// The [name](crate::LineContext::set_name) that its actor gave it.
+    #[cfg_attr(
+        feature = "serde",
+        serde(skip_serializing_if = "Option::is_none", serialize_with = "crate::names::serialize_name")
+    )]
+    pub name: Option<Arc<str>>,
+    /// The [tags](crate::LineContext::add_tag) that its actor gave it, in the order in which they were added.
+    #[cfg_attr(
+        feature = "serde",
+        serde(skip_serializing_if = "Vec::is_empty", serialize_with = "crate::names::serialize_tags")
+    )]
+    pub tags: Vec<Arc<str>>,
 }
 
 /// The state of a live session.
@@ -83,7 +96,7 @@ impl SessionState {
 /// # let _ = (stale, of_a_network);
 /// # Ok::<(), actix_lines::ConfigError>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionFilter {
     /// Only this session.
@@ -94,6 +107,10 @@ pub struct SessionFilter {
     pub source: Option<Peers>,
     /// Only sessions of this listener.
     pub listener: Option<ListenerId>,
+    /// Only sessions with this name.
+    pub name: Option<Arc<str>>,
+    /// Only sessions with this tag.
+    pub tag: Option<Arc<str>>,
     /// Only sessions in this state.
     pub state: Option<SessionState>,
     /// Only sessions of at least this age.
@@ -128,7 +145,7 @@ impl SessionFilter {
     /// # let server = LineServer::new(|_| Rot13).bind("127.0.0.1:0")?.start()?;
     /// let mut filter = SessionFilter::default();
     /// loop {
-    ///     let page = server.sessions(SessionQuery::from(filter).limit(500)).await?;
+    ///     let page = server.sessions(SessionQuery::from(filter.clone()).limit(500)).await?;
     ///     page.sessions.iter().for_each(|session| println!("{} {}", session.id, session.peer));
     ///     let Some(last) = page.sessions.last() else { break };
     ///     filter = filter.after(last.id);
@@ -149,6 +166,20 @@ impl SessionFilter {
     #[must_use]
     pub fn listener(mut self, listener: ListenerId) -> Self {
         self.listener = Some(listener);
+        self
+    }
+
+    /// Adds the condition that the session has this [name](crate::LineContext::set_name) now.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Adds the condition that the session has this [tag](crate::LineContext::add_tag) now.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<Arc<str>>) -> Self {
+        self.tag = Some(tag.into());
         self
     }
 
@@ -186,7 +217,7 @@ impl SessionFilter {
         *self == Self::default()
     }
 
-    /// Returns true if none of its conditions is of the moment: it selects a session for as long as that lives, or never.
+    /// Returns true if none of its conditions is on counters, times or the state of a session.
     pub(crate) fn is_lasting(&self) -> bool {
         self.state.is_none() && self.age_at_least.is_zero() && self.idle_at_least.is_zero() && self.outbox_at_least == 0
     }
@@ -199,10 +230,23 @@ impl SessionFilter {
             && self.source.is_none_or(|peers| peers.contains(peer))
     }
 
+    /// Returns true if it selects a session with these names, apart from all else.
+    pub(crate) fn has_names(&self, names: Option<&Names>) -> bool {
+        let names = || names.map(|names| (names.name.as_deref(), &names.tags[..])).unwrap_or_default();
+        (self.name.is_none() && self.tag.is_none()) || self.has_name_and_tag(names().0, names().1)
+    }
+
+    fn has_name_and_tag(&self, name: Option<&str>, tags: &[Arc<str>]) -> bool {
+        self.name.as_deref().is_none_or(|wanted| name == Some(wanted))
+            && self.tag.as_deref().is_none_or(|wanted| names::has_tag(tags, wanted))
+    }
+
     /// Returns true if it may select a connection of this peer and listener that is no session.
     #[cfg(feature = "console")]
     pub(crate) fn has_refused(&self, peer: &Address, listener: Option<ListenerId>) -> bool {
         self.id.is_none()
+            && self.name.is_none()
+            && self.tag.is_none()
             && self.listener.is_none_or(|wanted| listener == Some(wanted))
             && self.source.is_none_or(|peers| peers.contains(peer))
     }
@@ -216,6 +260,7 @@ impl SessionFilter {
     /// Returns true if it selects a session.
     pub(crate) fn has(&self, session: &SessionInfo) -> bool {
         self.has_identity(session.id, &session.peer, session.listener)
+            && self.has_name_and_tag(session.name.as_deref(), &session.tags)
             && self.state.is_none_or(|state| state == session.state)
             && session.age >= self.age_at_least
             && session.idle >= self.idle_at_least
@@ -250,7 +295,7 @@ pub enum SessionOrder {
 /// let largest = SessionQuery::from(SessionFilter::default()).order(SessionOrder::Outbox).limit(10);
 /// # let _ = largest;
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionQuery {
     /// The sessions to list. Default: all.
@@ -364,7 +409,7 @@ impl Selection {
         if self.sessions.len() <= most {
             return;
         }
-        let query = self.query;
+        let query = &self.query;
         let (_, last, _) = self.sessions.select_nth_unstable_by(most - 1, |a, b| query.compare(a, b));
         if query.order == SessionOrder::Id {
             self.last = Some(last.id);
@@ -418,6 +463,8 @@ mod tests {
                 bytes_out: 0,
                 outbox_bytes: 0,
                 state: SessionState::Open,
+                name: None,
+                tags: Vec::new(),
             };
             let mut all: Vec<_> = lines.iter().map(|(place, lines)| (place, session(*lines))).collect();
             let mut model: Vec<_> = all.iter().map(|(_, session)| session.clone()).collect();
@@ -426,7 +473,7 @@ mod tests {
             all.sort_by_key(|(place, _)| **place);
             let order = if by_lines { SessionOrder::Lines } else { SessionOrder::Id };
             let query = SessionQuery::default().order(order).offset(offset).limit(limit);
-            let mut selection = Selection::new(query);
+            let mut selection = Selection::new(query.clone());
             for (_, session) in all {
                 if selection.wants(session.id) {
                     selection.add(session);

@@ -313,7 +313,7 @@ impl Handler<ListSessions> for Supervisor {
     type Result = ResponseFuture<SessionPage>;
 
     fn handle(&mut self, ListSessions(query): ListSessions, _: &mut Self::Context) -> Self::Result {
-        let answer = self.ask(&Question::List(query));
+        let answer = self.ask(&Question::List(query.clone()));
         Box::pin(async move {
             let mut answered = answer.await;
             query.cut_to_page(&mut answered.sessions);

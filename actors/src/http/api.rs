@@ -175,7 +175,7 @@ fn query(text: &str, server: &ServerHandle) -> Result<SessionQuery, Problem> {
 
 /// Reads the words of a filter. Returns also whether there are any.
 pub(super) fn filter(text: &str, server: &ServerHandle) -> Result<(SessionFilter, bool), Problem> {
-    let mut words = text.split_ascii_whitespace().peekable();
+    let mut words = words::split(text).peekable();
     let has_words = words.peek().is_some();
     Ok((words::filter(words, &listeners(server))?, has_words))
 }

@@ -177,7 +177,7 @@ pub(super) async fn kick(admin: &Admin, request: &HttpRequest, payload: Payload)
         return Err(Problem::bad("no session is named: use all, or a filter as #7 or peer=192.0.2.0/24", "q"));
     }
     let goodbye = line(&goodbye)?;
-    let page = api::ask(admin, server.sessions(SessionQuery::from(whom).limit(FIRST))).await?;
+    let page = api::ask(admin, server.sessions(SessionQuery::from(whom.clone()).limit(FIRST))).await?;
     if dry_run {
         let first = page.sessions.iter().map(|session| session.id).collect();
         return Ok(reply::json(StatusCode::OK, &Dry { dry_run, sessions: page.total, first: Some(first) }));

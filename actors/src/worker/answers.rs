@@ -39,7 +39,7 @@ pub(super) struct Asked {
 
 impl Asked {
     pub(super) fn new(token: u64, question: Question) -> Self {
-        let selection = if let Question::List(query) = &question { Some(Selection::new(*query)) } else { None };
+        let selection = if let Question::List(query) = &question { Some(Selection::new(query.clone())) } else { None };
         Self { token, question, last: SessionId::last(), chunk: 0, answered: Answered::default(), selection }
     }
 }
@@ -92,7 +92,7 @@ impl Worker {
             Question::Totals | Question::Trace { .. } => {}
             Question::List(_) => {
                 let Some(selection) = selection else { return false };
-                let filter = *selection.filter();
+                let filter = selection.filter().clone();
                 for slot in part.filter(|slot| slot.is_selected(&filter, moment)) {
                     answered.count += 1;
                     if selection.wants(slot.id) {
@@ -141,6 +141,7 @@ impl Slot {
     /// Returns true if a filter selects the session. What costs more than a look at its number comes last.
     fn is_selected(&self, filter: &SessionFilter, moment: Moment) -> bool {
         filter.has_identity(self.id, self.peer(), self.listener)
+            && filter.has_names(self.names())
             && (filter.is_lasting() || filter.has(&self.info(0, moment)))
     }
 }

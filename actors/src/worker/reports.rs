@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     connection::{Connection, ListenerId},
-    control::{ledger::Batch, stats::Stats},
+    control::{event::SessionNamed, ledger::Batch, stats::Stats},
     report::CloseReport,
 };
 
@@ -129,6 +129,16 @@ impl Reports {
     pub(super) fn push_opened(&self, connection: &Connection) -> usize {
         let mut batch = self.batch.borrow_mut();
         batch.opened.push(connection.clone());
+        batch.len()
+    }
+
+    /// Adds a session that was named to the batch; what was just said of the same one is over. Returns what is in it.
+    pub(super) fn push_named(&self, named: SessionNamed) -> usize {
+        let mut batch = self.batch.borrow_mut();
+        match batch.named.last_mut() {
+            Some(last) if last.id == named.id => *last = named,
+            _ => batch.named.push(named),
+        }
         batch.len()
     }
 

@@ -23,6 +23,7 @@ use crate::{
         query::SessionInfo,
     },
     limits::OutboxLimit,
+    names::{NameError, Names},
     rate::{Grant, RateLimit, Unit},
     report::{CloseReason, CloseReport, RefuseReason},
     room::Inbox,
@@ -80,6 +81,8 @@ pub(super) struct Rare {
     /// An answer that is being measured and is not with the kernel yet. Boxed: it is seldom measured.
     asked: Option<Box<Asked>>,
     behind: Option<Box<Behind>>,
+    /// Boxed: seldom set where the rest is needed.
+    names: Option<Box<Names>>,
 }
 
 /// What filters that are done have found out about a session, addresses that are not its place's, and taps.
@@ -351,6 +354,24 @@ impl Slot {
         behind.map(|behind| std::mem::take(&mut behind.taps)).unwrap_or_default()
     }
 
+    /// Its name and tags, if it was given any.
+    pub(crate) fn names(&self) -> Option<&Names> {
+        self.rare.as_ref()?.names.as_deref()
+    }
+
+    /// Changes its name and tags, and keeps them if there are any then.
+    pub(super) fn change_names(
+        &mut self,
+        change: impl FnOnce(&mut Names) -> Result<bool, NameError>,
+    ) -> Result<bool, NameError> {
+        let mut names = self.rare.as_mut().and_then(|rare| rare.names.take()).unwrap_or_default();
+        let result = change(&mut names);
+        if !names.is_empty() {
+            self.rare().names = Some(names);
+        }
+        result
+    }
+
     /// Counts messages that the session is told of before the next bytes that others push.
     pub(crate) fn miss(&mut self, messages: u64) {
         if messages > 0 {
@@ -396,6 +417,7 @@ impl Slot {
 
     /// The session as queries see it.
     pub(super) fn info(&self, worker: usize, moment: Moment) -> SessionInfo {
+        let Names { name, tags } = self.names().cloned().unwrap_or_default();
         SessionInfo {
             id: self.id,
             peer: self.peer().clone(),
@@ -408,6 +430,8 @@ impl Slot {
             bytes_out: self.counters.bytes_out,
             outbox_bytes: self.outbox.len(),
             state: self.clock.state(),
+            name,
+            tags,
         }
     }
 }
@@ -668,7 +692,7 @@ mod tests {
     fn a_slot_is_no_larger_than_what_a_million_sessions_may_cost() {
         assert!(size_of::<Option<Slot>>() <= 160, "{} bytes", size_of::<Option<Slot>>());
         // Allocators round all from 257 to 320 bytes up to the same.
-        assert!(size_of::<Rare>() <= 288, "{} bytes", size_of::<Rare>());
+        assert!(size_of::<Rare>() <= 320, "{} bytes", size_of::<Rare>());
     }
 
     #[test]

@@ -573,7 +573,7 @@ impl Worker {
     }
 
     /// So much waits to be sent: enough to do so now, or the first, which waits for others.
-    fn report_soon(&self, waiting: usize) {
+    pub(super) fn report_soon(&self, waiting: usize) {
         match waiting {
             1 => self.attention.notify_one(),
             reports::BATCH.. => self.send_reports(None),
