@@ -273,15 +273,15 @@ const ENTER: &str = "\x1b[?1049h";
 const LEAVE: &str = "\x1b[?1049l";
 
 fn topped(console: &FakeConsole) -> (Terminal, Termios) {
-    let terminal =
-        Terminal::new(ctl_command(&["--connect", &console.address(), "--color", "never", "top"]), &console.folder);
-    // Its echo is turned off before the program starts.
+    // The settings that each terminal begins with, from one whose program changes none. Its echo is turned off by whoever made it.
+    let untouched = Terminal::new(Command::new("cat"), &console.folder);
     let before = eventually("a terminal without an echo", || {
-        let settings = terminal.settings();
+        let settings = untouched.settings();
         (!settings.local_modes.contains(LocalModes::ECHO)).then_some(settings)
     });
+    let mut terminal =
+        Terminal::new(ctl_command(&["--connect", &console.address(), "--color", "never", "top"]), &console.folder);
     terminal.resize(60, 10);
-    let mut terminal = terminal;
     terminal.expect(ENTER);
     terminal.expect("peer-1-end");
     (terminal, before)

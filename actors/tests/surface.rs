@@ -29,6 +29,8 @@ fn document() -> PathBuf {
         .args(["doc", "--package", "actix-lines", "--no-deps", "--all-features", "--locked", "--quiet"])
         .arg("--target-dir")
         .arg(&target)
+        // What it depends on is looked up where everything else is built, by a cargo that knows of such a place.
+        .env("CARGO_BUILD_BUILD_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory"))
         .current_dir(root())
         .output()
         .expect("cargo runs");
