@@ -37,7 +37,7 @@ use std::{
     process::ExitCode,
 };
 
-use actix_lines::{Framing, LineServer, Rot13, limits::Limits};
+use actix_lines::{Framing, LineServer, Listener, Rot13, agent_check::AgentCheck, limits::Limits};
 use actix_rt::{Runtime, System, SystemRunner};
 
 #[cfg(feature = "console")]
@@ -158,15 +158,23 @@ async fn serve(
     let ending = Ending::new(settings.drain());
     let console = console::open(settings.console_settings(), tokens.console, &ending);
     let http = http::bind(&settings, tokens.http);
+    let agent = settings
+        .agent_address()
+        .map(|address| AgentCheck::at(Listener::at(address.clone()).name("agent-check")).bind())
+        .transpose();
     let unused = service::close_unused_sockets();
     let (console, http) =
         (console.map_err(|error| beside(error, &unused))?, http.map_err(|error| beside(error, &unused))?);
+    let agent = agent.map_err(|error| beside(error.into(), &unused))?;
     let recorder = recording::start(&settings)?;
     if let Some(recorder) = &recorder {
         server = server.record(recorder);
     }
     let server = server.start()?;
     console.start(&server)?;
+    if let Some(agent) = agent {
+        agent.start(&server)?;
+    }
     let http = http::serve(http, &server, &ending).await?;
     service::warn_of_unused_sockets(&unused);
     service::ready(&server);

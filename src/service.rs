@@ -181,7 +181,7 @@ pub(crate) fn reload_succeeded() {
     }
 }
 
-/// The server drains, and ends.
+/// The server drains, or is about to, and ends.
 pub(crate) fn stopping() {
     if let Some(manager) = manager()
         && !manager.is_stopping.swap(true, Relaxed)
@@ -280,7 +280,11 @@ impl Manager {
             let next = Instant::now() + DRAIN_STATUS_EVERY;
             let mut state = format!("EXTEND_TIMEOUT_USEC={}\n", EXTENSION.as_micros());
             if let Ok(Ok(stats)) = timeout(DRAIN_STATUS_EVERY, server.stats()).await {
-                state += &format!("STATUS=draining: {} left\n", counted(stats.live, "session"));
+                let sessions = counted(stats.live, "session");
+                state += &match server.draining().filter(|progress| !progress.has_begun()) {
+                    Some(progress) => format!("STATUS=drains in {} s: {sessions}\n", progress.begins_in.as_secs() + 1),
+                    None => format!("STATUS=draining: {sessions} left\n"),
+                };
             }
             self.tell(&state);
             sleep_until(next).await;

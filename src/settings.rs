@@ -57,6 +57,7 @@ const TIMES: &str = "Times, as 500ms, 10s, 2h";
 const RATES: &str = "Rates";
 const MEMORY: &str = "Memory, as 65536, 64KiB, 1MiB";
 const DRAIN: &str = "Drain";
+const BALANCER: &str = "Load balancer";
 const RECORD: &str = "Recording";
 const CONSOLE: &str = "Console";
 const HTTP: &str = "HTTP";
@@ -458,6 +459,29 @@ setting::settings! {
             reload: Reload::AtOnce,
             help: "Line that each session is sent before it ends in a drain; an empty one sends nothing",
             advice: "It comes after the last answer. A newline is added",
+        },
+
+        drain_delay: Pause = About {
+            name: "drain-delay",
+            value: "TIME",
+            unit: "",
+            default: &["0s"],
+            group: DRAIN,
+            reload: Reload::AtOnce,
+            help: "Time from SIGINT or SIGTERM to the beginning of the drain, in which whoever comes is still served",
+            advice: "Use a few intervals of the load balancer's checks, so that it sends nobody any more: meanwhile `--agent-check` says drain, \
+                     and `/readyz` is not ready. A second signal ends it",
+        },
+
+        agent_check: Option<ListenAddress> = About {
+            name: "agent-check",
+            value: "ADDRESS",
+            unit: "",
+            default: &["off"],
+            group: BALANCER,
+            reload: Reload::Restart,
+            help: "Address that answers HAProxy's agent checks: up with a weight by load, or drain",
+            advice: "Use an address that the load balancers alone reach: whoever asks sees how full the server is. fleet.md has HAProxy's side",
         },
 
         record: Option<Folder> = About {

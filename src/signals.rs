@@ -15,7 +15,7 @@ use std::{
 
 use actix_lines::{
     Escaped, ListenerInfo, ServerHandle,
-    control::{DrainReport, ListenerStats, Stats},
+    control::{Drain, DrainReport, ListenerStats, Stats},
     limits::Limits,
     record::Recorder,
 };
@@ -89,7 +89,7 @@ impl Signals {
             readers: Arc::new(()),
         };
         let mut expiry = daily();
-        let mut is_draining = false;
+        let (mut is_draining, mut is_hurried) = (false, false);
         loop {
             let name = tokio::select! {
                 _ = self.interrupt.recv() => "SIGINT",
@@ -121,21 +121,39 @@ impl Signals {
                     continue;
                 }
             };
-            if std::mem::replace(&mut is_draining, true) {
+            let mut drain = file.settings.drain();
+            is_hurried |= drain.delay.is_zero();
+            // The first may not have arrived yet; a console may have asked for it, too.
+            let is_announced = server.draining().map_or(is_draining && !is_hurried, |progress| !progress.has_begun());
+            if is_announced {
+                log::info!("{name}: draining at once, for at most {:?}; a further signal aborts", drain.deadline);
+                is_hurried = true;
+            } else if is_draining {
                 log::warn!("{name} again: aborting what is left");
                 // It may have ended already.
                 let _ = server.abort().await;
                 return;
+            } else if is_hurried {
+                log::info!("{name}: draining, for at most {:?}; a second signal aborts", drain.deadline);
+            } else {
+                let Drain { delay, deadline, .. } = drain;
+                log::info!(
+                    "{name}: draining in {delay:?}, then for at most {deadline:?}; a second signal begins at once"
+                );
+            }
+            if is_hurried {
+                drain.delay = Duration::ZERO;
             }
             service::stopping();
             if file.reading.take().is_some() {
                 log::warn!("SIGHUP: nothing is changed: the server drains");
             }
-            let drain = file.settings.drain();
-            log::info!("{name}: draining, for at most {:?}; a second signal aborts", drain.deadline);
+            let is_first = !std::mem::replace(&mut is_draining, true);
             let draining = server.clone();
             actix_rt::spawn(async move {
-                if let Ok(report) = draining.drain(drain).await {
+                if let Ok(report) = draining.drain(drain).await
+                    && is_first
+                {
                     let DrainReport { ended, cut, duration, .. } = report;
                     log::info!(
                         ended = ended, cut = cut, duration = duration.as_secs_f64();

@@ -284,3 +284,84 @@ async fn a_tail_behind_a_line_that_waits_is_answered_in_a_drain_too() {
     assert_eq!(String::from_utf8_lossy(&peer.rest().await), "one\nthe tail");
     assert_eq!(server.report().await.undelivered_bytes, 0);
 }
+
+const DELAY: Duration = Duration::from_secs(5);
+
+#[actix::test]
+async fn a_drain_with_a_delay_is_said_at_once_and_serves_whoever_comes_until_it_begins() {
+    pause();
+    let (server, mut peers) = with_peers(LineServer::new(|_| Echo).on_current_arbiter(), 1).await;
+    let handle = server.handle.clone();
+    let begin = Instant::now();
+    let drain = Drain::within(Duration::from_secs(60)).goodbye("goodbye\n").delay(DELAY);
+    let report = actix_rt::spawn(async move { handle.drain(drain).await });
+    eventually("the drain to be announced", async || server.handle.draining().is_some()).await;
+    let progress = server.handle.draining().expect("a drain");
+    assert!(!progress.has_begun() && progress.begins_in <= DELAY, "{progress:?}");
+    assert_eq!((progress.duration, progress.left), (Duration::ZERO, 1));
+    support::pass(DELAY / 2).await;
+    // A session that ends meanwhile has not ended by the drain.
+    drop(server.connect().await);
+    let mut late = server.connect().await;
+    late.send(b"hello\n").await;
+    late.expect(b"hello\n").await;
+    peers.push(late);
+    eventually("the end of the one that left", async || server.sessions().await.len() == 2).await;
+    assert!(begin.elapsed() < DELAY);
+    for mut peer in peers {
+        within("the goodbye", async {
+            assert_eq!(peer.rest().await, b"goodbye\n");
+        })
+        .await;
+        assert!((DELAY..DELAY + Duration::from_millis(400)).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    }
+    let report = within("the drain", report).await.unwrap().unwrap();
+    assert_eq!((report.ended, report.cut), (2, 0));
+    assert!(report.duration < Duration::from_secs(1), "{report:?}");
+    within("the end", server.handle.wait()).await.unwrap();
+}
+
+#[actix::test]
+async fn a_second_drain_without_a_delay_begins_at_once() {
+    pause();
+    let (server, mut peers) = with_peers(LineServer::new(|_| Echo).on_current_arbiter(), 1).await;
+    let begin = Instant::now();
+    let drain = Drain::within(Duration::from_secs(60)).delay(Duration::from_secs(3600));
+    let first = actix_rt::spawn(server.handle.supervisor().send(drain.clone()));
+    support::pass(DELAY).await;
+    // Whoever asks again for the same changes nothing.
+    let again = actix_rt::spawn(server.handle.supervisor().send(drain.clone()));
+    support::pass(DELAY).await;
+    assert!(server.handle.draining().is_some_and(|progress| !progress.has_begun()));
+    let hurried = actix_rt::spawn(server.handle.supervisor().send(drain.delay(Duration::ZERO)));
+    peers[0].expect_eof().await;
+    assert!(begin.elapsed() < 3 * DELAY, "{:?}", begin.elapsed());
+    drop(peers);
+    for report in [first, again, hurried] {
+        let report = within("a report", report).await.unwrap().unwrap();
+        assert_eq!((report.ended, report.cut), (1, 0));
+    }
+}
+
+#[actix::test]
+async fn the_deadline_counts_from_the_end_of_the_delay_and_an_abort_waits_for_neither() {
+    const DEADLINE: Duration = Duration::from_secs(20);
+    pause();
+    let limits = || Limits::builder().linger_timeout(Duration::from_secs(600)).build().unwrap();
+    let serve = || LineServer::new(|_| Echo).limits(limits()).on_current_arbiter();
+    let (server, peers) = with_peers(serve(), 1).await;
+    let begin = Instant::now();
+    let report = within("the drain", server.handle.drain(Drain::within(DEADLINE).delay(DELAY))).await.unwrap();
+    assert_eq!((report.ended, report.cut, begin.elapsed().as_secs()), (0, 1, (DELAY + DEADLINE).as_secs()));
+    assert_eq!(report.duration.as_secs(), DEADLINE.as_secs());
+    drop(peers);
+
+    let (server, _peers) = with_peers(serve(), 1).await;
+    let begin = Instant::now();
+    let delayed = actix_rt::spawn(server.handle.supervisor().send(Drain::within(DEADLINE).delay(DELAY)));
+    support::pass(DELAY / 5).await;
+    let report = within("the abort", server.handle.abort()).await.unwrap();
+    assert!(begin.elapsed() < DELAY, "{:?}", begin.elapsed());
+    assert_eq!(report.cut, 1);
+    assert_eq!(within("the other report", delayed).await.unwrap().unwrap(), report);
+}

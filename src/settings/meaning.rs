@@ -223,10 +223,21 @@ impl Settings {
     /// The number of listeners that are not among those of sessions.
     pub(crate) fn other_listeners(&self) -> usize {
         usize::from(cfg!(feature = "console") && self.console != Auto::Set(None))
+            + usize::from(self.agent_check.is_some())
+    }
+
+    /// The address of HAProxy's agent checks, if they are answered.
+    pub(crate) fn agent_address(&self) -> Option<&ListenAddress> {
+        self.agent_check.as_ref()
     }
 
     pub(crate) fn drain(&self) -> Drain {
-        Drain { deadline: self.drain_timeout.0, goodbye: line(&self.drain_goodbye).into(), spread: self.drain_spread.0 }
+        Drain {
+            deadline: self.drain_timeout.0,
+            goodbye: line(&self.drain_goodbye).into(),
+            spread: self.drain_spread.0,
+            delay: self.drain_delay.0,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ struct Typed {
 }
 
 /// Each setting, a value that is neither its default nor another's, and one more.
-const EACH: [(&str, &str, &str); 48] = [
+const EACH: [(&str, &str, &str); 50] = [
     ("listen", "[::1]:1", "127.0.0.1:2"),
     ("workers", "3", "4"),
     ("backlog", "5", "6"),
@@ -57,6 +57,8 @@ const EACH: [(&str, &str, &str); 48] = [
     ("drain-timeout", "33s", "34s"),
     ("drain-spread", "35s", "36s"),
     ("drain-goodbye", "bye", "see you"),
+    ("drain-delay", "62s", "63s"),
+    ("agent-check", "127.0.0.1:64", "unix:/run/agent.sock"),
     ("record", "recordings", "/var/lib/recordings"),
     ("record-session", "50KiB", "51KiB"),
     ("record-files", "52", "53"),
@@ -164,7 +166,7 @@ fn each_setting_arrives_where_it_is_meant_to() {
     let all = meant(&typed(first()));
     assert_eq!(all.limits(None), limits);
     assert_eq!(all.framing(), Framing::lf().max_line(7 * 1024).map(|framing| framing.overlong(Overlong::Split)));
-    let drain = Drain { deadline: seconds(33), goodbye: "bye\r\n".into(), spread: seconds(35) };
+    let drain = Drain { deadline: seconds(33), goodbye: "bye\r\n".into(), spread: seconds(35), delay: seconds(62) };
     assert_eq!(format!("{:?}", all.drain()), format!("{drain:?}"));
     assert_eq!((all.addresses(), all.worker_threads()), (&["[::1]:1".parse().unwrap()][..], 3));
     let recording = RecordLimits::default().session_bytes(50 * 1024).files(52).total_bytes(54 * 1024 * 1024);
@@ -176,6 +178,7 @@ fn each_setting_arrives_where_it_is_meant_to() {
     let http = all.served_by_http().expect("an address");
     assert_eq!((http.address.to_string(), http.hosts), ("127.0.0.1:58".to_owned(), vec!["lines.example"]));
     assert_eq!(http.token_file, Some(Path::new("secret")));
+    assert_eq!(all.agent_address().map(ToString::to_string).as_deref(), Some("127.0.0.1:64"));
     // What `sockets` sets has no way to be asked for.
 
     let off = ["idle-timeout", "line-timeout", "write-timeout", "max-age", "exempt"].map(|name| (name, "off"));

@@ -204,15 +204,23 @@ pub(crate) async fn drain(mut asked: Asked) -> Result<(), Failure> {
     }
     let goodbye = asked.text.take().map(|text| line(Some(text)));
     let drain = asked.setup.before_drain.ask(deadline, goodbye);
-    asked.log(format_args!("within {:?}", drain.deadline));
+    match drain.delay {
+        Duration::ZERO => asked.log(format_args!("within {:?}", drain.deadline)),
+        delay => asked.log(format_args!("in {delay:?}, then within {:?}", drain.deadline)),
+    }
     let mut drained = std::pin::pin!(asked.server.drain(drain));
     let report = loop {
         if let Ok(report) = tokio::time::timeout(PROGRESS, &mut drained).await {
             break report?;
         }
         if let Some(progress) = asked.server.draining() {
-            let DrainProgress { ended, cut, left, .. } = progress;
-            asked.out.record(&progress, format_args!("draining: {ended} ended, {cut} cut, {left} left"));
+            let DrainProgress { ended, cut, left, begins_in, .. } = progress;
+            if progress.has_begun() {
+                asked.out.record(&progress, format_args!("draining: {ended} ended, {cut} cut, {left} left"));
+            } else {
+                let sessions = Counted(left, "session");
+                asked.out.record(&progress, format_args!("drains in {}: {sessions}", took(begins_in)));
+            }
             asked.out.sent().await;
         }
     };

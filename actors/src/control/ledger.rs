@@ -78,6 +78,7 @@ pub(crate) struct Batch {
 /// The state of a drain. It outlives the supervisor that began it.
 #[derive(Debug)]
 pub(crate) struct Draining {
+    /// Its beginning, which may be yet to come.
     pub(crate) since: Instant,
     /// The deadline, at which the remaining sessions are aborted.
     pub(crate) until: Instant,
@@ -243,7 +244,7 @@ impl Ledger {
             return;
         }
         books.ended += closed.len() as u64;
-        if let Some(draining) = &mut books.draining {
+        if let Some(draining) = books.draining.as_mut().filter(|draining| draining.has_begun()) {
             let cut = closed.iter().filter(|report| report.cut).count() as u64;
             draining.report.cut += cut;
             draining.report.ended += closed.len() as u64 - cut;
@@ -298,7 +299,14 @@ impl Ledger {
 
     fn progress(&self, books: &Books) -> Option<DrainProgress> {
         let Draining { report: DrainReport { ended, cut, .. }, since, .. } = *books.draining.as_ref()?;
-        Some(DrainProgress { ended, cut, left: self.left(books), duration: since.elapsed() })
+        let now = Instant::now();
+        Some(DrainProgress {
+            ended,
+            cut,
+            left: self.left(books),
+            duration: now.saturating_duration_since(since),
+            begins_in: since.saturating_duration_since(now),
+        })
     }
 
     /// The report of a drain that has nothing left to wait for, and those who wait for it.
@@ -324,6 +332,11 @@ impl Batch {
 }
 
 impl Draining {
+    /// Returns false while it is only announced: whoever comes is served.
+    pub(crate) fn has_begun(&self) -> bool {
+        Instant::now() >= self.since
+    }
+
     /// Returns true if its deadline is over.
     pub(crate) fn is_late(&self) -> bool {
         Instant::now() >= self.until

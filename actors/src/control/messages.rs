@@ -159,12 +159,12 @@ impl Subscribe {
 }
 
 /// Ends the server: it accepts no more, answers what was read, flushes and closes; after `deadline` it aborts the rest.
-/// The answer is a [`DrainReport`]. Sent again, it shortens the time if the new deadline comes first, and changes
-/// nothing else.
+/// The answer is a [`DrainReport`]. Sent again, it begins earlier if the new [`delay`](Self::delay) ends first, shortens the
+/// time if the new deadline comes first, and changes nothing else.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "DrainReport")]
 pub struct Drain {
-    /// Time that sessions have to end. Longer times count as 24 days.
+    /// Time that sessions have to end, from the beginning of the drain. Longer times count as 24 days.
     pub deadline: Duration,
     /// Bytes written to each session after its last answer and before the output of its
     /// [`ending`](crate::LineHandler::ending), the newline included; nothing if empty.
@@ -172,6 +172,9 @@ pub struct Drain {
     /// Time over which sessions are told to end one after the other, so that their peers do not all reconnect elsewhere
     /// at once. Zero tells all at once; at most half of the deadline counts, so that the last session has time, too.
     pub spread: Duration,
+    /// Time until the drain begins. The server already says that it will end, and serves whoever comes as before: a load
+    /// balancer that asks sends nobody any more. Longer times count as 24 days.
+    pub delay: Duration,
 }
 
 impl Drain {
@@ -184,7 +187,7 @@ impl Drain {
     /// Makes a drain with this deadline that tells all sessions at once, without a goodbye.
     #[must_use]
     pub fn within(deadline: Duration) -> Self {
-        Self { deadline, goodbye: Bytes::new(), spread: Duration::ZERO }
+        Self { deadline, goodbye: Bytes::new(), spread: Duration::ZERO, delay: Duration::ZERO }
     }
 
     /// Sets the [`goodbye`](Self::goodbye), which each session writes last. Default: none.
@@ -207,6 +210,16 @@ impl Drain {
     #[must_use]
     pub fn spread(mut self, over: Duration) -> Self {
         self.spread = over;
+        self
+    }
+
+    /// Sets the time until the drain begins: [`delay`](Self::delay). Default: zero.
+    ///
+    /// Meanwhile [`ServerHandle::draining`](crate::ServerHandle::draining) tells of it, and with it `/readyz`, the answer to an
+    /// agent check, console and page. Choose it longer than the load balancer takes to notice: a few of its intervals.
+    #[must_use]
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
         self
     }
 }

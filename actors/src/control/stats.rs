@@ -163,7 +163,7 @@ pub struct DrainReport {
     pub ended: u64,
     /// Sessions closed before their peers closed, at the deadline or at the end of their linger time.
     pub cut: u64,
-    /// Time from the request to the last end.
+    /// Time from the beginning to the last end.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::serialize"))]
     pub duration: Duration,
 }
@@ -179,9 +179,21 @@ pub struct DrainProgress {
     pub cut: u64,
     /// Sessions that have not ended yet.
     pub left: u64,
-    /// Time since the request.
+    /// Time since its beginning.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::serialize"))]
     pub duration: Duration,
+    /// Time until its beginning, if that is yet to come: see [`Drain::delay`](crate::control::Drain::delay).
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::serialize"))]
+    pub begins_in: Duration,
+}
+
+impl DrainProgress {
+    /// Returns false while the drain is only announced: its [`delay`](crate::control::Drain::delay) is not over, and whoever
+    /// comes is served.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.begins_in.is_zero()
+    }
 }
 
 impl Stats {

@@ -143,19 +143,44 @@ impl Supervisor {
         }
     }
 
-    /// Continues the drain in the ledger: from its beginning, or from where another supervisor left it.
+    /// Continues the drain in the ledger: from its announcement, or from where another supervisor left it.
     fn resume_drain(&mut self, ctx: &mut Context<Self>) {
+        let Some(control) = self.control.upgrade() else { return };
+        if control.ledger.books().draining.is_none() {
+            return;
+        }
+        ctx.run_interval(PROGRESS, |supervisor, _| {
+            supervisor.report_progress();
+            supervisor.consider_end();
+        });
+        self.schedule_drain(ctx);
+    }
+
+    /// Begins the drain in the ledger at its time, and aborts what is left at its deadline.
+    fn schedule_drain(&mut self, ctx: &mut Context<Self>) {
+        let Some(control) = self.control.upgrade() else { return };
+        let now = Instant::now();
+        let (delay, left) = {
+            let books = control.ledger.books();
+            let Some(draining) = &books.draining else { return };
+            (draining.since.saturating_duration_since(now), draining.until.saturating_duration_since(now))
+        };
+        ctx.run_later(left, |supervisor, _| supervisor.abort_if_late());
+        if delay.is_zero() {
+            self.begin_drain(ctx);
+        } else {
+            ctx.run_later(delay, |supervisor, ctx| supervisor.begin_drain(ctx));
+        }
+    }
+
+    /// Closes the listeners, then has the workers drain. Doing so again changes nothing.
+    fn begin_drain(&mut self, ctx: &mut Context<Self>) {
         let Some(control) = self.control.upgrade() else { return };
         let left = {
             let books = control.ledger.books();
             let Some(draining) = &books.draining else { return };
             draining.until.saturating_duration_since(Instant::now())
         };
-        ctx.run_later(left, |supervisor, _| supervisor.abort_if_late());
-        ctx.run_interval(PROGRESS, |supervisor, _| {
-            supervisor.report_progress();
-            supervisor.consider_end();
-        });
         control.close_listeners(if left.is_zero() { Closing::AtOnce } else { Closing::AfterBacklog });
         let mut closed = control.closed();
         let closed = async move {
@@ -198,9 +223,9 @@ impl Supervisor {
         if control.has_finished() {
             return;
         }
-        let Some(DrainProgress { ended, cut, left, .. }) = control.ledger.publish_progress() else { return };
+        let Some(DrainProgress { ended, cut, left, begins_in, .. }) = control.ledger.publish_progress() else { return };
         // A log may take its time, and all workers need the ledger: it is not locked here.
-        if left > 0 && !control.ledger.books().is_quiet {
+        if left > 0 && begins_in.is_zero() && !control.ledger.books().is_quiet {
             let sessions = Counted(ended, "session");
             log::info!(ended = ended, cut = cut, left = left; "draining: {sessions} ended, {cut} cut, {left} left");
         }
@@ -209,7 +234,7 @@ impl Supervisor {
     /// Logs that a worker stopped without an order; ends the server if none is left.
     fn miss_workers(&self, lost: Option<usize>) {
         let Some(control) = self.control.upgrade() else { return };
-        if control.has_finished() || control.ledger.books().draining.is_some() {
+        if control.has_finished() || control.ledger.books().draining.as_ref().is_some_and(Draining::has_begun) {
             return;
         }
         if let Some(worker) = lost {
@@ -417,19 +442,20 @@ impl Handler<Subscribe> for Supervisor {
 impl Handler<Drain> for Supervisor {
     type Result = ResponseFuture<DrainReport>;
 
-    fn handle(&mut self, Drain { deadline, goodbye, spread }: Drain, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Drain { deadline, goodbye, spread, delay }: Drain, ctx: &mut Self::Context) -> Self::Result {
         let Some(control) = self.control.upgrade() else {
             return Box::pin(async { DrainReport::default() });
         };
         let goodbye = SharedBytes::from(goodbye);
         let (done, report) = oneshot::channel();
-        let now = Instant::now();
-        let until = now + deadline.min(LONGEST_TIMEOUT);
-        let (is_first, so_far) = {
+        let since = Instant::now() + delay.min(LONGEST_TIMEOUT);
+        let until = since + deadline.min(LONGEST_TIMEOUT);
+        let (is_first, had_begun, so_far) = {
             let mut books = control.ledger.books();
             let is_first = books.draining.is_none();
+            let had_begun = books.draining.as_ref().is_some_and(Draining::has_begun);
             let draining = books.draining.get_or_insert_with(|| Draining {
-                since: now,
+                since,
                 until,
                 goodbye: goodbye.clone(),
                 spread,
@@ -437,14 +463,17 @@ impl Handler<Drain> for Supervisor {
                 report: DrainReport::default(),
                 waiting: Vec::new(),
             });
+            draining.since = draining.since.min(since);
             draining.until = draining.until.min(until);
             draining.waiting.push(done);
-            (is_first, draining.report)
+            (is_first, had_begun, draining.report)
         };
         if is_first {
             self.resume_drain(ctx);
+        } else if had_begun {
+            ctx.run_later(until - Instant::now(), |supervisor, _| supervisor.abort_if_late());
         } else {
-            ctx.run_later(until - now, |supervisor, _| supervisor.abort_if_late());
+            self.schedule_drain(ctx);
         }
         if deadline.is_zero() {
             self.abort_if_late();

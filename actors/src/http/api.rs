@@ -108,8 +108,8 @@ pub(super) async fn health(admin: &Admin) -> HttpResponse {
 pub(super) fn ready(server: &ServerHandle) -> HttpResponse {
     let not = |reason: &str| reply::text(StatusCode::SERVICE_UNAVAILABLE, reason);
     let listeners = server.listeners();
-    if server.draining().is_some() {
-        not("the server drains")
+    if let Some(progress) = server.draining() {
+        not(if progress.has_begun() { "the server drains" } else { "the server is about to drain" })
     } else if listeners.is_empty() {
         not("there is no listener")
     } else if listeners.iter().all(|listener| listener.is_paused) {

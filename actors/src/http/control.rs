@@ -218,7 +218,10 @@ pub(super) async fn drain(admin: &Admin, request: &HttpRequest, payload: Payload
         return Ok(reply::json(StatusCode::OK, &Dry { dry_run, sessions, first: None }));
     }
     let drain = admin.settings.before_drain.ask(deadline, goodbye);
-    log_change(request, format_args!("drain within {:?}", drain.deadline));
+    match drain.delay {
+        Duration::ZERO => log_change(request, format_args!("drain within {:?}", drain.deadline)),
+        delay => log_change(request, format_args!("drain in {delay:?}, then within {:?}", drain.deadline)),
+    }
     actix_rt::spawn(async move {
         if let Ok(DrainReport { ended, cut, duration, .. }) = server.drain(drain).await {
             log::info!(

@@ -403,7 +403,7 @@ impl ServerHandle {
     }
 
     /// Leaves the progress of a drain out of the log.
-    #[cfg(feature = "console")]
+    #[cfg(any(feature = "agent-check", feature = "console"))]
     pub(crate) fn drain_quietly(&self) {
         self.control.ledger.books().is_quiet = true;
     }

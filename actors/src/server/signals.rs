@@ -1,6 +1,8 @@
-//! Signals: SIGTERM and SIGINT drain a server, a second one aborts it.
+//! Signals: SIGTERM and SIGINT drain a server, one more aborts it.
 //!
 //! Not here: the choice to handle them (`builder`).
+
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -29,22 +31,38 @@ impl EndSignals {
 }
 
 pub(super) async fn drain_on_signals(server: ServerHandle, mut signals: EndSignals, drain: Drain) {
-    let mut drain = Some(drain);
+    let (mut is_asked, mut is_hurried) = (false, drain.delay.is_zero());
     loop {
         let name = tokio::select! {
             _ = signals.interrupt.recv() => "SIGINT",
             _ = signals.terminate.recv() => "SIGTERM",
         };
-        let Some(drain) = drain.take() else {
+        // The first may not have arrived yet.
+        let is_announced = server.draining().map_or(is_asked && !is_hurried, |progress| !progress.has_begun());
+        if is_announced {
+            log::info!("{name}: draining at once, for at most {:?}; a further signal aborts", drain.deadline);
+            is_hurried = true;
+        } else if is_asked {
             log::warn!("{name} again: aborting what is left");
             // Whether it had ended already does not matter any more.
             let _ = server.abort().await;
             return;
-        };
-        log::info!("{name}: draining, for at most {:?}; a second signal aborts", drain.deadline);
+        } else if is_hurried {
+            log::info!("{name}: draining, for at most {:?}; a second signal aborts", drain.deadline);
+        } else {
+            let Drain { delay, deadline, .. } = drain;
+            log::info!("{name}: draining in {delay:?}, then for at most {deadline:?}; a second signal begins at once");
+        }
+        let is_first = !std::mem::replace(&mut is_asked, true);
+        let mut drain = drain.clone();
+        if is_hurried {
+            drain.delay = Duration::ZERO;
+        }
         let draining = server.clone();
         actix_rt::spawn(async move {
-            if let Ok(report) = draining.drain(drain).await {
+            if let Ok(report) = draining.drain(drain).await
+                && is_first
+            {
                 let DrainReport { ended, cut, duration, .. } = report;
                 log::info!(
                     ended = ended, cut = cut, duration = duration.as_secs_f64();

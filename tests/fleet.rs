@@ -1,0 +1,143 @@
+//! A fleet behind HAProxy is restarted node by node under load, and no peer is refused, misled or kept waiting for an answer.
+
+mod support;
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use support::{connect, converse_over, example, reserve};
+
+/// A folder for a fleet, whose processes end with the test.
+struct Fleet {
+    folder: PathBuf,
+    address: SocketAddr,
+    redis: SocketAddr,
+    _ports: [OwnedFd; 2],
+}
+
+impl Fleet {
+    fn new(name: &str) -> Self {
+        // A socket in it has a short path.
+        let folder = std::env::temp_dir().join(format!("rot13d-fleet-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let ((port, address), (other_port, redis)) = (reserve(), reserve());
+        Self { folder, address, redis, _ports: [port, other_port] }
+    }
+
+    fn script(&self, name: &str) -> Command {
+        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fleet").join(name));
+        command
+            .env("ROT13D", env!("CARGO_BIN_EXE_rot13d"))
+            .env("FLEET_CLIENT", example("fleet_client").get_program())
+            .env("FLEET_LISTEN", self.address.to_string())
+            .env("FLEET_REDIS_PORT", self.redis.port().to_string())
+            .env("FLEET_DRAIN_DELAY", "2s")
+            .env("FLEET_DRAIN_SPREAD", "1s");
+        command
+    }
+
+    /// Runs a script with its folder behind `arguments`, and returns what it says.
+    fn run(
+        &self,
+        name: &str,
+        arguments: &[&str],
+        more: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> (bool, String, String) {
+        let mut command = self.script(name);
+        command.args(arguments).arg(&self.folder).args(more);
+        change(&mut command);
+        let Output { status, stdout, stderr } = command.output().expect("bash");
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (status.success(), text(stdout), text(stderr))
+    }
+
+    fn file(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.join(name)).unwrap_or_default()
+    }
+
+    /// All that its processes have said.
+    fn logs(&self) -> String {
+        let names = ["a", "b", "c"].map(|node| [format!("{node}.log.old"), format!("{node}.log")]).concat();
+        let others = ["haproxy.log", "client.log"].map(str::to_owned);
+        let logs = names.into_iter().chain(others);
+        logs.map(|name| format!("--- {name}\n{}", self.file(&name))).collect()
+    }
+
+    fn processes(&self) -> [String; 4] {
+        ["a", "b", "c", "haproxy"].map(|name| self.file(&format!("{name}.pid")))
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        // Processes that have ended are no processes.
+        self.run("fleet", &["stop"], &[], |_| {});
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[test]
+#[ignore = "needs haproxy and socat; tests/run runs it"]
+fn a_rolling_restart_costs_no_peer_a_byte_and_refuses_nobody() {
+    let fleet = Fleet::new("proof");
+    let (is_fine, report, said) = fleet.run("prove", &["--sessions", "60", "--pause", "20"], &[], |_| {});
+    let everything = || format!("{report}\n{said}\n{}", fleet.logs());
+    assert!(is_fine, "{}", everything());
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    for (name, count) in [("wrong_bytes", 0), ("lost_lines", 0), ("refused_connects", 0), ("live_at_end", 60)] {
+        assert_eq!(report[name], count, "{name}: {}", everything());
+    }
+    // Each session was on some node, and each node was restarted.
+    assert!(report["reconnects"].as_u64().unwrap() >= 60, "{}", everything());
+    for node in ["a", "b", "c"] {
+        assert!(said.contains(&format!("node {node}: back in the balance")), "{}", everything());
+        assert!(fleet.file(&format!("{node}.log.old")).contains(" ended, 0 cut, in "), "{}", everything());
+    }
+}
+
+#[test]
+#[ignore = "needs haproxy and socat; tests/run runs it"]
+fn a_rolling_restart_stops_at_a_node_that_does_not_come_back() {
+    let fleet = Fleet::new("stopped");
+    let (is_up, _, said) = fleet.run("fleet", &["start"], &[], |_| {});
+    assert!(is_up, "{said}\n{}", fleet.logs());
+    let before = fleet.processes();
+
+    let (is_fine, plan, said) = fleet.run("rolling-restart", &["--dry-run"], &[], |_| {});
+    assert!(is_fine && plan.lines().filter(|line| line.contains("would be restarted")).count() == 3, "{plan}\n{said}");
+    assert_eq!(fleet.processes(), before);
+
+    let (is_fine, _, said) = fleet.run("rolling-restart", &[], &[], |command| {
+        command.env("FLEET_START", "echo the disk is full >&2; false");
+    });
+    assert!(!is_fine && said.contains("stopped at node a: it could not be started"), "{said}\n{}", fleet.logs());
+    assert!(said.contains("The nodes behind it are untouched"), "{said}");
+    assert_eq!(fleet.processes()[1..], before[1..]);
+    assert_eq!(converse_over(&mut connect(fleet.address), b"Hello\n"), b"Uryyb\n");
+
+    // With a node missing no other one is touched.
+    let (is_fine, _, said) = fleet.run("rolling-restart", &[], &["b"], |_| {});
+    assert!(!is_fine && said.contains("node a is not in the balance"), "{said}");
+    assert_eq!(fleet.processes()[1..], before[1..]);
+
+    // Once it is there again the rest can be done.
+    let (is_up, _, said) = fleet.run("fleet", &["start"], &["a"], |_| {});
+    assert!(is_up, "{said}");
+    assert_eq!(converse_over(&mut connect(fleet.address), b"Hello\n"), b"Uryyb\n");
+}
+
+#[test]
+#[ignore = "needs shellcheck; tests/run runs it"]
+fn scripts_of_the_fleet_have_no_fault_that_shellcheck_finds() {
+    let mut command = Command::new("shellcheck");
+    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fleet"));
+    let Output { status, stdout, .. } =
+        command.args(["-x", "common.sh", "fleet", "prove", "rolling-restart"]).output().expect("shellcheck");
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stdout));
+}
