@@ -122,7 +122,8 @@ async fn renew(core: &Core, id: &NodeId) -> Lost {
         };
         tokio::select! {
             biased;
-            () = core.look_at_lease() => if failed == 0 { continue },
+            // The calls that fail here ask for a look each time.
+            () = core.look_at_lease(), if failed == 0 => continue,
             () = sleep_until(due.min(times.until)) => {}
         }
         // The clock first: what was said before the process was stopped counts no more.

@@ -140,8 +140,9 @@ impl Memory {
                     Err(slow)
                 }
                 Fault::Unanswered => {
-                    // What it answers is lost.
-                    let _ = effect(&mut self.lock());
+                    // What it answers is lost; a subscription ends by the engine, whose lock must be free then.
+                    let lost = effect(&mut self.lock());
+                    drop(lost);
                     tokio::time::sleep(TIMEOUT).await;
                     Err(slow)
                 }
