@@ -17,7 +17,7 @@ mod ask;
 mod hub;
 mod lease;
 mod limits;
-mod rooms;
+pub(crate) mod rooms;
 mod rows;
 
 mod agent;
@@ -27,6 +27,10 @@ pub use self::{
     builder::{Cluster, ClusterBuilder, ClusterError},
     health::Health,
     id::{GlobalId, NodeId, NodeName, NodeNameError},
+    rooms::{
+        share::ShareError,
+        table::{RoomCounts, RoomStats},
+    },
     stats::{ClusterStats, StoreCalls},
     store::{
         Answer, Begin, Change, CountLimit, Cursor, Held, Message, NodeRecord, RateLimit, Row, RowPage, Share, Store,

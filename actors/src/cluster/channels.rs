@@ -40,14 +40,12 @@ impl Channels {
 
     /// Passes on to `to` what is published on a channel, from some moment soon; whoever read it before reads no more. What
     /// `to` has no room for is dropped and counted.
-    #[expect(dead_code, reason = "rooms over nodes are to come")]
     pub(crate) fn listen(&self, channel: String, to: mpsc::Sender<Message>) {
         self.wanted().readers.insert(channel.into(), to);
         self.changed.notify_one();
     }
 
     /// Ends what [`listen`](Self::listen) has begun.
-    #[expect(dead_code, reason = "rooms over nodes are to come")]
     pub(crate) fn forget(&self, channel: &str) {
         if self.wanted().readers.remove(channel).is_some() {
             self.changed.notify_one();

@@ -20,6 +20,7 @@ use crate::{
         channels::Channels,
         health::Pulse,
         id::{NodeId, NodeName},
+        rooms::table::Rooms,
         stats::{ClusterStats, Counts},
         store::{
             Change, Cursor, Held, Message, NodeRecord, Row, RowPage, Store, StoreError, Subscription, Verdict, Want,
@@ -57,6 +58,7 @@ pub(crate) struct Core {
     pub(crate) life: watch::Sender<Option<NodeId>>,
     pub(crate) hub: Channels,
     pub(crate) health: Pulse,
+    pub(crate) rooms: Rooms,
     pub(crate) counts: Counts,
     lease: Mutex<Option<Lease>>,
     /// The lease is to be looked at: it may be over, or the store lost.
@@ -109,6 +111,7 @@ impl Core {
             life: watch::Sender::new(None),
             hub: Channels::default(),
             health: Pulse::default(),
+            rooms: Rooms::default(),
             counts: Counts::default(),
             lease: Mutex::default(),
             look: Notify::new(),
@@ -133,7 +136,7 @@ impl Core {
         let lease = lock(&self.lease).clone();
         let left =
             lease.map(|lease| lease.until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
-        self.counts.stats(self.health.now(), self.life(), left)
+        self.counts.stats(self.health.now(), self.life(), left, self.rooms.counts())
     }
 
     /// Waits for a call, not longer than calls may take, and counts it.

@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
-    cluster::{health::Health, id::NodeId, store::StoreError},
+    cluster::{health::Health, id::NodeId, rooms::table::RoomCounts, store::StoreError},
     control::histogram::{ANSWER_TIMES, Histogram},
 };
 
@@ -63,6 +63,8 @@ pub struct ClusterStats {
     pub messages_dropped: u64,
     /// Messages on channels that nobody reads any more.
     pub messages_unread: u64,
+    /// Messages of all rooms that the node has shared.
+    pub rooms: RoomCounts,
 }
 
 /// StoreCalls to the store, by what has come of them.
@@ -160,7 +162,13 @@ impl Counts {
         }
     }
 
-    pub(crate) fn stats(&self, health: Health, node: Option<NodeId>, lease_left: Option<Duration>) -> ClusterStats {
+    pub(crate) fn stats(
+        &self,
+        health: Health,
+        node: Option<NodeId>,
+        lease_left: Option<Duration>,
+        rooms: RoomCounts,
+    ) -> ClusterStats {
         let booked = self.booked();
         ClusterStats {
             health,
@@ -182,6 +190,7 @@ impl Counts {
             messages: self.messages.get(),
             messages_dropped: self.messages_dropped.get(),
             messages_unread: self.messages_unread.get(),
+            rooms,
         }
     }
 }

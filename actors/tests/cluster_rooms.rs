@@ -1,0 +1,710 @@
+//! Rooms over nodes, promise K2: what is said on one node members on all nodes hear at most once, in order for each node, and
+//! what is missing is counted; no slow node or store holds back those of the same node.
+//!
+//! Several servers of this process share a store in memory, on the paused clock; a store of its own stands between, which
+//! loses, repeats and delays. Not here: a real store (`cluster_redis`).
+
+mod support;
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    io,
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use actix::{Actor, Addr, Handler};
+use actix_lines::{
+    Line, LineContext, LineHandler, LineServer, LineSession, Room, Transport,
+    cluster::{
+        Answer, Change, Cluster, Cursor, Held, Message, NodeId, NodeRecord, Row, RowPage, ShareError, Store,
+        Subscription, Verdict, Want,
+        memory::{Fault, Memory},
+    },
+    uplink::Uplink,
+};
+use bytes::Bytes;
+use proptest::{prelude::*, test_runner::Config};
+use support::{Server, pass, pause, still};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::mpsc,
+};
+
+/// Longer than anything takes without a fault.
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// Longer than it takes to find a store again, and to tell the others.
+const RECOVERY: Duration = Duration::from_secs(20);
+
+/// What a session was sent.
+#[derive(Clone, Default)]
+struct Transcript(Rc<RefCell<Vec<u8>>>);
+
+impl AsyncRead for Transcript {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Transcript {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Transcript {
+    /// Takes the lines.
+    fn take(&self) -> Vec<String> {
+        let bytes = std::mem::take(&mut *self.0.borrow_mut());
+        String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+/// A member of rooms.
+struct Member(Vec<Room>);
+
+impl Actor for Member {
+    type Context = LineContext<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.0.iter().for_each(|room| ctx.join(room));
+    }
+}
+
+impl LineHandler for Member {
+    fn missed(&mut self, messages: u64, ctx: &mut Self::Context) {
+        writeln!(ctx, "missed {messages}");
+    }
+
+    fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {}
+}
+
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+enum Order {
+    Say(&'static str),
+    Leave,
+}
+
+impl Handler<Order> for Member {
+    type Result = ();
+
+    fn handle(&mut self, order: Order, ctx: &mut Self::Context) {
+        match order {
+            Order::Say(text) => ctx.say_to_all(&self.0, text),
+            Order::Leave => self.0.iter().for_each(|room| ctx.leave(room)),
+        }
+    }
+}
+
+/// A member, and what it hears.
+fn member(rooms: &[Room]) -> (Addr<Member>, Transcript) {
+    let transcript = Transcript::default();
+    let address = LineSession::new(Transport::new(transcript.clone())).create(|_| Member(rooms.to_vec()));
+    (address, transcript)
+}
+
+struct Node {
+    cluster: Cluster,
+    /// Its way to the store.
+    store: Memory,
+    server: Server,
+}
+
+impl Node {
+    async fn start(name: &str, store: &Memory) -> Self {
+        Self::of(Cluster::builder(store.clone()).node(name).build().unwrap(), store).await
+    }
+
+    async fn of(cluster: Cluster, store: &Memory) -> Self {
+        let server = LineServer::new(|_| Member(Vec::new())).workers(1).cluster(&cluster).unwrap();
+        let server = Server::start(server).await;
+        pass(MOMENT).await;
+        assert!(cluster.node().is_some(), "it lives");
+        Self { cluster, store: store.clone(), server }
+    }
+
+    fn room(&self) -> Room {
+        self.cluster.room("lobby").unwrap()
+    }
+
+    async fn end(self) {
+        self.store.heal();
+        let _still = still();
+        self.server.end_all().await;
+    }
+}
+
+/// Nodes of these names.
+async fn nodes<const N: usize>(names: [&str; N]) -> [Node; N] {
+    pause();
+    let store = Memory::new();
+    let mut nodes = Vec::new();
+    for name in names {
+        nodes.push(Node::start(name, &store.view()).await);
+    }
+    nodes.try_into().unwrap_or_else(|_| unreachable!())
+}
+
+async fn end<const N: usize>(nodes: [Node; N]) {
+    for node in nodes {
+        node.end().await;
+    }
+}
+
+#[actix::test]
+async fn what_is_said_on_one_node_members_on_all_nodes_hear_once() {
+    let nodes = nodes(["a", "b", "c"]).await;
+    let rooms = nodes.each_ref().map(Node::room);
+    // Nobody is on c.
+    let (ann, ann_heard) = member(&rooms[..1]);
+    let (_ben, ben_heard) = member(&rooms[1..2]);
+    pass(MOMENT).await;
+    ann.do_send(Order::Say("hello\n"));
+    pass(MOMENT).await;
+    rooms[2].say("from somewhere else\n");
+    pass(MOMENT).await;
+    assert_eq!(ann_heard.take(), ["from somewhere else"], "but for what it says itself");
+    assert_eq!(ben_heard.take(), ["hello", "from somewhere else"]);
+    let counts = nodes.each_ref().map(|node| node.cluster.stats().rooms);
+    assert_eq!(counts.map(|counts| (counts.published, counts.heard)), [(1, 1), (0, 2), (1, 0)]);
+    let listens = nodes.each_ref().map(|node| node.cluster.rooms()[0].is_heard);
+    assert_eq!(listens, [true, true, false], "a node without members listens to nothing");
+    end(nodes).await;
+}
+
+#[actix::test]
+async fn what_is_said_at_once_is_one_message_to_the_store() {
+    let nodes = nodes(["a", "b"]).await;
+    let rooms = nodes.each_ref().map(Node::room);
+    let (_ben, heard) = member(&rooms[1..]);
+    pass(MOMENT).await;
+    let before = nodes[0].store.calls().publish;
+    let said: Vec<String> = (0..1000).map(|number| format!("line {number}")).collect();
+    said.iter().for_each(|line| rooms[0].say(format!("{line}\n")));
+    // Before the next probe.
+    pass(MOMENT).await;
+    assert_eq!(heard.take(), said);
+    assert!(nodes[0].store.calls().publish - before <= 2, "one of them may be a probe");
+    end(nodes).await;
+}
+
+#[actix::test]
+async fn a_node_has_one_room_of_a_name_as_long_as_somebody_has_it() {
+    let [a, b] = nodes(["a", "b"]).await;
+    let one = a.room();
+    assert_eq!(one.name(), Some("lobby"));
+    let (_ann, heard) = member(&[a.room()]);
+    let (_ben, elsewhere) = member(&[b.room()]);
+    pass(MOMENT).await;
+    one.say("one\n");
+    drop(one);
+    pass(MOMENT).await;
+    // A member has it, too.
+    a.room().say("two\n");
+    pass(MOMENT).await;
+    assert_eq!(heard.take(), ["one", "two"]);
+    assert_eq!(elsewhere.take(), ["one", "two"]);
+    // Rooms that are there for one message alone are heard, in order, however many come one after the other.
+    let (_cid, transient) = member(&[b.cluster.room("yard").unwrap()]);
+    pass(MOMENT).await;
+    for number in 0..5 {
+        a.cluster.room("yard").unwrap().say(format!("{number}\n"));
+        if number % 2 == 0 {
+            pass(MOMENT).await;
+        }
+    }
+    pass(MOMENT).await;
+    assert_eq!(transient.take(), ["0", "1", "2", "3", "4"]);
+    assert_eq!(a.cluster.rooms().len(), 1, "nobody has it");
+    assert_eq!((b.cluster.stats().rooms.missing, b.cluster.stats().rooms.repeated), (0, 0));
+    end([a, b]).await;
+}
+
+#[actix::test]
+async fn a_named_room_that_there_is_can_be_shared_once() {
+    let [a, b] = nodes(["a", "b"]).await;
+    let room = Room::named("lobby");
+    let (_ann, heard) = member(std::slice::from_ref(&room));
+    pass(MOMENT).await;
+    room.say("before\n");
+    a.cluster.share(&room).unwrap();
+    a.cluster.share(&room).unwrap();
+    pass(MOMENT).await;
+    b.room().say("hello\n");
+    pass(MOMENT).await;
+    assert_eq!(heard.take(), ["before", "hello"]);
+    let refused = |cluster: &Cluster, room: &Room| cluster.share(room).unwrap_err();
+    let name = "lobby".to_owned();
+    assert_eq!(refused(&a.cluster, &Room::named("lobby")), ShareError::Taken { name: name.clone() });
+    assert_eq!(
+        refused(&Cluster::builder(Memory::new()).node("c").build().unwrap(), &room),
+        ShareError::Linked { name }
+    );
+    assert_eq!(refused(&a.cluster, &Room::new()), ShareError::NoName);
+    assert_eq!(refused(&a.cluster, &Room::named("x".repeat(129))), ShareError::NameTooLong { bytes: 129 });
+    a.cluster.room(&"x".repeat(128)).unwrap();
+    let (uplink, _feed) = Uplink::new(1);
+    assert!(!room.link(&uplink, 1));
+    end([a, b]).await;
+}
+
+#[actix::test]
+async fn a_room_is_left_some_time_after_its_last_member() {
+    let [a, b] = nodes(["a", "b"]).await;
+    let (room, other) = (a.room(), b.room());
+    let (ann, heard) = member(std::slice::from_ref(&room));
+    pass(MOMENT).await;
+    ann.do_send(Order::Leave);
+    pass(Duration::from_secs(4)).await;
+    // Whoever comes back soon misses nothing.
+    let (ben, ben_heard) = member(std::slice::from_ref(&room));
+    pass(MOMENT).await;
+    other.say("one\n");
+    pass(MOMENT).await;
+    assert_eq!((heard.take(), ben_heard.take()), (vec![], vec!["one".to_owned()]));
+    ben.do_send(Order::Leave);
+    pass(Duration::from_secs(4)).await;
+    assert!(a.cluster.rooms()[0].is_heard);
+    pass(Duration::from_secs(2)).await;
+    assert!(!a.cluster.rooms()[0].is_heard);
+    let heard_before = a.cluster.stats().rooms.heard;
+    other.say("nobody\n");
+    pass(MOMENT).await;
+    // What was said meanwhile is not missing: nobody was there.
+    let (_cid, cid_heard) = member(&[room]);
+    pass(MOMENT).await;
+    other.say("two\n");
+    pass(MOMENT).await;
+    assert_eq!(cid_heard.take(), ["two"]);
+    let counts = a.cluster.stats().rooms;
+    assert_eq!((counts.heard - heard_before, counts.missing, counts.gaps), (1, 0, 0));
+    end([a, b]).await;
+}
+
+#[actix::test]
+async fn a_store_that_hangs_holds_back_nobody_here_and_what_it_does_not_take_is_bounded_and_counted() {
+    const LINES: usize = 2000;
+    let [a, b] = nodes(["a", "b"]).await;
+    let (room, other) = (a.room(), b.room());
+    let (_ann, ann_heard) = member(std::slice::from_ref(&room));
+    let (_ben, ben_heard) = member(&[other]);
+    pass(MOMENT).await;
+    room.say("one\n");
+    pass(MOMENT).await;
+    assert_eq!((ann_heard.take(), ben_heard.take()), (vec!["one".to_owned()], vec!["one".to_owned()]));
+    a.store.fail(Fault::Hanging);
+    // 10 MB, of which 4 MiB and a turn's 1 MiB may wait. Members here hear each line at once.
+    let line = "x".repeat(4999);
+    for number in 0..LINES {
+        room.say(format!("{line}\n"));
+        if number % 100 == 99 {
+            // No time passes.
+            eventually_here(&ann_heard, 100).await;
+        }
+    }
+    let lost = a.cluster.stats().rooms.lost;
+    let least = (LINES * 5000 - 6 * 1024 * 1024) / 5064;
+    assert!(lost as usize > least, "{lost} of {LINES} are lost at once, more than {least}");
+    a.store.heal();
+    pass(RECOVERY).await;
+    room.say("two\n");
+    pass(MOMENT).await;
+    assert_eq!(ann_heard.take(), ["two"]);
+    // Those that were given up are told where they are missing; some may have been published after the store was well again.
+    let (mut heard, mut missed) = (0, 0);
+    let lines = ben_heard.take();
+    for line in &lines {
+        match line.strip_prefix("missed ") {
+            Some(count) => missed += count.parse::<usize>().unwrap(),
+            None => heard += 1,
+        }
+    }
+    assert_eq!(lines.last().map(String::as_str), Some("two"));
+    assert_eq!(heard + missed, LINES + 1);
+    let (here, there) = (a.cluster.stats().rooms, b.cluster.stats().rooms);
+    assert_eq!(here.published + here.lost, LINES as u64 + 2);
+    assert_eq!((there.heard + there.missing, there.missing), (LINES as u64 + 2, missed as u64));
+    end([a, b]).await;
+}
+
+fn texts<const N: usize>(lines: [&str; N]) -> Vec<String> {
+    lines.map(str::to_owned).into()
+}
+
+/// Waits, without time, until there are so many lines, and takes them.
+async fn eventually_here(heard: &Transcript, lines: usize) {
+    let mut count = 0;
+    for _ in 0..10_000 {
+        count += heard.take().len();
+        if count == lines {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("{count} of {lines} lines were heard");
+}
+
+#[actix::test]
+async fn what_is_said_while_the_store_is_lost_is_lost_and_others_learn_how_much_when_it_is_found() {
+    let [a, b] = nodes(["a", "b"]).await;
+    let (room, other) = (a.room(), b.room());
+    let (_ann, ann_heard) = member(std::slice::from_ref(&room));
+    let (_ben, ben_heard) = member(std::slice::from_ref(&other));
+    pass(MOMENT).await;
+    room.say("one\n");
+    other.say("two\n");
+    pass(MOMENT).await;
+    assert_eq!((ann_heard.take(), ben_heard.take()), (texts(["one", "two"]), texts(["two", "one"])));
+    a.store.fail(Fault::Lost);
+    // Longer than a lease: it begins another life then.
+    for number in 0..30 {
+        room.say(format!("{number}\n"));
+        other.say(format!("not heard on a: {number}\n"));
+        pass(Duration::from_secs(1)).await;
+    }
+    a.store.heal();
+    pass(RECOVERY).await;
+    // Without another message: each node says how far it is.
+    assert_eq!(b.cluster.stats().rooms.missing, 30);
+    room.say("three\n");
+    other.say("four\n");
+    pass(MOMENT).await;
+    let here: Vec<String> = (0..30).map(|number| number.to_string()).collect();
+    assert_eq!(ann_heard.take(), [here, texts(["three", "missed 30", "four"])].concat());
+    let ben = ben_heard.take();
+    assert_eq!(ben.len(), 30 + 3);
+    assert_eq!(ben[30..], texts(["missed 30", "four", "three"]));
+    let counts = a.cluster.stats().rooms;
+    assert_eq!((counts.published, counts.lost, counts.missing, counts.gaps), (2, 30, 30, 1));
+    end([a, b]).await;
+}
+
+#[actix::test]
+async fn a_node_that_is_deaf_misses_messages_and_counts_them_when_it_hears_again() {
+    let [a, b] = nodes(["a", "b"]).await;
+    let (room, other) = (a.room(), b.room());
+    let (_ben, heard) = member(std::slice::from_ref(&other));
+    pass(MOMENT).await;
+    room.say("one\n");
+    pass(MOMENT).await;
+    b.store.fail(Fault::Deaf);
+    room.say("two\n");
+    other.say("its own\n");
+    pass(Duration::from_secs(5)).await;
+    b.store.heal();
+    b.store.end_subscriptions();
+    pass(RECOVERY).await;
+    room.say("three\n");
+    other.say("its own again\n");
+    pass(MOMENT).await;
+    assert_eq!(heard.take(), ["one", "its own", "its own again", "missed 1", "three"]);
+    let counts = b.cluster.stats().rooms;
+    assert_eq!((counts.heard, counts.missing, counts.gaps), (2, 1, 1));
+    end([a, b]).await;
+}
+
+#[actix::test]
+async fn frames_that_mean_nothing_are_counted_and_change_nothing() {
+    let [a, b, c] = nodes(["a", "b", "c"]).await;
+    let room = a.room();
+    let (_ben, heard) = member(&[b.room()]);
+    // What a frame looks like.
+    let (to, mut frames) = mpsc::channel(10);
+    let mut spy = a.store.subscribe(to).await.unwrap();
+    spy.add(&["r:lobby".to_owned()]).await.unwrap();
+    pass(MOMENT).await;
+    room.say("one\n");
+    room.say("two\n");
+    pass(MOMENT).await;
+    let frame = frames.recv().await.unwrap().bytes;
+    assert_eq!(heard.take(), ["one", "two"]);
+    let garbled = [&b""[..], b"{\"v\":1}", &[0xff; 100], &frame[..frame.len() - 1], &[&frame[..], b"x"].concat()];
+    for bytes in garbled {
+        a.store.publish("r:lobby", Bytes::copy_from_slice(bytes)).await.unwrap();
+    }
+    // The same once more is heard already.
+    a.store.publish("r:lobby", frame.clone()).await.unwrap();
+    pass(MOMENT).await;
+    assert!(heard.take().is_empty());
+    let counts = b.cluster.stats().rooms;
+    assert_eq!((counts.garbled, counts.repeated, counts.missing), (garbled.len() as u64, 2, 0));
+    // Each single change of it: never more than it says, never a panic.
+    for at in 0..frame.len() {
+        for change in [1, 0x80, 0xff] {
+            let mut changed = frame.to_vec();
+            changed[at] ^= change;
+            a.store.publish("r:lobby", changed.into()).await.unwrap();
+        }
+        pass(Duration::from_millis(1)).await;
+    }
+    c.room().say("three\n");
+    pass(MOMENT).await;
+    assert!(heard.take().iter().any(|line| line == "three"), "it still listens");
+    end([a, b, c]).await;
+}
+
+#[actix::test]
+async fn a_room_where_nothing_is_said_costs_the_store_nothing() {
+    let nodes = nodes(["a"]).await;
+    let before = nodes[0].store.calls();
+    pass(Duration::from_secs(60)).await;
+    let without = nodes[0].store.calls().total() - before.total();
+    let rooms: Vec<Room> = (0..100).map(|number| nodes[0].cluster.room(&number.to_string()).unwrap()).collect();
+    let (_ann, _heard) = member(&rooms);
+    pass(RECOVERY).await;
+    let before = nodes[0].store.calls();
+    pass(Duration::from_secs(60)).await;
+    let with = nodes[0].store.calls().total() - before.total();
+    // Renewals have some jitter.
+    assert!(with.abs_diff(without) <= 4, "{with} calls in a minute, and {without} without rooms");
+    end(nodes).await;
+}
+
+/// What happens to messages on their way.
+#[derive(Clone, Default)]
+struct Weather {
+    is_bad: Arc<AtomicBool>,
+    chance: Arc<Mutex<fastrand::Rng>>,
+}
+
+impl Weather {
+    fn dice(&self, sides: u32) -> u32 {
+        self.chance.lock().unwrap().u32(..sides)
+    }
+}
+
+/// A way to a store whose messages are lost, repeated and overtaken while the weather is bad.
+#[derive(Clone)]
+struct Stormy {
+    store: Memory,
+    weather: Weather,
+}
+
+impl std::fmt::Debug for Stormy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stormy")
+    }
+}
+
+impl Store for Stormy {
+    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> Answer<'a, ()> {
+        self.store.register(node, change)
+    }
+
+    fn unregister<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
+        self.store.unregister(node)
+    }
+
+    fn nodes(&self) -> Answer<'_, Vec<NodeRecord>> {
+        self.store.nodes()
+    }
+
+    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> Answer<'a, RowPage> {
+        self.store.list(node, after)
+    }
+
+    fn lookup<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<(NodeId, Row)>> {
+        self.store.lookup(name)
+    }
+
+    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> Answer<'a, u64> {
+        self.store.publish(channel, bytes)
+    }
+
+    fn subscribe(&self, to: mpsc::Sender<Message>) -> Answer<'_, Box<dyn Subscription>> {
+        let (through, mut messages) = mpsc::channel::<Message>(10_000);
+        let weather = self.weather.clone();
+        actix_rt::spawn(async move {
+            while let Some(message) = messages.recv().await {
+                let is_bad = weather.is_bad.load(SeqCst) && message.channel.starts_with("r:");
+                match if is_bad { weather.dice(10) } else { 9 } {
+                    // Lost.
+                    0 | 1 => {}
+                    // Once more, now or later.
+                    2 => {
+                        let _ = to.try_send(message.clone());
+                        let _ = to.try_send(message);
+                    }
+                    // Overtaken, after it came or not.
+                    dice @ (3 | 4) => {
+                        if dice == 3 {
+                            let _ = to.try_send(message.clone());
+                        }
+                        let (to, time) = (to.clone(), Duration::from_millis(weather.dice(300).into()));
+                        actix_rt::spawn(async move {
+                            tokio::time::sleep(time).await;
+                            let _ = to.try_send(message);
+                        });
+                    }
+                    _ => {
+                        let _ = to.try_send(message);
+                    }
+                }
+            }
+        });
+        self.store.subscribe(through)
+    }
+
+    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> Answer<'a, Vec<Verdict>> {
+        self.store.acquire(node, held, wants)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Say { node: usize, room: usize, lines: usize },
+    Pass(u64),
+    Weather(bool),
+    Fail(usize, Fault),
+    Heal(usize),
+    EndSubscriptions(usize),
+    EndLease(usize),
+    Forget,
+    Restart,
+}
+
+const NODES: usize = 3;
+const ROOMS: [&str; 2] = ["lobby", "yard"];
+
+fn event() -> impl Strategy<Value = Event> {
+    let faults = [
+        Fault::Lost,
+        Fault::Hanging,
+        Fault::Unanswered,
+        Fault::Slow(Duration::from_millis(700)),
+        Fault::Slow(Duration::from_millis(30)),
+        Fault::Refusing,
+        Fault::Deaf,
+        Fault::Partitioned,
+    ];
+    prop_oneof![
+        10 => (0..NODES, 0..ROOMS.len(), 1..30_usize).prop_map(|(node, room, lines)| Event::Say { node, room, lines }),
+        8 => (0..400_u64).prop_map(Event::Pass),
+        2 => any::<bool>().prop_map(Event::Weather),
+        2 => (0..NODES, prop::sample::select(faults.to_vec())).prop_map(|(node, fault)| Event::Fail(node, fault)),
+        2 => (0..NODES).prop_map(Event::Heal),
+        1 => (0..NODES).prop_map(Event::EndSubscriptions),
+        1 => (0..NODES).prop_map(Event::EndLease),
+        1 => Just(Event::Forget),
+        1 => Just(Event::Restart),
+    ]
+}
+
+/// What a member has heard of each node in each room: the numbers, in order.
+fn heard_by_node(lines: &[String]) -> (BTreeMap<(usize, usize), Vec<usize>>, usize) {
+    let (mut heard, mut missed) = (BTreeMap::<_, Vec<usize>>::new(), 0);
+    for line in lines {
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["missed", count] => missed += count.parse::<usize>().unwrap(),
+            [node, room, number] => {
+                heard.entry((node.parse().unwrap(), room.parse().unwrap())).or_default().push(number.parse().unwrap());
+            }
+            _ => panic!("a line like that: {line}"),
+        }
+    }
+    (heard, missed)
+}
+
+async fn play(events: Vec<Event>, seed: u64) {
+    pause();
+    let memory = Memory::new();
+    let weather = Weather::default();
+    weather.chance.lock().unwrap().seed(seed);
+    let mut nodes = Vec::new();
+    for name in ["a", "b", "c"] {
+        let store = memory.view();
+        let way = Stormy { store: store.clone(), weather: weather.clone() };
+        // Longer than the test, so that nobody is forgotten.
+        let cluster = Cluster::builder(way).node(name).lease(Duration::from_secs(60)).build().unwrap();
+        nodes.push(Node::of(cluster, &store).await);
+    }
+    let rooms: Vec<Vec<Room>> =
+        nodes.iter().map(|node| ROOMS.iter().map(|name| node.cluster.room(name).unwrap()).collect()).collect();
+    let members: Vec<_> = rooms.iter().map(|rooms| member(rooms)).collect();
+    pass(MOMENT).await;
+    let mut said = [[0_usize; ROOMS.len()]; NODES];
+    let mut say = |node: usize, room: usize, lines: usize| {
+        for _ in 0..lines {
+            rooms[node][room].say(format!("{node} {room} {}\n", said[node][room]));
+            said[node][room] += 1;
+        }
+    };
+    // All have heard all once, so that they know each other.
+    (0..NODES * ROOMS.len()).for_each(|at| say(at % NODES, at / NODES, 1));
+    pass(MOMENT).await;
+    for event in &events {
+        match *event {
+            Event::Say { node, room, lines } => say(node, room, lines),
+            Event::Pass(millis) => pass(Duration::from_millis(millis)).await,
+            Event::Weather(is_bad) => weather.is_bad.store(is_bad, SeqCst),
+            Event::Fail(node, fault) => nodes[node].store.fail(fault),
+            Event::Heal(node) => nodes[node].store.heal(),
+            Event::EndSubscriptions(node) => nodes[node].store.end_subscriptions(),
+            Event::EndLease(node) => nodes[node].cluster.node().into_iter().for_each(|id| memory.end_lease(&id)),
+            Event::Forget => memory.forget(),
+            Event::Restart => memory.restart(),
+        }
+    }
+    weather.is_bad.store(false, SeqCst);
+    nodes.iter().for_each(|node| node.store.heal());
+    pass(RECOVERY * 2).await;
+    // All are well again, and the last word says what is missing.
+    let before: Vec<_> = members.iter().map(|(_, transcript)| transcript.take()).collect();
+    (0..NODES * ROOMS.len()).for_each(|at| say(at % NODES, at / NODES, 1));
+    pass(MOMENT).await;
+    for (node, (_, transcript)) in members.iter().enumerate() {
+        let lines = [before[node].clone(), transcript.take()].concat();
+        let (heard, missed) = heard_by_node(&lines);
+        let mut of_others = 0;
+        for ((speaker, room), numbers) in &heard {
+            let all: Vec<usize> = (0..said[*speaker][*room]).collect();
+            if *speaker == node {
+                assert_eq!(*numbers, all, "those of the same node hear all at once");
+            } else {
+                assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{node} hears {speaker}: {numbers:?}");
+                assert_eq!(numbers.last(), all.last(), "{node} hears the last word of {speaker}");
+                of_others += numbers.len();
+            }
+        }
+        let said_by_others: usize =
+            (0..NODES).filter(|other| *other != node).map(|other| said[other].iter().sum::<usize>()).sum();
+        assert_eq!(of_others + missed, said_by_others, "{node} heard {of_others} and was told of {missed}");
+        let counts = nodes[node].cluster.stats().rooms;
+        assert_eq!((counts.heard, counts.missing), (of_others as u64, missed as u64), "{node} counts the same");
+        let said_here: usize = said[node].iter().sum();
+        assert_eq!(counts.published + counts.lost, said_here as u64, "of {node} all are published or lost");
+    }
+    for node in nodes {
+        node.end().await;
+    }
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 40, ..Config::default() })]
+
+    #[test]
+    fn each_member_hears_each_node_in_order_at_most_once_and_is_told_of_all_that_is_missing(
+        events in prop::collection::vec(event(), 1..60),
+        seed in any::<u64>(),
+    ) {
+        actix_rt::System::new().block_on(play(events, seed));
+    }
+}
