@@ -10,23 +10,31 @@ pub mod memory;
 pub(crate) mod stats;
 pub(crate) mod store;
 
+pub(crate) mod answers;
 mod channels;
 pub(crate) mod core;
+pub(crate) mod query;
+mod request;
 
 mod ask;
 mod hub;
 mod lease;
 mod limits;
+mod list;
 pub(crate) mod rooms;
 mod rows;
 
 mod agent;
 pub(crate) mod builder;
 
+mod sessions;
+
 pub use self::{
+    answers::{Answers, AskError, NodeAnswer, Outcome},
     builder::{Cluster, ClusterBuilder, ClusterError},
     health::Health,
     id::{GlobalId, NodeId, NodeName, NodeNameError},
+    query::{ClusterFilter, ClusterOrder, ClusterPage, ClusterQuery, ClusterSession, ListError, Unread},
     rooms::{
         share::ShareError,
         table::{RoomCounts, RoomStats},

@@ -39,6 +39,12 @@ impl SessionId {
         Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
+    /// Returns the id with this number, as another node tells it.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn of(number: u64) -> Self {
+        Self(number)
+    }
+
     /// Returns the last number that was given.
     pub(crate) fn last() -> Self {
         Self(LAST.load(Ordering::Relaxed))

@@ -40,6 +40,7 @@ pub struct ClusterBuilder {
     about: String,
     lease: Duration,
     call_timeout: Duration,
+    ask_timeout: Duration,
 }
 
 /// A node of a cluster could not be made.
@@ -68,6 +69,12 @@ pub enum ClusterError {
         /// The lease.
         lease: Duration,
     },
+    /// The time for answers of other nodes is too short or too long.
+    #[error("other nodes have {timeout:?} to answer: use 10 ms to 1 h")]
+    AskTimeout {
+        /// The value that was given.
+        timeout: Duration,
+    },
     /// Another server is its node.
     #[error("another server is node {node} already: build a cluster for each server")]
     Taken {
@@ -89,6 +96,9 @@ impl Cluster {
     /// Default of [`call_timeout`](ClusterBuilder::call_timeout): 1 s.
     pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
+    /// Default of [`ask_timeout`](ClusterBuilder::ask_timeout): 2 s.
+    pub const DEFAULT_ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
     /// Starts from the defaults, with the store that all nodes share.
     pub fn builder(store: impl Store) -> ClusterBuilder {
         ClusterBuilder {
@@ -97,6 +107,7 @@ impl Cluster {
             about: String::new(),
             lease: Self::DEFAULT_LEASE,
             call_timeout: Self::DEFAULT_CALL_TIMEOUT,
+            ask_timeout: Self::DEFAULT_ASK_TIMEOUT,
         }
     }
 
@@ -174,12 +185,21 @@ impl ClusterBuilder {
         self
     }
 
+    /// Sets the longest wait for the answers of other nodes to a push or a kick. Default: [`Cluster::DEFAULT_ASK_TIMEOUT`], 2 s.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ClusterError::AskTimeout`] unless it is 10 ms to 1 h.
+    pub fn ask_timeout(mut self, timeout: Duration) -> Self {
+        self.ask_timeout = timeout;
+        self
+    }
+
     /// Makes the node's place. Nothing runs, and the store is not asked, until a server [becomes](LineServer::cluster) the node.
     ///
     /// # Errors
     /// Returns a [`ClusterError`] for an invalid setting.
     pub fn build(self) -> Result<Cluster, ClusterError> {
-        let Self { store, name, about, lease, call_timeout } = self;
+        let Self { store, name, about, lease, call_timeout, ask_timeout } = self;
         let name = name.ok_or(ClusterError::NoName)??;
         if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&lease) {
             return Err(ClusterError::Lease { lease });
@@ -187,7 +207,10 @@ impl ClusterBuilder {
         if !(Duration::from_millis(10)..=lease / 3).contains(&call_timeout) {
             return Err(ClusterError::CallTimeout { timeout: call_timeout, lease });
         }
-        let settings = Settings { name, about, lease, call_timeout };
+        if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&ask_timeout) {
+            return Err(ClusterError::AskTimeout { timeout: ask_timeout });
+        }
+        let settings = Settings { name, about, lease, call_timeout, ask_timeout };
         Ok(Cluster { core: Arc::new(Core::new(store, settings)) })
     }
 }

@@ -54,7 +54,6 @@ impl Channels {
 
     /// Passes on to `to` what is published on the control channel of the node, `c:ID` of whatever life it is in: each life
     /// begins once its channel is heard, so that nothing is missed. The node's own probes are left out.
-    #[expect(dead_code, reason = "questions of other nodes are to come")]
     pub(crate) fn listen_to_control(&self, to: mpsc::Sender<Message>) {
         self.wanted().control_reader = Some(to);
     }

@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     cluster::{
+        answers::Asks,
         channels::Channels,
         health::Pulse,
         id::{NodeId, NodeName},
@@ -43,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) lease: Duration,
     /// The longest wait for an answer of the store, whatever its engine thinks of it.
     pub(crate) call_timeout: Duration,
+    /// The longest wait for the answers of other nodes.
+    pub(crate) ask_timeout: Duration,
 }
 
 /// A node of a cluster.
@@ -60,6 +63,7 @@ pub(crate) struct Core {
     pub(crate) health: Pulse,
     pub(crate) rooms: Rooms,
     pub(crate) counts: Counts,
+    pub(crate) asks: Asks,
     lease: Mutex<Option<Lease>>,
     /// The lease is to be looked at: it may be over, or the store lost.
     look: Notify,
@@ -113,6 +117,7 @@ impl Core {
             health: Pulse::default(),
             rooms: Rooms::default(),
             counts: Counts::default(),
+            asks: Asks::default(),
             lease: Mutex::default(),
             look: Notify::new(),
             has_namesake: AtomicBool::new(false),
@@ -184,13 +189,11 @@ impl Core {
     }
 
     /// [`Store::list`].
-    #[expect(dead_code, reason = "lists over nodes are to come")]
     pub(crate) async fn list(&self, node: &NodeId, after: Option<Cursor>) -> Result<RowPage, StoreError> {
         self.call(self.store.list(node, after)).await
     }
 
     /// [`Store::lookup`].
-    #[expect(dead_code, reason = "look-ups over nodes are to come")]
     pub(crate) async fn lookup(&self, name: &str) -> Result<Vec<(NodeId, Row)>, StoreError> {
         self.call(self.store.lookup(name)).await
     }

@@ -63,6 +63,18 @@ pub struct ClusterStats {
     pub messages_dropped: u64,
     /// Messages on channels that nobody reads any more.
     pub messages_unread: u64,
+    /// Pushes and kicks that other nodes were asked for, one for each node.
+    pub asked: u64,
+    /// Those of them that were not answered in time.
+    pub asks_timed_out: u64,
+    /// Answers for which nobody waited any more.
+    pub answers_late: u64,
+    /// Pushes and kicks that other nodes have asked for.
+    pub requests: u64,
+    /// Those that came once more, and were not done again.
+    pub requests_again: u64,
+    /// Messages between nodes that are not understood: of another program, or of a later version.
+    pub letters_unknown: u64,
     /// Messages of all rooms that the node has shared.
     pub rooms: RoomCounts,
 }
@@ -127,6 +139,12 @@ pub(crate) struct Counts {
     pub(crate) messages: Count,
     pub(crate) messages_dropped: Count,
     pub(crate) messages_unread: Count,
+    pub(crate) asked: Count,
+    pub(crate) asks_timed_out: Count,
+    pub(crate) answers_late: Count,
+    pub(crate) requests: Count,
+    pub(crate) requests_again: Count,
+    pub(crate) letters_unknown: Count,
 }
 
 #[derive(Debug, Default)]
@@ -190,6 +208,12 @@ impl Counts {
             messages: self.messages.get(),
             messages_dropped: self.messages_dropped.get(),
             messages_unread: self.messages_unread.get(),
+            asked: self.asked.get(),
+            asks_timed_out: self.asks_timed_out.get(),
+            answers_late: self.answers_late.get(),
+            requests: self.requests.get(),
+            requests_again: self.requests_again.get(),
+            letters_unknown: self.letters_unknown.get(),
             rooms,
         }
     }

@@ -1,0 +1,72 @@
+//! List: reads the sessions of a cluster from the store. No node is asked.
+//!
+//! Not here: which ones (`query`), what users call (`sessions`).
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use futures::{StreamExt, stream};
+
+use crate::cluster::{
+    core::Core,
+    id::NodeId,
+    query::{ClusterPage, ClusterQuery, ListError, Seen, Selection, Unread},
+    store::StoreError,
+};
+
+/// Most nodes whose rows are read at the same time.
+const AT_ONCE: usize = 16;
+
+/// Returns the milliseconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+}
+
+/// Reads a page.
+pub(crate) async fn list(core: &Core, query: &ClusterQuery) -> Result<ClusterPage, ListError> {
+    query.check()?;
+    let selection = Mutex::new(Selection::new(query, now()));
+    let unread = match (&query.filter.name, &query.filter.id) {
+        (Some(name), _) => {
+            let rows = core.lookup(name).await?;
+            let mut selection = selection.lock().unwrap_or_else(PoisonError::into_inner);
+            for (node, row) in rows {
+                selection.add(&node, vec![row], &mut Seen::default());
+            }
+            Vec::new()
+        }
+        (None, Some(id)) => read_all(core, vec![id.node.clone()], &selection).await,
+        (None, None) => {
+            let nodes = core.nodes().await?.into_iter().map(|node| node.id);
+            read_all(core, nodes.filter(|node| query.filter.has_node(node)).collect(), &selection).await
+        }
+    };
+    let selection = selection.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(ClusterPage { unread, ..selection.finish() })
+}
+
+/// Reads the rows of nodes. Returns those of which not all could be read.
+async fn read_all(core: &Core, nodes: Vec<NodeId>, selection: &Mutex<Selection<'_>>) -> Vec<Unread> {
+    let read = stream::iter(nodes).map(|node| async move {
+        let result = read(core, &node, selection).await;
+        result.err().map(|error| Unread { node, error })
+    });
+    let mut unread: Vec<_> = read.buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await;
+    unread.sort_by(|a, b| a.node.cmp(&b.node));
+    unread
+}
+
+async fn read(core: &Core, node: &NodeId, selection: &Mutex<Selection<'_>>) -> Result<(), StoreError> {
+    let mut seen = Seen::default();
+    let mut after = None;
+    loop {
+        let page = core.list(node, after).await?;
+        selection.lock().unwrap_or_else(PoisonError::into_inner).add(node, page.rows, &mut seen);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(()),
+        }
+    }
+}
