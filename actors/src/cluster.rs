@@ -12,6 +12,9 @@ pub(crate) mod store;
 
 pub(crate) mod answers;
 mod channels;
+mod fleet_limits;
+pub(crate) mod ledger;
+
 pub(crate) mod core;
 pub(crate) mod query;
 mod request;
@@ -32,6 +35,7 @@ mod sessions;
 pub use self::{
     answers::{Answers, AskError, NodeAnswer, Outcome},
     builder::{Cluster, ClusterBuilder, ClusterError},
+    fleet_limits::{FleetLimits, FleetLimitsBuilder, OnPartition},
     health::Health,
     id::{GlobalId, NodeId, NodeName, NodeNameError},
     query::{ClusterFilter, ClusterOrder, ClusterPage, ClusterQuery, ClusterSession, ListError, Unread},

@@ -195,6 +195,16 @@ impl SourcePrefix {
         let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
         PeerId::Ip(PackedAddr::from_bits(address.to_bits() & mask))
     }
+
+    /// Returns the source of `peer` as a text that no other source has: an address, a network or `uid:1000`.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn text(self, peer: PeerId) -> String {
+        match self.source(peer) {
+            PeerId::User(uid) => Peers::Uid(uid).to_string(),
+            PeerId::Ip(source) if self.is_exact(peer) => source.ip().to_string(),
+            PeerId::Ip(source) => format!("{}/{}", source.ip(), if source.is_v4() { self.v4 } else { self.v6 }),
+        }
+    }
 }
 
 /// An IP address of either kind in 16 bytes that need no alignment: one is kept for each session.
@@ -208,6 +218,11 @@ impl PackedAddr {
 
     fn to_bits(self) -> u128 {
         self.0.iter().rev().fold(0, |bits, word| bits << 32 | u128::from(*word))
+    }
+
+    #[cfg(feature = "cluster")]
+    fn ip(self) -> IpAddr {
+        Ipv6Addr::from_bits(self.to_bits()).to_canonical()
     }
 
     fn is_v4(self) -> bool {

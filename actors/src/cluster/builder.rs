@@ -14,8 +14,10 @@ use crate::{
     cluster::{
         agent,
         core::{Core, Settings},
+        fleet_limits::FleetLimits,
         health::Health,
         id::{NodeId, NodeName, NodeNameError},
+        limits,
         stats::ClusterStats,
         store::Store,
     },
@@ -41,6 +43,7 @@ pub struct ClusterBuilder {
     lease: Duration,
     call_timeout: Duration,
     ask_timeout: Duration,
+    limits: FleetLimits,
 }
 
 /// A node of a cluster could not be made.
@@ -108,6 +111,7 @@ impl Cluster {
             lease: Self::DEFAULT_LEASE,
             call_timeout: Self::DEFAULT_CALL_TIMEOUT,
             ask_timeout: Self::DEFAULT_ASK_TIMEOUT,
+            limits: FleetLimits::default(),
         }
     }
 
@@ -140,6 +144,18 @@ impl Cluster {
     #[must_use]
     pub fn watch_node(&self) -> watch::Receiver<Option<NodeId>> {
         self.core.life.subscribe()
+    }
+
+    /// Returns the limits over all nodes that this node keeps to.
+    #[must_use]
+    pub fn limits(&self) -> FleetLimits {
+        FleetLimits::clone(&self.core.ledger.limits())
+    }
+
+    /// Sets the limits over all nodes that this node keeps to, for connections that come from now on: no session ends because
+    /// of them. Each node is told by itself.
+    pub fn set_limits(&self, limits: FleetLimits) {
+        self.core.ledger.set_limits(limits);
     }
 
     /// Returns the counters.
@@ -194,12 +210,19 @@ impl ClusterBuilder {
         self
     }
 
+    /// Sets the limits that hold for the sessions of all nodes together. Default: none.
+    /// [`Cluster::set_limits`] changes them.
+    pub fn limits(mut self, limits: FleetLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// Makes the node's place. Nothing runs, and the store is not asked, until a server [becomes](LineServer::cluster) the node.
     ///
     /// # Errors
     /// Returns a [`ClusterError`] for an invalid setting.
     pub fn build(self) -> Result<Cluster, ClusterError> {
-        let Self { store, name, about, lease, call_timeout, ask_timeout } = self;
+        let Self { store, name, about, lease, call_timeout, ask_timeout, limits: fleet } = self;
         let name = name.ok_or(ClusterError::NoName)??;
         if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&lease) {
             return Err(ClusterError::Lease { lease });
@@ -211,7 +234,9 @@ impl ClusterBuilder {
             return Err(ClusterError::AskTimeout { timeout: ask_timeout });
         }
         let settings = Settings { name, about, lease, call_timeout, ask_timeout };
-        Ok(Cluster { core: Arc::new(Core::new(store, settings)) })
+        let core = Core::new(store, settings);
+        core.ledger.set_limits(fleet);
+        Ok(Cluster { core: Arc::new(core) })
     }
 }
 
@@ -247,12 +272,15 @@ where
     F: Fn(&Connection) -> A + Clone + Send + 'static,
 {
     /// Makes the server a node of a cluster, from its start until it has ended. What the node does, it does on the arbiter
-    /// that starts the server. Needs the feature `cluster`.
+    /// that starts the server. The [limits](ClusterBuilder::limits) over all nodes are a [gate](Self::gate): a connection to
+    /// them comes behind gates that were added before, and before those that are added later. Needs the feature `cluster`.
     ///
     /// # Errors
     /// Returns [`ClusterError::Taken`] if another server is or was the node.
     pub fn cluster(self, cluster: &Cluster) -> Result<Self, ClusterError> {
         let claim = Claim::new(cluster)?;
-        Ok(self.when_started(move |server| claim.start(server)))
+        let core = Arc::clone(&cluster.core);
+        let gated = self.gate(move |connection| limits::admit(&core, connection));
+        Ok(gated.when_started(move |server| claim.start(server)))
     }
 }

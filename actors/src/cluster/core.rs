@@ -21,6 +21,7 @@ use crate::{
         channels::Channels,
         health::Pulse,
         id::{NodeId, NodeName},
+        ledger::Ledger,
         rooms::table::Rooms,
         stats::{ClusterStats, Counts},
         store::{
@@ -64,6 +65,7 @@ pub(crate) struct Core {
     pub(crate) rooms: Rooms,
     pub(crate) counts: Counts,
     pub(crate) asks: Asks,
+    pub(crate) ledger: Arc<Ledger>,
     lease: Mutex<Option<Lease>>,
     /// The lease is to be looked at: it may be over, or the store lost.
     look: Notify,
@@ -118,6 +120,7 @@ impl Core {
             rooms: Rooms::default(),
             counts: Counts::default(),
             asks: Asks::default(),
+            ledger: Arc::default(),
             lease: Mutex::default(),
             look: Notify::new(),
             has_namesake: AtomicBool::new(false),
@@ -141,7 +144,8 @@ impl Core {
         let lease = lock(&self.lease).clone();
         let left =
             lease.map(|lease| lease.until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
-        self.counts.stats(self.health.now(), self.life(), left, self.rooms.counts())
+        let stats = self.counts.stats(self.health.now(), self.life(), left, self.rooms.counts());
+        ClusterStats { shares_untold: self.ledger.untold(), ..stats }
     }
 
     /// Waits for a call, not longer than calls may take, and counts it.
@@ -223,7 +227,6 @@ impl Core {
     }
 
     /// [`Store::acquire`], in the name of a life.
-    #[expect(dead_code, reason = "limits over nodes are to come")]
     pub(crate) async fn acquire(&self, id: &NodeId, held: &Held, wants: &[Want]) -> Result<Vec<Verdict>, StoreError> {
         self.call_as(id, self.store.acquire(id, held, wants)).await
     }

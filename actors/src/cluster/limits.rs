@@ -1,18 +1,104 @@
-//! Limits: to come.
+//! Limits: lets connections in by what all nodes have together, and tells the store what this one holds.
 //!
-//! Not here: the rest of a node (`agent`).
+//! One call is on its way at a time, with all that has come meanwhile, so that a store's round trip bounds no rate of accepts.
+//! A connection waits a while for the store, then it is decided without it.
+//! Not here: the counts (`ledger`), the limits themselves (`fleet_limits`), the wait of a connection (`session/gated`).
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc, time::Duration};
 
-use crate::cluster::{core::Core, store::Share};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    cluster::{
+        core::{BACKOFF, Core},
+        ledger::{Asked, Due, Hold, Refused},
+        store::{Share, StoreError},
+    },
+    connection::Connection,
+    gate::Permit,
+    report::RefuseReason,
+};
+
+/// Longest wait of a connection for the store.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Time in which ends of sessions are gathered.
+const GATHERED: Duration = Duration::from_millis(50);
+
+/// Decides on a connection: the node's gate.
+pub(super) fn admit(
+    core: &Arc<Core>,
+    connection: &Connection,
+) -> impl Future<Output = Result<Permit, RefuseReason>> + use<> {
+    let core = Arc::clone(core);
+    let (peer, is_probe) = (connection.peer.clone(), connection.info.is_probe());
+    async move {
+        let is_lost = core.health.is_lost();
+        let decided = match core.ledger.ask(&peer, is_probe, is_lost) {
+            Asked::Free(hold) => Ok(hold),
+            Asked::Refused(refused) => Err(refused),
+            Asked::Blind(result) => blind(&core, result),
+            Asked::Waits(answer) => match timeout(PATIENCE, answer).await {
+                Ok(Ok(result)) => result,
+                // Whoever asks the store has no answer, or has stumbled.
+                Err(_) | Ok(Err(_)) => blind(&core, core.ledger.without_store(&peer, is_probe)),
+            },
+        };
+        decided.map(Permit::new).map_err(|refused| refused.0)
+    }
+}
+
+/// Counts a decision without the store.
+fn blind(core: &Core, result: Result<Hold, Refused>) -> Result<Hold, Refused> {
+    if result.is_ok() {
+        core.counts.admitted_blind.one();
+    }
+    result
+}
 
 /// Runs until it is dropped.
-pub(crate) async fn run(core: Arc<Core>) {
-    drop(core);
-    std::future::pending().await
+pub(super) async fn run(core: Arc<Core>) {
+    let ledger = &core.ledger;
+    // If it has run before, a call may have been on its way.
+    ledger.forget_flights();
+    let mut lives = core.life.subscribe();
+    let mut failed = 0;
+    loop {
+        let Some(id) = core.life() else {
+            // It is never closed: the core has it.
+            let _ = lives.changed().await;
+            continue;
+        };
+        match ledger.due() {
+            Due::Nothing => {
+                ledger.work.notified().await;
+                continue;
+            }
+            Due::Telling => tokio::select! {
+                () = sleep(GATHERED) => {}
+                () = ledger.asked.notified() => {}
+            },
+            Due::Asking => {}
+        }
+        let Some(batch) = ledger.take() else { continue };
+        let result = core.acquire(&id, &batch.held, &batch.wants).await;
+        match &result {
+            Ok(_) => failed = 0,
+            // Another life begins.
+            Err(StoreError::Fenced) => {}
+            Err(_) => failed += 1,
+        }
+        core.counts.admitted.add(ledger.settle(batch, result.ok()));
+        if failed > 0 {
+            tokio::select! {
+                () = sleep(BACKOFF.wait(failed)) => {}
+                () = core.health.found() => {}
+            }
+        }
+    }
 }
 
 /// Returns what the node's live sessions hold, for a life that begins with it.
-pub(crate) fn shares(_core: &Core) -> Vec<Share> {
-    Vec::new()
+pub(super) fn shares(core: &Core) -> Vec<Share> {
+    core.ledger.begin()
 }

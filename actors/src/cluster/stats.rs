@@ -49,6 +49,13 @@ pub struct ClusterStats {
     pub resyncs: u64,
     /// Sessions whose events were lost, as far as it is known.
     pub events_lost: u64,
+    /// Sessions that the store has let in, of those that a [limit](crate::cluster::FleetLimits) over all nodes holds for.
+    pub admitted: u64,
+    /// Sessions that were let in by this node's own counts alone, because the store was lost or slow: all nodes together may
+    /// have had more than a limit allows since.
+    pub admitted_blind: u64,
+    /// Resources whose counts the store is yet to be told.
+    pub shares_untold: u64,
     /// Subscriptions opened: one, and one more for each that was lost or deaf.
     pub subscriptions: u64,
     /// Number of times that the subscription was found deaf.
@@ -132,6 +139,8 @@ pub(crate) struct Counts {
     pub(crate) rows_removed: Count,
     pub(crate) resyncs: Count,
     pub(crate) events_lost: Count,
+    pub(crate) admitted: Count,
+    pub(crate) admitted_blind: Count,
     pub(crate) subscriptions: Count,
     pub(crate) times_deaf: Count,
     pub(crate) probes: Count,
@@ -201,6 +210,9 @@ impl Counts {
             rows_removed: self.rows_removed.get(),
             resyncs: self.resyncs.get(),
             events_lost: self.events_lost.get(),
+            admitted: self.admitted.get(),
+            admitted_blind: self.admitted_blind.get(),
+            shares_untold: 0,
             subscriptions: self.subscriptions.get(),
             times_deaf: self.times_deaf.get(),
             probes: self.probes.get(),
