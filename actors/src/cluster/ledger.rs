@@ -471,8 +471,13 @@ impl Books {
             // One that is wanted flies already.
             if let Some(entry) = self.entries.get_mut(&name).filter(|entry| entry.is_queued) {
                 entry.is_queued = false;
-                let kind = entry.kind;
-                self.fly(&name, kind, &mut counts, &mut told);
+                if entry.told == Some(entry.count) {
+                    // What has changed has changed back.
+                    self.look(&name);
+                } else {
+                    let kind = entry.kind;
+                    self.fly(&name, kind, &mut counts, &mut told);
+                }
             }
         }
         if waiting.is_empty() && counts.is_empty() {
@@ -541,3 +546,6 @@ impl Books {
         settled
     }
 }
+
+#[cfg(test)]
+mod tests;

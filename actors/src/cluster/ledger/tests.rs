@@ -1,0 +1,323 @@
+//! Ledgers of several nodes against a store that loses, delays and overtakes calls, and against the truth: what is held.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+};
+
+use fastrand::Rng;
+
+use super::*;
+use crate::{rate::Rate, source::SourcePrefix};
+
+/// A node's life in the store.
+#[derive(Default)]
+struct Life {
+    serial: u64,
+    held: BTreeMap<String, u64>,
+}
+
+/// The store, by its contract.
+#[derive(Default)]
+struct Engine(HashMap<(usize, u64), Life>);
+
+impl Engine {
+    /// `None` if the lease is over, or the call was overtaken.
+    fn acquire(&mut self, life: (usize, u64), held: &Held, wants: &[Want]) -> Option<Vec<Verdict>> {
+        let of_node = self.0.get_mut(&life).filter(|of_node| of_node.serial < held.serial)?;
+        of_node.serial = held.serial;
+        for share in &held.counts {
+            of_node.held.insert(share.resource.clone(), share.count);
+        }
+        Some(wants.iter().map(|want| self.take(life, want)).collect())
+    }
+
+    fn take(&mut self, life: (usize, u64), want: &Want) -> Verdict {
+        let all = |engine: &Self, name: &str| engine.0.values().filter_map(|life| life.held.get(name)).sum::<u64>();
+        if let Some(place) = want.counts.iter().position(|limit| all(self, &limit.resource) >= limit.most) {
+            return Verdict::Count(place);
+        }
+        for limit in &want.counts {
+            *self.0.get_mut(&life).unwrap().held.entry(limit.resource.clone()).or_default() += 1;
+        }
+        Verdict::Granted
+    }
+}
+
+/// A call on its way, and what has become of it at the store.
+struct Flight {
+    batch: Batch,
+    life: u64,
+    answer: Option<Option<Vec<Verdict>>>,
+}
+
+#[derive(Default)]
+struct Node {
+    ledger: Arc<Ledger>,
+    life: u64,
+    holds: Vec<Hold>,
+    waiting: Vec<oneshot::Receiver<Result<Hold, Refused>>>,
+    flight: Option<Flight>,
+}
+
+type Late = ((usize, u64), Held, Vec<Want>);
+
+struct World {
+    random: Rng,
+    engine: Engine,
+    nodes: Vec<Node>,
+    /// Calls that were given up and have not arrived yet.
+    late: Vec<Late>,
+    names: u64,
+}
+
+fn peer(random: &mut Rng) -> Address {
+    SocketAddr::from(([192, 0, random.u8(0..2), random.u8(0..3)], 1024)).into()
+}
+
+impl World {
+    fn new(seed: u64, limits: &FleetLimits) -> Self {
+        let mut world = Self {
+            random: Rng::with_seed(seed),
+            engine: Engine::default(),
+            nodes: (0..3).map(|_| Node::default()).collect(),
+            late: Vec::new(),
+            names: 0,
+        };
+        for node in 0..world.nodes.len() {
+            world.nodes[node].ledger.set_limits(limits.clone());
+            world.begin(node);
+        }
+        world
+    }
+
+    fn begin(&mut self, node: usize) {
+        let of_node = &mut self.nodes[node];
+        self.engine.0.remove(&(node, of_node.life));
+        of_node.life += 1;
+        let held = of_node.ledger.begin().into_iter().map(|share| (share.resource, share.count)).collect();
+        self.engine.0.insert((node, of_node.life), Life { serial: 0, held });
+    }
+
+    fn collect(&mut self, node: usize) {
+        let Node { waiting, holds, .. } = &mut self.nodes[node];
+        waiting.retain_mut(|answer| match answer.try_recv() {
+            Ok(Ok(hold)) => {
+                holds.push(hold);
+                false
+            }
+            Ok(Err(_)) => false,
+            Err(error) => {
+                assert_eq!(error, oneshot::error::TryRecvError::Empty, "nobody is forgotten");
+                true
+            }
+        });
+    }
+
+    /// One step of one node. `is_blind` also lets sessions in without the store.
+    fn step(&mut self, is_blind: bool) {
+        let node = self.random.usize(0..self.nodes.len());
+        self.collect(node);
+        let Self { random, engine, nodes, late, names } = self;
+        let of_node = &mut nodes[node];
+        match random.u8(0..20) {
+            0..=4 => {
+                let (peer, is_probe) = (peer(random), random.u8(0..20) == 0);
+                match of_node.ledger.ask(&peer, is_probe, is_blind && random.bool()) {
+                    Asked::Free(hold) | Asked::Blind(Ok(hold)) => of_node.holds.push(hold),
+                    Asked::Waits(answer) => of_node.waiting.push(answer),
+                    Asked::Refused(_) | Asked::Blind(Err(_)) => {}
+                }
+            }
+            5 => {
+                *names += 1;
+                of_node.waiting.push(of_node.ledger.claim(&format!("name:{}", *names % 3), 1));
+            }
+            6 if !of_node.waiting.is_empty() => {
+                let gone = random.usize(0..of_node.waiting.len());
+                of_node.waiting.swap_remove(gone);
+            }
+            7..=10 if !of_node.holds.is_empty() => {
+                let gone = random.usize(0..of_node.holds.len());
+                of_node.holds.swap_remove(gone);
+            }
+            11..=17 => match of_node.flight.take() {
+                None => {
+                    let life = of_node.life;
+                    of_node.flight = of_node.ledger.take().map(|batch| Flight { batch, life, answer: None });
+                }
+                Some(mut flight) => match random.u8(0..8) {
+                    // It is never heard of, and arrives later or not at all.
+                    0 => {
+                        if flight.answer.is_none() {
+                            late.push(((node, flight.life), flight.batch.held.clone(), flight.batch.wants.clone()));
+                        }
+                        of_node.ledger.settle(flight.batch, None);
+                    }
+                    1..=3 if flight.answer.is_none() => {
+                        let answer = engine.acquire((node, flight.life), &flight.batch.held, &flight.batch.wants);
+                        flight.answer = Some(answer);
+                        of_node.flight = Some(flight);
+                    }
+                    _ => {
+                        let answer = match flight.answer {
+                            Some(answer) => answer,
+                            None => engine.acquire((node, flight.life), &flight.batch.held, &flight.batch.wants),
+                        };
+                        of_node.ledger.settle(flight.batch, answer);
+                    }
+                },
+            },
+            18 if !late.is_empty() => {
+                let (life, held, wants) = late.swap_remove(random.usize(0..late.len()));
+                engine.acquire(life, &held, &wants);
+            }
+            19 if random.u8(0..4) == 0 => self.begin(node),
+            _ => {}
+        }
+        self.collect(node);
+    }
+
+    /// What is held of each resource, by a node or by all.
+    fn truth<'a>(nodes: impl IntoIterator<Item = &'a Node>, prefix: SourcePrefix) -> BTreeMap<String, u64> {
+        let mut truth = BTreeMap::new();
+        for hold in nodes.into_iter().flat_map(|node| &node.holds) {
+            let mut add = |name: String| *truth.entry(name).or_default() += 1;
+            match &hold.what {
+                What::Session(peer) => {
+                    add(SESSIONS.to_owned());
+                    if let Some(peer) = *peer {
+                        add(format!("source:{}", prefix.text(peer)));
+                    }
+                }
+                What::Other(name) => add(name.to_string()),
+            }
+        }
+        truth
+    }
+
+    /// Everything that is on its way arrives, and whoever waits hears.
+    fn settle(&mut self) {
+        for node in 0..self.nodes.len() {
+            loop {
+                let of_node = &mut self.nodes[node];
+                let life = of_node.life;
+                let next = || Some(Flight { batch: of_node.ledger.take()?, life, answer: None });
+                let Some(Flight { batch, life, answer }) = of_node.flight.take().or_else(next) else { break };
+                let answer = answer.unwrap_or_else(|| self.engine.acquire((node, life), &batch.held, &batch.wants));
+                of_node.ledger.settle(batch, answer);
+                self.collect(node);
+            }
+            assert_eq!(self.nodes[node].ledger.due(), Due::Nothing);
+            assert_eq!(self.nodes[node].ledger.untold(), 0);
+        }
+        for (life, held, wants) in std::mem::take(&mut self.late) {
+            self.engine.acquire(life, &held, &wants);
+        }
+    }
+
+    fn is_told_the_truth(&self, prefix: SourcePrefix, what: &str) {
+        for (number, node) in self.nodes.iter().enumerate() {
+            let mut told = self.engine.0[&(number, node.life)].held.clone();
+            told.retain(|_, count| *count > 0);
+            assert_eq!(told, Self::truth([node], prefix), "{what}: node {number}");
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.nodes.iter().all(|node| {
+            let books = node.ledger.books();
+            books.entries.is_empty() && books.peers.is_empty() && books.untold.is_empty() && books.waiting.is_empty()
+        })
+    }
+}
+
+fn limits() -> FleetLimits {
+    FleetLimits::builder().max_sessions(12).max_sessions_per_source(4).build().unwrap()
+}
+
+#[test]
+fn whatever_becomes_of_calls_no_limit_is_exceeded_no_share_is_lost_and_none_is_kept() {
+    let mut reached = 0;
+    for seed in 0..200 {
+        let limits = limits();
+        let mut world = World::new(seed, &limits);
+        for step in 0..400 {
+            world.step(false);
+            let truth = World::truth(&world.nodes, limits.source_prefix);
+            for (name, count) in &truth {
+                let most = match name.as_str() {
+                    SESSIONS => 12,
+                    name if name.starts_with("source:") => 4,
+                    _ => 1,
+                };
+                assert!(*count <= most, "seed {seed}, step {step}: {count} of {name}");
+                reached += usize::from(name == SESSIONS && *count == most);
+            }
+        }
+        world.settle();
+        world.is_told_the_truth(limits.source_prefix, &format!("seed {seed}"));
+        world.nodes.iter_mut().for_each(|node| node.holds.clear());
+        world.settle();
+        world.is_told_the_truth(limits.source_prefix, &format!("seed {seed}, at the end"));
+        assert!(world.is_empty(), "seed {seed}: nothing is left");
+    }
+    assert!(reached > 500, "the limit is reached: {reached}");
+}
+
+#[test]
+fn sessions_that_were_let_in_without_the_store_and_limits_that_change_are_told_the_store_in_the_end() {
+    for seed in 0..200 {
+        let mut world = World::new(seed, &FleetLimits::default());
+        let mut now = FleetLimits::default();
+        for _ in 0..10 {
+            let random = &mut world.random;
+            now = FleetLimits {
+                max_sessions: random.bool().then(|| random.u64(1..20)),
+                max_sessions_per_source: random.bool().then(|| random.u64(1..6)),
+                source_prefix: SourcePrefix { v4: [0, 24, 32][random.usize(0..3)], v6: 64 },
+                ..FleetLimits::default()
+            };
+            world.nodes.iter().for_each(|node| node.ledger.set_limits(now.clone()));
+            (0..50).for_each(|_| world.step(true));
+        }
+        now = FleetLimits { max_sessions: Some(1000), max_sessions_per_source: Some(1000), ..now };
+        world.nodes.iter().for_each(|node| node.ledger.set_limits(now.clone()));
+        world.settle();
+        world.is_told_the_truth(now.source_prefix, &format!("seed {seed}"));
+        world.nodes.iter_mut().for_each(|node| node.holds.clear());
+        world.settle();
+        assert!(world.is_empty(), "seed {seed}: nothing is left");
+    }
+}
+
+#[test]
+fn without_the_store_a_node_keeps_to_its_own_counts_and_its_own_buckets() {
+    let rate = Rate { per_second: 1, burst: 3 };
+    let limits = FleetLimits::builder().max_sessions(4).accept_rate_per_source(Some(rate)).build().unwrap();
+    let ledger = Arc::new(Ledger::default());
+    ledger.set_limits(limits.clone());
+    let from = |source: u8| SocketAddr::from(([192, 0, 2, source], 1)).into();
+    let refused = |source| ledger.without_store(&from(source), false).map(drop).unwrap_err().0;
+    let mut holds: Vec<_> = (0..3).map(|_| ledger.without_store(&from(1), false).unwrap()).collect();
+    assert_eq!(refused(1), RefuseReason::ClusterRate);
+    holds.push(ledger.without_store(&from(2), false).unwrap());
+    assert_eq!(refused(2), RefuseReason::ClusterFull);
+    drop(holds);
+    ledger.without_store(&from(2), false).unwrap();
+    ledger.set_limits(FleetLimits { on_partition: OnPartition::Closed, ..limits });
+    assert_eq!(refused(3), RefuseReason::StoreLost);
+}
+
+#[test]
+fn buckets_that_are_full_again_are_forgotten() {
+    let rate = Rate { per_second: 1_000_000_000, burst: 1 };
+    let ledger = Arc::new(Ledger::default());
+    ledger.set_limits(FleetLimits::builder().accept_rate_per_source(Some(rate)).build().unwrap());
+    for source in 0..20_000_u32 {
+        let [_, b, c, d] = source.to_be_bytes();
+        ledger.without_store(&SocketAddr::from(([10, b, c, d], 1)).into(), false).unwrap();
+    }
+    assert!(ledger.books().buckets.len() <= 2 * KEPT, "{}", ledger.books().buckets.len());
+    assert!(ledger.books().entries.is_empty() && ledger.books().peers.is_empty());
+}
