@@ -109,7 +109,7 @@ impl Handler<Order> for Member {
     fn handle(&mut self, order: Order, ctx: &mut Self::Context) {
         match order {
             Order::Say(text) => ctx.say_to_all(&self.0, text),
-            Order::Leave => self.0.iter().for_each(|room| ctx.leave(room)),
+            Order::Leave => self.0.drain(..).for_each(|room| ctx.leave(&room)),
         }
     }
 }
@@ -394,6 +394,46 @@ async fn what_is_said_while_the_store_is_lost_is_lost_and_others_learn_how_much_
     assert_eq!(ben[30..], texts(["missed 30", "four", "three"]));
     let counts = a.cluster.stats().rooms;
     assert_eq!((counts.published, counts.lost, counts.missing, counts.gaps), (2, 30, 30, 1));
+    end([a, b]).await;
+}
+
+#[actix::test]
+async fn a_loss_of_a_moment_shows_without_another_message_and_in_the_same_life() {
+    let [a, b] = nodes(["a", "b"]).await;
+    let (room, other) = (a.room(), b.room());
+    let (_ben, _heard) = member(&[other]);
+    pass(MOMENT).await;
+    room.say("one\n");
+    pass(MOMENT).await;
+    let life = a.cluster.node();
+    a.store.fail(Fault::Lost);
+    (0..3).for_each(|_| room.say("lost\n"));
+    pass(MOMENT).await;
+    a.store.heal();
+    pass(Duration::from_secs(5)).await;
+    assert_eq!(b.cluster.stats().rooms.missing, 3);
+    assert_eq!(a.cluster.node(), life);
+    end([a, b]).await;
+}
+
+#[actix::test]
+async fn a_room_that_is_made_anew_while_its_end_is_still_unknown_is_heard() {
+    let [a, b] = nodes(["a", "b"]).await;
+    let (ann, _heard) = member(&[a.room()]);
+    pass(MOMENT).await;
+    // While a message is on its way nothing else is looked at.
+    a.store.fail(Fault::Slow(Duration::from_millis(500)));
+    a.cluster.room("yard").unwrap().say("one\n");
+    pass(MOMENT).await;
+    ann.do_send(Order::Leave);
+    pass(MOMENT).await;
+    assert!(a.cluster.rooms().iter().any(|room| room.name == "lobby" && room.is_heard), "its end is not known yet");
+    let (_ben, heard) = member(&[a.room()]);
+    pass(RECOVERY).await;
+    a.store.heal();
+    b.room().say("two\n");
+    pass(MOMENT).await;
+    assert_eq!(heard.take(), ["two"]);
     end([a, b]).await;
 }
 
