@@ -223,8 +223,10 @@ async fn what_could_not_be_read_is_named_and_the_rest_is_listed() {
 
 const MINUTE: u64 = 60_000;
 
-/// Sessions of some nodes.
-fn fleet() -> impl Strategy<Value = BTreeMap<(u8, u64), (u8, u8, u8, u8, u64)>> {
+/// Sessions of some nodes, by node and number: name, tags, listener, peer, age.
+type Fleet = BTreeMap<(u8, u64), (u8, u8, u8, u8, u64)>;
+
+fn fleet() -> impl Strategy<Value = Fleet> {
     prop::collection::btree_map((0_u8..4, 1_u64..300), (0_u8..3, 0_u8..3, 0_u8..3, 0_u8..3, 1_u64..6), 0..120)
 }
 
