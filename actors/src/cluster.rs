@@ -16,11 +16,13 @@ mod fleet_limits;
 pub(crate) mod ledger;
 
 pub(crate) mod core;
+mod kicks;
 pub(crate) mod query;
 mod request;
 
 mod ask;
 mod hub;
+mod kill;
 mod lease;
 mod limits;
 mod list;
@@ -30,11 +32,13 @@ mod rows;
 mod agent;
 pub(crate) mod builder;
 
+mod claim;
 mod sessions;
 
 pub use self::{
     answers::{Answers, AskError, NodeAnswer, Outcome},
     builder::{Cluster, ClusterBuilder, ClusterError},
+    claim::{Claim, ClaimError},
     fleet_limits::{FleetLimits, FleetLimitsBuilder, OnPartition},
     health::Health,
     id::{GlobalId, NodeId, NodeName, NodeNameError},

@@ -460,6 +460,48 @@ async fn a_kick_ends_a_session_that_waits_and_one_whose_peer_does_not_read() {
 }
 
 #[actix::test]
+async fn a_kick_is_the_end_whatever_the_limits_are() {
+    pause();
+    let memory = Memory::new();
+    let day = Duration::from_secs(24 * 3600);
+    let limits = Limits::builder().wait_timeout(day).write_timeout(None).idle_timeout(None).build().unwrap();
+    let a = Node::start(&memory, "a", LineServer::new(|_| Echo)).await;
+    let mut b = Node::start(&memory, "b", LineServer::new(|_| Echo).limits(limits)).await;
+    for whom in [ClusterFilter::default(), ClusterFilter::id(GlobalId { node: b.id(), session: "1".parse().unwrap() })]
+    {
+        let mut reads_nothing = peer(&b).await;
+        reads_nothing.send_until_stuck(&b.server, &[b"x".repeat(8000), b"\n".to_vec()].concat(), 64 * 1024).await;
+        let mut waits = peer(&b).await;
+        waits.send(b"wait\n").await;
+        eventually("a session that waits", async || b.server.sessions().await[1].state == SessionState::Held).await;
+        let session = b.server.sessions().await[1].id;
+        let by_id = whom.id.is_some();
+        let whom = whom.id.clone().map_or(whom, |id| ClusterFilter::id(GlobalId { session, ..id }));
+        let begun = Instant::now();
+        let answers = a.cluster.kick(whom, "goodbye\n").await.unwrap();
+        assert_eq!(answers.sessions(), if by_id { 1 } else { 2 });
+        // Who comes later is not meant.
+        let mut later = peer(&b).await;
+        for _ in 0..answers.sessions() {
+            let report = b.server.report().await;
+            assert_eq!((report.reason, report.cut), (CloseReason::Kicked, true));
+            let time = begun.elapsed();
+            assert!(
+                time >= Cluster::DEFAULT_KICK_TIMEOUT && time < Cluster::DEFAULT_KICK_TIMEOUT + Duration::from_secs(1)
+            );
+        }
+        later.send(b"still here\n").await;
+        later.expect(b"still here\n").await;
+        b.server.handle.kick(SessionFilter::default(), "").await.unwrap();
+        drop((waits, reads_nothing, later));
+        eventually("no session", async || b.server.sessions().await.is_empty()).await;
+        while b.server.report_if_any().is_some() {}
+    }
+    assert_eq!(b.cluster.stats().kicks_cut, 3);
+    end([a, b]).await;
+}
+
+#[actix::test]
 async fn a_cluster_without_a_server_says_so() {
     let cluster = Cluster::builder(Memory::new()).node("a").build().unwrap();
     let error = cluster.push(ClusterFilter::default(), "x\n").await.unwrap_err();

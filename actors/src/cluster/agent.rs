@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    cluster::{ask, core::Core, hub, lease, limits, rooms, rows},
+    cluster::{ask, core::Core, hub, kill, lease, limits, rooms, rows},
     server::{companion::Companion, handle::ServerHandle},
 };
 
@@ -29,6 +29,7 @@ type Part = (&'static str, fn(Arc<Core>) -> LocalBoxFuture<'static, ()>);
 const PARTS: &[Part] = &[
     ("hub", |core| hub::run(core).boxed_local()),
     ("ask", |core| ask::run(core).boxed_local()),
+    ("kill", |core| kill::run(core).boxed_local()),
     ("rooms", |core| rooms::run(core).boxed_local()),
     ("limits", |core| limits::run(core).boxed_local()),
     ("rows", |core| rows::run(core).boxed_local()),

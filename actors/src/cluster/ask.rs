@@ -63,7 +63,7 @@ pub(crate) async fn ask(core: &Core, whom: &ClusterFilter, order: Order) -> Resu
         if !is_for_us {
             return None;
         }
-        let outcome = carry_out(server, &words, order.clone()).await;
+        let outcome = carry_out(core, server, &words, order.clone()).await;
         Some(NodeAnswer { node: core.settings.name.clone(), id: own.clone(), outcome })
     };
     let there = ask_others(core, whom, &words, &order, own.as_ref(), deadline);
@@ -143,7 +143,7 @@ async fn ask_one(core: &Core, node: &NodeId, whom: &Whom, order: &Order, own: &N
 }
 
 /// Does something to the sessions of this node. The answer comes when they have been told.
-async fn carry_out(server: &ServerHandle, whom: &Whom, order: Order) -> Outcome {
+async fn carry_out(core: &Core, server: &ServerHandle, whom: &Whom, order: Order) -> Outcome {
     let listeners: Vec<_> = server.listeners().iter().map(|listener| listener.id).collect();
     let filter = match whom.filter(&listeners) {
         Ok(Some(filter)) => filter,
@@ -152,7 +152,13 @@ async fn carry_out(server: &ServerHandle, whom: &Whom, order: Order) -> Outcome 
     };
     let done = match order {
         Order::Push(bytes) => server.push(filter, bytes).await.map(|pushed| (pushed.sessions, pushed.dropped)),
-        Order::Kick(goodbye) => server.kick(filter, goodbye).await.map(|sessions| (sessions, 0)),
+        Order::Kick(goodbye) => {
+            let told = server.kick(filter.clone(), goodbye).await;
+            if told.is_ok_and(|sessions| sessions > 0) {
+                core.kicks.add(filter, core.settings.kick_timeout);
+            }
+            told.map(|sessions| (sessions, 0))
+        }
     };
     done.map_or_else(Outcome::refused, |(sessions, dropped)| Outcome::done(sessions, dropped))
 }
@@ -217,7 +223,7 @@ impl Asked {
             _ if core.life().as_ref() != Some(&own) => Outcome::NodeGone,
             (Err(reason), _) => Outcome::refused(reason),
             (_, None) => Outcome::refused("its server has not started"),
-            (Ok((whom, order)), Some(server)) => carry_out(server, &whom, order).await,
+            (Ok((whom, order)), Some(server)) => carry_out(core, server, &whom, order).await,
         };
         let letter: Bytes = request::answer(number, &own, outcome);
         // Who hears nothing knows that it knows nothing.

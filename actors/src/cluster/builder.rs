@@ -43,6 +43,7 @@ pub struct ClusterBuilder {
     lease: Duration,
     call_timeout: Duration,
     ask_timeout: Duration,
+    kick_timeout: Duration,
     limits: FleetLimits,
 }
 
@@ -78,6 +79,12 @@ pub enum ClusterError {
         /// The value that was given.
         timeout: Duration,
     },
+    /// The time of kicked sessions is too short or too long.
+    #[error("sessions that were kicked have {timeout:?} to end: use 10 ms to 1 h")]
+    KickTimeout {
+        /// The value that was given.
+        timeout: Duration,
+    },
     /// Another server is its node.
     #[error("another server is node {node} already: build a cluster for each server")]
     Taken {
@@ -102,6 +109,9 @@ impl Cluster {
     /// Default of [`ask_timeout`](ClusterBuilder::ask_timeout): 2 s.
     pub const DEFAULT_ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
+    /// Default of [`kick_timeout`](ClusterBuilder::kick_timeout): 30 s.
+    pub const DEFAULT_KICK_TIMEOUT: Duration = Duration::from_secs(30);
+
     /// Starts from the defaults, with the store that all nodes share.
     pub fn builder(store: impl Store) -> ClusterBuilder {
         ClusterBuilder {
@@ -111,6 +121,7 @@ impl Cluster {
             lease: Self::DEFAULT_LEASE,
             call_timeout: Self::DEFAULT_CALL_TIMEOUT,
             ask_timeout: Self::DEFAULT_ASK_TIMEOUT,
+            kick_timeout: Self::DEFAULT_KICK_TIMEOUT,
             limits: FleetLimits::default(),
         }
     }
@@ -217,12 +228,22 @@ impl ClusterBuilder {
         self
     }
 
+    /// Sets the time that sessions of this node have to end, once a kick over nodes has told them: those that still have something to
+    /// answer or to send then are aborted. Default: [`Cluster::DEFAULT_KICK_TIMEOUT`], 30 s.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`ClusterError::KickTimeout`] unless it is 10 ms to 1 h.
+    pub fn kick_timeout(mut self, timeout: Duration) -> Self {
+        self.kick_timeout = timeout;
+        self
+    }
+
     /// Makes the node's place. Nothing runs, and the store is not asked, until a server [becomes](LineServer::cluster) the node.
     ///
     /// # Errors
     /// Returns a [`ClusterError`] for an invalid setting.
     pub fn build(self) -> Result<Cluster, ClusterError> {
-        let Self { store, name, about, lease, call_timeout, ask_timeout, limits: fleet } = self;
+        let Self { store, name, about, lease, call_timeout, ask_timeout, kick_timeout, limits: fleet } = self;
         let name = name.ok_or(ClusterError::NoName)??;
         if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&lease) {
             return Err(ClusterError::Lease { lease });
@@ -233,7 +254,10 @@ impl ClusterBuilder {
         if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&ask_timeout) {
             return Err(ClusterError::AskTimeout { timeout: ask_timeout });
         }
-        let settings = Settings { name, about, lease, call_timeout, ask_timeout };
+        if !(Duration::from_millis(10)..=Duration::from_secs(3600)).contains(&kick_timeout) {
+            return Err(ClusterError::KickTimeout { timeout: kick_timeout });
+        }
+        let settings = Settings { name, about, lease, call_timeout, ask_timeout, kick_timeout };
         let core = Core::new(store, settings);
         core.ledger.set_limits(fleet);
         Ok(Cluster { core: Arc::new(core) })

@@ -21,6 +21,7 @@ use crate::{
         channels::Channels,
         health::Pulse,
         id::{NodeId, NodeName},
+        kicks::Kicks,
         ledger::Ledger,
         rooms::table::Rooms,
         stats::{ClusterStats, Counts},
@@ -47,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) call_timeout: Duration,
     /// The longest wait for the answers of other nodes.
     pub(crate) ask_timeout: Duration,
+    /// The time that sessions have to end, once a kick over nodes has told them.
+    pub(crate) kick_timeout: Duration,
 }
 
 /// A node of a cluster.
@@ -65,6 +68,7 @@ pub(crate) struct Core {
     pub(crate) rooms: Rooms,
     pub(crate) counts: Counts,
     pub(crate) asks: Asks,
+    pub(crate) kicks: Kicks,
     pub(crate) ledger: Arc<Ledger>,
     lease: Mutex<Option<Lease>>,
     /// The lease is to be looked at: it may be over, or the store lost.
@@ -120,6 +124,7 @@ impl Core {
             rooms: Rooms::default(),
             counts: Counts::default(),
             asks: Asks::default(),
+            kicks: Kicks::default(),
             ledger: Arc::default(),
             lease: Mutex::default(),
             look: Notify::new(),

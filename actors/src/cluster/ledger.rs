@@ -213,7 +213,6 @@ impl Ledger {
     }
 
     /// Asks for one of a resource of which all nodes may hold `most` together.
-    #[allow(dead_code, reason = "for names that only one session may have")]
     pub(crate) fn claim(self: &Arc<Self>, resource: &str, most: u64) -> oneshot::Receiver<Result<Hold, Refused>> {
         let (to, answer) = oneshot::channel();
         let want = Want { counts: vec![CountLimit { resource: resource.to_owned(), most }], rates: Vec::new() };

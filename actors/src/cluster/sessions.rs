@@ -94,7 +94,8 @@ impl Cluster {
     ///
     /// [`Done`](crate::cluster::Outcome::Done) says that these sessions were told to end, and read no more. Each ends by the limits of its
     /// node: what it has read is answered; a handler that waits has `wait_timeout`, a peer that takes nothing `write_timeout`, and one
-    /// that does not close `linger_timeout`. A request is carried out at most once, and one that the node's lease did not outlive
+    /// that does not close `linger_timeout`. Whatever these are, a session that has not ended after
+    /// [`kick_timeout`](crate::cluster::ClusterBuilder::kick_timeout) is aborted. A request is carried out at most once, and one that the node's lease did not outlive
     /// not at all.
     ///
     /// # Errors

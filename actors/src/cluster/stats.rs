@@ -80,6 +80,8 @@ pub struct ClusterStats {
     pub requests: u64,
     /// Those that came once more, and were not done again.
     pub requests_again: u64,
+    /// Sessions that were kicked over nodes, had not ended in time, and were cut.
+    pub kicks_cut: u64,
     /// Messages between nodes that are not understood: of another program, or of a later version.
     pub letters_unknown: u64,
     /// Messages of all rooms that the node has shared.
@@ -154,6 +156,7 @@ pub(crate) struct Counts {
     pub(crate) requests: Count,
     pub(crate) requests_again: Count,
     pub(crate) letters_unknown: Count,
+    pub(crate) kicks_cut: Count,
 }
 
 #[derive(Debug, Default)]
@@ -226,6 +229,7 @@ impl Counts {
             requests: self.requests.get(),
             requests_again: self.requests_again.get(),
             letters_unknown: self.letters_unknown.get(),
+            kicks_cut: self.kicks_cut.get(),
             rooms,
         }
     }

@@ -40,6 +40,16 @@ pub struct Kick {
     pub goodbye: Bytes,
 }
 
+/// Aborts the sessions that `whom` selects, apart from counters, times and states, of those that were told to end by a kick and have not
+/// ended yet. Not those admitted behind `last`. The answer is their number.
+#[cfg(feature = "cluster")]
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "u64")]
+pub(crate) struct CutKicked {
+    pub(crate) whom: SessionFilter,
+    pub(crate) last: SessionId,
+}
+
 /// Writes bytes to sessions, after the output of their handlers so far. All sessions share the bytes. It reaches
 /// sessions that wait or are paused, too. The answer is [`Pushed`].
 #[derive(Clone, Debug, Message)]

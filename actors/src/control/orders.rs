@@ -77,10 +77,27 @@ pub(crate) enum Order {
 pub(crate) enum Question {
     Totals,
     List(SessionQuery),
-    Kick { whom: SessionFilter, goodbye: SharedBytes },
-    Push { whom: SessionFilter, bytes: SharedBytes },
-    Limits { limits: Arc<Limits>, dry_run: bool },
-    Trace { session: SessionId, tap: Tap },
+    Kick {
+        whom: SessionFilter,
+        goodbye: SharedBytes,
+    },
+    #[cfg(feature = "cluster")]
+    CutKicked {
+        whom: SessionFilter,
+        last: SessionId,
+    },
+    Push {
+        whom: SessionFilter,
+        bytes: SharedBytes,
+    },
+    Limits {
+        limits: Arc<Limits>,
+        dry_run: bool,
+    },
+    Trace {
+        session: SessionId,
+        tap: Tap,
+    },
 }
 
 /// A message from a worker to the supervisor. Ends of sessions go to the ledger instead.

@@ -356,6 +356,16 @@ impl Handler<Kick> for Supervisor {
     }
 }
 
+#[cfg(feature = "cluster")]
+impl Handler<crate::control::messages::CutKicked> for Supervisor {
+    type Result = ResponseFuture<u64>;
+
+    fn handle(&mut self, cut: crate::control::messages::CutKicked, _: &mut Self::Context) -> Self::Result {
+        let answer = self.ask(&Question::CutKicked { whom: cut.whom, last: cut.last });
+        Box::pin(async { answer.await.count })
+    }
+}
+
 impl Handler<Push> for Supervisor {
     type Result = ResponseFuture<Pushed>;
 

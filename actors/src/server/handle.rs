@@ -326,6 +326,13 @@ impl ServerHandle {
         self.ask(Kick { whom, goodbye: SharedBytes::from(goodbye.into()).into_bytes() }).await
     }
 
+    /// Aborts the sessions that a kick by `whom` has told to end, the last of which had this number, if they have not ended.
+    /// Returns their number.
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn cut_kicked(&self, whom: SessionFilter, last: SessionId) -> Result<u64, ServerEnded> {
+        self.ask(crate::control::messages::CutKicked { whom, last }).await
+    }
+
     /// Stops accepting on a listener: the backlog holds new connections. Returns false if there is no listener with
     /// this id; [`listeners`](Self::listeners) has the ids. The pause also holds for an acceptor that replaces a failed
     /// one.

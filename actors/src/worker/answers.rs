@@ -109,6 +109,22 @@ impl Worker {
                     answered.count += 1;
                 }
             }
+            #[cfg(feature = "cluster")]
+            Question::CutKicked { whom, last } => {
+                let was_told = |slot: &SlotMut<'_>| {
+                    // By its number it is meant whatever else had it end before.
+                    slot.id <= *last
+                        && slot
+                            .reason
+                            .is_some_and(|reason| reason == crate::report::CloseReason::Kicked || whom.id.is_some())
+                        && whom.has_identity(slot.id, slot.peer(), slot.listener)
+                        && whom.has_names(slot.names())
+                };
+                for mut slot in part.filter(was_told) {
+                    slot.send(Commands::ABORT);
+                    answered.count += 1;
+                }
+            }
             Question::Push { whom, bytes } => {
                 let limit = self.limits().outbox_limit;
                 for mut slot in part.filter(|slot| slot.is_open_to(whom, moment)) {
