@@ -7,6 +7,8 @@
 pub(crate) mod health;
 pub(crate) mod id;
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub(crate) mod stats;
 pub(crate) mod store;
 

@@ -58,14 +58,25 @@ impl TlsClient {
 
     /// Returns the name that the server's certificate has to have, for this target.
     pub(crate) fn name_for(&self, target: &str) -> Result<ServerName<'static>, TlsError> {
+        let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        self.name_for_host(host)
+    }
+
+    /// The same for a host without brackets and port.
+    pub(crate) fn name_for_host(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
         if let Some(name) = &self.server_name {
             return Ok(name.clone());
         }
-        let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         ServerName::try_from(host)
             .map(|name| name.to_owned())
             .map_err(|_| TlsError::ServerName { name: host.to_owned() })
+    }
+
+    /// Returns the settings, for a connection that is no session.
+    #[cfg(feature = "redis")]
+    pub(crate) fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
     }
 
     /// Makes the filter of one connection.

@@ -1,0 +1,384 @@
+//! Redis: a store that nodes on several machines share, by the protocol of Redis 7 and Valkey. Feature `redis`.
+//!
+//! Each call is one command: a script of Lua where it is more than one step. Calls share a connection, which is made when the first
+//! one needs it and anew when it is lost; a subscription has a connection of its own.
+//! Not here: the connection (`redis/link`, `redis/connection`), scripts (`redis/scripts`), answers (`redis/answer`).
+
+mod answer;
+mod connection;
+mod link;
+mod scripts;
+mod subscription;
+#[cfg(test)]
+mod tests;
+mod url;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+pub use self::url::RedisConfigError;
+use self::{
+    connection::Dialer,
+    link::{Arguments, Link},
+    subscription::Subscribed,
+    url::{Place, Secret, Target},
+};
+use crate::cluster::{
+    id::NodeId,
+    store::{
+        Answer, Begin, Change, Cursor, Held, Message, NodeRecord, Row, RowPage, Share, Store, StoreError, Subscription,
+        Verdict, Want,
+    },
+};
+#[cfg(feature = "tls")]
+use crate::wire::tls::client::TlsClient;
+
+/// Most rows that one script writes: others wait for it no longer than a few milliseconds.
+const ROWS_A_CALL: usize = 500;
+/// Rows that one call reads, some more or less.
+const ROWS_A_PAGE: usize = 2000;
+
+/// A store on a server of the Redis protocol: Redis 7.0, Valkey 7.2, or later. A clone shares its connection.
+///
+/// ```
+/// use actix_lines::cluster::redis::Redis;
+///
+/// let store = Redis::at("redis://store.example.org:6379").prefix("chat:").build()?;
+/// # let _ = store;
+/// # Ok::<(), actix_lines::cluster::redis::RedisConfigError>(())
+/// ```
+///
+/// Nothing connects before the first call. The server may be one of several with Sentinel; after a failover calls go to the new
+/// master. A server of a Redis Cluster is not enough: all keys have to be on one server.
+#[derive(Clone)]
+pub struct Redis {
+    link: Arc<Link>,
+    keys: Keys,
+}
+
+/// How keys and channels begin.
+#[derive(Clone)]
+struct Keys {
+    /// The prefix in braces, so that all keys were in one slot.
+    prefix: Arc<str>,
+    leases: Arc<str>,
+}
+
+impl Keys {
+    fn new(prefix: &str) -> Self {
+        Self { prefix: format!("{{{prefix}}}").into(), leases: format!("{{{prefix}}}leases").into() }
+    }
+}
+
+impl Redis {
+    /// Begins with the place of the server:
+    ///
+    /// | URL | server |
+    /// |---|---|
+    /// | `redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]` | one, by TCP |
+    /// | `rediss://…` | one, by TLS; needs the feature `tls` |
+    /// | `unix:///PATH[?db=DATABASE&user=USER&pass=PASSWORD]` | one, by a unix socket |
+    /// | `redis-sentinel://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT]…]/MASTER[/DATABASE]` | the one that Sentinels at these hosts call the master of this name |
+    /// | `rediss-sentinel://…` | the same, by TLS to Sentinels and to servers |
+    ///
+    /// `valkey` may stand for `redis`. Bytes that mean something in a URL are written as `%XX`.
+    pub fn at(url: impl Into<String>) -> RedisBuilder {
+        RedisBuilder {
+            url: Secret::new(&url.into()),
+            prefix: "lines:".to_owned(),
+            username: None,
+            password: None,
+            sentinel: (None, None),
+            #[cfg(feature = "tls")]
+            tls: None,
+            timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(1),
+        }
+    }
+
+    fn arguments(&self, node: &NodeId) -> Arguments {
+        let mut arguments = Arguments::default();
+        arguments.push(&*self.keys.prefix).number(node);
+        arguments
+    }
+
+    async fn run(&self, program: &scripts::Program, arguments: &Arguments) -> Result<::redis::Value, StoreError> {
+        self.link.run(program, self.keys.leases.as_bytes(), arguments).await
+    }
+
+    async fn register_part(
+        &self,
+        node: &NodeId,
+        lease: Duration,
+        begins: Option<&Begin>,
+        put: &[Row],
+        remove: &[u64],
+    ) -> Result<(), StoreError> {
+        let mut arguments = self.arguments(node);
+        arguments.number(lease.as_millis());
+        arguments.push(if begins.is_some() { "1" } else { "0" });
+        arguments.push(begins.map_or("", |begin| &begin.about));
+        push_shares(&mut arguments, begins.map_or(&[], |begin| &begin.shares));
+        arguments.number(put.len());
+        for row in put {
+            let json = serde_json::to_vec(row).map_err(|error| StoreError::Garbled { what: error.to_string() })?;
+            let name = row.name.as_ref().map(|name| format!("={name}")).unwrap_or_default();
+            arguments.number(row.session).push(name).push(json);
+        }
+        arguments.number(remove.len());
+        for session in remove {
+            arguments.number(session);
+        }
+        answer::registered(self.run(&scripts::REGISTER, &arguments).await?)
+    }
+}
+
+fn push_shares(arguments: &mut Arguments, shares: &[Share]) {
+    arguments.number(shares.len());
+    for Share { resource, count } in shares {
+        arguments.push(resource.as_str()).number(count);
+    }
+}
+
+impl Store for Redis {
+    /// Writes more than 500 rows in parts, the first of which begins the life or renews the lease: if one fails, those before it
+    /// were done.
+    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let mut begins = change.begins.as_ref();
+            let mut put = change.put.chunks(ROWS_A_CALL);
+            let mut remove = change.remove.chunks(ROWS_A_CALL);
+            loop {
+                let some = put.next().unwrap_or(&[]);
+                // What is put goes before what is removed.
+                let gone = if put.len() == 0 { remove.next().unwrap_or(&[]) } else { &[] };
+                self.register_part(node, change.lease, begins.take(), some, gone).await?;
+                if put.len() == 0 && remove.len() == 0 {
+                    return Ok(());
+                }
+            }
+        })
+    }
+
+    fn unregister<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
+        Box::pin(async move { answer::integer(self.run(&scripts::UNREGISTER, &self.arguments(node)).await?).map(drop) })
+    }
+
+    fn nodes(&self) -> Answer<'_, Vec<NodeRecord>> {
+        Box::pin(async move {
+            let mut arguments = Arguments::default();
+            arguments.push(&*self.keys.prefix);
+            answer::nodes(self.run(&scripts::NODES, &arguments).await?)
+        })
+    }
+
+    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> Answer<'a, RowPage> {
+        Box::pin(async move {
+            let mut arguments = self.arguments(node);
+            arguments.number(after.map_or(0, |Cursor(place)| place)).number(ROWS_A_PAGE);
+            answer::page(self.run(&scripts::LIST, &arguments).await?)
+        })
+    }
+
+    fn lookup<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<(NodeId, Row)>> {
+        Box::pin(async move {
+            let mut arguments = Arguments::default();
+            arguments.push(&*self.keys.prefix).push(name);
+            let mut found: Vec<(NodeId, Row)> = answer::found(self.run(&scripts::LOOKUP, &arguments).await?)?;
+            found.sort_unstable_by(|(a, row), (b, other)| (a, row.session).cmp(&(b, other.session)));
+            Ok(found)
+        })
+    }
+
+    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> Answer<'a, u64> {
+        Box::pin(async move {
+            let mut command = ::redis::cmd("PUBLISH");
+            command.arg(format!("{}{channel}", self.keys.prefix)).arg(&bytes[..]);
+            let receivers = answer::integer(self.link.ask(&command).await?)?;
+            Ok(u64::try_from(receivers).unwrap_or(0))
+        })
+    }
+
+    fn subscribe(&self, to: mpsc::Sender<Message>) -> Answer<'_, Box<dyn Subscription>> {
+        Box::pin(async move {
+            let subscribed = Subscribed::open(self.link.clone(), self.keys.prefix.to_string(), to).await?;
+            Ok(Box::new(subscribed) as Box<dyn Subscription>)
+        })
+    }
+
+    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> Answer<'a, Vec<Verdict>> {
+        Box::pin(async move {
+            let mut arguments = self.arguments(node);
+            arguments.number(held.serial);
+            push_shares(&mut arguments, &held.counts);
+            arguments.number(wants.len());
+            for Want { counts, rates } in wants {
+                arguments.number(counts.len());
+                for limit in counts {
+                    arguments.push(limit.resource.as_str()).number(limit.most);
+                }
+                arguments.number(rates.len());
+                for limit in rates {
+                    arguments.push(limit.resource.as_str()).number(limit.per_second.max(1)).number(limit.burst);
+                }
+            }
+            answer::verdicts(self.run(&scripts::ACQUIRE, &arguments).await?, wants.len())
+        })
+    }
+}
+
+/// Shows where the server is, and no password.
+impl fmt::Display for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.link.dialer.place.fmt(f)
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis")
+            .field("at", &self.to_string())
+            .field("prefix", &self.keys.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Builds a [`Redis`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing is checked before build()"]
+pub struct RedisBuilder {
+    /// It may have a password.
+    url: Secret,
+    prefix: String,
+    username: Option<String>,
+    password: Option<Secret>,
+    sentinel: (Option<String>, Option<Secret>),
+    #[cfg(feature = "tls")]
+    tls: Option<TlsClient>,
+    timeout: Duration,
+    connect_timeout: Duration,
+}
+
+impl RedisBuilder {
+    /// Sets how keys and channels begin, behind a brace: clusters with different prefixes share a store and nothing else.
+    /// Default: `lines:`.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`RedisConfigError::Prefix`] if it is empty, longer than 128 bytes, or has braces or characters that do not print.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Sets the user, in place of that of the URL. Default: that of the URL, or the server's `default`.
+    pub fn username(mut self, name: impl Into<String>) -> Self {
+        self.username = Some(name.into());
+        self
+    }
+
+    /// Sets the password, in place of that of the URL, such as the content of a file: a line's end behind it is not part of it.
+    /// It is in no error, no log and no `Debug`. Default: that of the URL, or none.
+    pub fn password(mut self, password: impl Into<String>) -> Self {
+        self.password = Some(secret(&password.into()));
+        self
+    }
+
+    /// Sets the user and the password of Sentinels. Default: none, whatever those of the server are.
+    pub fn sentinel_password(mut self, username: Option<&str>, password: impl Into<String>) -> Self {
+        self.sentinel = (username.map(str::to_owned), Some(secret(&password.into())));
+        self
+    }
+
+    /// Sets whom TLS trusts, and the certificate that a server gets which asks for one. Needs the feature `tls`. Default: the
+    /// authorities that this machine trusts.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`RedisConfigError::TlsNotAsked`] if the URL is one without TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: &TlsClient) -> Self {
+        self.tls = Some(tls.clone());
+        self
+    }
+
+    /// Sets the longest time of a call; it includes the wait for a connection. Default: 1 s.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`RedisConfigError::Time`] for 0.
+    pub fn timeout(mut self, time: Duration) -> Self {
+        self.timeout = time;
+        self
+    }
+
+    /// Sets the longest time until a connection is made, with all that belongs to it: names, Sentinels, TLS, password. Default: 1 s.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`RedisConfigError::Time`] for 0.
+    pub fn connect_timeout(mut self, time: Duration) -> Self {
+        self.connect_timeout = time;
+        self
+    }
+
+    /// Checks everything, and connects nowhere.
+    ///
+    /// # Errors
+    /// Returns a [`RedisConfigError`] that names the part of the URL or the setting.
+    pub fn build(self) -> Result<Redis, RedisConfigError> {
+        let mut place = Place::parse(self.url.as_str())?;
+        place.username = self.username.or(place.username);
+        place.password = self.password.or(place.password);
+        let is_fit = |byte: u8| byte.is_ascii_graphic() && byte != b'{' && byte != b'}';
+        if !(1..=128).contains(&self.prefix.len()) || !self.prefix.bytes().all(is_fit) {
+            return Err(RedisConfigError::Prefix { prefix: self.prefix.chars().take(80).collect() });
+        }
+        for (what, time) in [("timeout", self.timeout), ("connect timeout", self.connect_timeout)] {
+            if time.is_zero() {
+                return Err(RedisConfigError::Time { what });
+            }
+        }
+        #[cfg(feature = "tls")]
+        let tls = tls_of(&place, self.tls)?;
+        #[cfg(not(feature = "tls"))]
+        if place.is_tls {
+            return Err(RedisConfigError::TlsNotBuilt);
+        }
+        let dialer = Dialer {
+            place,
+            sentinel: self.sentinel,
+            #[cfg(feature = "tls")]
+            tls,
+            within: self.connect_timeout,
+        };
+        Ok(Redis { link: Arc::new(Link::new(dialer, self.timeout)), keys: Keys::new(&self.prefix) })
+    }
+}
+
+fn secret(text: &str) -> Secret {
+    Secret::new(text.trim_end_matches(['\r', '\n']))
+}
+
+/// Where systems keep the authorities that they trust, in one file.
+#[cfg(feature = "tls")]
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+#[cfg(feature = "tls")]
+fn tls_of(place: &Place, given: Option<TlsClient>) -> Result<Option<TlsClient>, RedisConfigError> {
+    match (place.is_tls, given) {
+        (false, None) => Ok(None),
+        (false, Some(_)) if matches!(place.target, Target::Unix(_)) => Err(RedisConfigError::TlsOverUnix),
+        (false, Some(_)) => Err(RedisConfigError::TlsNotAsked),
+        (true, Some(tls)) => Ok(Some(tls)),
+        (true, None) => {
+            let bundle = BUNDLES.into_iter().find(|file| std::path::Path::new(file).is_file());
+            let bundle = bundle.ok_or(RedisConfigError::TlsWithoutAuthorities)?;
+            let tls = TlsClient::builder(bundle).build();
+            tls.map(Some).map_err(|error| RedisConfigError::Tls { reason: error.to_string() })
+        }
+    }
+}

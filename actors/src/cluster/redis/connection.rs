@@ -1,0 +1,254 @@
+//! Connection: a way to the server, by TCP, TLS or a unix socket, and to the one that Sentinels call the master.
+//!
+//! One task drives it and ends with it. A host that has vanished is noticed by the kernel within seconds.
+//! Not here: when to connect (`link`), who listens (`subscription`).
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use redis::{
+    AsyncConnectionConfig, Cmd, ProtocolVersion, RedisConnectionInfo, Value,
+    aio::{AsyncPushSender, MultiplexedConnection},
+};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    task::AbortHandle,
+};
+
+use crate::cluster::{
+    redis::{
+        answer::{self, Then},
+        url::{Host, Place, Secret, Target},
+    },
+    store::StoreError,
+};
+
+/// Most calls that wait to be written.
+const QUEUE: usize = 1024;
+/// A peer that acknowledges nothing for as long is gone.
+const VANISHED_AFTER: Duration = Duration::from_secs(6);
+
+/// All that it takes to connect.
+pub(super) struct Dialer {
+    pub(super) place: Place,
+    /// The user and the password of Sentinels, which are others than the server's.
+    pub(super) sentinel: (Option<String>, Option<Secret>),
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<crate::wire::tls::client::TlsClient>,
+    pub(super) within: Duration,
+}
+
+/// An open connection. Dropped it is closed.
+pub(super) struct Connection {
+    pub(super) redis: MultiplexedConnection,
+    /// The server; `None` if it is the only one.
+    pub(super) server: Option<Host>,
+    driver: AbortHandle,
+}
+
+impl Connection {
+    pub(super) fn is_closed(&self) -> bool {
+        self.driver.is_finished()
+    }
+
+    /// Closes it, also if calls still wait for answers.
+    pub(super) fn close(&self) {
+        self.driver.abort();
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+impl Dialer {
+    /// Connects to the server, or to the master. `to` gets what it pushes.
+    pub(super) async fn connect(&self, to: Option<Arc<dyn AsyncPushSender>>) -> Result<Connection, StoreError> {
+        let connection = tokio::time::timeout(self.within, async {
+            match &self.place.target {
+                Target::Tcp(host) => self.open(Self::tcp(host), Some(host), None, to).await,
+                Target::Unix(path) => self.open(unix(path), None, None, to).await,
+                Target::Sentinel { sentinels, master } => self.connect_to_master(sentinels, master, to).await,
+            }
+        });
+        let reason = || format!("no connection to {} within {:?}", self.place, self.within);
+        let result = connection.await.unwrap_or_else(|_| Err(answer::lost(reason())));
+        result.map_err(|error| answer::cleaned(error, &self.secrets()))
+    }
+
+    pub(super) fn secrets(&self) -> [Option<&Secret>; 2] {
+        [self.place.password.as_ref(), self.sentinel.1.as_ref()]
+    }
+
+    /// Asks all Sentinels at once; the first one wins whose master says that it is one.
+    async fn connect_to_master(
+        &self,
+        sentinels: &[Host],
+        master: &str,
+        to: Option<Arc<dyn AsyncPushSender>>,
+    ) -> Result<Connection, StoreError> {
+        let mut answers: FuturesUnordered<_> = sentinels.iter().map(|host| self.ask_sentinel(host, master)).collect();
+        let mut tried: Vec<Host> = Vec::new();
+        let mut failed = None;
+        while let Some(answer) = answers.next().await {
+            let result = match answer {
+                Ok(host) if tried.contains(&host) => continue,
+                Ok(host) => {
+                    tried.push(host.clone());
+                    self.connect_to_proven_master(host, to.clone()).await
+                }
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(connection) => return Ok(connection),
+                // What a server says is worth more than that a Sentinel is away.
+                Err(error) if failed.is_none() || !matches!(error, StoreError::Lost { .. }) => failed = Some(error),
+                Err(_) => {}
+            }
+        }
+        Err(failed.unwrap_or_else(|| answer::lost("there is no Sentinel".to_owned())))
+    }
+
+    async fn connect_to_proven_master(
+        &self,
+        host: Host,
+        to: Option<Arc<dyn AsyncPushSender>>,
+    ) -> Result<Connection, StoreError> {
+        let mut connection = self.open(Self::tcp(&host), Some(&host), Some(host.clone()), to).await?;
+        let role = ask(&mut connection.redis, &redis::cmd("ROLE")).await.map_err(|(error, _)| error)?;
+        if answer::is_master(role)? {
+            return Ok(connection);
+        }
+        Err(answer::lost(format!("{host} is no master yet")))
+    }
+
+    /// Returns true if a Sentinel calls another server the master.
+    pub(super) async fn is_superseded(&self, server: &Host) -> bool {
+        let Target::Sentinel { sentinels, master } = &self.place.target else { return false };
+        let answers: FuturesUnordered<_> = sentinels.iter().map(|host| self.ask_sentinel(host, master)).collect();
+        let others = answers.any(|answer| async move { answer.is_ok_and(|host| host != *server) });
+        tokio::time::timeout(self.within, others).await.unwrap_or(false)
+    }
+
+    async fn ask_sentinel(&self, sentinel: &Host, master: &str) -> Result<Host, StoreError> {
+        let mut info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let (username, password) = &self.sentinel;
+        if let Some(username) = username {
+            info = info.set_username(username);
+        }
+        if let Some(password) = password {
+            info = info.set_password(password.as_str());
+        }
+        let stream = self.wrapped(Self::tcp(sentinel), Some(sentinel));
+        let mut connection = driven(&info, stream.await, sentinel, None, None).await?;
+        let mut question = redis::cmd("SENTINEL");
+        question.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
+        let answered = ask(&mut connection.redis, &question).await.map_err(|(error, _)| error)?;
+        let (name, port) = answer::master_address(answered)?.ok_or_else(|| {
+            answer::refused(format!("Sentinel {sentinel} knows no master {master:?}; check the name in the URL"))
+        })?;
+        Ok(Host { name, port })
+    }
+
+    async fn open(
+        &self,
+        stream: impl Future<Output = io::Result<Box<dyn Stream>>>,
+        host: Option<&Host>,
+        server: Option<Host>,
+        to: Option<Arc<dyn AsyncPushSender>>,
+    ) -> Result<Connection, StoreError> {
+        let place = &self.place;
+        let mut info = RedisConnectionInfo::default()
+            .set_protocol(ProtocolVersion::RESP3)
+            .set_skip_set_lib_name()
+            .set_db(place.database.into());
+        if let Some(username) = &place.username {
+            info = info.set_username(username);
+        }
+        if let Some(password) = &place.password {
+            info = info.set_password(password.as_str());
+        }
+        let stream = self.wrapped(stream, host).await;
+        match (&server, host) {
+            (Some(server), _) => driven(&info, stream, server, Some(server.clone()), to).await,
+            (None, Some(host)) => driven(&info, stream, host, None, to).await,
+            (None, None) => driven(&info, stream, place, None, to).await,
+        }
+    }
+
+    async fn tcp(host: &Host) -> io::Result<Box<dyn Stream>> {
+        let stream = TcpStream::connect((host.name.as_str(), host.port)).await?;
+        stream.set_nodelay(true)?;
+        let socket = SockRef::from(&stream);
+        let second = Duration::from_secs(1);
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(3 * second).with_interval(second).with_retries(3))?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(Some(VANISHED_AFTER))?;
+        Ok(Box::new(stream))
+    }
+
+    #[cfg(feature = "tls")]
+    async fn wrapped(
+        &self,
+        stream: impl Future<Output = io::Result<Box<dyn Stream>>>,
+        host: Option<&Host>,
+    ) -> io::Result<Box<dyn Stream>> {
+        let stream = stream.await?;
+        let (Some(tls), Some(host)) = (&self.tls, host) else { return Ok(stream) };
+        let name = tls.name_for_host(&host.name)?;
+        let connector = tokio_rustls::TlsConnector::from(tls.config());
+        Ok(Box::new(connector.connect(name, stream).await?))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    async fn wrapped(
+        &self,
+        stream: impl Future<Output = io::Result<Box<dyn Stream>>>,
+        _host: Option<&Host>,
+    ) -> io::Result<Box<dyn Stream>> {
+        stream.await
+    }
+}
+
+async fn unix(path: &Path) -> io::Result<Box<dyn Stream>> {
+    Ok(Box::new(UnixStream::connect(path).await?))
+}
+
+/// Greets the server, and has a task drive the connection.
+async fn driven(
+    info: &RedisConnectionInfo,
+    stream: io::Result<Box<dyn Stream>>,
+    place: &(impl std::fmt::Display + ?Sized),
+    server: Option<Host>,
+    to: Option<Arc<dyn AsyncPushSender>>,
+) -> Result<Connection, StoreError> {
+    let stream = stream.map_err(|error| answer::lost(format!("{place}: {error}")))?;
+    let mut config = AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(QUEUE);
+    if let Some(to) = to {
+        config = config.set_push_sender(to);
+    }
+    let (redis, driver) = MultiplexedConnection::new_with_config(info, stream, config).await.map_err(|error| {
+        match answer::connection_error(&error).0 {
+            StoreError::Lost { reason } => answer::lost(format!("{place}: {reason}")),
+            StoreError::Refused { reason } => answer::refused(format!("{place}: {reason}")),
+            error => error,
+        }
+    })?;
+    let driver = tokio::spawn(driver).abort_handle();
+    Ok(Connection { redis, server, driver })
+}
+
+/// Sends a command and returns the answer. Not bounded in time.
+pub(super) async fn ask(redis: &mut MultiplexedConnection, command: &Cmd) -> Result<Value, (StoreError, Then)> {
+    match redis.send_packed_command(command).await {
+        Ok(value) => answer::no_error(value),
+        Err(error) => Err(answer::connection_error(&error)),
+    }
+}

@@ -1,0 +1,245 @@
+//! Scripts: each call to the store that is more than one command, so that it happens as a whole.
+//!
+//! They take the time from the store alone, so that nodes need no common clock. `#!lua` has a server refuse a script that writes
+//! before it begins, where it could not finish: out of memory, on a replica, without enough replicas.
+//! Keys, all behind the prefix: `leases` (nodes by the end of their leases, in ms of the store's clock); of each node `node:ID`
+//! (what it says of itself, the number of its last call), `rows:ID` (a session and its JSON), `names:ID` (name, NUL, session),
+//! `held:ID` (a resource and its count); `rate:RESOURCE` (what is missing from a full bucket, in millionths of a token, and since when in µs).
+//! Not here: who calls them (`redis`), what their answers mean (`answer`).
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+/// A program of the store.
+pub(super) struct Program {
+    pub(super) text: String,
+    pub(super) hash: String,
+}
+
+impl Program {
+    fn new(flags: &str, parts: &[&str]) -> Self {
+        let text = format!("#!lua{flags}\n{}", parts.concat());
+        let hash = Script::new(&text).get_hash().to_owned();
+        Self { text, hash }
+    }
+
+    fn writing(parts: &[&str]) -> Self {
+        Self::new("", parts)
+    }
+
+    /// Runs where nothing can be written, too.
+    fn reading(parts: &[&str]) -> Self {
+        Self::new(" flags=no-writes", parts)
+    }
+}
+
+/// Begins or renews a lease; writes and removes rows. 1, or 0 if the lease is over.
+pub(super) static REGISTER: LazyLock<Program> =
+    LazyLock::new(|| Program::writing(&[CLOCK, NODE, EXPIRE, REGISTER_TEXT]));
+/// Ends a lease and removes what is beneath it.
+pub(super) static UNREGISTER: LazyLock<Program> = LazyLock::new(|| Program::writing(&[CLOCK, NODE, UNREGISTER_TEXT]));
+/// Lists nodes: id, about, number of rows, milliseconds left, one after the other.
+pub(super) static NODES: LazyLock<Program> = LazyLock::new(|| Program::reading(&[CLOCK, NODES_TEXT]));
+/// Lists some rows of a node: the next cursor, then sessions and rows.
+pub(super) static LIST: LazyLock<Program> = LazyLock::new(|| Program::reading(&[CLOCK, NODE, LIST_TEXT]));
+/// Finds rows by name: ids of nodes and rows.
+pub(super) static LOOKUP: LazyLock<Program> = LazyLock::new(|| Program::reading(&[CLOCK, LOOKUP_TEXT]));
+/// Sets counts and takes shares: 0 and a verdict for each want; 1 if the lease is over; 2 if it comes late.
+pub(super) static ACQUIRE: LazyLock<Program> = LazyLock::new(|| Program::writing(&[CLOCK, NODE, EXPIRE, ACQUIRE_TEXT]));
+
+/// The one place that asks for the time: a test feeds other clocks.
+const CLOCK: &str = "
+local leases, P = KEYS[1], ARGV[1]
+local clock = redis.call('TIME')
+local micros = clock[1] * 1000000 + clock[2]
+local now = math.floor(micros / 1000)
+local function whole(number) return string.format('%.0f', number) end
+local function live() return redis.call('ZRANGEBYSCORE', leases, '(' .. whole(now), '+inf') end
+local function garbled(what) error(redis.error_reply('GARBLED ' .. what)) end
+";
+
+const NODE: &str = "
+local id = ARGV[2]
+local node, rows, names, held = P .. 'node:' .. id, P .. 'rows:' .. id, P .. 'names:' .. id, P .. 'held:' .. id
+local ends = tonumber(redis.call('ZSCORE', leases, id) or 0)
+local is_live = ends > now
+";
+
+/// Nothing of a node outlives its lease for long, also if nobody comes to remove it.
+const EXPIRE: &str = "
+local function expire(key) redis.call('PEXPIREAT', key, whole(ends + 1000)) end
+";
+
+const REGISTER_TEXT: &str = r#"
+local lease, begins, about = tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5]
+if not (begins or is_live) then return 0 end
+for _, dead in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', whole(now), 'LIMIT', 0, 16)) do
+  redis.call('UNLINK', P .. 'node:' .. dead, P .. 'rows:' .. dead, P .. 'names:' .. dead, P .. 'held:' .. dead)
+  redis.call('ZREM', leases, dead)
+end
+local at = 6
+local function take()
+  local word = ARGV[at]
+  at = at + 1
+  return word
+end
+if begins then
+  redis.call('UNLINK', node, rows, names, held)
+  redis.call('HSET', node, 'about', about, 'serial', 0)
+end
+for _ = 1, tonumber(take()) do
+  redis.call('HSET', held, take(), take())
+end
+local function forget_name(session)
+  local old = redis.call('HGET', rows, session)
+  if old and string.find(old, '"n":"', 1, true) then
+    local is_row, row = pcall(cjson.decode, old)
+    if is_row and type(row) == 'table' and type(row.n) == 'string' then
+      redis.call('ZREM', names, row.n .. '\000' .. session)
+    end
+  end
+end
+for _ = 1, tonumber(take()) do
+  local session, name, row = take(), take(), take()
+  if not begins then forget_name(session) end
+  redis.call('HSET', rows, session, row)
+  if name ~= '' then redis.call('ZADD', names, 0, string.sub(name, 2) .. '\000' .. session) end
+end
+for _ = 1, tonumber(take()) do
+  local session = take()
+  forget_name(session)
+  redis.call('HDEL', rows, session)
+end
+ends = now + lease
+redis.call('ZADD', leases, whole(ends), id)
+for _, key in ipairs({node, rows, names, held}) do expire(key) end
+local last = redis.call('ZRANGE', leases, -1, -1, 'WITHSCORES')
+ends = tonumber(last[2])
+expire(leases)
+return 1
+"#;
+
+const UNREGISTER_TEXT: &str = r"
+redis.call('UNLINK', node, rows, names, held)
+return redis.call('ZREM', leases, id)
+";
+
+const NODES_TEXT: &str = r"
+local found = {}
+local all = redis.call('ZRANGEBYSCORE', leases, '(' .. whole(now), '+inf', 'WITHSCORES')
+for place = 1, #all, 2 do
+  local id = all[place]
+  table.insert(found, id)
+  table.insert(found, redis.call('HGET', P .. 'node:' .. id, 'about') or '')
+  table.insert(found, redis.call('HLEN', P .. 'rows:' .. id))
+  table.insert(found, tonumber(all[place + 1]) - now)
+end
+return found
+";
+
+const LIST_TEXT: &str = r"
+if not is_live then return {'0', {}} end
+return redis.call('HSCAN', rows, ARGV[3], 'COUNT', ARGV[4])
+";
+
+const LOOKUP_TEXT: &str = r"
+local name, found = ARGV[2], {}
+for _, id in ipairs(live()) do
+  for _, member in ipairs(redis.call('ZRANGEBYLEX', P .. 'names:' .. id, '[' .. name .. '\000', '(' .. name .. '\001')) do
+    -- A longer name with a NUL in it begins the same.
+    local session = string.match(string.sub(member, #name + 2), '^%d+$')
+    local row = session and redis.call('HGET', P .. 'rows:' .. id, session)
+    if row then
+      table.insert(found, id)
+      table.insert(found, row)
+    end
+  end
+end
+return found
+";
+
+/// A bucket is full without a key. What is missing from it comes back by so many millionths of a token each µs as there are
+/// tokens each second: whole numbers, all below 2^53, so nothing is rounded.
+const ACQUIRE_TEXT: &str = r"
+if not is_live then return {1} end
+local done = tonumber(redis.call('HGET', node, 'serial') or 0)
+if not done then garbled('a number of a call that is none') end
+if tonumber(ARGV[3]) <= done then return {2} end
+local at = 4
+local function take()
+  local word = ARGV[at]
+  at = at + 1
+  return word
+end
+redis.call('HSET', node, 'serial', ARGV[3])
+expire(node)
+for _ = 1, tonumber(take()) do
+  local resource, count = take(), take()
+  if count == '0' then redis.call('HDEL', held, resource) else redis.call('HSET', held, resource, count) end
+end
+local nodes, sums, missing = nil, {}, {}
+local function sum(resource)
+  if not sums[resource] then
+    nodes = nodes or live()
+    local all = 0
+    for _, other in ipairs(nodes) do
+      local count = redis.call('HGET', P .. 'held:' .. other, resource)
+      if count then all = all + (tonumber(count) or garbled('a count that is none')) end
+    end
+    sums[resource] = all
+  end
+  return sums[resource]
+end
+local function put(resource, tokens, per_second)
+  local key = P .. 'rate:' .. resource
+  if tokens > 0 then
+    redis.call('SET', key, whole(tokens) .. ' ' .. whole(micros), 'PX', whole(math.ceil(tokens / per_second / 1000) + 1))
+  else
+    redis.call('DEL', key)
+  end
+  missing[resource] = tokens
+end
+local function lacks(resource, per_second)
+  if not missing[resource] then
+    local text = redis.call('GET', P .. 'rate:' .. resource)
+    if text then
+      local tokens, since = string.match(text, '^(%d+) (%d+)$')
+      if not tokens then garbled('a rate that is none') end
+      tokens, since = tonumber(tokens), tonumber(since)
+      if since > micros then
+        -- The clock was set back: time runs from here.
+        put(resource, tokens, per_second)
+      end
+      missing[resource] = math.max(0, tokens - math.max(0, micros - since) * per_second)
+    else
+      missing[resource] = 0
+    end
+  end
+  return missing[resource]
+end
+local verdicts = {0}
+for _ = 1, tonumber(take()) do
+  local counts, rates, verdict = {}, {}, 0
+  for place = 1, tonumber(take()) do
+    counts[place] = take()
+    local most = tonumber(take())
+    if verdict == 0 and sum(counts[place]) >= most then verdict = place end
+  end
+  for place = 1, tonumber(take()) do
+    local rate = {take(), tonumber(take()), tonumber(take())}
+    rates[place] = rate
+    if verdict == 0 and lacks(rate[1], rate[2]) + 1000000 > rate[3] * 1000000 then verdict = -place end
+  end
+  if verdict == 0 then
+    for _, resource in ipairs(counts) do
+      redis.call('HINCRBY', held, resource, 1)
+      sums[resource] = sums[resource] + 1
+    end
+    for _, rate in ipairs(rates) do put(rate[1], lacks(rate[1], rate[2]) + 1000000, rate[2]) end
+  end
+  table.insert(verdicts, verdict)
+end
+expire(held)
+return verdicts
+";
