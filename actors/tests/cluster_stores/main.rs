@@ -15,6 +15,8 @@ mod shares;
 mod texts;
 
 mod memory;
+#[cfg(all(feature = "redis", feature = "tls"))]
+mod redis;
 
 use std::{sync::Arc, time::Duration};
 
@@ -94,8 +96,24 @@ async fn die(store: &Arc<dyn Store>, node: &NodeId) {
 #[macro_export]
 macro_rules! suite {
     ($make:path) => {
-        $crate::suite! {
-            $make:
+        $crate::cases! { tests($make) }
+    };
+}
+
+/// Runs each case, one after the other, each with an engine of its own.
+#[macro_export]
+macro_rules! run_each {
+    ($make:expr) => {
+        $crate::cases! { run($make) }
+    };
+}
+
+/// All cases, which are the same for every engine.
+#[macro_export]
+macro_rules! cases {
+    ($way:ident($make:expr)) => {
+        $crate::cases! {
+            $way($make)
             leases: a_node_is_listed_while_its_lease_lasts, who_has_lost_its_lease_writes_nothing_and_begins_another_life,
                 a_life_begins_with_nothing_but_what_it_says, a_node_that_unregisters_is_gone_at_once,
                 what_was_said_of_a_dead_node_is_said_of_no_other;
@@ -109,13 +127,20 @@ macro_rules! suite {
             texts: any_text_may_stand_anywhere, any_bytes_may_be_published;
         }
     };
-    ($make:path: $($module:ident: $($case:ident),+;)+) => {
+    (tests($make:expr) $($module:ident: $($case:ident),+;)+) => {
         $($(
             #[actix::test]
             async fn $case() {
                 let engine = $make().await;
                 $crate::$module::$case(&engine).await;
             }
+        )+)+
+    };
+    (run($make:expr) $($module:ident: $($case:ident),+;)+) => {
+        $($(
+            println!(stringify!($case));
+            let engine = $make().await;
+            $crate::$module::$case(&engine).await;
         )+)+
     };
 }

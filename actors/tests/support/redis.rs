@@ -60,6 +60,39 @@ impl fmt::Display for Program {
     }
 }
 
+/// What a node has to be allowed, as `docs/decisions/redis.md` has it, for prefixes that begin with `lines:`.
+pub const PERMISSIONS: [&str; 29] = [
+    "resetkeys",
+    "~{lines:*",
+    "resetchannels",
+    "&{lines:*",
+    "-@all",
+    "+evalsha",
+    "+eval",
+    "+time",
+    "+zadd",
+    "+zrem",
+    "+zscore",
+    "+zrange",
+    "+zrangebyscore",
+    "+zrangebylex",
+    "+hset",
+    "+hget",
+    "+hdel",
+    "+hlen",
+    "+hscan",
+    "+hincrby",
+    "+unlink",
+    "+del",
+    "+pexpireat",
+    "+get",
+    "+set",
+    "+publish",
+    "+subscribe",
+    "+unsubscribe",
+    "+role",
+];
+
 /// A server, or a Sentinel, which ends when it is dropped.
 pub struct StoreServer {
     program: Program,
@@ -67,6 +100,8 @@ pub struct StoreServer {
     port: u16,
     arguments: Vec<OsString>,
     child: Option<Child>,
+    /// Speaks TLS in its place.
+    tunnel: Option<Child>,
 }
 
 impl StoreServer {
@@ -120,7 +155,7 @@ impl StoreServer {
         let directory = env::temp_dir().join(name);
         fs::create_dir_all(&directory).unwrap();
         let arguments = arguments(&directory);
-        let mut server = Self { program, directory, port: 0, arguments, child: None };
+        let mut server = Self { program, directory, port: 0, arguments, child: None, tunnel: None };
         // Another program may take the port in between.
         for _ in 0..20 {
             server.port = free_port();
@@ -219,6 +254,53 @@ impl StoreServer {
         }
     }
 
+    /// Lets a user in with these permissions alone.
+    pub fn allow(&self, user: &str, password: &str, permissions: &[&str]) {
+        let password = format!(">{password}");
+        let mut words = vec!["ACL", "SETUSER", user, "reset", "on", &password];
+        words.extend(permissions);
+        assert_eq!(self.must(&words), "OK");
+    }
+
+    /// Has it speak TLS on another port, which is returned. The wheel of Valkey has no TLS: socat has it there.
+    pub fn tls_port(&mut self, certificate: &Path, key: &Path, authority: &Path) -> u16 {
+        let [certificate, key, authority] = [certificate, key, authority].map(|path| path.to_str().unwrap());
+        for _ in 0..20 {
+            let port = free_port();
+            let number = port.to_string();
+            let is_there = match self.program {
+                Program::Redis => {
+                    let words = ["tls-cert-file", certificate, "tls-key-file", key, "tls-ca-cert-file", authority];
+                    let words =
+                        [&["CONFIG", "SET"][..], &words, &["tls-auth-clients", "no", "tls-port", &number]].concat();
+                    self.must(&words) == "OK"
+                }
+                Program::Valkey => {
+                    let listen =
+                        format!("OPENSSL-LISTEN:{port},bind=127.0.0.1,cert={certificate},key={key},verify=0,fork");
+                    let child = Command::new("socat").args([listen, format!("TCP:127.0.0.1:{}", self.port)]).spawn();
+                    let mut child = child.unwrap_or_else(|error| panic!("socat: {error}"));
+                    let begin = Instant::now();
+                    let is_there = loop {
+                        if child.try_wait().unwrap().is_some() || begin.elapsed() > PATIENCE {
+                            break false;
+                        }
+                        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                            break true;
+                        }
+                        thread::sleep(Duration::from_millis(5));
+                    };
+                    self.tunnel = Some(child);
+                    is_there
+                }
+            };
+            if is_there {
+                return port;
+            }
+        }
+        panic!("{} speaks no TLS: {}", self.program, self.log());
+    }
+
     /// Starts it again on the same port: it is empty.
     pub fn start_again(&mut self) {
         self.kill();
@@ -260,6 +342,10 @@ impl Drop for StoreServer {
     fn drop(&mut self) {
         // SIGKILL ends a stopped process too.
         self.kill();
+        if let Some(mut tunnel) = self.tunnel.take() {
+            let _ = tunnel.kill();
+            let _ = tunnel.wait();
+        }
         let _ = fs::remove_dir_all(&self.directory);
     }
 }

@@ -24,8 +24,9 @@ pub(super) enum Then {
     TellScript,
 }
 
-/// Longest text of a server in an error. Unit: characters.
-const LONGEST: usize = 200;
+/// Longest text in an error, and of a server in it. Unit: characters.
+const LONGEST: usize = 400;
+const LONGEST_DETAIL: usize = 160;
 
 /// Returns a text of a server without secrets and control characters, cut.
 pub(super) fn clean(text: &str, secrets: &[Option<&Secret>]) -> String {
@@ -79,12 +80,14 @@ fn named_error(error: &ServerError) -> (StoreError, Then) {
     server_error(error.kind(), error.code(), error.details().unwrap_or_default())
 }
 
+const PERMISSIONS: &str = "give the user what docs/decisions/redis.md names";
 /// The versions that have what is asked for.
 const OLD: &str = "use Redis 7.0, Valkey 7.2, or a later one";
 
 fn server_error(kind: Option<ServerErrorKind>, code: &str, detail: &str) -> (StoreError, Then) {
     use ServerErrorKind as Kind;
-    let said = || format!("{code} {detail}");
+    let cut: String = detail.chars().take(LONGEST_DETAIL).collect();
+    let said = || format!("{code} {cut}");
     let advise = |advice: &str| refused(format!("{}; {advice}", said()));
     match (kind, code) {
         (Some(Kind::NoScript), _) => (refused(said()), Then::TellScript),
@@ -101,8 +104,10 @@ fn server_error(kind: Option<ServerErrorKind>, code: &str, detail: &str) -> (Sto
         (Some(Kind::Moved | Kind::Ask | Kind::CrossSlot), _) => {
             (advise("it is a node of a Redis Cluster: use a single server, or one with Sentinel"), Then::Keep)
         }
-        (Some(Kind::NoPerm), _) => (advise("give the user what docs/decisions/redis.md names"), Then::Keep),
-        (_, "NOAUTH") => (advise("give a user and a password"), Then::Reconnect),
+        (Some(Kind::NoPerm), _) => (advise(PERMISSIONS), Then::Keep),
+        // What the crate makes of it while it connects.
+        _ if detail.contains("no permissions") => (advise(PERMISSIONS), Then::Reconnect),
+        (_, "NOAUTH") => (refused("NOAUTH: give a user and a password".to_owned()), Then::Reconnect),
         (_, "WRONGPASS") => (advise("check the user and the password"), Then::Reconnect),
         (_, "DENIED") => {
             (refused("DENIED: the server is in protected mode; give it a password".to_owned()), Then::Reconnect)

@@ -45,7 +45,8 @@ pub(super) struct Connection {
     pub(super) redis: MultiplexedConnection,
     /// The server; `None` if it is the only one.
     pub(super) server: Option<Host>,
-    driver: AbortHandle,
+    /// The task without which nothing comes.
+    pub(super) driver: AbortHandle,
 }
 
 impl Connection {

@@ -6,13 +6,17 @@
 use std::{
     collections::HashSet,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
 use redis::{PushInfo, PushKind, Value, aio::SendError};
-use tokio::{sync::mpsc, task::AbortHandle, time::timeout};
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    task::AbortHandle,
+    time::timeout,
+};
 
 use crate::cluster::{
     redis::{answer, connection::Connection, link::Link},
@@ -59,18 +63,28 @@ impl Subscribed {
     pub(super) async fn open(link: Arc<Link>, prefix: String, to: mpsc::Sender<Message>) -> Result<Self, StoreError> {
         let channels = Arc::new(Channels { prefix, names: Mutex::default() });
         let names = channels.clone();
+        let driver = Arc::new(OnceLock::<AbortHandle>::new());
+        let own = driver.clone();
         // The connection's task drops it when the connection ends.
         let push = move |info: PushInfo| -> Result<(), SendError> {
             if info.kind == PushKind::Message
                 && let Some(message) = names.message(info.data)
             {
-                // What there is no room for is lost: nobody waits here.
-                let _ = to.try_send(message);
+                match to.try_send(message) {
+                    // What there is no room for is lost: nobody waits here.
+                    Ok(()) | Err(TrySendError::Full(_)) => {}
+                    Err(TrySendError::Closed(_)) => {
+                        if let Some(driver) = own.get() {
+                            driver.abort();
+                        }
+                    }
+                }
             }
             Ok(())
         };
         let mut master = link.master();
         let connection = Arc::new(link.dialer.connect(Some(Arc::new(push))).await?);
+        let _ = driver.set(connection.driver.clone());
         let followed = connection.clone();
         let follower = tokio::spawn(async move {
             let is_other = |master: &Option<_>| master.is_some() && *master != followed.server;

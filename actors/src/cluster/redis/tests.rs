@@ -144,7 +144,7 @@ impl Clocked {
 struct Model {
     nodes: BTreeMap<String, Life>,
     /// When it is full, in µs times tokens a second, and when that was last set or seen to lie ahead, in µs.
-    rates: HashMap<String, (u128, u64)>,
+    rates: HashMap<String, (u128, u128)>,
 }
 
 #[derive(Default)]
@@ -160,14 +160,14 @@ impl Model {
         live.filter_map(|life| life.held.get(resource)).sum()
     }
 
-    fn full_at(&mut self, resource: &str, per_second: u64, micros: u64) -> u128 {
-        let Some((full, since)) = self.rates.get_mut(resource) else { return u128::from(micros * per_second) };
+    fn full_at(&mut self, resource: &str, per_second: u128, micros: u128) -> u128 {
+        let Some((full, since)) = self.rates.get_mut(resource) else { return micros * per_second };
         if micros < *since {
             // A clock that was set back: what was missing is still missing.
-            *full -= u128::from((*since - micros) * per_second);
+            *full -= (*since - micros) * per_second;
             *since = micros;
         }
-        (*full).max(u128::from(micros) * u128::from(per_second))
+        (*full).max(micros * per_second)
     }
 }
 
@@ -179,7 +179,8 @@ fn counts_and_rates_are_exact_by_any_clock() {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut store = Clocked::start();
     let mut model = Model::default();
-    let rates: Vec<_> = (0..4).map(|at| (format!("rate{at}"), [1, 3, 7, 1_000_000][at], [1, 2, 5, 3][at])).collect();
+    let rates: Vec<(String, u128, u128)> =
+        (0..4).map(|at| (format!("rate{at}"), [1, 3, 7, 1_000_000][at], [1, 2, 5, 3][at])).collect();
     let word = |text: &str| text.to_owned();
     let mut granted = [0; 3];
     for step in 0..4000 {
@@ -197,7 +198,7 @@ fn counts_and_rates_are_exact_by_any_clock() {
         let is_live = model.nodes.get(&id).is_some_and(|life| life.ends > now);
         match random.u32(..12) {
             0 => {
-                let lease = random.u64(1..30_000);
+                let lease = random.u64(1..300_000);
                 let begins = random.bool();
                 let count = random.u64(..3);
                 let shares: &[String] =
@@ -207,6 +208,10 @@ fn counts_and_rates_are_exact_by_any_clock() {
                 words.extend([word("0"), word("0")]);
                 let answer = store.run(&REGISTER, &words);
                 assert_eq!(answer, [u8::from(begins || is_live).to_string()], "step {step}");
+                if begins || is_live {
+                    // For good, also if the clock goes back.
+                    model.nodes.retain(|_, life| life.ends > now);
+                }
                 if begins {
                     let held = HashMap::from([(word("all"), count)]);
                     model.nodes.insert(id, Life { ends: now + lease, serial: 0, held });
@@ -262,8 +267,9 @@ fn counts_and_rates_are_exact_by_any_clock() {
                         granted[1] += 1;
                         continue;
                     }
+                    let micros = u128::from(micros);
                     let full = model.full_at(rate, *per_second, micros) + 1_000_000;
-                    let is_empty = full > u128::from(micros * per_second + burst * 1_000_000);
+                    let is_empty = full > micros * per_second + burst * 1_000_000;
                     if is_empty {
                         expected.push(-1);
                         granted[2] += 1;
@@ -279,5 +285,5 @@ fn counts_and_rates_are_exact_by_any_clock() {
             }
         }
     }
-    assert!(granted.iter().all(|count| *count > 100), "each verdict is tried: {granted:?}");
+    assert!(granted.iter().all(|count| *count > 20), "each verdict is tried: {granted:?}");
 }

@@ -1,0 +1,470 @@
+//! A store on real servers, with what happens to them: killed, hung, full, replaced by Sentinel, somebody else's, or no store at all.
+
+use std::time::Duration;
+
+use actix_lines::cluster::{
+    Begin, Change, Held, Message, NodeId, RateLimit, Row, Share, Store, StoreError, Subscription, Verdict, Want,
+    redis::Redis,
+};
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::mpsc,
+};
+
+#[path = "support/redis.rs"]
+mod servers;
+mod support;
+
+use servers::{PERMISSIONS, Program, StoreServer};
+use support::{eventually, within};
+
+/// A call may be slower than its second where the machine is busy, and no test is about that.
+const CALL: Duration = Duration::from_secs(20);
+const LEASE: Duration = Duration::from_secs(600);
+
+fn store(server: &StoreServer) -> Redis {
+    at(&server.url())
+}
+
+fn at(url: &str) -> Redis {
+    Redis::at(url).timeout(CALL).connect_timeout(CALL).build().unwrap()
+}
+
+fn node(name: &str) -> NodeId {
+    NodeId { name: name.parse().unwrap(), incarnation: 7 }
+}
+
+fn row(session: u64) -> Row {
+    let name = (session % 2 == 0).then(|| format!("name {session}"));
+    Row { session, peer: "192.0.2.1:1".to_owned(), name, ..Row::default() }
+}
+
+fn begin(rows: impl IntoIterator<Item = Row>) -> Change {
+    let begins = Begin { about: "about".to_owned(), shares: vec![Share { resource: "all".to_owned(), count: 2 }] };
+    Change { begins: Some(begins), lease: LEASE, put: rows.into_iter().collect(), remove: Vec::new() }
+}
+
+fn want() -> Want {
+    let rate = RateLimit { resource: "rate".to_owned(), per_second: 1, burst: 1000 };
+    Want { counts: Vec::new(), rates: vec![rate] }
+}
+
+fn is_lost(error: &StoreError) -> bool {
+    matches!(error, StoreError::Lost { .. })
+}
+
+async fn subscribed(store: &Redis, channel: &str) -> (Box<dyn Subscription>, mpsc::Receiver<Message>) {
+    let (to, messages) = mpsc::channel(4096);
+    let mut subscription = store.subscribe(to).await.unwrap();
+    subscription.add(&[channel.to_owned()]).await.unwrap();
+    (subscription, messages)
+}
+
+async fn said(messages: &mut mpsc::Receiver<Message>) -> Option<Bytes> {
+    within("a message", messages.recv()).await.map(|message| message.bytes)
+}
+
+#[actix::test]
+async fn nothing_connects_before_the_first_call_and_each_call_ends() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let short = Duration::from_millis(50);
+    let store = Redis::at(&url).timeout(short).connect_timeout(short).build().unwrap();
+    // Whoever comes first is who calls: were there a connection already it would be another's.
+    let error = within("an end of the call", store.nodes()).await.unwrap_err();
+    assert!(is_lost(&error), "{error}");
+    let (to, mut messages) = mpsc::channel(1);
+    let error = within("an end of the call", store.subscribe(to)).await.unwrap_err();
+    assert!(is_lost(&error), "{error}");
+    assert_eq!(said(&mut messages).await, None);
+    drop(listener);
+    let error = within("an end of the call", store.publish("c", Bytes::new())).await.unwrap_err();
+    assert!(is_lost(&error) && error.to_string().contains(&url["redis://".len()..]), "{error}");
+}
+
+#[actix::test]
+async fn a_server_that_is_no_store_is_an_error_with_advice() {
+    let mut random = fastrand::Rng::with_seed(20);
+    let mut answers: Vec<Vec<u8>> = [
+        &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
+        b"",
+        b"-DENIED Redis is running in protected mode\r\n",
+        b"-ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' 'sesame8'\r\n",
+        b"-ERR max number of clients reached\r\n",
+        b"%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n",
+        b"+OK\r\n:5\r\n:5\r\n",
+        b"+OK\r\n*3\r\n:0\r\n$-1\r\n_\r\n",
+        b"+OK\r\n$-5\r\n",
+        b"+OK\r\n=-1\r\n",
+        b"+OK\r\n!-1\r\n",
+        b"+OK\r\n*9223372036854775807\r\n",
+        b"+OK\r\n%9223372036854775807\r\n",
+        b"+OK\r\n|1\r\n",
+        b"+OK\r\n>1\r\n:1\r\n",
+        b"+OK\r\n>3\r\n$7\r\nmessage\r\n:1\r\n:2\r\n",
+        b"+OK\r\n-\xff\xfe\r\n",
+        b"+OK\r\n-\r\n",
+    ]
+    .map(<[u8]>::to_vec)
+    .into();
+    answers.extend((0..40).map(|_| {
+        let bytes =
+            (0..random.usize(1..60)).map(|_| *random.choice(b"+-:$*%>~|_,#!=(0123456789\r\n\r\n a\xff").unwrap());
+        [b"+OK\r\n".to_vec(), bytes.collect()].concat()
+    }));
+    for answer in answers {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://:sesame8@{}", listener.local_addr().unwrap());
+        let shown = answer.escape_ascii().to_string();
+        let serving = actix::spawn(async move {
+            loop {
+                let Ok((mut stream, _)) = listener.accept().await else { return };
+                let answer = answer.clone();
+                actix::spawn(async move {
+                    let mut bytes = [0; 4096];
+                    for part in answer.split_inclusive(|byte| *byte == b'\n') {
+                        if stream.read(&mut bytes).await.is_err() || stream.write_all(part).await.is_err() {
+                            return;
+                        }
+                    }
+                    let _ = stream.write_all(&answer).await;
+                });
+            }
+        });
+        let short = Duration::from_millis(200);
+        let store = Redis::at(url).timeout(short).connect_timeout(short).build().unwrap();
+        for call in 0..3 {
+            let result = within("an end of the call", async {
+                match call {
+                    0 => store.nodes().await.map(drop),
+                    1 => store.acquire(&node("a"), &Held::default(), &[want()]).await.map(drop),
+                    _ => store.list(&node("a"), None).await.map(drop),
+                }
+            });
+            let error = result.await.expect_err(&shown).to_string();
+            assert!(!error.contains("sesame8"), "{shown}: {error}");
+        }
+        serving.abort();
+    }
+}
+
+#[actix::test]
+#[ignore = "needs redis-server; tests/run runs it"]
+async fn a_server_that_was_killed_is_found_again_and_starts_empty() {
+    for program in Program::installed() {
+        let mut server = StoreServer::start(program);
+        let store = store(&server);
+        store.register(&node("a"), &begin([row(1)])).await.unwrap();
+        let (mut subscription, mut messages) = subscribed(&store, "c").await;
+        assert_eq!(store.publish("c", Bytes::from_static(b"\0\xff\r\n")).await, Ok(1));
+        assert_eq!(said(&mut messages).await.as_deref(), Some(&b"\0\xff\r\n"[..]));
+
+        server.kill();
+        assert_eq!(said(&mut messages).await, None, "the receiver ends with the connection");
+        assert!(is_lost(&subscription.add(&["d".to_owned()]).await.unwrap_err()));
+        let error = store.nodes().await.unwrap_err();
+        assert!(is_lost(&error), "{error}");
+
+        server.start_again();
+        eventually("the store", async || store.nodes().await.is_ok()).await;
+        assert_eq!(store.nodes().await, Ok(Vec::new()));
+        // The scripts are not known there any more, nor is the node.
+        let renewal = Change { lease: LEASE, put: vec![row(2)], ..Change::default() };
+        assert_eq!(store.register(&node("a"), &renewal).await, Err(StoreError::Fenced));
+        store.register(&node("a"), &begin([row(2)])).await.unwrap();
+        assert_eq!(store.list(&node("a"), None).await.unwrap().rows, [row(2)]);
+        server.must(&["SCRIPT", "FLUSH"]);
+        assert_eq!(store.lookup("name 2").await, Ok(vec![(node("a"), row(2))]));
+    }
+}
+
+#[actix::test]
+#[ignore = "needs redis-server; tests/run runs it"]
+async fn a_server_that_hangs_holds_no_call_longer_than_its_time() {
+    let server = StoreServer::start(Program::Redis);
+    let short = Duration::from_millis(200);
+    let store = Redis::at(server.url()).timeout(short).connect_timeout(short).build().unwrap();
+    eventually("the store", async || store.nodes().await.is_ok()).await;
+    for stops in [true, false] {
+        if stops {
+            server.pause()
+        } else {
+            server.sleep(Duration::from_secs(3))
+        }
+        eventually("a call that is not answered", async || {
+            let result = within("an end of the call", store.nodes()).await;
+            matches!(result, Err(StoreError::Slow { .. }))
+        })
+        .await;
+        let error = within("an end of the call", store.nodes()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Lost { .. } | StoreError::Slow { .. }), "{error}");
+        if stops {
+            server.resume();
+        }
+        eventually("the store", async || store.nodes().await.is_ok()).await;
+    }
+    // A call that came late is done in its order, or not at all.
+    assert_eq!(store.publish("c", Bytes::new()).await, Ok(0));
+}
+
+#[actix::test]
+#[ignore = "needs redis-server; tests/run runs it"]
+async fn after_a_failover_calls_and_messages_go_to_the_new_master() {
+    for program in Program::installed() {
+        for hangs in [false, true] {
+            let mut old = StoreServer::start(program);
+            let new = StoreServer::start_replica(&old);
+            let sentinel = StoreServer::start_sentinel("main", &old);
+            let is_known = async |server: &StoreServer| {
+                let replicas = sentinel.must(&["SENTINEL", "REPLICAS", "main"]);
+                let is_linked = server.must(&["INFO", "replication"]).contains("master_link_status:up");
+                is_linked && replicas.contains(&server.port().to_string())
+            };
+            eventually("a replica", async || is_known(&new).await).await;
+            // One Sentinel is away, as one may be.
+            let url = format!("redis-sentinel://127.0.0.1:{},127.0.0.1:{}/main", servers::free_port(), sentinel.port());
+            let short = Duration::from_millis(500);
+            let store = Redis::at(&url).timeout(short).connect_timeout(short).build().unwrap();
+            eventually("the store", async || store.nodes().await.is_ok()).await;
+            eventually("a life", async || store.register(&node("a"), &begin([])).await.is_ok()).await;
+            let (_subscription, mut messages) = subscribed(&store, "c").await;
+            eventually("a copy", async || !new.must(&["KEYS", "*leases"]).is_empty()).await;
+
+            if hangs {
+                old.pause()
+            } else {
+                old.kill()
+            }
+            eventually("the new master", async || {
+                // Who becomes the master ends connections.
+                let is_new = new.command(&["ROLE"]).is_ok_and(|role| role.starts_with("master"));
+                is_new && store.nodes().await.is_ok_and(|nodes| nodes.len() == 1)
+            })
+            .await;
+            store.register(&node("b"), &begin([])).await.unwrap();
+            assert!(new.must(&["ZRANGE", "{lines:}leases", "0", "-1"]).contains("b."));
+            // What listened to the old one ends by itself, also if that one is alive and says nothing any more.
+            eventually("the end of the subscription", async || {
+                messages.try_recv() == Err(mpsc::error::TryRecvError::Disconnected)
+            })
+            .await;
+            let (_subscription, mut messages) = subscribed(&store, "c").await;
+            assert_eq!(store.publish("c", Bytes::from_static(b"new")).await, Ok(1));
+            assert_eq!(said(&mut messages).await.as_deref(), Some(&b"new"[..]));
+            if hangs {
+                // The old one comes back, and takes itself for the master for a while.
+                old.resume();
+                eventually("a replica", async || old.command(&["ROLE"]).is_ok_and(|role| role.starts_with("slave")))
+                    .await;
+                assert_eq!(store.nodes().await.unwrap().len(), 2);
+            }
+        }
+    }
+}
+
+#[actix::test]
+#[ignore = "needs redis-server; tests/run runs it"]
+async fn who_still_reaches_only_the_old_master_leaves_it() {
+    let old = StoreServer::start(Program::Redis);
+    let new = StoreServer::start(Program::Redis);
+    let sentinel = StoreServer::start_sentinel("main", &old);
+    let store = at(&format!("redis-sentinel://127.0.0.1:{}/main", sentinel.port()));
+    store.register(&node("a"), &begin([])).await.unwrap();
+    let (_subscription, mut messages) = subscribed(&store, "c").await;
+    // Nobody ends a connection: both servers take themselves for the master.
+    sentinel.must(&["SENTINEL", "REMOVE", "main"]);
+    sentinel.must(&["SENTINEL", "MONITOR", "main", "127.0.0.1", &new.port().to_string(), "1"]);
+    eventually("the new master", async || store.nodes().await.is_ok_and(|nodes| nodes.is_empty())).await;
+    assert_eq!(said(&mut messages).await, None, "and the subscription goes with the calls");
+}
+
+#[actix::test]
+#[ignore = "needs redis-server; tests/run runs it"]
+async fn each_refusal_says_what_to_do() {
+    let server = StoreServer::start(Program::Redis);
+    let store = store(&server);
+    let begun = begin([row(1)]);
+    let register = async || store.register(&node("a"), &begun).await;
+    let set = |key: &str, value: &str| assert_eq!(server.must(&["CONFIG", "SET", key, value]), "OK");
+    let refusal = |result: Result<(), StoreError>, advice: &str| match result {
+        Err(StoreError::Refused { reason }) => assert!(reason.contains(advice), "{reason}"),
+        result => panic!("{result:?} in place of {advice:?}"),
+    };
+    register().await.unwrap();
+
+    set("maxmemory", "1");
+    refusal(register().await, "more memory");
+    // What reads goes on.
+    assert_eq!(store.nodes().await.unwrap().len(), 1);
+    assert_eq!(store.list(&node("a"), None).await.unwrap().rows.len(), 1);
+    set("maxmemory", "0");
+
+    set("min-replicas-to-write", "1");
+    let error = register().await.unwrap_err();
+    assert!(is_lost(&error) && error.to_string().contains("NOREPLICAS"), "{error}");
+    set("min-replicas-to-write", "0");
+    register().await.unwrap();
+
+    let replica = StoreServer::start_replica(&server);
+    let of_replica = at(&replica.url());
+    let error = of_replica.register(&node("a"), &begun).await.unwrap_err();
+    assert!(is_lost(&error) && error.to_string().contains("replica"), "{error}");
+    drop(replica);
+
+    // Somebody's script that does not end.
+    set("busy-reply-threshold", "1");
+    let busy = std::thread::spawn({
+        let port = server.port();
+        move || {
+            use std::io::{Read, Write};
+            let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+            stream.write_all(b"EVAL \"while true do end\" 0\r\n").unwrap();
+            let _ = stream.read(&mut [0; 64]);
+        }
+    });
+    eventually(
+        "a busy server",
+        async || matches!(register().await, Err(error) if is_lost(&error) && error.to_string().contains("BUSY")),
+    )
+    .await;
+    server.must(&["SCRIPT", "KILL"]);
+    busy.join().unwrap();
+    register().await.unwrap();
+
+    // Users.
+    server.allow("node", "sesame8", &PERMISSIONS);
+    server.allow("reader", "sesame8", &["~*", "&*", "+@all", "-evalsha", "-eval", "-subscribe"]);
+    let with = |user: &str, password: &str| {
+        Redis::at(server.url()).timeout(CALL).username(user).password(password).build().unwrap()
+    };
+    with("node", "sesame8\n").register(&node("a"), &begun).await.unwrap();
+    let reader = with("reader", "sesame8");
+    refusal(reader.register(&node("a"), &begun).await, "docs/decisions/redis.md");
+    let mut subscription = reader.subscribe(mpsc::channel(1).0).await.unwrap();
+    refusal(subscription.add(&["c".to_owned()]).await, "docs/decisions/redis.md");
+    let wrong = with("node", "open sesame").nodes().await;
+    refusal(wrong.map(drop), "check the user and the password");
+    server.must(&["ACL", "SETUSER", "default", "off"]);
+    let fresh = at(&server.url());
+    refusal(fresh.nodes().await.map(drop), "give a user and a password");
+    for (user, advice) in [("reader", "use a database that it has"), ("node", "docs/decisions/redis.md")] {
+        let other = at(&format!("redis://{user}:sesame8@127.0.0.1:{}/99", server.port()));
+        refusal(other.nodes().await.map(drop), advice);
+    }
+}
+
+#[actix::test]
+#[ignore = "needs redis-server; tests/run runs it"]
+async fn values_of_another_program_are_an_error_and_no_panic() {
+    let server = StoreServer::start(Program::Redis);
+    let store = store(&server);
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let id = node("a");
+    let keys = ["leases", "node:", "rows:", "names:", "held:", "rate:rate"];
+    let texts = [
+        "",
+        "x",
+        "-1",
+        "1e400",
+        "nan",
+        "{}",
+        "[]",
+        "{\"i\":1}",
+        "{\"i\":-1,\"p\":2,\"o\":3}",
+        "{\"n\":\"x\"}",
+        "\u{0}",
+        "1 2 3",
+        "inf",
+    ];
+    let mut garbled = 0;
+    for _ in 0..400 {
+        store.unregister(&id).await.ok();
+        server.must(&["FLUSHALL"]);
+        store.register(&id, &begin([row(2)])).await.unwrap();
+        for _ in 0..random.usize(1..3) {
+            let key = random.choice(keys).unwrap();
+            let key = if key.ends_with(':') { format!("{{lines:}}{key}{id}") } else { format!("{{lines:}}{key}") };
+            let field = random.choice(["2", "serial", "about", "all", "name 2", "x"]).unwrap();
+            let text = random.choice(texts).unwrap();
+            if random.bool() {
+                server.must(&["DEL", &key]);
+            }
+            match random.u8(..4) {
+                0 => server.must(&["SET", &key, text]),
+                1 => server.must(&["HSET", &key, field, text]),
+                2 => server.must(&["RPUSH", &key, text]),
+                _ => server.must(&["ZADD", &key, "1e300", text]),
+            };
+        }
+        let renewal = Change { lease: LEASE, put: vec![row(2), row(4)], remove: vec![6], ..Change::default() };
+        let tells = Held { serial: 1, counts: vec![Share { resource: "other".to_owned(), count: 3 }] };
+        let mut wants = want();
+        wants.counts.push(actix_lines::cluster::CountLimit { resource: "all".to_owned(), most: 100 });
+        let results = [
+            store.nodes().await.map(drop),
+            store.list(&id, None).await.map(drop),
+            store.lookup("name 2").await.map(drop),
+            store.acquire(&id, &tells, &[wants]).await.map(drop),
+            store.register(&id, &renewal).await,
+        ];
+        for result in results {
+            match result {
+                Ok(()) | Err(StoreError::Fenced | StoreError::Late) => {}
+                Err(StoreError::Garbled { .. }) => garbled += 1,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    }
+    assert!(garbled > 100, "{garbled}");
+}
+
+#[actix::test]
+#[ignore = "needs redis-server; tests/run runs it"]
+async fn nothing_is_left_of_nodes_that_died() {
+    let server = StoreServer::start(Program::Redis);
+    let store = store(&server);
+    let short = Duration::from_millis(300);
+    let (died, other) = (node("a"), node("b"));
+    store.register(&died, &Change { lease: short, ..begin((0..1200).map(row)) }).await.unwrap();
+    let verdict = store.acquire(&died, &Held { serial: 1, counts: Vec::new() }, &[want()]).await;
+    assert_eq!(verdict, Ok(vec![Verdict::Granted]));
+    // By the next one who renews.
+    store.register(&other, &begin([])).await.unwrap();
+    eventually("the end of the lease", async || store.nodes().await.unwrap().len() == 1).await;
+    let renewal = Change { lease: short, ..Change::default() };
+    store.register(&other, &renewal).await.unwrap();
+    assert!(!server.must(&["KEYS", "*"]).contains(&died.to_string()));
+    // By the server itself, if nobody comes.
+    eventually("an empty store", async || {
+        let _ = server.must(&["KEYS", "*"]);
+        server.must(&["DBSIZE"]) == "0"
+    })
+    .await;
+}
+
+#[actix::test]
+#[ignore = "needs redis-server; tests/run runs it"]
+async fn many_calls_at_once_share_a_connection_and_keep_their_order() {
+    let server = StoreServer::start(Program::Redis);
+    let store = store(&server);
+    let (_subscription, mut messages) = subscribed(&store, "c").await;
+    let reading = async {
+        for number in 0..2000_u32 {
+            assert_eq!(said(&mut messages).await.as_deref(), Some(&number.to_be_bytes()[..]));
+        }
+    };
+    let publishing = async {
+        for begin in (0..2000_u32).step_by(50) {
+            let publish = async |number: u32| store.publish("c", Bytes::copy_from_slice(&number.to_be_bytes())).await;
+            let all = futures::future::join_all((begin..begin + 50).map(publish)).await;
+            assert!(all.iter().all(|receivers| *receivers == Ok(1)), "{all:?}");
+        }
+    };
+    futures::future::join(publishing, reading).await;
+    let clients = server.must(&["CLIENT", "LIST"]);
+    assert_eq!(clients.lines().filter(|line| line.contains("resp=3")).count(), 2, "{clients}");
+}
