@@ -37,7 +37,7 @@ fn node(name: &str) -> NodeId {
 }
 
 fn row(session: u64) -> Row {
-    let name = (session % 2 == 0).then(|| format!("name {session}"));
+    let name = (session.is_multiple_of(2)).then(|| format!("name {session}"));
     Row { session, peer: "192.0.2.1:1".to_owned(), name, ..Row::default() }
 }
 
@@ -361,7 +361,7 @@ async fn values_of_another_program_are_an_error_and_no_panic() {
     let server = StoreServer::start(Program::Redis);
     let store = store(&server);
     let seed = fastrand::u64(..);
-    println!("seed {seed}");
+    eprintln!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let id = node("a");
     let keys = ["leases", "node:", "rows:", "names:", "held:", "rate:rate"];

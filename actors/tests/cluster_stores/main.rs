@@ -138,7 +138,7 @@ macro_rules! cases {
     };
     (run($make:expr) $($module:ident: $($case:ident),+;)+) => {
         $($(
-            println!(stringify!($case));
+            eprintln!(stringify!($case));
             let engine = $make().await;
             $crate::$module::$case(&engine).await;
         )+)+

@@ -41,7 +41,7 @@ impl Engine for Part {
 }
 
 async fn run_all(way: &str, builder: RedisBuilder) {
-    println!("by {way}");
+    eprintln!("by {way}");
     crate::run_each!(async || Part::new(&builder));
 }
 

@@ -175,7 +175,6 @@ impl Model {
 #[ignore = "needs redis-server; tests/run runs it"]
 fn counts_and_rates_are_exact_by_any_clock() {
     let seed = fastrand::u64(..);
-    println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let mut store = Clocked::start();
     let mut model = Model::default();
@@ -207,7 +206,7 @@ fn counts_and_rates_are_exact_by_any_clock() {
                 words.extend_from_slice(shares);
                 words.extend([word("0"), word("0")]);
                 let answer = store.run(&REGISTER, &words);
-                assert_eq!(answer, [u8::from(begins || is_live).to_string()], "step {step}");
+                assert_eq!(answer, [u8::from(begins || is_live).to_string()], "seed {seed}, step {step}");
                 if begins || is_live {
                     // For good, also if the clock goes back.
                     model.nodes.retain(|_, life| life.ends > now);
@@ -230,7 +229,7 @@ fn counts_and_rates_are_exact_by_any_clock() {
                 let mut found: Vec<_> = answer.chunks(4).map(|node| (node[0].clone(), node[3].clone())).collect();
                 expected.sort();
                 found.sort();
-                assert_eq!(found, expected, "step {step}");
+                assert_eq!(found, expected, "seed {seed}, step {step}");
             }
             _ => {
                 let serial = model.nodes.get(&id).map_or(1, |life| life.serial) + random.u64(..3);
@@ -252,7 +251,7 @@ fn counts_and_rates_are_exact_by_any_clock() {
                 let answer = store.run(&ACQUIRE, &words);
                 let late = model.nodes.get(&id).is_some_and(|life| serial <= life.serial);
                 if !is_live || late {
-                    assert_eq!(answer, [if is_live { "2" } else { "1" }], "step {step}");
+                    assert_eq!(answer, [if is_live { "2" } else { "1" }], "seed {seed}, step {step}");
                     continue;
                 }
                 let life = model.nodes.get_mut(&id).unwrap();
@@ -281,7 +280,7 @@ fn counts_and_rates_are_exact_by_any_clock() {
                     granted[0] += 1;
                 }
                 let answer: Vec<i64> = answer.iter().map(|number| number.parse().unwrap()).collect();
-                assert_eq!(answer, expected, "step {step}: {words:?}");
+                assert_eq!(answer, expected, "seed {seed}, step {step}: {words:?}");
             }
         }
     }
