@@ -166,12 +166,16 @@ impl Core {
         result
     }
 
-    /// As [`call`](Self::call), for a call in the name of a life: that ends if its lease is over.
+    /// As [`call`](Self::call), for a call in the name of a life: that ends if its lease is over. If it is so by the node's own
+    /// clock, nobody is asked.
     async fn call_as<T>(
         &self,
         id: &NodeId,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
+        if self.life().as_ref() != Some(id) {
+            return Err(StoreError::Fenced);
+        }
         let result = self.call(call).await;
         if let Err(StoreError::Fenced) = result {
             self.fence(id);
@@ -179,7 +183,12 @@ impl Core {
         result
     }
 
-    /// Begins a life, renews its lease, or writes rows beneath it: [`Store::register`].
+    /// Begins a life: [`Store::register`].
+    pub(crate) async fn begin(&self, id: &NodeId, change: &Change) -> Result<(), StoreError> {
+        self.call(self.store.register(id, change)).await
+    }
+
+    /// Renews the lease of a life, and writes rows beneath it: [`Store::register`].
     pub(crate) async fn register(&self, id: &NodeId, change: &Change) -> Result<(), StoreError> {
         let sent = Instant::now();
         self.call_as(id, self.store.register(id, change)).await?;

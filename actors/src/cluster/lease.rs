@@ -102,7 +102,7 @@ async fn try_to_begin(core: &Core) -> Result<Option<NodeId>, StoreError> {
     let begins = Begin { about: core.settings.about.clone(), shares: limits::shares(core) };
     let change = Change { begins: Some(begins), lease: core.settings.lease, ..Change::default() };
     let sent = Instant::now();
-    core.register(&id, &change).await?;
+    core.begin(&id, &change).await?;
     Ok(core.begin_life(&id, sent).then_some(id))
 }
 

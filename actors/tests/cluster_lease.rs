@@ -1,0 +1,281 @@
+//! K1: a row is gone at most a lease after its node died. And a node that has lost its lease claims nothing until it has another.
+
+#[path = "support/logged.rs"]
+mod logged;
+#[path = "support/nodes.rs"]
+mod nodes;
+mod support;
+
+use std::time::Duration;
+
+use actix_lines::cluster::{
+    Cluster, ClusterError, NodeId, Store,
+    memory::{Fault, Memory},
+};
+use log::LevelFilter;
+use logged::{keep_log, logged};
+use nodes::{Node, Told, listed, rows, serve, settled};
+use support::{Server, eventually, pass, pause, within};
+use tokio::time::Instant;
+
+const LEASE: Duration = Cluster::DEFAULT_LEASE;
+
+/// Time in which a renewal comes for sure.
+const RENEWAL: Duration = Duration::from_millis(3300);
+
+async fn lives(store: &Memory) -> Vec<NodeId> {
+    store.nodes().await.unwrap().into_iter().map(|node| node.id).collect()
+}
+
+#[actix::test]
+async fn a_row_is_gone_at_most_a_lease_after_its_node_died_whenever_that_was() {
+    pause();
+    let store = Memory::new();
+    // Phases of the renewal, and what the way of a dead node looks like.
+    for (phase, fault) in (0..14_u32).map(|phase| (phase, if phase % 2 == 0 { Fault::Lost } else { Fault::Partitioned })) {
+        let node = Node::join("a", &store).await;
+        let _peer = node.session().await;
+        settled(&store, std::slice::from_ref(&node)).await;
+        let id = node.joined().await;
+        pass(Duration::from_millis(250) * phase).await;
+        node.store.fail(fault);
+        let died = Instant::now();
+        assert_eq!(rows(&store, &id).await.len(), 1, "phase {phase}: it has just died");
+        pass(LEASE - RENEWAL - Duration::from_millis(1)).await;
+        assert_eq!(rows(&store, &id).await.len(), 1, "phase {phase}: its lease is not over yet");
+        eventually("the row to go", async || rows(&store, &id).await.is_empty()).await;
+        // The clock of the test is seen each 2 ms.
+        assert!(died.elapsed() <= LEASE + Duration::from_millis(10), "phase {phase}: after {:?}", died.elapsed());
+        assert_eq!(lives(&store).await, [], "phase {phase}");
+        node.server.end_all().await;
+    }
+}
+
+#[actix::test]
+async fn a_node_that_is_cut_off_claims_nothing_once_the_others_see_it_dead() {
+    pause();
+    let store = Memory::new();
+    for fault in [Fault::Lost, Fault::Hanging, Fault::Partitioned, Fault::Refusing] {
+        let node = Node::join("a", &store).await;
+        let id = node.joined().await;
+        pass(Duration::from_millis(fastrand::u64(0..3000))).await;
+        node.store.fail(fault);
+        let cut = Instant::now();
+        loop {
+            let (claims, is_there) = (node.cluster.node(), lives(&store).await.contains(&id));
+            assert!(claims.is_none() || is_there, "{fault:?}: it claims {claims:?} after {:?}", cut.elapsed());
+            if !is_there {
+                break;
+            }
+            pass(Duration::from_millis(10)).await;
+        }
+        assert!(cut.elapsed() <= LEASE, "{fault:?}");
+        // It joins again, as another, at most 2 s after its return.
+        pass(Duration::from_secs(25)).await;
+        assert_eq!(node.cluster.node(), None, "{fault:?}");
+        node.store.heal();
+        pass(Duration::from_millis(3100)).await;
+        let again = node.cluster.node().unwrap_or_else(|| panic!("{fault:?}: it has not joined again"));
+        assert_ne!(again, id, "{fault:?}");
+        assert_eq!(lives(&store).await, [again], "{fault:?}");
+        assert_eq!((node.cluster.stats().lives, node.cluster.stats().times_fenced), (2, 1), "{fault:?}");
+        node.server.end_all().await;
+    }
+}
+
+#[actix::test]
+async fn a_process_that_was_stopped_for_longer_than_its_lease_never_claims_with_its_old_life() {
+    pause();
+    let memory = Memory::new();
+    let store = Told::new(memory.view());
+    let cluster = Cluster::builder(store.clone()).node("a").build().unwrap();
+    let server = serve(&cluster).await;
+    eventually("the node to join", async || cluster.node().is_some()).await;
+    let peer = support::greet(server.address()).await;
+    eventually("the row", async || listed(&memory).await.len() == 1).await;
+    let old = cluster.node().unwrap();
+
+    let before = store.claims().len();
+    // All of its tasks find themselves so much later.
+    tokio::time::advance(LEASE).await;
+    assert_eq!(cluster.node(), None, "it knows by its own clock");
+    drop(peer);
+    eventually("another life", async || cluster.node().is_some()).await;
+    let new = cluster.node().unwrap();
+    assert_ne!(new, old);
+    let later = store.claims().split_off(before);
+    assert!(later.iter().all(|claim| claim.node != old), "{later:?}");
+    eventually("the end of the row", async || listed(&memory).await.is_empty()).await;
+    server.end_all().await;
+}
+
+#[actix::test]
+async fn a_node_that_a_store_has_forgotten_begins_another_life_with_all_of_its_rows() {
+    pause();
+    let store = Memory::new();
+    let node = Node::join("a", &store).await;
+    let mut peers = Vec::new();
+    for _ in 0..20 {
+        peers.push(node.session().await);
+    }
+    settled(&store, std::slice::from_ref(&node)).await;
+    let id = node.joined().await;
+    for restart in [false, true] {
+        if restart { store.restart() } else { store.forget() }
+        assert_eq!(lives(&store).await, []);
+        pass(RENEWAL).await;
+        settled(&store, std::slice::from_ref(&node)).await;
+        let again = node.joined().await;
+        assert_ne!(again, id);
+        assert_eq!(lives(&store).await, [again]);
+    }
+    assert_eq!(node.cluster.stats().times_fenced, 2);
+    node.server.end_all().await;
+}
+
+#[actix::test]
+async fn a_node_whose_server_has_ended_leaves_nothing() {
+    pause();
+    let store = Memory::new();
+    let (node, other) = (Node::join("a", &store).await, Node::join("b", &store).await);
+    let _peer = node.session().await;
+    eventually("the row", async || listed(&store).await.len() == 1).await;
+    let (cluster, id) = (node.cluster, other.joined().await);
+    node.server.end_all().await;
+    assert_eq!(lives(&store).await, [id]);
+    assert_eq!(listed(&store).await.len(), 0);
+    assert_eq!((cluster.node(), cluster.health().name()), (None, "ended"));
+    other.server.end_all().await;
+    assert_eq!(lives(&store).await, []);
+}
+
+#[actix::test]
+async fn a_server_that_ends_while_its_store_hangs_has_ended_a_second_later() {
+    pause();
+    let store = Memory::new();
+    let node = Node::join("a", &store).await;
+    node.store.fail(Fault::Hanging);
+    let asked = Instant::now();
+    node.server.end_all().await;
+    assert!(asked.elapsed() <= Duration::from_millis(1100), "{:?}", asked.elapsed());
+}
+
+#[actix::test]
+async fn calls_that_arrive_when_they_were_given_up_leave_no_node_behind() {
+    pause();
+    let store = Memory::new();
+    let view = store.view();
+    view.fail(Fault::Unanswered);
+    let cluster = Cluster::builder(view.clone()).node("a").build().unwrap();
+    let server = serve(&cluster).await;
+    pass(Duration::from_secs(20)).await;
+    assert_eq!(lives(&store).await, [], "no life begins before the store answers");
+    view.heal();
+    eventually("the node to join", async || cluster.node().is_some()).await;
+    // A call that begins a life is done, and not answered.
+    let old = cluster.node().unwrap();
+    store.end_lease(&old);
+    eventually("the loss to be found out", async || cluster.node().is_none()).await;
+    view.fail(Fault::Slow(Duration::from_millis(1500)));
+    pass(Duration::from_secs(5)).await;
+    view.heal();
+    eventually("the node to join again", async || cluster.node().is_some()).await;
+    assert_eq!(lives(&store).await, [cluster.node().unwrap()]);
+    server.end_all().await;
+}
+
+#[actix::test]
+async fn another_live_node_of_the_same_name_is_warned_of_once_and_a_dead_one_is_not() {
+    keep_log("actix_lines::cluster", LevelFilter::Warn);
+    pause();
+    let warnings = |name: &str| {
+        let name = format!("the name {name},");
+        logged().iter().filter(|line| line.contains("another live node") && line.contains(&name)).count()
+    };
+    let store = Memory::new();
+    let dead = Node::join("twin-of-a-dead-one", &store).await;
+    dead.store.fail(Fault::Lost);
+    let node = Node::join("twin-of-a-dead-one", &store).await;
+    let (first, second) = (Node::join("twin", &store).await, Node::join("twin", &store).await);
+    pass(LEASE * 2).await;
+    store.forget();
+    pass(LEASE * 3).await;
+    assert_eq!(lives(&store).await.len(), 3, "they are there all the same");
+    assert_eq!(warnings("twin-of-a-dead-one"), 0);
+    // Each of them may have found the other, when both began anew.
+    assert!((1..=2).contains(&warnings("twin")), "{:?}", logged());
+    for node in [dead, node, first, second] {
+        node.server.end_all().await;
+    }
+}
+
+#[actix::test]
+async fn an_idle_node_renews_each_three_seconds_and_idle_sessions_cost_the_store_nothing() {
+    pause();
+    let store = Memory::new();
+    let mut calls = Vec::new();
+    for sessions in [0, 40] {
+        let node = Node::join("a", &store).await;
+        let mut peers = Vec::new();
+        for _ in 0..sessions {
+            peers.push(node.session().await);
+        }
+        settled(&store, std::slice::from_ref(&node)).await;
+        pass(LEASE * 2).await;
+        let before = node.store.calls();
+        pass(Duration::from_secs(300)).await;
+        let after = node.store.calls();
+        let (renewals, probes) = (after.register - before.register, after.publish - before.publish);
+        assert!((300 * 10 / 33 - 1..=300 * 10 / 27 + 1).contains(&renewals), "{renewals} renewals in 300 s");
+        assert!((199..=201).contains(&probes), "{probes} probes in 300 s");
+        assert_eq!(after.total() - before.total(), renewals + probes, "and nothing else");
+        calls.push(renewals);
+        node.server.end_all().await;
+    }
+}
+
+#[actix::test]
+async fn a_session_that_comes_and_goes_within_a_batch_costs_the_store_nothing() {
+    pause();
+    let store = Memory::new();
+    let node = Node::join("a", &store).await;
+    settled(&store, std::slice::from_ref(&node)).await;
+    pass(LEASE).await;
+    let (rows, before) = (node.cluster.stats().rows_written, node.store.calls());
+    for _ in 0..5 {
+        // The clock stands still meanwhile.
+        drop(node.session().await);
+    }
+    eventually("the ends", async || node.server.handle.stats().await.unwrap().live == 0).await;
+    pass(Duration::from_secs(1)).await;
+    let calls = node.store.calls();
+    assert_eq!(node.cluster.stats().rows_written, rows);
+    assert!(calls.register - before.register <= 1, "a renewal, if any");
+    node.server.end_all().await;
+}
+
+#[actix::test]
+async fn one_server_is_the_node_and_the_settings_of_a_node_are_checked() {
+    let store = Memory::new();
+    let build = |name: &str| Cluster::builder(store.view()).node(name);
+    assert_eq!(Cluster::builder(store.view()).build().unwrap_err(), ClusterError::NoName);
+    assert!(matches!(build("a b").build(), Err(ClusterError::Name(_))));
+    let lease = Duration::from_millis(999);
+    assert_eq!(build("a").lease(lease).build().unwrap_err(), ClusterError::Lease { lease });
+    let (timeout, lease) = (Duration::from_secs(2), Duration::from_secs(3));
+    let error = ClusterError::CallTimeout { timeout, lease };
+    assert_eq!(build("a").lease(lease).call_timeout(timeout).build().unwrap_err(), error);
+
+    let cluster = build("a").build().unwrap();
+    let server = || actix_lines::LineServer::new(|_| actix_lines::Rot13).on_current_arbiter();
+    // One that never starts is none.
+    drop(server().cluster(&cluster).unwrap());
+    let node = Server::start(server().cluster(&cluster).unwrap()).await;
+    let error = server().cluster(&cluster).unwrap_err();
+    assert_eq!(error.to_string(), "another server is node a already: build a cluster for each server");
+    within("the node to join", async {
+        cluster.watch_node().wait_for(Option::is_some).await.unwrap();
+    })
+    .await;
+    node.end_all().await;
+}

@@ -1,0 +1,163 @@
+//! Nodes: servers of one process as nodes of a cluster, on the thread of the test, so that a paused clock is theirs, too.
+// Each test file is a program of its own and uses a part of this.
+#![allow(dead_code, unreachable_pub)]
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex},
+};
+
+use actix_lines::{
+    LineServer, Rot13,
+    cluster::{
+        Answer, Change, Cluster, Cursor, Held, Message, NodeId, NodeRecord, Row, RowPage, Store, Subscription, Verdict,
+        Want, memory::Memory,
+    },
+};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::support::{Peer, Server, eventually, greet};
+
+/// A server that is a node, and its way to the store.
+pub struct Node {
+    pub server: Server,
+    pub cluster: Cluster,
+    pub store: Memory,
+}
+
+impl Node {
+    /// Starts a node with the defaults, by a way of its own to a store.
+    pub async fn start(name: &str, store: &Memory) -> Self {
+        let store = store.view();
+        let cluster = Cluster::builder(store.clone()).node(name).build().unwrap();
+        Self { server: serve(&cluster).await, cluster, store }
+    }
+
+    /// Starts a node, and waits until it has joined.
+    pub async fn join(name: &str, store: &Memory) -> Self {
+        let node = Self::start(name, store).await;
+        node.joined().await;
+        node
+    }
+
+    /// Waits until it holds a lease, and returns its life.
+    pub async fn joined(&self) -> NodeId {
+        eventually("the node to join", async || self.cluster.node().is_some()).await;
+        self.cluster.node().expect("it has just joined")
+    }
+
+    /// Opens a session, which has answered a line.
+    pub async fn session(&self) -> Peer {
+        greet(self.server.address()).await
+    }
+
+    /// The numbers and peers of its live sessions, as the server itself knows them.
+    pub async fn sessions(&self) -> BTreeMap<u64, String> {
+        let sessions = self.server.sessions().await;
+        sessions.into_iter().map(|session| (session.id.get(), session.peer.to_string())).collect()
+    }
+}
+
+/// Starts a server that is the node.
+pub async fn serve(cluster: &Cluster) -> Server {
+    Server::start(LineServer::new(|_| Rot13).on_current_arbiter().cluster(cluster).unwrap()).await
+}
+
+/// All rows of a node, as another one finds them.
+pub async fn rows(store: &impl Store, node: &NodeId) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.list(node, after).await.unwrap();
+        rows.extend(page.rows);
+        after = page.next;
+        if after.is_none() {
+            return rows;
+        }
+    }
+}
+
+/// The numbers and peers of all rows of all nodes.
+pub async fn listed(store: &impl Store) -> BTreeMap<u64, String> {
+    let mut listed = BTreeMap::new();
+    for node in store.nodes().await.unwrap() {
+        for row in rows(store, &node.id).await {
+            assert_eq!(listed.insert(row.session, row.peer), None, "a session is listed twice");
+        }
+    }
+    listed
+}
+
+/// A call in the name of a life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    pub node: NodeId,
+    pub begins: bool,
+    pub rows: usize,
+}
+
+/// A way to a store that tells who claims something there.
+#[derive(Clone, Debug)]
+pub struct Told<S> {
+    pub store: S,
+    pub claims: Arc<Mutex<Vec<Claimed>>>,
+}
+
+impl<S> Told<S> {
+    pub fn new(store: S) -> Self {
+        Self { store, claims: Arc::default() }
+    }
+
+    pub fn claims(&self) -> Vec<Claimed> {
+        self.claims.lock().unwrap().clone()
+    }
+}
+
+impl<S: Store> Store for Told<S> {
+    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> Answer<'a, ()> {
+        let claimed = Claimed { node: node.clone(), begins: change.begins.is_some(), rows: change.put.len() };
+        self.claims.lock().unwrap().push(claimed);
+        self.store.register(node, change)
+    }
+
+    fn unregister<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
+        self.store.unregister(node)
+    }
+
+    fn nodes(&self) -> Answer<'_, Vec<NodeRecord>> {
+        self.store.nodes()
+    }
+
+    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> Answer<'a, RowPage> {
+        self.store.list(node, after)
+    }
+
+    fn lookup<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<(NodeId, Row)>> {
+        self.store.lookup(name)
+    }
+
+    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> Answer<'a, u64> {
+        self.store.publish(channel, bytes)
+    }
+
+    fn subscribe(&self, to: mpsc::Sender<Message>) -> Answer<'_, Box<dyn Subscription>> {
+        self.store.subscribe(to)
+    }
+
+    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> Answer<'a, Vec<Verdict>> {
+        self.store.acquire(node, held, wants)
+    }
+}
+
+/// Waits until each live session of all nodes is listed once, and nothing else.
+pub fn settled<'a>(store: &'a impl Store, nodes: &'a [Node]) -> impl Future<Output = ()> + 'a {
+    eventually("the rows to be the live sessions", async || {
+        let mut live = BTreeMap::new();
+        for node in nodes {
+            live.extend(node.sessions().await);
+        }
+        listed(store).await == live
+    })
+}
