@@ -110,21 +110,8 @@ async fn try_to_begin(core: &Core) -> Result<Option<NodeId>, StoreError> {
 async fn renew(core: &Core, id: &NodeId) -> Lost {
     let mut failed = 0;
     loop {
-        let Some(times) = core.lease_times() else { return Lost::Lapsed };
-        let now = Instant::now();
-        if now >= times.until {
-            return if times.is_fenced { Lost::Fenced } else { Lost::Lapsed };
-        }
-        let due = match failed {
-            0 if times.is_doubtful => times.sent + LEAST,
-            0 => times.sent + core.settings.lease.mul_f64(RENEWAL * (1.0 - JITTER + 2.0 * JITTER * fastrand::f64())),
-            failed => now + BACKOFF.wait(failed),
-        };
-        tokio::select! {
-            biased;
-            // The calls that fail here ask for a look each time.
-            () = core.look_at_lease(), if failed == 0 => continue,
-            () = sleep_until(due.min(times.until)) => {}
+        if let Err(lost) = renewal_due(core, failed).await {
+            return lost;
         }
         // The clock first: what was said before the process was stopped counts no more.
         let Some(times) = core.lease_times().filter(|times| Instant::now() < times.until) else { continue };
@@ -140,6 +127,36 @@ async fn renew(core: &Core, id: &NodeId) -> Lost {
                 core.health.lose(&error);
                 failed += 1;
             }
+        }
+    }
+}
+
+/// Waits until the lease is to be renewed, after so many failed attempts.
+///
+/// # Errors
+/// Returns why it is over, if it is.
+async fn renewal_due(core: &Core, failed: u32) -> Result<(), Lost> {
+    let part = RENEWAL * (1.0 - JITTER + 2.0 * JITTER * fastrand::f64());
+    let again = Instant::now() + BACKOFF.wait(failed);
+    loop {
+        let times = core.lease_times().ok_or(Lost::Lapsed)?;
+        let now = Instant::now();
+        if now >= times.until {
+            return Err(if times.is_fenced { Lost::Fenced } else { Lost::Lapsed });
+        }
+        let due = match failed {
+            0 if times.is_doubtful => times.sent + LEAST,
+            0 => times.sent + core.settings.lease.mul_f64(part),
+            // Each failed call asks to look at the lease, this one's, too: the next one comes in its time all the same.
+            _ => again,
+        };
+        if now >= due {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            () = core.look_at_lease() => {}
+            () = sleep_until(due.min(times.until)) => {}
         }
     }
 }

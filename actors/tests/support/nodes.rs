@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeMap,
-    future::Future,
     sync::{Arc, Mutex},
 };
 
@@ -152,7 +151,7 @@ impl<S: Store> Store for Told<S> {
 }
 
 /// Waits until each live session of all nodes is listed once, and nothing else.
-pub fn settled<'a>(store: &'a impl Store, nodes: &'a [Node]) -> impl Future<Output = ()> + 'a {
+pub async fn settled(store: &impl Store, nodes: &[Node]) {
     eventually("the rows to be the live sessions", async || {
         let mut live = BTreeMap::new();
         for node in nodes {
@@ -160,4 +159,5 @@ pub fn settled<'a>(store: &'a impl Store, nodes: &'a [Node]) -> impl Future<Outp
         }
         listed(store).await == live
     })
+    .await;
 }
