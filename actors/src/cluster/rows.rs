@@ -98,7 +98,10 @@ async fn write(core: &Core, life: Option<NodeId>, server: &ServerHandle, watched
 /// Writes one batch, however often that has to be tried.
 async fn flush(core: &Core, id: &NodeId, watched: &Watched) {
     let mut failed = 0;
-    while let Some(batch) = watched.book.borrow_mut().take(SLICE) {
+    loop {
+        // Borrowed for a moment: events come while the store is waited for.
+        let batch = watched.book.borrow_mut().take(SLICE);
+        let Some(batch) = batch else { return };
         let (put, remove) = (batch.put.len() as u64, batch.remove.len() as u64);
         let change = Change { begins: None, lease: core.settings.lease, ..batch };
         if core.register(id, &change).await.is_ok() {
