@@ -80,6 +80,59 @@ async fn says(node: &Node, line: &str, answer: &str) -> Peer {
     peer
 }
 
+/// Waits until the store lists as many sessions under a name.
+async fn listed(node: &Node, name: &str, count: usize) {
+    eventually("the store to know the name", async || node.cluster.lookup(name).await.unwrap().len() == count).await;
+}
+
+#[actix::test]
+async fn a_name_is_granted_once_and_who_comes_later_is_told_who_has_it() {
+    pause();
+    let memory = Memory::new();
+    let [a, b] = nodes(&memory, ["a", "b"]).await;
+    let first = says(&a, "alice", "yes").await;
+    listed(&b, "alice", 1).await;
+    let id = a.ids().await.remove(0).to_string();
+    let second = says(&b, "alice", &id).await;
+    let third = says(&a, "alice", &id).await;
+    let _bob = says(&b, "bob", "yes").await;
+    // It is free once its session has ended, whoever asks.
+    drop((first, second, third));
+    eventually("the name to be free", async || b.cluster.claim("alice").await.is_ok()).await;
+    let claim = within("a claim", b.cluster.claim_within("alice", Duration::from_secs(5))).await.unwrap();
+    assert_eq!(claim.name(), "alice");
+    listed(&a, "alice", 0).await;
+    assert!(matches!(a.cluster.claim("alice").await, Err(ClaimError::Taken { holders: Ok(none) }) if none.is_empty()));
+    drop(claim);
+    drop(within("a claim", a.cluster.claim_within("alice", Duration::from_secs(5))).await.unwrap());
+    a.server.end_all().await;
+    b.server.end_all().await;
+}
+
+#[actix::test]
+async fn the_newcomer_may_have_it_and_two_never_do() {
+    pause();
+    let memory = Memory::new();
+    let [a, b] = nodes(&memory, ["a", "b"]).await;
+    let mut first = says(&a, "alice", "yes").await;
+    listed(&b, "alice", 1).await;
+    let mut second = b.server.connect().await;
+    second.send(b"alice!\n").await;
+    first.expect_later(b"you came again\n").await;
+    assert_eq!(first.rest().await, b"");
+    drop(first);
+    second.expect_later(b"yes\n").await;
+    listed(&a, "alice", 1).await;
+    assert_eq!(a.server.sessions().await, []);
+    // One that does not close has its linger timeout; the newcomer waits for as long.
+    let mut third = a.server.connect().await;
+    third.send(b"alice!\n").await;
+    third.expect_later(b"yes\n").await;
+    assert_eq!(b.server.sessions().await, []);
+    a.server.end_all().await;
+    b.server.end_all().await;
+}
+
 #[actix::test]
 async fn of_many_at_once_one_is_granted_it() {
     pause();

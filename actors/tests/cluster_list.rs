@@ -2,12 +2,17 @@
 
 mod support;
 
+#[path = "support/cluster.rs"]
+mod cluster;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use actix::Actor;
 use actix_lines::{
+    Line, LineContext, LineHandler, LineServer,
     cluster::{
         Answer, Begin, Change, Cluster, ClusterFilter, ClusterOrder, ClusterQuery, Cursor, Held, ListError, Message,
         NodeId, NodeRecord, Row, RowPage, Store, StoreError, Subscription, Verdict, Want,
@@ -16,8 +21,9 @@ use actix_lines::{
     control::SessionState,
 };
 use bytes::Bytes;
+use cluster::Node;
 use proptest::{prelude::*, sample::select};
-use support::{CASES, pause};
+use support::{CASES, eventually, pause};
 use tokio::sync::mpsc;
 
 fn node(name: &str, incarnation: u32) -> NodeId {
@@ -219,6 +225,72 @@ async fn what_could_not_be_read_is_named_and_the_rest_is_listed() {
     }
     let error = cluster.list(ClusterFilter::default().state(SessionState::Open)).await.unwrap_err();
     assert_eq!(error, ListError::OfTheMoment { condition: "state" });
+}
+
+/// Answers lines, and has the name and the tag in each: `alice staff`.
+struct Guest;
+
+impl Actor for Guest {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Guest {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        let text = String::from_utf8_lossy(line.text()).into_owned();
+        let (name, tag) = text.split_once(' ').unwrap();
+        ctx.set_name(name).unwrap();
+        ctx.add_tag(tag).unwrap();
+        ctx.write(&line);
+    }
+}
+
+#[actix::test]
+async fn what_lives_on_any_node_is_listed_with_its_names_and_what_has_ended_is_not() {
+    pause();
+    let memory = Memory::new();
+    let mut nodes = Vec::new();
+    for name in ["a", "b", "c"] {
+        nodes.push(Node::start(&memory, name, LineServer::new(|_| Guest)).await);
+    }
+    let mut peers = Vec::new();
+    for (nth, node) in nodes.iter().enumerate() {
+        for name in ["alice", "bob"] {
+            let mut peer = node.server.connect().await;
+            let line = format!("{name}{nth} staff\n");
+            peer.send(line.as_bytes()).await;
+            peer.expect(line.as_bytes()).await;
+            peers.push(peer);
+        }
+    }
+    let (a, c) = (&nodes[0].cluster, &nodes[2].cluster);
+    let staff = || ClusterFilter::default().tag("staff").listener("public");
+    eventually("six names", async || a.list(staff()).await.unwrap().total == 6).await;
+    let mut expected = Vec::new();
+    for node in &nodes {
+        expected.extend(node.ids().await);
+    }
+    for cluster in [a, c] {
+        let page = cluster.list(staff()).await.unwrap();
+        assert_eq!(page.sessions.iter().map(|session| session.id.clone()).collect::<Vec<_>>(), expected);
+        let names: Vec<_> = page.sessions.iter().map(|session| session.name.as_deref().unwrap()).collect();
+        assert_eq!(names, ["alice0", "bob0", "alice1", "bob1", "alice2", "bob2"]);
+        assert!(page.sessions.iter().all(|session| session.peer.starts_with("127.0.0.1:") && session.opened > 0));
+    }
+    let bob = a.lookup("bob1").await.unwrap();
+    assert_eq!(bob.iter().map(|session| session.id.clone()).collect::<Vec<_>>(), expected[3..4]);
+    // By what a list says the session is reached.
+    assert_eq!(c.push(bob[0].id.clone(), "for bob\n").await.unwrap().sessions(), 1);
+    peers[3].expect(b"for bob\n").await;
+    drop(peers.remove(3));
+    eventually("five sessions", async || a.list(ClusterFilter::default()).await.unwrap().total == 5).await;
+    assert_eq!(a.lookup("bob1").await.unwrap(), []);
+    // A node that ends takes itself out.
+    nodes.remove(1).server.end_all().await;
+    eventually("four sessions", async || nodes[0].cluster.list(staff()).await.unwrap().total == 4).await;
+    assert_eq!(nodes[0].cluster.nodes().await.unwrap().len(), 2);
+    for node in nodes {
+        node.server.end_all().await;
+    }
 }
 
 const MINUTE: u64 = 60_000;
