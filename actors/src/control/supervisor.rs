@@ -577,6 +577,27 @@ mod tests {
     }
 
     #[actix::test]
+    async fn a_drain_that_waits_for_its_time_begins_under_the_next_supervisor() {
+        let server = LineServer::new(|_| Rot13).workers(1).bind("127.0.0.1:0").unwrap().start().unwrap();
+        let mut peer = TcpStream::connect(server.local_addrs()[0]).await.unwrap();
+        greet(&mut peer).await;
+        let drain = Drain::within(PATIENCE).delay(Duration::from_millis(200));
+        let draining = actix_rt::spawn({
+            let server = server.clone();
+            async move { server.drain(drain).await }
+        });
+        while server.draining().is_none() {
+            tokio::task::yield_now().await;
+        }
+        server.supervisor().do_send(Panic);
+        let end = tokio::time::timeout(PATIENCE, peer.read(&mut [0])).await.expect("the drain to begin");
+        assert_eq!(end.unwrap(), 0);
+        drop(peer);
+        let report = tokio::time::timeout(PATIENCE, draining).await.expect("the drain to end").unwrap();
+        assert_eq!(report.map(|report| report.ended + report.cut), Ok(1));
+    }
+
+    #[actix::test]
     async fn a_supervisor_ends_when_workers_acceptors_and_handles_are_gone() {
         let server = LineServer::new(|_| Rot13).workers(2).bind("127.0.0.1:0").unwrap().start().unwrap();
         server.drain(PATIENCE).await.unwrap();
