@@ -122,7 +122,7 @@ fn a_rolling_restart_stops_at_a_node_that_does_not_come_back() {
     assert_eq!(converse_over(&mut connect(fleet.address), b"Hello\n"), b"Uryyb\n");
 
     // With a node missing no other one is touched.
-    let (is_fine, _, said) = fleet.run("rolling-restart", &[], &["b"], |_| {});
+    let (is_fine, _, said) = fleet.run("rolling-restart", &["--timeout", "2"], &["b"], |_| {});
     assert!(!is_fine && said.contains("node a is not in the balance"), "{said}");
     assert_eq!(fleet.processes()[1..], before[1..]);
 
