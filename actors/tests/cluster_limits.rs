@@ -16,7 +16,7 @@ use std::{
 use actix_lines::{
     CloseReason, Connection, LineServer, Listener, ServerHandle,
     cluster::{
-        Cluster, FleetLimits, FleetLimitsBuilder, OnPartition,
+        Cluster, FleetLimits, FleetLimitsBuilder, OnPartition, Store,
         memory::{Fault, Memory},
     },
     control::RefuseReason,
@@ -57,13 +57,25 @@ fn limits() -> FleetLimitsBuilder {
 
 async fn start(store: &Memory, name: &str, limits: FleetLimits, observer: &Observer, listener: Listener) -> Node {
     let store = store.view();
-    let cluster = Cluster::builder(store.clone()).node(name).limits(limits).build().unwrap();
+    let (cluster, server) = start_at(store.clone(), name, limits, observer, listener).await;
+    Node { cluster, server, store }
+}
+
+async fn start_at(
+    store: impl Store,
+    name: &str,
+    limits: FleetLimits,
+    observer: &Observer,
+    listener: Listener,
+) -> (Cluster, Server) {
+    let cluster = Cluster::builder(store).node(name).limits(limits).build().unwrap();
     let observer = observer.clone();
-    let server = LineServer::new(move |_: &Connection| observer.session()).on_current_arbiter();
+    let server = LineServer::new(move |_: &Connection| observer.session());
+    // One of them lets connections in on several threads.
+    let server = if name == "c" { server.workers(2) } else { server.on_current_arbiter() };
     let server = Server::of(server.cluster(&cluster).unwrap().listen(listener).unwrap()).await;
-    let node = Node { cluster, server, store };
-    eventually("the node's life", async || node.cluster.node().is_some()).await;
-    node
+    eventually("the node's life", async || cluster.node().is_some()).await;
+    (cluster, server)
 }
 
 async fn node(store: &Memory, name: &str, limits: FleetLimits) -> Node {
@@ -149,22 +161,15 @@ async fn fill(nodes: &[&Node]) -> Vec<TcpStream> {
     all
 }
 
-#[actix::test]
-async fn sessions_of_all_nodes_never_are_more_than_the_limit_however_they_come_and_go() {
-    const MOST: usize = 20;
-    let (store, observer) = (Memory::new(), Observer::default());
-    let mut nodes = Vec::new();
-    for name in ["a", "b", "c"] {
-        let limits = limits().max_sessions(MOST as u64).build().unwrap();
-        nodes.push(start(&store, name, limits, &observer, free()).await);
-    }
+/// Clients that come and go at all servers at once. Returns how many were refused.
+async fn storm(servers: &[ServerHandle], rounds: usize) -> usize {
     let mut clients = JoinSet::new();
     let refused = Arc::new(AtomicUsize::new(0));
     for client in 0..60 {
-        let server = nodes[client % nodes.len()].server.handle.clone();
+        let server = servers[client % servers.len()].clone();
         let refused = Arc::clone(&refused);
         clients.spawn_local(async move {
-            for _ in 0..10 {
+            for _ in 0..rounds {
                 match enter(&server).await {
                     Some(mut stream) => {
                         for _ in 0..fastrand::u32(0..10) {
@@ -181,8 +186,21 @@ async fn sessions_of_all_nodes_never_are_more_than_the_limit_however_they_come_a
         });
     }
     within("all clients", async { while clients.join_next().await.transpose().unwrap().is_some() {} }).await;
+    refused.load(SeqCst)
+}
+
+#[actix::test]
+async fn sessions_of_all_nodes_never_are_more_than_the_limit_however_they_come_and_go() {
+    const MOST: usize = 20;
+    let (store, observer) = (Memory::new(), Observer::default());
+    let mut nodes = Vec::new();
+    for name in ["a", "b", "c"] {
+        let limits = limits().max_sessions(MOST as u64).build().unwrap();
+        nodes.push(start(&store, name, limits, &observer, free()).await);
+    }
+    let servers = nodes.iter().map(|node| node.server.handle.clone()).collect::<Vec<_>>();
+    assert!(storm(&servers, 10).await > 0);
     assert_eq!(observer.most.load(SeqCst), MOST, "the limit is reached and never exceeded");
-    assert!(refused.load(SeqCst) > 0);
     for node in &nodes {
         node.emptied().await;
     }
@@ -243,7 +261,7 @@ async fn limits_change_while_sessions_live_which_count_in_all_of_them() {
         assert_eq!(a.cluster.limits(), limits);
     };
     set(limits().max_sessions(6).build().unwrap()).await;
-    assert_eq!(fill(&[&a, &b]).await.len(), 1);
+    assert_eq!(fill(&[&b]).await.len(), 1, "those of the other node count, to which nobody has come since");
     a.settled().await;
     b.settled().await;
     set(limits().max_sessions_per_source(6).build().unwrap()).await;
@@ -524,5 +542,96 @@ async fn limits_that_cannot_be_kept_are_errors() {
         limits().source_prefix(actix_lines::SourcePrefix { v4: 33, v6: 0 }),
     ] {
         wrong.build().unwrap_err();
+    }
+}
+
+#[cfg(feature = "redis")]
+#[path = "support/redis.rs"]
+mod redis;
+
+#[cfg(feature = "redis")]
+#[actix::test]
+#[ignore = "needs redis-server; tests/run runs it"]
+async fn with_redis_no_limit_is_exceeded_while_connections_to_it_break_and_it_stands_still() {
+    use std::sync::atomic::AtomicBool;
+
+    use actix_lines::cluster::redis::Redis;
+
+    const MOST: usize = 20;
+    for program in redis::Program::installed() {
+        let store = Arc::new(redis::StoreServer::start(program));
+        let observer = Observer::default();
+        let limits = limits().max_sessions(MOST as u64).on_partition(OnPartition::Closed).build().unwrap();
+        let (mut clusters, mut servers) = (Vec::new(), Vec::new());
+        for name in ["a", "b", "c"] {
+            let way = Redis::at(store.url()).build().unwrap();
+            let (cluster, server) = start_at(way, name, limits.clone(), &observer, free()).await;
+            clusters.push(cluster);
+            servers.push(server.handle.clone());
+        }
+        let lives: Vec<_> = clusters.iter().map(Cluster::node).collect();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let breaks = tokio::task::spawn_blocking({
+            let (store, is_over) = (Arc::clone(&store), Arc::clone(&is_over));
+            move || {
+                for turn in 0.. {
+                    if is_over.load(SeqCst) {
+                        break;
+                    }
+                    store.must(&["CLIENT", "KILL", "TYPE", "normal"]);
+                    if turn % 8 == 7 {
+                        // Longer than a connection waits, and shorter than a lease.
+                        store.pause();
+                        std::thread::sleep(Duration::from_millis(1200));
+                        store.resume();
+                    }
+                    std::thread::sleep(Duration::from_millis(40));
+                }
+            }
+        });
+        let refused = storm(&servers, 20).await;
+        is_over.store(true, SeqCst);
+        within("the breaks", breaks).await.unwrap();
+        assert_eq!(observer.most.load(SeqCst), MOST, "{program}: the limit is reached and never exceeded");
+        assert!(refused > 0);
+        let settled = async || {
+            eventually("the store to be told", async || clusters.iter().all(|one| one.stats().shares_untold == 0))
+                .await;
+        };
+        eventually("the sessions to end", async || observer.live.load(SeqCst) == 0).await;
+        settled().await;
+        assert_eq!(clusters.iter().map(Cluster::node).collect::<Vec<_>>(), lives, "{program}: nobody was fenced");
+        let fill = async || {
+            let (mut all, mut in_vain) = (Vec::new(), 0);
+            for server in servers.iter().cycle() {
+                match enter(server).await {
+                    Some(stream) => {
+                        all.push(stream);
+                        in_vain = 0;
+                    }
+                    None => in_vain += 1,
+                }
+                if in_vain == servers.len() {
+                    break;
+                }
+            }
+            all
+        };
+        let mut all = fill().await;
+        assert_eq!(all.len(), MOST, "{program}: all places are free again");
+        // Empty from one moment to the next.
+        all.truncate(5);
+        eventually("most to end", async || observer.live.load(SeqCst) == 5).await;
+        settled().await;
+        store.must(&["FLUSHALL"]);
+        eventually("other lives", async || {
+            clusters.iter().zip(&lives).all(|(one, life)| one.node().is_some() && one.node() != *life)
+        })
+        .await;
+        assert_eq!(fill().await.len(), MOST - 5, "{program}: it is told again what is there");
+        assert_eq!(clusters.iter().map(|one| one.stats().admitted_blind).sum::<u64>(), 0);
+        for server in servers {
+            server.abort().await.unwrap();
+        }
     }
 }
