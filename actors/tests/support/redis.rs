@@ -99,6 +99,7 @@ pub struct StoreServer {
     directory: PathBuf,
     port: u16,
     arguments: Vec<OsString>,
+    environment: Vec<(&'static str, PathBuf)>,
     child: Option<Child>,
     /// Speaks TLS in its place.
     tunnel: Option<Child>,
@@ -108,6 +109,14 @@ impl StoreServer {
     /// Starts an empty server.
     pub fn start(program: Program) -> Self {
         Self::start_with(program, &[] as &[&str])
+    }
+
+    /// Starts an empty server in an environment of its own.
+    pub fn start_in(program: Program, environment: Vec<(&'static str, PathBuf)>) -> Self {
+        let mut server = Self::start(program);
+        server.environment = environment;
+        server.start_again();
+        server
     }
 
     /// Starts an empty server with more arguments, such as `["--maxmemory", "4mb"]`.
@@ -155,7 +164,8 @@ impl StoreServer {
         let directory = env::temp_dir().join(name);
         fs::create_dir_all(&directory).unwrap();
         let arguments = arguments(&directory);
-        let mut server = Self { program, directory, port: 0, arguments, child: None, tunnel: None };
+        let mut server =
+            Self { program, directory, port: 0, arguments, environment: Vec::new(), child: None, tunnel: None };
         // Another program may take the port in between.
         for _ in 0..20 {
             server.port = free_port();
@@ -171,6 +181,7 @@ impl StoreServer {
         let path = self.program.path().unwrap_or_else(|| panic!("{} is not installed", self.program));
         let log = fs::File::create(self.directory.join("log")).unwrap();
         let mut command = Command::new(path);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         // A Sentinel's file comes first.
         command.args(&self.arguments).args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--dir"]);
         command.arg(&self.directory).stdin(Stdio::null()).stderr(log.try_clone().unwrap()).stdout(log);

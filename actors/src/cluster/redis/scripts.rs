@@ -78,6 +78,12 @@ for _, dead in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', whole(now), 'L
   redis.call('UNLINK', P .. 'node:' .. dead, P .. 'rows:' .. dead, P .. 'names:' .. dead, P .. 'held:' .. dead)
   redis.call('ZREM', leases, dead)
 end
+-- The clock may have jumped back: a lease that ends later than it could be renewed to now is cut to that.
+local far = redis.call('ZRANGEBYSCORE', leases, '(' .. whole(now + lease), '+inf', 'WITHSCORES', 'LIMIT', 0, 16)
+for place = 1, #far, 2 do
+  local most = now + (tonumber(redis.pcall('HGET', P .. 'node:' .. far[place], 'lease') or '') or lease)
+  if tonumber(far[place + 1]) > most then redis.call('ZADD', leases, whole(most), far[place]) end
+end
 local at = 6
 local function take()
   local word = ARGV[at]
@@ -86,7 +92,7 @@ local function take()
 end
 if begins then
   redis.call('UNLINK', node, rows, names, held)
-  redis.call('HSET', node, 'about', about, 'serial', 0)
+  redis.call('HSET', node, 'about', about, 'serial', 0, 'lease', whole(lease))
 end
 for _ = 1, tonumber(take()) do
   redis.call('HSET', held, take(), take())
