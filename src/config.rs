@@ -19,6 +19,7 @@ use self::file::{Fault, File, ListenerTable, TlsTable};
 use crate::{
     args::Args,
     certificates::Certificates,
+    cluster::{self, Store},
     console, descriptors, http,
     listeners::Wanted,
     reason::reason,
@@ -55,12 +56,14 @@ pub(crate) struct Config {
     pub(crate) tokens: Tokens,
 }
 
-/// The secrets of those who may steer the server.
+/// The secrets of those who may steer the server, and of its store.
 pub(crate) struct Tokens {
     /// That of `--console-token`.
     pub(crate) console: Option<Token>,
     /// That of `--http-control`.
     pub(crate) http: Option<Token>,
+    /// The store of `--cluster`, with its password.
+    pub(crate) store: Option<Store>,
 }
 
 impl Config {
@@ -128,13 +131,14 @@ pub(crate) fn load(args: &Args) -> Result<Config, Problem> {
 /// Reads the tokens, and checks that HTTP can be served beside the listeners.
 fn tokens(settings: &Settings, listeners: &[Wanted]) -> Result<Tokens, Invalid> {
     let console = console::token(&settings.console_settings())?;
-    let Some(wanted) = settings.served_by_http() else { return Ok(Tokens { console, http: None }) };
+    let store = settings.cluster_settings().as_ref().map(cluster::store).transpose()?;
+    let Some(wanted) = settings.served_by_http() else { return Ok(Tokens { console, http: None, store }) };
     let mut listeners = listeners.iter().map(|listener| &listener.listener);
     if let Some(other) = listeners.find(|other| places::collide(wanted.address, &other.settings.address)) {
         let whose = other.name().map_or("listen".to_owned(), |name| format!("listener {name:?}"));
         return Err(Invalid { name: "http", advice: places::advice(&other.settings.address, &whose) });
     }
-    Ok(Tokens { console, http: http::token(&wanted)? })
+    Ok(Tokens { console, http: http::token(&wanted)?, store })
 }
 
 /// Makes a listener of its table, and loads its certificates.

@@ -20,6 +20,7 @@ use actix_lines::{
 };
 
 use crate::{
+    cluster::Node,
     ending::Ending,
     reason::reason,
     settings::{ConsoleAddress, ConsoleSettings, Invalid},
@@ -50,6 +51,7 @@ pub(crate) fn token(ConsoleSettings { address, token, .. }: &ConsoleSettings) ->
 pub(crate) fn open(
     ConsoleSettings { address, may_trace, .. }: ConsoleSettings,
     token: Option<Token>,
+    node: &Node,
     ending: &Arc<Ending>,
 ) -> io::Result<Opened> {
     let bind = |address: ListenAddress| {
@@ -61,6 +63,7 @@ pub(crate) fn open(
         if let Some(token) = &token {
             console = console.token(token.clone());
         }
+        console = node.tell_console(console);
         let ending = Arc::clone(ending);
         console.before_drain(move |deadline, goodbye| ending.ask(deadline, goodbye)).bind()
     };

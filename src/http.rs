@@ -11,6 +11,7 @@ use actix_lines::{
 };
 
 use crate::{
+    cluster::Node,
     ending::Ending,
     settings::{self, Invalid, Settings},
     token::{self, Token},
@@ -58,6 +59,7 @@ fn is_open(address: &Address) -> bool {
 pub(crate) async fn serve(
     bound: Option<Bound>,
     server: &ServerHandle,
+    node: &Node,
     ending: &Arc<Ending>,
 ) -> io::Result<Option<Serving>> {
     let Some(Bound { listener, token, hosts }) = bound else { return Ok(None) };
@@ -66,6 +68,7 @@ pub(crate) async fn serve(
     if let Some(token) = token {
         admin = admin.control(token);
     }
+    admin = node.tell_admin(admin);
     let ending = Arc::clone(ending);
     admin = admin.before_drain(move |deadline, goodbye| ending.ask(deadline, goodbye));
     admin = hosts.into_iter().fold(admin, Admin::host);

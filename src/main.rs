@@ -8,6 +8,8 @@
 mod args;
 #[cfg_attr(not(feature = "tls"), path = "certificates/absent.rs")]
 mod certificates;
+#[cfg_attr(not(feature = "cluster"), path = "cluster/absent.rs")]
+mod cluster;
 mod config;
 #[cfg_attr(not(feature = "console"), path = "console/absent.rs")]
 mod console;
@@ -156,7 +158,9 @@ async fn serve(
         server = bound.map_err(|error| beside(wanted.refused(error), &service::close_unused_sockets()))?;
     }
     let ending = Ending::new(settings.drain());
-    let console = console::open(settings.console_settings(), tokens.console, &ending);
+    let (joined, node) = cluster::join(server, tokens.store, &settings)?;
+    server = joined;
+    let console = console::open(settings.console_settings(), tokens.console, &node, &ending);
     let http = http::bind(&settings, tokens.http);
     let agent = settings
         .agent_address()
@@ -175,7 +179,7 @@ async fn serve(
     if let Some(agent) = agent {
         agent.start(&server)?;
     }
-    let http = http::serve(http, &server, &ending).await?;
+    let http = http::serve(http, &server, &node, &ending).await?;
     service::warn_of_unused_sockets(&unused);
     service::ready(&server);
     let listeners = Listeners::new(listeners, &server);

@@ -38,13 +38,16 @@ use actix_lines::{
 pub(crate) use self::value::TlsVersion;
 pub(crate) use self::{
     listener::{Listener, ListenerSettings, OwnLimits, PairSettings, Tls, TlsSettings, is_of_listeners},
-    meaning::{ConsoleAddress, ConsoleSettings, Http, Unusable},
+    meaning::{ClusterSettings, ConsoleAddress, ConsoleSettings, Http, Unusable},
     setting::{Given, Invalid, Reload, Setting},
-    value::{Auto, FilePath, LogFormat, Requirement},
+    value::{Auto, FilePath, LogFormat, OnPartition, Requirement},
 };
 use self::{
     setting::About,
-    value::{Amount, Budget, Folder, HostName, Keepalive, Number, Pause, Size, SocketBuffer, Timeout},
+    value::{
+        Amount, Budget, Folder, HostName, Keepalive, KeyPrefix, Name, Number, Pause, Size, SocketBuffer, StoreUrl,
+        StoreUser, Time, Timeout,
+    },
 };
 
 /// A number of sessions.
@@ -61,6 +64,7 @@ const BALANCER: &str = "Load balancer";
 const RECORD: &str = "Recording";
 const CONSOLE: &str = "Console";
 const HTTP: &str = "HTTP";
+const CLUSTER: &str = "Cluster";
 
 setting::settings! {
     /// The settings of a server that can be started with them.
@@ -590,6 +594,118 @@ setting::settings! {
             help: "Name of this machine, or of a proxy before it, by which browsers reach `--http`; repeatable",
             advice: "At a loopback address, and wherever one is set, other names than these and `localhost` are refused: web \
                      pages could bend them to this machine",
+        },
+
+        cluster: Option<StoreUrl> = About {
+            name: "cluster",
+            value: "URL",
+            unit: "",
+            default: &["off"],
+            group: CLUSTER,
+            reload: Reload::Restart,
+            help: "Store that the nodes of a cluster share, on Redis or Valkey",
+            advice: "Each node's console then lists, tells and ends the sessions of all. Without the store each node goes on alone, and joins \
+                     again by itself",
+        },
+        cluster_node: Auto<Name> = About {
+            name: "cluster-node",
+            value: "NAME",
+            unit: "",
+            default: &["auto"],
+            group: CLUSTER,
+            reload: Reload::Restart,
+            help: "Name of this node, which no other has; `auto` is the host's name and the port of the first listener",
+            advice: "Set it where hosts have the same name, as in containers, or to find a node again behind another port",
+        },
+        cluster_user: Option<StoreUser> = About {
+            name: "cluster-user",
+            value: "USER",
+            unit: "",
+            default: &["off"],
+            group: CLUSTER,
+            reload: Reload::Restart,
+            help: "User that the store knows this node by",
+            advice: "`off` is the store's default user, or the one in the URL; operating.md has the rights that it needs",
+        },
+        cluster_password_file: Option<FilePath> = About {
+            name: "cluster-password-file",
+            value: "FILE",
+            unit: "",
+            default: &["off"],
+            group: CLUSTER,
+            reload: Reload::Restart,
+            help: "File with the password of the store",
+            advice: "Write nothing else into it, and `chmod 600` it",
+        },
+        cluster_ca: Option<FilePath> = About {
+            name: "cluster-ca",
+            value: "FILE",
+            unit: "",
+            default: &["off"],
+            group: CLUSTER,
+            reload: Reload::Restart,
+            help: "Certificates of the authorities that sign the store's certificate, in PEM",
+            advice: "For a `rediss://` URL; `off` trusts those that this machine trusts",
+        },
+        cluster_prefix: KeyPrefix = About {
+            name: "cluster-prefix",
+            value: "TEXT",
+            unit: "",
+            default: &["lines:"],
+            group: CLUSTER,
+            reload: Reload::Restart,
+            help: "Beginning of all keys and channels in the store",
+            advice: "Clusters with different prefixes share a store and nothing else",
+        },
+        cluster_lease: Time<1, 3600> = About {
+            name: "cluster-lease",
+            value: "TIME",
+            unit: "",
+            default: &["10s"],
+            group: CLUSTER,
+            reload: Reload::Restart,
+            help: "Time after which a node that the store does not hear of is gone for the others",
+            advice: "A shorter time finds a dead node sooner, and takes a slow one for dead; it is renewed three times as often",
+        },
+        cluster_max_sessions: Option<Count> = About {
+            name: "cluster-max-sessions",
+            value: "N",
+            unit: "sessions",
+            default: &["off"],
+            group: CLUSTER,
+            reload: Reload::Restart,
+            help: "Most sessions of all nodes together, beside the limits of each; the same on all nodes",
+            advice: "A connection waits for the store's answer, some milliseconds, before it becomes a session",
+        },
+        cluster_max_sessions_per_source: Option<Count> = About {
+            name: "cluster-max-sessions-per-source",
+            value: "N",
+            unit: "sessions",
+            default: &["off"],
+            group: CLUSTER,
+            reload: Reload::Restart,
+            help: "Most sessions of one source on all nodes together; the same on all nodes",
+            advice: "Use it against peers that go to another node when one refuses them",
+        },
+        cluster_accept_rate_per_source: Option<Rate> = About {
+            name: "cluster-accept-rate-per-source",
+            value: "N[/BURST]",
+            unit: "connections a second",
+            default: &["off"],
+            group: CLUSTER,
+            reload: Reload::Restart,
+            help: "Most connections of one source that become sessions each second on all nodes together; the same on all nodes",
+            advice: "Use it against peers that connect again and again, now here and now there",
+        },
+        cluster_on_partition: OnPartition = About {
+            name: "cluster-on-partition",
+            value: "POLICY",
+            unit: "",
+            default: &["open"],
+            group: CLUSTER,
+            reload: Reload::Restart,
+            help: "Treatment of new connections that these limits hold for while the store is lost; sessions that are there go on in any case",
+            advice: "`closed` keeps the limits exact, and refuses everybody whom they hold for until the store is back; `/readyz` is not ready then",
         },
     }
 }

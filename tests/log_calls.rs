@@ -112,6 +112,21 @@ const CALLS: &[(&str, &str, Often)] = &[
     ("src/signals.rs", "drained: ", Asked),
     ("src/signals.rs", "{}{others}", Asked),
     ("src/signals.rs", "{line}", Asked),
+    ("actors/src/agent_check.rs", "agent checks are not answered", Rare),
+    ("actors/src/cluster/agent.rs", "cluster: node {} could not take itself", Rare),
+    ("actors/src/cluster/agent.rs", "cluster: {name} has panicked", Rare),
+    ("actors/src/cluster/health.rs", "cluster: store found", Rare),
+    ("actors/src/cluster/health.rs", "cluster: the subscription is heard again", Rare),
+    ("actors/src/cluster/health.rs", "cluster: {health}; lists and limits", Rare),
+    ("actors/src/cluster/health.rs", "cluster: {why}: the subscription is open", Rare),
+    ("actors/src/cluster/lease.rs", "cluster: another live node has the name", Rare),
+    ("actors/src/cluster/lease.rs", "cluster: joined as", Rare),
+    ("actors/src/cluster/lease.rs", "cluster: {id} is fenced", Rare),
+    ("actors/src/console/nodes.rs", "console: {}: {} over nodes has ended", Asked),
+    ("actors/src/session/gated.rs", "session {id}: its gate panicked", Limited),
+    ("actors/src/worker/worker.rs", "{refused} refused at gates", Limited),
+    ("src/cluster.rs", "cluster: this is node", Asked),
+    ("src/cluster.rs", "{shown} has mode", Asked),
 ];
 
 /// A call in the sources.

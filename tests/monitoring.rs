@@ -18,6 +18,7 @@ use std::{
 
 use actix_lines::{
     LineServer, Listener, Rot13, ServerHandle,
+    cluster::{Cluster, memory::Memory},
     limits::Limits,
     metrics::{Metrics, TextFormat},
     tls::{Pem, Tls},
@@ -45,7 +46,7 @@ async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
 }
 
 /// A server of which there is every metric.
-async fn whole_server() -> ServerHandle {
+async fn whole_server() -> (ServerHandle, Cluster) {
     let authority = Authority::new();
     authority.issue("server", &["localhost"]);
     let tls = Tls::builder(Pem::file(authority.path("server.pem")), Pem::file(authority.path("server-key.pem")));
@@ -53,23 +54,25 @@ async fn whole_server() -> ServerHandle {
     let public = Listener::tcp("127.0.0.1:0").name("public").max_sessions(500);
     let secure = Listener::tcp("127.0.0.1:0").name("secure").tls(tls.build().expect("certificates"));
     let server = LineServer::new(|_| Rot13).workers(2).limits(limits).measure_answers(true);
+    let cluster = Cluster::builder(Memory::new()).node("a").build().unwrap();
+    let server = server.cluster(&cluster).unwrap();
     let server = server.listen(public).unwrap().listen(secure).unwrap().start().unwrap();
     let mut peer = TcpStream::connect(server.local_addrs()[0]).await.unwrap();
     peer.write_all(b"hello\n").await.unwrap();
     within("an answer", peer.read_exact(&mut [0; 6])).await.unwrap();
     drop(peer);
     within("the end", async {
-        while server.stats().await.unwrap().closed.is_empty() {
+        while server.stats().await.unwrap().closed.is_empty() || cluster.node().is_none() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     })
     .await;
-    server
+    (server, cluster)
 }
 
 async fn whole() -> Exposition {
-    let server = whole_server().await;
-    let text = Metrics::new(&server).encode_as(TextFormat::Prometheus).await.unwrap();
+    let (server, cluster) = whole_server().await;
+    let text = Metrics::new(&server).cluster(&cluster).encode_as(TextFormat::Prometheus).await.unwrap();
     server.abort().await.unwrap();
     Exposition::parse(&text)
 }
@@ -180,8 +183,8 @@ fn promtool(arguments: &[&str], input: &str) -> String {
 #[actix::test]
 #[ignore = "needs prometheus; tests/run runs it"]
 async fn promtool_finds_nothing_to_say_about_the_metrics() {
-    let server = whole_server().await;
-    let metrics = Metrics::new(&server).label("zone", "a \"b\\").expect("a name");
+    let (server, cluster) = whole_server().await;
+    let metrics = Metrics::new(&server).cluster(&cluster).label("zone", "a \"b\\").expect("a name");
     let text = metrics.encode_as(TextFormat::Prometheus).await.unwrap();
     assert_eq!(promtool(&["check", "metrics"], &text), "");
     server.abort().await.unwrap();

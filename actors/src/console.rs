@@ -27,7 +27,11 @@ pub(crate) mod builder;
 pub(crate) mod changes;
 pub(crate) mod commands;
 pub(crate) mod entry;
+#[cfg(feature = "cluster")]
+pub(crate) mod fault;
 pub(crate) mod hub;
+#[cfg(feature = "cluster")]
+pub(crate) mod nodes;
 pub(crate) mod out;
 pub(crate) mod reports;
 pub(crate) mod request;

@@ -5,6 +5,8 @@
 //! metric means and what to be alarmed by.
 //! Not here: counting (`worker`, `control`), a port for scrapers (`http`).
 
+#[cfg(feature = "cluster")]
+mod cluster;
 mod families;
 mod process;
 mod server;
@@ -55,6 +57,8 @@ pub struct Metrics {
     /// False leaves the process out.
     has_process: bool,
     registry: Registry,
+    #[cfg(feature = "cluster")]
+    cluster: Option<crate::cluster::builder::Cluster>,
 }
 
 /// Certificates that no listener has of its own.
@@ -85,7 +89,22 @@ impl Metrics {
             certificates: Vec::new(),
             has_process: true,
             registry: Registry::default(),
+            #[cfg(feature = "cluster")]
+            cluster: None,
         }
+    }
+
+    /// Adds the metrics of the node that the server is in a cluster. Needs the feature `cluster`.
+    #[cfg(feature = "cluster")]
+    #[must_use]
+    pub fn cluster(mut self, cluster: &crate::cluster::builder::Cluster) -> Self {
+        self.set_cluster(cluster);
+        self
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(crate) fn set_cluster(&mut self, cluster: &crate::cluster::builder::Cluster) {
+        self.cluster = Some(cluster.clone());
     }
 
     /// Adds a label to every metric of the server and of the process. The program's own have those of their registry.
@@ -98,7 +117,7 @@ impl Metrics {
         name: impl Into<Cow<'static, str>>,
         value: impl Into<Cow<'static, str>>,
     ) -> Result<Self, ConfigError> {
-        const TAKEN: [&str; 5] = ["listener", "reason", "worker", "le", "version"];
+        const TAKEN: [&str; 7] = ["listener", "reason", "worker", "le", "version", "state", "result"];
         let name = name.into();
         let has_form = !name.is_empty()
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
@@ -163,6 +182,10 @@ impl Metrics {
         let labels = || self.labels.iter().cloned();
         let mut own = Registry::with_prefix_and_labels("actix_lines", labels());
         own.register_collector(Box::new(snapshot));
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = &self.cluster {
+            own.register_collector(Box::new(cluster::Node::of(cluster)));
+        }
         let mut process = Registry::with_labels(labels());
         if self.has_process
             && let Some(of) = Process::read()

@@ -7,6 +7,7 @@ use std::{io, sync::Arc};
 use actix_lines::{ServerHandle, limits::Limits};
 
 use crate::{
+    cluster::Node,
     ending::Ending,
     settings::{ConsoleAddress, ConsoleSettings, Invalid},
     token::Token,
@@ -29,7 +30,7 @@ pub(crate) fn token(_: &ConsoleSettings) -> Result<Option<Token>, Invalid> {
     Ok(None)
 }
 
-pub(crate) fn open(settings: ConsoleSettings, _: Option<Token>, _: &Arc<Ending>) -> io::Result<Opened> {
+pub(crate) fn open(settings: ConsoleSettings, _: Option<Token>, _: &Node, _: &Arc<Ending>) -> io::Result<Opened> {
     match settings.address {
         ConsoleAddress::Auto | ConsoleAddress::Off => Ok(Opened),
         ConsoleAddress::At(_) => {

@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use super::record::{Said, Value, field};
 
 /// The words of a filter.
-const FILTERS: [&str; 8] = ["all", "peer=", "listener=", "state=", "age>", "idle>", "outbox>", "#"];
+const FILTERS: [&str; 11] =
+    ["all", "peer=", "listener=", "name=", "tag=", "node=", "state=", "age>", "idle>", "outbox>", "#"];
 const STATES: [&str; 4] = ["open", "held", "draining", "closing"];
 const PEERS: [&str; 3] = ["unix", "uid:", "gid:"];
 const ORDERS: [&str; 6] = ["id", "idle", "outbox", "bytes-in", "bytes-out", "lines"];
-const EVENTS: [&str; 6] = ["opened", "closed", "refused", "limits", "listeners", "draining"];
+const EVENTS: [&str; 7] = ["opened", "named", "closed", "refused", "limits", "listeners", "draining"];
 
 /// Words that have a value behind them: `limit N`.
 const WITH_A_VALUE: [&str; 4] = ["sort", "limit", "offset", "every"];
@@ -64,6 +65,10 @@ pub(super) fn candidates(line: &str, commands: &Commands, mut ask: impl FnMut(&s
     if let Some((name, value)) = word.split_once('=').filter(|_| takes("FILTER")) {
         let values: Vec<_> = match name {
             "listener" => texts(&ask("listeners"), "id").into_iter().map(|name| name + " ").collect(),
+            "node" => {
+                let names = texts(&ask("list nodes"), "node").into_iter().map(|name| name + " ");
+                names.chain(["* ".to_owned()]).collect()
+            }
             "state" => complete(&STATES).collect(),
             "peer" => PEERS.map(str::to_owned).to_vec(),
             _ => Vec::new(),
@@ -165,6 +170,7 @@ mod tests {
         candidates(line, &commands, |command| match command {
             "listeners" => said(&[r#"{"id":"public"}"#, r#"{"id":"1"}"#, r#"{"id":"two words"}"#]),
             "limits" => said(&[r#"{"key":"idle-timeout","value":"10m"}"#, r#"{"key":"max-sessions","value":"5"}"#]),
+            "list nodes" => said(&[r#"{"node":"web-1","sessions":7}"#, r#"{"node":"web-2","sessions":8}"#]),
             SESSIONS => said(&[r#"{"id":7}"#, r#"{"id":71}"#, r#"{"id":8}"#]),
             other => panic!("{other}"),
         })
@@ -178,7 +184,21 @@ mod tests {
         assert_eq!(complete("help w"), ["wall ", "watch "]);
         assert_eq!(
             complete("kick "),
-            ["#", "-- ", "age>", "all ", "dry-run ", "idle>", "listener=", "outbox>", "peer=", "state="]
+            [
+                "#",
+                "-- ",
+                "age>",
+                "all ",
+                "dry-run ",
+                "idle>",
+                "listener=",
+                "name=",
+                "node=",
+                "outbox>",
+                "peer=",
+                "state=",
+                "tag="
+            ]
         );
         assert_eq!(complete("list all s"), ["sort ", "state="]);
         assert_eq!(complete("list sort b"), ["bytes-in ", "bytes-out "]);
@@ -191,6 +211,8 @@ mod tests {
     fn values_are_what_the_console_has() {
         assert_eq!(complete("kick listener="), ["listener=public ", "listener=1 "]);
         assert_eq!(complete("kick state=d"), ["state=draining "]);
+        assert_eq!(complete("kick node="), ["node=* ", "node=web-1 ", "node=web-2 "]);
+        assert_eq!(complete("watch n"), ["name=", "named ", "node="]);
         assert_eq!(complete("pause p"), ["public "]);
         assert_eq!(complete("show "), ["7 ", "8 ", "71 "]);
         assert_eq!(complete("show 7"), ["7 ", "71 "]);

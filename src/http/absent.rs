@@ -7,6 +7,7 @@ use std::{io, sync::Arc};
 use actix_lines::ServerHandle;
 
 use crate::{
+    cluster::Node,
     ending::Ending,
     settings::{self, Invalid, Settings},
     token::Token,
@@ -24,7 +25,7 @@ pub(crate) fn bind(_: &Settings, _: Option<Token>) -> io::Result<()> {
     Ok(())
 }
 
-pub(crate) async fn serve((): (), _: &ServerHandle, _: &Arc<Ending>) -> io::Result<()> {
+pub(crate) async fn serve((): (), _: &ServerHandle, _: &Node, _: &Arc<Ending>) -> io::Result<()> {
     Ok(())
 }
 

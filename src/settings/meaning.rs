@@ -6,16 +6,17 @@
 use std::{
     path::{Path, PathBuf},
     thread,
+    time::Duration,
 };
 
 use actix_lines::{
     ConfigError, Connection, Framing, LineHandler, LineServer, ListenAddress,
     control::Drain,
-    limits::{Limits, OutboxLimit, Watermarks},
+    limits::{Limits, OutboxLimit, Rate, Watermarks},
     record::RecordLimits,
 };
 
-use super::{Auto, Given, Invalid, LogFormat, Settings, places};
+use super::{Auto, Given, Invalid, LogFormat, OnPartition, Settings, places};
 
 /// The reason why a server cannot be started with settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +52,24 @@ pub(crate) enum ConsoleAddress {
     /// In the runtime directory, if there is one.
     Auto,
     At(ListenAddress),
+}
+
+/// A node's place in a cluster.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "a build without clusters refuses the first of them"))]
+pub(crate) struct ClusterSettings<'a> {
+    pub(crate) url: &'a str,
+    /// `None` takes the host's name and a port.
+    pub(crate) node: Option<&'a str>,
+    pub(crate) user: Option<&'a str>,
+    pub(crate) password_file: Option<&'a Path>,
+    pub(crate) ca: Option<&'a Path>,
+    pub(crate) prefix: &'a str,
+    pub(crate) lease: Duration,
+    pub(crate) max_sessions: Option<u64>,
+    pub(crate) max_sessions_per_source: Option<u64>,
+    pub(crate) accept_rate_per_source: Option<Rate>,
+    pub(crate) on_partition: OnPartition,
 }
 
 /// What is served by HTTP.
@@ -91,6 +110,7 @@ impl Settings {
             return Err(Invalid { name: "console", advice }.into());
         }
         settings.check_http()?;
+        settings.check_cluster()?;
         settings.framing()?;
         settings.limits(None)?;
         Ok(settings)
@@ -113,6 +133,56 @@ impl Settings {
             return invalid("http-control", Http::IN_CLEAR.to_owned());
         }
         Ok(())
+    }
+
+    /// Checks what is set for a cluster as far as the settings tell.
+    fn check_cluster(&self) -> Result<(), Invalid> {
+        let needless = [
+            ("cluster-node", self.cluster_node != Auto::Auto),
+            ("cluster-user", self.cluster_user.is_some()),
+            ("cluster-password-file", self.cluster_password_file.is_some()),
+            ("cluster-ca", self.cluster_ca.is_some()),
+            ("cluster-max-sessions", self.cluster_max_sessions.is_some()),
+            ("cluster-max-sessions-per-source", self.cluster_max_sessions_per_source.is_some()),
+            ("cluster-accept-rate-per-source", self.cluster_accept_rate_per_source.is_some()),
+            ("cluster-on-partition", self.cluster_on_partition != OnPartition::Open),
+        ];
+        match needless.into_iter().find(|(_, is_set)| *is_set && self.cluster.is_none()) {
+            Some((name, _)) => {
+                let advice = "it does nothing without cluster: set that as well".to_owned();
+                Err(Invalid { name, advice })
+            }
+            None if self.cluster_on_partition == OnPartition::Closed && !self.has_cluster_limits() => Err(Invalid {
+                name: "cluster-on-partition",
+                advice: "closed keeps nobody out without a limit over nodes: set cluster-max-sessions, \
+                         cluster-max-sessions-per-source or cluster-accept-rate-per-source as well"
+                    .to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn has_cluster_limits(&self) -> bool {
+        self.cluster_max_sessions.is_some()
+            || self.cluster_max_sessions_per_source.is_some()
+            || self.cluster_accept_rate_per_source.is_some()
+    }
+
+    /// Returns the place in a cluster, if there is one.
+    pub(crate) fn cluster_settings(&self) -> Option<ClusterSettings<'_>> {
+        Some(ClusterSettings {
+            url: &self.cluster.as_ref()?.0,
+            node: if let Auto::Set(name) = &self.cluster_node { Some(&name.0) } else { None },
+            user: self.cluster_user.as_ref().map(|user| &*user.0),
+            password_file: self.cluster_password_file.as_ref().map(|file| &*file.0),
+            ca: self.cluster_ca.as_ref().map(|file| &*file.0),
+            prefix: &self.cluster_prefix.0,
+            lease: self.cluster_lease.0,
+            max_sessions: self.cluster_max_sessions.map(|sessions| sessions.0 as u64),
+            max_sessions_per_source: self.cluster_max_sessions_per_source.map(|sessions| sessions.0 as u64),
+            accept_rate_per_source: self.cluster_accept_rate_per_source,
+            on_partition: self.cluster_on_partition,
+        })
     }
 
     /// Returns what is served by HTTP, if anything.

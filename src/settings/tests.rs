@@ -18,7 +18,7 @@ struct Typed {
 }
 
 /// Each setting, a value that is neither its default nor another's, and one more.
-const EACH: [(&str, &str, &str); 50] = [
+const EACH: [(&str, &str, &str); 61] = [
     ("listen", "[::1]:1", "127.0.0.1:2"),
     ("workers", "3", "4"),
     ("backlog", "5", "6"),
@@ -69,6 +69,17 @@ const EACH: [(&str, &str, &str); 50] = [
     ("http", "127.0.0.1:58", "unix:/run/http.sock"),
     ("http-control", "secret", "/etc/secret"),
     ("http-host", "lines.example", "other.example"),
+    ("cluster", "redis://127.0.0.1:60", "unix:///run/redis.sock"),
+    ("cluster-node", "web-61", "web-62"),
+    ("cluster-user", "rot13d", "lines"),
+    ("cluster-password-file", "password", "/etc/rot13d/password"),
+    ("cluster-ca", "ca.pem", "/etc/ssl/ca.pem"),
+    ("cluster-prefix", "chat:", "talk:"),
+    ("cluster-lease", "63s", "1h"),
+    ("cluster-max-sessions", "65", "66"),
+    ("cluster-max-sessions-per-source", "67", "68"),
+    ("cluster-accept-rate-per-source", "69/70", "71"),
+    ("cluster-on-partition", "closed", "closed"),
 ];
 
 fn first() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -98,7 +109,12 @@ fn a_setting_is_the_same_typed_and_in_the_file() {
     let names: Vec<_> = first().map(|(name, _)| name).collect();
     assert_eq!(names, Settings::ALL.iter().map(|setting| setting.about.name).collect::<Vec<_>>());
     // Some are an error by themselves.
-    let needed = |name: &str| name.starts_with("http-").then_some(("http", "127.0.0.1:59"));
+    let needed = |name: &str| match name.split_once('-') {
+        Some(("http", _)) => vec![("http", "127.0.0.1:59")],
+        Some(("cluster", "on-partition")) => vec![("cluster", "redis://127.0.0.1"), ("cluster-max-sessions", "72")],
+        Some(("cluster", _)) => vec![("cluster", "redis://127.0.0.1")],
+        _ => Vec::new(),
+    };
     for (name, value, other) in EACH {
         let without = meant(&typed(needed(name)));
         for setting in [(name, value), (name, other)] {
@@ -179,6 +195,13 @@ fn each_setting_arrives_where_it_is_meant_to() {
     assert_eq!((http.address.to_string(), http.hosts), ("127.0.0.1:58".to_owned(), vec!["lines.example"]));
     assert_eq!(http.token_file, Some(Path::new("secret")));
     assert_eq!(all.agent_address().map(ToString::to_string).as_deref(), Some("127.0.0.1:64"));
+    let cluster = all.cluster_settings().expect("a store");
+    assert_eq!((cluster.url, cluster.node, cluster.user), ("redis://127.0.0.1:60", Some("web-61"), Some("rot13d")));
+    assert_eq!((cluster.password_file, cluster.ca), (Some(Path::new("password")), Some(Path::new("ca.pem"))));
+    assert_eq!((cluster.prefix, cluster.lease), ("chat:", seconds(63)));
+    let limits = (cluster.max_sessions, cluster.max_sessions_per_source, cluster.accept_rate_per_source);
+    assert_eq!(limits, (Some(65), Some(67), Some(Rate { per_second: 69, burst: 70 })));
+    assert_eq!(cluster.on_partition, OnPartition::Closed);
     // What `sockets` sets has no way to be asked for.
 
     let off = ["idle-timeout", "line-timeout", "write-timeout", "max-age", "exempt"].map(|name| (name, "off"));
@@ -255,7 +278,9 @@ fn only_a_restart_changes_what_says_so() {
     let changed = meant(&typed(EACH.map(|(name, _, other)| (name, other))));
     let restart = Settings::ALL.iter().filter(|setting| setting.about.reload == Reload::Restart);
     let restart: Vec<_> = restart.map(|setting| setting.about.name).collect();
-    assert_eq!(running.fixed_that_differ(&changed), restart);
+    // One has the same value in both.
+    let differ: Vec<_> = restart.iter().copied().filter(|name| *name != "cluster-on-partition").collect();
+    assert_eq!(running.fixed_that_differ(&changed), differ);
     let names = Settings::ALL.iter().map(|setting| setting.about.name);
     // Two have the same value in both.
     let others: Vec<_> =
@@ -277,6 +302,19 @@ fn what_http_needs_is_asked_for() {
     for fine in ["[::1]:1", "unix:http.sock", "localhost:1", "[::ffff:127.0.0.1]:1"] {
         meant(&typed([("http", fine), ("http-control", "f")]));
     }
+}
+
+#[test]
+fn what_a_cluster_needs_is_asked_for() {
+    let said = |settings: &[(&str, &str)]| Settings::new(&typed(settings.iter().copied())).unwrap_err().to_string();
+    for (name, value) in [("cluster-node", "a"), ("cluster-user", "u"), ("cluster-max-sessions", "1")] {
+        assert_eq!(
+            said(&[(name, value)]),
+            format!("invalid {name}: it does nothing without cluster: set that as well")
+        );
+    }
+    let closed = said(&[("cluster", "redis://a"), ("cluster-on-partition", "closed")]);
+    assert!(closed.starts_with("invalid cluster-on-partition: closed keeps nobody out without a limit"), "{closed}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! library's own types are parsed by the library.
 //! Not here: the form of each setting (`settings`), checks of several settings together (`meaning`).
 
+mod cluster;
 mod listener;
 
 use std::{fmt, path::PathBuf, time::Duration};
@@ -13,6 +14,7 @@ use actix_lines::{
     limits::{OverLimit, Rate, RateLimit},
 };
 
+pub(crate) use self::cluster::{KeyPrefix, OnPartition, StoreUrl, StoreUser};
 pub(crate) use self::listener::{Alpn, FileMode, Members, Name, Owner, Requirement, ServerName, TlsVersion};
 
 /// A form of values.

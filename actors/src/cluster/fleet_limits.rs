@@ -54,6 +54,17 @@ impl FleetLimits {
     }
 }
 
+impl FleetLimits {
+    /// Returns true if nobody for whom they hold is let in while the store is lost.
+    #[cfg(feature = "http")]
+    pub(crate) fn refuse_alone(&self) -> bool {
+        let is_any = self.max_sessions.is_some()
+            || self.max_sessions_per_source.is_some()
+            || self.accept_rate_per_source.is_some();
+        is_any && self.on_partition == OnPartition::Closed
+    }
+}
+
 /// Sets [`FleetLimits`].
 #[derive(Clone, Debug)]
 #[must_use = "limits are made by `build`"]

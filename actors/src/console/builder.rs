@@ -120,6 +120,14 @@ impl Console {
         self
     }
 
+    /// Sets the node that the server is in a cluster: commands then reach the sessions of all nodes, where their words say so.
+    /// Default: none. Needs the feature `cluster`.
+    #[cfg(feature = "cluster")]
+    pub fn cluster(mut self, cluster: &crate::cluster::builder::Cluster) -> Self {
+        self.setup.cluster = Some(cluster.clone());
+        self
+    }
+
     /// Sets how many sessions the console may have at once; with a [`token`](Self::token) those whose peers have sent it,
     /// beside 32 others, of which the eldest is closed for one more. Default:
     /// [`DEFAULT_MAX_SESSIONS`](Self::DEFAULT_MAX_SESSIONS), 128.

@@ -8,6 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::json;
 
+#[cfg(feature = "cluster")]
+use crate::console::nodes;
 use crate::{
     console::{asked::Asked, out::Failure, reports::took, rows},
     control::{
@@ -44,6 +46,11 @@ fn would_end(asked: &Asked, first: &[SessionInfo]) {
 
 pub(crate) async fn kick(mut asked: Asked) -> Result<(), Failure> {
     let is_dry = asked.take_dry_run();
+    #[cfg(feature = "cluster")]
+    if asked.is_over_nodes() {
+        let goodbye = line(asked.text.take());
+        return nodes::kick(asked, is_dry, goodbye).await;
+    }
     let filter = asked.written_filter().await?;
     let page = asked.server.sessions(SessionQuery::from(filter.clone()).limit(FIRST)).await?;
     if is_dry {
@@ -62,6 +69,11 @@ pub(crate) async fn kick(mut asked: Asked) -> Result<(), Failure> {
 pub(crate) async fn push(mut asked: Asked) -> Result<(), Failure> {
     if asked.text.as_ref().is_none_or(Bytes::is_empty) && !asked.words.is_empty() {
         return Err(WrongWord::new(asked.name, "has no text: write it behind --, as push all -- hello").into());
+    }
+    #[cfg(feature = "cluster")]
+    if asked.is_over_nodes() {
+        let text = line(asked.text.take());
+        return nodes::push(asked, text).await;
     }
     let filter = asked.written_filter().await?;
     let text = line(asked.text.take());

@@ -7,6 +7,8 @@ use std::pin::Pin;
 
 use serde_json::json;
 
+#[cfg(feature = "cluster")]
+use crate::console::nodes;
 use crate::{
     console::{
         asked::Asked,
@@ -53,6 +55,12 @@ const fn goes_on(_: &[String]) -> bool {
     true
 }
 
+const LIST: &str = if cfg!(feature = "cluster") {
+    "[nodes] [FILTER...] [sort KEY] [limit N] [offset N]"
+} else {
+    "[FILTER...] [sort KEY] [limit N] [offset N]"
+};
+
 /// In the order of help.
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
@@ -93,7 +101,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "list",
-        words: "[FILTER...] [sort KEY] [limit N] [offset N]",
+        words: LIST,
         help: "Lists sessions, by number or the largest first. A session that does not read what it is sent is held: it is not \
                read from, and its idle time stands still, until that is less.",
         example: "list listener=public sort bytes-in limit 10",
@@ -316,9 +324,19 @@ impl Command {
             let is_of_use = |word: &str| self.name != "watch" || !watch::is_momentary(word);
             let conditions = words::conditions().filter(|(word, _)| is_of_use(word));
             conditions.for_each(|(word, meaning)| out.line(format_args!("    {word:<12} {meaning}")));
+            #[cfg(feature = "cluster")]
+            if ["list", "count", "kick", "push"].contains(&self.name) {
+                let (word, meaning) = nodes::NODE;
+                out.line(format_args!("    {word:<12} {meaning}"));
+            }
         }
         if self.words.contains("sort KEY") {
             out.line(format_args!("  A KEY is {}.", words::one_of(words::orders())));
+        }
+        if self.name == "list" && cfg!(feature = "cluster") {
+            out.line(format_args!(
+                "  In a cluster list nodes has the nodes, and list all the sessions of all, by id or sort age."
+            ));
         }
         if self.name == "set" {
             out.line(format_args!("  A KEY is one of these; limits shows their values:"));

@@ -36,6 +36,9 @@ pub(crate) enum Failure {
     Word(#[from] WrongWord),
     #[error(transparent)]
     Ended(#[from] ServerEnded),
+    #[cfg(feature = "cluster")]
+    #[error(transparent)]
+    Nodes(#[from] crate::console::fault::Fault),
 }
 
 /// The answer of one command: records, as text or as JSON. Clones share it.
@@ -105,7 +108,7 @@ impl Out {
         }
         let word = match failure {
             Failure::Word(wrong) => Some(wrong.word.as_str()),
-            Failure::Ended(_) => None,
+            _ => None,
         };
         let text = failure.to_string();
         self.record(&Error { error: &text, word }, format_args!("error: {text}"));

@@ -6,6 +6,8 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+#[cfg(feature = "cluster")]
+use crate::console::nodes;
 use crate::{
     console::{asked::Asked, out::Failure, rows},
     control::{
@@ -106,6 +108,20 @@ pub(crate) async fn listeners(asked: Asked) -> Result<(), Failure> {
 }
 
 pub(crate) async fn list(asked: Asked) -> Result<(), Failure> {
+    #[cfg(feature = "cluster")]
+    {
+        if let [nodes, others @ ..] = &asked.words[..]
+            && nodes == "nodes"
+        {
+            return match others {
+                [] => nodes::nodes(asked).await,
+                [word, ..] => Err(words::WrongWord::new(word, "is too much: list nodes stands alone").into()),
+            };
+        }
+        if asked.is_list_over_nodes() {
+            return nodes::list(asked).await;
+        }
+    }
     let asked_for = asked.query().await?;
     // Unless a limit is written there is none.
     let is_limited = asked.words.iter().any(|word| word == "limit");
@@ -138,6 +154,10 @@ pub(crate) async fn list(asked: Asked) -> Result<(), Failure> {
 }
 
 pub(crate) async fn count(asked: Asked) -> Result<(), Failure> {
+    #[cfg(feature = "cluster")]
+    if asked.is_list_over_nodes() {
+        return nodes::count(asked).await;
+    }
     let filter = asked.filter().await?;
     let total = asked.server.sessions(SessionQuery::from(filter).limit(0)).await?.total;
     asked.out.record(&json!({ "sessions": total }), format_args!("{total}"));
@@ -150,6 +170,10 @@ pub(crate) async fn show(asked: Asked) -> Result<(), Failure> {
         [word] => word,
         [_, second, ..] => return Err(words::WrongWord::new(second, "is too much: show has one session").into()),
     };
+    #[cfg(feature = "cluster")]
+    if let Ok(id) = word.parse() {
+        return nodes::show(&asked, id).await;
+    }
     let session = asked.server.session(words::id(word)?).await?;
     let session = session.ok_or_else(|| words::WrongWord::new(word, "is no live session: list has them all"))?;
     if asked.out.is_json() {

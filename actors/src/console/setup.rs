@@ -23,6 +23,8 @@ pub(crate) struct Setup {
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) may_trace: bool,
+    #[cfg(feature = "cluster")]
+    pub(crate) cluster: Option<crate::cluster::builder::Cluster>,
     pub(crate) before_drain: BeforeDrain,
     pub(crate) watching: Watching,
     pub(crate) snapshots: Snapshots,
@@ -45,6 +47,8 @@ impl Setup {
             name: env!("CARGO_PKG_NAME").to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             may_trace: false,
+            #[cfg(feature = "cluster")]
+            cluster: None,
             before_drain: BeforeDrain::default(),
             watching: Watching::default(),
             snapshots: Snapshots::default(),

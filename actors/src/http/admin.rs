@@ -62,6 +62,8 @@ pub(super) struct Settings {
     pub(super) max_viewers: usize,
     pub(super) before_drain: BeforeDrain,
     pub(super) metrics: Arc<Metrics>,
+    #[cfg(feature = "cluster")]
+    pub(super) cluster: Option<crate::cluster::builder::Cluster>,
 }
 
 /// What all workers of an HTTP server share.
@@ -109,6 +111,8 @@ impl Admin {
                 max_viewers: Self::DEFAULT_MAX_VIEWERS,
                 before_drain: BeforeDrain::default(),
                 metrics: Arc::new(Metrics::new(server)),
+                #[cfg(feature = "cluster")]
+                cluster: None,
             },
             shared: Arc::new(Shared {
                 hub: Hub::default(),
@@ -129,6 +133,18 @@ impl Admin {
     /// Sets what `/metrics` answers, with labels and metrics of the program's own. Default: [`Metrics::new`].
     pub fn metrics(mut self, metrics: Metrics) -> Self {
         self.settings.metrics = Arc::new(metrics);
+        self
+    }
+
+    /// Shows the node that the server is in a cluster: in `/api/server`, in `/readyz`, and, unless [`metrics`](Self::metrics)
+    /// are the program's own, in `/metrics`. Call it behind [`metrics`](Self::metrics). Needs the feature `cluster`.
+    #[cfg(feature = "cluster")]
+    pub fn cluster(mut self, cluster: &crate::cluster::builder::Cluster) -> Self {
+        // A program that has set some may have told them already.
+        if let Some(metrics) = Arc::get_mut(&mut self.settings.metrics) {
+            metrics.set_cluster(cluster);
+        }
+        self.settings.cluster = Some(cluster.clone());
         self
     }
 

@@ -43,12 +43,25 @@ pub(super) struct View {
     listeners: Vec<ListenerInfo>,
     draining: Option<DrainProgress>,
     control: bool,
+    /// Only where there is one.
+    #[cfg(feature = "cluster")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<Node>,
     /// Since the last event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ends: Option<Vec<End>>,
     /// Ends since the last event that are not among these.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ends_left_out: Option<u64>,
+}
+
+/// The server's place in a cluster.
+#[cfg(feature = "cluster")]
+#[derive(Serialize)]
+struct Node {
+    name: crate::cluster::id::NodeName,
+    #[serde(flatten)]
+    stats: crate::cluster::stats::ClusterStats,
 }
 
 #[derive(Serialize)]
@@ -72,6 +85,8 @@ pub(super) async fn view(admin: &Admin) -> Result<View, ServerEnded> {
         listeners: server.listeners(),
         draining: server.draining(),
         control: settings.token.is_some(),
+        #[cfg(feature = "cluster")]
+        cluster: settings.cluster.as_ref().map(|cluster| Node { name: cluster.name().clone(), stats: cluster.stats() }),
         ends: None,
         ends_left_out: None,
     })
@@ -105,7 +120,8 @@ pub(super) async fn health(admin: &Admin) -> HttpResponse {
     }
 }
 
-pub(super) fn ready(server: &ServerHandle) -> HttpResponse {
+pub(super) fn ready(admin: &Admin) -> HttpResponse {
+    let server = &admin.settings.server;
     let not = |reason: &str| reply::text(StatusCode::SERVICE_UNAVAILABLE, reason);
     let listeners = server.listeners();
     if let Some(progress) = server.draining() {
@@ -115,7 +131,27 @@ pub(super) fn ready(server: &ServerHandle) -> HttpResponse {
     } else if listeners.iter().all(|listener| listener.is_paused) {
         not(if listeners.len() == 1 { "the listener is paused" } else { "all listeners are paused" })
     } else {
-        reply::text(StatusCode::OK, "ok")
+        ready_in_cluster(admin)
+    }
+}
+
+#[cfg(not(feature = "cluster"))]
+fn ready_in_cluster(_: &Admin) -> HttpResponse {
+    reply::text(StatusCode::OK, "ok")
+}
+
+/// A node on its own is as ready as a server without a cluster, unless it lets nobody in while it is on its own.
+#[cfg(feature = "cluster")]
+fn ready_in_cluster(admin: &Admin) -> HttpResponse {
+    use crate::cluster::health::Health;
+
+    let Some(cluster) = &admin.settings.cluster else { return reply::text(StatusCode::OK, "ok") };
+    let status = if cluster.limits().refuse_alone() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    match cluster.health() {
+        Health::Lost { .. } => reply::text(status, "cluster: store lost"),
+        Health::Starting => reply::text(status, "cluster: the store has not answered yet"),
+        Health::Deaf { .. } => reply::text(StatusCode::OK, "cluster: deaf"),
+        Health::Connected | Health::Ended => reply::text(StatusCode::OK, "ok"),
     }
 }
 

@@ -118,7 +118,7 @@ async fn answer(admin: &Arc<Admin>, route: Route, request: &HttpRequest, payload
     let answer = match route {
         Route::Metrics => api::metrics(admin, request).await,
         Route::Health => Ok(api::health(admin).await),
-        Route::Ready => Ok(api::ready(&admin.settings.server)),
+        Route::Ready => Ok(api::ready(admin)),
         Route::Index => Ok(files::INDEX.answer(request)),
         Route::Style => Ok(files::STYLE.answer(request)),
         Route::Script => Ok(files::SCRIPT.answer(request)),

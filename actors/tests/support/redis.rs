@@ -322,6 +322,12 @@ impl StoreServer {
         }
     }
 
+    /// Starts it again, empty, on another port.
+    pub fn move_to(&mut self, port: u16) {
+        self.port = port;
+        self.start_again();
+    }
+
     /// Stops its process where it is: the kernel goes on to accept connections and bytes.
     pub fn pause(&self) {
         self.signal("STOP");

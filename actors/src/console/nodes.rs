@@ -1,0 +1,300 @@
+//! Nodes: the commands over all nodes of a cluster: whom they mean, and what has become of them.
+//!
+//! Rule: an answer that is a part says so: what is known is written, then an error names the nodes that are missing.
+//! Not here: the same commands for this node alone (`reports`, `changes`), lists and questions over nodes (`cluster`).
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    cluster::{
+        answers::Answers,
+        builder::Cluster,
+        id::{GlobalId, NodeName},
+        query::{ClusterFilter, ClusterOrder, ClusterPage, ClusterQuery, ClusterSession},
+    },
+    console::{
+        asked::Asked,
+        fault::Fault,
+        out::{Failure, Out},
+        rows,
+    },
+    control::query::{SessionFilter, SessionQuery},
+    escape::Escaped,
+    plural::Counted,
+    units::rough_time,
+    words::{self, WrongWord},
+};
+
+/// Sessions of one page of a list: each page reads the rows of those before it again.
+const PAGE: usize = ClusterQuery::MAX_PAGE;
+
+/// Sessions that a dry run names.
+const FIRST: usize = 10;
+
+/// What stands behind `node=`, for help.
+pub(crate) const NODE: (&str, &str) =
+    ("node=", "the sessions of a node by its name, or of all by node=*; also a session's ID as a.1f3a5c7d.17");
+
+/// Returns true for a word that means sessions of other nodes.
+fn is_over(word: &str) -> bool {
+    word.starts_with("node=") || word.parse::<GlobalId>().is_ok()
+}
+
+impl Asked {
+    /// Returns true if sessions of other nodes are meant.
+    pub(crate) fn is_over_nodes(&self) -> bool {
+        self.words.iter().any(|word| is_over(word))
+    }
+
+    /// The same for a list, where `all` are those of all nodes, if there is a cluster.
+    pub(crate) fn is_list_over_nodes(&self) -> bool {
+        self.is_over_nodes() || (self.setup.cluster.is_some() && self.words.iter().any(|word| word == "all"))
+    }
+
+    fn cluster(&self) -> Result<Cluster, Failure> {
+        self.setup.cluster.clone().ok_or(Failure::Nodes(Fault::NoCluster))
+    }
+}
+
+/// Words over nodes: a filter, and the order and page of a list.
+struct Wanted {
+    query: ClusterQuery,
+    is_limited: bool,
+}
+
+/// Reads words of a filter over nodes, and those of a list.
+fn wanted(asked: &Asked) -> Result<Wanted, WrongWord> {
+    let mut filter = ClusterFilter::default();
+    let mut order = ClusterOrder::default();
+    let mut others = Vec::new();
+    let mut words = asked.words.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        if let Some(name) = word.strip_prefix("node=") {
+            if filter.node.is_some() {
+                return Err(WrongWord::twice("node="));
+            }
+            if name != "*" {
+                let name: Result<NodeName, _> = name.parse();
+                filter.node = Some(name.map_err(|_| {
+                    WrongWord::new(word, "is no node: use a name, as node=b, or node=* for all; list nodes has them")
+                })?);
+            }
+        } else if let Ok(id) = word.parse::<GlobalId>() {
+            if filter.id.replace(id).is_some() {
+                return Err(WrongWord::new(
+                    word,
+                    "is a second session: write one, and the command again for each other",
+                ));
+            }
+        } else if let Some(name) = word.strip_prefix("listener=").filter(|name| !name.is_empty()) {
+            // Other nodes may have others.
+            if filter.listener.replace(name.into()).is_some() {
+                return Err(WrongWord::twice("listener="));
+            }
+        } else if word == "sort" {
+            order = match words.next() {
+                Some("id") => ClusterOrder::Id,
+                Some("age") => ClusterOrder::Age,
+                Some(key) => return Err(WrongWord::new(key, "is no order of a list over nodes: use id or age")),
+                None => return Err(WrongWord::alone(word, "id or age")),
+            };
+        } else {
+            others.push(word);
+        }
+    }
+    let is_limited = others.contains(&"limit");
+    let SessionQuery { filter: others, offset, limit, .. } = words::query(others, &[])?;
+    let SessionFilter { id, source, name, tag, state, age_at_least, idle_at_least, outbox_at_least, .. } = others;
+    if let Some(id) = id {
+        let id = id.get().to_string();
+        return Err(WrongWord::new(&id, "is a session of one node: write its id, as a.1f3a5c7d.17; list all has them"));
+    }
+    (filter.source, filter.name, filter.tag, filter.state) = (source, name, tag, state);
+    (filter.age_at_least, filter.idle_at_least, filter.outbox_at_least) =
+        (age_at_least, idle_at_least, outbox_at_least);
+    let query = ClusterQuery::from(filter).order(order).offset(offset).limit(limit);
+    Ok(Wanted { query, is_limited })
+}
+
+fn unread(page: &ClusterPage) -> Result<(), Failure> {
+    if page.unread.is_empty() {
+        return Ok(());
+    }
+    let nodes: Vec<_> = page.unread.iter().map(|unread| format!("{}: {}", unread.node, unread.error)).collect();
+    Err(Fault::Unread(nodes.join(", ")).into())
+}
+
+/// Lists the nodes.
+pub(crate) async fn nodes(asked: Asked) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Record<'a> {
+        node: &'a NodeName,
+        incarnation: String,
+        sessions: u64,
+        /// Unit: seconds.
+        lease_left: f64,
+        about: &'a str,
+        is_own: bool,
+    }
+    let cluster = asked.cluster()?;
+    let nodes = cluster.nodes().await.map_err(Fault::from)?;
+    if !asked.out.is_json() {
+        asked.out.line(format_args!("{:<24} {:<12} {:>8} {:>6} ABOUT", "NODE", "INCARNATION", "SESSIONS", "LEASE"));
+    }
+    let own = cluster.node();
+    for node in &nodes {
+        let is_own = own.as_ref() == Some(&node.id);
+        let (name, incarnation) = (&node.id.name, format!("{:08x}", node.id.incarnation));
+        let about = Escaped::new(&node.about).to_string();
+        let lease = rough_time(node.lease_left);
+        let mark = if is_own { " (this one)" } else { "" };
+        let text =
+            format_args!("{:<24} {incarnation:<12} {:>8} {lease:>6} {about}{mark}", name.to_string(), node.sessions);
+        let lease_left = node.lease_left.as_secs_f64();
+        let record = Record {
+            node: name,
+            incarnation: incarnation.clone(),
+            sessions: node.sessions,
+            lease_left,
+            about: &node.about,
+            is_own,
+        };
+        asked.out.record(&record, text);
+        asked.out.room().await;
+    }
+    if !asked.out.is_json() {
+        asked.out.line(format_args!("{}, this one is {}", Counted(nodes.len(), "node"), cluster.name()));
+    }
+    Ok(())
+}
+
+/// Writes the header of a table of sessions over nodes, where the answer is text.
+fn header(out: &Out) {
+    if !out.is_json() {
+        out.line(format_args!("{:<32} {:<24} {:<12} {:>7}", "ID", "PEER", "LISTENER", "AGE"));
+    }
+}
+
+fn row(out: &Out, session: &ClusterSession) {
+    let tags: Vec<std::sync::Arc<str>> = session.tags.iter().map(|tag| tag.as_str().into()).collect();
+    let names = rows::names(session.name.as_deref(), &tags);
+    let text = format_args!(
+        "{:<32} {:<24} {:<12} {:>7}{names}",
+        session.id.to_string(),
+        session.peer,
+        session.listener.as_deref().unwrap_or("-"),
+        rough_time(session.age),
+    );
+    out.record(session, text);
+}
+
+/// Lists sessions of all nodes.
+pub(crate) async fn list(asked: Asked) -> Result<(), Failure> {
+    let cluster = asked.cluster()?;
+    let Wanted { mut query, is_limited } = wanted(&asked)?;
+    let mut left = if is_limited { query.limit } else { usize::MAX };
+    header(&asked.out);
+    let (mut shown, mut total) = (0_u64, None);
+    let last = loop {
+        query.limit = left.min(PAGE);
+        let page = cluster.list(query.clone()).await.map_err(Fault::from)?;
+        total.get_or_insert(page.total);
+        for session in &page.sessions {
+            row(&asked.out, session);
+            asked.out.room().await;
+        }
+        let count = page.sessions.len();
+        shown += count as u64;
+        left -= count;
+        if left == 0 || count < query.limit || !page.unread.is_empty() {
+            break page;
+        }
+        query.offset += count;
+    };
+    if !asked.out.is_json() {
+        asked.out.line(format_args!("{shown} of {}", Counted(total.unwrap_or_default(), "session")));
+    }
+    unread(&last)
+}
+
+/// Counts sessions of all nodes.
+pub(crate) async fn count(asked: Asked) -> Result<(), Failure> {
+    let cluster = asked.cluster()?;
+    let page = cluster.list(wanted(&asked)?.query.limit(0)).await.map_err(Fault::from)?;
+    asked.out.record(&json!({ "sessions": page.total }), format_args!("{}", page.total));
+    unread(&page)
+}
+
+/// Shows a session by its id.
+pub(crate) async fn show(asked: &Asked, id: GlobalId) -> Result<(), Failure> {
+    let cluster = asked.cluster()?;
+    let page = cluster.list(ClusterFilter::id(id.clone())).await.map_err(Fault::from)?;
+    let Some(session) = page.sessions.first() else {
+        unread(&page)?;
+        return Err(WrongWord::new(&id.to_string(), "is no live session: list all has them all").into());
+    };
+    if asked.out.is_json() {
+        asked.out.object(session);
+        return Ok(());
+    }
+    let tags: Vec<_> = session.tags.iter().map(|tag| Escaped::new(tag).to_string()).collect();
+    let fields = [
+        ("id", session.id.to_string()),
+        ("node", session.id.node.name.to_string()),
+        ("peer", session.peer.clone()),
+        ("listener", session.listener.clone().unwrap_or_else(|| "-".to_owned())),
+        ("age", rough_time(session.age)),
+        ("name", session.name.as_deref().map(|name| Escaped::new(name).to_string()).unwrap_or_default()),
+        ("tags", tags.join(" ")),
+    ];
+    for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
+        asked.out.line(format_args!("{name:<12} {value}"));
+    }
+    Ok(())
+}
+
+/// Writes the answers of nodes, and which are missing.
+fn write_answers(asked: &Asked, answers: &Answers) -> Result<(), Failure> {
+    for answer in &answers.nodes {
+        asked.out.record(answer, format_args!("{answer}"));
+    }
+    let missing = answers.nodes.iter().filter(|answer| !answer.outcome.is_answered()).map(ToString::to_string);
+    let others = answers.others.as_ref().map(|error| format!("other nodes: {error}"));
+    let missing: Vec<_> = missing.chain(others).collect();
+    if missing.is_empty() { Ok(()) } else { Err(Fault::Partial(missing.join(", ")).into()) }
+}
+
+/// Ends sessions of any nodes.
+pub(crate) async fn kick(asked: Asked, is_dry: bool, goodbye: Bytes) -> Result<(), Failure> {
+    let cluster = asked.cluster()?;
+    let filter = wanted(&asked)?.query.filter;
+    if is_dry {
+        let page = cluster.list(ClusterQuery::from(filter).limit(FIRST)).await.map_err(Fault::from)?;
+        let first: Vec<_> = page.sessions.iter().map(|session| &session.id).collect();
+        let object = json!({ "dry_run": true, "sessions": page.total, "first": first });
+        asked.out.record(&object, format_args!("would end {}", Counted(page.total, "session")));
+        if !asked.out.is_json() && !page.sessions.is_empty() {
+            header(&asked.out);
+            page.sessions.iter().for_each(|session| row(&asked.out, session));
+        }
+        return unread(&page);
+    }
+    asked.log(format_args!("{}", asked.typed()));
+    let answers = cluster.kick(filter, goodbye).await.map_err(Fault::from)?;
+    log::info!(
+        who:% = asked.who, command = asked.name, sessions = answers.sessions();
+        "console: {}: {} over nodes has ended {}", asked.who, asked.name, Counted(answers.sessions(), "session")
+    );
+    write_answers(&asked, &answers)
+}
+
+/// Writes to sessions of any nodes.
+pub(crate) async fn push(asked: Asked, text: Bytes) -> Result<(), Failure> {
+    let cluster = asked.cluster()?;
+    let filter = wanted(&asked)?.query.filter;
+    asked.log(format_args!("{}", asked.typed()));
+    let answers = cluster.push(filter, text).await.map_err(Fault::from)?;
+    write_answers(&asked, &answers)
+}

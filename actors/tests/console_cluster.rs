@@ -1,0 +1,221 @@
+//! The console of one node speaks for all: it finds, tells and ends the sessions of a cluster, and says which answers are missing.
+
+mod support;
+
+use std::{path::PathBuf, sync::atomic::AtomicUsize, time::Duration};
+
+use actix::Actor;
+use actix_lines::{
+    Line, LineContext, LineHandler, LineServer, Listener, ServerHandle,
+    cluster::{
+        Cluster,
+        memory::{Fault, Memory},
+    },
+    console::Console,
+};
+use serde_json::{Value, json};
+use support::{Peer, eventually, within};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::UnixStream,
+};
+
+/// Takes its name from its lines.
+struct Named;
+
+impl Actor for Named {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Named {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        ctx.set_name(std::str::from_utf8(line.text()).unwrap()).unwrap();
+        ctx.write("hello\n");
+    }
+}
+
+/// A node with its console, and its own way to the store.
+struct Node {
+    server: ServerHandle,
+    console: ServerHandle,
+    cluster: Cluster,
+    store: Memory,
+    path: PathBuf,
+}
+
+impl Node {
+    fn start(name: &str, store: &Memory) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let nth = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("actix-lines-nodes-{}-{nth}.sock", std::process::id()));
+        let store = store.view();
+        let cluster = Cluster::builder(store.clone()).node(name).lease(Duration::from_secs(5)).about("test");
+        let cluster = cluster.build().unwrap();
+        let server = LineServer::new(|_| Named).workers(1).cluster(&cluster).unwrap();
+        let server = server.listen(Listener::tcp("127.0.0.1:0").name("public")).unwrap().start().unwrap();
+        let console = Console::at(Listener::unix(&path)).cluster(&cluster).serve(&server).unwrap();
+        Self { server, console, cluster, store, path }
+    }
+
+    async fn joined(&self) {
+        eventually("the lease", async || self.cluster.node().is_some()).await;
+    }
+
+    /// A session with this name.
+    async fn peer(&self, name: &str) -> Peer {
+        let mut peer = Peer::connect(self.server.local_addrs()[0]).await;
+        peer.send(format!("{name}\n").as_bytes()).await;
+        peer.expect(b"hello\n").await;
+        peer
+    }
+
+    async fn ask(&self, command: &str) -> Vec<String> {
+        let mut console = BufReader::new(within("the console", UnixStream::connect(&self.path)).await.unwrap());
+        console.get_mut().write_all(format!("{command}\n").as_bytes()).await.unwrap();
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            within("an answer", console.read_line(&mut line)).await.unwrap();
+            match line.trim_end_matches('\n') {
+                "" => return lines,
+                line => lines.push(line.to_owned()),
+            }
+        }
+    }
+
+    async fn json(&self, command: &str) -> Vec<Value> {
+        let lines = self.ask(&format!("json {command}")).await;
+        lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    }
+
+    /// Waits until a count over nodes is so many: rows are written a moment later.
+    async fn counts(&self, words: &str, count: usize) {
+        let expected = [count.to_string()];
+        eventually(words, async || self.ask(&format!("count {words}")).await == expected).await;
+    }
+
+    async fn end(self) {
+        within("the end", self.server.abort()).await.unwrap();
+        within("the end", self.server.wait()).await.unwrap();
+        within("the end of the console", self.console.wait()).await.unwrap();
+    }
+}
+
+#[actix::test]
+async fn a_console_finds_tells_and_ends_the_sessions_of_all_nodes() {
+    let store = Memory::new();
+    let (a, b) = (Node::start("a", &store), Node::start("b", &store));
+    a.joined().await;
+    b.joined().await;
+    let mut peers = [a.peer("alice").await, b.peer("alice").await, b.peer("Bob B").await];
+    a.counts("node=*", 3).await;
+    a.counts("node=* name=alice", 2).await;
+    a.counts("node=b name=alice", 1).await;
+    assert_eq!(a.ask("count").await, ["1"], "this node alone");
+    assert_eq!(a.ask("count all").await, ["3"]);
+
+    let nodes = a.json("list nodes").await;
+    let names: Vec<_> = nodes.iter().map(|node| (&node["node"], &node["sessions"], &node["is_own"])).collect();
+    assert_eq!(names, [(&json!("a"), &json!(1), &json!(true)), (&json!("b"), &json!(2), &json!(false))]);
+    let text = a.ask("list nodes").await;
+    assert!(text[1].starts_with("a ") && text[1].ends_with(" test (this one)"), "{text:?}");
+    assert_eq!(text.last().map(String::as_str), Some("2 nodes, this one is a"));
+
+    let listed = a.ask("list all").await;
+    assert_eq!(listed.len(), 5, "{listed:?}");
+    assert!(listed[3].ends_with(" name=\"Bob B\"") && listed[4] == "3 of 3 sessions", "{listed:?}");
+    let rows = a.json("list node=b sort age limit 1").await;
+    assert_eq!((rows.len(), &rows[0]["name"]), (1, &json!("alice")));
+    let id = rows[0]["id"].as_str().unwrap();
+    assert!(id.starts_with(&b.cluster.node().unwrap().to_string()), "{id}");
+    let shown = a.ask(&format!("show {id}")).await;
+    assert_eq!(shown[0], format!("id           {id}"));
+    assert!(shown.contains(&"name         alice".to_owned()), "{shown:?}");
+
+    assert_eq!(a.ask(&format!("push {id} -- for you")).await, ["b: 1"]);
+    peers[1].expect(b"for you\r\n").await;
+    assert_eq!(a.ask("push node=* name=alice -- for alices").await, ["a: 1", "b: 1"]);
+    for peer in &mut peers[..2] {
+        peer.expect(b"for alices\r\n").await;
+    }
+    let dry = a.ask("kick node=* name=\"Bob B\" dry-run -- bye").await;
+    assert_eq!((dry.len(), dry[0].as_str()), (3, "would end 1 session"));
+    assert_eq!(a.ask("kick node=* name=\"Bob B\" -- bye").await, ["a: not found", "b: 1"]);
+    peers[2].expect(b"bye\r\n").await;
+    let answers = a.json(&format!("kick {id}")).await;
+    assert_eq!((answers.len(), &answers[0]["node"]), (1, &json!("b")));
+    assert_eq!(answers[0]["outcome"]["done"]["sessions"], 1);
+    b.counts("node=*", 1).await;
+    let gone = a.ask(&format!("show {id}")).await;
+    assert_eq!(gone, [format!("error: \"{id}\" is no live session: list all has them all")]);
+    drop(peers);
+    a.end().await;
+    b.end().await;
+}
+
+#[actix::test]
+async fn an_answer_that_is_a_part_names_what_is_missing() {
+    let store = Memory::new();
+    let (a, b) = (Node::start("a", &store), Node::start("b", &store));
+    a.joined().await;
+    b.joined().await;
+    let mut peer = a.peer("alice").await;
+    a.counts("node=*", 1).await;
+    // It hears nothing, and nobody hears it.
+    b.store.fail(Fault::Partitioned);
+    let answers = a.ask("push node=* -- hello").await;
+    peer.expect(b"hello\r\n").await;
+    assert_eq!(answers.len(), 3, "{answers:?}");
+    assert_eq!(answers[0], "a: 1");
+    assert!(answers[1].starts_with("b: "), "{answers:?}");
+    assert_eq!(answers[2], format!("error: not all nodes have answered: {}", answers[1]));
+    // Alone it does its own part.
+    a.store.fail(Fault::Partitioned);
+    let answers = a.ask("push node=* -- still here").await;
+    peer.expect(b"still here\r\n").await;
+    assert_eq!(answers[0], "a: 1");
+    assert!(answers.last().is_some_and(|last| last.starts_with("error: not all nodes have answered: ")), "{answers:?}");
+    let listed = a.ask("list all").await;
+    assert!(listed.last().is_some_and(|last| last.starts_with("error: the store ")), "{listed:?}");
+    a.end().await;
+    b.end().await;
+}
+
+#[actix::test]
+async fn words_over_nodes_are_checked_before_anything_is_done() {
+    let store = Memory::new();
+    let a = Node::start("a", &store);
+    a.joined().await;
+    for (command, error) in [
+        ("list node=a!", r#""node=a!" is no node: use a name, as node=b, or node=* for all; list nodes has them"#),
+        ("list node=a node=b", r#""node=" is the second of its kind: write one"#),
+        ("kick node=a 7", r#""7" is a session of one node: write its id, as a.1f3a5c7d.17; list all has them"#),
+        ("list node=* sort bytes-in", r#""bytes-in" is no order of a list over nodes: use id or age"#),
+        ("list node=* sort", r#""sort" stands alone: write id or age behind it"#),
+        ("list nodes all", r#""all" is too much: list nodes stands alone"#),
+        ("push node=a", r#""push" has no text: write it behind --, as push all -- hello"#),
+        ("count node=a perr=unix", r#""perr=unix" is no filter: did you mean peer=unix?"#),
+    ] {
+        assert_eq!(a.ask(command).await, [format!("error: {error}")], "{command}");
+    }
+    let momentary = a.ask("list node=* idle>5m").await;
+    assert!(momentary.last().unwrap().starts_with("error: a list over nodes does not know idle"), "{momentary:?}");
+    let help = a.ask("help kick").await;
+    assert!(help.iter().any(|line| line.starts_with("    node=        ")), "{help:?}");
+    a.end().await;
+}
+
+#[actix::test]
+async fn without_a_cluster_the_console_says_how_to_have_one() {
+    let path = std::env::temp_dir().join(format!("actix-lines-no-nodes-{}.sock", std::process::id()));
+    let server = LineServer::new(|_| Named).workers(1).bind("127.0.0.1:0").unwrap().start().unwrap();
+    let console = Console::at(Listener::unix(&path)).serve(&server).unwrap();
+    let cluster = Cluster::builder(Memory::new()).node("unused").build().unwrap();
+    let node = Node { server, console, cluster, store: Memory::new(), path };
+    for command in ["list nodes", "list node=*", "count node=a", "show a.1f3a5c7d.1", "kick node=a", "push node=* -- x"]
+    {
+        assert_eq!(node.ask(command).await, ["error: no cluster: start with --cluster URL"], "{command}");
+    }
+    assert_eq!(node.ask("count all").await, ["0"], "everybody here");
+    node.end().await;
+}

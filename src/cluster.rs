@@ -1,0 +1,192 @@
+//! Cluster: the node that this process is, where `--cluster` asks for it.
+//!
+//! Rule: settings are checked before anything runs, and a store that is not there keeps nobody from starting: the node
+//! joins later.
+//! Not here: what a node does (`actix-lines`), the settings (`settings`).
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+#[cfg(feature = "console")]
+use actix_lines::console::Console;
+#[cfg(feature = "http")]
+use actix_lines::http::Admin;
+#[cfg(feature = "tls")]
+use actix_lines::tls::TlsClient;
+use actix_lines::{
+    ConfigError, Connection, Escaped, LineHandler, LineServer,
+    cluster::{
+        Cluster, FleetLimits, NodeName, OnPartition,
+        redis::{Redis, RedisConfigError},
+    },
+};
+
+use crate::{
+    reason::reason,
+    settings::{self, ClusterSettings, Invalid, Settings},
+};
+
+/// A file with more is none of a password. Unit: bytes.
+const LARGEST_FILE: u64 = 4096;
+
+/// The store, which nobody has asked anything yet.
+pub(crate) struct Store(Redis);
+
+/// The node, if there is one.
+#[derive(Debug)]
+pub(crate) struct Node(Option<Cluster>);
+
+/// Makes the store of its settings, and connects nowhere.
+///
+/// # Errors
+/// Returns the setting that is wrong, and what to do.
+pub(crate) fn store(wanted: &ClusterSettings<'_>) -> Result<Store, Invalid> {
+    let mut store = Redis::at(wanted.url).prefix(wanted.prefix);
+    if let Some(user) = wanted.user {
+        store = store.username(user);
+    }
+    if let Some(file) = wanted.password_file {
+        let invalid = |advice| Invalid { name: "cluster-password-file", advice };
+        store = store.password(password(file).map_err(invalid)?);
+    }
+    #[cfg(feature = "tls")]
+    if let Some(file) = wanted.ca {
+        let tls = TlsClient::builder(file).build();
+        store = store.tls(&tls.map_err(|error| Invalid { name: "cluster-ca", advice: error.to_string() })?);
+    }
+    #[cfg(not(feature = "tls"))]
+    if wanted.ca.is_some() {
+        let advice = "this rot13d was built without TLS: build it with --features tls, or take it away";
+        return Err(Invalid { name: "cluster-ca", advice: advice.to_owned() });
+    }
+    store.build().map(Store).map_err(|error| {
+        let name = match error {
+            RedisConfigError::Prefix { .. } => "cluster-prefix",
+            RedisConfigError::TlsNotAsked => "cluster-ca",
+            _ => "cluster",
+        };
+        Invalid { name, advice: error.to_string() }
+    })
+}
+
+/// Reads a password from its file. Warns if everybody may read it.
+fn password(path: &Path) -> Result<String, String> {
+    let shown = Escaped::new(path.as_os_str().as_encoded_bytes());
+    let read = || {
+        let file = File::open(path)?;
+        let mode = file.metadata()?.permissions().mode() & 0o777;
+        let mut text = String::new();
+        file.take(LARGEST_FILE + 1).read_to_string(&mut text)?;
+        Ok::<_, io::Error>((mode, text))
+    };
+    let (mode, text) = read().map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => format!("{shown} is no text: write a password into it"),
+        _ => format!("cannot read {shown}: {}", reason(&error)),
+    })?;
+    if text.len() as u64 > LARGEST_FILE {
+        return Err(format!("{shown} is larger than {LARGEST_FILE} bytes: write a password into it and nothing else"));
+    }
+    let password = text.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(format!("{shown} is empty: write a password into it"));
+    }
+    if mode & 0o007 != 0 {
+        log::warn!("{shown} has mode {mode:03o}: others can read the password; use chmod 600");
+    }
+    Ok(password.to_owned())
+}
+
+/// Makes a server, whose listeners are bound, the node.
+pub(crate) fn join<A, F>(
+    server: LineServer<A, F>,
+    store: Option<Store>,
+    settings: &Settings,
+) -> io::Result<(LineServer<A, F>, Node)>
+where
+    A: LineHandler,
+    F: Fn(&Connection) -> A + Clone + Send + 'static,
+{
+    let (Some(Store(store)), Some(wanted)) = (store, settings.cluster_settings()) else {
+        return Ok((server, Node(None)));
+    };
+    let port = server.local_addrs().first().map(|address| address.port());
+    let name = wanted.node.map_or_else(|| default_name(&host(), port), str::to_owned);
+    let call_timeout = Cluster::DEFAULT_CALL_TIMEOUT.min(wanted.lease / 3);
+    let about = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
+    let cluster = Cluster::builder(store).node(&name).about(about).lease(wanted.lease).call_timeout(call_timeout);
+    let cluster = cluster.limits(limits(&wanted, settings).map_err(io::Error::other)?).build()?;
+    log::info!(node = name; "cluster: this is node {name}, by the store at {}", Escaped::new(wanted.url));
+    Ok((server.cluster(&cluster)?, Node(Some(cluster))))
+}
+
+/// The limits that hold for all nodes together.
+fn limits(wanted: &ClusterSettings<'_>, settings: &Settings) -> Result<FleetLimits, ConfigError> {
+    let on_partition = match wanted.on_partition {
+        settings::OnPartition::Open => OnPartition::Open,
+        settings::OnPartition::Closed => OnPartition::Closed,
+    };
+    let mut limits = FleetLimits::builder()
+        .accept_rate_per_source(wanted.accept_rate_per_source)
+        .source_prefix(settings.source_prefix)
+        .exempt(settings.exempt.iter().flatten().copied())
+        .on_partition(on_partition);
+    if let Some(sessions) = wanted.max_sessions {
+        limits = limits.max_sessions(sessions);
+    }
+    if let Some(sessions) = wanted.max_sessions_per_source {
+        limits = limits.max_sessions_per_source(sessions);
+    }
+    limits.build()
+}
+
+impl Node {
+    #[cfg(feature = "console")]
+    pub(crate) fn tell_console(&self, console: Console) -> Console {
+        match &self.0 {
+            Some(cluster) => console.cluster(cluster),
+            None => console,
+        }
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn tell_admin(&self, admin: Admin) -> Admin {
+        match &self.0 {
+            Some(cluster) => admin.cluster(cluster),
+            None => admin,
+        }
+    }
+}
+
+/// The name of this host, as far as there is one.
+fn host() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
+}
+
+/// The name of a node that has none: its host's, and the port that tells it from others there.
+fn default_name(host: &str, port: Option<u16>) -> String {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    let host: String = host.chars().map(|letter| if is_part(letter) { letter } else { '-' }).collect();
+    let end = port.map(|port| format!("-{port}")).unwrap_or_default();
+    let host = if host.is_empty() { "node" } else { &host[..host.len().min(NodeName::MAX_LEN - end.len())] };
+    format!("{host}{end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_named_by_its_host_and_port() {
+        assert_eq!(default_name("web1", Some(40713)), "web1-40713");
+        assert_eq!(default_name("web1.example.org", None), "web1.example.org");
+        assert_eq!(default_name("", Some(1)), "node-1");
+        assert_eq!(default_name("b\u{fc}ro 1", None), "b-ro-1");
+        for (host, port) in [("x".repeat(300), Some(65535)), ("x".repeat(64), None)] {
+            assert!(default_name(&host, port).parse::<NodeName>().is_ok());
+        }
+    }
+}
