@@ -17,7 +17,7 @@ use std::{
 use actix::Actor;
 use actix_lines::{
     Line, LineContext, LineHandler, LineServer,
-    cluster::{Cluster, ClusterFilter, ClusterQuery, GlobalId, Redis},
+    cluster::{Cluster, ClusterFilter, ClusterQuery, GlobalId, redis::Redis},
     limits::Limits,
 };
 
@@ -29,6 +29,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long nodes may take until all sessions are listed. A guard and no measure.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Longer than from one renewal of a lease to the next.
+const SETTLED: Duration = Duration::from_secs(5);
 
 const USAGE: &str = "\
 usage: cargo bench --bench cluster -- [options]
@@ -120,7 +123,9 @@ fn node(name: &str, url: &str) -> Result<(), String> {
         let server = server.map_err(|error| error.to_string())?.cluster(&cluster).map_err(|error| error.to_string())?;
         let server = server.on_current_arbiter().start().map_err(|error| error.to_string())?;
         let mut stdout = std::io::stdout();
-        writeln!(stdout, "{}", server.local_addrs()[0]).and_then(|()| stdout.flush()).map_err(|error| error.to_string())?;
+        writeln!(stdout, "{}", server.local_addrs()[0])
+            .and_then(|()| stdout.flush())
+            .map_err(|error| error.to_string())?;
         std::thread::spawn(|| {
             // It ends with whoever has started it.
             let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -176,7 +181,9 @@ impl Store {
                 Ok(asks) => {
                     return Ok(Self { process, url: format!("redis://127.0.0.1:{port}"), asks: BufReader::new(asks) });
                 }
-                Err(error) if begun.elapsed() > PATIENCE => return Err(format!("redis-server does not listen: {error}")),
+                Err(error) if begun.elapsed() > PATIENCE => {
+                    return Err(format!("redis-server does not listen: {error}"));
+                }
                 Err(_) => std::thread::sleep(Duration::from_millis(5)),
             }
         }
@@ -260,6 +267,8 @@ async fn measure(options: &Options) -> Result<String, String> {
         nodes.push(start_node(&format!("node{number}"), &store.url)?);
     }
     until_listed(&cluster, 0).await?;
+    // Lives have begun, and scripts are loaded.
+    tokio::time::sleep(SETTLED).await;
     let nothing = count(&mut store, options.seconds).await.map_err(text)?;
 
     let before = store.operations().map_err(text)?;
@@ -300,7 +309,8 @@ async fn measure(options: &Options) -> Result<String, String> {
 
     let (mut by_id, mut by_name) = (Vec::new(), Vec::new());
     // One of each node after the other.
-    let mut ids: Vec<_> = (0..ids.len()).map(|place| &ids[place % options.nodes * options.sessions + place / options.nodes]).collect();
+    let mut ids: Vec<_> =
+        (0..ids.len()).map(|place| &ids[place % options.nodes * options.sessions + place / options.nodes]).collect();
     ids.truncate(options.kicks / 2);
     for id in &ids {
         let asked = Instant::now();
@@ -314,7 +324,8 @@ async fn measure(options: &Options) -> Result<String, String> {
         let node = number % options.nodes;
         let name = format!("user-{node}-{}", options.sessions - 1 - number / options.nodes);
         let asked = Instant::now();
-        let answers = cluster.kick(ClusterFilter::name(name.as_str()), "bye\n").await.map_err(|error| error.to_string())?;
+        let answers =
+            cluster.kick(ClusterFilter::name(name.as_str()), "bye\n").await.map_err(|error| error.to_string())?;
         by_name.push(asked.elapsed().as_secs_f64() * 1e3);
         if answers.sessions() != 1 || !answers.is_complete() {
             return Err(format!("the kick of {name} is answered {answers:?}"));
