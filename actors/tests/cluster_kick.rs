@@ -502,6 +502,42 @@ async fn a_kick_is_the_end_whatever_the_limits_are() {
 }
 
 #[actix::test]
+async fn a_node_is_asked_from_any_thread() {
+    // On the real clock: its workers are other threads, too.
+    let memory = Memory::new();
+    let cluster = Cluster::builder(memory.view()).node("a").build().unwrap();
+    let server = LineServer::new(|_| Echo).workers(2).cluster(&cluster).unwrap();
+    let server = support::Server::start(server).await;
+    let b = Node::start(&memory, "b", LineServer::new(|_| Echo)).await;
+    let mut peer = server.connect().await;
+    eventually("a life of the node", async || cluster.node().is_some()).await;
+    let asked = cluster.clone();
+    let elsewhere = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let all = ClusterFilter::default;
+        let sessions = runtime.block_on(runtime.spawn(async move {
+            while asked.list(all()).await.unwrap().total < 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            drop(asked.lookup("alice").await.unwrap());
+            drop(asked.claim_within("alice", Duration::from_secs(1)).await.unwrap());
+            let pushed = asked.push(all(), "from elsewhere\n").await.unwrap();
+            let kicked = asked.kick(all(), "goodbye\n").await.unwrap();
+            (told(&pushed), told(&kicked))
+        }));
+        sessions.unwrap()
+    });
+    peer.expect(b"from elsewhere\ngoodbye\n").await;
+    peer.expect_eof().await;
+    let expected = [(cluster.node(), done(1)), (Some(b.id()), Outcome::NotFound)];
+    eventually("the thread to end", async || elsewhere.is_finished()).await;
+    let (pushed, kicked) = elsewhere.join().unwrap();
+    assert_eq!((&pushed[..], &kicked[..]), (&expected[..], &expected[..]));
+    server.end_all().await;
+    end([b]).await;
+}
+
+#[actix::test]
 async fn a_cluster_without_a_server_says_so() {
     let cluster = Cluster::builder(Memory::new()).node("a").build().unwrap();
     let error = cluster.push(ClusterFilter::default(), "x\n").await.unwrap_err();
