@@ -1,14 +1,20 @@
 //! A chat: whoever has said his name hears the others. `/who` lists names, `/quit` leaves.
 //!
 //! `cargo run --release --example chat`, then `telnet 127.0.0.1 40717` from several terminals.
+//!
+//! Over several processes, on one machine or on many, which share a Redis: each with `--cluster redis://127.0.0.1`, and here
+//! with `--listen 127.0.0.1:40727` and so on. Each node sees to it that a name is there once on it.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     error::Error,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use actix_lines::prelude::*;
+use actix_lines::{
+    cluster::{Cluster, ClusterQuery, redis::Redis},
+    prelude::*,
+};
 use clap::Parser;
 
 #[derive(Parser)]
@@ -16,17 +22,31 @@ struct Args {
     /// Where to listen.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:40717")]
     listen: String,
+    /// The store of a chat over several nodes, as redis://127.0.0.1.
+    #[arg(long, value_name = "URL")]
+    cluster: Option<String>,
+    /// The name of this node among them. By default one that is made of its process's number.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
 }
 
 /// The longest line that is passed on. Unit: bytes. A longer one is refused as a whole: to cut it could cut a letter.
 const MAX_TEXT: usize = 1000;
 
 /// What all sessions share.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Lobby {
     room: Room,
+    /// The other nodes, if there may be any.
+    cluster: Option<Cluster>,
     /// By what they are in lower case: `Ann` is taken when `ann` is.
     names: Arc<Mutex<BTreeMap<String, String>>>,
+}
+
+impl Default for Lobby {
+    fn default() -> Self {
+        Self { room: Room::named("lobby"), cluster: None, names: Arc::default() }
+    }
 }
 
 impl Lobby {
@@ -92,9 +112,25 @@ impl Chatter {
         if self.name.is_none() {
             return ctx.write("That name is taken. Your name?\r\n");
         }
+        // For lists over nodes; it is short enough.
+        let _ = ctx.set_name(name);
         ctx.join(&self.lobby.room);
         write!(ctx, "Welcome, {name}. There are {} here.\r\n", self.lobby.room.len());
         ctx.say(&self.lobby.room, format!("* {name} is here\r\n"));
+    }
+
+    fn who(&self, ctx: &mut LineContext<Self>) {
+        let here = self.lobby.names().values().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let Some(cluster) = self.lobby.cluster.clone() else { return write!(ctx, "* {here}\r\n") };
+        // No other line is handled meanwhile. Names come from the store, which learns of a new one within a moment.
+        ctx.wait_for(async move { cluster.list(ClusterQuery::default()).await }, move |_, page, ctx| match page {
+            Ok(page) => {
+                let names: BTreeSet<&str> =
+                    page.sessions.iter().filter_map(|session| session.name.as_deref()).collect();
+                write!(ctx, "* {}\r\n", names.into_iter().collect::<Vec<_>>().join(", "));
+            }
+            Err(_) => write!(ctx, "* {here}, and nobody knows who is elsewhere\r\n"),
+        });
     }
 }
 
@@ -130,10 +166,7 @@ impl LineHandler for Chatter {
                 ctx.write("Goodbye.\r\n");
                 ctx.stop();
             }
-            (Some(_), "/who") => {
-                let names = self.lobby.names().values().map(String::as_str).collect::<Vec<_>>().join(", ");
-                write!(ctx, "* {names}\r\n");
-            }
+            (Some(_), "/who") => self.who(ctx),
             (Some(Taken { name, .. }), text) => ctx.say(&self.lobby.room, format!("{name}: {text}\r\n")),
         }
     }
@@ -141,10 +174,21 @@ impl LineHandler for Chatter {
 
 #[actix::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let lobby = Lobby::default();
+    let args = Args::parse();
+    let mut lobby = Lobby::default();
+    if let Some(url) = args.cluster {
+        let node = args.node.unwrap_or_else(|| format!("chat-{}", std::process::id()));
+        let cluster = Cluster::builder(Redis::at(url).build()?).node(node).build()?;
+        cluster.share(&lobby.room)?;
+        lobby.cluster = Some(cluster);
+    }
+    let cluster = lobby.cluster.clone();
     let framing = Framing::lf().max_line(MAX_TEXT)?.overlong(Overlong::Discard);
-    let server = LineServer::new(move |_connection| Chatter::new(lobby.clone())).framing(framing);
-    let server = server.bind(&*Args::parse().listen)?;
+    let mut server = LineServer::new(move |_connection| Chatter::new(lobby.clone())).framing(framing);
+    if let Some(cluster) = &cluster {
+        server = server.cluster(cluster)?;
+    }
+    let server = server.bind(&*args.listen)?;
     for address in server.local_addrs() {
         eprintln!("listening on {address}");
     }

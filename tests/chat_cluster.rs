@@ -1,0 +1,86 @@
+//! The chat over nodes: three processes of the example and one Redis between them.
+//!
+//! Not here: the chat in one process (`examples`), rooms over nodes with all that may go wrong (the library's
+//! `cluster_rooms`).
+
+mod support;
+
+#[path = "../actors/tests/support/redis.rs"]
+mod redis;
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use redis::{Program, StoreServer};
+use support::{Server, eventually, example, expect};
+
+fn node(name: &str, store: &StoreServer) -> Server {
+    let mut command = example("chat");
+    command.args(["--listen", "127.0.0.1:0", "--node", name, "--cluster", &store.url()]);
+    Server::spawn(command)
+}
+
+fn enter(server: &Server, name: &str) -> TcpStream {
+    let mut peer = server.connect();
+    peer.write_all(format!("{name}\r\n").as_bytes()).unwrap();
+    expect(&mut peer, &format!("Your name?\r\nWelcome, {name}. There are 1 here.\r\n"));
+    peer
+}
+
+/// Reads what comes within a moment. Returns all that was heard.
+fn listen<'a>(peer: &mut TcpStream, heard: &'a mut String) -> &'a str {
+    peer.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let mut bytes = [0; 10_000];
+    let count = peer.read(&mut bytes).unwrap_or(0);
+    heard.push_str(&String::from_utf8_lossy(&bytes[..count]));
+    heard
+}
+
+/// Has `speaker` say something until `listener` hears it: from then on it hears all, in order.
+fn hears(listener: &mut TcpStream, speaker: &mut TcpStream, word: &str) {
+    let (mut number, mut heard) = (0, String::new());
+    eventually("to be heard", || {
+        speaker.write_all(format!("{word} {number}\r\n").as_bytes()).unwrap();
+        number += 1;
+        listen(listener, &mut heard).contains(&format!(": {word} ")).then_some(())
+    });
+    let last = format!("the last {word}\r\n");
+    speaker.write_all(last.as_bytes()).unwrap();
+    eventually("the last word", || listen(listener, &mut heard).contains(&last).then_some(()));
+    let said = format!(": {word} ");
+    let words: Vec<usize> = heard.lines().filter_map(|line| line.split_once(&said)?.1.parse().ok()).collect();
+    assert!(words.windows(2).all(|pair| pair[1] == pair[0] + 1), "once, in order: {words:?}");
+    assert_eq!(words.last(), Some(&(number - 1)), "from the first one that is heard all are");
+}
+
+#[test]
+#[ignore = "needs redis-server or valkey-server; tests/run runs it"]
+fn three_nodes_are_one_chat() {
+    for program in Program::installed() {
+        let mut store = StoreServer::start(program);
+        let nodes = ["a", "b", "c"].map(|name| node(name, &store));
+        let [mut ann, mut ben, mut cid] =
+            [(0, "ann"), (1, "ben"), (2, "cid")].map(|(at, name)| enter(&nodes[at], name));
+        hears(&mut ben, &mut ann, "apple");
+        hears(&mut cid, &mut ann, "pear");
+        hears(&mut ann, &mut cid, "plum");
+        eventually("all names of all nodes", || {
+            cid.write_all(b"/who\r\n").unwrap();
+            listen(&mut cid, &mut String::new()).contains("* ann, ben, cid\r\n").then_some(())
+        });
+        // Without the store those of one node hear each other, and when it is back all do.
+        store.kill();
+        let mut dan = nodes[1].connect();
+        dan.write_all(b"dan\r\nstill here\r\n").unwrap();
+        let mut heard = String::new();
+        eventually("one of the same node", || listen(&mut ben, &mut heard).contains("dan: still here").then_some(()));
+        store.start_again();
+        eventually("one of another node", || {
+            ann.write_all(b"back again\r\n").unwrap();
+            listen(&mut ben, &mut heard).contains("ann: back again").then_some(())
+        });
+    }
+}
