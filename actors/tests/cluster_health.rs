@@ -1,1 +1,276 @@
-//! To come.
+//! A store that is lost, found, or alive and deaf: found out, counted, and logged once each; no line and no accept waits for it.
+
+#[path = "support/nodes.rs"]
+mod nodes;
+mod support;
+
+use std::{cell::RefCell, time::Duration};
+
+use actix_lines::cluster::{
+    Cluster, Health, Store,
+    memory::{Fault, Memory},
+};
+use log::{LevelFilter, Log, Metadata, Record};
+use nodes::{Node, serve};
+use support::{eventually, pass, pause, talk, within};
+use tokio::time::Instant;
+
+thread_local! {
+    /// What was logged by the nodes of this thread, which are those of one test.
+    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Keep;
+
+impl Log for Keep {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if record.target().starts_with("actix_lines::cluster") && record.level() <= LevelFilter::Info {
+            LINES.with_borrow_mut(|lines| lines.push(record.args().to_string()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn keep_log() {
+    // Another test may have done so.
+    let _ = log::set_logger(&Keep);
+    log::set_max_level(LevelFilter::Info);
+}
+
+/// Waits until the health of a node has this name. Returns how long that took.
+async fn until(cluster: &Cluster, name: &str) -> Duration {
+    let began = Instant::now();
+    let mut health = cluster.watch_health();
+    within(name, health.wait_for(|health| health.name() == name)).await.unwrap();
+    began.elapsed()
+}
+
+#[actix::test]
+async fn a_lost_store_and_its_return_are_one_line_each_however_many_calls_fail() {
+    keep_log();
+    pause();
+    for fault in [Fault::Lost, Fault::Hanging, Fault::Refusing, Fault::Partitioned] {
+        let node = Node::join("a", &Memory::new()).await;
+        until(&node.cluster, "connected").await;
+        LINES.take();
+        node.store.fail(fault);
+        // A probe fails, and has the renewal look: its answer is waited for once more.
+        let found_out = until(&node.cluster, "lost").await;
+        assert!(found_out <= Duration::from_millis(1500 + 500 + 2000), "{fault:?}: after {found_out:?}");
+        let failed = node.cluster.stats().calls;
+        pass(Duration::from_secs(60)).await;
+        let calls = node.cluster.stats().calls;
+        let (before, after) = (failed.lost + failed.slow + failed.refused, calls.lost + calls.slow + calls.refused);
+        assert!(after - before >= 40, "{fault:?}: {calls:?}");
+        let Health::Lost { why, .. } = node.cluster.health() else { panic!("{:?}", node.cluster.health()) };
+        assert!(!why.is_empty());
+        assert!(node.cluster.health().bad_for().unwrap() >= Duration::from_secs(60));
+
+        node.store.heal();
+        let found = until(&node.cluster, "connected").await;
+        // A call that is on its way fails, then the longest pause.
+        assert!(found <= Duration::from_secs(3), "{fault:?}: after {found:?}");
+        node.joined().await;
+        let lines = LINES.take();
+        let count = |words: &str| lines.iter().filter(|line| line.contains(words)).count();
+        let counts = ["store lost: ", "store found after ", " is fenced: ", "joined as "].map(count);
+        assert_eq!(counts, [1; 4], "{fault:?}: {lines:#?}");
+        assert_eq!(lines.len(), 4, "{fault:?}: {lines:#?}");
+        node.server.end_all().await;
+    }
+}
+
+#[actix::test]
+async fn a_store_that_returns_within_a_lease_costs_no_life() {
+    pause();
+    for _ in 0..20 {
+        let node = Node::join("a", &Memory::new()).await;
+        pass(Duration::from_millis(fastrand::u64(0..3000))).await;
+        let life = node.cluster.node();
+        node.store.fail(Fault::Lost);
+        // With the pause and a renewal before, less than a lease.
+        pass(Duration::from_millis(4500)).await;
+        node.store.heal();
+        pass(Duration::from_secs(20)).await;
+        assert_eq!(node.cluster.node(), life);
+        assert_eq!(node.cluster.stats().lives, 1);
+        node.server.end_all().await;
+    }
+}
+
+#[actix::test]
+async fn a_node_finds_out_that_its_subscription_is_deaf_within_five_seconds() {
+    pause();
+    let node = Node::join("a", &Memory::new()).await;
+    for times in 1..=3 {
+        until(&node.cluster, "connected").await;
+        pass(Duration::from_millis(fastrand::u64(5000..8000))).await;
+        assert_eq!(node.cluster.stats().times_deaf + 1, times, "it hears all the while");
+        node.store.fail(Fault::Deaf);
+        let found_out = until(&node.cluster, "deaf").await;
+        assert!(found_out <= Duration::from_secs(5), "after {found_out:?}");
+        let stats = node.cluster.stats();
+        assert_eq!((stats.times_deaf, stats.probes_lost, stats.lives), (times, times, 1), "its lease is none of this");
+        node.store.heal();
+        let heard = until(&node.cluster, "connected").await;
+        assert!(heard <= Duration::from_secs(4), "after {heard:?}");
+    }
+    assert_eq!(node.cluster.stats().subscriptions, 4, "one anew for each time");
+    node.server.end_all().await;
+}
+
+#[actix::test]
+async fn a_subscription_that_stays_deaf_is_opened_anew_with_pauses_and_logged_once() {
+    keep_log();
+    pause();
+    let node = Node::join("a", &Memory::new()).await;
+    node.store.fail(Fault::Deaf);
+    until(&node.cluster, "deaf").await;
+    pass(Duration::from_secs(60)).await;
+    let stats = node.cluster.stats();
+    assert!((8..=25).contains(&stats.subscriptions), "{stats:?}");
+    assert_eq!(stats.health.name(), "deaf");
+    let lines = LINES.take();
+    assert_eq!(lines.iter().filter(|line| line.contains("is opened anew")).count(), 1, "{lines:#?}");
+    node.server.end_all().await;
+}
+
+#[actix::test]
+async fn a_subscription_that_was_lost_has_its_channels_again() {
+    pause();
+    let store = Memory::new();
+    let node = Node::join("a", &store).await;
+    for times in 1..=5 {
+        pass(Duration::from_secs(20)).await;
+        node.store.end_subscriptions();
+        eventually("another subscription", async || node.cluster.stats().subscriptions == times + 1).await;
+        let channel = format!("c:{}", node.joined().await);
+        eventually("the channel", async || store.publish(&channel, "{}".into()).await.unwrap() == 1).await;
+    }
+    assert_eq!(node.cluster.stats().times_deaf, 0);
+    node.server.end_all().await;
+}
+
+#[actix::test]
+async fn a_process_that_was_stopped_for_a_while_is_not_deaf() {
+    pause();
+    let node = Node::join("a", &Memory::new()).await;
+    for _ in 0..20 {
+        pass(Duration::from_millis(fastrand::u64(0..4000))).await;
+        // Longer than probes may take, and shorter than a lease.
+        tokio::time::advance(Duration::from_millis(5500)).await;
+    }
+    pass(Duration::from_secs(5)).await;
+    let stats = node.cluster.stats();
+    assert_eq!((stats.times_deaf, stats.health.name()), (0, "connected"));
+    node.server.end_all().await;
+}
+
+/// K5. The clock stands still while a peer waits for an answer: whatever waited for the store would wait for ever.
+#[actix::test]
+async fn no_line_and_no_accept_waits_for_the_store() {
+    pause();
+    for fault in [
+        Fault::Lost,
+        Fault::Hanging,
+        Fault::Unanswered,
+        Fault::Slow(Duration::from_millis(900)),
+        Fault::Refusing,
+        Fault::Partitioned,
+        Fault::Deaf,
+    ] {
+        let node = Node::join("a", &Memory::new()).await;
+        let mut before = node.session().await;
+        node.store.fail(fault);
+        for _ in 0..8 {
+            let now = Instant::now();
+            talk(&mut before).await;
+            talk(&mut node.session().await).await;
+            assert_eq!(now.elapsed(), Duration::ZERO, "{fault:?}");
+            pass(Duration::from_millis(1700)).await;
+        }
+        node.server.end_all().await;
+    }
+}
+
+#[actix::test]
+async fn a_server_starts_and_serves_before_its_store_is_there() {
+    pause();
+    let store = Memory::new();
+    store.fail(Fault::Lost);
+    let cluster = Cluster::builder(store.clone()).node("a").build().unwrap();
+    assert_eq!(cluster.health(), Health::Starting);
+    let server = serve(&cluster).await;
+    let mut peer = support::greet(server.address()).await;
+    until(&cluster, "lost").await;
+    talk(&mut peer).await;
+    store.heal();
+    eventually("the node to join", async || cluster.node().is_some()).await;
+    eventually("the row", async || nodes::listed(&store).await.len() == 1).await;
+    server.end_all().await;
+}
+
+/// All of them lose it at the same moment.
+#[actix::test]
+async fn many_nodes_that_lose_one_store_do_not_storm_it() {
+    const NODES: u64 = 100;
+    pause();
+    fastrand::seed(15);
+    let store = Memory::new();
+    let way = store.view();
+    let mut all = Vec::new();
+    for number in 0..NODES {
+        let cluster = Cluster::builder(way.clone()).node(format!("n{number}")).build().unwrap();
+        all.push((serve(&cluster).await, cluster));
+    }
+    for (_, cluster) in &all {
+        until(cluster, "connected").await;
+    }
+    pass(Duration::from_secs(20)).await;
+    way.end_subscriptions();
+    way.fail(Fault::Lost);
+    let mut seconds = Vec::new();
+    for _ in 0..20 {
+        let before = way.calls().total();
+        pass(Duration::from_secs(1)).await;
+        seconds.push((way.calls().total() - before) / NODES);
+    }
+    // Each node asks for its lease and for its subscription: some five times each in the first second, then once each.
+    assert!(seconds[0] <= 12, "calls of a node in each second: {seconds:?}");
+    assert!(seconds[1..].iter().all(|calls| *calls <= 4), "calls of a node in each second: {seconds:?}");
+    way.heal();
+    // They come back one after the other, not in one moment.
+    let mut joined = Vec::new();
+    for _ in 0..40 {
+        let before = store.nodes().await.unwrap().len();
+        pass(Duration::from_millis(50)).await;
+        joined.push(store.nodes().await.unwrap().len() - before);
+    }
+    assert_eq!(joined.iter().sum::<usize>() as u64, NODES, "all within 2 s: {joined:?}");
+    assert!(joined.iter().all(|joined| *joined <= 25), "in each 50 ms: {joined:?}");
+    for (server, _) in all {
+        server.end_all().await;
+    }
+}
+
+#[actix::test]
+async fn the_counters_are_serialized() {
+    pause();
+    let node = Node::join("a", &Memory::new()).await;
+    until(&node.cluster, "connected").await;
+    let stats = serde_json::to_value(node.cluster.stats()).unwrap();
+    assert_eq!(stats["health"]["state"], "connected");
+    assert_eq!(stats["node"], node.joined().await.to_string());
+    assert!(stats["lease_left"].as_f64().unwrap() > 0.0 && stats["calls"]["total"].as_u64().unwrap() > 0, "{stats}");
+    node.store.fail(Fault::Lost);
+    until(&node.cluster, "lost").await;
+    pass(Duration::from_secs(2)).await;
+    let health = serde_json::to_value(node.cluster.health()).unwrap();
+    assert!(health["seconds"].as_f64().unwrap() >= 2.0 && health["why"].is_string(), "{health}");
+    node.server.end_all().await;
+}

@@ -30,6 +30,9 @@ const LEAST: Duration = Duration::from_millis(500);
 /// Time that the subscription has to hear the control channel of a life before that begins without.
 const HEARD: Duration = Duration::from_secs(1);
 
+/// Failed calls after which a pause has its greatest length.
+const LONG_LOST: u32 = 6;
+
 /// Why a life has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lost {
@@ -65,7 +68,8 @@ pub(crate) async fn run(core: Arc<Core>) {
 
 /// Begins a life, however long that takes.
 async fn begin(core: &Core) -> NodeId {
-    let mut failed = 0;
+    // A store that was lost for a lease is asked as seldom as before.
+    let mut failed = if core.health.is_lost() { LONG_LOST } else { 0 };
     loop {
         match try_to_begin(core).await {
             Ok(Some(id)) => return id,
