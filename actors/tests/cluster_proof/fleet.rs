@@ -113,12 +113,14 @@ pub(crate) struct Fleet {
     pub(crate) form: Form,
     pub(crate) load: Load,
     pub(crate) nodes: BTreeMap<String, (Node, Peers)>,
+    /// Number of what was last said in the room.
+    said: u64,
 }
 
 impl Fleet {
     /// Starts three nodes, each with the store that it reaches by a URL of its own, and waits until all is written.
     pub(crate) async fn start(form: Form, urls: &[String; 3], reader: &Redis) -> Self {
-        let mut fleet = Self { form, load: Load::start(), nodes: BTreeMap::new() };
+        let mut fleet = Self { form, load: Load::start(), nodes: BTreeMap::new(), said: 0 };
         for (name, url) in ["a", "b", "c"].into_iter().zip(urls) {
             fleet.add(Node::start(name, url, form)).await;
         }
@@ -204,6 +206,36 @@ impl Fleet {
             .await;
         }
         self.is_true(reader, "the kicked sessions to be gone").await;
+
+        // A node that has only just come back may not be heard yet: what is said in a room is heard at most once.
+        eventually("each node to be heard by all", async || {
+            self.said += 1;
+            for name in &names {
+                self.nodes[name].0.ask(&format!("say {name} {}", self.said)).await;
+            }
+            let last = |line: &Value| line.as_str().is_some_and(|line| line.ends_with(&format!(" {}", self.said)));
+            for (node, _) in self.nodes.values() {
+                let heard =
+                    async || node.ask("heard").await.as_array().map(|all| all.iter().filter(|line| last(line)).count());
+                let mut tries = 0..50;
+                while heard().await != Some(names.len()) && tries.next().is_some() {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                if heard().await != Some(names.len()) {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+        for (node, _) in self.nodes.values() {
+            let mut last: BTreeMap<String, u64> = BTreeMap::new();
+            for line in node.ask("heard").await.as_array().expect("lines") {
+                let (name, number) = line.as_str().and_then(|line| line.split_once(' ')).expect("a name and a number");
+                let before = last.insert(name.to_owned(), number.parse().expect("a number"));
+                assert!(before < last.get(name).copied(), "{} hears {line} after {before:?}", node.name);
+            }
+        }
 
         let total: usize = self.nodes.values().map(|(_, peers)| peers.addresses().count()).sum();
         for (node, _) in self.nodes.values() {

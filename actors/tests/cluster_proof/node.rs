@@ -1,21 +1,25 @@
 //! A node of a cluster as a process of its own: this program again. Signals reach a real process that way.
 
 use std::{
+    cell::RefCell,
     env,
-    io::Write as _,
+    io::{self, Write as _},
     net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
 use actix::Actor;
 use actix_lines::{
-    Line, LineContext, LineHandler, LineServer,
+    Line, LineContext, LineHandler, LineServer, LineSession, Room, Transport,
     cluster::{Cluster, ClusterFilter, ClusterQuery, FleetLimits, redis::Redis},
 };
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf},
     net::{TcpListener, TcpStream},
 };
 
@@ -54,6 +58,46 @@ impl LineHandler for Typed {
     }
 }
 
+/// A member of the room, who says nothing.
+struct Member(Room);
+
+impl Actor for Member {
+    type Context = LineContext<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.join(&self.0);
+    }
+}
+
+impl LineHandler for Member {
+    fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {}
+}
+
+/// All that the member has heard.
+#[derive(Clone, Default)]
+struct Heard(Rc<RefCell<Vec<u8>>>);
+
+impl AsyncRead for Heard {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
 fn limits(sessions: u64) -> FleetLimits {
     FleetLimits::builder().max_sessions(sessions).build().expect("limits")
 }
@@ -72,11 +116,14 @@ async fn serve(words: Value) {
     let address = words["listen"].as_str().unwrap_or("127.0.0.1:0");
     let server = LineServer::new(|_| Typed).workers(1).cluster(&cluster).expect("one server");
     let server = server.bind(address).expect("a free port").start().expect("it starts");
+    let room = cluster.room("lobby").expect("a room");
+    let heard = Heard::default();
+    let _member = LineSession::new(Transport::new(heard.clone())).create(|_| Member(room.clone()));
     let listener = TcpListener::bind(address).await.expect("a free port");
     let control = listener.local_addr().expect("an address");
-    writeln!(std::io::stdout(), "node {} {control}", server.local_addrs()[0]).expect("the test reads it");
+    writeln!(io::stdout(), "node {} {control}", server.local_addrs()[0]).expect("the test reads it");
     while let Ok((stream, _)) = listener.accept().await {
-        let cluster = cluster.clone();
+        let (cluster, room, heard) = (cluster.clone(), room.clone(), heard.clone());
         tokio::task::spawn_local(async move {
             let (read, mut write) = stream.into_split();
             let mut questions = BufReader::new(read).lines();
@@ -89,6 +136,11 @@ async fn serve(words: Value) {
                         "clock": SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs()),
                     }),
                     "stats" => serde_json::to_value(cluster.stats()).expect("JSON"),
+                    "say" => {
+                        room.say(format!("{rest}\n"));
+                        json!({})
+                    }
+                    "heard" => json!(String::from_utf8_lossy(&heard.0.borrow()).lines().collect::<Vec<_>>()),
                     "limit" => {
                         cluster.set_limits(limits(rest.parse().expect("a number")));
                         json!({})
@@ -112,7 +164,7 @@ async fn serve(words: Value) {
 }
 
 /// Asks a node by its control port.
-pub(crate) async fn ask(control: SocketAddr, question: &str) -> std::io::Result<Value> {
+pub(crate) async fn ask(control: SocketAddr, question: &str) -> io::Result<Value> {
     let mut stream = TcpStream::connect(control).await?;
     stream.write_all(format!("{question}\n").as_bytes()).await?;
     let mut answer = String::new();
