@@ -23,7 +23,7 @@ use self::{
     connection::Dialer,
     link::{Arguments, Link},
     subscription::Subscribed,
-    url::{Place, Secret, Target},
+    url::{Place, Secret},
 };
 use crate::cluster::{
     id::NodeId,
@@ -371,7 +371,7 @@ const BUNDLES: [&str; 4] = [
 fn tls_of(place: &Place, given: Option<TlsClient>) -> Result<Option<TlsClient>, RedisConfigError> {
     match (place.is_tls, given) {
         (false, None) => Ok(None),
-        (false, Some(_)) if matches!(place.target, Target::Unix(_)) => Err(RedisConfigError::TlsOverUnix),
+        (false, Some(_)) if matches!(place.target, url::Target::Unix(_)) => Err(RedisConfigError::TlsOverUnix),
         (false, Some(_)) => Err(RedisConfigError::TlsNotAsked),
         (true, Some(tls)) => Ok(Some(tls)),
         (true, None) => {
