@@ -19,6 +19,7 @@ use actix_lines::http::Admin;
 use actix_lines::tls::TlsClient;
 use actix_lines::{
     ConfigError, Connection, Escaped, LineHandler, LineServer,
+    agent_check::AgentCheck,
     cluster::{
         Cluster, FleetLimits, NodeName, OnPartition,
         redis::{Redis, RedisConfigError},
@@ -144,6 +145,13 @@ fn limits(wanted: &ClusterSettings<'_>, settings: &Settings) -> Result<FleetLimi
 }
 
 impl Node {
+    pub(crate) fn tell_agent(&self, agent: AgentCheck) -> AgentCheck {
+        match &self.0 {
+            Some(cluster) => agent.cluster(cluster),
+            None => agent,
+        }
+    }
+
     #[cfg(feature = "console")]
     pub(crate) fn tell_console(&self, console: Console) -> Console {
         match &self.0 {

@@ -164,7 +164,7 @@ async fn serve(
     let http = http::bind(&settings, tokens.http);
     let agent = settings
         .agent_address()
-        .map(|address| AgentCheck::at(Listener::at(address.clone()).name("agent-check")).bind())
+        .map(|address| node.tell_agent(AgentCheck::at(Listener::at(address.clone()).name("agent-check"))).bind())
         .transpose();
     let unused = service::close_unused_sockets();
     let (console, http) =

@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | `up ready 73%` | the server accepts; 27 % of its sessions are there | the share of new sessions; it ends a `drain` that was said before |
 //! | `drain` | it drains or is about to ([`Drain::delay`](crate::control::Drain::delay)), or its listeners are paused | nobody new is sent; sessions go on |
-//! | `down #reason`, `maint` | a [hook](AgentCheck::also) says so | the same; with `maint` health checks stop, too |
+//! | `down #reason`, `maint` | a [hook](AgentCheck::also) says so, or a cluster whose store is lost lets nobody in | the same; with `maint` health checks stop, too |
 //!
 //! `ready` also ends what was set at HAProxy's own socket (`set server … state drain`) at the next check: whoever takes a server out
 //! by hand pauses its listener, or first says `set server … agent down` there.
@@ -30,6 +30,8 @@ use std::{
 use actix::{Actor, ActorContext};
 use tokio::time::timeout;
 
+#[cfg(feature = "cluster")]
+use crate::cluster::{builder::Cluster, health::Health};
 use crate::{
     connection::Connection,
     error::{BindError, ServerEnded, StartError},
@@ -206,6 +208,21 @@ impl AgentCheck {
     pub fn also(mut self, hook: impl Fn() -> Option<AgentState> + Send + Sync + 'static) -> Self {
         self.setup.also.push(Box::new(hook));
         self
+    }
+
+    /// Says `down` while nobody is let in because this node of a cluster is on its own: its store is lost or has not answered yet, and
+    /// its limits are [closed](crate::cluster::OnPartition::Closed) then. Sessions go on. Needs the feature `cluster`.
+    #[cfg(feature = "cluster")]
+    pub fn cluster(self, cluster: &Cluster) -> Self {
+        let cluster = cluster.clone();
+        self.also(move || {
+            let reason = match cluster.health() {
+                Health::Lost { .. } => "store lost",
+                Health::Starting => "the store has not answered yet",
+                _ => return None,
+            };
+            cluster.limits().refuse_alone().then(|| AgentState::Down(format!("cluster: {reason}")))
+        })
     }
 
     /// Binds its listener. Nobody is answered before it is [started](BoundAgentCheck::start).

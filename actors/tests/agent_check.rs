@@ -199,3 +199,31 @@ async fn a_builder_takes_it_and_an_address_in_use_is_an_error() {
     within("the end", server.abort()).await.unwrap();
     within("the end", server.wait()).await.unwrap();
 }
+
+#[cfg(feature = "cluster")]
+#[actix::test]
+async fn a_node_that_lets_nobody_in_on_its_own_is_down_until_its_store_is_back() {
+    use actix_lines::cluster::{
+        Cluster, FleetLimits, OnPartition,
+        memory::{Fault, Memory},
+    };
+
+    for (policy, lost) in [(OnPartition::Open, "up ready 100%\n"), (OnPartition::Closed, "down #cluster: store lost\n")]
+    {
+        let store = Memory::new();
+        let limits = FleetLimits::builder().max_sessions(7).on_partition(policy).build().unwrap();
+        let cluster = Cluster::builder(store.clone()).node("a").lease(Duration::from_secs(3)).limits(limits);
+        let cluster = cluster.build().unwrap();
+        let server = echo(10).cluster(&cluster).unwrap().bind("127.0.0.1:0").unwrap();
+        let (server, agent) = start(server, AgentCheck::at(free()).cluster(&cluster));
+        eventually("the node to join", async || cluster.node().is_some()).await;
+        assert_eq!(ask(agent).await, "up ready 100%\n");
+        store.fail(Fault::Hanging);
+        let is_lost = async || matches!(cluster.health(), actix_lines::cluster::Health::Lost { .. });
+        eventually("the store to be lost", is_lost).await;
+        assert_eq!(ask(agent).await, lost);
+        store.heal();
+        eventually("the store to be back", async || ask(agent).await == "up ready 100%\n").await;
+        within("the end", server.abort()).await.unwrap();
+    }
+}

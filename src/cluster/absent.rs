@@ -8,7 +8,7 @@ use std::{convert::Infallible, io};
 use actix_lines::console::Console;
 #[cfg(feature = "http")]
 use actix_lines::http::Admin;
-use actix_lines::{Connection, LineHandler, LineServer};
+use actix_lines::{Connection, LineHandler, LineServer, agent_check::AgentCheck};
 
 use crate::settings::{ClusterSettings, Invalid, Settings};
 
@@ -37,6 +37,10 @@ where
 }
 
 impl Node {
+    pub(crate) fn tell_agent(&self, agent: AgentCheck) -> AgentCheck {
+        agent
+    }
+
     #[cfg(feature = "console")]
     pub(crate) fn tell_console(&self, console: Console) -> Console {
         console
