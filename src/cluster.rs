@@ -39,6 +39,7 @@ pub(crate) struct Store(Redis);
 
 /// The node, if there is one.
 #[derive(Debug)]
+#[cfg_attr(not(any(feature = "console", feature = "http")), allow(dead_code, reason = "nobody asks for it there"))]
 pub(crate) struct Node(Option<Cluster>);
 
 /// Makes the store of its settings, and connects nowhere.

@@ -261,7 +261,8 @@ function show(event) {
 
   setText($("name"), server.name);
   setText($("version"), server.version);
-  setText($("uptime"), `up ${time(server.uptime)}`);
+  const { cluster } = event;
+  setText($("uptime"), `up ${time(server.uptime)}${cluster ? `, node ${cluster.name}: ${cluster.health.state}` : ""}`);
   setText($("live"), stats.live);
   document.title = `${stats.live} · ${server.name}`;
 
@@ -831,7 +832,7 @@ function showDetails(s) {
   const facts = [
     ["Peer", s.peer], ["Listener", s.listener ?? "none"], ["Worker", s.worker], ["State", s.state], ["Age", time(s.age)],
     ["Without a line for", time(s.idle)], ["Lines", count(s.lines_in)], ["Bytes in", count(s.bytes_in)],
-    ["Bytes out", count(s.bytes_out)], ["Output that waits", `${count(s.outbox_bytes)} B`],
+    ["Bytes out", count(s.bytes_out)], ["Output that waits", `${count(s.outbox_bytes)} B`], ["Name", s.name ?? "none"], ["Tags", s.tags?.join(", ") ?? "none"],
   ];
   const list = $("session-facts");
   while (list.children.length < facts.length) {
