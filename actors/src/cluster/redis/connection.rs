@@ -139,7 +139,7 @@ impl Dialer {
     }
 
     async fn ask_sentinel(&self, sentinel: &Host, master: &str) -> Result<Host, StoreError> {
-        let mut info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let mut info = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
         let (username, password) = &self.sentinel;
         if let Some(username) = username {
             info = info.set_username(username);
