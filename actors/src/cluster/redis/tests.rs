@@ -316,7 +316,6 @@ fn counts_and_rates_are_exact_by_any_clock() {
         ("tonumber(ARGV[3]) <= done", "tonumber(ARGV[3]) < done"),
         ("redis.call('HSET', node, 'serial', ARGV[3])", ""),
         ("if not is_live then return {1} end", ""),
-        ("redis.call('UNLINK', node, rows, names, held)\n", ""),
         ("'ZADD', leases, whole(most), far[place]", "'ZSCORE', leases, far[place]"),
     ] {
         let is_there = |program: &Program| program.text.contains(fault.0);
