@@ -201,7 +201,8 @@ fn compare(mut store: Clocked<'_>, seed: u64) -> Result<[u32; 3], String> {
         let is_live = model.nodes.get(&id).is_some_and(|life| life.ends > now);
         match random.u32(..12) {
             0 => {
-                let lease = random.u64(1..300_000);
+                let longest = if random.bool() { 300_000 } else { 5_000 };
+                let lease = random.u64(1..longest);
                 let begins = random.bool();
                 let count = random.u64(..3);
                 let shares: &[String] =
@@ -320,6 +321,8 @@ fn counts_and_rates_are_exact_by_any_clock() {
     ] {
         let is_there = |program: &Program| program.text.contains(fault.0);
         assert!([&REGISTER, &ACQUIRE].into_iter().any(|program| is_there(program)), "{fault:?}");
-        assert!(compare(Clocked::empty(&server, Some(fault)), seed).is_err(), "seed {seed}: {fault:?} is not seen");
+        // Some take their time to show.
+        let is_seen = |seed: u64| compare(Clocked::empty(&server, Some(fault)), seed).is_err();
+        assert!((0..6).any(|more| is_seen(seed ^ more)), "seed {seed}: {fault:?} is not seen");
     }
 }
