@@ -305,7 +305,7 @@ fn counts_and_rates_are_exact_by_any_clock() {
     let server = StoreServer::start(servers::Program::Redis);
     let seed = fastrand::u64(..);
     let verdicts = compare(Clocked::empty(&server, None), seed).unwrap_or_else(|error| panic!("seed {seed}, {error}"));
-    assert!(verdicts.iter().all(|count| *count > 100), "each verdict is tried: {verdicts:?}");
+    assert!(verdicts.iter().all(|count| *count > 10), "each verdict is tried: {verdicts:?}");
     // What is compared would be seen.
     for fault in [
         ("if since > micros then", "if since > 2 * micros then"),
