@@ -280,6 +280,13 @@ async fn a_slow_store_delays_answers_and_one_that_is_too_slow_leaves_unknown_wha
     let id = b.ids().await.remove(0);
     assert_eq!(told(&a.cluster.push(id, "unanswered\n").await.unwrap()), [(Some(b.id()), done(1))]);
     of_b.expect(b"unanswered\n").await;
+    // Nor when the answer comes behind the time that the store had.
+    a.store.fail(Fault::Slow(Duration::from_millis(1900)));
+    b.store.fail(Fault::Slow(Duration::from_millis(400)));
+    let (id, begun) = (b.ids().await.remove(0), Instant::now());
+    assert_eq!(told(&a.cluster.push(id, "late\n").await.unwrap()), [(Some(b.id()), done(1))]);
+    assert!(begun.elapsed() > Cluster::DEFAULT_CALL_TIMEOUT);
+    of_b.expect(b"late\n").await;
     end([a, b, c]).await;
 }
 
