@@ -96,11 +96,14 @@ async fn a_process_that_was_stopped_for_longer_than_its_lease_never_claims_with_
     eventually("the row", async || listed(&memory).await.len() == 1).await;
     let old = cluster.node().unwrap();
 
+    // A change of its rows waits to be written, and comes before the renewal.
+    drop(peer);
+    eventually("the end of the session", async || server.handle.stats().await.unwrap().live == 0).await;
+    pass(Duration::from_millis(20)).await;
     let before = store.claims().len();
     // All of its tasks find themselves so much later.
     tokio::time::advance(LEASE).await;
     assert_eq!(cluster.node(), None, "it knows by its own clock");
-    drop(peer);
     eventually("another life", async || cluster.node().is_some()).await;
     let new = cluster.node().unwrap();
     assert_ne!(new, old);

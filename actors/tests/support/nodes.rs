@@ -117,8 +117,11 @@ impl<S> Told<S> {
 impl<S: Store> Store for Told<S> {
     fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> Answer<'a, ()> {
         let claimed = Claimed { node: node.clone(), begins: change.begins.is_some(), rows: change.put.len() };
-        self.claims.lock().unwrap().push(claimed);
-        self.store.register(node, change)
+        // A call that nobody waits for is none.
+        Box::pin(async move {
+            self.claims.lock().unwrap().push(claimed);
+            self.store.register(node, change).await
+        })
     }
 
     fn unregister<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
