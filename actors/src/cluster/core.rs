@@ -33,10 +33,10 @@ use crate::{
     server::handle::ServerHandle,
 };
 
-/// The waits between two calls to a store that is lost: found again at most 2 s after its return, and many nodes that have
-/// lost the same store do not all call at once.
+/// The waits between two calls to a store that is lost: with a call of 1 s that is under way and gets no answer, it is found at
+/// most 2 s after its return; and many nodes that have lost the same store do not all call at once.
 pub(crate) const BACKOFF: Backoff =
-    Backoff { initial: Duration::from_millis(100), factor: 2, max: Duration::from_secs(2) };
+    Backoff { initial: Duration::from_millis(100), factor: 2, max: Duration::from_secs(1) };
 
 /// Settings of a node.
 #[derive(Clone, Debug)]
