@@ -1,7 +1,7 @@
 //! Cluster: the node that this process is, where `--cluster` asks for it.
 //!
 //! Rule: settings are checked before anything runs, and a store that is not there keeps nobody from starting: the node
-//! joins later.
+//! joins later. SIGHUP changes the limits over nodes, and nothing else of it.
 //! Not here: what a node does (`actix-lines`), the settings (`settings`).
 
 use std::{
@@ -21,15 +21,18 @@ use actix_lines::{
     ConfigError, Connection, Escaped, LineHandler, LineServer,
     agent_check::AgentCheck,
     cluster::{
-        Cluster, FleetLimits, NodeName, OnPartition,
+        Cluster, NodeName, OnPartition,
         redis::{Redis, RedisConfigError},
     },
+    limits::Rate,
 };
 
 use crate::{
     reason::reason,
     settings::{self, ClusterSettings, Invalid, Settings},
 };
+
+pub(crate) use actix_lines::cluster::FleetLimits;
 
 /// A file with more is none of a password. Unit: bytes.
 const LARGEST_FILE: u64 = 4096;
@@ -38,7 +41,7 @@ const LARGEST_FILE: u64 = 4096;
 pub(crate) struct Store(Redis);
 
 /// The node, if there is one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[cfg_attr(not(any(feature = "console", feature = "http")), allow(dead_code, reason = "nobody asks for it there"))]
 pub(crate) struct Node(Option<Cluster>);
 
@@ -120,13 +123,18 @@ where
     let call_timeout = Cluster::DEFAULT_CALL_TIMEOUT.min(wanted.lease / 3);
     let about = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
     let cluster = Cluster::builder(store).node(&name).about(about).lease(wanted.lease).call_timeout(call_timeout);
-    let cluster = cluster.limits(limits(&wanted, settings).map_err(io::Error::other)?).build()?;
+    let limits = limits(settings).map_err(io::Error::other)?.unwrap_or_default();
+    let cluster = cluster.limits(limits).build()?;
     log::info!(node = name; "cluster: this is node {name}, by the store at {}", Escaped::new(wanted.url));
     Ok((server.cluster(&cluster)?, Node(Some(cluster))))
 }
 
-/// The limits that hold for all nodes together.
-fn limits(wanted: &ClusterSettings<'_>, settings: &Settings) -> Result<FleetLimits, ConfigError> {
+/// Returns the limits that hold for all nodes together, if this is a node.
+///
+/// # Errors
+/// Returns a [`ConfigError`] for an invalid limit.
+pub(crate) fn limits(settings: &Settings) -> Result<Option<FleetLimits>, ConfigError> {
+    let Some(wanted) = settings.cluster_settings() else { return Ok(None) };
     let on_partition = match wanted.on_partition {
         settings::OnPartition::Open => OnPartition::Open,
         settings::OnPartition::Closed => OnPartition::Closed,
@@ -142,10 +150,56 @@ fn limits(wanted: &ClusterSettings<'_>, settings: &Settings) -> Result<FleetLimi
     if let Some(sessions) = wanted.max_sessions_per_source {
         limits = limits.max_sessions_per_source(sessions);
     }
-    limits.build()
+    limits.build().map(Some)
+}
+
+/// The limits over nodes, each with its value as it is written.
+fn written(wanted: &ClusterSettings<'_>) -> [(&'static str, String); 4] {
+    let count = |count: Option<u64>| count.map_or_else(off, |count| count.to_string());
+    let rate = |Rate { per_second, burst }| match burst == per_second {
+        true => per_second.to_string(),
+        false => format!("{per_second}/{burst}"),
+    };
+    let policy = match wanted.on_partition {
+        settings::OnPartition::Open => "open",
+        settings::OnPartition::Closed => "closed",
+    };
+    [
+        ("cluster-max-sessions", count(wanted.max_sessions)),
+        ("cluster-max-sessions-per-source", count(wanted.max_sessions_per_source)),
+        ("cluster-accept-rate-per-source", wanted.accept_rate_per_source.map_or_else(off, rate)),
+        ("cluster-on-partition", policy.to_owned()),
+    ]
+}
+
+fn off() -> String {
+    "off".to_owned()
 }
 
 impl Node {
+    /// Returns true for the names of limits, which [`changes`](Self::changes) shows.
+    pub(crate) fn knows_limit(name: &str) -> bool {
+        name.starts_with("cluster-")
+    }
+
+    /// Returns each limit over nodes that differs, with its values. Without a node none of them does anything.
+    pub(crate) fn changes(&self, before: &Settings, after: &Settings) -> Vec<String> {
+        let (Some(_), Some(before), Some(after)) = (&self.0, before.cluster_settings(), after.cluster_settings())
+        else {
+            return Vec::new();
+        };
+        let each = written(&before).into_iter().zip(written(&after));
+        let changed = each.filter(|((_, before), (_, after))| before != after);
+        changed.map(|((name, before), (_, after))| format!("{name} {before} -> {after}")).collect()
+    }
+
+    /// Sets the limits over nodes, for connections from now on.
+    pub(crate) fn set_limits(&self, limits: Option<FleetLimits>) {
+        if let (Some(cluster), Some(limits)) = (&self.0, limits) {
+            cluster.set_limits(limits);
+        }
+    }
+
     pub(crate) fn tell_agent(&self, agent: AgentCheck) -> AgentCheck {
         match &self.0 {
             Some(cluster) => agent.cluster(cluster),

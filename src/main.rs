@@ -52,7 +52,7 @@ use crate::{
     logging::Log,
     reason::reason,
     settings::Settings,
-    signals::Signals,
+    signals::{Running, Signals},
 };
 
 /// glibc's allocator wastes some 190 bytes on each task cell, which is aligned to 128.
@@ -184,7 +184,8 @@ async fn serve(
     service::ready(&server);
     let listeners = Listeners::new(listeners, &server);
     listeners.log_certificates();
-    actix_rt::spawn(signals.handle(server.clone(), args, settings, listeners, recorder.clone(), ending));
+    let running = Running { settings, listeners, recorder: recorder.clone(), node, ending };
+    actix_rt::spawn(signals.handle(server.clone(), args, running));
     let ended = server.wait().await;
     http::stop(http).await;
     if let Some(recorder) = recorder {

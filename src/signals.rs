@@ -27,6 +27,7 @@ use tokio::{
 
 use crate::{
     args::Args,
+    cluster::{self, FleetLimits, Node},
     config::{self, Config, Problem},
     console,
     ending::Ending,
@@ -44,6 +45,16 @@ const READ_TIME: Duration = Duration::from_secs(5);
 
 /// Reads of the file that may hang at once after they were given up: each keeps a thread until its disk or writer answers.
 const MOST_HUNG: usize = 3;
+
+/// What SIGHUP changes.
+pub(crate) struct Running {
+    /// Those in force.
+    pub(crate) settings: Settings,
+    pub(crate) listeners: Listeners,
+    pub(crate) recorder: Option<Recorder>,
+    pub(crate) node: Node,
+    pub(crate) ending: Arc<Ending>,
+}
 
 /// The signals that are ours, from when this is made.
 pub(crate) struct Signals {
@@ -69,25 +80,8 @@ impl Signals {
     }
 
     /// Handles signals for as long as the server runs.
-    pub(crate) async fn handle(
-        mut self,
-        server: ServerHandle,
-        args: Args,
-        settings: Settings,
-        listeners: Listeners,
-        recorder: Option<Recorder>,
-        ending: Arc<Ending>,
-    ) {
-        let mut file = Reloads {
-            args,
-            settings,
-            listeners,
-            recorder,
-            ending,
-            reading: None,
-            changing: None,
-            readers: Arc::new(()),
-        };
+    pub(crate) async fn handle(mut self, server: ServerHandle, args: Args, running: Running) {
+        let mut file = Reloads { args, running, reading: None, changing: None, readers: Arc::new(()) };
         let mut expiry = daily();
         let (mut is_draining, mut is_hurried) = (false, false);
         loop {
@@ -116,12 +110,12 @@ impl Signals {
                     continue;
                 }
                 // Without certificates the process sleeps on.
-                _ = expiry.tick(), if file.listeners.have_certificates() => {
-                    file.listeners.log_expiring(SystemTime::now());
+                _ = expiry.tick(), if file.running.listeners.have_certificates() => {
+                    file.running.listeners.log_expiring(SystemTime::now());
                     continue;
                 }
             };
-            let mut drain = file.settings.drain();
+            let mut drain = file.running.settings.drain();
             is_hurried |= drain.delay.is_zero();
             // The first may not have arrived yet; a console may have asked for it, too.
             let is_announced = server.draining().map_or(is_draining && !is_hurried, |progress| !progress.has_begun());
@@ -170,11 +164,7 @@ impl Signals {
 /// The file, each time that SIGHUP asks for it. An error in it changes nothing.
 struct Reloads {
     args: Args,
-    /// Those in force.
-    settings: Settings,
-    listeners: Listeners,
-    recorder: Option<Recorder>,
-    ending: Arc<Ending>,
+    running: Running,
     reading: Option<Reading>,
     changing: Option<Changing>,
     /// Each thread that reads the file has a clone.
@@ -198,6 +188,7 @@ struct Changing {
     /// Those to be in force then.
     settings: Settings,
     limits: Limits,
+    fleet_limits: Option<FleetLimits>,
     /// SIGHUP came again meanwhile.
     again: bool,
     /// Dropped when it is in force.
@@ -285,7 +276,7 @@ impl Reloads {
             }
             Outcome::Read(Err(problem)) => refuse(&problem),
             Outcome::Changed(listeners, result) => {
-                self.listeners = listeners;
+                self.running.listeners = listeners;
                 match (result, changing) {
                     (Ok(changes), Some(changing)) => self.apply(changing, &changes, &file, server),
                     (Err(error), _) => refuse(&error),
@@ -300,14 +291,16 @@ impl Reloads {
 
     /// The counters of what is not the library's, as the end of a line.
     fn counters(&self) -> String {
-        recording::counters(self.recorder.as_ref()) + &self.listeners.counters(SystemTime::now())
+        recording::counters(self.running.recorder.as_ref()) + &self.running.listeners.counters(SystemTime::now())
     }
 
     /// Begins with what may still fail: the listeners.
     fn change(&mut self, loaded: Config, again: bool, reload: Option<Reload>, server: &ServerHandle) {
         let Config { settings, listeners: wanted, .. } = loaded;
         // What runs goes on with what only a restart changes.
-        let limits = match config::limits(&settings.clone().with_fixed_of(&self.settings), wanted.len()) {
+        let meant = settings.clone().with_fixed_of(&self.running.settings);
+        let limits = config::limits(&meant, wanted.len()).and_then(|limits| Ok((limits, cluster::limits(&meant)?)));
+        let (limits, fleet_limits) = match limits {
             Ok(limits) => limits,
             Err(error) => {
                 refuse(&error);
@@ -318,41 +311,45 @@ impl Reloads {
             }
         };
         let (done, changed) = oneshot::channel();
-        let (mut listeners, server) = (self.listeners.clone(), server.clone());
+        let (mut listeners, server) = (self.running.listeners.clone(), server.clone());
         actix_rt::spawn(async move {
             let result = listeners.change(wanted, &server).await;
             // The server may have ended.
             let _ = done.send((listeners, result));
         });
-        self.changing = Some(Changing { changed, settings, limits, again, reload });
+        self.changing = Some(Changing { changed, settings, limits, fleet_limits, again, reload });
     }
 
     /// Does what cannot fail any more, and says what has changed.
     fn apply(&mut self, changing: Changing, changes: &[String], file: &Path, server: &ServerHandle) {
-        let Changing { settings, limits, reload, .. } = changing;
-        for name in self.settings.fixed_that_differ(&settings) {
+        let Changing { settings, limits, fleet_limits, reload, .. } = changing;
+        for name in self.running.settings.fixed_that_differ(&settings) {
             log::warn!("SIGHUP: {name} differs; only a restart changes it");
         }
         for change in changes {
             log::info!("SIGHUP: {change}");
         }
-        let mut changed = self.settings.changed_in(&settings);
+        let mut changed = self.running.settings.changed_in(&settings);
         // Those have values to be shown, and a console may have set them.
-        changed.retain(|name| !console::knows_limit(name));
-        self.settings = settings.with_fixed_of(&self.settings);
-        logging::set_format(self.settings.log_format);
-        self.ending.set(self.settings.drain());
-        self.listeners.log_certificates();
-        if let Some(recorder) = &self.recorder {
-            recorder.set_limits(self.settings.record_limits());
+        changed.retain(|name| !console::knows_limit(name) && !Node::knows_limit(name));
+        let settings = settings.with_fixed_of(&self.running.settings);
+        let node = &self.running.node;
+        let fleet_changes = node.changes(&self.running.settings, &settings);
+        node.set_limits(fleet_limits);
+        self.running.settings = settings;
+        logging::set_format(self.running.settings.log_format);
+        self.running.ending.set(self.running.settings.drain());
+        self.running.listeners.log_certificates();
+        if let Some(recorder) = &self.running.recorder {
+            recorder.set_limits(self.running.settings.record_limits());
         }
         let (server, file) = (server.clone(), shown(file));
         actix_rt::spawn(async move {
             let Ok(before) = server.limits().await else { return };
             let after = limits.clone();
             if let Ok(change) = server.set_limits(limits).await {
-                let changed =
-                    [console::changes(&before, &after), changed.into_iter().map(str::to_owned).collect()].concat();
+                let changed = changed.into_iter().map(str::to_owned).collect();
+                let changed = [console::changes(&before, &after), fleet_changes, changed].concat();
                 if !changed.is_empty() {
                     log::info!("SIGHUP: changed: {}", changed.join(", "));
                 }

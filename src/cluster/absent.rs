@@ -8,15 +8,18 @@ use std::{convert::Infallible, io};
 use actix_lines::console::Console;
 #[cfg(feature = "http")]
 use actix_lines::http::Admin;
-use actix_lines::{Connection, LineHandler, LineServer, agent_check::AgentCheck};
+use actix_lines::{ConfigError, Connection, LineHandler, LineServer, agent_check::AgentCheck};
 
 use crate::settings::{ClusterSettings, Invalid, Settings};
 
 /// None at all.
 pub(crate) type Store = Infallible;
 
+/// None over nodes.
+pub(crate) type FleetLimits = Infallible;
+
 /// None.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Node;
 
 pub(crate) fn store(_: &ClusterSettings<'_>) -> Result<Store, Invalid> {
@@ -36,7 +39,21 @@ where
     Ok((server, Node))
 }
 
+pub(crate) fn limits(_: &Settings) -> Result<Option<FleetLimits>, ConfigError> {
+    Ok(None)
+}
+
 impl Node {
+    pub(crate) fn knows_limit(_: &str) -> bool {
+        false
+    }
+
+    pub(crate) fn changes(&self, _: &Settings, _: &Settings) -> Vec<String> {
+        Vec::new()
+    }
+
+    pub(crate) fn set_limits(&self, _: Option<FleetLimits>) {}
+
     pub(crate) fn tell_agent(&self, agent: AgentCheck) -> AgentCheck {
         agent
     }
