@@ -125,6 +125,20 @@ async fn a_node_finds_out_that_its_subscription_is_deaf_within_five_seconds() {
 }
 
 #[actix::test]
+async fn a_probe_that_the_node_has_not_sent_proves_nothing() {
+    pause();
+    let node = Node::join("a", &Memory::new()).await;
+    let channel = format!("c:{}", node.cluster.node().unwrap());
+    let forged = format!(r#"{{"v":1,"probe":{}}}"#, u64::MAX);
+    assert_eq!(node.store.publish(&channel, forged.into()).await, Ok(1));
+    pass(Duration::from_secs(5)).await;
+    assert_eq!(node.cluster.health().name(), "connected");
+    node.store.fail(Fault::Deaf);
+    until(&node.cluster, "deaf").await;
+    node.server.end_all().await;
+}
+
+#[actix::test]
 async fn a_subscription_that_stays_deaf_is_opened_anew_with_pauses_and_logged_once() {
     keep_log();
     pause();

@@ -76,7 +76,8 @@ async fn hold(core: &Core, mut subscription: Box<dyn Subscription>, mut messages
         while let Some(message) = messages.recv().await {
             core.counts.messages.one();
             match number_of_probe(&message.bytes) {
-                Some(number) if core.hub.is_control(&message.channel) => {
+                // One that was never sent is somebody else's, and no proof.
+                Some(number) if core.hub.is_control(&message.channel) && number <= core.counts.probes.get() => {
                     answered.fetch_max(number, Relaxed);
                     core.health.hear();
                 }

@@ -126,8 +126,10 @@ struct Books {
     entries: HashMap<Arc<str>, Entry>,
     /// Sessions of each address, for other prefixes that may come.
     peers: HashMap<PeerId, u32>,
-    /// Resources that the store has yet to be told of.
+    /// Resources that the store has yet to be told of, and some that came to nothing while they waited here.
     untold: VecDeque<Arc<str>>,
+    /// Number of them above which those that came to nothing are forgotten.
+    sort_out_at: usize,
     waiting: VecDeque<Waiting>,
     serial: u64,
     /// Number of the life at hand.
@@ -402,7 +404,9 @@ impl Books {
     /// Has the store told of a resource, if it does not know it; forgets one that is nothing to anybody.
     fn look(&mut self, name: &Arc<str>) {
         let Some(entry) = self.entries.get_mut(name) else { return };
-        if entry.is_queued || entry.is_flying {
+        // Sources come and go for as long as the store is lost: none of them is kept for its return.
+        let is_nothing = entry.count == 0 && entry.told == Some(0);
+        if entry.is_flying || (entry.is_queued && !is_nothing) {
             return;
         }
         let is_told = match entry.kind {
@@ -412,13 +416,31 @@ impl Books {
         };
         if is_told && entry.told != Some(entry.count) {
             entry.is_queued = true;
-            self.untold.push_back(Arc::clone(name));
-        } else if entry.count == 0 && (!is_told || entry.told == Some(0)) {
+            self.queue(Arc::clone(name));
+        } else if entry.count == 0 && (!is_told || is_nothing) {
             self.entries.remove(name);
             if self.entries.capacity() > 4 * KEPT && self.entries.len() < self.entries.capacity() / 8 {
                 self.entries.shrink_to((2 * self.entries.len()).max(KEPT));
             }
         }
+    }
+
+    fn queue(&mut self, name: Arc<str>) {
+        if self.untold.len() >= self.sort_out_at.max(KEPT) {
+            // One that came to nothing and is there again stands here twice: its first place counts.
+            for name in std::mem::take(&mut self.untold) {
+                if self.entries.get_mut(&name).is_some_and(|entry| std::mem::take(&mut entry.is_queued)) {
+                    self.untold.push_back(name);
+                }
+            }
+            for name in &self.untold {
+                if let Some(entry) = self.entries.get_mut(name) {
+                    entry.is_queued = true;
+                }
+            }
+            self.sort_out_at = 2 * self.untold.len();
+        }
+        self.untold.push_back(name);
     }
 
     fn begin(&mut self) -> Vec<Share> {

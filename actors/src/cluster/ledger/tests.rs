@@ -321,3 +321,31 @@ fn buckets_that_are_full_again_are_forgotten() {
     assert!(ledger.books().buckets.len() <= 2 * KEPT, "{}", ledger.books().buckets.len());
     assert!(ledger.books().entries.is_empty() && ledger.books().peers.is_empty());
 }
+
+#[test]
+fn sources_that_come_and_go_while_the_store_is_lost_are_forgotten() {
+    let ledger = Arc::new(Ledger::default());
+    ledger.set_limits(limits());
+    let from = |source: u32| {
+        let [_, b, c, d] = source.to_be_bytes();
+        SocketAddr::from(([10, b, c, d], 1)).into()
+    };
+    // Two stay, one of which was there before.
+    let first = ledger.without_store(&from(0), false).unwrap();
+    let mut kept = Vec::new();
+    for source in 1..20_000_u32 {
+        drop(ledger.without_store(&from(source), false).unwrap());
+        drop(ledger.without_store(&from(7), false).unwrap());
+        if source == 10_000 {
+            kept.push(ledger.without_store(&from(source), false).unwrap());
+        }
+    }
+    assert!(ledger.books().entries.len() <= 4, "{} resources are kept", ledger.books().entries.len());
+    assert!(ledger.books().untold.len() <= 2 * KEPT, "{} names are kept", ledger.books().untold.len());
+    let mut told: Vec<_> = ledger.take().unwrap().held.counts;
+    told.sort_by(|one, other| one.resource.cmp(&other.resource));
+    let of = |source| format!("source:{}", limits().source_prefix.text(PeerId::of(&from(source)).unwrap()));
+    let share = |resource, count| Share { resource, count };
+    assert_eq!(told, [share(SESSIONS.to_owned(), 2), share(of(0), 1), share(of(10_000), 1)]);
+    drop((first, kept));
+}
