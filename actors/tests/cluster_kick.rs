@@ -5,13 +5,16 @@ mod support;
 #[path = "support/cluster.rs"]
 mod cluster;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use actix::Actor;
 use actix_lines::{
     CloseReason, Line, LineContext, LineHandler, LineServer,
     cluster::{
-        Answers, AskError, Cluster, ClusterFilter, GlobalId, NodeId, Outcome, Store, StoreError,
+        Answers, AskError, Cluster, ClusterBuilder, ClusterFilter, GlobalId, NodeId, Outcome, Store, StoreError,
         memory::{Fault, Memory},
     },
     control::{SessionFilter, SessionState},
@@ -540,6 +543,63 @@ async fn a_node_is_asked_from_any_thread() {
     eventually("the thread to end", async || elsewhere.is_finished()).await;
     let (pushed, kicked) = elsewhere.join().unwrap();
     assert_eq!((&pushed[..], &kicked[..]), (&expected[..], &expected[..]));
+    server.end_all().await;
+    end([b]).await;
+}
+
+/// Says that it has a line, and blocks its worker until it is released.
+struct Blocks {
+    blocked: mpsc::UnboundedSender<()>,
+    release: Arc<Mutex<std::sync::mpsc::Receiver<()>>>,
+}
+
+impl Actor for Blocks {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Blocks {
+    fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {
+        self.blocked.send(()).unwrap();
+        // An error is the release.
+        let _ = self.release.lock().unwrap().recv();
+    }
+}
+
+#[actix::test]
+async fn a_worker_that_is_blocked_delays_no_answer_and_no_other_question() {
+    // On the real clock: its worker is another thread.
+    let memory = Memory::new();
+    let quick = |builder: ClusterBuilder| builder.ask_timeout(Duration::from_millis(300));
+    let cluster = quick(Cluster::builder(memory.view()).node("a")).build().unwrap();
+    let (blocked, mut is_blocked) = mpsc::unbounded_channel();
+    let (released, release) = std::sync::mpsc::channel();
+    let release = Arc::new(Mutex::new(release));
+    let server = LineServer::new(move |_| Blocks { blocked: blocked.clone(), release: Arc::clone(&release) });
+    let server = support::Server::start(server.workers(1).cluster(&cluster).unwrap()).await;
+    let b = Node::start_with(&memory, "b", LineServer::new(|_| Echo), quick).await;
+    eventually("a life of the node", async || cluster.node().is_some()).await;
+    let mut peer = server.connect().await;
+    peer.send(b"block\n").await;
+    within("the worker to be blocked", is_blocked.recv()).await.unwrap();
+
+    for asker in [&cluster, &b.cluster] {
+        let answers = within("answers", asker.kick(ClusterFilter::default(), "")).await.unwrap();
+        assert_eq!(told(&answers), [(cluster.node(), Outcome::TimedOut), (Some(b.id()), Outcome::NotFound)]);
+    }
+    // More than are carried out at a time: what they wait for ends with those who have asked.
+    let of = |node: &str| ClusterFilter::name("nobody").node(node.parse().unwrap());
+    let asked = join_all((0..300).map(|_| b.cluster.push(of("a"), "x\n")));
+    for answers in within("answers", asked).await {
+        assert_eq!(told(&answers.unwrap()), [(cluster.node(), Outcome::TimedOut)]);
+    }
+    eventually("an answer to a node whose worker is blocked", async || {
+        told(&cluster.push(of("b"), "x\n").await.unwrap()) == [(Some(b.id()), Outcome::NotFound)]
+    })
+    .await;
+
+    // What was not answered in time is done nevertheless.
+    drop(released);
+    peer.expect_eof().await;
     server.end_all().await;
     end([b]).await;
 }

@@ -63,7 +63,7 @@ pub(crate) async fn ask(core: &Core, whom: &ClusterFilter, order: Order) -> Resu
         if !is_for_us {
             return None;
         }
-        let outcome = carry_out(core, server, &words, order.clone()).await;
+        let outcome = carry_out(core, server, &words, order.clone(), deadline).await;
         Some(NodeAnswer { node: core.settings.name.clone(), id: own.clone(), outcome })
     };
     let there = ask_others(core, whom, &words, &order, own.as_ref(), deadline);
@@ -142,8 +142,9 @@ async fn ask_one(core: &Core, node: &NodeId, whom: &Whom, order: &Order, own: &N
     }
 }
 
-/// Does something to the sessions of this node. The answer comes when they have been told.
-async fn carry_out(core: &Core, server: &ServerHandle, whom: &Whom, order: Order) -> Outcome {
+/// Does something to the sessions of this node. The answer comes when they have been told; those of a worker that somebody's code
+/// blocks are told later than that.
+async fn carry_out(core: &Core, server: &ServerHandle, whom: &Whom, order: Order, deadline: Instant) -> Outcome {
     let listeners: Vec<_> = server.listeners().iter().map(|listener| listener.id).collect();
     let filter = match whom.filter(&listeners) {
         Ok(Some(filter)) => filter,
@@ -151,15 +152,20 @@ async fn carry_out(core: &Core, server: &ServerHandle, whom: &Whom, order: Order
         Err(reason) => return Outcome::refused(reason),
     };
     let done = match order {
-        Order::Push(bytes) => server.push(filter, bytes).await.map(|pushed| (pushed.sessions, pushed.dropped)),
+        Order::Push(bytes) => {
+            let told = timeout_at(deadline, server.push(filter, bytes)).await;
+            told.map(|told| told.map(|pushed| (pushed.sessions, pushed.dropped)))
+        }
         Order::Kick(goodbye) => {
-            let told = server.kick(filter.clone(), goodbye).await;
-            if told.is_ok_and(|sessions| sessions > 0) {
+            let told = timeout_at(deadline, server.kick(filter.clone(), goodbye)).await;
+            // Those that are told later, too.
+            if !matches!(told, Ok(Ok(0) | Err(_))) {
                 core.kicks.add(filter, core.settings.kick_timeout);
             }
-            told.map(|sessions| (sessions, 0))
+            told.map(|told| told.map(|sessions| (sessions, 0)))
         }
     };
+    let Ok(done) = done else { return Outcome::TimedOut };
     done.map_or_else(Outcome::refused, |(sessions, dropped)| Outcome::done(sessions, dropped))
 }
 
@@ -223,8 +229,15 @@ impl Asked {
             _ if core.life().as_ref() != Some(&own) => Outcome::NodeGone,
             (Err(reason), _) => Outcome::refused(reason),
             (_, None) => Outcome::refused("its server has not started"),
-            (Ok((whom, order)), Some(server)) => carry_out(core, server, &whom, order).await,
+            (Ok((whom, order)), Some(server)) => {
+                let deadline = Instant::now() + core.settings.ask_timeout;
+                carry_out(core, server, &whom, order, deadline).await
+            }
         };
+        // It is unknown what will be done: whoever asked says so by itself.
+        if outcome == Outcome::TimedOut {
+            return;
+        }
         let letter: Bytes = request::answer(number, &own, outcome);
         // Who hears nothing knows that it knows nothing.
         let _ = core.publish(&Core::control_channel(&from), letter).await;
