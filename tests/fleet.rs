@@ -109,6 +109,12 @@ fn a_rolling_restart_stops_at_a_node_that_does_not_come_back() {
     assert!(is_up, "{said}\n{}", fleet.logs());
     let before = fleet.processes();
 
+    // Started twice it is what it was, or nobody could stop what the first one has started.
+    let redis = fleet.file("redis.pid");
+    let (is_up, _, said) = fleet.run("fleet", &["start"], &[], |_| {});
+    assert!(!is_up && said.contains("runs already"), "{said}");
+    assert_eq!((fleet.processes(), fleet.file("redis.pid")), (before.clone(), redis));
+
     let (is_fine, plan, said) = fleet.run("rolling-restart", &["--dry-run"], &[], |_| {});
     assert!(is_fine && plan.lines().filter(|line| line.contains("would be restarted")).count() == 3, "{plan}\n{said}");
     assert_eq!(fleet.processes(), before);
