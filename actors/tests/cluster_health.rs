@@ -4,16 +4,25 @@
 mod nodes;
 mod support;
 
-use std::{cell::RefCell, time::Duration};
+use std::{
+    cell::RefCell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use actix_lines::cluster::{
-    Cluster, Health, Store,
+    Answer, Change, Cluster, Cursor, Health, Held, Message, NodeId, NodeRecord, Row, RowPage, Store, StoreError,
+    Subscription, Verdict, Want,
     memory::{Fault, Memory},
 };
+use bytes::Bytes;
 use log::{LevelFilter, Log, Metadata, Record};
 use nodes::{Node, serve};
 use support::{eventually, pass, pause, talk, within};
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 
 thread_local! {
     /// What was logged by the nodes of this thread, which are those of one test.
@@ -83,6 +92,73 @@ async fn a_lost_store_and_its_return_are_one_line_each_however_many_calls_fail()
         assert_eq!(lines.len(), 4, "{fault:?}: {lines:#?}");
         node.server.end_all().await;
     }
+}
+
+/// A store in which no life begins, though it answers all else.
+#[derive(Clone, Debug)]
+struct WithoutLives {
+    store: Memory,
+    refuses: Arc<AtomicBool>,
+}
+
+impl Store for WithoutLives {
+    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> Answer<'a, ()> {
+        if self.refuses.load(Relaxed) {
+            return Box::pin(async { Err(StoreError::Refused { reason: "no permissions".to_owned() }) });
+        }
+        self.store.register(node, change)
+    }
+
+    fn unregister<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
+        self.store.unregister(node)
+    }
+
+    fn nodes(&self) -> Answer<'_, Vec<NodeRecord>> {
+        self.store.nodes()
+    }
+
+    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> Answer<'a, RowPage> {
+        self.store.list(node, after)
+    }
+
+    fn lookup<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<(NodeId, Row)>> {
+        self.store.lookup(name)
+    }
+
+    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> Answer<'a, u64> {
+        self.store.publish(channel, bytes)
+    }
+
+    fn subscribe(&self, to: mpsc::Sender<Message>) -> Answer<'_, Box<dyn Subscription>> {
+        self.store.subscribe(to)
+    }
+
+    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> Answer<'a, Vec<Verdict>> {
+        self.store.acquire(node, held, wants)
+    }
+}
+
+#[actix::test]
+async fn a_store_that_lets_no_life_begin_is_lost_once_and_found_when_one_does() {
+    keep_log();
+    pause();
+    let store = WithoutLives { store: Memory::new(), refuses: Arc::new(AtomicBool::new(true)) };
+    let cluster = Cluster::builder(store.clone()).node("a").build().unwrap();
+    let server = serve(&cluster).await;
+    until(&cluster, "lost").await;
+    let mut health = cluster.watch_health();
+    health.borrow_and_update();
+    pass(Duration::from_secs(60)).await;
+    assert!(!health.has_changed().unwrap(), "it is lost all the while: {:?}", LINES.take());
+    store.refuses.store(false, Relaxed);
+    let found = until(&cluster, "connected").await;
+    assert!(found <= Duration::from_secs(3), "after {found:?}");
+    eventually("a life", async || cluster.node().is_some()).await;
+    let lines = LINES.take();
+    let counts = ["store lost: ", "store found after ", "joined as "]
+        .map(|words| lines.iter().filter(|line| line.contains(words)).count());
+    assert_eq!(counts, [1; 3], "{lines:#?}");
+    server.end_all().await;
 }
 
 #[actix::test]

@@ -367,6 +367,11 @@ async fn each_refusal_says_what_to_do() {
     with("node", "sesame8\n").register(&node("a"), &begun).await.unwrap();
     let reader = with("reader", "sesame8");
     refusal(reader.register(&node("a"), &begun).await, "docs/decisions/redis.md");
+    // A command of a script, and a key of one.
+    for (user, lacks) in [("fixer", ["~*", "-hset"]), ("other", ["~{lines:*}leases", "+hset"])] {
+        server.allow(user, "sesame8", &[&["&*", "+@all"], &lacks[..]].concat());
+        refusal(with(user, "sesame8").register(&node("a"), &begun).await, "docs/decisions/redis.md");
+    }
     let mut subscription = reader.subscribe(mpsc::channel(1).0).await.unwrap();
     refusal(subscription.add(&["c".to_owned()]).await, "docs/decisions/redis.md");
     let wrong = with("node", "open sesame").nodes().await;

@@ -70,8 +70,10 @@ pub(crate) async fn run(core: Arc<Core>) {
 async fn begin(core: &Core) -> NodeId {
     // A store that was lost for a lease is asked as seldom as before.
     let mut failed = if core.health.is_lost() { LONG_LOST } else { 0 };
+    // The store answers all else: it is found when a life begins, and not again and again until then.
+    let mut is_refused = false;
     loop {
-        match try_to_begin(core).await {
+        match try_to_begin(core, &mut is_refused).await {
             Ok(Some(id)) => return id,
             // It has taken longer than a lease: at once again.
             Ok(None) => tokio::task::yield_now().await,
@@ -84,7 +86,7 @@ async fn begin(core: &Core) -> NodeId {
     }
 }
 
-async fn try_to_begin(core: &Core) -> Result<Option<NodeId>, StoreError> {
+async fn try_to_begin(core: &Core, is_refused: &mut bool) -> Result<Option<NodeId>, StoreError> {
     // Another one each time: a call that was given up may arrive yet, and would undo what this life has written.
     let id = NodeId { name: core.settings.name.clone(), incarnation: fastrand::u32(..) };
     // Former lives go first. That also asks whether the store is there by a call that may arrive late without harm: one that
@@ -97,7 +99,9 @@ async fn try_to_begin(core: &Core) -> Result<Option<NodeId>, StoreError> {
         core.unregister(id).await?;
         core.remove_trace(id);
     }
-    core.health.find();
+    if !*is_refused {
+        core.health.find();
+    }
     core.hub.set_control(Core::control_channel(&id));
     // A store that publishes nothing may list sessions nevertheless.
     let _ = timeout(HEARD, core.hub.control_heard()).await;
@@ -106,7 +110,10 @@ async fn try_to_begin(core: &Core) -> Result<Option<NodeId>, StoreError> {
     let begins = Begin { about: core.settings.about.clone(), shares: limits::shares(core) };
     let change = Change { begins: Some(begins), lease: core.settings.lease, ..Change::default() };
     let sent = Instant::now();
-    core.begin(&id, &change).await?;
+    let begun = core.begin(&id, &change).await;
+    *is_refused = matches!(begun, Err(StoreError::Refused { .. } | StoreError::Garbled { .. }));
+    begun?;
+    core.health.find();
     Ok(core.begin_life(&id, sent).then_some(id))
 }
 

@@ -105,6 +105,10 @@ fn server_error(kind: Option<ServerErrorKind>, code: &str, detail: &str) -> (Sto
             (advise("it is a node of a Redis Cluster: use a single server, or one with Sentinel"), Then::Keep)
         }
         (Some(Kind::NoPerm), _) => (advise(PERMISSIONS), Then::Keep),
+        // Of a command or a key in a script, which is an error of the script then.
+        _ if detail.contains("The user executing the script") || detail.contains("ACL failure") => {
+            (advise(PERMISSIONS), Then::Keep)
+        }
         // What the crate makes of it while it connects.
         _ if detail.contains("no permissions") => (advise(PERMISSIONS), Then::Reconnect),
         (_, "NOAUTH") => (refused("NOAUTH: give a user and a password".to_owned()), Then::Reconnect),
