@@ -124,7 +124,7 @@ async fn by_a_filter_each_node_is_asked_once_and_says_how_many() {
     let selected = [
         (all().node("b".parse().unwrap()), vec![(Some(b.id()), done(2))]),
         (all().node("a".parse().unwrap()), vec![(Some(a.id()), done(1))]),
-        (all().node("nobody".parse().unwrap()), vec![]),
+        (all().node("nobody".parse().unwrap()), vec![(None, Outcome::NodeGone)]),
         (all().source("127.0.0.0/8".parse().unwrap()), of_all.to_vec()),
         (all().age_at_least(Duration::ZERO).outbox_at_least(0), of_all.to_vec()),
     ];

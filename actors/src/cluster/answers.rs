@@ -41,7 +41,7 @@ pub struct Answers {
 pub struct NodeAnswer {
     /// The node's name.
     pub node: NodeName,
-    /// Its life; `None` for the node that asks while it holds no lease.
+    /// Its life; `None` for the node that asks while it holds no lease, and for one that the filter names and that has no life.
     pub id: Option<NodeId>,
     /// The answer.
     pub outcome: Outcome,
@@ -61,7 +61,7 @@ pub enum Outcome {
     },
     /// No session there matches.
     NotFound,
-    /// Nobody listens under this id: the node has ended, or this life of it, or it does not hear at the moment. Nothing was done.
+    /// Nobody listens under this id or name: the node has ended, or this life of it, or it does not hear at the moment. Nothing was done.
     NodeGone,
     /// No answer came in time: it is unknown whether it was done, or will be.
     TimedOut,

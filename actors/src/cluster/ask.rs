@@ -108,7 +108,15 @@ async fn ask_others(
         };
         NodeAnswer { node: id.name.clone(), id: Some(id), outcome }
     });
-    Answers { nodes: join_all(asked).await, others: None }
+    let mut nodes = join_all(asked).await;
+    // One that is named and is not there has an answer, too.
+    if let (None, Some(node)) = (&whom.id, &whom.node)
+        && nodes.is_empty()
+        && *node != core.settings.name
+    {
+        nodes.push(NodeAnswer { node: node.clone(), id: None, outcome: Outcome::NodeGone });
+    }
+    Answers { nodes, others: None }
 }
 
 /// Asks one node.
