@@ -119,12 +119,14 @@ struct Entry {
 #[derive(Debug, Default)]
 struct Books {
     limits: Arc<FleetLimits>,
-    /// The store is told of sessions, and of sources: since there was a limit, and from then on.
-    tells: (bool, bool),
+    /// The store is told of sessions: since there was a limit, and from then on.
+    tells_sessions: bool,
+    /// Sources have entries, and the store is told of them: likewise.
+    counts_sources: bool,
     /// The name of sessions, once it is needed.
     sessions: Option<Arc<str>>,
     entries: HashMap<Arc<str>, Entry>,
-    /// Sessions of each address, for other prefixes that may come.
+    /// Sessions of each address, for a limit or another prefix that may come.
     peers: HashMap<PeerId, u32>,
     /// Resources that the store has yet to be told of, and some that came to nothing while they waited here.
     untold: VecDeque<Arc<str>>,
@@ -298,9 +300,11 @@ type Settled = (oneshot::Sender<Result<Hold, Refused>>, Result<What, RefuseReaso
 impl Books {
     fn set_limits(&mut self, limits: FleetLimits) {
         let before = std::mem::replace(&mut self.limits, Arc::new(limits));
-        self.tells.0 |= self.limits.max_sessions.is_some();
-        self.tells.1 |= self.limits.max_sessions_per_source.is_some();
-        if before.source_prefix != self.limits.source_prefix {
+        self.tells_sessions |= self.limits.max_sessions.is_some();
+        let counted_sources = self.counts_sources;
+        self.counts_sources |= self.limits.max_sessions_per_source.is_some();
+        let are_others = before.source_prefix != self.limits.source_prefix || !counted_sources;
+        if self.counts_sources && are_others {
             for entry in self.entries.values_mut().filter(|entry| entry.kind == Kind::Source) {
                 entry.count = 0;
             }
@@ -388,7 +392,9 @@ impl Books {
                             self.peers.shrink_to((2 * self.peers.len()).max(KEPT));
                         }
                     }
-                    self.count(&self.source(peer), Kind::Source, is_more);
+                    if self.counts_sources {
+                        self.count(&self.source(peer), Kind::Source, is_more);
+                    }
                 }
             }
             What::Other(name) => self.count(name, Kind::Other, is_more),
@@ -409,11 +415,7 @@ impl Books {
         if entry.is_flying || (entry.is_queued && !is_nothing) {
             return;
         }
-        let is_told = match entry.kind {
-            Kind::Sessions => self.tells.0,
-            Kind::Source => self.tells.1,
-            Kind::Other => true,
-        };
+        let is_told = entry.kind != Kind::Sessions || self.tells_sessions;
         if is_told && entry.told != Some(entry.count) {
             entry.is_queued = true;
             self.queue(Arc::clone(name));
@@ -446,14 +448,10 @@ impl Books {
     fn begin(&mut self) -> Vec<Share> {
         self.life += 1;
         self.untold.clear();
-        let (sessions, sources) = self.tells;
+        let tells_sessions = self.tells_sessions;
         let mut shares = Vec::new();
         self.entries.retain(|name, entry| {
-            let is_told = match entry.kind {
-                Kind::Sessions => sessions,
-                Kind::Source => sources,
-                Kind::Other => true,
-            };
+            let is_told = entry.kind != Kind::Sessions || tells_sessions;
             entry.is_queued = false;
             entry.is_flying = false;
             entry.told = Some(if is_told { entry.count } else { 0 });

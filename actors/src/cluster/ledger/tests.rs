@@ -292,6 +292,23 @@ fn sessions_that_were_let_in_without_the_store_and_limits_that_change_are_told_t
 }
 
 #[test]
+fn sources_cost_nothing_before_there_is_a_limit_of_theirs_and_are_all_known_to_it_then() {
+    let ledger = Arc::new(Ledger::default());
+    let hold = |source: u8| match ledger.ask(&SocketAddr::from(([192, 0, 2, source], 1)).into(), false, false) {
+        Asked::Free(hold) => hold,
+        other => panic!("{other:?}"),
+    };
+    let holds: Vec<_> = [1, 1, 2].into_iter().map(hold).collect();
+    assert_eq!(ledger.books().entries.len(), 1, "the sessions");
+    ledger.begin();
+    ledger.set_limits(FleetLimits::builder().max_sessions_per_source(9).build().unwrap());
+    let told: BTreeMap<_, _> =
+        ledger.take().unwrap().held.counts.into_iter().map(|share| (share.resource, share.count)).collect();
+    assert_eq!(told.into_values().collect::<Vec<_>>(), [2, 1]);
+    drop(holds);
+}
+
+#[test]
 fn without_the_store_a_node_keeps_to_its_own_counts_and_its_own_buckets() {
     let rate = Rate { per_second: 1, burst: 3 };
     let limits = FleetLimits::builder().max_sessions(4).accept_rate_per_source(Some(rate)).build().unwrap();
