@@ -43,7 +43,7 @@ pub use self::{
     claim::{Claim, ClaimError},
     fleet_limits::{FleetLimits, FleetLimitsBuilder, OnPartition},
     health::Health,
-    id::{GlobalId, NodeId, NodeName, NodeNameError},
+    id::{GlobalId, IdError, NodeId, NodeName, NodeNameError},
     query::{ClusterFilter, ClusterOrder, ClusterPage, ClusterQuery, ClusterSession, ListError, Unread},
     rooms::{
         share::ShareError,

@@ -29,7 +29,7 @@ pub struct ClusterStats {
     /// Time until its lease is over unless it is renewed; `None` while it holds none.
     #[serde(serialize_with = "seconds")]
     pub lease_left: Option<Duration>,
-    /// StoreCalls to the store.
+    /// Calls to the store.
     pub calls: StoreCalls,
     /// Time since the store last answered; `None` if it never did.
     #[serde(serialize_with = "seconds")]
@@ -88,7 +88,7 @@ pub struct ClusterStats {
     pub rooms: RoomCounts,
 }
 
-/// StoreCalls to the store, by what has come of them.
+/// Calls to the store, by what has come of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StoreCalls {

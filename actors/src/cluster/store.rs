@@ -13,11 +13,12 @@ use tokio::sync::mpsc;
 
 use crate::cluster::id::NodeId;
 
-/// What a store is asked comes by.
+/// The answer of a store, on its way.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// An engine that the nodes of a cluster share. Each call is one round trip at most, is bounded in time by the engine, and
-/// either happens as a whole or not at all; after [`StoreError::Lost`] and [`StoreError::Slow`] it is unknown which.
+/// either happens as a whole or not at all; after [`StoreError::Lost`] and [`StoreError::Slow`] it is unknown which. Only the rows of
+/// a [`Change`] may be written in parts, behind its lease.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Begins the life of a node, or renews its lease, and writes rows beneath it. After a call that begins a life and of which
     /// it is unknown whether it was done, another incarnation is to begin: the first call may yet arrive.
