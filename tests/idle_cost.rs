@@ -2,18 +2,25 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use actix_lines::{
-    LineServer, Rot13,
+    Connection, LineServer, Rot13,
+    cluster::{
+        Answer, Change, Cluster, Cursor, FleetLimits, Held, Message, NodeId, NodeRecord, Row, RowPage, Store,
+        StoreError, Subscription, Verdict, Want,
+    },
     limits::{Limits, LimitsBuilder, Rate, RateLimit},
 };
+use bytes::Bytes;
 use rustix::{
     net::{AddressFamily, SocketType, bind, connect, socket},
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 use tikv_jemalloc_ctl::{epoch, stats};
+use tokio::sync::mpsc;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -59,15 +66,24 @@ fn everything_on() -> LimitsBuilder {
         .session_rate(RateLimit { bytes: rate, lines: rate })
 }
 
-#[test]
-fn an_idle_session_costs_under_700_bytes_of_heap() {
+type Server = LineServer<Rot13, fn(&Connection) -> Rot13>;
+
+/// What is allocated for so many idle sessions of a server, once it has done what is to be done for them.
+fn used(sessions: usize, with: impl FnOnce(Server) -> Server, is_done: impl Fn() -> bool) -> usize {
     use std::io::{Read, Write};
 
-    let sessions = room();
+    // The allocator counts for the whole process.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let patience = Duration::from_secs(60);
-    let used = actix_rt::System::new().block_on(async {
-        let server = LineServer::new(|_| Rot13).limits(everything_on().build().unwrap());
-        let server = server.on_current_arbiter().bind("127.0.0.1:0").unwrap().start().unwrap();
+    actix_rt::System::new().block_on(async {
+        let server: Server = LineServer::new(|_| Rot13);
+        let server = with(server.limits(everything_on().build().unwrap()))
+            .on_current_arbiter()
+            .bind("127.0.0.1:0")
+            .unwrap()
+            .start()
+            .unwrap();
         let address = server.local_addrs()[0];
         let live = async |count: u64| {
             let mut ticks = tokio::time::interval(Duration::from_millis(5));
@@ -109,14 +125,84 @@ fn an_idle_session_costs_under_700_bytes_of_heap() {
             };
             tokio::time::timeout(patience, whole).await.expect("an answer");
         }
+        let done = async {
+            while !is_done() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(patience, done).await.expect("what is to be done for idle sessions");
         let used = allocated().saturating_sub(before);
         drop(peers);
         live(0).await;
         server.abort().await.unwrap();
         used
-    });
-    let each = used / sessions;
+    })
+}
+
+#[test]
+fn an_idle_session_costs_under_700_bytes_of_heap() {
+    let sessions = room();
+    let each = used(sessions, |server| server, || true) / sessions;
     eprintln!("{each} bytes for each of {sessions} idle sessions");
     assert!(each < 700, "{each} bytes for each of {sessions} idle sessions");
     assert!(each > 256, "{each} bytes each: that is less than the task, so something was not measured");
+}
+
+#[test]
+fn an_idle_session_of_a_node_costs_its_permit_its_row_and_its_source_more() {
+    let sessions = room();
+    let plain = used(sessions, |server| server, || true) / sessions;
+    let node = |limits: FleetLimits| {
+        let cluster = Cluster::builder(KeepsNothing).node("a").limits(limits).build().unwrap();
+        let are_written = || cluster.stats().rows_written >= sessions as u64;
+        used(sessions, |server| server.cluster(&cluster).unwrap(), are_written) / sessions - plain
+    };
+    let without = node(FleetLimits::default());
+    let with = node(FleetLimits::builder().max_sessions(100_000).max_sessions_per_source(1000).build().unwrap());
+    eprintln!("{without} bytes more for each of {sessions} idle sessions of a node, {with} with limits over nodes");
+    assert!(without < 400, "{without} bytes more for each of {sessions} idle sessions of a node");
+    assert!(with < 700, "{with} bytes more for each of {sessions} idle sessions of a node with limits over nodes");
+    assert!(without > 50 && with > without, "{without} and {with} bytes: something was not measured");
+}
+
+/// A store that grants everything and remembers nothing, so that only the node's own memory is measured.
+#[derive(Debug)]
+struct KeepsNothing;
+
+fn done<'a, T: Send + 'a>(value: T) -> Answer<'a, T> {
+    Box::pin(std::future::ready(Ok(value)))
+}
+
+impl Store for KeepsNothing {
+    fn register<'a>(&'a self, _: &'a NodeId, _: &'a Change) -> Answer<'a, ()> {
+        done(())
+    }
+
+    fn unregister<'a>(&'a self, _: &'a NodeId) -> Answer<'a, ()> {
+        done(())
+    }
+
+    fn nodes(&self) -> Answer<'_, Vec<NodeRecord>> {
+        done(Vec::new())
+    }
+
+    fn list<'a>(&'a self, _: &'a NodeId, _: Option<Cursor>) -> Answer<'a, RowPage> {
+        done(RowPage::default())
+    }
+
+    fn lookup<'a>(&'a self, _: &'a str) -> Answer<'a, Vec<(NodeId, Row)>> {
+        done(Vec::new())
+    }
+
+    fn publish<'a>(&'a self, _: &'a str, _: Bytes) -> Answer<'a, u64> {
+        done(1)
+    }
+
+    fn subscribe(&self, _: mpsc::Sender<Message>) -> Answer<'_, Box<dyn Subscription>> {
+        Box::pin(std::future::ready(Err(StoreError::Refused { reason: "nothing is published here".to_owned() })))
+    }
+
+    fn acquire<'a>(&'a self, _: &'a NodeId, _: &'a Held, wants: &'a [Want]) -> Answer<'a, Vec<Verdict>> {
+        done(vec![Verdict::Granted; wants.len()])
+    }
 }
