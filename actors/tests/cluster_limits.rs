@@ -200,12 +200,13 @@ async fn sessions_of_all_nodes_never_are_more_than_the_limit_however_they_come_a
     }
     let servers = nodes.iter().map(|node| node.server.handle.clone()).collect::<Vec<_>>();
     assert!(storm(&servers, 10).await > 0);
-    assert_eq!(observer.most.load(SeqCst), MOST, "the limit is reached and never exceeded");
     for node in &nodes {
         node.emptied().await;
     }
     let all: Vec<_> = nodes.iter().collect();
     assert_eq!(fill(&all).await.len(), MOST, "all places are free again");
+    // By whoever comes and goes it need not be reached: a place is given back a moment after its session.
+    assert_eq!(observer.most.load(SeqCst), MOST, "the limit is reached and was never exceeded");
     assert_eq!(nodes.iter().map(|node| node.cluster.stats().admitted_blind).sum::<u64>(), 0);
     for node in nodes {
         node.server.end_all().await;
@@ -592,7 +593,6 @@ async fn with_redis_no_limit_is_exceeded_while_connections_to_it_break_and_it_st
         let refused = storm(&servers, 20).await;
         is_over.store(true, SeqCst);
         within("the breaks", breaks).await.unwrap();
-        assert_eq!(observer.most.load(SeqCst), MOST, "{program}: the limit is reached and never exceeded");
         assert!(refused > 0);
         let settled = async || {
             eventually("the store to be told", async || clusters.iter().all(|one| one.stats().shares_untold == 0))
@@ -619,6 +619,7 @@ async fn with_redis_no_limit_is_exceeded_while_connections_to_it_break_and_it_st
         };
         let mut all = fill().await;
         assert_eq!(all.len(), MOST, "{program}: all places are free again");
+        assert_eq!(observer.most.load(SeqCst), MOST, "{program}: the limit is reached and was never exceeded");
         // Empty from one moment to the next.
         all.truncate(5);
         eventually("most to end", async || observer.live.load(SeqCst) == 5).await;
