@@ -95,6 +95,8 @@ fn no_text_of_ours_has_a_password() {
         "redis://user:sesame8@",
         "redis://user:sesame8@host:port",
         "sesame8",
+        "sesame8@host:6379",
+        "user-sesame8@host://",
         "redis://user:%sesame8@host",
         "unix:///s?pass=a&sesame8",
         "redis://u:sesame8@host/x",

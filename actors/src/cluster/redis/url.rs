@@ -159,6 +159,10 @@ impl Place {
             "redis-sentinel" | "valkey-sentinel" => (true, false),
             "rediss-sentinel" | "valkeys-sentinel" => (true, true),
             "unix" | "redis+unix" | "valkey+unix" => return Self::parse_unix(rest),
+            // Whoever has left it out has a user or a password here.
+            _ if rest.contains('@') || scheme.contains('@') => {
+                return Err(RedisConfigError::Scheme { scheme: String::new() });
+            }
             _ => return Err(RedisConfigError::Scheme { scheme: shown(scheme) }),
         };
         let rest = rest.strip_prefix("//").ok_or_else(|| RedisConfigError::Host { host: String::new() })?;
