@@ -219,7 +219,10 @@ impl Snapshot {
             about("certificate_expiry_timestamp", Some(&Seconds), "End of its first certificate, since 1970"),
             known().filter_map(|(label, info)| Some((label, info.certificate_expires?))).chain(others),
         )?;
-        families.gauges(about("draining", None, "1 once the server drains"), [([], u64::from(self.is_draining))])
+        families.gauges(
+            about("draining", None, "1 once the server drains, or has said that it will"),
+            [([], u64::from(self.is_draining))],
+        )
     }
 
     fn workers(&self, families: &mut Families<'_>) -> fmt::Result {

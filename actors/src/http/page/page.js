@@ -349,6 +349,8 @@ function showClosed(counts) {
 }
 
 function showListeners({ listeners, stats, control, draining }) {
+  // While a drain is only announced, whoever comes is served.
+  const isClosed = draining !== null && draining.begins_in === 0;
   setHidden($("no-listeners"), listeners.length > 0);
   const make = (listener) => {
     const row = rowOf("", "", "number", "act");
@@ -362,8 +364,8 @@ function showListeners({ listeners, stats, control, draining }) {
   fill($("listeners"), listeners, (listener) => `${listener.id} ${listener.local_addr}`, make, (row, listener) => {
     const live = stats.listeners?.[listener.id]?.live ?? 0;
     const most = listener.max_sessions;
-    setCells(row, null, draining ? "closed" : listener.is_paused ? "paused" : "accepting", most == null ? count(live) : `${count(live)} of ${count(most)}`);
-    setClass(row.cells[1], listener.is_paused && !draining ? "is-warn" : "");
+    setCells(row, null, isClosed ? "closed" : listener.is_paused ? "paused" : "accepting", most == null ? count(live) : `${count(live)} of ${count(most)}`);
+    setClass(row.cells[1], listener.is_paused && !isClosed ? "is-warn" : "");
     setClass(row.cells[2], most != null && live >= most ? "number is-warn" : "number");
     const button = row.cells[3].firstChild;
     setText(button, listener.is_paused ? "Resume…" : "Pause…");
@@ -414,7 +416,9 @@ function showState({ draining, listeners }) {
   if (!draining) return;
   const done = draining.ended + draining.cut;
   const cut = draining.cut ? `, ${count(draining.cut)} cut` : "";
-  setText($("draining-text"), `${plural(draining.left, "session")} left, ${count(draining.ended)} ended${cut}, since ${time(draining.duration)}. New connections are not accepted.`);
+  const left = plural(draining.left, "session");
+  const announced = `It begins in ${time(draining.begins_in)}, with ${left}. Until then whoever comes is served.`;
+  setText($("draining-text"), draining.begins_in > 0 ? announced : `${left} left, ${count(draining.ended)} ended${cut}, since ${time(draining.duration)}. New connections are not accepted.`);
   $("draining-progress").max = Math.max(1, done + draining.left);
   $("draining-progress").value = done;
 }
