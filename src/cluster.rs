@@ -16,7 +16,7 @@ use actix_lines::console::Console;
 #[cfg(feature = "http")]
 use actix_lines::http::Admin;
 #[cfg(feature = "tls")]
-use actix_lines::tls::TlsClient;
+use actix_lines::tls::{TlsClient, TlsError};
 use actix_lines::{
     ConfigError, Connection, Escaped, LineHandler, LineServer,
     agent_check::AgentCheck,
@@ -58,24 +58,48 @@ pub(crate) fn store(wanted: &ClusterSettings<'_>) -> Result<Store, Invalid> {
         let invalid = |advice| Invalid { name: "cluster-password-file", advice };
         store = store.password(password(file).map_err(invalid)?);
     }
+    if let Some(file) = wanted.sentinel_password_file {
+        let invalid = |advice| Invalid { name: "cluster-sentinel-password-file", advice };
+        store = store.sentinel_password(wanted.sentinel_user, password(file).map_err(invalid)?);
+    }
     #[cfg(feature = "tls")]
     if let Some(file) = wanted.ca {
-        let tls = TlsClient::builder(file).build();
-        store = store.tls(&tls.map_err(|error| Invalid { name: "cluster-ca", advice: error.to_string() })?);
+        let invalid = |name, error: TlsError| Invalid { name, advice: error.to_string() };
+        let mut tls = TlsClient::builder(file).build().map_err(|error| invalid("cluster-ca", error))?;
+        if let Some([certificate, key]) = wanted.pair {
+            let with_pair = TlsClient::builder(file).certificate(certificate, key).build();
+            tls = with_pair.map_err(|error| invalid(name_of(&error, key), error))?;
+        }
+        store = store.tls(&tls);
     }
     #[cfg(not(feature = "tls"))]
-    if wanted.ca.is_some() {
+    if wanted.ca.is_some() || wanted.pair.is_some() {
         let advice = "this rot13d was built without TLS: build it with --features tls, or take it away";
         return Err(Invalid { name: "cluster-ca", advice: advice.to_owned() });
     }
     store.build().map(Store).map_err(|error| {
         let name = match error {
             RedisConfigError::Prefix { .. } => "cluster-prefix",
-            RedisConfigError::TlsNotAsked => "cluster-ca",
+            RedisConfigError::TlsNotAsked | RedisConfigError::TlsOverUnix | RedisConfigError::TlsWithoutAuthorities => {
+                "cluster-ca"
+            }
             _ => "cluster",
         };
         Invalid { name, advice: error.to_string() }
     })
+}
+
+/// The setting of the file that is to blame.
+#[cfg(feature = "tls")]
+fn name_of(error: &TlsError, key: &Path) -> &'static str {
+    match error {
+        TlsError::NoKey { .. }
+        | TlsError::EncryptedKey { .. }
+        | TlsError::UnsupportedKey { .. }
+        | TlsError::Mismatch { .. } => "cluster-key",
+        TlsError::Read { file, .. } | TlsError::Malformed { file, .. } if Path::new(file) == key => "cluster-key",
+        _ => "cluster-cert",
+    }
 }
 
 /// Reads a password from its file. Warns if everybody may read it.

@@ -5,18 +5,22 @@ mod console;
 #[path = "../actors/tests/support/redis.rs"]
 mod redis;
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 
 use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
 };
 
-use console::Folder;
-use redis::{Program, StoreServer, free_port};
+use console::{Folder, ctl};
+use redis::{PERMISSIONS, Program, StoreServer, free_port};
 use rustix::process::Signal;
 use support::{Server, eventually, greet};
+use tls::Authority;
 
 /// A server with a file of settings, whose node has a store.
 struct Node {
@@ -216,4 +220,316 @@ fn limits_that_a_hangup_sets_hold_for_the_sessions_of_all_nodes() {
         node.change("cluster-max-sessions = 1\n");
     }
     peers.iter_mut().for_each(greet);
+}
+
+#[test]
+fn the_documents_name_the_rights_that_are_tested() {
+    let tested: Vec<_> = PERMISSIONS.iter().map(|word| word.replace("{lines:*", "{lines:}*")).collect();
+    for file in ["docs/operating.md", "docs/decisions/redis.md"] {
+        let text = fs::read_to_string(file).unwrap();
+        let lines: Vec<_> =
+            text.lines().filter_map(|line| line.strip_prefix("ACL SETUSER lines on >PASSWORD ")).collect();
+        assert_eq!(lines.len(), 1, "{file}");
+        assert_eq!(lines[0].split(' ').collect::<Vec<_>>(), tested, "{file}");
+        let loose: Vec<_> = text.match_indices("+@").map(|(at, _)| &text[at..at + 10]).collect();
+        assert!(loose.is_empty(), "{file}: rights of other commands, too: {loose:?}");
+    }
+}
+
+const PASSWORD: &str = "sesame-4711";
+
+/// A store that lets in nobody but the user `lines`, with those rights.
+fn guarded_store(permissions: &[&str]) -> StoreServer {
+    let store = StoreServer::start(Program::Redis);
+    store.allow("lines", PASSWORD, permissions);
+    store.must(&["ACL", "SETUSER", "default", "-@all", "+acl", "+ping"]);
+    store
+}
+
+/// Asks the console of a node.
+#[track_caller]
+fn ask(address: &str, command: &str) -> String {
+    let mut arguments = vec!["--connect", address];
+    arguments.extend(command.split(' '));
+    let (code, said, error) = ctl(&arguments, "");
+    assert_eq!((code, error.as_str()), (Some(0), ""), "{command}: {said}");
+    said
+}
+
+/// Uses all that nodes do with a store.
+fn use_all(nodes: &[Node; 2], consoles: &[String; 2]) {
+    let [a, b] = nodes;
+    for node in nodes {
+        node.server.log_line("cluster: joined as ");
+    }
+    let mut peers = [a.serves(), b.serves()];
+    eventually("both to be listed", || (ask(&consoles[0], "list all --json").lines().count() == 2).then_some(()));
+    assert_eq!(ask(&consoles[0], "list nodes --json").lines().count(), 2);
+    a.refuses();
+    b.refuses();
+    ask(&consoles[0], "push node=* -- hello");
+    peers.iter_mut().for_each(|peer| support::expect(peer, "hello\r\n"));
+    ask(&consoles[1], "kick node=a -- bye");
+    assert_eq!(support::rest(&mut peers[0]), b"bye\r\n");
+    let _third = eventually("a free place", || b.enter());
+    for node in nodes {
+        let log = node.server.log();
+        assert!(!log.iter().any(|line| line.contains("store lost") || line.contains("permission")), "{log:#?}");
+    }
+}
+
+const LIMITS: &str = "cluster-max-sessions = 2\ncluster-max-sessions-per-source = 2\ncluster-accept-rate-per-source = 90\nexempt = \"off\"\n";
+
+#[test]
+#[ignore = "needs redis; tests/run runs it"]
+fn a_node_needs_no_other_rights_than_the_documents_name() {
+    let store = guarded_store(&PERMISSIONS);
+    let folder = Folder::new("cluster-rights");
+    let file = folder.path("password");
+    fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let settings = format!("cluster-user = \"lines\"\ncluster-password-file = {file:?}\n{LIMITS}");
+    let consoles = ["a", "b"].map(|name| format!("unix:{}", folder.path(name).display()));
+    let start = |at: usize| Node::start(["a", "b"][at], &store.url(), &settings, &["--console", &consoles[at]]);
+    let mut nodes = [start(0), start(1)];
+    use_all(&nodes, &consoles);
+    // It takes itself out.
+    nodes[0].server.signal(Signal::TERM);
+    assert_eq!(nodes[0].server.wait().0, Some(0));
+    eventually("one node to be left", || (ask(&consoles[1], "list nodes --json").lines().count() == 1).then_some(()));
+
+    // What is wrong is said, and what to do.
+    fs::write(&file, "open sesame").unwrap();
+    let wrong = Node::start("c", &store.url(), &settings, &[]);
+    let said = wrong.server.log_line("cluster: ");
+    wrong.server.log_line("check the user and the password");
+    assert!(!said.contains(PASSWORD), "{said}");
+}
+
+#[test]
+#[ignore = "needs redis; tests/run runs it"]
+fn a_store_is_reached_by_tls() {
+    let mut store = StoreServer::start(Program::Redis);
+    let authority = Authority::new();
+    authority.issue("store", &["localhost"]);
+    let port =
+        store.tls_port(&authority.path("store.pem"), &authority.path("store-key.pem"), &authority.path("ca.pem"));
+    let url = format!("rediss://localhost:{port}");
+    let folder = Folder::new("cluster-tls");
+    let consoles = ["a", "b"].map(|name| format!("unix:{}", folder.path(name).display()));
+    let settings = format!("cluster-ca = {:?}\n{LIMITS}", authority.path("ca.pem"));
+    let start = |at: usize| Node::start(["a", "b"][at], &url, &settings, &["--console", &consoles[at]]);
+    use_all(&[start(0), start(1)], &consoles);
+
+    // It asks for a certificate of ours.
+    authority.issue("node", &["node.example"]);
+    store.must(&["CONFIG", "SET", "tls-auth-clients", "yes"]);
+    let pair = format!(
+        "cluster-cert = {:?}\ncluster-key = {:?}\n",
+        authority.path("node.pem"),
+        authority.path("node-key.pem")
+    );
+    let start = |name: &str, pair: &str| Node::start(name, &url, &format!("{settings}{pair}"), &[]);
+    start("e", &pair).server.log_line("cluster: joined as ");
+    let said = start("f", "").server.log_line("cluster: store lost");
+    assert!(said.contains("tls") || said.contains("TLS") || said.contains("ertificate"), "{said}");
+    store.must(&["CONFIG", "SET", "tls-auth-clients", "no"]);
+
+    // Nobody is trusted whom another authority signed, nor one of another name.
+    let stranger = Authority::new();
+    let node = Node::start("c", &url, &format!("cluster-ca = {:?}\n", stranger.path("ca.pem")), &[]);
+    let said = node.server.log_line("cluster: store lost");
+    assert!(said.contains("certificate"), "{said}");
+    let node = Node::start("d", &format!("rediss://127.0.0.1:{port}"), &settings, &[]);
+    let said = node.server.log_line("cluster: store lost");
+    assert!(said.contains("127.0.0.1") && said.contains("certificate"), "{said}");
+}
+
+#[test]
+#[ignore = "needs redis; tests/run runs it"]
+fn sentinels_have_a_password_of_their_own() {
+    let store = guarded_store(&PERMISSIONS);
+    // The Sentinel looks at the store by that user's name, too.
+    store.must(&["ACL", "SETUSER", "watcher", "on", ">look", "allkeys", "allchannels", "+@all"]);
+    let watched = "sentinel auth-user m watcher\nsentinel auth-pass m look\nuser default off\n\
+                   user node on >sesame-0815 allchannels -@all +sentinel|get-master-addr-by-name\n\
+                   user tests on nopass allkeys allchannels +@all";
+    let sentinel = StoreServer::start_sentinel_with("m", &store, watched);
+    let folder = Folder::new("cluster-sentinel");
+    let secret = |name: &str, text: &str| {
+        let file = folder.path(name);
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        file
+    };
+    let (password, other) = (secret("password", PASSWORD), secret("sentinel-password", "sesame-0815\n"));
+    let settings = |of_sentinel: &PathBuf| {
+        format!(
+            "cluster-user = \"lines\"\ncluster-password-file = {password:?}\ncluster-sentinel-user = \"node\"\n\
+             cluster-sentinel-password-file = {of_sentinel:?}\n"
+        )
+    };
+    let url = format!("redis-sentinel://127.0.0.1:{}/m", sentinel.port());
+    let node = Node::start("a", &url, &settings(&other), &[]);
+    node.server.log_line("cluster: joined as ");
+    let node = Node::start("b", &url, &settings(&password), &[]);
+    node.server.log_line("check the user and the password");
+}
+
+/// Settings that are wrong, which of them is named, and what to do.
+type Wrong<'a> = (Vec<(&'a str, &'a str)>, &'a str, &'a str);
+
+/// The error that a start ends with, by the file and by flags.
+fn wrong(folder: &Folder, settings: &[(&str, &str)]) -> [String; 2] {
+    let file = folder.path("wrong.toml");
+    let text: String = settings.iter().map(|(name, value)| format!("{name} = {value:?}\n")).collect();
+    fs::write(&file, text).unwrap();
+    let flags: Vec<_> = settings.iter().map(|(name, value)| format!("--{name}={value}")).collect();
+    [vec!["--config".to_owned(), file.to_str().unwrap().to_owned()], flags].map(|arguments| {
+        let mut command = support::rot13d();
+        command.args(["--check-config", "-vv"]).args(&arguments);
+        let output = support::finish(command, b"");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{arguments:?}: {said}");
+        said
+    })
+}
+
+#[test]
+fn a_wrong_setting_is_named_with_what_to_do_and_without_a_secret() {
+    let folder = Folder::new("cluster-wrong");
+    let authority = Authority::new();
+    authority.issue("node", &["node.example"]);
+    authority.issue("other", &["node.example"]);
+    let path = |name: &str| authority.path(name).to_str().unwrap().to_owned();
+    let (ca, cert, key, other) = (path("ca.pem"), path("node.pem"), path("node-key.pem"), path("other-key.pem"));
+    let empty = folder.path("empty");
+    fs::write(&empty, "\n").unwrap();
+    let large = folder.path("large");
+    fs::write(&large, "x".repeat(5000)).unwrap();
+    let no_text = folder.path("no-text");
+    fs::write(&no_text, b"\xff\xfe").unwrap();
+    let [empty, large, no_text] = [&empty, &large, &no_text].map(|path| path.to_str().unwrap());
+    let (url, tls, sentinel) = ("redis://127.0.0.1:1", "rediss://127.0.0.1:1", "redis-sentinel://127.0.0.1:1/m");
+    let at = |name: &'static str, value: &'static str| vec![("cluster", url), (name, value)];
+    let cases: Vec<Wrong<'_>> = vec![
+        (vec![("cluster", "127.0.0.1:1")], "cluster", "use a URL, as redis://HOST:6379"),
+        (vec![("cluster", "http://u:sesame@h")], "cluster", "use a URL, as redis://HOST:6379"),
+        (vec![("cluster", "redis://u:sesame@h")], "cluster", "cluster-password-file names its file"),
+        (vec![("cluster", "redis://:sesame@h:1/0")], "cluster", "cluster-password-file names its file"),
+        (vec![("cluster", "unix:///s?pass=sesame")], "cluster", "cluster-password-file names its file"),
+        (vec![("cluster", "redis://u:sesame")], "cluster", "use 1 to 65535"),
+        (vec![("cluster", "redis://h:1?password=sesame")], "cluster", "remove it"),
+        (vec![("cluster", "redis://h:1/x")], "cluster", "write its number, as in redis://HOST:PORT/0"),
+        (vec![("cluster", "redis-sentinel://h:1")], "cluster", "write it behind the sentinels"),
+        (vec![("cluster", "unix://relative")], "cluster", "write unix:///run/redis/redis.sock"),
+        (at("cluster-node", "no/name"), "cluster-node", "use 1 to 64 letters, digits, dots, dashes or underscores"),
+        (at("cluster-user", ""), "cluster-user", "use the name of a user"),
+        (at("cluster-password-file", "/no/such"), "cluster-password-file", "cannot read /no/such: "),
+        (vec![("cluster", url), ("cluster-password-file", empty)], "cluster-password-file", "write a password into it"),
+        (vec![("cluster", url), ("cluster-password-file", large)], "cluster-password-file", "and nothing else"),
+        (
+            vec![("cluster", url), ("cluster-password-file", no_text)],
+            "cluster-password-file",
+            "write a password into it",
+        ),
+        (vec![("cluster", url), ("cluster-ca", &ca)], "cluster-ca", "write rediss://"),
+        (vec![("cluster", "unix:///s"), ("cluster-ca", &ca)], "cluster-ca", "there is no TLS over a unix socket"),
+        (vec![("cluster", tls), ("cluster-ca", "/no/such")], "cluster-ca", "check the path"),
+        (vec![("cluster", tls), ("cluster-ca", empty)], "cluster-ca", "BEGIN CERTIFICATE"),
+        (vec![("cluster", tls), ("cluster-ca", &ca), ("cluster-cert", &cert)], "cluster-cert", "set that as well"),
+        (vec![("cluster", tls), ("cluster-cert", &cert), ("cluster-key", &key)], "cluster-cert", "without cluster-ca"),
+        (
+            vec![("cluster", tls), ("cluster-ca", &ca), ("cluster-cert", "/no"), ("cluster-key", &key)],
+            "cluster-cert",
+            "check the path",
+        ),
+        (
+            vec![("cluster", tls), ("cluster-ca", &ca), ("cluster-cert", &cert), ("cluster-key", "/no")],
+            "cluster-key",
+            "check the path",
+        ),
+        (
+            vec![("cluster", tls), ("cluster-ca", &ca), ("cluster-cert", &cert), ("cluster-key", &other)],
+            "cluster-key",
+            "use the key that it was made with",
+        ),
+        (
+            vec![("cluster", tls), ("cluster-ca", &ca), ("cluster-cert", &cert), ("cluster-key", empty)],
+            "cluster-key",
+            "BEGIN PRIVATE KEY",
+        ),
+        (at("cluster-sentinel-password-file", "/no"), "cluster-sentinel-password-file", "a redis-sentinel:// URL"),
+        (
+            vec![("cluster", sentinel), ("cluster-sentinel-password-file", empty)],
+            "cluster-sentinel-password-file",
+            "write a password into it",
+        ),
+        (at("cluster-prefix", "a{b}"), "cluster-prefix", "without braces and blanks"),
+        (at("cluster-lease", "0s"), "cluster-lease", "1s to 1h"),
+        (at("cluster-max-sessions", "0"), "cluster-max-sessions", "use 1 or more"),
+        (at("cluster-max-sessions-per-source", "x"), "cluster-max-sessions-per-source", "use 1 or more"),
+        (at("cluster-accept-rate-per-source", "1/0"), "cluster-accept-rate-per-source", "use 1 or more, as 100"),
+        (at("cluster-on-partition", "closed"), "cluster-on-partition", "set cluster-max-sessions"),
+        (at("cluster-on-partition", "shut"), "cluster-on-partition", ""),
+        (vec![("cluster-node", "a")], "cluster-node", "set that as well"),
+        (vec![("agent-check", "nowhere")], "agent-check", "use "),
+    ];
+    for (settings, name, advice) in cases {
+        for said in wrong(&folder, &settings) {
+            let is_named = said.contains(&format!("{name}:")) || said.contains(&format!("'--{name} <"));
+            assert!(is_named && said.contains(advice), "{settings:?} of {name}, {advice:?}: {said}");
+            assert!(!said.contains("sesame"), "{said}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs redis; tests/run runs it"]
+fn the_password_of_a_store_is_said_nowhere() {
+    let store = guarded_store(&PERMISSIONS);
+    let folder = Folder::new("cluster-secret");
+    let file = folder.path("password");
+    fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+    // Others may read it, which is worth a warning.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let (http, console) = (format!("127.0.0.1:{}", free_port()), folder.console());
+    let settings = format!("cluster-user = \"lines\"\ncluster-password-file = {file:?}\n{LIMITS}");
+    let mut node = Node::start("a", &store.url(), &settings, &["-vv", "--http", &http, "--console", &console]);
+    node.server.log_line("cluster: joined as ");
+    node.server.log_line("has mode 644: others can read the password; use chmod 600");
+    let peer = node.serves();
+    eventually("the row", || (ask(&console, "list all --json").lines().count() == 1).then_some(()));
+    let mut said = Vec::new();
+    for command in ["help", "list nodes --json", "show", "limits", "stats", "listeners", "list all --json"] {
+        let mut arguments = vec!["--connect", &console];
+        arguments.extend(command.split(' '));
+        let (_, answer, error) = ctl(&arguments, "");
+        said.push((command.to_owned(), answer + &error));
+    }
+    for path in ["/", "/api/server", "/api/sessions", "/metrics", "/readyz", "/healthz", "/api"] {
+        said.push((path.to_owned(), get(&http, path).1));
+    }
+    // It is lost, and then it does not know the password any more.
+    store.must(&["ACL", "DELUSER", "lines"]);
+    node.server.log_line("check the user and the password");
+    drop(peer);
+    node.server.signal(Signal::USR1);
+    node.server.log_line("counters: ");
+    assert_eq!(
+        node.change(&format!("cluster-user = \"lines\"\ncluster-password-file = {file:?}\n"))
+            .matches(" -> off")
+            .count(),
+        3
+    );
+    said.extend(["cmdline", "environ"].map(|name| {
+        let bytes = fs::read(format!("/proc/{}/{name}", node.server.id())).unwrap();
+        (name.to_owned(), String::from_utf8_lossy(&bytes).into_owned())
+    }));
+    node.server.signal(Signal::TERM);
+    let (_, log) = node.server.wait();
+    said.push(("log".to_owned(), log.join("\n")));
+    for (place, text) in said {
+        assert!(!text.is_empty() && !text.contains(PASSWORD), "{place}: {text}");
+    }
 }

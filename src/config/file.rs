@@ -237,6 +237,7 @@ impl Kind<'_> {
         })?;
         match setting.check(&text) {
             Ok(()) => Ok(text),
+            Err(advice) if setting.may_be_secret => Err(wrong(format!("invalid {}{name}: {advice}", self.path))),
             Err(advice) => Err(wrong(format!("invalid value {text:?} for {}{name}: {advice}", self.path))),
         }
     }

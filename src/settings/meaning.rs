@@ -64,6 +64,10 @@ pub(crate) struct ClusterSettings<'a> {
     pub(crate) user: Option<&'a str>,
     pub(crate) password_file: Option<&'a Path>,
     pub(crate) ca: Option<&'a Path>,
+    /// The files of a certificate and its key.
+    pub(crate) pair: Option<[&'a Path; 2]>,
+    pub(crate) sentinel_user: Option<&'a str>,
+    pub(crate) sentinel_password_file: Option<&'a Path>,
     pub(crate) prefix: &'a str,
     pub(crate) lease: Duration,
     pub(crate) max_sessions: Option<u64>,
@@ -142,6 +146,10 @@ impl Settings {
             ("cluster-user", self.cluster_user.is_some()),
             ("cluster-password-file", self.cluster_password_file.is_some()),
             ("cluster-ca", self.cluster_ca.is_some()),
+            ("cluster-cert", self.cluster_cert.is_some()),
+            ("cluster-key", self.cluster_key.is_some()),
+            ("cluster-sentinel-user", self.cluster_sentinel_user.is_some()),
+            ("cluster-sentinel-password-file", self.cluster_sentinel_password_file.is_some()),
             ("cluster-max-sessions", self.cluster_max_sessions.is_some()),
             ("cluster-max-sessions-per-source", self.cluster_max_sessions_per_source.is_some()),
             ("cluster-accept-rate-per-source", self.cluster_accept_rate_per_source.is_some()),
@@ -152,6 +160,9 @@ impl Settings {
                 let advice = "it does nothing without cluster: set that as well".to_owned();
                 Err(Invalid { name, advice })
             }
+            None if let Some((name, needed)) = self.cluster_lacks() => {
+                Err(Invalid { name, advice: format!("it does nothing without {needed}: set that as well") })
+            }
             None if self.cluster_on_partition == OnPartition::Closed && !self.has_cluster_limits() => Err(Invalid {
                 name: "cluster-on-partition",
                 advice: "closed keeps nobody out without a limit over nodes: set cluster-max-sessions, \
@@ -160,6 +171,25 @@ impl Settings {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Returns a setting of a cluster that needs another one, and that one.
+    fn cluster_lacks(&self) -> Option<(&'static str, &'static str)> {
+        let (cert, key) = (&self.cluster_cert, &self.cluster_key);
+        let is_sentinel = self.cluster.as_ref().is_some_and(|url| url.0.contains("-sentinel://"));
+        let password = &self.cluster_sentinel_password_file;
+        let lacks = [
+            ("cluster-cert", "cluster-key", cert.is_some() && key.is_none()),
+            ("cluster-key", "cluster-cert", cert.is_none() && key.is_some()),
+            ("cluster-cert", "cluster-ca", cert.is_some() && self.cluster_ca.is_none()),
+            (
+                "cluster-sentinel-user",
+                "cluster-sentinel-password-file",
+                self.cluster_sentinel_user.is_some() && password.is_none(),
+            ),
+            ("cluster-sentinel-password-file", "a redis-sentinel:// URL", password.is_some() && !is_sentinel),
+        ];
+        lacks.into_iter().find(|(_, _, lacks)| *lacks).map(|(name, needed, _)| (name, needed))
     }
 
     fn has_cluster_limits(&self) -> bool {
@@ -176,6 +206,9 @@ impl Settings {
             user: self.cluster_user.as_ref().map(|user| &*user.0),
             password_file: self.cluster_password_file.as_ref().map(|file| &*file.0),
             ca: self.cluster_ca.as_ref().map(|file| &*file.0),
+            pair: self.cluster_cert.as_ref().zip(self.cluster_key.as_ref()).map(|(cert, key)| [&*cert.0, &*key.0]),
+            sentinel_user: self.cluster_sentinel_user.as_ref().map(|user| &*user.0),
+            sentinel_password_file: self.cluster_sentinel_password_file.as_ref().map(|file| &*file.0),
             prefix: &self.cluster_prefix.0,
             lease: self.cluster_lease.0,
             max_sessions: self.cluster_max_sessions.map(|sessions| sessions.0 as u64),

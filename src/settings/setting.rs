@@ -63,6 +63,8 @@ pub(crate) struct Setting {
     pub(crate) is_switch: bool,
     /// True if a number in the file would not mean what the same digits in a text do.
     pub(crate) is_text: bool,
+    /// True if a wrong value may have a secret in it, which no error may repeat.
+    pub(crate) may_be_secret: bool,
     choices: &'static [(&'static str, &'static str)],
     allowed: fn() -> String,
     check: fn(&str) -> Result<(), String>,
@@ -75,6 +77,7 @@ impl Setting {
             is_list: T::IS_LIST,
             is_switch: T::IS_SWITCH,
             is_text: T::IS_TEXT,
+            may_be_secret: T::MAY_BE_SECRET,
             choices: T::CHOICES,
             allowed: T::allowed,
             check: check::<T>,
@@ -124,6 +127,10 @@ impl Setting {
             true => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
             false => arg,
         };
+        // clap repeats what its parser refuses; the value is checked when the settings are read.
+        if self.may_be_secret {
+            return arg;
+        }
         if self.choices.is_empty() {
             return arg.value_parser(|text: &str| self.check(text).map(|()| text.to_owned()));
         }

@@ -18,7 +18,7 @@ struct Typed {
 }
 
 /// Each setting, a value that is neither its default nor another's, and one more.
-const EACH: [(&str, &str, &str); 61] = [
+const EACH: [(&str, &str, &str); 65] = [
     ("listen", "[::1]:1", "127.0.0.1:2"),
     ("workers", "3", "4"),
     ("backlog", "5", "6"),
@@ -69,11 +69,15 @@ const EACH: [(&str, &str, &str); 61] = [
     ("http", "127.0.0.1:58", "unix:/run/http.sock"),
     ("http-control", "secret", "/etc/secret"),
     ("http-host", "lines.example", "other.example"),
-    ("cluster", "redis://127.0.0.1:60", "unix:///run/redis.sock"),
+    ("cluster", "redis-sentinel://127.0.0.1:60/m", "redis-sentinel://127.0.0.1:68/m"),
     ("cluster-node", "web-61", "web-62"),
     ("cluster-user", "rot13d", "lines"),
     ("cluster-password-file", "password", "/etc/rot13d/password"),
     ("cluster-ca", "ca.pem", "/etc/ssl/ca.pem"),
+    ("cluster-cert", "node.pem", "/etc/rot13d/node.pem"),
+    ("cluster-key", "node-key.pem", "/etc/rot13d/node-key.pem"),
+    ("cluster-sentinel-user", "sentinel", "watcher"),
+    ("cluster-sentinel-password-file", "sentinel-password", "/etc/rot13d/sentinel-password"),
     ("cluster-prefix", "chat:", "talk:"),
     ("cluster-lease", "63s", "1h"),
     ("cluster-max-sessions", "65", "66"),
@@ -112,16 +116,23 @@ fn a_setting_is_the_same_typed_and_in_the_file() {
     let needed = |name: &str| match name.split_once('-') {
         Some(("http", _)) => vec![("http", "127.0.0.1:59")],
         Some(("cluster", "on-partition")) => vec![("cluster", "redis://127.0.0.1"), ("cluster-max-sessions", "72")],
+        Some(("cluster", "cert")) => vec![("cluster", "redis://127.0.0.1"), ("cluster-ca", "a"), ("cluster-key", "k")],
+        Some(("cluster", "key")) => vec![("cluster", "redis://127.0.0.1"), ("cluster-ca", "a"), ("cluster-cert", "c")],
+        Some(("cluster", "sentinel-user")) => {
+            vec![("cluster", "redis-sentinel://127.0.0.1/m"), ("cluster-sentinel-password-file", "p")]
+        }
+        Some(("cluster", "sentinel-password-file")) => vec![("cluster", "redis-sentinel://127.0.0.1/m")],
         Some(("cluster", _)) => vec![("cluster", "redis://127.0.0.1")],
         _ => Vec::new(),
     };
     for (name, value, other) in EACH {
-        let without = meant(&typed(needed(name)));
+        // One of a pair is an error without the other.
+        let without = Settings::new(&typed(needed(name))).ok();
         for setting in [(name, value), (name, other)] {
             let settings = || needed(name).into_iter().chain([setting]);
             assert_eq!(meant(&typed(settings())), meant(&in_file(settings())), "{setting:?}");
             // A switch has no third value.
-            assert!(meant(&typed(settings())) != without || setting.1 == "false", "{setting:?}");
+            assert!(Some(meant(&typed(settings()))) != without || setting.1 == "false", "{setting:?}");
         }
     }
     let numbers =
@@ -196,8 +207,14 @@ fn each_setting_arrives_where_it_is_meant_to() {
     assert_eq!(http.token_file, Some(Path::new("secret")));
     assert_eq!(all.agent_address().map(ToString::to_string).as_deref(), Some("127.0.0.1:64"));
     let cluster = all.cluster_settings().expect("a store");
-    assert_eq!((cluster.url, cluster.node, cluster.user), ("redis://127.0.0.1:60", Some("web-61"), Some("rot13d")));
+    assert_eq!(
+        (cluster.url, cluster.node, cluster.user),
+        ("redis-sentinel://127.0.0.1:60/m", Some("web-61"), Some("rot13d"))
+    );
     assert_eq!((cluster.password_file, cluster.ca), (Some(Path::new("password")), Some(Path::new("ca.pem"))));
+    assert_eq!(cluster.pair, Some([Path::new("node.pem"), Path::new("node-key.pem")]));
+    let sentinel = (cluster.sentinel_user, cluster.sentinel_password_file);
+    assert_eq!(sentinel, (Some("sentinel"), Some(Path::new("sentinel-password"))));
     assert_eq!((cluster.prefix, cluster.lease), ("chat:", seconds(63)));
     let limits = (cluster.max_sessions, cluster.max_sessions_per_source, cluster.accept_rate_per_source);
     assert_eq!(limits, (Some(65), Some(67), Some(Rate { per_second: 69, burst: 70 })));
@@ -311,6 +328,18 @@ fn what_a_cluster_needs_is_asked_for() {
             format!("invalid {name}: it does nothing without cluster: set that as well")
         );
     }
+    let pairs = [
+        ("cluster-cert", "cluster-key"),
+        ("cluster-key", "cluster-cert"),
+        ("cluster-sentinel-user", "cluster-sentinel-password-file"),
+        ("cluster-sentinel-password-file", "a redis-sentinel:// URL"),
+    ];
+    for (name, needed) in pairs {
+        let expected = format!("invalid {name}: it does nothing without {needed}: set that as well");
+        assert_eq!(said(&[("cluster", "redis://a"), (name, "x")]), expected);
+    }
+    let without_ca = said(&[("cluster", "rediss://a"), ("cluster-cert", "c"), ("cluster-key", "k")]);
+    assert_eq!(without_ca, "invalid cluster-cert: it does nothing without cluster-ca: set that as well");
     let closed = said(&[("cluster", "redis://a"), ("cluster-on-partition", "closed")]);
     assert!(closed.starts_with("invalid cluster-on-partition: closed keeps nobody out without a limit"), "{closed}");
 }

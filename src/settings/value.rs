@@ -31,6 +31,9 @@ pub(crate) trait Value: Clone + fmt::Debug + PartialEq {
     /// True if a number in the file would not mean what the same digits in a text do.
     const IS_TEXT: bool = false;
 
+    /// True if a wrong one may have a secret in it, which no error may repeat.
+    const MAY_BE_SECRET: bool = false;
+
     /// Says what is allowed, in words that fit after "use".
     fn allowed() -> String;
 
@@ -56,6 +59,7 @@ pub(crate) trait Value: Clone + fmt::Debug + PartialEq {
 impl<T: Value> Value for Vec<T> {
     const IS_LIST: bool = true;
     const IS_TEXT: bool = T::IS_TEXT;
+    const MAY_BE_SECRET: bool = T::MAY_BE_SECRET;
 
     fn allowed() -> String {
         T::allowed()
@@ -80,6 +84,7 @@ impl<T: Value> Value for Option<T> {
     const IS_LIST: bool = T::IS_LIST;
     const IS_SWITCH: bool = T::IS_SWITCH;
     const IS_TEXT: bool = T::IS_TEXT;
+    const MAY_BE_SECRET: bool = T::MAY_BE_SECRET;
 
     fn allowed() -> String {
         format!("{}, or off", T::allowed())

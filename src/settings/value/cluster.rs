@@ -33,6 +33,7 @@ impl fmt::Debug for StoreUrl {
 
 impl Value for StoreUrl {
     const IS_TEXT: bool = true;
+    const MAY_BE_SECRET: bool = true;
 
     fn allowed() -> String {
         "a URL, as redis://HOST:6379, rediss://HOST:6379 for TLS, unix:///PATH, or redis-sentinel://HOST:26379,HOST:26379/MASTER"
