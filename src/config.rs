@@ -23,7 +23,9 @@ use crate::{
     console, descriptors, http,
     listeners::Wanted,
     reason::reason,
-    settings::{Auto, Given, Invalid, Listener, ListenerSettings, OwnLimits, Settings, Tls, Unusable, places},
+    settings::{
+        Auto, ConsoleAddress, Given, Invalid, Listener, ListenerSettings, OwnLimits, Settings, Tls, Unusable, places,
+    },
     token::Token,
 };
 
@@ -128,17 +130,40 @@ pub(crate) fn load(args: &Args) -> Result<Config, Problem> {
     Ok(Config { settings, listeners, tokens })
 }
 
-/// Reads the tokens, and checks that HTTP can be served beside the listeners.
+/// Reads the tokens, and checks that there is a place for whatever else listens.
 fn tokens(settings: &Settings, listeners: &[Wanted]) -> Result<Tokens, Invalid> {
+    check_places(settings, listeners)?;
     let console = console::token(&settings.console_settings())?;
     let store = settings.cluster_settings().as_ref().map(cluster::store).transpose()?;
-    let Some(wanted) = settings.served_by_http() else { return Ok(Tokens { console, http: None, store }) };
-    let mut listeners = listeners.iter().map(|listener| &listener.listener);
-    if let Some(other) = listeners.find(|other| places::collide(wanted.address, &other.settings.address)) {
-        let whose = other.name().map_or("listen".to_owned(), |name| format!("listener {name:?}"));
-        return Err(Invalid { name: "http", advice: places::advice(&other.settings.address, &whose) });
+    let http = settings.served_by_http().as_ref().map(http::token).transpose()?.flatten();
+    Ok(Tokens { console, http, store })
+}
+
+/// Checks that console, HTTP and agent checks can have their addresses, beside the listeners and each other.
+fn check_places(settings: &Settings, listeners: &[Wanted]) -> Result<(), Invalid> {
+    let console = match settings.console_settings().address {
+        ConsoleAddress::At(address) => Some(address),
+        ConsoleAddress::Auto | ConsoleAddress::Off => None,
+    };
+    let http = settings.served_by_http();
+    let others = [
+        ("console", console.as_ref()),
+        ("http", http.as_ref().map(|http| http.address)),
+        ("agent-check", settings.agent_address()),
+    ];
+    let listeners = listeners.iter().map(|Wanted { listener, .. }| {
+        let whose = listener.name().map_or("listen".to_owned(), |name| format!("listener {name:?}"));
+        (whose, &listener.settings.address)
+    });
+    let mut taken: Vec<_> = listeners.collect();
+    for (name, address) in others {
+        let Some(address) = address else { continue };
+        if let Some((whose, other)) = taken.iter().find(|(_, other)| places::collide(address, other)) {
+            return Err(Invalid { name, advice: places::advice(other, whose) });
+        }
+        taken.push((name.to_owned(), address));
     }
-    Ok(Tokens { console, http: http::token(&wanted)?, store })
+    Ok(())
 }
 
 /// Makes a listener of its table, and loads its certificates.

@@ -169,7 +169,10 @@ async fn serve(
     let unused = service::close_unused_sockets();
     let (console, http) =
         (console.map_err(|error| beside(error, &unused))?, http.map_err(|error| beside(error, &unused))?);
-    let agent = agent.map_err(|error| beside(error.into(), &unused))?;
+    let agent = agent.map_err(|error| {
+        let error = io::Error::from(error);
+        beside(io::Error::new(error.kind(), format!("agent-check: {error}")), &unused)
+    })?;
     let recorder = recording::start(&settings)?;
     if let Some(recorder) = &recorder {
         server = server.record(recorder);

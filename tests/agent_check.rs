@@ -4,12 +4,12 @@ mod support;
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixDatagram,
 };
 
 use rustix::process::Signal;
-use support::{PATIENCE, Server, address_in, connect, converse, eventually, greet, rest, rot13d};
+use support::{PATIENCE, Server, address_in, connect, converse, eventually, finish, greet, rest, rot13d};
 
 /// A server that answers agent checks, and where.
 fn start(arguments: &[&str]) -> (Server, SocketAddr) {
@@ -87,6 +87,34 @@ fn a_third_signal_aborts() {
     assert_eq!(peer.read(&mut [0]).unwrap(), 0);
     server.signal(Signal::TERM);
     assert_eq!(server.wait().0, Some(0));
+}
+
+#[test]
+fn a_place_that_it_cannot_have_is_named_with_what_to_do() {
+    let said = |arguments: &[&str]| {
+        let mut command = rot13d();
+        command.args(arguments);
+        let output = finish(command, b"");
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, error) = said(&["--agent-check", "nowhere"]);
+    assert!(code == Some(2) && error.contains("for '--agent-check <ADDRESS>': the port is missing: use "), "{error}");
+    // Two of ours, before anything is bound.
+    for (flag, whose) in [("--listen", "listen"), ("--http", "http"), ("--console", "console")] {
+        let (code, error) = said(&[flag, "127.0.0.1:1", "--agent-check", "127.0.0.1:1", "--check-config"]);
+        let expected = format!(
+            "rot13d: invalid agent-check: the system does not give it beside 127.0.0.1:1 of {whose}: use another, or take one of \
+             them away\n"
+        );
+        assert_eq!((code, error), (Some(2), expected));
+    }
+    // Somebody else's.
+    let (_reserved, taken) = support::reserve();
+    let _occupied = TcpListener::bind(taken).expect("the address is ours");
+    let (code, error) = said(&["--listen", "127.0.0.1:0", "--agent-check", &taken.to_string()]);
+    let expected =
+        format!("rot13d: agent-check: cannot listen on {taken}: address already in use; choose another port");
+    assert!(code == Some(1) && error.contains(&expected), "{error}");
 }
 
 #[cfg(all(feature = "systemd", target_os = "linux"))]
