@@ -115,6 +115,11 @@ fn a_rolling_restart_stops_at_a_node_that_does_not_come_back() {
     assert!(!is_up && said.contains("runs already"), "{said}");
     assert_eq!((fleet.processes(), fleet.file("redis.pid")), (before.clone(), redis));
 
+    // Nor does a proof end what it has not started.
+    let (is_fine, _, said) = fleet.run("prove", &["--sessions", "1"], &[], |_| {});
+    assert!(!is_fine && said.contains("a runs already"), "{said}");
+    assert_eq!(converse_over(&mut connect(fleet.address), b"Hello\n"), b"Uryyb\n");
+
     let (is_fine, plan, said) = fleet.run("rolling-restart", &["--dry-run"], &[], |_| {});
     assert!(is_fine && plan.lines().filter(|line| line.contains("would be restarted")).count() == 3, "{plan}\n{said}");
     assert_eq!(fleet.processes(), before);
@@ -129,7 +134,8 @@ fn a_rolling_restart_stops_at_a_node_that_does_not_come_back() {
 
     // With a node missing no other one is touched.
     let (is_fine, _, said) = fleet.run("rolling-restart", &["--timeout", "2"], &["b"], |_| {});
-    assert!(!is_fine && said.contains("node a is not in the balance"), "{said}");
+    assert!(!is_fine && said.contains("node a is not in the balance: the agent of a says ''"), "{said}");
+    assert!(said.contains("/a.log. It and the nodes behind it are untouched"), "{said}");
     assert_eq!(fleet.processes()[1..], before[1..]);
 
     // Once it is there again the rest can be done.
@@ -146,4 +152,23 @@ fn scripts_of_the_fleet_have_no_fault_that_shellcheck_finds() {
     let Output { status, stdout, .. } =
         command.args(["-x", "common.sh", "fleet", "prove", "rolling-restart"]).output().expect("shellcheck");
     assert!(status.success(), "{}", String::from_utf8_lossy(&stdout));
+}
+
+#[test]
+#[ignore = "needs python3; tests/run runs it"]
+fn a_plan_has_a_spare_node_and_says_what_a_number_has_to_be() {
+    let sizing = |arguments: &[&str]| {
+        let mut command = Command::new("python3");
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fleet/sizing")).args(arguments);
+        let Output { status, stdout, stderr } = command.output().expect("python3");
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (status.success(), text(stdout), text(stderr))
+    };
+    let (is_fine, plan, said) = sizing(&["plan", "--sessions", "200000", "--per-node", "200000"]);
+    assert!(is_fine && plan.contains("| 2 of 200,000, one of them spare |"), "{plan}{said}");
+    for arguments in [["plan", "--sessions", "0"], ["plan", "--per-node", "0"], ["storm", "--lost", "-1"]] {
+        let (is_fine, plan, said) = sizing(&arguments);
+        let expected = format!("argument {}: '{}' is no number above 0", arguments[1], arguments[2]);
+        assert!(!is_fine && said.contains(&expected) && !said.contains("Traceback"), "{plan}{said}");
+    }
 }

@@ -1,10 +1,16 @@
-# Of `fleet` and `rolling-restart`: what both know of a fleet's folder.
+# Of `fleet`, `rolling-restart` and `prove`: what they know of a fleet's folder.
 # Whoever sources it sets `folder`.
 # shellcheck shell=bash disable=SC2154
 
 die() {
   echo "${0##*/}: $*" >&2
   exit 1
+}
+
+# Shows the comment that a script begins with, and ends.
+usage() {
+  sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$0"
+  exit 0
 }
 
 say() { echo "$(date +%H:%M:%S) $*"; }
