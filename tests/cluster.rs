@@ -101,7 +101,7 @@ fn a_console_finds_tells_and_ends_the_sessions_of_all_nodes() {
     // To one by its id, and to all.
     assert!(c.ask(&format!("push {id} -- for you")).contains('b'));
     expect(&mut peers[1], "for you\r\n");
-    a.ask("push node=* -- for all");
+    a.ask("push node=* all -- for all");
     peers.iter_mut().for_each(|peer| expect(peer, "for all\r\n"));
     let kicked = a.ask(&format!("kick {id} -- bye"));
     assert!(kicked.contains('b') && kicked.contains('1'), "{kicked}");
@@ -112,7 +112,7 @@ fn a_console_finds_tells_and_ends_the_sessions_of_all_nodes() {
 
     // A node that hangs is named, and what the others say is there.
     c.server.signal(Signal::STOP);
-    let (code, said, error) = a.ctl("kick node=* -- all of you");
+    let (code, said, error) = a.ctl("kick node=* all -- all of you");
     assert_eq!(code, Some(1), "{said}{error}");
     assert!(error.contains("not all nodes have answered: c: "), "{error}");
     assert!(said.contains('a') && said.contains('b'), "{said}");

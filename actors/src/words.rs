@@ -31,6 +31,14 @@ const CONDITIONS: [(&str, &str); 10] = [
     ("outbox>", "a size, as outbox>64KiB: sessions with at least so much to be sent"),
 ];
 
+/// Begins what an error names of them.
+#[cfg(all(feature = "console", feature = "cluster"))]
+const SOME_FILTERS: &str = "use ID, all";
+
+/// The commands that take `node=` too.
+#[cfg(all(feature = "console", feature = "cluster"))]
+pub(crate) const TAKE_NODE: [&str; 4] = ["list", "count", "kick", "push"];
+
 const STATES: [SessionState; 4] =
     [SessionState::Open, SessionState::Held, SessionState::Draining, SessionState::Closing];
 
@@ -325,6 +333,9 @@ fn condition<'a>(
             filter.outbox_at_least =
                 bytes.ok_or_else(|| WrongWord::new(word, format_args!("has no size: {}", units::SIZE)))?;
         }
+        ("node", "=") => {
+            return Err(WrongWord::new(word, "is of no use here: this is not over nodes, ask each node"));
+        }
         _ if sign.is_empty() && parse_id(word).is_some() => filter.id = parse_id(word),
         _ => return Err(unknown(word, key, sign, value)),
     }
@@ -367,6 +378,16 @@ fn unknown(word: &str, key: &str, sign: &str, value: &str) -> WrongWord {
         None => "use ID, all, peer=NETWORK, listener=NAME, name=TEXT, tag=TEXT, state=STATE, age>TIME, idle>TIME or outbox>SIZE".to_owned(),
     };
     WrongWord::new(word, format_args!("is no filter: {advice}"))
+}
+
+/// Adds `node=` to the filters that an error names, where it is one of them.
+#[cfg(all(feature = "console", feature = "cluster"))]
+pub(crate) fn with_node(mut error: WrongWord) -> WrongWord {
+    if error.word.starts_with("node") {
+        return WrongWord::new(&error.word, "is no filter: use node=NAME, or node=* for all nodes");
+    }
+    error.message = error.message.replace(SOME_FILTERS, &format!("{}, node=NAME", SOME_FILTERS));
+    error
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ async fn an_answer_that_is_a_part_names_what_is_missing() {
     a.counts("node=*", 1).await;
     // It hears nothing, and nobody hears it.
     b.store.fail(Fault::Partitioned);
-    let answers = a.ask("push node=* -- hello").await;
+    let answers = a.ask("push node=* all -- hello").await;
     peer.expect(b"hello\r\n").await;
     assert_eq!(answers.len(), 3, "{answers:?}");
     assert_eq!(answers[0], "a: 1");
@@ -171,7 +171,7 @@ async fn an_answer_that_is_a_part_names_what_is_missing() {
     assert_eq!(answers[2], format!("error: not all nodes have answered: {}", answers[1]));
     // Alone it does its own part.
     a.store.fail(Fault::Partitioned);
-    let answers = a.ask("push node=* -- still here").await;
+    let answers = a.ask("push node=* all -- still here").await;
     peer.expect(b"still here\r\n").await;
     assert_eq!(answers[0], "a: 1");
     assert!(answers.last().is_some_and(|last| last.starts_with("error: not all nodes have answered: ")), "{answers:?}");
@@ -194,15 +194,70 @@ async fn words_over_nodes_are_checked_before_anything_is_done() {
         ("list node=* sort", r#""sort" stands alone: write id or age behind it"#),
         ("list nodes all", r#""all" is too much: list nodes stands alone"#),
         ("push node=a", r#""push" has no text: write it behind --, as push all -- hello"#),
+        (
+            "kick node=*",
+            r#""node=*" says only where: write a filter too, or all for every session there, as kick node=* all"#,
+        ),
+        (
+            "kick node=a dry-run",
+            r#""node=a" says only where: write a filter too, or all for every session there, as kick node=a all"#,
+        ),
+        (
+            "push node=* -- x",
+            r#""node=*" says only where: write a filter too, or all for every session there, as push node=* all"#,
+        ),
+        ("kick node=* limit 1", r#""limit" is for list: kick takes filters alone"#),
+        ("top node=*", r#""node=*" is of no use here: this is not over nodes, ask each node"#),
+        ("watch node=a", r#""node=a" is of no use here: this is not over nodes, ask each node"#),
+        ("count node", r#""node" is no filter: use node=NAME, or node=* for all nodes"#),
         ("count node=a perr=unix", r#""perr=unix" is no filter: did you mean peer=unix?"#),
     ] {
         assert_eq!(a.ask(command).await, [format!("error: {error}")], "{command}");
     }
     let momentary = a.ask("list node=* idle>5m").await;
     assert!(momentary.last().unwrap().starts_with("error: a list over nodes does not know idle"), "{momentary:?}");
+    let others = a.ask("count whatever").await;
+    assert!(others[0].contains("use ID, all, node=NAME, peer=NETWORK, "), "{others:?}");
+    let others = a.ask("top whatever").await;
+    assert!(others[0].contains("use ID, all, peer=NETWORK, "), "{others:?}");
+    let help = a.ask("help list").await;
+    assert!(help.contains(&"  In a cluster all are the sessions of all nodes.".to_owned()), "{help:?}");
     let help = a.ask("help kick").await;
     assert!(help.iter().any(|line| line.starts_with("    node=        ")), "{help:?}");
     a.end().await;
+}
+
+#[actix::test]
+async fn a_node_that_does_not_exist_is_an_error_of_every_command() {
+    let store = Memory::new();
+    let (a, b) = (Node::start("web-1", &store), Node::start("web-2", &store));
+    a.joined().await;
+    b.joined().await;
+    for command in [
+        "list node=",
+        "count node=",
+        "kick name=alice node=",
+        "kick dry-run all node=",
+        "push all -- x",
+        "push all node=",
+    ] {
+        let asked = |name: &str| match command.split_once(" -- ") {
+            Some((words, text)) => format!("{words} node={name} -- {text}"),
+            None if command.starts_with("push") => format!("{command}{name} -- x"),
+            None => format!("{command}{name}"),
+        };
+        let error = r#"error: "nope" is no node with a lease: list nodes lists them"#;
+        assert_eq!(a.ask(&asked("nope")).await, [error], "{command}");
+        let error = r#"error: "web-3" is no node with a lease: did you mean web-1?"#;
+        assert_eq!(a.ask(&asked("web-3")).await, [error], "{command}");
+        let json = a.json(&asked("nope")).await;
+        assert_eq!((json.len(), &json[0]["word"]), (1, &json!("nope")), "{command}");
+        // One that has nobody for it is one.
+        let answer = a.ask(&asked("web-2")).await;
+        assert!(!answer.iter().any(|line| line.starts_with("error: ")), "{command}: {answer:?}");
+    }
+    a.end().await;
+    b.end().await;
 }
 
 #[actix::test]

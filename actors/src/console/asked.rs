@@ -61,7 +61,17 @@ impl Asked {
 
     /// Reads all words as a filter.
     pub(crate) async fn filter(&self) -> Result<SessionFilter, Failure> {
-        Ok(words::filter(self.words.iter().map(String::as_str), &self.listeners().await?)?)
+        words::filter(self.words.iter().map(String::as_str), &self.listeners().await?)
+            .map_err(|error| self.wrong(error))
+    }
+
+    /// Has the error about a filter name those over nodes, if the command takes them.
+    fn wrong(&self, error: WrongWord) -> Failure {
+        #[cfg(feature = "cluster")]
+        if words::TAKE_NODE.contains(&self.name) && self.setup.cluster.is_some() {
+            return words::with_node(error).into();
+        }
+        error.into()
     }
 
     /// Reads all words as a filter that has to be written: who means everybody says so.
@@ -74,7 +84,7 @@ impl Asked {
 
     /// Reads all words as a query.
     pub(crate) async fn query(&self) -> Result<SessionQuery, Failure> {
-        Ok(words::query(self.words.iter().map(String::as_str), &self.listeners().await?)?)
+        words::query(self.words.iter().map(String::as_str), &self.listeners().await?).map_err(|error| self.wrong(error))
     }
 
     /// Takes the word that asks for a dry run. Returns true if it was there.

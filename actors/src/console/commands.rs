@@ -325,9 +325,16 @@ impl Command {
             let conditions = words::conditions().filter(|(word, _)| is_of_use(word));
             conditions.for_each(|(word, meaning)| out.line(format_args!("    {word:<12} {meaning}")));
             #[cfg(feature = "cluster")]
-            if ["list", "count", "kick", "push"].contains(&self.name) {
+            if words::TAKE_NODE.contains(&self.name) {
                 let (word, meaning) = nodes::NODE;
                 out.line(format_args!("    {word:<12} {meaning}"));
+                let all = match self.name {
+                    "list" | "count" => "In a cluster all are the sessions of all nodes.",
+                    _ => {
+                        "all are the sessions of this node, and with node=* those of all nodes; node= alone is no filter."
+                    }
+                };
+                out.line(format_args!("  {all}"));
             }
         }
         if self.words.contains("sort KEY") {

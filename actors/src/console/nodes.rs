@@ -105,7 +105,7 @@ fn wanted(asked: &Asked) -> Result<Wanted, WrongWord> {
         }
     }
     let is_limited = others.contains(&"limit");
-    let SessionQuery { filter: others, offset, limit, .. } = words::query(others, &[])?;
+    let SessionQuery { filter: others, offset, limit, .. } = words::query(others, &[]).map_err(words::with_node)?;
     let SessionFilter { id, source, name, tag, state, age_at_least, idle_at_least, outbox_at_least, .. } = others;
     if let Some(id) = id {
         let id = id.get().to_string();
@@ -116,6 +116,45 @@ fn wanted(asked: &Asked) -> Result<Wanted, WrongWord> {
         (age_at_least, idle_at_least, outbox_at_least);
     let query = ClusterQuery::from(filter).order(order).offset(offset).limit(limit);
     Ok(Wanted { query, is_limited })
+}
+
+/// Reads words of a filter that has to be written, since `node=` only says where: who means everybody there says so.
+fn written_filter(asked: &Asked) -> Result<ClusterFilter, WrongWord> {
+    if let Some(word) = asked.words.iter().find(|word| ["sort", "limit", "offset"].contains(&word.as_str())) {
+        return Err(WrongWord::new(word, format_args!("is for list: {} takes filters alone", asked.name)));
+    }
+    let filter = wanted(asked)?.query.filter;
+    if let [word] = &asked.words[..]
+        && word.starts_with("node=")
+    {
+        let problem = format_args!(
+            "says only where: write a filter too, or all for every session there, as {} {word} all",
+            asked.name
+        );
+        return Err(WrongWord::new(word, problem));
+    }
+    Ok(filter)
+}
+
+/// Fails where nothing was found since no node has the name of the filter. A node that has died is one for as long as its lease
+/// lasts.
+async fn check_node(cluster: &Cluster, filter: &ClusterFilter) -> Result<(), Failure> {
+    let Some(name) = &filter.node else { return Ok(()) };
+    let nodes = cluster.nodes().await.map_err(Fault::from)?;
+    if nodes.iter().any(|node| node.id.name == *name) {
+        return Ok(());
+    }
+    let names: Vec<_> = nodes.iter().map(|node| node.id.name.to_string()).collect();
+    let name = name.to_string();
+    Err(WrongWord::listed(&name, "node with a lease", names.iter().map(String::as_str), "list nodes").into())
+}
+
+/// Checks the node of a filter that has found none.
+async fn check_answers(cluster: &Cluster, filter: &ClusterFilter, answers: &Answers) -> Result<(), Failure> {
+    match answers.nodes.is_empty() && answers.others.is_none() {
+        true => check_node(cluster, filter).await,
+        false => Ok(()),
+    }
 }
 
 fn unread(page: &ClusterPage) -> Result<(), Failure> {
@@ -195,11 +234,16 @@ pub(crate) async fn list(asked: Asked) -> Result<(), Failure> {
     let cluster = asked.cluster()?;
     let Wanted { mut query, is_limited } = wanted(&asked)?;
     let mut left = if is_limited { query.limit } else { usize::MAX };
-    header(&asked.out);
     let (mut shown, mut total) = (0_u64, None);
     let last = loop {
         query.limit = left.min(PAGE);
         let page = cluster.list(query.clone()).await.map_err(Fault::from)?;
+        if total.is_none() {
+            if page.total == 0 && page.unread.is_empty() {
+                check_node(&cluster, &query.filter).await?;
+            }
+            header(&asked.out);
+        }
         total.get_or_insert(page.total);
         for session in &page.sessions {
             row(&asked.out, session);
@@ -222,7 +266,11 @@ pub(crate) async fn list(asked: Asked) -> Result<(), Failure> {
 /// Counts sessions of all nodes.
 pub(crate) async fn count(asked: Asked) -> Result<(), Failure> {
     let cluster = asked.cluster()?;
-    let page = cluster.list(wanted(&asked)?.query.limit(0)).await.map_err(Fault::from)?;
+    let query = wanted(&asked)?.query.limit(0);
+    let page = cluster.list(query.clone()).await.map_err(Fault::from)?;
+    if page.total == 0 && page.unread.is_empty() {
+        check_node(&cluster, &query.filter).await?;
+    }
     asked.out.record(&json!({ "sessions": page.total }), format_args!("{}", page.total));
     unread(&page)
 }
@@ -269,9 +317,12 @@ fn write_answers(asked: &Asked, answers: &Answers) -> Result<(), Failure> {
 /// Ends sessions of any nodes.
 pub(crate) async fn kick(asked: Asked, is_dry: bool, goodbye: Bytes) -> Result<(), Failure> {
     let cluster = asked.cluster()?;
-    let filter = wanted(&asked)?.query.filter;
+    let filter = written_filter(&asked)?;
     if is_dry {
-        let page = cluster.list(ClusterQuery::from(filter).limit(FIRST)).await.map_err(Fault::from)?;
+        let page = cluster.list(ClusterQuery::from(filter.clone()).limit(FIRST)).await.map_err(Fault::from)?;
+        if page.total == 0 && page.unread.is_empty() {
+            check_node(&cluster, &filter).await?;
+        }
         let first: Vec<_> = page.sessions.iter().map(|session| &session.id).collect();
         let object = json!({ "dry_run": true, "sessions": page.total, "first": first });
         asked.out.record(&object, format_args!("would end {}", Counted(page.total, "session")));
@@ -282,7 +333,8 @@ pub(crate) async fn kick(asked: Asked, is_dry: bool, goodbye: Bytes) -> Result<(
         return unread(&page);
     }
     asked.log(format_args!("{}", asked.typed()));
-    let answers = cluster.kick(filter, goodbye).await.map_err(Fault::from)?;
+    let answers = cluster.kick(filter.clone(), goodbye).await.map_err(Fault::from)?;
+    check_answers(&cluster, &filter, &answers).await?;
     log::info!(
         who:% = asked.who, command = asked.name, sessions = answers.sessions();
         "console: {}: {} over nodes has ended {}", asked.who, asked.name, Counted(answers.sessions(), "session")
@@ -293,8 +345,9 @@ pub(crate) async fn kick(asked: Asked, is_dry: bool, goodbye: Bytes) -> Result<(
 /// Writes to sessions of any nodes.
 pub(crate) async fn push(asked: Asked, text: Bytes) -> Result<(), Failure> {
     let cluster = asked.cluster()?;
-    let filter = wanted(&asked)?.query.filter;
+    let filter = written_filter(&asked)?;
     asked.log(format_args!("{}", asked.typed()));
-    let answers = cluster.push(filter, text).await.map_err(Fault::from)?;
+    let answers = cluster.push(filter.clone(), text).await.map_err(Fault::from)?;
+    check_answers(&cluster, &filter, &answers).await?;
     write_answers(&asked, &answers)
 }
