@@ -2,8 +2,8 @@
 
 mod support;
 
-#[path = "support/cluster.rs"]
-mod cluster;
+#[path = "support/nodes.rs"]
+mod nodes;
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use actix_lines::{
         memory::{Fault, Memory},
     },
 };
-use cluster::Node;
 use futures::future::join_all;
+use nodes::Node;
 use support::{Peer, eventually, pause, within};
 
 /// Claims the name in each line: `NAME` politely, `NAME!` from whoever has it.
@@ -66,7 +66,7 @@ async fn nodes<const N: usize>(memory: &Memory, names: [&str; N]) -> [Node; N] {
         let slot = std::sync::Arc::new(std::sync::OnceLock::<Cluster>::new());
         let theirs = slot.clone();
         let guest = move |_: &_| Guest { cluster: theirs.get().expect("it is set before").clone(), claim: None };
-        let node = Node::start(memory, name, LineServer::new(guest)).await;
+        let node = Node::serve(name, memory, LineServer::new(guest)).await;
         slot.set(node.cluster.clone()).unwrap();
         nodes.push(node);
     }
@@ -181,7 +181,7 @@ async fn without_the_store_it_is_unknown_and_what_is_no_name_is_an_error() {
     a.store.heal();
     eventually("the store to be found", async || a.cluster.health().answers()).await;
     // What was asked for in vain is not held.
-    a.lives().await;
+    a.joined().await;
     drop(within("a claim", a.cluster.claim_within("alice", Duration::from_secs(5))).await.unwrap());
     assert!(matches!(a.cluster.claim("a\nb").await, Err(ClaimError::Name(_))));
     assert!(matches!(a.cluster.claim(&"x".repeat(129)).await, Err(ClaimError::Name(_))));

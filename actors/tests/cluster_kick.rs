@@ -2,8 +2,8 @@
 
 mod support;
 
-#[path = "support/cluster.rs"]
-mod cluster;
+#[path = "support/nodes.rs"]
+mod nodes;
 
 use std::{
     sync::{Arc, Mutex},
@@ -21,8 +21,8 @@ use actix_lines::{
     limits::Limits,
 };
 use bytes::Bytes;
-use cluster::Node;
 use futures::future::join_all;
+use nodes::Node;
 use support::{Gate, Peer, eventually, pause, within};
 use tokio::{sync::mpsc, time::Instant};
 
@@ -59,7 +59,7 @@ fn told(answers: &Answers) -> Vec<(Option<NodeId>, Outcome)> {
 async fn three() -> (Memory, [Node; 3]) {
     pause();
     let memory = Memory::new();
-    let start = async |name| Node::start(&memory, name, LineServer::new(|_| Echo)).await;
+    let start = async |name| Node::serve(name, &memory, LineServer::new(|_| Echo)).await;
     let nodes = [start("a").await, start("b").await, start("c").await];
     (memory, nodes)
 }
@@ -439,8 +439,8 @@ async fn a_kick_ends_a_session_that_waits_and_one_whose_peer_does_not_read() {
         .idle_timeout(None)
         .build()
         .unwrap();
-    let a = Node::start(&memory, "a", LineServer::new(|_| Echo)).await;
-    let mut b = Node::start(&memory, "b", LineServer::new(|_| Echo).limits(limits)).await;
+    let a = Node::serve("a", &memory, LineServer::new(|_| Echo)).await;
+    let mut b = Node::serve("b", &memory, LineServer::new(|_| Echo).limits(limits)).await;
     let mut waits = peer(&b).await;
     waits.send(b"wait\n").await;
     eventually("a session that waits", async || {
@@ -475,8 +475,8 @@ async fn a_kick_is_the_end_whatever_the_limits_are() {
     let memory = Memory::new();
     let day = Duration::from_secs(24 * 3600);
     let limits = Limits::builder().wait_timeout(day).write_timeout(None).idle_timeout(None).build().unwrap();
-    let a = Node::start(&memory, "a", LineServer::new(|_| Echo)).await;
-    let mut b = Node::start(&memory, "b", LineServer::new(|_| Echo).limits(limits)).await;
+    let a = Node::serve("a", &memory, LineServer::new(|_| Echo)).await;
+    let mut b = Node::serve("b", &memory, LineServer::new(|_| Echo).limits(limits)).await;
     for whom in [ClusterFilter::default(), ClusterFilter::id(GlobalId { node: b.id(), session: "1".parse().unwrap() })]
     {
         let mut reads_nothing = peer(&b).await;
@@ -518,7 +518,7 @@ async fn a_node_is_asked_from_any_thread() {
     let cluster = Cluster::builder(memory.view()).node("a").build().unwrap();
     let server = LineServer::new(|_| Echo).workers(2).cluster(&cluster).unwrap();
     let server = support::Server::start(server).await;
-    let b = Node::start(&memory, "b", LineServer::new(|_| Echo)).await;
+    let b = Node::serve("b", &memory, LineServer::new(|_| Echo)).await;
     let mut peer = server.connect().await;
     eventually("a life of the node", async || cluster.node().is_some()).await;
     let asked = cluster.clone();
@@ -576,7 +576,7 @@ async fn a_worker_that_is_blocked_delays_no_answer_and_no_other_question() {
     let release = Arc::new(Mutex::new(release));
     let server = LineServer::new(move |_| Blocks { blocked: blocked.clone(), release: Arc::clone(&release) });
     let server = support::Server::start(server.workers(1).cluster(&cluster).unwrap()).await;
-    let b = Node::start_with(&memory, "b", LineServer::new(|_| Echo), quick).await;
+    let b = Node::serve_with("b", &memory, LineServer::new(|_| Echo), quick).await;
     eventually("a life of the node", async || cluster.node().is_some()).await;
     let mut peer = server.connect().await;
     peer.send(b"block\n").await;

@@ -2,8 +2,8 @@
 
 mod support;
 
-#[path = "support/cluster.rs"]
-mod cluster;
+#[path = "support/nodes.rs"]
+mod nodes;
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use actix_lines::{
     control::SessionState,
 };
 use bytes::Bytes;
-use cluster::Node;
+use nodes::Node;
 use proptest::{prelude::*, sample::select};
 use support::{CASES, eventually, pause};
 use tokio::sync::mpsc;
@@ -250,7 +250,7 @@ async fn what_lives_on_any_node_is_listed_with_its_names_and_what_has_ended_is_n
     let memory = Memory::new();
     let mut nodes = Vec::new();
     for name in ["a", "b", "c"] {
-        nodes.push(Node::start(&memory, name, LineServer::new(|_| Guest)).await);
+        nodes.push(Node::serve(name, &memory, LineServer::new(|_| Guest)).await);
     }
     let mut peers = Vec::new();
     for (nth, node) in nodes.iter().enumerate() {

@@ -8,10 +8,10 @@ use std::{
 };
 
 use actix_lines::{
-    LineServer, Rot13,
+    Connection, LineHandler, LineServer, Listener, Rot13,
     cluster::{
-        Answer, Change, Cluster, Cursor, Held, Message, NodeId, NodeRecord, Row, RowPage, Store, Subscription, Verdict,
-        Want, memory::Memory,
+        Answer, Change, Cluster, ClusterBuilder, Cursor, GlobalId, Held, Message, NodeId, NodeRecord, Row, RowPage,
+        Store, Subscription, Verdict, Want, memory::Memory,
     },
 };
 use bytes::Bytes;
@@ -41,10 +41,49 @@ impl Node {
         node
     }
 
+    /// Starts this server as a node, on a listener with the name `public`, and waits until it has joined.
+    pub async fn serve<A, F>(name: &str, store: &Memory, server: LineServer<A, F>) -> Self
+    where
+        A: LineHandler,
+        F: Fn(&Connection) -> A + Clone + Send + 'static,
+    {
+        Self::serve_with(name, store, server, |builder| builder).await
+    }
+
+    /// The same, with other settings of the cluster.
+    pub async fn serve_with<A, F>(
+        name: &str,
+        store: &Memory,
+        server: LineServer<A, F>,
+        settings: impl FnOnce(ClusterBuilder) -> ClusterBuilder,
+    ) -> Self
+    where
+        A: LineHandler,
+        F: Fn(&Connection) -> A + Clone + Send + 'static,
+    {
+        let store = store.view();
+        let cluster = settings(Cluster::builder(store.clone()).node(name)).build().unwrap();
+        let server = server.listen(Listener::tcp("127.0.0.1:0").name("public")).unwrap().on_current_arbiter();
+        let node = Self { server: Server::of(server.cluster(&cluster).unwrap()).await, cluster, store };
+        node.joined().await;
+        node
+    }
+
+    /// Its life, which it has.
+    pub fn id(&self) -> NodeId {
+        self.cluster.node().expect("it lives")
+    }
+
+    /// The global ids of its sessions, in the order of their numbers.
+    pub async fn ids(&self) -> Vec<GlobalId> {
+        let sessions = self.server.sessions().await;
+        sessions.into_iter().map(|session| GlobalId { node: self.id(), session: session.id }).collect()
+    }
+
     /// Waits until it holds a lease, and returns its life.
     pub async fn joined(&self) -> NodeId {
         eventually("the node to join", async || self.cluster.node().is_some()).await;
-        self.cluster.node().expect("it has just joined")
+        self.id()
     }
 
     /// Opens a session, which has answered a line.
