@@ -324,8 +324,10 @@ async fn measure(options: &Options) -> Result<String, String> {
         let node = number % options.nodes;
         let name = format!("user-{node}-{}", options.sessions - 1 - number / options.nodes);
         let asked = Instant::now();
-        let answers =
-            cluster.kick(ClusterFilter::name(name.as_str()), "bye\n").await.map_err(|error| error.to_string())?;
+        let answers = cluster
+            .kick(ClusterFilter::default().name(name.as_str()), "bye\n")
+            .await
+            .map_err(|error| error.to_string())?;
         by_name.push(asked.elapsed().as_secs_f64() * 1e3);
         if answers.sessions() != 1 || !answers.is_complete() {
             return Err(format!("the kick of {name} is answered {answers:?}"));

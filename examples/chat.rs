@@ -3,7 +3,7 @@
 //! `cargo run --release --example chat`, then `telnet 127.0.0.1 40717` from several terminals.
 //!
 //! Over several processes, on one machine or on many, which share a Redis: each with `--cluster redis://127.0.0.1`, and here
-//! with `--listen 127.0.0.1:40727` and so on. Each node sees to it that a name is there once on it.
+//! with `--listen 127.0.0.1:40727` and so on. A name is there once on all of them together.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -12,11 +12,12 @@ use std::{
 };
 
 use actix_lines::{
-    cluster::{Cluster, ClusterQuery, redis::Redis},
+    cluster::{Claim, ClaimError, Cluster, ClusterQuery, redis::Redis},
     prelude::*,
 };
 use clap::Parser;
 
+/// A chat: whoever has said his name hears the others. `/who` lists names, `/quit` leaves.
 #[derive(Parser)]
 struct Args {
     /// Where to listen.
@@ -32,6 +33,8 @@ struct Args {
 
 /// The longest line that is passed on. Unit: bytes. A longer one is refused as a whole: to cut it could cut a letter.
 const MAX_TEXT: usize = 1000;
+
+const TAKEN: &str = "That name is taken. Your name?\r\n";
 
 /// What all sessions share.
 #[derive(Clone)]
@@ -54,12 +57,12 @@ impl Lobby {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, name: &str) -> Option<Taken> {
+    fn take(&self, name: &str, claim: Option<Claim>) -> Option<Taken> {
         match self.names().entry(name.to_lowercase()) {
             Entry::Occupied(_) => None,
             Entry::Vacant(free) => {
                 free.insert(name.to_owned());
-                Some(Taken { name: name.to_owned(), lobby: self.clone() })
+                Some(Taken { name: name.to_owned(), lobby: self.clone(), _claim: claim })
             }
         }
     }
@@ -69,6 +72,8 @@ impl Lobby {
 struct Taken {
     name: String,
     lobby: Lobby,
+    /// That no other node has it.
+    _claim: Option<Claim>,
 }
 
 impl Drop for Taken {
@@ -108,14 +113,27 @@ impl Chatter {
         if !is_name {
             return ctx.write("1 to 20 letters and digits, please. Your name?\r\n");
         }
-        self.name = self.lobby.take(name);
+        let Some(cluster) = self.lobby.cluster.clone() else { return self.welcome(name, None, ctx) };
+        let (name, claimed) = (name.to_owned(), name.to_lowercase());
+        ctx.wait_for(async move { cluster.claim(&claimed).await }, move |chatter, claim, ctx| match claim {
+            Ok(claim) => chatter.welcome(&name, Some(claim), ctx),
+            Err(ClaimError::Taken { .. }) => ctx.write(TAKEN),
+            // Without the store a name is there once on each node.
+            Err(_) => chatter.welcome(&name, None, ctx),
+        });
+    }
+
+    fn welcome(&mut self, name: &str, claim: Option<Claim>, ctx: &mut LineContext<Self>) {
+        self.name = self.lobby.take(name, claim);
         if self.name.is_none() {
-            return ctx.write("That name is taken. Your name?\r\n");
+            return ctx.write(TAKEN);
         }
-        // For lists over nodes; it is short enough.
-        let _ = ctx.set_name(name);
+        // For lists over nodes.
+        if let Err(error) = ctx.set_name(name) {
+            return writeln!(ctx, "{error}");
+        }
         ctx.join(&self.lobby.room);
-        write!(ctx, "Welcome, {name}. There are {} here.\r\n", self.lobby.room.len());
+        write!(ctx, "Welcome, {name}. /who lists who is here, /quit leaves.\r\n");
         ctx.say(&self.lobby.room, format!("* {name} is here\r\n"));
     }
 
@@ -175,6 +193,8 @@ impl LineHandler for Chatter {
 #[actix::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
+    // The library says where it listens, and when the store is lost and found.
+    env_logger::init_from_env(env_logger::Env::default().default_filter_or("info"));
     let mut lobby = Lobby::default();
     if let Some(url) = args.cluster {
         let node = args.node.unwrap_or_else(|| format!("chat-{}", std::process::id()));
@@ -188,9 +208,5 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if let Some(cluster) = &cluster {
         server = server.cluster(cluster)?;
     }
-    let server = server.bind(&*args.listen)?;
-    for address in server.local_addrs() {
-        eprintln!("listening on {address}");
-    }
-    Ok(server.run().await?)
+    Ok(server.bind(&*args.listen)?.run().await?)
 }

@@ -220,5 +220,10 @@ pub(crate) fn limits(settings: &Settings, listeners: usize) -> Result<Limits, Co
     {
         log::warn!("max-sessions {} is more than the descriptor limit has room for ({room}): raise ulimit -n", asked.0);
     }
+    let drain = settings.drain();
+    if drain.spread > drain.deadline / 2 {
+        let half = humantime::format_duration(drain.deadline / 2);
+        log::warn!("drain-spread is more than half of drain-timeout: {half} of it count; raise drain-timeout");
+    }
     settings.limits(room)
 }

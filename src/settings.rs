@@ -725,7 +725,7 @@ setting::settings! {
             group: CLUSTER,
             reload: Reload::NewConnections,
             help: "Most sessions of one source on all nodes together; the same on all nodes",
-            advice: "Use it against peers that go to another node when one refuses them",
+            advice: "Use it against peers that go to another node when one refuses them; `--exempt` has who is not held against it",
         },
         cluster_accept_rate_per_source: Option<Rate> = About {
             name: "cluster-accept-rate-per-source",

@@ -20,13 +20,16 @@ use support::{Server, eventually, example, expect};
 fn node(name: &str, store: &StoreServer) -> Server {
     let mut command = example("chat");
     command.args(["--listen", "127.0.0.1:0", "--node", name, "--cluster", &store.url()]);
-    Server::spawn(command)
+    let server = Server::spawn(command);
+    // Before that a name is there once on each node.
+    server.log_line("cluster: joined as");
+    server
 }
 
 fn enter(server: &Server, name: &str) -> TcpStream {
     let mut peer = server.connect();
     peer.write_all(format!("{name}\r\n").as_bytes()).unwrap();
-    expect(&mut peer, &format!("Your name?\r\nWelcome, {name}. There are 1 here.\r\n"));
+    expect(&mut peer, &format!("Your name?\r\nWelcome, {name}. /who lists who is here, /quit leaves.\r\n"));
     peer
 }
 
@@ -64,6 +67,20 @@ fn three_nodes_are_one_chat() {
         let nodes = ["a", "b", "c"].map(|name| node(name, &store));
         let [mut ann, mut ben, mut cid] =
             [(0, "ann"), (1, "ben"), (2, "cid")].map(|(at, name)| enter(&nodes[at], name));
+        // A name is there once on all nodes, however it is written, and free again when who had it has left.
+        let mut other = nodes[1].connect();
+        other.write_all(b"Ann\r\ndan\r\n").unwrap();
+        let taken = "Your name?\r\nThat name is taken. Your name?\r\nWelcome, dan.";
+        expect(&mut other, &format!("{taken} /who lists who is here, /quit leaves.\r\n"));
+        other.write_all(b"/quit\r\n").unwrap();
+        expect(&mut other, "Goodbye.\r\n");
+        let mut heard = String::new();
+        eventually("the name to be free on another node", || {
+            let mut again = nodes[2].connect();
+            again.write_all(b"DAN\r\n/quit\r\n").unwrap();
+            heard.clear();
+            again.read_to_string(&mut heard).is_ok().then(|| heard.contains("Welcome, DAN.").then_some(()))?
+        });
         hears(&mut ben, &mut ann, "apple");
         hears(&mut cid, &mut ann, "pear");
         hears(&mut ann, &mut cid, "plum");
@@ -77,7 +94,9 @@ fn three_nodes_are_one_chat() {
         dan.write_all(b"dan\r\nstill here\r\n").unwrap();
         let mut heard = String::new();
         eventually("one of the same node", || listen(&mut ben, &mut heard).contains("dan: still here").then_some(()));
+        nodes[0].log_line("store lost");
         store.start_again();
+        nodes[0].log_line("store found");
         eventually("one of another node", || {
             ann.write_all(b"back again\r\n").unwrap();
             listen(&mut ben, &mut heard).contains("ann: back again").then_some(())

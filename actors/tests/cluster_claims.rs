@@ -37,7 +37,7 @@ impl LineHandler for Guest {
             let name = text.trim_end_matches('!');
             match cluster.claim(name).await {
                 Err(ClaimError::Taken { .. }) if text.ends_with('!') => {
-                    cluster.kick(ClusterFilter::name(name), "you came again\n").await.unwrap();
+                    cluster.kick(ClusterFilter::default().name(name), "you came again\n").await.unwrap();
                     cluster.claim_within(name, Duration::from_secs(8)).await
                 }
                 other => other,

@@ -177,15 +177,15 @@ async fn by_name_and_tag_sessions_are_reached_wherever_they_are() {
         peer.expect(b"staff\n").await;
     }
     let expected = outcomes([none.clone(), done(1), none.clone()]);
-    assert_eq!(told(&a.cluster.push(ClusterFilter::name("bob"), "for bob\n").await.unwrap()), expected);
+    assert_eq!(told(&a.cluster.push(ClusterFilter::default().name("bob"), "for bob\n").await.unwrap()), expected);
     peers[2].expect(b"for bob\n").await;
     let expected = outcomes([done(1), done(1), none]);
-    assert_eq!(told(&c.cluster.kick(ClusterFilter::name("alice"), "bye\n").await.unwrap()), expected);
+    assert_eq!(told(&c.cluster.kick(ClusterFilter::default().name("alice"), "bye\n").await.unwrap()), expected);
     for peer in &mut peers[..2] {
         peer.expect(b"bye\n").await;
         peer.expect_eof().await;
     }
-    assert_eq!(a.cluster.kick(ClusterFilter::name("alice").tag("staff"), "").await.unwrap().sessions(), 0);
+    assert_eq!(a.cluster.kick(ClusterFilter::default().name("alice").tag("staff"), "").await.unwrap().sessions(), 0);
     end([a, b, c]).await;
 }
 
@@ -587,7 +587,7 @@ async fn a_worker_that_is_blocked_delays_no_answer_and_no_other_question() {
         assert_eq!(told(&answers), [(cluster.node(), Outcome::TimedOut), (Some(b.id()), Outcome::NotFound)]);
     }
     // More than are carried out at a time: what they wait for ends with those who have asked.
-    let of = |node: &str| ClusterFilter::name("nobody").node(node.parse().unwrap());
+    let of = |node: &str| ClusterFilter::default().name("nobody").node(node.parse().unwrap());
     let asked = join_all((0..300).map(|_| b.cluster.push(of("a"), "x\n")));
     for answers in within("answers", asked).await {
         assert_eq!(told(&answers.unwrap()), [(cluster.node(), Outcome::TimedOut)]);

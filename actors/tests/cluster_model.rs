@@ -288,7 +288,7 @@ impl World {
         self.pushed += 1;
         let line = format!("note {}", self.pushed);
         let cluster = self.nodes[place].cluster.clone();
-        let filter = ClusterFilter::name(name);
+        let filter = ClusterFilter::default().name(name);
         let answers = if is_kick {
             within("the answers to a kick", cluster.kick(filter, format!("{line}\n"))).await
         } else {

@@ -94,7 +94,7 @@ impl Cluster {
     ///             match cluster.claim(&name).await {
     ///                 // The newcomer stays, and who was there before goes.
     ///                 Err(ClaimError::Taken { .. }) => {
-    ///                     let _ = cluster.kick(ClusterFilter::name(&*name), "you came again\n").await;
+    ///                     let _ = cluster.kick(ClusterFilter::default().name(&*name), "you came again\n").await;
     ///                     cluster.claim_within(&name, Duration::from_secs(5)).await
     ///                 }
     ///                 other => other,

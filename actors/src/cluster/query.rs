@@ -64,10 +64,11 @@ impl ClusterFilter {
         Self { id: Some(id), ..Self::default() }
     }
 
-    /// Selects the sessions with this name: one, none or several, as the application gives names.
+    /// Adds the condition that the session has this name. One, none or several have it, as the application gives names.
     #[must_use]
-    pub fn name(name: impl Into<Arc<str>>) -> Self {
-        Self { name: Some(name.into()), ..Self::default() }
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
     }
 
     /// Adds the condition that the session is one of the node with this name.

@@ -145,7 +145,7 @@ async fn serve(words: Value) {
                         cluster.set_limits(limits(rest.parse().expect("a number")));
                         json!({})
                     }
-                    "kick" => match cluster.kick(ClusterFilter::name(rest), "goodbye\n").await {
+                    "kick" => match cluster.kick(ClusterFilter::default().name(rest), "goodbye\n").await {
                         Ok(answers) => serde_json::to_value(answers).expect("JSON"),
                         Err(error) => json!({ "error": error.to_string() }),
                     },

@@ -49,10 +49,10 @@ pub(super) fn connection_error(error: &RedisError) -> (StoreError, Then) {
             lost(if error.is_connection_dropped() { "the connection has ended".to_owned() } else { text }),
             Then::Reconnect,
         ),
-        ErrorKind::Parse => {
-            let what = "what is not the protocol of Redis".to_owned();
-            (StoreError::Garbled { what }, Then::Reconnect)
-        }
+        ErrorKind::Parse => (
+            lost("what answers there is no Redis, or speaks TLS: check the host, the port and the scheme".to_owned()),
+            Then::Reconnect,
+        ),
         ErrorKind::RESP3NotSupported => (refused(format!("HELLO is unknown there: {OLD}")), Then::Reconnect),
         _ => {
             let code = error.code().unwrap_or("ERR").to_owned();
@@ -88,7 +88,7 @@ fn server_error(kind: Option<ServerErrorKind>, code: &str, detail: &str) -> (Sto
     use ServerErrorKind as Kind;
     let cut: String = detail.chars().take(LONGEST_DETAIL).collect();
     let said = || format!("{code} {cut}");
-    let advise = |advice: &str| refused(format!("{}; {advice}", said()));
+    let advise = |advice: &str| refused(format!("{}; {advice}", said().trim_end_matches(['.', ' '])));
     match (kind, code) {
         (Some(Kind::NoScript), _) => (refused(said()), Then::TellScript),
         // Another server is the master, or will be.
@@ -112,7 +112,10 @@ fn server_error(kind: Option<ServerErrorKind>, code: &str, detail: &str) -> (Sto
         // What the crate makes of it while it connects.
         _ if detail.contains("no permissions") => (advise(PERMISSIONS), Then::Reconnect),
         (_, "NOAUTH") => (refused("NOAUTH: give a user and a password".to_owned()), Then::Reconnect),
-        (_, "WRONGPASS") => (advise("check the user and the password"), Then::Reconnect),
+        (_, "WRONGPASS") => (
+            advise("check the user and the password; at the server `ACL SETUSER USER on >PASSWORD` sets both"),
+            Then::Reconnect,
+        ),
         (_, "DENIED") => {
             (refused("DENIED: the server is in protected mode; give it a password".to_owned()), Then::Reconnect)
         }

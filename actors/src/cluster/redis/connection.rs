@@ -79,9 +79,15 @@ impl Dialer {
                 Target::Sentinel { sentinels, master } => self.connect_to_master(sentinels, master, to).await,
             }
         });
-        let reason = || format!("no connection to {} within {:?}", self.place, self.within);
-        let result = connection.await.unwrap_or_else(|_| Err(answer::lost(reason())));
+        let result = connection.await.unwrap_or_else(|_| Err(self.not_connected(self.within)));
         result.map_err(|error| answer::cleaned(error, &self.secrets()))
+    }
+
+    /// Returns the error of a server that lets no connection be made within a time.
+    pub(super) fn not_connected(&self, within: Duration) -> StoreError {
+        // A server without TLS takes the first bytes for a command that is not complete.
+        let advice = if self.place.is_tls { ": check that it speaks TLS at this port" } else { "" };
+        answer::lost(format!("no connection to {} within {within:?}{advice}", self.place))
     }
 
     pub(super) fn secrets(&self) -> [Option<&Secret>; 2] {

@@ -136,7 +136,7 @@ impl Link {
         loop {
             let attempt = self.attempt()?;
             let Ok(result) = timeout_at(until, attempt.clone()).await else {
-                return Err(answer::lost(format!("no connection to {} within {:?}", self.dialer.place, self.within)));
+                return Err(self.dialer.not_connected(self.within));
             };
             match result {
                 Ok(connection) if connection.is_closed() => self.discard(&connection),

@@ -115,6 +115,19 @@ fn no_text_of_ours_has_a_password() {
     assert_eq!(said, r"ERR unknown command 'HELLO' '3' 'AUTH' '(secret)'\u{7}");
 }
 
+#[test]
+fn errors_of_a_server_say_what_to_look_at() {
+    let shown = |error: &::redis::RedisError| answer::connection_error(error).0.to_string();
+    let parse = ::redis::RedisError::from((::redis::ErrorKind::Parse, "cannot parse"));
+    assert!(shown(&parse).ends_with("check the host, the port and the scheme"), "{}", shown(&parse));
+    let detail = "invalid username-password pair or user is disabled.".to_owned();
+    let refused = shown(&::redis::make_extension_error("WRONGPASS".to_owned(), Some(detail)));
+    assert!(
+        refused.contains("user is disabled; check the user and the password; at the server `ACL SETUSER"),
+        "{refused}"
+    );
+}
+
 /// A server whose scripts have a clock that the test sets, in µs.
 struct Clocked<'a> {
     server: &'a StoreServer,
