@@ -187,6 +187,20 @@ fn a_store_that_is_not_there_at_the_start_is_waited_for() {
 }
 
 #[test]
+fn the_log_of_a_lost_store_says_that_connections_are_refused_if_they_are() {
+    let port = free_port();
+    let closed = ["--cluster-max-sessions", "5", "--cluster-on-partition", "closed"];
+    for (flags, said) in [
+        (&closed[..2], "; lists and limits are this node's own, rooms reach this node alone"),
+        (&closed[..], "; new connections are refused, lists are this node's own, rooms reach this node alone"),
+    ] {
+        let node = Node::start("a", &format!("redis://127.0.0.1:{port}"), flags);
+        let line = node.server.log_line("cluster: store lost");
+        assert!(line.ends_with(said), "{line}");
+    }
+}
+
+#[test]
 fn a_server_without_a_cluster_says_how_to_have_one() {
     let folder = Folder::new("no-cluster");
     let address = folder.console();

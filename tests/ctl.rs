@@ -440,6 +440,38 @@ fn a_flag_of_nobody_is_a_word_of_the_command() {
 }
 
 #[test]
+fn answers_of_nodes_are_the_consoles_lines_and_a_dry_run_shows_sessions_of_all_of_them() {
+    let console = FakeConsole::new("ctl-nodes", |line, peer| match line {
+        "json kick node=* all" => peer.say(concat!(
+            r#"{"node":"a","id":"a.1f3a5c7d","outcome":{"done":{"sessions":2,"dropped":0}}}"#,
+            "\n",
+            r#"{"node":"b","id":"b.1f3a5c7d","outcome":"not-found"}"#,
+            "\n",
+            r#"{"node":"c","id":"c.1f3a5c7d","outcome":{"store-lost":{"error":"the store is not reached"}}}"#,
+            "\n",
+            r#"{"error":"not all nodes have answered: c"}"#,
+            "\n\n"
+        )),
+        "json kick a.1f3a5c7d.7" => {
+            peer.say("{\"node\":\"a\",\"id\":null,\"outcome\":{\"done\":{\"sessions\":1,\"dropped\":1}}}\n\n")
+        }
+        "json kick node=* all dry-run" => {
+            peer.say("{\"dry_run\":true,\"sessions\":12,\"first\":[\"a.1f3a5c7d.7\",\"b.1f3a5c7d.8\"]}\n\n")
+        }
+        "json show a.1f3a5c7d.7" => peer.say("{\"id\":\"a.1f3a5c7d.7\",\"opened\":1795718951213,\"age\":1.0}\n\n"),
+        "json show b.1f3a5c7d.8" => peer.say("{\"id\":\"b.1f3a5c7d.8\",\"opened\":1795718951213,\"age\":2.0}\n\n"),
+        _ => panic!("{line}"),
+    });
+    let (code, stdout, _) = console.ctl(&["kick", "node=*", "all"], "");
+    assert_eq!(code, Some(1));
+    assert_eq!(stdout, "a: 2 sessions\nb: not found\nc: store lost: the store is not reached\n");
+    assert_eq!(console.ctl(&["kick", "a.1f3a5c7d.7"], "").1, "a: 1 session, 1 dropped\n");
+    let (code, stdout, stderr) = console.ctl(&["kick", "node=*", "all", "dry-run"], "");
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert_eq!(stdout, "would end 12 sessions\nID             AGE\na.1f3a5c7d.7  1.0s\nb.1f3a5c7d.8  2.0s\n");
+}
+
+#[test]
 fn help_needs_no_server() {
     let (_server, folder) = server("ctl-help", &[]);
     let nobody = Folder::new("ctl-helpless");

@@ -14,7 +14,7 @@ pub(crate) mod store;
 
 pub(crate) mod answers;
 mod channels;
-mod fleet_limits;
+pub(crate) mod fleet_limits;
 pub(crate) mod ledger;
 
 pub(crate) mod core;

@@ -115,7 +115,7 @@ async fn by_a_filter_each_node_is_asked_once_and_says_how_many() {
     assert_eq!(told(&answers), of_all);
     assert_eq!((answers.sessions(), answers.is_complete()), (3, true));
     let lines: Vec<_> = answers.nodes.iter().map(ToString::to_string).collect();
-    assert_eq!(lines, ["a: 1", "b: 2", "c: not found"]);
+    assert_eq!(lines, ["a: 1 session", "b: 2 sessions", "c: not found"]);
     for peer in &mut peers {
         peer.expect(b"for all\n").await;
     }

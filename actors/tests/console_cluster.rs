@@ -8,7 +8,7 @@ use actix::Actor;
 use actix_lines::{
     Line, LineContext, LineHandler, LineServer, Listener, ServerHandle,
     cluster::{
-        Cluster,
+        Cluster, FleetLimits, OnPartition,
         memory::{Fault, Memory},
     },
     console::Console,
@@ -132,15 +132,15 @@ async fn a_console_finds_tells_and_ends_the_sessions_of_all_nodes() {
     assert_eq!(shown[0], format!("id           {id}"));
     assert!(shown.contains(&"name         alice".to_owned()), "{shown:?}");
 
-    assert_eq!(a.ask(&format!("push {id} -- for you")).await, ["b: 1"]);
+    assert_eq!(a.ask(&format!("push {id} -- for you")).await, ["b: 1 session"]);
     peers[1].expect(b"for you\r\n").await;
-    assert_eq!(a.ask("push node=* name=alice -- for alices").await, ["a: 1", "b: 1"]);
+    assert_eq!(a.ask("push node=* name=alice -- for alices").await, ["a: 1 session", "b: 1 session"]);
     for peer in &mut peers[..2] {
         peer.expect(b"for alices\r\n").await;
     }
     let dry = a.ask("kick node=* name=\"Bob B\" dry-run -- bye").await;
     assert_eq!((dry.len(), dry[0].as_str()), (3, "would end 1 session"));
-    assert_eq!(a.ask("kick node=* name=\"Bob B\" -- bye").await, ["a: not found", "b: 1"]);
+    assert_eq!(a.ask("kick node=* name=\"Bob B\" -- bye").await, ["a: not found", "b: 1 session"]);
     peers[2].expect(b"bye\r\n").await;
     let answers = a.json(&format!("kick {id}")).await;
     assert_eq!((answers.len(), &answers[0]["node"]), (1, &json!("b")));
@@ -166,14 +166,14 @@ async fn an_answer_that_is_a_part_names_what_is_missing() {
     let answers = a.ask("push node=* all -- hello").await;
     peer.expect(b"hello\r\n").await;
     assert_eq!(answers.len(), 3, "{answers:?}");
-    assert_eq!(answers[0], "a: 1");
+    assert_eq!(answers[0], "a: 1 session");
     assert!(answers[1].starts_with("b: "), "{answers:?}");
     assert_eq!(answers[2], format!("error: not all nodes have answered: {}", answers[1]));
     // Alone it does its own part.
     a.store.fail(Fault::Partitioned);
     let answers = a.ask("push node=* all -- still here").await;
     peer.expect(b"still here\r\n").await;
-    assert_eq!(answers[0], "a: 1");
+    assert_eq!(answers[0], "a: 1 session");
     assert!(answers.last().is_some_and(|last| last.starts_with("error: not all nodes have answered: ")), "{answers:?}");
     let listed = a.ask("list all").await;
     assert!(listed.last().is_some_and(|last| last.starts_with("error: the store ")), "{listed:?}");
@@ -207,6 +207,11 @@ async fn words_over_nodes_are_checked_before_anything_is_done() {
             r#""node=*" says only where: write a filter too, or all for every session there, as push node=* all"#,
         ),
         ("kick node=* limit 1", r#""limit" is for list: kick takes filters alone"#),
+        ("show nope.1", r#""nope.1" is no session: use its number, as 7 or #7, or its id, as a.1f3a5c7d.17"#),
+        (
+            "set cluster-max-sessions 5",
+            r#""cluster-max-sessions" is a limit over nodes: set it by the file and SIGHUP, on every node"#,
+        ),
         ("top node=*", r#""node=*" is of no use here: this is not over nodes, ask each node"#),
         ("watch node=a", r#""node=a" is of no use here: this is not over nodes, ask each node"#),
         ("count node", r#""node" is no filter: use node=NAME, or node=* for all nodes"#),
@@ -258,6 +263,53 @@ async fn a_node_that_does_not_exist_is_an_error_of_every_command() {
     }
     a.end().await;
     b.end().await;
+}
+
+#[actix::test]
+async fn a_session_that_has_ended_is_no_error_of_a_kick_and_one_of_an_earlier_life_is_since_it_may_live_on() {
+    let store = Memory::new();
+    let (a, b) = (Node::start("a", &store), Node::start("b", &store));
+    a.joined().await;
+    b.joined().await;
+    let old = b.cluster.node().unwrap();
+    b.end().await;
+    assert_eq!(a.ask("kick 7").await, ["0 sessions"]);
+    let gone = a.ask(&format!("kick {old}.7")).await;
+    assert_eq!(gone[0], "b: node gone", "{gone:?}");
+    let b = Node::start("b", &store);
+    b.joined().await;
+    for node in [&a, &b] {
+        let gone = node.ask(&format!("kick {old}.7")).await;
+        assert_eq!(gone, ["b: node gone", "error: not all nodes have answered: b: node gone"]);
+    }
+    let new = b.cluster.node().unwrap();
+    assert_eq!(a.ask(&format!("kick {new}.7")).await, ["b: not found"]);
+    a.end().await;
+    b.end().await;
+}
+
+#[actix::test]
+async fn stats_say_how_the_store_is_and_which_limits_hold_over_nodes() {
+    let store = Memory::new();
+    let a = Node::start("a", &store);
+    a.joined().await;
+    let _peer = a.peer("alice").await;
+    a.cluster.set_limits(FleetLimits::builder().max_sessions(5).on_partition(OnPartition::Closed).build().unwrap());
+    let line = |text: &str, name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    let text = a.ask("stats").await.join("\n");
+    assert!(line(&text, "cluster-store ").ends_with(" connected"), "{text}");
+    let limits = "max-sessions 5, max-sessions-per-source off, accept-rate-per-source off, on-partition closed";
+    assert!(line(&text, "cluster-limits ").ends_with(limits), "{text}");
+    a.counts("node=*", 1).await;
+    let id = a.json("list all").await[0]["id"].as_str().unwrap().to_owned();
+    a.store.fail(Fault::Partitioned);
+    eventually("the loss", async || a.json("stats").await[0]["cluster"]["store"]["state"] == "lost").await;
+    let cluster = a.json("stats").await[0]["cluster"].take();
+    assert_eq!((&cluster["node"], &cluster["limits"]["max_sessions"]), (&json!("a"), &json!(5)));
+    assert!(line(&a.ask("stats").await.join("\n"), "cluster-store ").contains(" lost for "));
+    let shown = a.ask(&format!("show {id}")).await;
+    assert!(shown.contains(&"name         alice".to_owned()), "asked of itself: {shown:?}");
+    a.end().await;
 }
 
 #[actix::test]

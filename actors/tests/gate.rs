@@ -16,7 +16,7 @@ use std::{
 
 use actix_lines::{
     CloseReason, Connection, LineHandler, LineServer, Permit, Rot13,
-    control::{RefuseReason, SessionFilter},
+    control::{RefuseReason, SessionFilter, SessionState},
     limits::Limits,
 };
 use support::{Echo, Peer, Server, eventually, free, greet, ip, pause, talk, within};
@@ -154,6 +154,22 @@ async fn a_gates_refusal_is_told_counted_and_reported_by_its_reason() {
     peer.expect_eof().await;
     assert_eq!(server.report().await.reason, CloseReason::Refused(RefuseReason::Denied));
     assert_eq!(server.handle.stats().await.unwrap().live, 0);
+    server.end().await;
+}
+
+#[actix::test]
+async fn who_is_refused_and_lingers_is_closing_is_told_nothing_and_is_ended_by_a_kick() {
+    let (mut server, mut porter) = serve().await;
+    let mut peer = server.connect().await;
+    porter.asked().await.refuse(RefuseReason::ClusterFull);
+    peer.expect(REFUSE_LINE).await;
+    let sessions = server.sessions().await;
+    assert_eq!(sessions.iter().map(|session| session.state).collect::<Vec<_>>(), [SessionState::Closing]);
+    let pushed = server.handle.push(SessionFilter::default(), "hello\n").await.unwrap();
+    assert_eq!((pushed.sessions, pushed.dropped), (0, 0));
+    assert_eq!(server.handle.kick(SessionFilter::default(), "bye\n").await.unwrap(), 1);
+    peer.expect_eof().await;
+    assert_eq!(server.report().await.reason, CloseReason::Refused(RefuseReason::ClusterFull));
     server.end().await;
 }
 

@@ -324,6 +324,9 @@ impl Notes {
     /// Takes note of a record; returns the sentence that is shown in its place.
     fn take(&mut self, command: &str, fields: &[(String, Value)]) -> Option<String> {
         self.records += 1;
+        if let Some(sentence) = answer_of_node(fields) {
+            return Some(sentence);
+        }
         let count = |name| field(fields, name).and_then(Value::count);
         let text = |name| field(fields, name).and_then(Value::text);
         if field(fields, "dry_run") == Some(&Value::Bool(true)) {
@@ -343,6 +346,27 @@ impl Notes {
         let is_none = first_word(command) == "kick" && count("sessions") == Some(0);
         is_none.then(|| format!("{}: no live one is meant by that, list shows them", sessions(0)))
     }
+}
+
+/// What has become of a command on one node, in the console's own words: `web-2: 3 sessions`.
+fn answer_of_node(fields: &[(String, Value)]) -> Option<String> {
+    let node = field(fields, "node")?.text()?;
+    let outcome = match field(fields, "outcome")? {
+        Value::Text(word) => word.replace('-', " "),
+        Value::Record(inner) => match inner.first()? {
+            (done, Value::Record(counts)) if done == "done" => {
+                let count = |name| field(counts, name).and_then(Value::count).unwrap_or(0);
+                match count("dropped") {
+                    0 => sessions(count("sessions")),
+                    dropped => format!("{}, {dropped} dropped", sessions(count("sessions"))),
+                }
+            }
+            (failed, Value::Record(why)) => format!("{}: {}", failed.replace('-', " "), why.first()?.1.text()?),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    Some(format!("{node}: {outcome}"))
 }
 
 fn sessions(count: u64) -> String {

@@ -34,7 +34,7 @@ const LAST: [&str; 2] = ["first", "help"];
 const ELSEWHERE: [&str; 2] = ["listeners", "former_listeners"];
 
 /// Headings that are shorter than the names of their fields.
-const HEADINGS: [(&str, &str); 14] = [
+const HEADINGS: [(&str, &str); 16] = [
     ("worker", "W"),
     ("lines_in", "LINES"),
     ("bytes_in", "IN"),
@@ -46,6 +46,8 @@ const HEADINGS: [(&str, &str); 14] = [
     ("is_paused", "PAUSED"),
     ("max_sessions", "MAX"),
     ("certificate_expires", "EXPIRES"),
+    ("lease_left", "LEASE"),
+    ("is_own", "OWN"),
     ("lines_rate", "LINES/S"),
     ("bytes_in_rate", "IN/S"),
     ("bytes_out_rate", "OUT/S"),
@@ -138,7 +140,11 @@ impl Show {
     }
 
     /// Shows a record, or holds it until there is more to measure.
-    pub(super) fn record(&mut self, fields: Fields, out: &mut impl Write) -> io::Result<()> {
+    pub(super) fn record(&mut self, mut fields: Fields, out: &mut impl Write) -> io::Result<()> {
+        if !self.style.is_exact && field(&fields, "age").is_some() {
+            // Its age says so, and people read it.
+            fields.retain(|(name, _)| name != "opened");
+        }
         if let Some((summary, rows)) = block(&fields) {
             self.flush(out)?;
             if !summary.is_empty() {
@@ -461,6 +467,26 @@ mod tests {
         assert_eq!(table, expected, "\n{table}");
         let exact = shown(Style { is_exact: true, ..Style::default() }, Form::of("list"), &SESSIONS);
         assert!(exact.contains("  303.7  0.25     12  1536  1536       0  open\n"), "\n{exact}");
+    }
+
+    #[test]
+    fn nodes_and_their_sessions_are_shown_with_units() {
+        let nodes = [
+            r#"{"node":"web1-40713","incarnation":"1f3a5c7d","sessions":2013,"lease_left":8.12,"about":"rot13d 0.1.0","is_own":true}"#,
+            r#"{"node":"web2-40713","incarnation":"9e07b3d2","sessions":1987,"lease_left":9.4,"about":"rot13d 0.1.0","is_own":false}"#,
+        ];
+        let table = shown(Style::default(), Form::of("list"), &nodes);
+        let docs = include_str!("../../docs/operating.md");
+        assert!(docs.contains(&format!("$ rot13d ctl list nodes\n{table}```")), "\n{table}");
+        let session =
+            r#"{"id":"a.1f3a5c7d.17","peer":"192.0.2.1:1024","listener":"public","opened":1795718951213,"age":303.7}"#;
+        let table = shown(Style::default(), Form::of("list"), &[session]);
+        assert_eq!(
+            table,
+            "ID             PEER            LISTENER    AGE\na.1f3a5c7d.17  192.0.2.1:1024  public    5m03s\n"
+        );
+        let exact = shown(Style { is_exact: true, ..Style::default() }, Form::of("list"), &[session]);
+        assert!(exact.contains("  1795718951213  303.7\n"), "\n{exact}");
     }
 
     #[test]

@@ -31,6 +31,7 @@ impl Unit {
         match last {
             "age" | "idle" | "duration" | "uptime" | "time" | "timeout" | "lag" | "every" | "seconds" => Self::Seconds,
             "in" if field == "begins_in" => Self::Seconds,
+            "left" if field == "lease_left" => Self::Seconds,
             "started" | "expires" | "at" => Self::Moment,
             _ => Self::None,
         }
@@ -235,6 +236,7 @@ mod tests {
         assert_eq!(human("outbox_bytes", "7"), "7 B");
         assert_eq!(human("slow_turn_time", "0.25"), "250ms");
         assert_eq!(human("begins_in", "2.5"), "2.5s");
+        assert_eq!(human("lease_left", "8.04"), "8.0s");
         assert_eq!(human("started", "1700000000"), "2023-11-14T22:13:20Z");
         assert_eq!(human("lines_in", "12345678"), "12345678");
         assert_eq!(human("bytes_in_per_second", "1536.5"), "1.5 KiB/s");

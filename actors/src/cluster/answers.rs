@@ -18,10 +18,13 @@ use std::{
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::cluster::{
-    id::{NodeId, NodeName},
-    query::as_text,
-    store::StoreError,
+use crate::{
+    cluster::{
+        id::{NodeId, NodeName},
+        query::as_text,
+        store::StoreError,
+    },
+    plural::Counted,
 };
 
 /// What has become of a push or a kick, for each node that was asked once.
@@ -103,8 +106,8 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Done { sessions, dropped: 0 } => sessions.fmt(f),
-            Self::Done { sessions, dropped } => write!(f, "{sessions}, {dropped} dropped"),
+            Self::Done { sessions, dropped: 0 } => Counted(*sessions, "session").fmt(f),
+            Self::Done { sessions, dropped } => write!(f, "{}, {dropped} dropped", Counted(*sessions, "session")),
             Self::NotFound => f.write_str("not found"),
             Self::NodeGone => f.write_str("node gone"),
             Self::TimedOut => f.write_str("timed out"),

@@ -56,7 +56,6 @@ impl FleetLimits {
 
 impl FleetLimits {
     /// Returns true if nobody for whom they hold is let in while the store is lost.
-    #[cfg(any(feature = "agent-check", feature = "http"))]
     pub(crate) fn refuse_alone(&self) -> bool {
         let is_any = self.max_sessions.is_some()
             || self.max_sessions_per_source.is_some()

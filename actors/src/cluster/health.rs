@@ -123,17 +123,18 @@ impl Pulse {
         }
     }
 
-    /// The judge was not answered. Logged once for a loss.
-    pub(crate) fn lose(&self, why: &impl fmt::Display) {
+    /// The judge was not answered. Logged once for a loss, with what that means for connections: `is_closed` if they are refused.
+    pub(crate) fn lose(&self, why: &impl fmt::Display, is_closed: bool) {
         self.0.send_if_modified(|health| {
             if matches!(health, Health::Lost { .. } | Health::Ended) {
                 return false;
             }
             *health = Health::Lost { since: Instant::now(), why: why.to_string() };
-            log::warn!(
-                "cluster: {health}; lists and limits are this node's own, rooms reach this node alone",
-                health = Loss(why)
-            );
+            let limits = match is_closed {
+                true => "new connections are refused, lists are this node's own",
+                false => "lists and limits are this node's own",
+            };
+            log::warn!("cluster: {health}; {limits}, rooms reach this node alone", health = Loss(why));
             true
         });
     }

@@ -78,7 +78,7 @@ async fn begin(core: &Core) -> NodeId {
             // It has taken longer than a lease: at once again.
             Ok(None) => tokio::task::yield_now().await,
             Err(error) => {
-                core.health.lose(&error);
+                core.health.lose(&error, core.ledger.limits().refuse_alone());
                 failed += 1;
                 sleep(BACKOFF.wait(failed)).await;
             }
@@ -135,7 +135,7 @@ async fn renew(core: &Core, id: &NodeId) -> Lost {
             }
             Err(StoreError::Fenced | StoreError::Late) => {}
             Err(error) => {
-                core.health.lose(&error);
+                core.health.lose(&error, core.ledger.limits().refuse_alone());
                 failed += 1;
             }
         }

@@ -166,7 +166,7 @@ impl Ledger {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn limits(&self) -> Arc<FleetLimits> {
+    pub(crate) fn limits(&self) -> Arc<FleetLimits> {
         Arc::clone(&self.books().limits)
     }
 

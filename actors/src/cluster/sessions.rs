@@ -4,6 +4,8 @@
 
 use bytes::Bytes;
 
+#[cfg(feature = "console")]
+use crate::cluster::id::NodeId;
 use crate::cluster::{
     answers::{Answers, AskError},
     ask,
@@ -17,6 +19,15 @@ use crate::cluster::{
 impl Cluster {
     /// Most bytes of a [`push`](Self::push) or of a goodbye: 1 MiB.
     pub const MAX_BYTES: usize = ask::MAX_BYTES;
+
+    /// Returns true for the node's own life, or, while it holds no lease, for the one that it had.
+    #[cfg(feature = "console")]
+    pub(crate) fn is_own(&self, node: &NodeId) -> bool {
+        match self.core.life() {
+            Some(own) => own == *node,
+            None => self.core.traces().contains(node),
+        }
+    }
 
     /// Returns the nodes whose leases are not over, in the order of their ids. One call to the store.
     ///

@@ -135,6 +135,10 @@ pub(crate) async fn set(mut asked: Asked) -> Result<(), Failure> {
             "is no limit: drain takes its time behind it, as drain 30s; without one it is that of the settings";
         return Err(WrongWord::new(word, problem).into());
     }
+    if word.starts_with("cluster-") {
+        let problem = "is a limit over nodes: set it by the file and SIGHUP, on every node";
+        return Err(WrongWord::new(word, problem).into());
+    }
     let known = || LimitKey::all().map(LimitKey::name);
     let key = LimitKey::find(word).ok_or_else(|| WrongWord::listed(word, "limit", known(), "limits"))?;
     if asked.text.is_some()

@@ -3,14 +3,17 @@
 //! Rule: an answer that is a part says so: what is known is written, then an error names the nodes that are missing.
 //! Not here: the same commands for this node alone (`reports`, `changes`), lists and questions over nodes (`cluster`).
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     cluster::{
-        answers::Answers,
+        answers::{Answers, NodeAnswer, Outcome},
         builder::Cluster,
+        fleet_limits::OnPartition,
         id::{GlobalId, NodeName},
         query::{ClusterFilter, ClusterOrder, ClusterPage, ClusterQuery, ClusterSession},
     },
@@ -20,7 +23,7 @@ use crate::{
         out::{Failure, Out},
         rows,
     },
-    control::query::{SessionFilter, SessionQuery},
+    control::query::{SessionFilter, SessionInfo, SessionQuery},
     escape::Escaped,
     plural::Counted,
     units::rough_time,
@@ -149,11 +152,11 @@ async fn check_node(cluster: &Cluster, filter: &ClusterFilter) -> Result<(), Fai
     Err(WrongWord::listed(&name, "node with a lease", names.iter().map(String::as_str), "list nodes").into())
 }
 
-/// Checks the node of a filter that has found none.
+/// Checks the node of a filter for which nobody has answered.
 async fn check_answers(cluster: &Cluster, filter: &ClusterFilter, answers: &Answers) -> Result<(), Failure> {
-    match answers.nodes.is_empty() && answers.others.is_none() {
-        true => check_node(cluster, filter).await,
-        false => Ok(()),
+    match &answers.nodes[..] {
+        [NodeAnswer { id: None, outcome: Outcome::NodeGone, .. }] => check_node(cluster, filter).await,
+        _ => Ok(()),
     }
 }
 
@@ -275,16 +278,65 @@ pub(crate) async fn count(asked: Asked) -> Result<(), Failure> {
     unread(&page)
 }
 
+/// A session of this node, as the store has it.
+fn own_session(id: GlobalId, session: &SessionInfo) -> ClusterSession {
+    let opened = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(session.age);
+    ClusterSession {
+        id,
+        peer: session.peer.to_string(),
+        listener: session.listener.map(|listener| rows::listener(Some(listener))),
+        opened: opened.as_millis() as u64,
+        age: session.age,
+        name: session.name.as_deref().map(str::to_owned),
+        tags: session.tags.iter().map(|tag| tag.to_string()).collect(),
+    }
+}
+
+/// The limits over nodes and the health of the store: an object, and a line of text for each.
+pub(crate) fn summary(cluster: &Cluster) -> (Value, [(&'static str, String); 2]) {
+    let (limits, health) = (cluster.limits(), cluster.health());
+    let rate = limits.accept_rate_per_source.map(|rate| format!("{}/{}", rate.per_second, rate.burst));
+    let policy = match limits.on_partition {
+        OnPartition::Open => "open",
+        OnPartition::Closed => "closed",
+    };
+    let off = || "off".to_owned();
+    let count = |count: Option<u64>| count.map_or_else(off, |count| count.to_string());
+    let (all, of_source) = (count(limits.max_sessions), count(limits.max_sessions_per_source));
+    let text = format!(
+        "max-sessions {all}, max-sessions-per-source {of_source}, accept-rate-per-source {}, on-partition {policy}",
+        rate.clone().unwrap_or_else(off)
+    );
+    let object = json!({
+        "node": cluster.name(),
+        "store": health,
+        "limits": {
+            "max_sessions": limits.max_sessions,
+            "max_sessions_per_source": limits.max_sessions_per_source,
+            "accept_rate_per_source": rate,
+            "on_partition": policy,
+        },
+    });
+    (object, [("cluster-store", health.to_string()), ("cluster-limits", text)])
+}
+
 /// Shows a session by its id.
 pub(crate) async fn show(asked: &Asked, id: GlobalId) -> Result<(), Failure> {
     let cluster = asked.cluster()?;
-    let page = cluster.list(ClusterFilter::id(id.clone())).await.map_err(Fault::from)?;
-    let Some(session) = page.sessions.first() else {
-        unread(&page)?;
+    let session = match cluster.is_own(&id.node) {
+        // The store may be lost.
+        true => asked.server.session(id.session).await?.map(|session| own_session(id.clone(), &session)),
+        false => {
+            let page = cluster.list(ClusterFilter::id(id.clone())).await.map_err(Fault::from)?;
+            unread(&page)?;
+            page.sessions.into_iter().next()
+        }
+    };
+    let Some(session) = session else {
         return Err(WrongWord::new(&id.to_string(), "is no live session: list all has them all").into());
     };
     if asked.out.is_json() {
-        asked.out.object(session);
+        asked.out.object(&session);
         return Ok(());
     }
     let tags: Vec<_> = session.tags.iter().map(|tag| Escaped::new(tag).to_string()).collect();

@@ -13,7 +13,7 @@ use crate::{
     control::{
         listeners::ListenerInfo,
         query::{SessionOrder, SessionQuery},
-        stats::ListenerStats,
+        stats::{ListenerStats, Stats},
     },
     escape::Escaped,
     limits::keys::LimitKey,
@@ -33,9 +33,20 @@ pub(crate) async fn version(asked: Asked) -> Result<(), Failure> {
 }
 
 pub(crate) async fn stats(asked: Asked) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Record<'a> {
+        #[serde(flatten)]
+        stats: &'a Stats,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cluster: Option<Value>,
+    }
     let stats = asked.server.stats().await?;
+    #[cfg(feature = "cluster")]
+    let (cluster, lines) = asked.setup.cluster.as_ref().map(nodes::summary).unzip();
+    #[cfg(not(feature = "cluster"))]
+    let (cluster, lines): (_, Option<[(&str, String); 2]>) = (None, None);
     if asked.out.is_json() {
-        asked.out.object(&stats);
+        asked.out.object(&Record { stats: &stats, cluster });
         return Ok(());
     }
     let stats = serde_json::to_value(&stats).unwrap_or_default();
@@ -44,6 +55,9 @@ pub(crate) async fn stats(asked: Asked) -> Result<(), Failure> {
         for (name, value) in stats.iter().filter(|(name, _)| !name.contains("listeners")) {
             counters(&asked, name, value);
         }
+    }
+    for (name, text) in lines.into_iter().flatten() {
+        asked.out.line(format_args!("{name:<32} {text}"));
     }
     Ok(())
 }
@@ -174,7 +188,15 @@ pub(crate) async fn show(asked: Asked) -> Result<(), Failure> {
     if let Ok(id) = word.parse() {
         return nodes::show(&asked, id).await;
     }
-    let session = asked.server.session(words::id(word)?).await?;
+    let id = words::id(word);
+    #[cfg(feature = "cluster")]
+    let id = id.map_err(|error| match asked.setup.cluster {
+        Some(_) => {
+            words::WrongWord::new(word, "is no session: use its number, as 7 or #7, or its id, as a.1f3a5c7d.17")
+        }
+        None => error,
+    });
+    let session = asked.server.session(id?).await?;
     let session = session.ok_or_else(|| words::WrongWord::new(word, "is no live session: list has them all"))?;
     if asked.out.is_json() {
         asked.out.object(&session);

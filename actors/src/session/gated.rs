@@ -55,7 +55,10 @@ impl Opening {
             match answer {
                 Ok(permit) => self.worker.keep_permit(id, permit),
                 Err(reason) => {
-                    self.worker.slot(self.slot, |slot| slot.set_reason(reason));
+                    self.worker.slot(self.slot, |slot| {
+                        slot.set_reason(reason);
+                        slot.set_closing();
+                    });
                     if let CloseReason::Refused(reason) = reason {
                         self.worker.refuse_at_gate(self.slot, &self.connection, reason);
                         // Boxed: every connection that waits would have room for it.

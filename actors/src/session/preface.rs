@@ -93,6 +93,8 @@ impl Opening {
         let is_probe = is_by_peer && self.is_silent(&preface);
         self.worker.slot(self.slot, |slot| {
             slot.set_reason(reason);
+            // Whoever only reads the last word is told nothing more.
+            slot.set_closing();
             if is_probe {
                 slot.set_probe();
             }

@@ -13,6 +13,7 @@ use crate::{
         orders::{Answer, Answered, Question},
         query::{Selection, SessionFilter},
     },
+    report::CloseReason,
     worker::{
         clock::{Moment, Timeouts},
         command::Commands,
@@ -101,7 +102,13 @@ impl Worker {
                 }
             }
             Question::Kick { whom, goodbye } => {
-                for mut slot in part.filter(|slot| slot.is_open_to(whom, moment)) {
+                for mut slot in part.filter(|slot| slot.is_open_to(whom, moment) || slot.lingers_refused(whom, moment))
+                {
+                    if slot.clock.is_closing() {
+                        slot.send(Commands::ABORT);
+                        answered.count += 1;
+                        continue;
+                    }
                     if !goodbye.is_empty() {
                         slot.push(goodbye.clone());
                     }
@@ -114,9 +121,7 @@ impl Worker {
                 let was_told = |slot: &SlotMut<'_>| {
                     // By its number it is meant whatever else had it end before.
                     slot.id <= *last
-                        && slot
-                            .reason
-                            .is_some_and(|reason| reason == crate::report::CloseReason::Kicked || whom.id.is_some())
+                        && slot.reason.is_some_and(|reason| reason == CloseReason::Kicked || whom.id.is_some())
                         && whom.has_identity(slot.id, slot.peer(), slot.listener)
                         && whom.has_names(slot.names())
                 };
@@ -166,5 +171,12 @@ impl SlotMut<'_> {
     /// Returns true if a filter selects the session, and it is not closing.
     fn is_open_to(&self, whom: &SessionFilter, moment: Moment) -> bool {
         !self.clock.is_closing() && self.is_selected(whom, moment)
+    }
+
+    /// Returns true if a filter selects a peer that was refused behind its acceptor and has yet to close: it is ended at once.
+    fn lingers_refused(&self, whom: &SessionFilter, moment: Moment) -> bool {
+        self.clock.is_closing()
+            && self.reason.is_some_and(|reason| matches!(reason, CloseReason::Refused(_)))
+            && self.is_selected(whom, moment)
     }
 }
