@@ -316,8 +316,8 @@ impl Client {
 #[derive(Debug, Default)]
 struct Notes {
     records: u64,
-    /// The sessions that a dry run names.
-    first: Vec<u64>,
+    /// The sessions that a dry run names, each by its number or its id.
+    first: Vec<String>,
 }
 
 impl Notes {
@@ -339,7 +339,10 @@ impl Notes {
                 _ => return None,
             };
             if let Some(Value::List(ids)) = field(fields, "first") {
-                self.first = ids.iter().filter_map(Value::count).collect();
+                self.first = ids
+                    .iter()
+                    .filter_map(|id| id.text().map(str::to_owned).or_else(|| Some(id.count()?.to_string())))
+                    .collect();
             }
             return Some(would);
         }
