@@ -16,8 +16,9 @@ use crate::cluster::{
     store::StoreError,
 };
 
-/// Most nodes whose rows are read at the same time.
-const AT_ONCE: usize = 16;
+/// Most nodes whose rows are read at the same time: their pages may come in one turn of whoever asks, beside sessions of its
+/// thread.
+const AT_ONCE: usize = 4;
 
 /// Returns the milliseconds since 1970.
 pub(crate) fn now() -> u64 {

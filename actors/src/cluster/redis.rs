@@ -38,7 +38,7 @@ use crate::wire::tls::client::TlsClient;
 /// Most rows that one script writes: others wait for it no longer than a few milliseconds.
 const ROWS_A_CALL: usize = 500;
 /// Rows that one call reads, some more or less.
-const ROWS_A_PAGE: usize = 2000;
+const ROWS_A_PAGE: usize = 500;
 
 /// A store on a server of the Redis protocol: Redis 7.0, Valkey 7.2, or later. A clone shares its connection.
 ///

@@ -40,7 +40,7 @@ impl Cluster {
     /// Returns a page of the sessions of all nodes, from the store: no node is asked, so none that is slow or dead delays or
     /// distorts it. What could not be read is named in the page.
     ///
-    /// It costs the store one call for the nodes and one for some thousand rows of each; by
+    /// It costs the store one call for the nodes and one for some five hundred rows of each; by
     /// [name](ClusterFilter::name) one call alone; by [id](ClusterFilter::id) those for the rows of one node. Here it takes the memory
     /// of the page and of those before it, and a bit for each session that matches.
     ///

@@ -33,7 +33,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns the nodes whose leases are not over, in the order of their ids.
     fn nodes(&self) -> Answer<'_, Vec<NodeRecord>>;
 
-    /// Returns the rows of a node, some thousand at a time: those behind `after`, from the first one with `None`. A row that is there all
+    /// Returns the rows of a node, some hundreds or thousands at a time: those behind `after`, from the first one with `None`. A row that is there all
     /// the while is returned at least once. A node without a lease has none.
     fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> Answer<'a, RowPage>;
 
