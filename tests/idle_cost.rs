@@ -9,7 +9,7 @@ use std::{
 use actix_lines::{
     Connection, LineServer, Rot13,
     cluster::{
-        Answer, Change, Cluster, Cursor, FleetLimits, Held, Message, NodeId, NodeRecord, Row, RowPage, Store,
+        Change, Cluster, Cursor, FleetLimits, Held, Message, NodeId, NodeRecord, Row, RowPage, Store, StoreAnswer,
         StoreError, Subscription, Verdict, Want,
     },
     limits::{Limits, LimitsBuilder, Rate, RateLimit},
@@ -169,40 +169,40 @@ fn an_idle_session_of_a_node_costs_its_permit_its_row_and_its_source_more() {
 #[derive(Debug)]
 struct KeepsNothing;
 
-fn done<'a, T: Send + 'a>(value: T) -> Answer<'a, T> {
+fn done<'a, T: Send + 'a>(value: T) -> StoreAnswer<'a, T> {
     Box::pin(std::future::ready(Ok(value)))
 }
 
 impl Store for KeepsNothing {
-    fn register<'a>(&'a self, _: &'a NodeId, _: &'a Change) -> Answer<'a, ()> {
+    fn register<'a>(&'a self, _: &'a NodeId, _: &'a Change) -> StoreAnswer<'a, ()> {
         done(())
     }
 
-    fn unregister<'a>(&'a self, _: &'a NodeId) -> Answer<'a, ()> {
+    fn unregister<'a>(&'a self, _: &'a NodeId) -> StoreAnswer<'a, ()> {
         done(())
     }
 
-    fn nodes(&self) -> Answer<'_, Vec<NodeRecord>> {
+    fn nodes(&self) -> StoreAnswer<'_, Vec<NodeRecord>> {
         done(Vec::new())
     }
 
-    fn list<'a>(&'a self, _: &'a NodeId, _: Option<Cursor>) -> Answer<'a, RowPage> {
+    fn list<'a>(&'a self, _: &'a NodeId, _: Option<Cursor>) -> StoreAnswer<'a, RowPage> {
         done(RowPage::default())
     }
 
-    fn lookup<'a>(&'a self, _: &'a str) -> Answer<'a, Vec<(NodeId, Row)>> {
+    fn lookup<'a>(&'a self, _: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
         done(Vec::new())
     }
 
-    fn publish<'a>(&'a self, _: &'a str, _: Bytes) -> Answer<'a, u64> {
+    fn publish<'a>(&'a self, _: &'a str, _: Bytes) -> StoreAnswer<'a, u64> {
         done(1)
     }
 
-    fn subscribe(&self, _: mpsc::Sender<Message>) -> Answer<'_, Box<dyn Subscription>> {
+    fn subscribe(&self, _: mpsc::Sender<Message>) -> StoreAnswer<'_, Box<dyn Subscription>> {
         Box::pin(std::future::ready(Err(StoreError::Refused { reason: "nothing is published here".to_owned() })))
     }
 
-    fn acquire<'a>(&'a self, _: &'a NodeId, _: &'a Held, wants: &'a [Want]) -> Answer<'a, Vec<Verdict>> {
+    fn acquire<'a>(&'a self, _: &'a NodeId, _: &'a Held, wants: &'a [Want]) -> StoreAnswer<'a, Vec<Verdict>> {
         done(vec![Verdict::Granted; wants.len()])
     }
 }

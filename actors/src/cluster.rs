@@ -51,7 +51,7 @@ pub use self::{
     },
     stats::{ClusterStats, StoreCalls},
     store::{
-        Answer, Begin, Change, CountLimit, Cursor, Held, Message, NodeRecord, RateLimit, Row, RowPage, Share, Store,
-        StoreError, Subscription, Verdict, Want,
+        Begin, Change, CountLimit, Cursor, Held, Message, NodeRecord, RateLimit, Row, RowPage, Share, Store,
+        StoreAnswer, StoreError, Subscription, Verdict, Want,
     },
 };

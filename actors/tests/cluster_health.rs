@@ -14,7 +14,7 @@ use std::{
 };
 
 use actix_lines::cluster::{
-    Answer, Change, Cluster, Cursor, Health, Held, Message, NodeId, NodeRecord, Row, RowPage, Store, StoreError,
+    Change, Cluster, Cursor, Health, Held, Message, NodeId, NodeRecord, Row, RowPage, Store, StoreAnswer, StoreError,
     Subscription, Verdict, Want,
     memory::{Fault, Memory},
 };
@@ -102,38 +102,38 @@ struct WithoutLives {
 }
 
 impl Store for WithoutLives {
-    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> Answer<'a, ()> {
+    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> StoreAnswer<'a, ()> {
         if self.refuses.load(Relaxed) {
             return Box::pin(async { Err(StoreError::Refused { reason: "no permissions".to_owned() }) });
         }
         self.store.register(node, change)
     }
 
-    fn unregister<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
+    fn unregister<'a>(&'a self, node: &'a NodeId) -> StoreAnswer<'a, ()> {
         self.store.unregister(node)
     }
 
-    fn nodes(&self) -> Answer<'_, Vec<NodeRecord>> {
+    fn nodes(&self) -> StoreAnswer<'_, Vec<NodeRecord>> {
         self.store.nodes()
     }
 
-    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> Answer<'a, RowPage> {
+    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> StoreAnswer<'a, RowPage> {
         self.store.list(node, after)
     }
 
-    fn lookup<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<(NodeId, Row)>> {
+    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
         self.store.lookup(name)
     }
 
-    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> Answer<'a, u64> {
+    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> StoreAnswer<'a, u64> {
         self.store.publish(channel, bytes)
     }
 
-    fn subscribe(&self, to: mpsc::Sender<Message>) -> Answer<'_, Box<dyn Subscription>> {
+    fn subscribe(&self, to: mpsc::Sender<Message>) -> StoreAnswer<'_, Box<dyn Subscription>> {
         self.store.subscribe(to)
     }
 
-    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> Answer<'a, Vec<Verdict>> {
+    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> StoreAnswer<'a, Vec<Verdict>> {
         self.store.acquire(node, held, wants)
     }
 }

@@ -14,8 +14,8 @@ use actix::Actor;
 use actix_lines::{
     Line, LineContext, LineHandler, LineServer,
     cluster::{
-        Answer, Begin, Change, Cluster, ClusterFilter, ClusterOrder, ClusterQuery, Cursor, Held, ListError, Message,
-        NodeId, NodeRecord, Row, RowPage, Store, StoreError, Subscription, Verdict, Want,
+        Begin, Change, Cluster, ClusterFilter, ClusterOrder, ClusterQuery, Cursor, Held, ListError, Message, NodeId,
+        NodeRecord, Row, RowPage, Store, StoreAnswer, StoreError, Subscription, Verdict, Want,
         memory::{Fault, Memory},
     },
     control::SessionState,
@@ -150,19 +150,19 @@ struct Partly {
 }
 
 impl Store for Partly {
-    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> Answer<'a, ()> {
+    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> StoreAnswer<'a, ()> {
         self.memory.register(node, change)
     }
 
-    fn unregister<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
+    fn unregister<'a>(&'a self, node: &'a NodeId) -> StoreAnswer<'a, ()> {
         self.memory.unregister(node)
     }
 
-    fn nodes(&self) -> Answer<'_, Vec<NodeRecord>> {
+    fn nodes(&self) -> StoreAnswer<'_, Vec<NodeRecord>> {
         self.memory.nodes()
     }
 
-    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> Answer<'a, RowPage> {
+    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> StoreAnswer<'a, RowPage> {
         Box::pin(async move {
             // A page of the store in memory has 2000 rows, with the numbers from 1.
             if self.silent.get(node).is_some_and(|pages| after.map_or(0, |Cursor(last)| last / 2000) >= *pages) {
@@ -176,19 +176,19 @@ impl Store for Partly {
         })
     }
 
-    fn lookup<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<(NodeId, Row)>> {
+    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
         self.memory.lookup(name)
     }
 
-    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> Answer<'a, u64> {
+    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> StoreAnswer<'a, u64> {
         self.memory.publish(channel, bytes)
     }
 
-    fn subscribe(&self, to: mpsc::Sender<Message>) -> Answer<'_, Box<dyn Subscription>> {
+    fn subscribe(&self, to: mpsc::Sender<Message>) -> StoreAnswer<'_, Box<dyn Subscription>> {
         self.memory.subscribe(to)
     }
 
-    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> Answer<'a, Vec<Verdict>> {
+    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> StoreAnswer<'a, Vec<Verdict>> {
         self.memory.acquire(node, held, wants)
     }
 }

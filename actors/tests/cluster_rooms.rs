@@ -24,7 +24,7 @@ use actix::{Actor, Addr, Handler};
 use actix_lines::{
     Line, LineContext, LineHandler, LineServer, LineSession, Room, Transport,
     cluster::{
-        Answer, Change, Cluster, Cursor, Held, Message, NodeId, NodeRecord, Row, RowPage, ShareError, Store,
+        Change, Cluster, Cursor, Held, Message, NodeId, NodeRecord, Row, RowPage, ShareError, Store, StoreAnswer,
         Subscription, Verdict, Want,
         memory::{Fault, Memory},
     },
@@ -545,31 +545,31 @@ impl std::fmt::Debug for Stormy {
 }
 
 impl Store for Stormy {
-    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> Answer<'a, ()> {
+    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> StoreAnswer<'a, ()> {
         self.store.register(node, change)
     }
 
-    fn unregister<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
+    fn unregister<'a>(&'a self, node: &'a NodeId) -> StoreAnswer<'a, ()> {
         self.store.unregister(node)
     }
 
-    fn nodes(&self) -> Answer<'_, Vec<NodeRecord>> {
+    fn nodes(&self) -> StoreAnswer<'_, Vec<NodeRecord>> {
         self.store.nodes()
     }
 
-    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> Answer<'a, RowPage> {
+    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> StoreAnswer<'a, RowPage> {
         self.store.list(node, after)
     }
 
-    fn lookup<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<(NodeId, Row)>> {
+    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
         self.store.lookup(name)
     }
 
-    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> Answer<'a, u64> {
+    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> StoreAnswer<'a, u64> {
         self.store.publish(channel, bytes)
     }
 
-    fn subscribe(&self, to: mpsc::Sender<Message>) -> Answer<'_, Box<dyn Subscription>> {
+    fn subscribe(&self, to: mpsc::Sender<Message>) -> StoreAnswer<'_, Box<dyn Subscription>> {
         let (through, mut messages) = mpsc::channel::<Message>(10_000);
         let weather = self.weather.clone();
         actix_rt::spawn(async move {
@@ -603,7 +603,7 @@ impl Store for Stormy {
         self.store.subscribe(through)
     }
 
-    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> Answer<'a, Vec<Verdict>> {
+    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> StoreAnswer<'a, Vec<Verdict>> {
         self.store.acquire(node, held, wants)
     }
 }

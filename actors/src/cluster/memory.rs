@@ -20,7 +20,8 @@ pub use self::faults::{Calls, Fault};
 use crate::cluster::{
     id::NodeId,
     store::{
-        Answer, Change, Cursor, Held, Message, NodeRecord, Row, RowPage, Store, StoreError, Subscription, Verdict, Want,
+        Change, Cursor, Held, Message, NodeRecord, Row, RowPage, Store, StoreAnswer, StoreError, Subscription, Verdict,
+        Want,
     },
 };
 
@@ -120,7 +121,7 @@ impl Memory {
         &'a self,
         counter: fn(&mut Calls) -> &mut u64,
         effect: impl FnOnce(&mut Engine) -> Result<T, StoreError> + Send + 'a,
-    ) -> Answer<'a, T> {
+    ) -> StoreAnswer<'a, T> {
         Box::pin(async move {
             let fault = {
                 let mut engine = self.lock();
@@ -171,11 +172,11 @@ impl fmt::Debug for Memory {
 }
 
 impl Store for Memory {
-    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> Answer<'a, ()> {
+    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> StoreAnswer<'a, ()> {
         self.call(|calls| &mut calls.register, move |engine| engine.register(node, change))
     }
 
-    fn unregister<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
+    fn unregister<'a>(&'a self, node: &'a NodeId) -> StoreAnswer<'a, ()> {
         self.call(
             |calls| &mut calls.unregister,
             move |engine| {
@@ -185,23 +186,23 @@ impl Store for Memory {
         )
     }
 
-    fn nodes(&self) -> Answer<'_, Vec<NodeRecord>> {
+    fn nodes(&self) -> StoreAnswer<'_, Vec<NodeRecord>> {
         self.call(|calls| &mut calls.nodes, |engine| Ok(engine.nodes()))
     }
 
-    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> Answer<'a, RowPage> {
+    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> StoreAnswer<'a, RowPage> {
         self.call(|calls| &mut calls.list, move |engine| Ok(engine.list(node, after)))
     }
 
-    fn lookup<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<(NodeId, Row)>> {
+    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
         self.call(|calls| &mut calls.lookup, move |engine| Ok(engine.lookup(name)))
     }
 
-    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> Answer<'a, u64> {
+    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> StoreAnswer<'a, u64> {
         self.call(|calls| &mut calls.publish, move |engine| Ok(engine.publish(channel, &bytes)))
     }
 
-    fn subscribe(&self, to: mpsc::Sender<Message>) -> Answer<'_, Box<dyn Subscription>> {
+    fn subscribe(&self, to: mpsc::Sender<Message>) -> StoreAnswer<'_, Box<dyn Subscription>> {
         self.call(
             |calls| &mut calls.subscribe,
             move |engine| {
@@ -211,11 +212,11 @@ impl Store for Memory {
         )
     }
 
-    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> Answer<'a, Vec<Verdict>> {
+    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> StoreAnswer<'a, Vec<Verdict>> {
         self.call(|calls| &mut calls.acquire, move |engine| engine.acquire(node, held, wants))
     }
 
-    fn release<'a>(&'a self, node: &'a NodeId, held: &'a Held) -> Answer<'a, ()> {
+    fn release<'a>(&'a self, node: &'a NodeId, held: &'a Held) -> StoreAnswer<'a, ()> {
         self.call(|calls| &mut calls.release, move |engine| engine.acquire(node, held, &[]).map(drop))
     }
 }
@@ -228,12 +229,12 @@ struct Subscribed {
 }
 
 impl Subscription for Subscribed {
-    fn add<'a>(&'a mut self, channels: &'a [String]) -> Answer<'a, ()> {
+    fn add<'a>(&'a mut self, channels: &'a [String]) -> StoreAnswer<'a, ()> {
         let number = self.number;
         self.memory.call(|calls| &mut calls.subscribe, move |engine| engine.add_channels(number, channels))
     }
 
-    fn remove<'a>(&'a mut self, channels: &'a [String]) -> Answer<'a, ()> {
+    fn remove<'a>(&'a mut self, channels: &'a [String]) -> StoreAnswer<'a, ()> {
         let number = self.number;
         self.memory.call(|calls| &mut calls.subscribe, move |engine| engine.remove_channels(number, channels))
     }

@@ -28,8 +28,8 @@ use self::{
 use crate::cluster::{
     id::NodeId,
     store::{
-        Answer, Begin, Change, Cursor, Held, Message, NodeRecord, Row, RowPage, Share, Store, StoreError, Subscription,
-        Verdict, Want,
+        Begin, Change, Cursor, Held, Message, NodeRecord, Row, RowPage, Share, Store, StoreAnswer, StoreError,
+        Subscription, Verdict, Want,
     },
 };
 #[cfg(feature = "tls")]
@@ -145,7 +145,7 @@ fn push_shares(arguments: &mut Arguments, shares: &[Share]) {
 impl Store for Redis {
     /// Writes more than 500 rows in parts, the first of which begins the life or renews the lease: if one fails, those before it
     /// were done.
-    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> Answer<'a, ()> {
+    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> StoreAnswer<'a, ()> {
         Box::pin(async move {
             let mut begins = change.begins.as_ref();
             let mut put = change.put.chunks(ROWS_A_CALL);
@@ -162,11 +162,11 @@ impl Store for Redis {
         })
     }
 
-    fn unregister<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
+    fn unregister<'a>(&'a self, node: &'a NodeId) -> StoreAnswer<'a, ()> {
         Box::pin(async move { answer::integer(self.run(&scripts::UNREGISTER, &self.arguments(node)).await?).map(drop) })
     }
 
-    fn nodes(&self) -> Answer<'_, Vec<NodeRecord>> {
+    fn nodes(&self) -> StoreAnswer<'_, Vec<NodeRecord>> {
         Box::pin(async move {
             let mut arguments = Arguments::default();
             arguments.push(&*self.keys.prefix);
@@ -174,7 +174,7 @@ impl Store for Redis {
         })
     }
 
-    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> Answer<'a, RowPage> {
+    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> StoreAnswer<'a, RowPage> {
         Box::pin(async move {
             let mut arguments = self.arguments(node);
             arguments.number(after.map_or(0, |Cursor(place)| place)).number(ROWS_A_PAGE);
@@ -182,7 +182,7 @@ impl Store for Redis {
         })
     }
 
-    fn lookup<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<(NodeId, Row)>> {
+    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
         Box::pin(async move {
             let mut arguments = Arguments::default();
             arguments.push(&*self.keys.prefix).push(name);
@@ -192,7 +192,7 @@ impl Store for Redis {
         })
     }
 
-    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> Answer<'a, u64> {
+    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> StoreAnswer<'a, u64> {
         Box::pin(async move {
             let mut command = ::redis::cmd("PUBLISH");
             command.arg(format!("{}{channel}", self.keys.prefix)).arg(&bytes[..]);
@@ -201,14 +201,14 @@ impl Store for Redis {
         })
     }
 
-    fn subscribe(&self, to: mpsc::Sender<Message>) -> Answer<'_, Box<dyn Subscription>> {
+    fn subscribe(&self, to: mpsc::Sender<Message>) -> StoreAnswer<'_, Box<dyn Subscription>> {
         Box::pin(async move {
             let subscribed = Subscribed::open(self.link.clone(), self.keys.prefix.to_string(), to).await?;
             Ok(Box::new(subscribed) as Box<dyn Subscription>)
         })
     }
 
-    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> Answer<'a, Vec<Verdict>> {
+    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> StoreAnswer<'a, Vec<Verdict>> {
         Box::pin(async move {
             let mut arguments = self.arguments(node);
             arguments.number(held.serial);

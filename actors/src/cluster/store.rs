@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use crate::cluster::id::NodeId;
 
 /// The answer of a store, on its way.
-pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+pub type StoreAnswer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// An engine that the nodes of a cluster share. Each call is one round trip at most, is bounded in time by the engine, and
 /// either happens as a whole or not at all; after [`StoreError::Lost`] and [`StoreError::Slow`] it is unknown which. Only the rows of
@@ -25,28 +25,28 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Fenced`] if the change does not begin a life and its lease is over; then nothing is written.
-    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> Answer<'a, ()>;
+    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> StoreAnswer<'a, ()>;
 
     /// Ends the life of a node: its lease, its rows and its shares are gone at once.
-    fn unregister<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()>;
+    fn unregister<'a>(&'a self, node: &'a NodeId) -> StoreAnswer<'a, ()>;
 
     /// Returns the nodes whose leases are not over, in the order of their ids.
-    fn nodes(&self) -> Answer<'_, Vec<NodeRecord>>;
+    fn nodes(&self) -> StoreAnswer<'_, Vec<NodeRecord>>;
 
     /// Returns the rows of a node, some hundreds or thousands at a time: those behind `after`, from the first one with `None`. A row that is there all
     /// the while is returned at least once. A node without a lease has none.
-    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> Answer<'a, RowPage>;
+    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> StoreAnswer<'a, RowPage>;
 
     /// Returns the rows that have this name, of all nodes.
-    fn lookup<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<(NodeId, Row)>>;
+    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>>;
 
     /// Sends bytes to all that have subscribed to a channel. Returns how many these are: of a subscriber that is counted it
     /// is not known whether the bytes arrive.
-    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> Answer<'a, u64>;
+    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> StoreAnswer<'a, u64>;
 
     /// Opens a subscription, without channels yet, whose messages arrive at `to`; those that `to` has no room for are lost.
     /// `to` is dropped when the subscription is lost.
-    fn subscribe(&self, to: mpsc::Sender<Message>) -> Answer<'_, Box<dyn Subscription>>;
+    fn subscribe(&self, to: mpsc::Sender<Message>) -> StoreAnswer<'_, Box<dyn Subscription>>;
 
     /// Sets what the node holds of some resources, then takes shares of what all live nodes have together: for each want all
     /// or nothing, one want after the other.
@@ -54,24 +54,63 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Fenced`] if the node's lease is over, [`StoreError::Late`] if a later call of this life was done already;
     /// then nothing is set or taken.
-    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> Answer<'a, Vec<Verdict>>;
+    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> StoreAnswer<'a, Vec<Verdict>>;
 
     /// Sets what the node holds of some resources.
     ///
     /// # Errors
     /// As [`acquire`](Self::acquire).
-    fn release<'a>(&'a self, node: &'a NodeId, held: &'a Held) -> Answer<'a, ()> {
+    fn release<'a>(&'a self, node: &'a NodeId, held: &'a Held) -> StoreAnswer<'a, ()> {
         Box::pin(async move { self.acquire(node, held, &[]).await.map(drop) })
+    }
+}
+
+/// A store that others have, too, or one of an engine that is chosen at run time: `Arc<dyn Store>`.
+impl<S: Store + ?Sized> Store for Arc<S> {
+    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> StoreAnswer<'a, ()> {
+        (**self).register(node, change)
+    }
+
+    fn unregister<'a>(&'a self, node: &'a NodeId) -> StoreAnswer<'a, ()> {
+        (**self).unregister(node)
+    }
+
+    fn nodes(&self) -> StoreAnswer<'_, Vec<NodeRecord>> {
+        (**self).nodes()
+    }
+
+    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> StoreAnswer<'a, RowPage> {
+        (**self).list(node, after)
+    }
+
+    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
+        (**self).lookup(name)
+    }
+
+    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> StoreAnswer<'a, u64> {
+        (**self).publish(channel, bytes)
+    }
+
+    fn subscribe(&self, to: mpsc::Sender<Message>) -> StoreAnswer<'_, Box<dyn Subscription>> {
+        (**self).subscribe(to)
+    }
+
+    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> StoreAnswer<'a, Vec<Verdict>> {
+        (**self).acquire(node, held, wants)
+    }
+
+    fn release<'a>(&'a self, node: &'a NodeId, held: &'a Held) -> StoreAnswer<'a, ()> {
+        (**self).release(node, held)
     }
 }
 
 /// A subscription to channels of a store. Dropped it ends.
 pub trait Subscription: fmt::Debug + Send {
     /// Adds channels. What is published behind this call's end arrives.
-    fn add<'a>(&'a mut self, channels: &'a [String]) -> Answer<'a, ()>;
+    fn add<'a>(&'a mut self, channels: &'a [String]) -> StoreAnswer<'a, ()>;
 
     /// Removes channels.
-    fn remove<'a>(&'a mut self, channels: &'a [String]) -> Answer<'a, ()>;
+    fn remove<'a>(&'a mut self, channels: &'a [String]) -> StoreAnswer<'a, ()>;
 }
 
 /// Something published.

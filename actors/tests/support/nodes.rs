@@ -10,8 +10,8 @@ use std::{
 use actix_lines::{
     Connection, LineHandler, LineServer, Listener, Rot13,
     cluster::{
-        Answer, Change, Cluster, ClusterBuilder, Cursor, GlobalId, Held, Message, NodeId, NodeRecord, Row, RowPage,
-        Store, Subscription, Verdict, Want, memory::Memory,
+        Change, Cluster, ClusterBuilder, Cursor, GlobalId, Held, Message, NodeId, NodeRecord, Row, RowPage, Store,
+        StoreAnswer, Subscription, Verdict, Want, memory::Memory,
     },
 };
 use bytes::Bytes;
@@ -154,7 +154,7 @@ impl<S> Told<S> {
 }
 
 impl<S: Store> Store for Told<S> {
-    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> Answer<'a, ()> {
+    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> StoreAnswer<'a, ()> {
         let claimed = Claimed { node: node.clone(), begins: change.begins.is_some(), rows: change.put.len() };
         // A call that nobody waits for is none.
         Box::pin(async move {
@@ -163,31 +163,31 @@ impl<S: Store> Store for Told<S> {
         })
     }
 
-    fn unregister<'a>(&'a self, node: &'a NodeId) -> Answer<'a, ()> {
+    fn unregister<'a>(&'a self, node: &'a NodeId) -> StoreAnswer<'a, ()> {
         self.store.unregister(node)
     }
 
-    fn nodes(&self) -> Answer<'_, Vec<NodeRecord>> {
+    fn nodes(&self) -> StoreAnswer<'_, Vec<NodeRecord>> {
         self.store.nodes()
     }
 
-    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> Answer<'a, RowPage> {
+    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> StoreAnswer<'a, RowPage> {
         self.store.list(node, after)
     }
 
-    fn lookup<'a>(&'a self, name: &'a str) -> Answer<'a, Vec<(NodeId, Row)>> {
+    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
         self.store.lookup(name)
     }
 
-    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> Answer<'a, u64> {
+    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> StoreAnswer<'a, u64> {
         self.store.publish(channel, bytes)
     }
 
-    fn subscribe(&self, to: mpsc::Sender<Message>) -> Answer<'_, Box<dyn Subscription>> {
+    fn subscribe(&self, to: mpsc::Sender<Message>) -> StoreAnswer<'_, Box<dyn Subscription>> {
         self.store.subscribe(to)
     }
 
-    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> Answer<'a, Vec<Verdict>> {
+    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> StoreAnswer<'a, Vec<Verdict>> {
         self.store.acquire(node, held, wants)
     }
 }

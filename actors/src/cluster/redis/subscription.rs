@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::cluster::{
     redis::{answer, connection::Connection, link::Link},
-    store::{Answer, Message, StoreError, Subscription},
+    store::{Message, StoreAnswer, StoreError, Subscription},
 };
 
 /// An open subscription.
@@ -109,7 +109,7 @@ impl Subscribed {
 }
 
 impl Subscription for Subscribed {
-    fn add<'a>(&'a mut self, channels: &'a [String]) -> Answer<'a, ()> {
+    fn add<'a>(&'a mut self, channels: &'a [String]) -> StoreAnswer<'a, ()> {
         Box::pin(async move {
             if channels.is_empty() {
                 return Ok(());
@@ -122,7 +122,7 @@ impl Subscription for Subscribed {
         })
     }
 
-    fn remove<'a>(&'a mut self, channels: &'a [String]) -> Answer<'a, ()> {
+    fn remove<'a>(&'a mut self, channels: &'a [String]) -> StoreAnswer<'a, ()> {
         Box::pin(async move {
             if channels.is_empty() {
                 return Ok(());
