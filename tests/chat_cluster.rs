@@ -10,7 +10,7 @@ mod redis;
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
+    net::{Shutdown, TcpStream},
     time::Duration,
 };
 
@@ -78,6 +78,8 @@ fn three_nodes_are_one_chat() {
         eventually("the name to be free on another node", || {
             let mut again = nodes[2].connect();
             again.write_all(b"DAN\r\n/quit\r\n").unwrap();
+            // It has an end also where the name is not free yet, and `/quit` is no name.
+            again.shutdown(Shutdown::Write).unwrap();
             heard.clear();
             again.read_to_string(&mut heard).is_ok().then(|| heard.contains("Welcome, DAN.").then_some(()))?
         });

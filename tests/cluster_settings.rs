@@ -267,9 +267,9 @@ fn use_all(nodes: &[Node; 2], consoles: &[String; 2]) {
     assert_eq!(ask(&consoles[0], "list nodes --json").lines().count(), 2);
     a.refuses();
     b.refuses();
-    ask(&consoles[0], "push node=* -- hello");
+    ask(&consoles[0], "push node=* all -- hello");
     peers.iter_mut().for_each(|peer| support::expect(peer, "hello\r\n"));
-    ask(&consoles[1], "kick node=a -- bye");
+    ask(&consoles[1], "kick node=a all -- bye");
     assert_eq!(support::rest(&mut peers[0]), b"bye\r\n");
     let _third = eventually("a free place", || b.enter());
     for node in nodes {
