@@ -71,14 +71,15 @@ where
         if let Some(reason) = failure {
             opening.fail(reason);
         } else if opening.is_filtered() {
-            let (factory, gates) = (self.factory.clone(), gates.clone());
+            // Boxed: each connection whose filters wait has room for it.
+            let gates = (!gates.is_empty()).then(|| Box::new(gates.clone()));
+            let factory = self.factory.clone();
             actix_rt::spawn(async move {
-                if let Some(opening) = opening.preface().await {
+                let Some(opening) = opening.preface().await else { return };
+                match gates {
+                    None => open(opening, &factory),
                     // Boxed: a connection whose filters wait has no room for it, and without gates it is never there.
-                    let passed = if gates.is_empty() { Some(opening) } else { Box::pin(opening.pass(&gates)).await };
-                    if let Some(opening) = passed {
-                        open(opening, &factory);
-                    }
+                    Some(gates) => Box::pin(pass(opening, gates, factory)).await,
                 }
             });
         } else if let Err(reason) = opening.charge() {
@@ -86,13 +87,15 @@ where
         } else if gates.is_empty() {
             open(opening, &self.factory);
         } else {
-            let (factory, gates) = (self.factory.clone(), gates.clone());
-            actix_rt::spawn(async move {
-                if let Some(opening) = opening.pass(&gates).await {
-                    open(opening, &factory);
-                }
-            });
+            actix_rt::spawn(pass(opening, Box::new(gates.clone()), self.factory.clone()));
         }
+    }
+}
+
+/// Makes a session of a connection that all gates let in.
+async fn pass<A: LineHandler>(opening: Opening, gates: Box<Gates>, factory: impl Fn(&Connection) -> A) {
+    if let Some(opening) = opening.pass(&gates).await {
+        open(opening, &factory);
     }
 }
 

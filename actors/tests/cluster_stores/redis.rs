@@ -1,8 +1,11 @@
 //! Redis and Valkey, each by TCP, by a unix socket, and by TLS as a user who may do only what `docs/decisions/redis.md` names.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use actix_lines::{
@@ -40,8 +43,13 @@ impl Engine for Part {
     }
 }
 
+/// Longest time of a call. A guard and no measure.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 async fn run_all(way: &str, builder: RedisBuilder) {
     eprintln!("by {way}");
+    // A loaded machine is no store that hangs.
+    let builder = builder.timeout(PATIENCE).connect_timeout(PATIENCE);
     crate::run_each!(async || Part::new(&builder));
 }
 
