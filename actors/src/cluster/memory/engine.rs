@@ -23,18 +23,16 @@ use crate::cluster::{
 const PAGE: usize = 2000;
 /// No lease lasts longer: a clock that cannot tell the end of one would end it at once.
 const LONGEST_LEASE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-/// Rates are reckoned in picoseconds: exact enough for each number of tokens a second.
-const PICOS: u128 = 1_000_000_000_000;
+/// A token. Unit: what comes in within a nanosecond at one token a second, so that nothing is rounded.
+const TOKEN: u128 = 1_000_000_000;
 
 #[derive(Default)]
 pub(super) struct Engine {
     ways: Vec<Way>,
     lives: BTreeMap<NodeId, Life>,
-    /// When each bucket will be full again. Unit: picoseconds since `epoch`.
-    rates: HashMap<String, u128>,
+    rates: HashMap<String, Bucket>,
     /// With more buckets than this, those that are full are forgotten.
     most_rates: usize,
-    epoch: Option<Instant>,
     subscribers: BTreeMap<u64, Subscriber>,
     last_subscriber: u64,
 }
@@ -54,6 +52,22 @@ struct Life {
     held: HashMap<String, u64>,
     /// Number of the last call that set what is held.
     serial: u64,
+}
+
+/// Tokens that all nodes share.
+struct Bucket {
+    /// What was missing until it was full. Unit: `TOKEN` for each.
+    missing: u128,
+    /// When that was so.
+    since: Instant,
+    per_second: u32,
+}
+
+impl Bucket {
+    fn missing(&self, now: Instant) -> u128 {
+        let came = now.duration_since(self.since).as_nanos() * u128::from(self.per_second);
+        self.missing.saturating_sub(came)
+    }
 }
 
 struct Subscriber {
@@ -247,18 +261,20 @@ impl Engine {
                 return Verdict::Count(place);
             }
         }
-        let now = self.now();
-        for (place, limit) in want.rates.iter().enumerate() {
-            if self.full_at(limit, now) > now + interval(limit) * u128::from(limit.burst) {
-                return Verdict::Rate(place);
-            }
+        let now = Instant::now();
+        let missing =
+            |limit: &RateLimit| self.rates.get(&limit.resource).map_or(0, |bucket| bucket.missing(now)) + TOKEN;
+        let taken: Vec<_> = want.rates.iter().map(missing).collect();
+        let is_exhausted = |(limit, missing): (&RateLimit, &u128)| *missing > TOKEN * u128::from(limit.burst);
+        if let Some(place) = want.rates.iter().zip(&taken).position(is_exhausted) {
+            return Verdict::Rate(place);
         }
-        for limit in &want.rates {
-            let full_at = self.full_at(limit, now);
-            self.rates.insert(limit.resource.clone(), full_at);
+        for (limit, missing) in want.rates.iter().zip(taken) {
+            let bucket = Bucket { missing, since: now, per_second: limit.per_second };
+            self.rates.insert(limit.resource.clone(), bucket);
         }
         if self.rates.len() > self.most_rates {
-            self.rates.retain(|_, full_at| *full_at > now);
+            self.rates.retain(|_, bucket| bucket.missing(now) > 0);
             self.most_rates = (2 * self.rates.len()).max(64);
         }
         if let Some(life) = self.lives.get_mut(node) {
@@ -266,19 +282,4 @@ impl Engine {
         }
         Verdict::Granted
     }
-
-    /// Returns when a bucket will be full again if a token is taken now.
-    fn full_at(&self, limit: &RateLimit, now: u128) -> u128 {
-        self.rates.get(&limit.resource).copied().unwrap_or(0).max(now) + interval(limit)
-    }
-
-    fn now(&mut self) -> u128 {
-        let now = Instant::now();
-        now.duration_since(*self.epoch.get_or_insert(now)).as_nanos() * (PICOS / 1_000_000_000)
-    }
-}
-
-/// Returns the time that brings a token.
-fn interval(limit: &RateLimit) -> u128 {
-    PICOS.div_ceil(u128::from(limit.per_second.max(1)))
 }
