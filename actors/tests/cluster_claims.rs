@@ -17,7 +17,7 @@ use actix_lines::{
 };
 use futures::future::join_all;
 use nodes::Node;
-use support::{Peer, eventually, pause, within};
+use support::{Peer, eventually, pass, pause, within};
 
 /// Claims the name in each line: `NAME` politely, `NAME!` from whoever has it.
 struct Guest {
@@ -162,7 +162,7 @@ async fn a_dead_nodes_names_are_free_when_its_lease_is_over_and_a_live_one_keeps
     assert!(matches!(b.cluster.claim("alice").await, Err(ClaimError::Taken { .. })), "it was told again");
     a.store.fail(Fault::Lost);
     assert!(matches!(b.cluster.claim("alice").await, Err(ClaimError::Taken { .. })), "it may live");
-    tokio::time::sleep(Cluster::DEFAULT_LEASE).await;
+    pass(Cluster::DEFAULT_LEASE).await;
     let _claim = b.cluster.claim("alice").await.unwrap();
     a.server.end_all().await;
     b.server.end_all().await;

@@ -23,7 +23,7 @@ use actix_lines::{
 use bytes::Bytes;
 use futures::future::join_all;
 use nodes::Node;
-use support::{Gate, Peer, eventually, pause, within};
+use support::{Gate, Peer, eventually, pass, pause, within};
 use tokio::{sync::mpsc, time::Instant};
 
 /// Answers lines; `wait` waits for something that never comes, `name TEXT` and `tag TEXT` name the session.
@@ -225,7 +225,7 @@ async fn a_node_that_has_died_is_gone_at_once_and_soon_not_asked_at_all() {
     assert!(begun.elapsed() < Duration::from_millis(100), "at once");
     assert_eq!(told(&answers), [(Some(a.id()), done(1)), (Some(dead), Outcome::NodeGone), (Some(c.id()), done(1))]);
     assert_eq!((answers.sessions(), answers.is_complete()), (2, false));
-    tokio::time::sleep(Cluster::DEFAULT_LEASE).await;
+    pass(Cluster::DEFAULT_LEASE).await;
     let answers = a.cluster.push(ClusterFilter::default(), "x\n").await.unwrap();
     assert_eq!(told(&answers), [(Some(a.id()), done(1)), (Some(c.id()), done(1))]);
     end([a, b, c]).await;
@@ -450,7 +450,7 @@ async fn a_kick_ends_a_session_that_waits_and_one_whose_peer_does_not_read() {
     let answers = a.cluster.kick(ClusterFilter::default().node("b".parse().unwrap()), "goodbye\n").await.unwrap();
     assert_eq!(told(&answers), [(Some(b.id()), done(1))]);
     // Told twice, it ends no later.
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    pass(Duration::from_secs(10)).await;
     a.cluster.kick(ClusterFilter::default().node("b".parse().unwrap()), "").await.unwrap();
     let begun = Instant::now();
     assert_eq!(b.server.report().await.reason, CloseReason::Kicked);
@@ -520,15 +520,16 @@ async fn a_node_is_asked_from_any_thread() {
     let server = support::Server::start(server).await;
     let b = Node::serve("b", &memory, LineServer::new(|_| Echo)).await;
     let mut peer = server.connect().await;
-    eventually("a life of the node", async || cluster.node().is_some()).await;
+    eventually("the session to be listed", async || {
+        cluster.list(ClusterFilter::default()).await.is_ok_and(|page| page.total == 1)
+    })
+    .await;
     let asked = cluster.clone();
     let elsewhere = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let all = ClusterFilter::default;
         let sessions = runtime.block_on(runtime.spawn(async move {
-            while asked.list(all()).await.unwrap().total < 1 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            assert_eq!(asked.list(all()).await.unwrap().total, 1);
             drop(asked.lookup("alice").await.unwrap());
             drop(asked.claim_within("alice", Duration::from_secs(1)).await.unwrap());
             let pushed = asked.push(all(), "from elsewhere\n").await.unwrap();

@@ -22,7 +22,7 @@ use actix_lines::{
     control::RefuseReason,
     limits::{Limits, Rate},
 };
-use support::{Counted, Peer, Server, eventually, free, pause, within};
+use support::{Counted, Peer, Server, eventually, free, pass, pause, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -303,7 +303,7 @@ async fn the_share_of_a_node_that_died_is_free_when_its_lease_is_over() {
     let begin = tokio::time::Instant::now();
     let mut entered = Vec::new();
     eventually("places", async || {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        pass(Duration::from_millis(100)).await;
         entered.extend(b.enter().await);
         entered.len() == 3
     })
@@ -458,7 +458,7 @@ async fn the_accept_rate_of_a_source_is_that_of_one_bucket_for_all_nodes() {
     let (mut tokens, mut last) = (3.0, tokio::time::Instant::now());
     let mut random = fastrand::Rng::with_seed(7);
     for turn in 0..200 {
-        tokio::time::sleep(Duration::from_millis(random.u64(0..400))).await;
+        pass(Duration::from_millis(random.u64(0..400))).await;
         let now = tokio::time::Instant::now();
         tokens = f64::min(3.0, tokens + 4.0 * (now - last).as_secs_f64());
         last = now;
@@ -559,6 +559,8 @@ async fn with_redis_no_limit_is_exceeded_while_connections_to_it_break_and_it_st
     use actix_lines::cluster::redis::Redis;
 
     const MOST: usize = 20;
+    /// Calls that are answered from one break to the next.
+    const BETWEEN: u64 = 60;
     for program in redis::Program::installed() {
         let store = Arc::new(redis::StoreServer::start(program));
         let observer = Observer::default();
@@ -572,21 +574,29 @@ async fn with_redis_no_limit_is_exceeded_while_connections_to_it_break_and_it_st
         }
         let lives: Vec<_> = clusters.iter().map(Cluster::node).collect();
         let is_over = Arc::new(AtomicBool::new(false));
-        let breaks = tokio::task::spawn_blocking({
-            let (store, is_over) = (Arc::clone(&store), Arc::clone(&is_over));
-            move || {
+        let breaks = actix_rt::spawn({
+            let (store, is_over, clusters) = (Arc::clone(&store), Arc::clone(&is_over), clusters.clone());
+            async move {
+                let answered = |one: &Cluster| {
+                    let calls = one.stats().calls;
+                    calls.total - calls.lost - calls.slow
+                };
                 for turn in 0.. {
                     if is_over.load(SeqCst) {
                         break;
                     }
+                    let before = clusters.iter().map(answered).sum::<u64>();
                     store.must(&["CLIENT", "KILL", "TYPE", "normal"]);
                     if turn % 8 == 7 {
-                        // Longer than a connection waits, and shorter than a lease.
                         store.pause();
-                        std::thread::sleep(Duration::from_millis(1200));
+                        // Longer than a connection waits, and shorter than a lease.
+                        eventually("a loss", async || clusters.iter().any(|one| !one.health().answers())).await;
                         store.resume();
                     }
-                    std::thread::sleep(Duration::from_millis(40));
+                    eventually("calls to be answered between two breaks", async || {
+                        is_over.load(SeqCst) || clusters.iter().map(answered).sum::<u64>() >= before + BETWEEN
+                    })
+                    .await;
                 }
             }
         });

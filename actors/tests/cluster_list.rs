@@ -23,7 +23,7 @@ use actix_lines::{
 use bytes::Bytes;
 use nodes::Node;
 use proptest::{prelude::*, sample::select};
-use support::{CASES, eventually, pause};
+use support::{CASES, eventually, pass, pause};
 use tokio::sync::mpsc;
 
 fn node(name: &str, incarnation: u32) -> NodeId {
@@ -102,7 +102,7 @@ async fn nodes_are_listed_with_what_they_say_of_themselves_and_dead_ones_never()
     assert_eq!(told(cluster.nodes().await.unwrap()), [about(&old, 2), about(&a, 1), about(&b, 0)]);
     assert_eq!(cluster.lookup("alice").await.unwrap().len(), 1);
     memory.register(&old, &Change { lease: Duration::from_secs(1), ..Change::default() }).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(1001)).await;
+    pass(Duration::from_millis(1001)).await;
     assert_eq!(told(cluster.nodes().await.unwrap()), [about(&a, 1), about(&b, 0)]);
     let page = cluster.list(ClusterQuery::default()).await.unwrap();
     assert_eq!((ids(&page.sessions), page.total, page.unread.len()), (vec![(a.clone(), 1)], 1, 0));

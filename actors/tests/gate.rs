@@ -19,7 +19,7 @@ use actix_lines::{
     control::{RefuseReason, SessionFilter, SessionState},
     limits::Limits,
 };
-use support::{Echo, Peer, Server, eventually, free, greet, ip, pause, talk, within};
+use support::{Echo, Peer, Server, eventually, free, greet, ip, pass, pause, talk, within};
 use tokio::sync::{mpsc, oneshot};
 
 type Answer = Result<Permit, RefuseReason>;
@@ -198,9 +198,9 @@ async fn idle_time_is_no_time_at_the_gate() {
     let mut server = Server::start(server).await;
     let mut peer = server.connect().await;
     let asked = porter.asked().await;
-    tokio::time::sleep(Duration::from_secs(9)).await;
+    pass(Duration::from_secs(9)).await;
     let _permit = asked.admit();
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    pass(Duration::from_secs(4)).await;
     talk(&mut peer).await;
     peer.rest().await;
     assert_eq!(server.report().await.reason, CloseReason::IdleTimeout);
