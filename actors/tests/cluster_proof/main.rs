@@ -180,8 +180,7 @@ async fn after_a_failover_by_sentinel_all_is_true_on_the_new_master() {
     let begin = Instant::now();
     fleet.type_on().await;
     fleet.peers("a").add(7).await;
-    eventually("the replica to be the master", async || replica.must(&["INFO", "replication"]).contains("role:master"))
-        .await;
+    eventually("the replica to be the master", async || replica.is_master()).await;
     let promoted = begin.elapsed();
     let reader_of_replica = reader(&replica.url());
     fleet.is_true(&reader_of_replica, "all to be true on the new master").await;

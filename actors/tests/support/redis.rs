@@ -131,12 +131,19 @@ impl StoreServer {
         })
     }
 
-    /// Starts a replica of a server that asks nobody for a password.
+    /// Starts a replica of a server that asks nobody for a password. It has a copy of all that is there.
     pub fn start_replica(of: &Self) -> Self {
-        Self::start_with(
+        let replica = Self::start_with(
             of.program,
             &["--replicaof", "127.0.0.1", &of.port.to_string(), "--repl-diskless-sync-delay", "0"],
-        )
+        );
+        let begin = Instant::now();
+        // A server that takes over a copy ends its connections.
+        while !replica.command(&["INFO", "replication"]).is_ok_and(|state| state.contains("master_link_status:up")) {
+            assert!(begin.elapsed() < PATIENCE, "{replica:?} is no replica of {of:?}: {}", replica.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+        replica
     }
 
     /// Starts a Sentinel, by whose word alone the replica of a master takes over that did not answer for a second.
@@ -255,6 +262,16 @@ impl StoreServer {
     /// The same where nothing may fail.
     pub fn must(&self, words: &[&str]) -> String {
         self.command(words).unwrap_or_else(|error| panic!("{words:?}: {error}; {}", self.log()))
+    }
+
+    /// Returns true if it takes itself for a master. A server whose role changes ends its connections, so no answer is none.
+    pub fn is_master(&self) -> bool {
+        self.command(&["ROLE"]).is_ok_and(|role| role.starts_with("master"))
+    }
+
+    /// Returns true if it takes itself for a replica.
+    pub fn is_replica(&self) -> bool {
+        self.command(&["ROLE"]).is_ok_and(|role| role.starts_with("slave"))
     }
 
     /// Ends it at once, as a crash does.
