@@ -4,12 +4,7 @@
 //! joins later. SIGHUP changes the limits over nodes, and nothing else of it.
 //! Not here: what a node does (`actix-lines`), the settings (`settings`).
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::PermissionsExt,
-    path::Path,
-};
+use std::{io, path::Path};
 
 #[cfg(feature = "console")]
 use actix_lines::console::Console;
@@ -28,14 +23,11 @@ use actix_lines::{
 };
 
 use crate::{
-    reason::reason,
+    secret,
     settings::{self, ClusterSettings, Invalid, Settings},
 };
 
 pub(crate) use actix_lines::cluster::FleetLimits;
-
-/// A file with more is none of a password. Unit: bytes.
-const LARGEST_FILE: u64 = 4096;
 
 /// The store, which nobody has asked anything yet.
 pub(crate) struct Store(Redis);
@@ -102,31 +94,16 @@ fn name_of(error: &TlsError, key: &Path) -> &'static str {
     }
 }
 
-/// Reads a password from its file. Warns if everybody may read it.
+/// Reads a password from its file. Blanks are part of it.
 fn password(path: &Path) -> Result<String, String> {
-    let shown = Escaped::new(path.as_os_str().as_encoded_bytes());
-    let read = || {
-        let file = File::open(path)?;
-        let mode = file.metadata()?.permissions().mode() & 0o777;
-        let mut text = String::new();
-        file.take(LARGEST_FILE + 1).read_to_string(&mut text)?;
-        Ok::<_, io::Error>((mode, text))
-    };
-    let (mode, text) = read().map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => format!("{shown} is no text: write a password into it"),
-        _ => format!("cannot read {shown}: {}", reason(&error)),
-    })?;
-    if text.len() as u64 > LARGEST_FILE {
-        return Err(format!("{shown} is larger than {LARGEST_FILE} bytes: write a password into it and nothing else"));
+    let text = secret::read(path, "password")?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => {
+            let shown = Escaped::new(path.as_os_str().as_encoded_bytes());
+            Err(format!("{shown} is empty: write a password into it"))
+        }
+        password => Ok(password.to_owned()),
     }
-    let password = text.trim_end_matches(['\r', '\n']);
-    if password.is_empty() {
-        return Err(format!("{shown} is empty: write a password into it"));
-    }
-    if mode & 0o007 != 0 {
-        log::warn!("{shown} has mode {mode:03o}: others can read the password; use chmod 600");
-    }
-    Ok(password.to_owned())
 }
 
 /// Makes a server, whose listeners are bound, the node.
@@ -275,5 +252,14 @@ mod tests {
         for (host, port) in [("x".repeat(300), Some(65535)), ("x".repeat(64), None)] {
             assert!(default_name(&host, port).parse::<NodeName>().is_ok());
         }
+    }
+
+    #[test]
+    fn a_password_keeps_its_blanks() {
+        let file = std::env::temp_dir().join(format!("rot13d-password-{}", std::process::id()));
+        std::fs::write(&file, " pass word \r\n").unwrap();
+        let read = password(&file);
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(read.as_deref(), Ok(" pass word "));
     }
 }

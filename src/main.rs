@@ -26,6 +26,8 @@ mod logging;
 mod plural;
 mod reason;
 mod recording;
+#[cfg(any(feature = "cluster", feature = "console", feature = "http"))]
+mod secret;
 #[cfg_attr(not(all(feature = "systemd", target_os = "linux")), path = "service/absent.rs")]
 mod service;
 mod settings;

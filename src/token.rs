@@ -1,22 +1,14 @@
 //! Token: the secret of an operator, from its file.
 //!
 //! Rule: it is neither logged nor part of an error.
-//! Not here: comparing it, and how long it has to be (`actix-lines`).
+//! Not here: reading a file (`secret`), comparing it, and how long it has to be (`actix-lines`).
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::PermissionsExt,
-    path::Path,
-};
+use std::path::Path;
 
 use actix_lines::Escaped;
 pub(crate) use actix_lines::Token;
 
-use crate::reason::reason;
-
-/// A file with more is none of a token.
-const LARGEST_FILE: u64 = 4096;
+use crate::secret;
 
 /// Reads a token from its file.
 ///
@@ -27,29 +19,10 @@ pub(crate) fn load(path: &Path) -> Result<Token, String> {
     Token::new(text).map_err(|error| format!("{}: {error}", Escaped::new(path.as_os_str().as_encoded_bytes())))
 }
 
-/// Reads the text of a file that has a token and perhaps a newline. Warns if everybody may read it.
+/// Reads the text of a file that has a token. Blanks around it are none of it.
 ///
 /// # Errors
 /// Says what is wrong with the file and what to do.
 pub(crate) fn read(path: &Path) -> Result<String, String> {
-    let shown = Escaped::new(path.as_os_str().as_encoded_bytes());
-    let read = || {
-        let file = File::open(path)?;
-        let mode = file.metadata()?.permissions().mode() & 0o777;
-        let mut text = String::new();
-        file.take(LARGEST_FILE + 1).read_to_string(&mut text)?;
-        Ok::<_, io::Error>((mode, text))
-    };
-    let (mode, text) = read().map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => format!("{shown} is no text: write a token into it, by openssl rand -hex 32"),
-        _ => format!("cannot read {shown}: {}", reason(&error)),
-    })?;
-    if text.len() as u64 > LARGEST_FILE {
-        return Err(format!("{shown} is larger than {LARGEST_FILE} bytes: write a token into it and nothing else"));
-    }
-    // A group may be that of the service.
-    if mode & 0o007 != 0 {
-        log::warn!("{shown} has mode {mode:03o}: others can read the token; use chmod 600");
-    }
-    Ok(text.trim().to_owned())
+    secret::read(path, "token").map(|text| text.trim().to_owned())
 }
