@@ -12,7 +12,7 @@ use std::{
 };
 
 use actix_lines::{
-    cluster::{Claim, ClaimError, Cluster, ClusterQuery, redis::Redis},
+    cluster::{Claim, ClaimError, Cluster, ClusterPage, ClusterQuery, redis::Redis},
     prelude::*,
 };
 use clap::Parser;
@@ -142,14 +142,18 @@ impl Chatter {
         let Some(cluster) = self.lobby.cluster.clone() else { return write!(ctx, "* {here}\r\n") };
         // No other line is handled meanwhile. Names come from the store, which learns of a new one within a moment.
         ctx.wait_for(async move { cluster.list(ClusterQuery::default()).await }, move |_, page, ctx| match page {
-            Ok(page) => {
-                let names: BTreeSet<&str> =
-                    page.sessions.iter().filter_map(|session| session.name.as_deref()).collect();
-                write!(ctx, "* {}\r\n", names.into_iter().collect::<Vec<_>>().join(", "));
-            }
+            Ok(page) => write!(ctx, "* {}\r\n", everywhere(&page)),
             Err(_) => write!(ctx, "* {here}, and nobody knows who is elsewhere\r\n"),
         });
     }
+}
+
+/// The names on a page of the sessions of all nodes, and whether there may be more. Printable ones: others may write into the store.
+pub(crate) fn everywhere(page: &ClusterPage) -> String {
+    let names = page.sessions.iter().filter_map(|session| session.name.as_deref());
+    let names: BTreeSet<_> = names.map(|name| printable(name.as_bytes())).collect();
+    let is_all = page.unread.is_empty() && page.total == page.sessions.len() as u64;
+    names.into_iter().collect::<Vec<_>>().join(", ") + if is_all { "" } else { ", and perhaps others" }
 }
 
 impl LineHandler for Chatter {

@@ -55,11 +55,11 @@ impl From<ConfigError> for Problem {
 pub(crate) struct Config {
     pub(crate) settings: Settings,
     pub(crate) listeners: Vec<Wanted>,
-    pub(crate) tokens: Tokens,
+    pub(crate) secrets: Secrets,
 }
 
 /// The secrets of those who may steer the server, and of its store.
-pub(crate) struct Tokens {
+pub(crate) struct Secrets {
     /// That of `--console-token`.
     pub(crate) console: Option<Token>,
     /// That of `--http-control`.
@@ -88,8 +88,8 @@ pub(crate) fn load(args: &Args) -> Result<Config, Problem> {
     let Some(path) = &args.config else {
         let settings = Settings::new(typed)?;
         let listeners: Vec<_> = settings.addresses().iter().cloned().map(Wanted::unnamed).collect();
-        let tokens = tokens(&settings, &listeners).map_err(Unusable::from)?;
-        return Ok(Config { settings, listeners, tokens });
+        let secrets = secrets(&settings, &listeners).map_err(Unusable::from)?;
+        return Ok(Config { settings, listeners, secrets });
     };
     let text = read(path).map_err(|reason| Problem::Read { file: path.clone(), reason })?;
     let at = |fault: Fault| {
@@ -123,20 +123,20 @@ pub(crate) fn load(args: &Args) -> Result<Config, Problem> {
         }
         listeners.push(listener);
     }
-    let tokens = tokens(&settings, &listeners).map_err(|error| match typed.has(error.name) {
+    let secrets = secrets(&settings, &listeners).map_err(|error| match typed.has(error.name) {
         true => Unusable::from(error).into(),
         false => at(Fault { offset: file.server.offset_of(error.name), message: error.to_string() }),
     })?;
-    Ok(Config { settings, listeners, tokens })
+    Ok(Config { settings, listeners, secrets })
 }
 
-/// Reads the tokens, and checks that there is a place for whatever else listens.
-fn tokens(settings: &Settings, listeners: &[Wanted]) -> Result<Tokens, Invalid> {
+/// Reads the secrets, and checks that there is a place for whatever else listens.
+fn secrets(settings: &Settings, listeners: &[Wanted]) -> Result<Secrets, Invalid> {
     check_places(settings, listeners)?;
     let console = console::token(&settings.console_settings())?;
     let store = settings.cluster_settings().as_ref().map(cluster::store).transpose()?;
     let http = settings.served_by_http().as_ref().map(http::token).transpose()?.flatten();
-    Ok(Tokens { console, http, store })
+    Ok(Secrets { console, http, store })
 }
 
 /// Checks that console, HTTP and agent checks can have their addresses, beside the listeners and each other.

@@ -48,7 +48,7 @@ use actix_rt::{Runtime, System, SystemRunner};
 use crate::args::Command;
 use crate::{
     args::Args,
-    config::{Config, Problem, Tokens},
+    config::{Config, Problem, Secrets},
     ending::Ending,
     listeners::{Listeners, Wanted},
     logging::Log,
@@ -104,7 +104,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<(), Failure> {
     descriptors::raise_limit();
-    let Config { settings, listeners, tokens } = config::load(&args)?;
+    let Config { settings, listeners, secrets } = config::load(&args)?;
     logging::set_format(settings.log_format);
     let (framing, limits) = (
         settings.framing().map_err(Problem::from)?,
@@ -115,7 +115,7 @@ fn run(args: Args) -> Result<(), Failure> {
     }
     let others = settings.other_listeners();
     descriptors::check(settings.worker_threads(), listeners.len() + others, settings.served_by_http().is_some())?;
-    Ok(system()?.block_on(serve(args, settings, listeners, tokens, framing, limits))?)
+    Ok(system()?.block_on(serve(args, settings, listeners, secrets, framing, limits))?)
 }
 
 /// The actix system of this thread.
@@ -141,7 +141,7 @@ async fn serve(
     args: Args,
     settings: Settings,
     listeners: Vec<Wanted>,
-    tokens: Tokens,
+    secrets: Secrets,
     framing: Framing,
     limits: Limits,
 ) -> io::Result<()> {
@@ -160,10 +160,10 @@ async fn serve(
         server = bound.map_err(|error| beside(wanted.refused(error), &service::close_unused_sockets()))?;
     }
     let ending = Ending::new(settings.drain());
-    let (joined, node) = cluster::join(server, tokens.store, &settings)?;
+    let (joined, node) = cluster::join(server, secrets.store, &settings)?;
     server = joined;
-    let console = console::open(settings.console_settings(), tokens.console, &node, &ending);
-    let http = http::bind(&settings, tokens.http);
+    let console = console::open(settings.console_settings(), secrets.console, &node, &ending);
+    let http = http::bind(&settings, secrets.http);
     let agent = settings
         .agent_address()
         .map(|address| node.tell_agent(AgentCheck::at(Listener::at(address.clone()).name("agent-check"))).bind())

@@ -17,8 +17,7 @@ use crate::reason::reason;
 /// A file with more has other things in it. Unit: bytes.
 const LARGEST_FILE: u64 = 4096;
 
-/// Reads the text of a file that has a secret, a `token` or `password`, and perhaps a newline. Warns if everybody may read
-/// it.
+/// Reads the text of a file that has a secret, which errors call `what`: a token, a password. Warns if everybody may read it.
 ///
 /// # Errors
 /// Says what is wrong with the file and what to do.
@@ -32,9 +31,7 @@ pub(crate) fn read(path: &Path, what: &str) -> Result<String, String> {
         Ok::<_, io::Error>((mode, text))
     };
     let (mode, text) = read().map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => {
-            format!("{shown} is no text: write a {what} into it, as openssl rand -hex 32 prints one")
-        }
+        io::ErrorKind::InvalidData => format!("{shown} is no text: write a {what} into it"),
         _ => format!("cannot read {shown}: {}", reason(&error)),
     })?;
     if text.len() as u64 > LARGEST_FILE {

@@ -74,7 +74,7 @@ fn nodes(store: &StoreServer) -> [Node; 3] {
 }
 
 #[test]
-#[ignore = "needs redis; tests/run runs it"]
+#[ignore = "needs redis-server; tests/run runs it"]
 fn a_console_finds_tells_and_ends_the_sessions_of_all_nodes() {
     let store = StoreServer::start(Program::Redis);
     let [a, b, c] = nodes(&store);
@@ -144,7 +144,7 @@ fn get(address: &str, path: &str) -> (u16, String) {
 }
 
 #[test]
-#[ignore = "needs redis; tests/run runs it"]
+#[ignore = "needs redis-server; tests/run runs it"]
 fn a_node_goes_on_without_its_store_and_joins_again() {
     let mut store = StoreServer::start(Program::Redis);
     let http = format!("127.0.0.1:{}", free_port());
@@ -173,7 +173,7 @@ fn a_node_goes_on_without_its_store_and_joins_again() {
 }
 
 #[test]
-#[ignore = "needs redis; tests/run runs it"]
+#[ignore = "needs redis-server; tests/run runs it"]
 fn a_store_that_is_not_there_at_the_start_is_waited_for() {
     let port = free_port();
     let node = Node::start("a", &format!("redis://127.0.0.1:{port}"), &[]);

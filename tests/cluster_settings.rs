@@ -194,7 +194,7 @@ fn a_hangup_says_what_of_a_cluster_only_a_restart_changes() {
 }
 
 #[test]
-#[ignore = "needs redis; tests/run runs it"]
+#[ignore = "needs redis-server; tests/run runs it"]
 fn limits_that_a_hangup_sets_hold_for_the_sessions_of_all_nodes() {
     let store = StoreServer::start(Program::Redis);
     let mut nodes = ["a", "b"].map(|name| Node::start(name, &store.url(), "", &[]));
@@ -281,7 +281,7 @@ fn use_all(nodes: &[Node; 2], consoles: &[String; 2]) {
 const LIMITS: &str = "cluster-max-sessions = 2\ncluster-max-sessions-per-source = 2\ncluster-accept-rate-per-source = 90\nexempt = \"off\"\n";
 
 #[test]
-#[ignore = "needs redis; tests/run runs it"]
+#[ignore = "needs redis-server; tests/run runs it"]
 fn a_node_needs_no_other_rights_than_the_documents_name() {
     let store = guarded_store(&PERMISSIONS);
     let folder = Folder::new("cluster-rights");
@@ -307,7 +307,7 @@ fn a_node_needs_no_other_rights_than_the_documents_name() {
 }
 
 #[test]
-#[ignore = "needs redis; tests/run runs it"]
+#[ignore = "needs redis-server; tests/run runs it"]
 fn a_store_is_reached_by_tls() {
     let mut store = StoreServer::start(Program::Redis);
     let authority = Authority::new();
@@ -346,7 +346,7 @@ fn a_store_is_reached_by_tls() {
 }
 
 #[test]
-#[ignore = "needs redis; tests/run runs it"]
+#[ignore = "needs redis-server; tests/run runs it"]
 fn sentinels_have_a_password_of_their_own() {
     let store = guarded_store(&PERMISSIONS);
     // The Sentinel looks at the store by that user's name, too.
@@ -485,7 +485,7 @@ fn a_wrong_setting_is_named_with_what_to_do_and_without_a_secret() {
 }
 
 #[test]
-#[ignore = "needs redis; tests/run runs it"]
+#[ignore = "needs redis-server; tests/run runs it"]
 fn the_password_of_a_store_is_said_nowhere() {
     let store = guarded_store(&PERMISSIONS);
     let folder = Folder::new("cluster-secret");

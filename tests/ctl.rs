@@ -168,7 +168,7 @@ fn who_cannot_connect_reads_all_that_was_tried_with_code_3() {
 }
 
 #[test]
-#[ignore = "takes root, to become another user, and setpriv: run tests/run"]
+#[ignore = "takes root, to become another user, and needs setpriv: run tests/run"]
 fn who_may_not_connect_is_told_who_may() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("skipped: only root can become another user");

@@ -17,7 +17,11 @@ use std::{
 };
 
 use actix::{AsyncContext, fut::wrap_future};
-use actix_lines::{LineSession, Transport, limits::Limits};
+use actix_lines::{
+    LineSession, Transport,
+    cluster::{Begin, Change, Cluster, ClusterQuery, Row, Store, memory::Memory},
+    limits::Limits,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Server, address_in, connect, converse, eventually, example, expect, finish, rest};
 use tokio::{
@@ -232,6 +236,23 @@ fn chat_takes_names_that_differ_in_case_for_the_same() {
     other.write_all(b"Bob\r\n").unwrap();
     expect(&mut other, "Welcome, Bob. /who lists who is here, /quit leaves.\r\n");
     expect(&mut ann, "* Bob is here\r\n");
+}
+
+#[actix::test]
+async fn chat_lists_names_of_other_nodes_without_what_controls_a_terminal_and_says_if_there_are_more() {
+    let store = Memory::new();
+    let cluster = Cluster::builder(store.view()).node("a").build().unwrap();
+    let row = |session: u64, name: &str| Row { session, name: Some(name.to_owned()), ..Row::default() };
+    let begins = Some(Begin::default());
+    let lease = support::PATIENCE;
+    let mut change = Change { begins, lease, put: vec![row(1, "b\x1b[2Jen"), row(2, "ann")], ..Change::default() };
+    let b = "b.00000001".parse().unwrap();
+    store.register(&b, &change).await.unwrap();
+    let page = async || cluster.list(ClusterQuery::default()).await.unwrap();
+    assert_eq!(chat::everywhere(&page().await), "ann, b [2Jen");
+    change = Change { begins: None, put: (3..=1001).map(|session| row(session, "ann")).collect(), ..change };
+    store.register(&b, &change).await.unwrap();
+    assert_eq!(chat::everywhere(&page().await), "ann, b [2Jen, and perhaps others");
 }
 
 #[actix::test]

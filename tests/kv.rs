@@ -598,7 +598,7 @@ fn a_real_client_finds_a_memcached() {
 }
 
 #[test]
-#[ignore = "needs memccapable of libmemcached-tools: run tests/run"]
+#[ignore = "needs memccapable: run tests/run"]
 fn libmemcacheds_own_tests_find_a_memcached() {
     let server = start();
     let mut command = Command::new("memccapable");

@@ -2,27 +2,10 @@
 //!
 //! Not here: links to other sites, which come and go by themselves, and places within a page.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+#[path = "support/files.rs"]
+mod files;
 
-/// Every page below a folder, but for what a build has made.
-fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy();
-        // Where a symbolic link leads is a page already.
-        if path.is_symlink() {
-            continue;
-        }
-        if path.is_dir() && name != "target" && !name.starts_with('.') {
-            pages(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "md") {
-            found.push(path);
-        }
-    }
-}
+use std::{fs, path::Path};
 
 /// Where the links of a text lead, code left out.
 fn links(text: &str) -> impl Iterator<Item = &str> {
@@ -34,9 +17,8 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn every_relative_link_of_a_page_leads_to_a_file() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (mut all, mut looked_at) = (Vec::new(), 0);
-    pages(root, &mut all);
-    for page in all {
+    let mut looked_at = 0;
+    for page in files::below(root, "md") {
         let text = fs::read_to_string(&page).unwrap();
         for target in links(&text) {
             let file = target.split('#').next().unwrap_or_default();

@@ -3,11 +3,10 @@
 //! The sources of the server and of the library are read, and each of their calls has a row below. Whoever adds one has to
 //! decide: a row of a kind that peers can cause is checked for its limit.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+#[path = "support/files.rs"]
+mod files;
+
+use std::{collections::BTreeMap, fs, path::Path};
 
 /// How often a message can come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +105,7 @@ const CALLS: &[(&str, &str, Often)] = &[
     ("src/service.rs", "the service manager does not take", Rare),
     ("src/service.rs", "every worker answers again", Rare),
     ("src/service.rs", "no sign of life", Rare),
-    ("src/token.rs", "{shown} has mode", Asked),
+    ("src/secret.rs", "{shown} has mode", Asked),
     ("src/signals.rs", "SIGHUP: ", Asked),
     ("src/signals.rs", "{name} again", Asked),
     ("src/signals.rs", "{name}: draining", Asked),
@@ -127,7 +126,6 @@ const CALLS: &[(&str, &str, Often)] = &[
     ("actors/src/session/gated.rs", "session {id}: its gate panicked", Limited),
     ("actors/src/worker/worker.rs", "{refused} refused at gates", Limited),
     ("src/cluster.rs", "cluster: this is node", Asked),
-    ("src/cluster.rs", "{shown} has mode", Asked),
 ];
 
 /// A call in the sources.
@@ -139,17 +137,6 @@ struct Call {
     text: String,
     /// From some lines before the call to its end.
     around: String,
-}
-
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
 }
 
 /// The calls of a source, without those of its tests.
@@ -181,12 +168,9 @@ fn calls(source: &str) -> Vec<Call> {
 
 fn all_calls() -> BTreeMap<String, Vec<Call>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut paths = Vec::new();
-    for folder in ["src", "actors/src"] {
-        files(&root.join(folder), &mut paths);
-    }
+    let paths = ["src", "actors/src"].iter().flat_map(|folder| files::below(&root.join(folder), "rs"));
     let name = |path: &Path| path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-    paths.iter().map(|path| (name(path), calls(&fs::read_to_string(path).unwrap()))).collect()
+    paths.map(|path| (name(&path), calls(&fs::read_to_string(path).unwrap()))).collect()
 }
 
 #[test]

@@ -367,7 +367,7 @@ fn static_program() -> Option<String> {
 }
 
 #[test]
-#[ignore = "needs buildah, musl-gcc and a target of rustc; tests/run runs it"]
+#[ignore = "needs buildah, musl-gcc and rustup; tests/run runs it"]
 fn the_container_serves_without_root_a_shell_or_a_place_to_write() {
     let Some(program) = static_program() else { return };
     let folder = Folder::new("image");

@@ -425,7 +425,7 @@ fn a_listener_that_fails_again_and_again_ends_the_process_with_1_and_a_clear_lin
 }
 
 #[test]
-#[ignore = "takes root, to become a user who may have few threads, and setpriv and prlimit: run tests/run"]
+#[ignore = "takes root, to become a user who may have few threads, and needs setpriv and prlimit: run tests/run"]
 fn too_few_threads_to_start_are_said_with_code_1() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("skipped: only root can become another user, whose threads are counted");

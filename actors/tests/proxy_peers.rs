@@ -312,7 +312,7 @@ async fn checks_of_haproxy_are_probes_and_neither_failures_nor_in_the_log() {
 }
 
 #[actix::test]
-#[ignore = "needs nginx and its stream module: run tests/run"]
+#[ignore = "needs nginx and libnginx-mod-stream: run tests/run"]
 async fn nginx_names_the_peer_over_tcp_and_unix_sockets() {
     const MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
     let folder = Folder::new();

@@ -156,7 +156,7 @@ fn surface() -> String {
 }
 
 #[test]
-#[ignore = "has rustdoc write the documentation"]
+#[ignore = "takes a minute, in which rustdoc writes the documentation; tests/run runs it"]
 fn each_public_name_and_signature_is_listed() {
     let file = root().join("tests/surface.txt");
     let now = surface();

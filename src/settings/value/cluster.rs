@@ -2,12 +2,10 @@
 //!
 //! Not here: what they do (`cluster`), the rest of a URL, which the library reads.
 
-use std::fmt;
-
 use super::{Value, one_of};
 
 /// The place of a store. It has no password: command lines and files of settings are read by others.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StoreUrl(pub(crate) String);
 
 impl StoreUrl {
@@ -22,13 +20,6 @@ impl StoreUrl {
         "valkey-sentinel://",
         "valkeys-sentinel://",
     ];
-}
-
-/// Whatever it is, it is no secret.
-impl fmt::Debug for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 impl Value for StoreUrl {
