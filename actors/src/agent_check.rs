@@ -15,7 +15,7 @@
 //! | `down #reason`, `maint` | a [hook](AgentCheck::also) says so, or a cluster whose store is lost lets nobody in | the same; with `maint` health checks stop, too |
 //!
 //! `ready` also ends what was set at HAProxy's own socket (`set server … state drain`) at the next check: whoever takes a server out
-//! by hand pauses its listener, or first says `set server … agent down` there.
+//! by hand pauses its listener, or first says `disable agent …` there.
 //!
 //! Rule: whatever the server does, an answer comes within a second. Its sessions are in no limit and no counter of the server.
 //! Not here: health checks, which are connections to the server's own listeners.
