@@ -9,23 +9,24 @@ mod support;
 
 use std::{
     collections::BTreeMap,
-    fmt::{self, Write as _},
+    fmt::Write as _,
     io,
     mem::MaybeUninit,
     net::{Ipv4Addr, TcpListener},
-    os::fd::OwnedFd,
-    process::{Command, ExitCode, Stdio},
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
-use actix::Actor;
-use actix_lines::{Framing, Line, LineContext, LineHandler, LineServer, Room, limits::Limits};
+use actix_lines::Room;
 use rustix::{
-    event::{Timespec, epoll},
-    io::Errno,
+    event::epoll,
     net::{RecvFlags, SendFlags},
 };
-use support::{PATIENCE, Server, number};
+use support::{
+    Server,
+    client::send,
+    crowd::{self, Burst, Crowd, Load, MESSAGE_BYTES, REDIS, Talk, version_of},
+};
 
 // As in rot13d.
 #[global_allocator]
@@ -41,14 +42,11 @@ usage: cargo bench --bench rooms -- [options]
 ";
 
 const TIME: Duration = Duration::from_millis(500);
-/// Length of a message, the newline included.
-const MESSAGE_BYTES: usize = 64;
 /// How far the control may be off.
 const CONTROL_PERCENT: f64 = 2.0;
 /// Rounds of members that come at once.
 const JOIN_ROUNDS: usize = 3;
 
-const REDIS: &str = "redis";
 const ROOM: &str = "room";
 
 type Options = support::Options<Own>;
@@ -59,57 +57,9 @@ struct Own {
     joins: Vec<usize>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Load {
-    burst: usize,
-    members: usize,
-}
-
-impl fmt::Display for Load {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.burst {
-            1 => write!(f, "{} members, single messages", self.members),
-            burst => write!(f, "{} members, bursts of {burst}", self.members),
-        }
-    }
-}
-
-/// The room: whoever says `join` is in it, and all else is for the others.
-struct Member(Room);
-
-impl Actor for Member {
-    type Context = LineContext<Self>;
-}
-
-impl LineHandler for Member {
-    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-        match line.text() {
-            b"join" => {
-                ctx.join(&self.0);
-                ctx.write(b"joined\n");
-            }
-            b"enter" => {
-                ctx.join(&self.0);
-                ctx.say(&self.0, "* somebody is here\n");
-            }
-            b"count" => ctx.write(format!("{}\n", self.0.len()).as_bytes()),
-            _ => ctx.say(&self.0, line.to_vec()),
-        }
-    }
-}
-
 fn serve_room(port: u16) -> io::Result<()> {
-    actix_rt::System::new().block_on(async {
-        let room = Room::new();
-        let limits = Limits::builder()
-            .max_sessions(usize::MAX)
-            .max_sessions_per_source(usize::MAX)
-            .accept_rate(None)
-            .accept_rate_per_source(None);
-        let limits = limits.build().map_err(io::Error::other)?;
-        let server = LineServer::new(move |_| Member(room.clone())).framing(Framing::lf()).limits(limits).workers(1);
-        server.bind((Ipv4Addr::LOCALHOST, port))?.run().await
-    })
+    actix_rt::System::new()
+        .block_on(async { crowd::server(Room::new())?.bind((Ipv4Addr::LOCALHOST, port))?.run().await })
 }
 
 /// The least that a fan-out is: what one read brings is one write to each other socket.
@@ -155,136 +105,17 @@ fn serve_loop(port: u16) -> io::Result<()> {
     }
 }
 
-/// What a client says to a server of one kind, and what comes of it.
-struct Talk {
-    join: Vec<u8>,
-    joined: usize,
-    /// A message as it is said, and as it is heard; what comes back to who said it.
-    said: Vec<u8>,
-    heard: usize,
-    answer: Box<dyn Fn(usize) -> usize>,
-}
-
-impl Talk {
-    fn with(server: &str) -> Self {
-        let text = "x".repeat(MESSAGE_BYTES - 1);
-        if server == REDIS {
-            Self {
-                join: b"SUBSCRIBE room\r\n".to_vec(),
-                joined: "*3\r\n$9\r\nsubscribe\r\n$4\r\nroom\r\n:1\r\n".len(),
-                said: format!("PUBLISH room {text}\r\n").into_bytes(),
-                heard: format!("*3\r\n$7\r\nmessage\r\n$4\r\nroom\r\n${}\r\n{text}\r\n", text.len()).len(),
-                answer: Box::new(|members| format!(":{members}\r\n").len()),
-            }
-        } else {
-            Self {
-                join: b"join\n".to_vec(),
-                joined: "joined\n".len(),
-                said: format!("{text}\n").into_bytes(),
-                heard: MESSAGE_BYTES,
-                answer: Box::new(|_| 0),
-            }
-        }
-    }
-}
-
-/// All connections of a client: the last is who says something.
-struct Client {
-    epoll: OwnedFd,
-    sockets: Vec<OwnedFd>,
-    buffer: Vec<u8>,
-}
-
-impl Client {
-    fn connect(port: u16, count: usize) -> Result<Self, Errno> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let mut sockets = Vec::with_capacity(count);
-        for number in 0..count as u64 {
-            let socket = support::connect(port)?;
-            epoll::add(&epoll, &socket, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?;
-            sockets.push(socket);
-        }
-        Ok(Self { epoll, sockets, buffer: vec![0; 64 << 10] })
-    }
-
-    fn speaker(&self) -> &OwnedFd {
-        &self.sockets[self.sockets.len() - 1]
-    }
-
-    fn send(socket: &OwnedFd, bytes: &[u8]) -> Result<(), String> {
-        match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL) {
-            Ok(sent) if sent == bytes.len() => Ok(()),
-            Ok(sent) => Err(format!("only {sent} bytes fitted the socket")),
-            Err(error) => Err(format!("cannot send: {error}")),
-        }
-    }
-
-    /// Reads whatever comes, until `heard`, which gets the number and the bytes, says that it was all. It polls: else a server
-    /// would pay for waking it, and the slower one more often.
-    fn listen(&mut self, mut heard: impl FnMut(usize, &[u8]) -> Result<bool, String>) -> Result<(), String> {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut end = Instant::now() + PATIENCE;
-        let mut space = [MaybeUninit::<epoll::Event>::uninit(); 256];
-        loop {
-            let (events, _) = epoll::wait(&self.epoll, &mut space, Some(&now)).map_err(|error| error.to_string())?;
-            if !events.is_empty() {
-                end = Instant::now() + PATIENCE;
-            } else if Instant::now() > end {
-                return Err("hangs".to_owned());
-            }
-            for event in &*events {
-                let number = event.data.u64() as usize;
-                let count = match rustix::net::recv(&self.sockets[number], &mut *self.buffer, RecvFlags::empty()) {
-                    Ok((0, _)) => return Err("closes too early".to_owned()),
-                    Ok((count, _)) => count,
-                    Err(Errno::AGAIN) => continue,
-                    Err(error) => return Err(format!("cannot receive: {error}")),
-                };
-                if heard(number, &self.buffer[..count])? {
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    /// Waits until each has heard so many bytes, and the speaker `answer`.
-    fn hear(&mut self, each: usize, answer: usize) -> Result<(), String> {
-        let speaker = self.sockets.len() - 1;
-        let mut missing = vec![each; speaker];
-        missing.push(answer);
-        let mut left = missing.iter().filter(|missing| **missing > 0).count();
-        self.listen(|number, bytes| {
-            let missing = &mut missing[number];
-            *missing = missing.checked_sub(bytes.len()).ok_or("says too much")?;
-            left -= usize::from(*missing == 0);
-            Ok(left == 0)
-        })
-    }
-}
-
 /// One load on a fresh server: nanoseconds of its processor for each message and member.
 fn measure(name: &str, command: &str, load: Load, options: &Options) -> Result<f64, String> {
     let server = Server::start(command, options.cores)?;
+    let mut crowd = Crowd::connect(&[server.port], load.members)?;
     let talk = Talk::with(name);
-    let text = |error: Errno| format!("cannot connect: {error}");
-    let mut client = Client::connect(server.port, load.members + 1).map_err(text)?;
-    client.sockets[..load.members].iter().try_for_each(|socket| Client::send(socket, &talk.join))?;
-    client.hear(talk.joined, 0)?;
-    let burst = talk.said.repeat(load.burst);
-    let (each, answer) = (talk.heard * load.burst, (talk.answer)(load.members) * load.burst);
-    let say = |client: &mut Client| {
-        Client::send(client.speaker(), &burst)?;
-        client.hear(each, answer)
-    };
+    crowd.join(&talk)?;
+    let burst = Burst::of(&talk, load);
     // The first is for buffers that have to be made.
-    say(&mut client)?;
+    crowd.say(&burst)?;
     let before = server.scheduled();
-    let end = Instant::now() + options.time;
-    let mut bursts = 0;
-    while Instant::now() < end {
-        say(&mut client)?;
-        bursts += 1;
-    }
+    let bursts = crowd.say_for(options.time, &burst)?.len();
     Ok(server.scheduled().since(before).ran as f64 / (bursts * load.burst * load.members) as f64)
 }
 
@@ -292,26 +123,25 @@ fn measure(name: &str, command: &str, load: Load, options: &Options) -> Result<f
 /// word, and of the server's processor.
 fn measure_joins(command: &str, members: usize, options: &Options) -> Result<(f64, f64), String> {
     let server = Server::start(command, options.cores)?;
-    let mut client =
-        Client::connect(server.port, members + 1).map_err(|error: Errno| format!("cannot connect: {error}"))?;
+    let mut crowd = Crowd::connect(&[server.port], members)?;
     let before = server.scheduled();
     let begin = Instant::now();
-    client.sockets[..members].iter().try_for_each(|socket| Client::send(socket, b"enter\n"))?;
+    crowd.members().iter().try_for_each(|member| send(member, b"enter\n"))?;
     // The last word is said when all are there.
     let mut answer = Vec::new();
     let mut is_said = false;
     let mut last = vec![0; members];
     let mut left = members;
-    Client::send(client.speaker(), b"count\n")?;
-    let speaker = rustix::io::fcntl_dupfd_cloexec(client.speaker(), 0).map_err(|error| error.to_string())?;
-    client.listen(|number, bytes| {
+    send(crowd.speaker(), b"count\n")?;
+    let speaker = rustix::io::fcntl_dupfd_cloexec(crowd.speaker(), 0).map_err(|error| error.to_string())?;
+    crowd.listen(|number, bytes| {
         if number == members {
             answer.extend_from_slice(bytes);
             if answer.ends_with(b"\n") {
                 let there: usize = String::from_utf8_lossy(&answer).trim().parse().map_err(|_| "counts wrong")?;
                 answer.clear();
                 is_said = there == members;
-                Client::send(&speaker, if is_said { b"the last word!\n" } else { b"count\n" })?;
+                send(&speaker, if is_said { b"the last word!\n" } else { b"count\n" })?;
             }
             return Ok(false);
         }
@@ -345,8 +175,7 @@ fn compare() -> ExitCode {
     let mut servers: Vec<(String, String)> = [("loop", "loop"), ("loop, again", "loop"), (ROOM, "room")]
         .map(|(name, which)| (name.to_owned(), format!("{program} serve-{which} {{port}}")))
         .into();
-    let redis = Command::new("redis-server").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if redis.is_ok_and(|status| status.success()) {
+    if version_of("redis-server").is_some() {
         let command =
             "redis-server --port {port} --bind 127.0.0.1 --protected-mode no --appendonly no --maxclients 15000";
         servers.push((REDIS.to_owned(), command.to_owned()));
@@ -364,33 +193,15 @@ fn parse(own: &mut Own, flag: &str, value: &str) -> Result<bool, String> {
         "--joins" => &mut own.joins,
         _ => return Ok(false),
     };
-    let numbers = value.split(',').filter(|number| !number.is_empty());
-    *list = numbers.map(|value| number(flag, value).map(|number| number.max(1))).collect::<Result<_, _>>()?;
+    *list = crowd::list(flag, value)?;
     Ok(true)
 }
 
 fn run(options: &Options) -> Result<String, String> {
     let Own { members, bursts, joins } = &options.own;
-    let loads: Vec<Load> = bursts
-        .iter()
-        .flat_map(|burst| members.iter().map(|members| Load { burst: *burst, members: *members }))
-        .collect();
-    let mut samples = support::Samples::<Load, f64>::new();
-    for round in 0..options.rounds {
-        for load in &loads {
-            for turn in 0..options.servers.len() {
-                let index = (turn + round) % options.servers.len();
-                let sample = samples.entry((*load, index)).or_insert_with(|| Ok(Vec::new()));
-                let Ok(values) = sample else { continue };
-                let (name, command) = &options.servers[index];
-                eprint!("\rround {}/{}: {load} of {name}        ", round + 1, options.rounds);
-                match measure(name, command, *load, options) {
-                    Ok(value) => values.push(value),
-                    Err(error) => *sample = Err(error),
-                }
-            }
-        }
-    }
+    let samples = crowd::rounds(options, &Load::all(bursts, members), |name, command, load| {
+        measure(name, command, load, options)
+    });
     let mut report = support::head("Processor time of rooms", "rooms");
     let _ = writeln!(
         report,
@@ -398,20 +209,13 @@ fn run(options: &Options) -> Result<String, String> {
          loop, and Redis is {}",
         options.rounds,
         options.time,
-        redis_version()
+        version_of("redis-server").unwrap_or_else(|| "not there".to_owned())
     );
     for burst in bursts {
-        let title = if *burst == 1 { "Single messages".to_owned() } else { format!("Bursts of {burst}") };
-        table(&mut report, &title, *burst, options, &samples);
+        table(&mut report, &Load::title(*burst), *burst, options, &samples);
     }
     joins_table(&mut report, joins, options);
     Ok(report)
-}
-
-fn redis_version() -> String {
-    let output = Command::new("redis-server").arg("--version").output();
-    let text = output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
-    text.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("not there").to_owned()
 }
 
 fn table(report: &mut String, title: &str, burst: usize, options: &Options, samples: &support::Samples<Load, f64>) {

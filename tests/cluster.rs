@@ -1,17 +1,17 @@
 //! Several `rot13d` on one Redis: the console of each lists, tells and ends the sessions of all, and each goes on alone while the
 //! store is not there.
 
+#[path = "support/http.rs"]
+mod client;
 #[path = "support/console.rs"]
 mod console;
 #[path = "../actors/tests/support/redis.rs"]
 mod redis;
 mod support;
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-};
+use std::net::{Ipv4Addr, SocketAddr};
 
+use client::get;
 use console::{Folder, ctl};
 use redis::{Program, StoreServer, free_port};
 use rustix::process::Signal;
@@ -133,30 +133,20 @@ fn a_console_finds_tells_and_ends_the_sessions_of_all_nodes() {
     assert!(a.ctl("kick node=b 7").2.contains("is a session of one node: write its id"));
 }
 
-/// The status and the body of an answer by HTTP.
-fn get(address: &str, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.trim_end().to_owned())
-}
-
 #[test]
 #[ignore = "needs redis-server; tests/run runs it"]
 fn a_node_goes_on_without_its_store_and_joins_again() {
     let mut store = StoreServer::start(Program::Redis);
-    let http = format!("127.0.0.1:{}", free_port());
-    let node = Node::start("a", &store.url(), &["--http", &http]);
+    let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let node = Node::start("a", &store.url(), &["--http", &http.to_string()]);
     node.joined();
-    eventually("readiness", || (get(&http, "/readyz") == (200, "ok".to_owned())).then_some(()));
+    eventually("readiness", || (get(http, "/readyz") == (200, "ok\n".to_owned())).then_some(()));
     let mut peer = connect(node.server.address);
     greet(&mut peer);
     node.counts("node=*", 1);
     store.kill();
     node.server.log_line("cluster: store lost");
-    eventually("readiness", || (get(&http, "/readyz") == (200, "cluster: store lost".to_owned())).then_some(()));
+    eventually("readiness", || (get(http, "/readyz") == (200, "cluster: store lost\n".to_owned())).then_some(()));
     greet(&mut peer);
     let mut second = connect(node.server.address);
     greet(&mut second);
@@ -168,7 +158,7 @@ fn a_node_goes_on_without_its_store_and_joins_again() {
     store.start_again();
     node.server.log_line("cluster: store found");
     node.counts("node=*", 2);
-    assert_eq!(get(&http, "/readyz"), (200, "ok".to_owned()));
+    assert_eq!(get(http, "/readyz"), (200, "ok\n".to_owned()));
     assert_eq!(node.server.log_lines("cluster: store lost", 1).len(), 1, "said once");
 }
 

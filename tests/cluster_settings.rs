@@ -1,5 +1,7 @@
 //! Settings of a cluster: SIGHUP changes its limits, a wrong one says what to do, and its secrets are said nowhere.
 
+#[path = "support/http.rs"]
+mod client;
 #[path = "support/console.rs"]
 mod console;
 #[path = "../actors/tests/support/redis.rs"]
@@ -11,11 +13,12 @@ mod tls;
 use std::{
     fs,
     io::{Read, Write},
-    net::TcpStream,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt,
     path::PathBuf,
 };
 
+use client::get;
 use console::{Folder, ctl};
 use redis::{PERMISSIONS, Program, StoreServer, free_port};
 use rustix::process::Signal;
@@ -81,16 +84,6 @@ impl Node {
     }
 }
 
-/// The status and the body of an answer by HTTP.
-fn get(address: &str, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.trim_end().to_owned())
-}
-
 /// A store that nobody serves: each node decides alone.
 fn nowhere() -> String {
     format!("redis://127.0.0.1:{}", free_port())
@@ -98,8 +91,8 @@ fn nowhere() -> String {
 
 #[test]
 fn a_hangup_changes_the_limits_over_nodes() {
-    let http = format!("127.0.0.1:{}", free_port());
-    let mut node = Node::start("a", &nowhere(), "cluster-max-sessions = 1\n", &["--http", &http]);
+    let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let mut node = Node::start("a", &nowhere(), "cluster-max-sessions = 1\n", &["--http", &http.to_string()]);
     node.server.log_line("cluster: store lost");
     let _first = node.serves();
     node.refuses();
@@ -127,17 +120,17 @@ fn a_hangup_changes_the_limits_over_nodes() {
     drop(third);
     let _third = eventually("a place of the source", || node.enter());
 
-    assert_eq!(get(&http, "/readyz"), (200, "cluster: store lost".to_owned()));
+    assert_eq!(get(http, "/readyz"), (200, "cluster: store lost\n".to_owned()));
     let closed = "max-sessions = 40\nexempt = \"off\"\ncluster-max-sessions-per-source = 30\ncluster-on-partition = \"closed\"\n";
     assert_eq!(node.change(closed), "cluster-max-sessions-per-source 3 -> 30, cluster-on-partition open -> closed");
     node.refuses();
-    assert_eq!(get(&http, "/readyz").0, 503);
+    assert_eq!(get(http, "/readyz").0, 503);
     assert_eq!(
         node.change("exempt = \"off\"\nmax-sessions = 40\n"),
         "cluster-max-sessions-per-source 30 -> off, cluster-on-partition closed -> open"
     );
     let _fourth = node.serves();
-    assert_eq!(get(&http, "/readyz").0, 200);
+    assert_eq!(get(http, "/readyz").0, 200);
 }
 
 #[test]
@@ -493,9 +486,10 @@ fn the_password_of_a_store_is_said_nowhere() {
     fs::write(&file, format!("{PASSWORD}\n")).unwrap();
     // Others may read it, which is worth a warning.
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    let (http, console) = (format!("127.0.0.1:{}", free_port()), folder.console());
+    let (http, console) = (SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())), folder.console());
     let settings = format!("cluster-user = \"lines\"\ncluster-password-file = {file:?}\n{LIMITS}");
-    let mut node = Node::start("a", &store.url(), &settings, &["-vv", "--http", &http, "--console", &console]);
+    let mut node =
+        Node::start("a", &store.url(), &settings, &["-vv", "--http", &http.to_string(), "--console", &console]);
     node.server.log_line("cluster: joined as ");
     node.server.log_line("has mode 644: others can read the password; use chmod 600");
     let peer = node.serves();
@@ -508,7 +502,7 @@ fn the_password_of_a_store_is_said_nowhere() {
         said.push((command.to_owned(), answer + &error));
     }
     for path in ["/", "/api/server", "/api/sessions", "/metrics", "/readyz", "/healthz", "/api"] {
-        said.push((path.to_owned(), get(&http, path).1));
+        said.push((path.to_owned(), get(http, path).1));
     }
     // It is lost, and then it does not know the password any more.
     store.must(&["ACL", "DELUSER", "lines"]);

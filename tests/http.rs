@@ -1,5 +1,7 @@
 //! `--http`: the page, the API and the probes of a running rot13d, and what it takes to start with them.
 
+#[path = "support/http.rs"]
+mod client;
 mod support;
 
 use std::{
@@ -11,6 +13,7 @@ use std::{
     process::{Command, Output},
 };
 
+use client::{get, send};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::{Server, connect, eventually, expect, finish, greet, reserve, rest, rot13d};
@@ -50,20 +53,6 @@ fn address(server: &Server) -> SocketAddr {
     let line = server.log_line("http: served at http://");
     let address = line.rsplit_once("http://").map(|(_, address)| address.trim_end_matches('/'));
     address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address in {line:?}"))
-}
-
-/// Status and body of an answer.
-fn send(http: SocketAddr, request: &str) -> (u16, String) {
-    let mut stream = connect(http);
-    stream.write_all(request.as_bytes()).unwrap();
-    let text = String::from_utf8(rest(&mut stream)).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {text:?}"));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    (status.unwrap_or_else(|| panic!("no status in {head:?}")), body.to_owned())
-}
-
-fn get(http: SocketAddr, path: &str) -> (u16, String) {
-    send(http, &format!("GET {path} HTTP/1.1\r\nHost: {http}\r\n\r\n"))
 }
 
 fn get_json(http: SocketAddr, path: &str) -> Value {

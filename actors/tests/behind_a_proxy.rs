@@ -26,7 +26,7 @@ use actix::Actor;
 use actix_lines::{
     Address, CloseReason, Connection, Line, LineContext, LineHandler, LineServer, Listener, Peers,
     connect::{Connector, Disconnect},
-    control::{SessionEvent, SessionFilter, Subscribe},
+    control::{SessionEvent, SessionFilter},
     filter::{Eof, Fault, Filter, Flow, Inflow},
     limits::Limits,
     proxy::{Proxy, ProxyHeader, ProxyVersion},
@@ -91,23 +91,6 @@ fn tls() -> (Tls, Authority) {
     let authority = Authority::new();
     let files = authority.issue("server", &["localhost"]);
     (Tls::builder(files.certificate, files.key).build().unwrap(), authority)
-}
-
-/// Events of a server.
-async fn events(server: &Server) -> mpsc::UnboundedReceiver<SessionEvent> {
-    struct Ear(mpsc::UnboundedSender<SessionEvent>);
-    impl Actor for Ear {
-        type Context = actix::Context<Self>;
-    }
-    impl actix::Handler<SessionEvent> for Ear {
-        type Result = ();
-        fn handle(&mut self, event: SessionEvent, _: &mut Self::Context) {
-            let _ = self.0.send(event);
-        }
-    }
-    let (sender, events) = mpsc::unbounded_channel();
-    server.handle.supervisor().send(Subscribe::lossless(Ear(sender).start().recipient())).await.unwrap();
-    events
 }
 
 async fn waits(server: &Server) {
@@ -355,7 +338,7 @@ async fn a_real_peer_may_be_one_of_a_unix_socket_whom_no_limit_of_a_source_holds
 #[actix::test]
 async fn a_connection_whose_header_fails_is_heard_of_with_its_end() {
     let mut server = serve(tcp()).await;
-    let mut heard = events(&server).await;
+    let mut heard = server.events().await;
     for (bytes, reason) in [(b"PING\r\n".to_vec(), "proxy-missing"), (b"PROXY x\r\n".to_vec(), "proxy-invalid")] {
         let mut peer = server.connect().await;
         let socket = Address::Ip(peer.stream.local_addr().unwrap());

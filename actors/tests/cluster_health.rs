@@ -14,15 +14,13 @@ use std::{
 };
 
 use actix_lines::cluster::{
-    Change, Cluster, Cursor, Health, Held, Message, NodeId, NodeRecord, Row, RowPage, Store, StoreAnswer, StoreError,
-    Subscription, Verdict, Want,
+    Change, Cluster, Health, NodeId, Store, StoreAnswer, StoreError,
     memory::{Fault, Memory},
 };
-use bytes::Bytes;
 use log::{LevelFilter, Log, Metadata, Record};
-use nodes::{Node, serve};
+use nodes::{Node, serve, stores::pass_on};
 use support::{eventually, pass, pause, talk, within};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 
 thread_local! {
     /// What was logged by the nodes of this thread, which are those of one test.
@@ -109,33 +107,7 @@ impl Store for WithoutLives {
         self.store.register(node, change)
     }
 
-    fn unregister<'a>(&'a self, node: &'a NodeId) -> StoreAnswer<'a, ()> {
-        self.store.unregister(node)
-    }
-
-    fn nodes(&self) -> StoreAnswer<'_, Vec<NodeRecord>> {
-        self.store.nodes()
-    }
-
-    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> StoreAnswer<'a, RowPage> {
-        self.store.list(node, after)
-    }
-
-    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
-        self.store.lookup(name)
-    }
-
-    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> StoreAnswer<'a, u64> {
-        self.store.publish(channel, bytes)
-    }
-
-    fn subscribe(&self, to: mpsc::Sender<Message>) -> StoreAnswer<'_, Box<dyn Subscription>> {
-        self.store.subscribe(to)
-    }
-
-    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> StoreAnswer<'a, Vec<Verdict>> {
-        self.store.acquire(node, held, wants)
-    }
+    pass_on!(store: unregister, nodes, list, lookup, publish, subscribe, acquire);
 }
 
 #[actix::test]

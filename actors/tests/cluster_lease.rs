@@ -14,7 +14,7 @@ use actix_lines::cluster::{
 };
 use log::LevelFilter;
 use logged::{keep_log, logged};
-use nodes::{Node, Told, listed, rows, serve, settled};
+use nodes::{Node, Told, listed, serve, settled, stores::rows};
 use support::{Server, eventually, pass, pause, within};
 use tokio::time::Instant;
 

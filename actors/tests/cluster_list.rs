@@ -14,17 +14,15 @@ use actix::Actor;
 use actix_lines::{
     Line, LineContext, LineHandler, LineServer,
     cluster::{
-        Begin, Change, Cluster, ClusterFilter, ClusterOrder, ClusterQuery, Cursor, Held, ListError, Message, NodeId,
-        NodeRecord, Row, RowPage, Store, StoreAnswer, StoreError, Subscription, Verdict, Want,
+        Begin, Change, Cluster, ClusterFilter, ClusterOrder, ClusterQuery, Cursor, ListError, NodeId, NodeRecord, Row,
+        RowPage, Store, StoreAnswer, StoreError,
         memory::{Fault, Memory},
     },
     control::SessionState,
 };
-use bytes::Bytes;
-use nodes::Node;
+use nodes::{Node, stores::pass_on};
 use proptest::{prelude::*, sample::select};
 use support::{CASES, eventually, pass, pause};
-use tokio::sync::mpsc;
 
 fn node(name: &str, incarnation: u32) -> NodeId {
     NodeId { name: name.parse().unwrap(), incarnation }
@@ -150,17 +148,7 @@ struct Partly {
 }
 
 impl Store for Partly {
-    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> StoreAnswer<'a, ()> {
-        self.memory.register(node, change)
-    }
-
-    fn unregister<'a>(&'a self, node: &'a NodeId) -> StoreAnswer<'a, ()> {
-        self.memory.unregister(node)
-    }
-
-    fn nodes(&self) -> StoreAnswer<'_, Vec<NodeRecord>> {
-        self.memory.nodes()
-    }
+    pass_on!(memory: register, unregister, nodes, lookup, publish, subscribe, acquire);
 
     fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> StoreAnswer<'a, RowPage> {
         Box::pin(async move {
@@ -174,22 +162,6 @@ impl Store for Partly {
             }
             Ok(page)
         })
-    }
-
-    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
-        self.memory.lookup(name)
-    }
-
-    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> StoreAnswer<'a, u64> {
-        self.memory.publish(channel, bytes)
-    }
-
-    fn subscribe(&self, to: mpsc::Sender<Message>) -> StoreAnswer<'_, Box<dyn Subscription>> {
-        self.memory.subscribe(to)
-    }
-
-    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> StoreAnswer<'a, Vec<Verdict>> {
-        self.memory.acquire(node, held, wants)
     }
 }
 

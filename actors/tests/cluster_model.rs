@@ -4,31 +4,26 @@
 //! something does not hold: `CLUSTER_SEED=N` repeats it, `CLUSTER_SEEDS=N` tries so many others.
 //! Not here: real stores and real processes (`cluster_proof`), each promise by itself (`cluster_lease` and its neighbours).
 
+#[path = "support/members.rs"]
+mod members;
 mod support;
 
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    io,
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll},
     time::Duration,
 };
 
-use actix::{Actor, Addr};
+use actix::Addr;
 use actix_lines::{
-    Line, LineContext, LineHandler, LineServer, LineSession, Room, Transport,
+    LineServer, Room,
     cluster::{
         Cluster, ClusterFilter, ClusterQuery, FleetLimits, NodeId, Outcome, Store as _,
         memory::{Fault, Memory},
     },
 };
+use members::{Heard, Member, Nameable};
 use support::{Peer, Server, at_once, eventually, pass, pause, within};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
-    time::Instant,
-};
+use tokio::{io::AsyncReadExt, time::Instant};
 
 /// Most sessions of all nodes.
 const MOST: usize = 14;
@@ -38,61 +33,6 @@ const LEASE: Duration = Cluster::DEFAULT_LEASE;
 const WRITTEN: Duration = Duration::from_millis(500);
 /// Longer than it takes to find out and begin again: a renewal, a call that is not answered, a pause, a probe.
 const RECOVERY: Duration = Duration::from_secs(20);
-
-/// A session: answers lines with themselves, and has the name that it is told.
-struct Typed;
-
-impl Actor for Typed {
-    type Context = LineContext<Self>;
-}
-
-impl LineHandler for Typed {
-    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-        if let Some(name) = line.text().strip_prefix(b"name ") {
-            ctx.set_name(str::from_utf8(name).unwrap()).unwrap();
-        }
-        ctx.write(&line);
-    }
-}
-
-/// A member of a room that says nothing, and all that it has heard.
-#[derive(Clone, Default)]
-struct Heard(Rc<RefCell<Vec<u8>>>);
-
-struct Member(Room);
-
-impl Actor for Member {
-    type Context = LineContext<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.join(&self.0);
-    }
-}
-
-impl LineHandler for Member {
-    fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {}
-}
-
-impl AsyncRead for Heard {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
-    }
-}
-
-impl AsyncWrite for Heard {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
 
 /// A peer, and what the model knows of its session.
 struct Person {
@@ -154,18 +94,16 @@ impl Node {
         let store = store.view();
         let limits = FleetLimits::builder().max_sessions(MOST as u64).build().unwrap();
         let cluster = Cluster::builder(store.clone()).node(name).limits(limits).build().unwrap();
-        let server = LineServer::new(|_| Typed).on_current_arbiter().cluster(&cluster).unwrap();
+        let server = LineServer::new(|_| Nameable).on_current_arbiter().cluster(&cluster).unwrap();
         let server = Server::start(server).await;
         let room = cluster.room("lobby").unwrap();
-        let heard = Heard::default();
-        let member = LineSession::new(Transport::new(heard.clone())).create(|_| Member(room.clone()));
+        let (member, heard) = Member::enter(&room);
         Self { name, cluster, server, store, people: Vec::new(), room, _member: member, heard, last: BTreeMap::new() }
     }
 
     /// Looks at what was heard since: each line once at most, in order for each node (K2).
     fn listen(&mut self) {
-        let heard = String::from_utf8(std::mem::take(&mut *self.heard.0.borrow_mut())).unwrap();
-        for line in heard.lines() {
+        for line in self.heard.take() {
             let (node, number) = line.split_once(' ').unwrap();
             let number: u64 = number.parse().unwrap();
             let before = self.last.insert(node.to_owned(), number);
@@ -275,7 +213,7 @@ impl World {
         let person = self.rng.choice(people).unwrap();
         if self.rng.bool() {
             let name = *self.rng.choice(&PEOPLE).unwrap();
-            person.say(&format!("name {name}")).await;
+            person.say(&format!("!name {name}")).await;
             person.name = Some(name.to_owned());
         } else {
             person.say("how do you do?").await;

@@ -4,78 +4,42 @@
 //! Several servers of this process share a store in memory, on the paused clock; a store of its own stands between, which
 //! loses, repeats and delays. Not here: a real store (`cluster_redis`).
 
+#[path = "support/members.rs"]
+mod members;
+#[path = "support/stores.rs"]
+mod stores;
 mod support;
 
 use std::{
-    cell::RefCell,
     collections::BTreeMap,
-    io,
-    pin::Pin,
-    rc::Rc,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
 use actix::{Actor, Addr, Handler};
 use actix_lines::{
-    Line, LineContext, LineHandler, LineServer, LineSession, Room, Transport,
+    Line, LineContext, LineHandler, LineServer, LineSession, Room,
     cluster::{
-        Change, Cluster, Cursor, Held, Message, NodeId, NodeRecord, Row, RowPage, ShareError, Store, StoreAnswer,
-        Subscription, Verdict, Want,
+        Cluster, Message, ShareError, Store, StoreAnswer, Subscription,
         memory::{Fault, Memory},
     },
     uplink::Uplink,
 };
 use bytes::Bytes;
+use members::Heard;
 use proptest::{prelude::*, test_runner::Config};
+use stores::pass_on;
 use support::{Server, pass, pause, still};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 
 /// Longer than anything takes without a fault.
 const MOMENT: Duration = Duration::from_millis(100);
 
 /// Longer than it takes to find a store again, and to tell the others.
 const RECOVERY: Duration = Duration::from_secs(20);
-
-/// What a session was sent.
-#[derive(Clone, Default)]
-struct Transcript(Rc<RefCell<Vec<u8>>>);
-
-impl AsyncRead for Transcript {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
-    }
-}
-
-impl AsyncWrite for Transcript {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Transcript {
-    /// Takes the lines.
-    fn take(&self) -> Vec<String> {
-        let bytes = std::mem::take(&mut *self.0.borrow_mut());
-        String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
-    }
-}
 
 /// A member of rooms.
 struct Member(Vec<Room>);
@@ -115,10 +79,10 @@ impl Handler<Order> for Member {
 }
 
 /// A member, and what it hears.
-fn member(rooms: &[Room]) -> (Addr<Member>, Transcript) {
-    let transcript = Transcript::default();
-    let address = LineSession::new(Transport::new(transcript.clone())).create(|_| Member(rooms.to_vec()));
-    (address, transcript)
+fn member(rooms: &[Room]) -> (Addr<Member>, Heard) {
+    let heard = Heard::default();
+    let address = LineSession::new(heard.transport()).create(|_| Member(rooms.to_vec()));
+    (address, heard)
 }
 
 struct Node {
@@ -350,7 +314,7 @@ fn texts<const N: usize>(lines: [&str; N]) -> Vec<String> {
 }
 
 /// Waits, without time, until there are so many lines, and takes them.
-async fn eventually_here(heard: &Transcript, lines: usize) {
+async fn eventually_here(heard: &Heard, lines: usize) {
     let mut count = 0;
     for _ in 0..10_000 {
         count += heard.take().len();
@@ -545,29 +509,7 @@ impl std::fmt::Debug for Stormy {
 }
 
 impl Store for Stormy {
-    fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> StoreAnswer<'a, ()> {
-        self.store.register(node, change)
-    }
-
-    fn unregister<'a>(&'a self, node: &'a NodeId) -> StoreAnswer<'a, ()> {
-        self.store.unregister(node)
-    }
-
-    fn nodes(&self) -> StoreAnswer<'_, Vec<NodeRecord>> {
-        self.store.nodes()
-    }
-
-    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> StoreAnswer<'a, RowPage> {
-        self.store.list(node, after)
-    }
-
-    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
-        self.store.lookup(name)
-    }
-
-    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> StoreAnswer<'a, u64> {
-        self.store.publish(channel, bytes)
-    }
+    pass_on!(store: register, unregister, nodes, list, lookup, publish, acquire);
 
     fn subscribe(&self, to: mpsc::Sender<Message>) -> StoreAnswer<'_, Box<dyn Subscription>> {
         let (through, mut messages) = mpsc::channel::<Message>(10_000);
@@ -601,10 +543,6 @@ impl Store for Stormy {
             }
         });
         self.store.subscribe(through)
-    }
-
-    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> StoreAnswer<'a, Vec<Verdict>> {
-        self.store.acquire(node, held, wants)
     }
 }
 

@@ -11,7 +11,7 @@ use actix_lines::{
     cluster::memory::{Fault, Memory},
     control::SessionFilter,
 };
-use nodes::{Node, listed, rows, settled};
+use nodes::{Node, listed, settled, stores::rows};
 use proptest::prelude::*;
 use support::{Peer, eventually, pass, pause};
 

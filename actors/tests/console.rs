@@ -1,5 +1,7 @@
 //! The console: each command does what the typed handle does, and says so in text and in JSON.
 
+#[path = "support/asking.rs"]
+mod asking;
 mod support;
 
 use std::{
@@ -14,12 +16,10 @@ use actix_lines::{
     control::SessionQuery,
     limits::LimitKey,
 };
+use asking::Asking;
 use serde_json::{Value, json};
-use support::{Peer, at_once, eventually, pass, pause, within};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::UnixStream,
-};
+use support::{Peer, eventually, pass, pause, within};
+use tokio::{io::AsyncWriteExt, net::UnixStream};
 
 /// A folder of its own for sockets, removed at the end.
 struct Folder(PathBuf);
@@ -105,58 +105,6 @@ impl Watched {
         within("the end", self.server.abort()).await.unwrap();
         within("the end of the console", self.server.wait()).await.unwrap();
         within("its own end", self.console.wait()).await.unwrap();
-    }
-}
-
-/// The peer of a console.
-struct Asking<S>(BufReader<S>);
-
-impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Asking<S> {
-    fn new(stream: S) -> Self {
-        Self(BufReader::new(stream))
-    }
-
-    async fn send(&mut self, bytes: &[u8]) {
-        at_once("the console to read", self.0.get_mut().write_all(bytes)).await.unwrap();
-    }
-
-    /// The lines of one answer; `None` if the console closes instead.
-    async fn answer(&mut self) -> Option<Vec<String>> {
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            if within("an answer", self.0.read_line(&mut line)).await.unwrap() == 0 {
-                assert_eq!(lines, [""; 0], "half an answer");
-                return None;
-            }
-            match line.strip_suffix('\n').expect("a whole line") {
-                "" => return Some(lines),
-                line => lines.push(line.to_owned()),
-            }
-        }
-    }
-
-    async fn ask(&mut self, command: &str) -> Vec<String> {
-        self.send(format!("{command}\n").as_bytes()).await;
-        self.answer().await.unwrap_or_else(|| panic!("closed at {command}"))
-    }
-
-    /// The only line of an answer.
-    async fn line(&mut self, command: &str) -> String {
-        let mut lines = self.ask(command).await;
-        assert_eq!(lines.len(), 1, "{command}: {lines:?}");
-        lines.remove(0)
-    }
-
-    async fn json(&mut self, command: &str) -> Vec<Value> {
-        let lines = self.ask(&format!("json {command}")).await;
-        lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
-    }
-
-    async fn rest(&mut self) -> String {
-        let mut rest = String::new();
-        within("the close", self.0.read_to_string(&mut rest)).await.unwrap();
-        rest
     }
 }
 

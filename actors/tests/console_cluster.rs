@@ -1,5 +1,7 @@
 //! The console of one node speaks for all: it finds, tells and ends the sessions of a cluster, and says which answers are missing.
 
+#[path = "support/asking.rs"]
+mod asking;
 mod support;
 
 use std::{path::PathBuf, sync::atomic::AtomicUsize, time::Duration};
@@ -13,12 +15,10 @@ use actix_lines::{
     },
     console::Console,
 };
+use asking::Asking;
 use serde_json::{Value, json};
 use support::{Peer, eventually, within};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::UnixStream,
-};
+use tokio::net::UnixStream;
 
 /// Takes its name from its lines.
 struct Named;
@@ -69,23 +69,16 @@ impl Node {
         peer
     }
 
+    async fn console(&self) -> Asking<UnixStream> {
+        Asking::new(within("the console", UnixStream::connect(&self.path)).await.unwrap())
+    }
+
     async fn ask(&self, command: &str) -> Vec<String> {
-        let mut console = BufReader::new(within("the console", UnixStream::connect(&self.path)).await.unwrap());
-        console.get_mut().write_all(format!("{command}\n").as_bytes()).await.unwrap();
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            within("an answer", console.read_line(&mut line)).await.unwrap();
-            match line.trim_end_matches('\n') {
-                "" => return lines,
-                line => lines.push(line.to_owned()),
-            }
-        }
+        self.console().await.ask(command).await
     }
 
     async fn json(&self, command: &str) -> Vec<Value> {
-        let lines = self.ask(&format!("json {command}")).await;
-        lines.iter().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+        self.console().await.json(command).await
     }
 
     /// Waits until a count over nodes is so many: rows are written a moment later.

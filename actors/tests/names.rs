@@ -1,17 +1,20 @@
 //! A session has the name and the tags that its actor gave it last: lists, filters, events and the console all say the same of
 //! them, whatever is set when.
 
+#[cfg(feature = "console")]
+#[path = "support/asking.rs"]
+mod asking;
 mod support;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use actix::{Actor, Addr, AsyncContext, Handler, Message};
 use actix_lines::{
     Connection, Line, LineContext, LineHandler, LineServer, NameError, ServerHandle, SessionId,
-    control::{EventRef, SessionEvent, SessionFilter, SessionInfo, SessionQuery, Subscribe},
+    control::{EventRef, SessionFilter, SessionInfo, SessionQuery},
 };
 use proptest::prelude::*;
-use support::{Peer, Server, eventually, within};
+use support::{Server, within};
 use tokio::sync::mpsc;
 
 /// Sets what its lines say, and answers each with what it has then or with an error.
@@ -56,26 +59,6 @@ impl LineHandler for Named {
             Err(error) => writeln!(ctx, "{error}"),
         }
     }
-}
-
-struct Ear(mpsc::UnboundedSender<SessionEvent>);
-
-impl Actor for Ear {
-    type Context = Context<Self>;
-}
-
-impl Handler<SessionEvent> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, event: SessionEvent, _: &mut Self::Context) {
-        let _ = self.0.send(event);
-    }
-}
-
-async fn listen(server: &ServerHandle) -> mpsc::UnboundedReceiver<SessionEvent> {
-    let (sender, heard) = mpsc::unbounded_channel();
-    server.supervisor().send(Subscribe::lossless(Ear(sender).start().recipient())).await.unwrap();
-    heard
 }
 
 /// What a session is called, by an independent account.
@@ -148,7 +131,7 @@ proptest! {
 async fn run(steps: Vec<(usize, &'static str, String)>, last: String) {
     let builder = LineServer::new(|_: &Connection| Named).on_current_arbiter();
     let server = Server::start(builder).await;
-    let mut heard = listen(&server.handle).await;
+    let mut heard = server.events().await;
     let mut peers = Vec::new();
     for _ in 0..SESSIONS {
         let mut peer = server.connect().await;
@@ -237,7 +220,7 @@ impl LineHandler for Early {
 async fn a_session_is_named_as_it_opens_and_by_a_message() {
     let (sender, mut sessions) = mpsc::unbounded_channel();
     let mut server = Server::start(LineServer::new(move |_: &Connection| Early(sender.clone()))).await;
-    let mut heard = listen(&server.handle).await;
+    let mut heard = server.events().await;
     let peer = server.connect().await;
     let session = within("a session", sessions.recv()).await.unwrap();
     within("a message", session.send(Call("late"))).await.unwrap();
@@ -291,27 +274,18 @@ mod console {
         net::UnixStream,
     };
 
-    use super::*;
-
-    async fn ask(console: &mut BufReader<UnixStream>, command: &str) -> Vec<String> {
-        console.get_mut().write_all(format!("{command}\n").as_bytes()).await.unwrap();
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            within("an answer", console.read_line(&mut line)).await.unwrap();
-            match line.trim_end_matches('\n') {
-                "" => return lines,
-                line => lines.push(line.to_owned()),
-            }
-        }
-    }
+    use super::{
+        asking::Asking,
+        support::{Peer, eventually},
+        *,
+    };
 
     #[actix::test]
     async fn a_console_shows_names_and_selects_by_them_and_no_name_moves_its_cursor() {
         let path = std::env::temp_dir().join(format!("actix-lines-names-{}.sock", std::process::id()));
         let server = LineServer::new(|_: &Connection| Named).workers(1).bind("127.0.0.1:0").unwrap().start().unwrap();
         let console_server = Console::at(Listener::unix(&path)).serve(&server).unwrap();
-        let mut console = BufReader::new(UnixStream::connect(&path).await.unwrap());
+        let mut console = Asking::new(UnixStream::connect(&path).await.unwrap());
         let mut watch = BufReader::new(UnixStream::connect(&path).await.unwrap());
         watch.get_mut().write_all(b"watch named\n").await.unwrap();
         eventually("the watch", async || console_server.stats().await.unwrap().lines_in >= 1).await;
@@ -330,7 +304,7 @@ mod console {
         peers[0].send(b"tag vip\n").await;
         peers[0].expect(b"Some(\"Alice B\") [\"vip\"]\n").await;
 
-        let rows = ask(&mut console, "list").await;
+        let rows = console.ask("list").await;
         assert!(rows[1].ends_with(" name=\"Alice B\" #vip"), "{rows:?}");
         assert!(rows[2].ends_with(r" name=bob\u{202e}"), "{rows:?}");
         assert!(rows[3].ends_with(" #vip"), "{rows:?}");
@@ -341,23 +315,22 @@ mod console {
             ("name=Alice", 0),
             ("tag=\"vip\"", 2),
         ] {
-            assert_eq!(ask(&mut console, &format!("count {words}")).await, [count.to_string()], "{words}");
+            assert_eq!(console.ask(&format!("count {words}")).await, [count.to_string()], "{words}");
         }
-        let row: serde_json::Value =
-            serde_json::from_str(&ask(&mut console, "json list name=\"Alice B\"").await[0]).unwrap();
+        let row = &console.json("list name=\"Alice B\"").await[0];
         assert_eq!((&row["name"], &row["tags"]), (&"Alice B".into(), &serde_json::json!(["vip"])));
         let id = &row["id"];
-        let shown = ask(&mut console, &format!("show {id}")).await;
+        let shown = console.ask(&format!("show {id}")).await;
         assert_eq!(shown[shown.len() - 2..], ["name         Alice B", "tags         vip"]);
         assert_eq!(
-            ask(&mut console, "watch name=x").await,
+            console.ask("watch name=x").await,
             [r#"error: "name=x" is of no use here: watch selects by kind, ID, peer= and listener="#]
         );
         let mut line = String::new();
         within("an event", watch.read_line(&mut line)).await.unwrap();
         let (_, line) = line.trim_end().split_once(' ').unwrap();
         assert!(line.starts_with("named ") && line.ends_with(" 0 name=\"Alice B\""), "{line}");
-        let kicked = ask(&mut console, "kick name=\"Alice B\" -- bye").await;
+        let kicked = console.ask("kick name=\"Alice B\" -- bye").await;
         assert_eq!(kicked, ["1 session"]);
         within("the end", server.abort()).await.unwrap();
         within("the end", server.wait()).await.unwrap();

@@ -14,7 +14,7 @@ use actix_lines::{
     Address, BindError, CloseReason, ConfigError, Connection, Line, LineContext, LineHandler, LineServer, LineSession,
     Listener, Transport,
     connect::Connector,
-    control::{SessionEvent, Subscribe},
+    control::SessionEvent,
     limits::{Limits, OverLimit, Rate},
     proxy::{Proxy, ProxyHeader, ProxyVersion, SendProxy},
     testing::{MemoryCapacity, memory_pair},
@@ -149,7 +149,7 @@ async fn the_real_peer_is_the_peer_wherever_the_header_is_cut_and_what_is_behind
 #[actix::test]
 async fn reports_lists_events_and_handlers_know_the_real_peer() {
     let mut server = serve(required()).await;
-    let mut heard = listen(&server).await;
+    let mut heard = server.events().await;
     let real = Address::Ip(ends().0);
     let mut peer = server.connect().await;
     let proxy = peer.stream.local_addr().unwrap();
@@ -172,23 +172,6 @@ async fn reports_lists_events_and_handlers_know_the_real_peer() {
     let Some(SessionEvent::Closed(closed)) = within("an event", heard.recv()).await else { panic!("no end") };
     assert_eq!(closed[0].peer, real);
     server.end().await;
-}
-
-/// Events of a server.
-async fn listen(server: &Server) -> mpsc::UnboundedReceiver<SessionEvent> {
-    struct Ear(mpsc::UnboundedSender<SessionEvent>);
-    impl Actor for Ear {
-        type Context = actix::Context<Self>;
-    }
-    impl actix::Handler<SessionEvent> for Ear {
-        type Result = ();
-        fn handle(&mut self, event: SessionEvent, _: &mut Self::Context) {
-            let _ = self.0.send(event);
-        }
-    }
-    let (sender, events) = mpsc::unbounded_channel();
-    server.handle.supervisor().send(Subscribe::lossless(Ear(sender).start().recipient())).await.unwrap();
-    events
 }
 
 // Who is believed.

@@ -4,15 +4,13 @@ mod support;
 
 use std::time::Duration;
 
-use actix::{Actor, Context, Handler};
 use actix_lines::{
     Address, Connection, LineServer, Listener, Rot13,
-    control::{EventRef, SessionEvent, SessionQuery, Stats, Subscribe},
+    control::{EventRef, SessionQuery, Stats},
     limits::{Limits, OverLimit},
 };
 use serde_json::{Value, json};
 use support::{PATIENCE, Server, pass, pause};
-use tokio::sync::mpsc;
 
 fn of(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).expect("JSON")
@@ -61,30 +59,13 @@ fn session_address(server: &Server) -> String {
     server.handle.local_addrs()[0].to_string()
 }
 
-/// Keeps what it hears.
-struct Ear(mpsc::UnboundedSender<SessionEvent>);
-
-impl Actor for Ear {
-    type Context = Context<Self>;
-}
-
-impl Handler<SessionEvent> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, event: SessionEvent, _: &mut Self::Context) {
-        let _ = self.0.send(event);
-    }
-}
-
 #[actix::test]
 async fn each_entry_of_an_event_is_an_object_whose_event_is_its_kind() {
     let listener = Listener::tcp("127.0.0.1:0").name("public");
     let limits = Limits::builder().max_sessions(1).over_limit(OverLimit::Refuse).build().expect("limits");
     let builder = LineServer::new(|_| Rot13).on_current_arbiter().limits(limits).listen(listener).expect("a listener");
     let mut server = Server::of(builder).await;
-    let (sender, mut heard) = mpsc::unbounded_channel();
-    let ear = Ear(sender).start();
-    server.handle.supervisor().send(Subscribe::lossless(ear.recipient())).await.expect("a supervisor");
+    let mut heard = server.events().await;
     let mut peer = server.connect().await;
     peer.send(b"hello\n").await;
     peer.expect(b"uryyb\n").await;

@@ -10,10 +10,30 @@ use std::{
 
 use rustix::{
     event::{Timespec, epoll},
+    io::Errno,
     net::{RecvFlags, SendFlags},
 };
 
 use super::PATIENCE;
+
+/// Sends all of it at once.
+pub fn send(socket: &OwnedFd, bytes: &[u8]) -> Result<(), String> {
+    match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL) {
+        Ok(sent) if sent == bytes.len() => Ok(()),
+        Ok(sent) => Err(format!("only {sent} bytes fitted the socket")),
+        Err(error) => Err(format!("cannot send: {error}")),
+    }
+}
+
+/// Reads what has come. Returns how many bytes, if there are some; an end is an error.
+pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<Option<usize>, String> {
+    match rustix::net::recv(socket, buffer, RecvFlags::empty()) {
+        Ok((0, _)) => Err("closes too early".to_owned()),
+        Ok((count, _)) => Ok(Some(count)),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(error) => Err(format!("cannot receive: {error}")),
+    }
+}
 
 /// The client's end of one connection.
 pub struct Peer {
@@ -46,28 +66,19 @@ impl Client {
             epoll::add(&self.epoll, &socket, data, epoll::EventFlags::IN)?;
             Ok(socket)
         };
-        let socket = connect().map_err(|error: rustix::io::Errno| format!("cannot connect: {error}"))?;
+        let socket = connect().map_err(|error: Errno| format!("cannot connect: {error}"))?;
         Ok(Peer { socket, missing: 0 })
     }
 
     /// Sends the question.
     pub fn ask(&self, peer: &mut Peer) -> Result<(), String> {
         peer.missing = self.answer.len();
-        match rustix::net::send(&peer.socket, &self.question, SendFlags::NOSIGNAL) {
-            Ok(sent) if sent == self.question.len() => Ok(()),
-            Ok(sent) => Err(format!("only {sent} bytes fitted the socket")),
-            Err(error) => Err(format!("cannot send: {error}")),
-        }
+        send(&peer.socket, &self.question)
     }
 
     /// Reads what has come. True when the answer is whole; what comes is compared with what has to come.
     pub fn listen(&self, peer: &mut Peer, buffer: &mut [u8]) -> Result<bool, String> {
-        let count = match rustix::net::recv(&peer.socket, &mut *buffer, RecvFlags::empty()) {
-            Ok((0, _)) => return Err("closes too early".to_owned()),
-            Ok((count, _)) => count,
-            Err(rustix::io::Errno::AGAIN) => return Ok(false),
-            Err(error) => return Err(format!("cannot receive: {error}")),
-        };
+        let Some(count) = receive(&peer.socket, buffer)? else { return Ok(false) };
         let at = self.answer.len() - peer.missing;
         if self.answer.get(at..at + count) != Some(&buffer[..count]) {
             return Err("wrong bytes".to_owned());

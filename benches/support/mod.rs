@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod client;
+pub mod crowd;
 
 use std::{
     collections::BTreeMap,
@@ -303,6 +304,18 @@ pub fn rounds<Own, Load: Copy + Ord + Display, Sample>(
         // Those that share a port run only while it is their turn.
         running.push(if command.contains("{port}") { Some(Server::start(command, options.cores)?) } else { None });
     }
+    Ok(turns(options, loads, |index, load| match &running[index] {
+        Some(server) => measure(server, load),
+        None => Server::start(&options.servers[index].1, options.cores).and_then(|server| measure(&server, load)),
+    }))
+}
+
+/// The same for servers that `measure`, which gets their index, starts.
+pub fn turns<Own, Load: Copy + Ord + Display, Sample>(
+    options: &Options<Own>,
+    loads: &[Load],
+    measure: impl Fn(usize, Load) -> Result<Sample, String>,
+) -> Samples<Load, Sample> {
     let mut samples = Samples::new();
     for round in 0..options.rounds {
         for load in loads {
@@ -310,20 +323,16 @@ pub fn rounds<Own, Load: Copy + Ord + Display, Sample>(
                 let index = (turn + round) % options.servers.len();
                 let sample = samples.entry((*load, index)).or_insert_with(|| Ok(Vec::new()));
                 let Ok(values) = sample else { continue };
-                let (name, command) = &options.servers[index];
+                let name = &options.servers[index].0;
                 eprint!("\rround {}/{}: {load} of {name}        ", round + 1, options.rounds);
-                let measured = match &running[index] {
-                    Some(server) => measure(server, *load),
-                    None => Server::start(command, options.cores).and_then(|server| measure(&server, *load)),
-                };
-                match measured {
+                match measure(index, *load) {
                     Ok(value) => values.push(value),
                     Err(error) => *sample = Err(error),
                 }
             }
         }
     }
-    Ok(samples)
+    samples
 }
 
 /// Lines of `line` bytes, newline included, and what has to come back for them.

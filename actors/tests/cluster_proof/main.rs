@@ -11,6 +11,8 @@ mod load;
 mod network;
 mod node;
 
+#[path = "../support/members.rs"]
+mod members;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/redis.rs"]

@@ -1,27 +1,24 @@
 //! A node of a cluster as a process of its own: this program again. Signals reach a real process that way.
 
 use std::{
-    cell::RefCell,
     env,
     io::{self, Write as _},
     net::SocketAddr,
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
-use actix::Actor;
 use actix_lines::{
-    Line, LineContext, LineHandler, LineServer, LineSession, Room, Transport,
+    LineServer,
     cluster::{Cluster, ClusterFilter, ClusterQuery, FleetLimits, redis::Redis},
 };
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
 };
+
+use crate::members::{Member, Nameable};
 
 /// The words of a node: JSON.
 pub(crate) const WORDS: &str = "CLUSTER_PROOF_NODE";
@@ -42,62 +39,6 @@ fn serves() {
     actix_rt::System::new().block_on(serve(words));
 }
 
-/// Answers lines with themselves, but for those that begin with `!`.
-struct Typed;
-
-impl Actor for Typed {
-    type Context = LineContext<Self>;
-}
-
-impl LineHandler for Typed {
-    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-        if let Some(name) = line.text().strip_prefix(b"!name ") {
-            ctx.set_name(str::from_utf8(name).expect("ASCII")).expect("a name");
-        }
-        ctx.write(&line);
-    }
-}
-
-/// A member of the room, who says nothing.
-struct Member(Room);
-
-impl Actor for Member {
-    type Context = LineContext<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.join(&self.0);
-    }
-}
-
-impl LineHandler for Member {
-    fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {}
-}
-
-/// All that the member has heard.
-#[derive(Clone, Default)]
-struct Heard(Rc<RefCell<Vec<u8>>>);
-
-impl AsyncRead for Heard {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
-    }
-}
-
-impl AsyncWrite for Heard {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 fn limits(sessions: u64) -> FleetLimits {
     FleetLimits::builder().max_sessions(sessions).build().expect("limits")
 }
@@ -114,11 +55,10 @@ async fn serve(words: Value) {
         .build()
         .expect("a cluster");
     let address = words["listen"].as_str().unwrap_or("127.0.0.1:0");
-    let server = LineServer::new(|_| Typed).workers(1).cluster(&cluster).expect("one server");
+    let server = LineServer::new(|_| Nameable).workers(1).cluster(&cluster).expect("one server");
     let server = server.bind(address).expect("a free port").start().expect("it starts");
     let room = cluster.room("lobby").expect("a room");
-    let heard = Heard::default();
-    let _member = LineSession::new(Transport::new(heard.clone())).create(|_| Member(room.clone()));
+    let (_member, heard) = Member::enter(&room);
     let listener = TcpListener::bind(address).await.expect("a free port");
     let control = listener.local_addr().expect("an address");
     writeln!(io::stdout(), "node {} {control}", server.local_addrs()[0]).expect("the test reads it");
@@ -140,7 +80,7 @@ async fn serve(words: Value) {
                         room.say(format!("{rest}\n"));
                         json!({})
                     }
-                    "heard" => json!(String::from_utf8_lossy(&heard.0.borrow()).lines().collect::<Vec<_>>()),
+                    "heard" => json!(heard.lines()),
                     "limit" => {
                         cluster.set_limits(limits(rest.parse().expect("a number")));
                         json!({})

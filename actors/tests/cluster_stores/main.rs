@@ -3,6 +3,8 @@
 //! An engine is a module with a function that makes one, empty, and `suite!` with its name. A case makes a way to it for each
 //! of its nodes, and says nothing of times but that a lease ends.
 
+#[path = "../support/stores.rs"]
+mod stores;
 #[path = "../support/mod.rs"]
 #[allow(clippy::duplicate_mod)]
 mod support;
@@ -71,16 +73,7 @@ async fn ids(store: &Arc<dyn Store>) -> Vec<NodeId> {
 
 /// Returns all rows of a node, in the order of their sessions, each once.
 async fn rows(store: &Arc<dyn Store>, node: &NodeId) -> Vec<Row> {
-    let mut rows = Vec::new();
-    let mut after = None;
-    loop {
-        let page = store.list(node, after).await.unwrap();
-        rows.extend(page.rows);
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
+    let mut rows = stores::rows(store, node).await;
     rows.sort_by_key(|row| row.session);
     rows.dedup();
     rows

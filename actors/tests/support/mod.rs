@@ -157,6 +157,20 @@ impl Handler<SessionEvent> for Reporter {
     }
 }
 
+/// Passes on all events.
+struct Ear(mpsc::UnboundedSender<SessionEvent>);
+
+impl Actor for Ear {
+    type Context = Context<Self>;
+}
+
+impl Handler<SessionEvent> for Ear {
+    type Result = ();
+    fn handle(&mut self, event: SessionEvent, _: &mut Self::Context) {
+        let _ = self.0.send(event);
+    }
+}
+
 impl Server {
     /// Starts `server` on a free port of the loopback address.
     pub async fn start<A, F>(server: LineServer<A, F>) -> Self
@@ -186,6 +200,13 @@ impl Server {
     /// The first thousand live sessions, in the order of their numbers.
     pub async fn sessions(&self) -> Vec<SessionInfo> {
         within("the list of sessions", self.handle.sessions(SessionQuery::default())).await.unwrap().sessions
+    }
+
+    /// All events from now on.
+    pub async fn events(&self) -> mpsc::UnboundedReceiver<SessionEvent> {
+        let (sender, events) = mpsc::unbounded_channel();
+        self.handle.supervisor().send(Subscribe::lossless(Ear(sender).start().recipient())).await.unwrap();
+        events
     }
 
     pub async fn connect(&self) -> Peer {

@@ -2,6 +2,9 @@
 // Each test file is a program of its own and uses a part of this.
 #![allow(dead_code, unreachable_pub)]
 
+#[path = "stores.rs"]
+pub mod stores;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -9,13 +12,9 @@ use std::{
 
 use actix_lines::{
     Connection, LineHandler, LineServer, Listener, Rot13,
-    cluster::{
-        Change, Cluster, ClusterBuilder, Cursor, GlobalId, Held, Message, NodeId, NodeRecord, Row, RowPage, Store,
-        StoreAnswer, Subscription, Verdict, Want, memory::Memory,
-    },
+    cluster::{Change, Cluster, ClusterBuilder, GlobalId, NodeId, Store, StoreAnswer, memory::Memory},
 };
-use bytes::Bytes;
-use tokio::sync::mpsc;
+use stores::{pass_on, rows};
 
 use crate::support::{Peer, Server, eventually, greet};
 
@@ -103,20 +102,6 @@ pub async fn serve(cluster: &Cluster) -> Server {
     Server::start(LineServer::new(|_| Rot13).on_current_arbiter().cluster(cluster).unwrap()).await
 }
 
-/// All rows of a node, as another one finds them.
-pub async fn rows(store: &impl Store, node: &NodeId) -> Vec<Row> {
-    let mut rows = Vec::new();
-    let mut after = None;
-    loop {
-        let page = store.list(node, after).await.unwrap();
-        rows.extend(page.rows);
-        after = page.next;
-        if after.is_none() {
-            return rows;
-        }
-    }
-}
-
 /// The numbers and peers of all rows of all nodes.
 pub async fn listed(store: &impl Store) -> BTreeMap<u64, String> {
     let mut listed = BTreeMap::new();
@@ -163,33 +148,7 @@ impl<S: Store> Store for Told<S> {
         })
     }
 
-    fn unregister<'a>(&'a self, node: &'a NodeId) -> StoreAnswer<'a, ()> {
-        self.store.unregister(node)
-    }
-
-    fn nodes(&self) -> StoreAnswer<'_, Vec<NodeRecord>> {
-        self.store.nodes()
-    }
-
-    fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> StoreAnswer<'a, RowPage> {
-        self.store.list(node, after)
-    }
-
-    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
-        self.store.lookup(name)
-    }
-
-    fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> StoreAnswer<'a, u64> {
-        self.store.publish(channel, bytes)
-    }
-
-    fn subscribe(&self, to: mpsc::Sender<Message>) -> StoreAnswer<'_, Box<dyn Subscription>> {
-        self.store.subscribe(to)
-    }
-
-    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> StoreAnswer<'a, Vec<Verdict>> {
-        self.store.acquire(node, held, wants)
-    }
+    pass_on!(store: unregister, nodes, list, lookup, publish, subscribe, acquire);
 }
 
 /// Waits until each live session of all nodes is listed once, and nothing else.

@@ -1,0 +1,101 @@
+//! Sessions of nodes: one that can be named, and a member of a room whose peer is not read from a socket.
+// Each test file is a program of its own and uses a part of this.
+#![allow(dead_code, unreachable_pub)]
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use actix::{Actor, Addr};
+use actix_lines::{Line, LineContext, LineHandler, LineSession, Room, Transport};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Answers lines with themselves; `!name NAME` is the session's name from there on.
+pub struct Nameable;
+
+impl Actor for Nameable {
+    type Context = LineContext<Self>;
+}
+
+impl LineHandler for Nameable {
+    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
+        if let Some(name) = line.text().strip_prefix(b"!name ") {
+            ctx.set_name(str::from_utf8(name).expect("ASCII")).expect("a name");
+        }
+        ctx.write(&line);
+    }
+}
+
+/// A member of a room, who says nothing.
+pub struct Member(Room);
+
+impl Member {
+    /// Opens a session that is in the room. Returns what it hears, too.
+    pub fn enter(room: &Room) -> (Addr<Self>, Heard) {
+        let heard = Heard::default();
+        let room = room.clone();
+        (LineSession::new(heard.transport()).create(|_| Self(room)), heard)
+    }
+}
+
+impl Actor for Member {
+    type Context = LineContext<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.join(&self.0);
+    }
+}
+
+impl LineHandler for Member {
+    fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {}
+}
+
+/// All that a session was sent.
+#[derive(Clone, Default)]
+pub struct Heard(Rc<RefCell<Vec<u8>>>);
+
+impl Heard {
+    /// Returns the lines.
+    pub fn lines(&self) -> Vec<String> {
+        str::from_utf8(&self.0.borrow()).expect("UTF-8").lines().map(str::to_owned).collect()
+    }
+
+    /// Takes the lines.
+    pub fn take(&self) -> Vec<String> {
+        let lines = self.lines();
+        self.0.borrow_mut().clear();
+        lines
+    }
+
+    /// Returns the way to a peer that hears this, and says nothing.
+    pub fn transport(&self) -> Transport {
+        Transport::new(Listening(Rc::clone(&self.0)))
+    }
+}
+
+struct Listening(Rc<RefCell<Vec<u8>>>);
+
+impl AsyncRead for Listening {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Listening {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
