@@ -1,11 +1,12 @@
 //! A store that is lost, found, or alive and deaf: found out, counted, and logged once each; no line and no accept waits for it.
 
+#[path = "support/logged.rs"]
+mod logged;
 #[path = "support/nodes.rs"]
 mod nodes;
 mod support;
 
 use std::{
-    cell::RefCell,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -17,36 +18,14 @@ use actix_lines::cluster::{
     Change, Cluster, Health, NodeId, Store, StoreAnswer, StoreError,
     memory::{Fault, Memory},
 };
-use log::{LevelFilter, Log, Metadata, Record};
+use log::LevelFilter;
+use logged::take_logged_here;
 use nodes::{Node, serve, stores::pass_on};
 use support::{eventually, pass, pause, talk, within};
 use tokio::time::Instant;
 
-thread_local! {
-    /// What was logged by the nodes of this thread, which are those of one test.
-    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-}
-
-struct Keep;
-
-impl Log for Keep {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        if record.target().starts_with("actix_lines::cluster") && record.level() <= LevelFilter::Info {
-            LINES.with_borrow_mut(|lines| lines.push(record.args().to_string()));
-        }
-    }
-
-    fn flush(&self) {}
-}
-
 fn keep_log() {
-    // Another test may have done so.
-    let _ = log::set_logger(&Keep);
-    log::set_max_level(LevelFilter::Info);
+    logged::keep_log("actix_lines::cluster", LevelFilter::Info);
 }
 
 /// Waits until the health of a node has this name. Returns how long that took.
@@ -64,7 +43,7 @@ async fn a_lost_store_and_its_return_are_one_line_each_however_many_calls_fail()
     for fault in [Fault::Lost, Fault::Hanging, Fault::Refusing, Fault::Partitioned] {
         let node = Node::join("a", &Memory::new()).await;
         until(&node.cluster, "connected").await;
-        LINES.take();
+        take_logged_here();
         node.store.fail(fault);
         // A probe fails, and has the renewal look: its answer is waited for once more.
         let found_out = until(&node.cluster, "lost").await;
@@ -83,7 +62,7 @@ async fn a_lost_store_and_its_return_are_one_line_each_however_many_calls_fail()
         // A call that is on its way fails, then the longest pause.
         assert!(found <= Duration::from_secs(3), "{fault:?}: after {found:?}");
         node.joined().await;
-        let lines = LINES.take();
+        let lines = take_logged_here();
         let count = |words: &str| lines.iter().filter(|line| line.contains(words)).count();
         let counts = ["store lost: ", "store found after ", " is fenced: ", "joined as "].map(count);
         assert_eq!(counts, [1; 4], "{fault:?}: {lines:#?}");
@@ -121,12 +100,12 @@ async fn a_store_that_lets_no_life_begin_is_lost_once_and_found_when_one_does() 
     let mut health = cluster.watch_health();
     health.borrow_and_update();
     pass(Duration::from_secs(60)).await;
-    assert!(!health.has_changed().unwrap(), "it is lost all the while: {:?}", LINES.take());
+    assert!(!health.has_changed().unwrap(), "it is lost all the while: {:?}", take_logged_here());
     store.refuses.store(false, Relaxed);
     let found = until(&cluster, "connected").await;
     assert!(found <= Duration::from_secs(3), "after {found:?}");
     eventually("a life", async || cluster.node().is_some()).await;
-    let lines = LINES.take();
+    let lines = take_logged_here();
     let counts = ["store lost: ", "store found after ", "joined as "]
         .map(|words| lines.iter().filter(|line| line.contains(words)).count());
     assert_eq!(counts, [1; 3], "{lines:#?}");
@@ -197,7 +176,7 @@ async fn a_subscription_that_stays_deaf_is_opened_anew_with_pauses_and_logged_on
     let stats = node.cluster.stats();
     assert!((8..=25).contains(&stats.subscriptions), "{stats:?}");
     assert_eq!(stats.health.name(), "deaf");
-    let lines = LINES.take();
+    let lines = take_logged_here();
     assert_eq!(lines.iter().filter(|line| line.contains("is opened anew")).count(), 1, "{lines:#?}");
     node.server.end_all().await;
 }

@@ -1,9 +1,10 @@
 //! K3: a kick over nodes is answered, and so is a push: by each node once, with what has become of it there, in time.
 
-mod support;
-
+#[path = "support/members.rs"]
+mod members;
 #[path = "support/nodes.rs"]
 mod nodes;
+mod support;
 
 use std::{
     sync::{Arc, Mutex},
@@ -22,29 +23,10 @@ use actix_lines::{
 };
 use bytes::Bytes;
 use futures::future::join_all;
+use members::Nameable;
 use nodes::Node;
-use support::{Gate, Peer, eventually, pass, pause, within};
+use support::{Peer, eventually, pass, pause, within};
 use tokio::{sync::mpsc, time::Instant};
-
-/// Answers lines; `wait` waits for something that never comes, `name TEXT` and `tag TEXT` name the session.
-struct Echo;
-
-impl Actor for Echo {
-    type Context = LineContext<Self>;
-}
-
-impl LineHandler for Echo {
-    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-        let text = String::from_utf8_lossy(line.text());
-        match text.split_once(' ') {
-            Some(("name", name)) => ctx.set_name(name).unwrap(),
-            Some(("tag", tag)) => ctx.add_tag(tag).unwrap(),
-            _ if text == "wait" => return ctx.wait_for(Gate::default().passed(), |_, (), _| {}),
-            _ => {}
-        }
-        ctx.write(&line);
-    }
-}
 
 fn done(sessions: u64) -> Outcome {
     Outcome::Done { sessions, dropped: 0 }
@@ -59,7 +41,7 @@ fn told(answers: &Answers) -> Vec<(Option<NodeId>, Outcome)> {
 async fn three() -> (Memory, [Node; 3]) {
     pause();
     let memory = Memory::new();
-    let start = async |name| Node::serve(name, &memory, LineServer::new(|_| Echo)).await;
+    let start = async |name| Node::serve(name, &memory, LineServer::new(|_| Nameable)).await;
     let nodes = [start("a").await, start("b").await, start("c").await];
     (memory, nodes)
 }
@@ -146,7 +128,7 @@ async fn by_a_filter_each_node_is_asked_once_and_says_how_many() {
         assert_eq!(answers.nodes.len(), 3, "{filter:?}");
     }
     // In a state that the owners know, and nobody else.
-    peers[1].send(b"wait\n").await;
+    peers[1].send(b"!wait\n").await;
     eventually("a session that waits", async || {
         b.server.sessions().await.iter().any(|session| session.state == SessionState::Held)
     })
@@ -161,7 +143,7 @@ async fn by_name_and_tag_sessions_are_reached_wherever_they_are() {
     let (_memory, [a, b, c]) = three().await;
     let mut peers = Vec::new();
     for (node, words) in
-        [(&a, "name alice"), (&b, "name alice"), (&b, "name bob"), (&c, "tag staff"), (&a, "tag staff")]
+        [(&a, "!name alice"), (&b, "!name alice"), (&b, "!name bob"), (&c, "!tag staff"), (&a, "!tag staff")]
     {
         let mut peer = node.server.connect().await;
         peer.send(format!("{words}\n").as_bytes()).await;
@@ -439,10 +421,10 @@ async fn a_kick_ends_a_session_that_waits_and_one_whose_peer_does_not_read() {
         .idle_timeout(None)
         .build()
         .unwrap();
-    let a = Node::serve("a", &memory, LineServer::new(|_| Echo)).await;
-    let mut b = Node::serve("b", &memory, LineServer::new(|_| Echo).limits(limits)).await;
+    let a = Node::serve("a", &memory, LineServer::new(|_| Nameable)).await;
+    let mut b = Node::serve("b", &memory, LineServer::new(|_| Nameable).limits(limits)).await;
     let mut waits = peer(&b).await;
-    waits.send(b"wait\n").await;
+    waits.send(b"!wait\n").await;
     eventually("a session that waits", async || {
         b.server.sessions().await.iter().any(|session| session.state == SessionState::Held)
     })
@@ -475,14 +457,14 @@ async fn a_kick_is_the_end_whatever_the_limits_are() {
     let memory = Memory::new();
     let day = Duration::from_secs(24 * 3600);
     let limits = Limits::builder().wait_timeout(day).write_timeout(None).idle_timeout(None).build().unwrap();
-    let a = Node::serve("a", &memory, LineServer::new(|_| Echo)).await;
-    let mut b = Node::serve("b", &memory, LineServer::new(|_| Echo).limits(limits)).await;
+    let a = Node::serve("a", &memory, LineServer::new(|_| Nameable)).await;
+    let mut b = Node::serve("b", &memory, LineServer::new(|_| Nameable).limits(limits)).await;
     for whom in [ClusterFilter::default(), ClusterFilter::id(GlobalId { node: b.id(), session: "1".parse().unwrap() })]
     {
         let mut reads_nothing = peer(&b).await;
         reads_nothing.send_until_stuck(&b.server, &[b"x".repeat(8000), b"\n".to_vec()].concat(), 64 * 1024).await;
         let mut waits = peer(&b).await;
-        waits.send(b"wait\n").await;
+        waits.send(b"!wait\n").await;
         eventually("a session that waits", async || b.server.sessions().await[1].state == SessionState::Held).await;
         let session = b.server.sessions().await[1].id;
         let by_id = whom.id.is_some();
@@ -516,9 +498,9 @@ async fn a_node_is_asked_from_any_thread() {
     // On the real clock: its workers are other threads, too.
     let memory = Memory::new();
     let cluster = Cluster::builder(memory.view()).node("a").build().unwrap();
-    let server = LineServer::new(|_| Echo).workers(2).cluster(&cluster).unwrap();
+    let server = LineServer::new(|_| Nameable).workers(2).cluster(&cluster).unwrap();
     let server = support::Server::start(server).await;
-    let b = Node::serve("b", &memory, LineServer::new(|_| Echo)).await;
+    let b = Node::serve("b", &memory, LineServer::new(|_| Nameable)).await;
     let mut peer = server.connect().await;
     eventually("the session to be listed", async || {
         cluster.list(ClusterFilter::default()).await.is_ok_and(|page| page.total == 1)
@@ -577,7 +559,7 @@ async fn a_worker_that_is_blocked_delays_no_answer_and_no_other_question() {
     let release = Arc::new(Mutex::new(release));
     let server = LineServer::new(move |_| Blocks { blocked: blocked.clone(), release: Arc::clone(&release) });
     let server = support::Server::start(server.workers(1).cluster(&cluster).unwrap()).await;
-    let b = Node::serve_with("b", &memory, LineServer::new(|_| Echo), quick).await;
+    let b = Node::serve_with("b", &memory, LineServer::new(|_| Nameable), quick).await;
     eventually("a life of the node", async || cluster.node().is_some()).await;
     let mut peer = server.connect().await;
     peer.send(b"block\n").await;

@@ -83,22 +83,23 @@ async fn node(store: &Memory, name: &str, limits: FleetLimits) -> Node {
 }
 
 /// Connects, and says hello. `None` if it is refused.
-async fn enter(server: &ServerHandle) -> Option<TcpStream> {
+async fn hello(server: &ServerHandle) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(server.local_addrs()[0]).await.unwrap();
     // A refusal may be on its way already.
     let _ = stream.write_all(b"hello\n").await;
     let mut answer = [0; 6];
-    let read = support::at_once("an answer", stream.read_exact(&mut answer)).await;
+    let read = stream.read_exact(&mut answer).await;
     matches!((read, &answer), (Ok(_), b"hello\n")).then_some(stream)
+}
+
+/// Is answered without time.
+async fn enter(server: &ServerHandle) -> Option<TcpStream> {
+    support::at_once("an answer", hello(server)).await
 }
 
 /// The same, where the store is waited for in vain first.
 async fn enter_later(server: &ServerHandle) -> Option<TcpStream> {
-    let mut stream = TcpStream::connect(server.local_addrs()[0]).await.unwrap();
-    let _ = stream.write_all(b"hello\n").await;
-    let mut answer = [0; 6];
-    let read = within("an answer", stream.read_exact(&mut answer)).await;
-    matches!((read, &answer), (Ok(_), b"hello\n")).then_some(stream)
+    within("an answer", hello(server)).await
 }
 
 impl Node {

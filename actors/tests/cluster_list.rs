@@ -1,18 +1,18 @@
 //! Lists over nodes: from the store alone, page by page, in order, and what is missing is named.
 
-mod support;
-
+#[path = "support/members.rs"]
+mod members;
 #[path = "support/nodes.rs"]
 mod nodes;
+mod support;
 
 use std::{
     collections::BTreeMap,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use actix::Actor;
 use actix_lines::{
-    Line, LineContext, LineHandler, LineServer,
+    LineServer,
     cluster::{
         Begin, Change, Cluster, ClusterFilter, ClusterOrder, ClusterQuery, Cursor, ListError, NodeId, NodeRecord, Row,
         RowPage, Store, StoreAnswer, StoreError,
@@ -20,6 +20,7 @@ use actix_lines::{
     },
     control::SessionState,
 };
+use members::Nameable;
 use nodes::{Node, stores::pass_on};
 use proptest::{prelude::*, sample::select};
 use support::{CASES, eventually, pass, pause};
@@ -199,36 +200,19 @@ async fn what_could_not_be_read_is_named_and_the_rest_is_listed() {
     assert_eq!(error, ListError::OfTheMoment { condition: "state" });
 }
 
-/// Answers lines, and has the name and the tag in each: `alice staff`.
-struct Guest;
-
-impl Actor for Guest {
-    type Context = LineContext<Self>;
-}
-
-impl LineHandler for Guest {
-    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-        let text = String::from_utf8_lossy(line.text()).into_owned();
-        let (name, tag) = text.split_once(' ').unwrap();
-        ctx.set_name(name).unwrap();
-        ctx.add_tag(tag).unwrap();
-        ctx.write(&line);
-    }
-}
-
 #[actix::test]
 async fn what_lives_on_any_node_is_listed_with_its_names_and_what_has_ended_is_not() {
     pause();
     let memory = Memory::new();
     let mut nodes = Vec::new();
     for name in ["a", "b", "c"] {
-        nodes.push(Node::serve(name, &memory, LineServer::new(|_| Guest)).await);
+        nodes.push(Node::serve(name, &memory, LineServer::new(|_| Nameable)).await);
     }
     let mut peers = Vec::new();
     for (nth, node) in nodes.iter().enumerate() {
         for name in ["alice", "bob"] {
             let mut peer = node.server.connect().await;
-            let line = format!("{name}{nth} staff\n");
+            let line = format!("!name {name}{nth}\n!tag staff\n");
             peer.send(line.as_bytes()).await;
             peer.expect(line.as_bytes()).await;
             peers.push(peer);

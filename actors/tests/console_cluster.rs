@@ -2,13 +2,14 @@
 
 #[path = "support/asking.rs"]
 mod asking;
+#[path = "support/members.rs"]
+mod members;
 mod support;
 
 use std::{path::PathBuf, sync::atomic::AtomicUsize, time::Duration};
 
-use actix::Actor;
 use actix_lines::{
-    Line, LineContext, LineHandler, LineServer, Listener, ServerHandle,
+    LineServer, Listener, ServerHandle,
     cluster::{
         Cluster, FleetLimits, OnPartition,
         memory::{Fault, Memory},
@@ -16,23 +17,10 @@ use actix_lines::{
     console::Console,
 };
 use asking::Asking;
+use members::Nameable;
 use serde_json::{Value, json};
 use support::{Peer, eventually, within};
 use tokio::net::UnixStream;
-
-/// Takes its name from its lines.
-struct Named;
-
-impl Actor for Named {
-    type Context = LineContext<Self>;
-}
-
-impl LineHandler for Named {
-    fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-        ctx.set_name(std::str::from_utf8(line.text()).unwrap()).unwrap();
-        ctx.write("hello\n");
-    }
-}
 
 /// A node with its console, and its own way to the store.
 struct Node {
@@ -51,7 +39,7 @@ impl Node {
         let store = store.view();
         let cluster = Cluster::builder(store.clone()).node(name).lease(Duration::from_secs(5)).about("test");
         let cluster = cluster.build().unwrap();
-        let server = LineServer::new(|_| Named).workers(1).cluster(&cluster).unwrap();
+        let server = LineServer::new(|_| Nameable).workers(1).cluster(&cluster).unwrap();
         let server = server.listen(Listener::tcp("127.0.0.1:0").name("public")).unwrap().start().unwrap();
         let console = Console::at(Listener::unix(&path)).cluster(&cluster).serve(&server).unwrap();
         Self { server, console, cluster, store, path }
@@ -64,8 +52,9 @@ impl Node {
     /// A session with this name.
     async fn peer(&self, name: &str) -> Peer {
         let mut peer = Peer::connect(self.server.local_addrs()[0]).await;
-        peer.send(format!("{name}\n").as_bytes()).await;
-        peer.expect(b"hello\n").await;
+        let line = format!("!name {name}\n");
+        peer.send(line.as_bytes()).await;
+        peer.expect(line.as_bytes()).await;
         peer
     }
 
@@ -308,7 +297,7 @@ async fn stats_say_how_the_store_is_and_which_limits_hold_over_nodes() {
 #[actix::test]
 async fn without_a_cluster_the_console_says_how_to_have_one() {
     let path = std::env::temp_dir().join(format!("actix-lines-no-nodes-{}.sock", std::process::id()));
-    let server = LineServer::new(|_| Named).workers(1).bind("127.0.0.1:0").unwrap().start().unwrap();
+    let server = LineServer::new(|_| Nameable).workers(1).bind("127.0.0.1:0").unwrap().start().unwrap();
     let console = Console::at(Listener::unix(&path)).serve(&server).unwrap();
     let cluster = Cluster::builder(Memory::new()).node("unused").build().unwrap();
     let node = Node { server, console, cluster, store: Memory::new(), path };

@@ -2,12 +2,13 @@
 
 #[path = "support/tls.rs"]
 mod authority;
+#[path = "support/logged.rs"]
+mod logged;
 mod support;
 #[path = "support/who.rs"]
 mod who;
 
 use std::{
-    cell::RefCell,
     fs,
     io::Write,
     net::SocketAddr,
@@ -22,6 +23,8 @@ use actix_lines::{
     proxy::{Proxy, ProxyHeader, ProxySsl},
 };
 use authority::Authority;
+use log::LevelFilter;
+use logged::{keep_log, take_logged_here};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
@@ -262,42 +265,20 @@ async fn haproxy_tells_of_the_tls_that_it_ends() {
     server.end().await;
 }
 
-thread_local! {
-    /// Messages of this thread, which is one test's, at info level and above.
-    static LOGGED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-}
-
-struct Keep;
-
-impl log::Log for Keep {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::Level::Info
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            LOGGED.with_borrow_mut(|logged| logged.push(record.args().to_string()));
-        }
-    }
-
-    fn flush(&self) {}
-}
-
 #[actix::test]
 #[ignore = "needs haproxy: run tests/run"]
 async fn checks_of_haproxy_are_probes_and_neither_failures_nor_in_the_log() {
-    let _ = log::set_logger(&Keep);
-    log::set_max_level(log::LevelFilter::Trace);
+    keep_log("", LevelFilter::Info);
     for options in ["send-proxy check-send-proxy", "send-proxy-v2 check-send-proxy"] {
         let mut server = serve_tcp().await;
-        LOGGED.take();
+        take_logged_here();
         let server_options = format!("{} check inter 50ms {options}", server.address());
         let proxy = Running::haproxy("", &server_options).await;
         for _ in 0..10 {
             let report = server.report().await;
             assert_eq!((report.reason, report.lines_in), (CloseReason::Probe, 0), "{options}: {report}");
         }
-        assert_eq!(LOGGED.take(), Vec::<String>::new(), "{options}");
+        assert_eq!(take_logged_here(), Vec::<String>::new(), "{options}");
         // HAProxy is content: it still passes connections on.
         let mut peer = Peer::connect(proxy.address).await;
         let real = peer.stream.local_addr().unwrap();

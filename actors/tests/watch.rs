@@ -4,20 +4,14 @@ mod support;
 
 use std::{path::PathBuf, time::Duration};
 
-use actix::{Actor, Context, Handler};
-use actix_lines::{
-    LineServer, Listener, Rot13, ServerHandle,
-    console::Console,
-    control::{SessionEvent, Stats, Subscribe},
-};
+use actix_lines::{LineServer, Listener, Rot13, ServerHandle, console::Console, control::Stats};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::{PATIENCE, Peer, at_once, eventually, within};
+use support::{PATIENCE, Peer, at_once, events, eventually, within};
 use tikv_jemalloc_ctl::{epoch, stats};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::UnixStream,
-    sync::mpsc,
 };
 
 #[global_allocator]
@@ -226,21 +220,6 @@ async fn self_stats(server: &ServerHandle) -> Stats {
     server.stats().await.unwrap()
 }
 
-/// Keeps the entries of all events.
-struct Ear(mpsc::UnboundedSender<Value>);
-
-impl Actor for Ear {
-    type Context = Context<Self>;
-}
-
-impl Handler<SessionEvent> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, event: SessionEvent, _: &mut Self::Context) {
-        event.entries().for_each(|entry| drop(self.0.send(serde_json::to_value(entry).unwrap())));
-    }
-}
-
 /// Bytes that are allocated.
 fn allocated() -> usize {
     epoch::advance().unwrap();
@@ -287,9 +266,7 @@ async fn a_hundred_consoles_that_do_not_read_cost_bounded_memory_and_nobody_else
 async fn what_a_console_is_told_is_a_part_of_what_has_happened_and_with_what_is_lost_all_of_it() {
     const SESSIONS: usize = 3000;
     let watched = Watched::start();
-    let (sender, mut heard) = mpsc::unbounded_channel();
-    let ear = Ear(sender).start();
-    watched.server.supervisor().send(Subscribe::lossless(ear.recipient())).await.unwrap();
+    let mut heard = events(&watched.server).await;
     // One reads, the other reads late.
     let mut reads = watched.ask("json watch").await;
     let mut late = watched.ask("json watch").await;
@@ -313,7 +290,8 @@ async fn what_a_console_is_told_is_a_part_of_what_has_happened_and_with_what_is_
     eventually("the ends", async || watched.stats().await.closed.values().sum::<u64>() == SESSIONS as u64).await;
     let mut all = Vec::new();
     while all.len() < 2 * SESSIONS {
-        all.push(within("an event", heard.recv()).await.expect("the ear lives"));
+        let event = within("an event", heard.recv()).await.expect("the ear lives");
+        all.extend(event.entries().map(|entry| serde_json::to_value(entry).unwrap()));
     }
     let first = within("all of it", reading).await.unwrap();
     let mut second = Vec::new();

@@ -4,6 +4,7 @@
 
 use std::{
     cell::RefCell,
+    future::pending,
     io,
     pin::Pin,
     rc::Rc,
@@ -14,7 +15,8 @@ use actix::{Actor, Addr};
 use actix_lines::{Line, LineContext, LineHandler, LineSession, Room, Transport};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Answers lines with themselves; `!name NAME` is the session's name from there on.
+/// Answers lines with themselves: `!name NAME` gives the session its name, `!tag TAG` one more tag. `!wait` waits for something that
+/// never comes.
 pub struct Nameable;
 
 impl Actor for Nameable {
@@ -23,8 +25,12 @@ impl Actor for Nameable {
 
 impl LineHandler for Nameable {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
-        if let Some(name) = line.text().strip_prefix(b"!name ") {
-            ctx.set_name(str::from_utf8(name).expect("ASCII")).expect("a name");
+        let text = String::from_utf8_lossy(line.text());
+        match text.split_once(' ') {
+            Some(("!name", name)) => ctx.set_name(name).expect("a name"),
+            Some(("!tag", tag)) => ctx.add_tag(tag).expect("a tag"),
+            _ if text == "!wait" => return ctx.wait_for(pending(), |_, (), _| {}),
+            _ => {}
         }
         ctx.write(&line);
     }

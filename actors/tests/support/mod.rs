@@ -171,6 +171,13 @@ impl Handler<SessionEvent> for Ear {
     }
 }
 
+/// All events of a server from now on.
+pub async fn events(server: &ServerHandle) -> mpsc::UnboundedReceiver<SessionEvent> {
+    let (sender, events) = mpsc::unbounded_channel();
+    server.supervisor().send(Subscribe::lossless(Ear(sender).start().recipient())).await.unwrap();
+    events
+}
+
 impl Server {
     /// Starts `server` on a free port of the loopback address.
     pub async fn start<A, F>(server: LineServer<A, F>) -> Self
@@ -204,9 +211,7 @@ impl Server {
 
     /// All events from now on.
     pub async fn events(&self) -> mpsc::UnboundedReceiver<SessionEvent> {
-        let (sender, events) = mpsc::unbounded_channel();
-        self.handle.supervisor().send(Subscribe::lossless(Ear(sender).start().recipient())).await.unwrap();
-        events
+        events(&self.handle).await
     }
 
     pub async fn connect(&self) -> Peer {

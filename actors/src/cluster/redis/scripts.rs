@@ -36,7 +36,7 @@ impl Program {
 
 /// Begins or renews a lease; writes and removes rows. 1, or 0 if the lease is over.
 pub(super) static REGISTER: LazyLock<Program> =
-    LazyLock::new(|| Program::writing(&[CLOCK, NODE, EXPIRE, REGISTER_TEXT]));
+    LazyLock::new(|| Program::writing(&[CLOCK, NODE, EXPIRE, WORDS, REGISTER_TEXT]));
 /// Ends a lease and removes what is beneath it.
 pub(super) static UNREGISTER: LazyLock<Program> = LazyLock::new(|| Program::writing(&[CLOCK, NODE, UNREGISTER_TEXT]));
 /// Lists nodes: id, about, number of rows, milliseconds left, one after the other.
@@ -46,7 +46,8 @@ pub(super) static LIST: LazyLock<Program> = LazyLock::new(|| Program::reading(&[
 /// Finds rows by name: ids of nodes and rows.
 pub(super) static LOOKUP: LazyLock<Program> = LazyLock::new(|| Program::reading(&[CLOCK, LOOKUP_TEXT]));
 /// Sets counts and takes shares: 0 and a verdict for each want; 1 if the lease is over; 2 if it comes late.
-pub(super) static ACQUIRE: LazyLock<Program> = LazyLock::new(|| Program::writing(&[CLOCK, NODE, EXPIRE, ACQUIRE_TEXT]));
+pub(super) static ACQUIRE: LazyLock<Program> =
+    LazyLock::new(|| Program::writing(&[CLOCK, NODE, EXPIRE, WORDS, ACQUIRE_TEXT]));
 
 /// The one place that asks for the time: a test feeds other clocks.
 const CLOCK: &str = "
@@ -71,8 +72,17 @@ const EXPIRE: &str = "
 local function expire(key) redis.call('PEXPIREAT', key, whole(ends + 1000)) end
 ";
 
+/// Takes the words behind the prefix and the node, one after the other.
+const WORDS: &str = "
+local at = 2
+local function take()
+  at = at + 1
+  return ARGV[at]
+end
+";
+
 const REGISTER_TEXT: &str = r#"
-local lease, begins, about = tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5]
+local lease, begins, about = tonumber(take()), take() == '1', take()
 if not (begins or is_live) then return 0 end
 for _, dead in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', whole(now), 'LIMIT', 0, 16)) do
   redis.call('UNLINK', P .. 'node:' .. dead, P .. 'rows:' .. dead, P .. 'names:' .. dead, P .. 'held:' .. dead)
@@ -83,12 +93,6 @@ local far = redis.call('ZRANGEBYSCORE', leases, '(' .. whole(now + lease), '+inf
 for place = 1, #far, 2 do
   local most = now + (tonumber(redis.pcall('HGET', P .. 'node:' .. far[place], 'lease') or '') or lease)
   if tonumber(far[place + 1]) > most then redis.call('ZADD', leases, whole(most), far[place]) end
-end
-local at = 6
-local function take()
-  local word = ARGV[at]
-  at = at + 1
-  return word
 end
 if begins then
   redis.call('UNLINK', node, rows, names, held)
@@ -171,14 +175,9 @@ const ACQUIRE_TEXT: &str = r"
 if not is_live then return {1} end
 local done = tonumber(redis.call('HGET', node, 'serial') or 0)
 if not done then garbled('a number of a call that is none') end
-if tonumber(ARGV[3]) <= done then return {2} end
-local at = 4
-local function take()
-  local word = ARGV[at]
-  at = at + 1
-  return word
-end
-redis.call('HSET', node, 'serial', ARGV[3])
+local serial = take()
+if tonumber(serial) <= done then return {2} end
+redis.call('HSET', node, 'serial', serial)
 expire(node)
 for _ = 1, tonumber(take()) do
   local resource, count = take(), take()

@@ -329,8 +329,8 @@ fn counts_and_rates_are_exact_by_any_clock() {
         ("sum(counts[place]) >= most", "sum(counts[place]) > most"),
         ("sums[resource] = sums[resource] + 1", ""),
         ("'(' .. whole(now), '+inf') end", "'-inf', '+inf') end"),
-        ("tonumber(ARGV[3]) <= done", "tonumber(ARGV[3]) < done"),
-        ("redis.call('HSET', node, 'serial', ARGV[3])", ""),
+        ("tonumber(serial) <= done", "tonumber(serial) < done"),
+        ("redis.call('HSET', node, 'serial', serial)", ""),
         ("if not is_live then return {1} end", ""),
         ("'ZADD', leases, whole(most), far[place]", "'ZSCORE', leases, far[place]"),
     ] {
