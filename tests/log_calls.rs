@@ -117,7 +117,7 @@ const CALLS: &[(&str, &str, Often)] = &[
     ("actors/src/cluster/agent.rs", "cluster: {name} has panicked", Rare),
     ("actors/src/cluster/health.rs", "cluster: store found", Rare),
     ("actors/src/cluster/health.rs", "cluster: the subscription is heard again", Rare),
-    ("actors/src/cluster/health.rs", "cluster: {health}; {limits}, rooms reach", Rare),
+    ("actors/src/cluster/health.rs", "cluster: store lost: {why}; {limits}", Rare),
     ("actors/src/cluster/health.rs", "cluster: {why}: the subscription is open", Rare),
     ("actors/src/cluster/lease.rs", "cluster: another live node has the name", Rare),
     ("actors/src/cluster/lease.rs", "cluster: joined as", Rare),

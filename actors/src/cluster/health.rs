@@ -3,7 +3,7 @@
 //! The renewal of the lease is the judge: other calls only make it look at once.
 //! Not here: calling the store (`core`), when to look again (`lease`), subscriptions (`hub`).
 
-use std::{fmt, time::Duration};
+use std::{fmt, mem, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 
@@ -123,74 +123,66 @@ impl Pulse {
         }
     }
 
+    /// Changes it to what `next` returns, unless that is nothing. Returns what it was, if it has changed. Nobody logs in `next`:
+    /// a lock is held that each connection at the gate takes.
+    fn change(&self, next: impl FnOnce(&Health) -> Option<Health>) -> Option<Health> {
+        let mut before = None;
+        self.0.send_if_modified(|health| {
+            before = next(health).map(|next| mem::replace(health, next));
+            before.is_some()
+        });
+        before
+    }
+
     /// The judge was not answered. Logged once for a loss, with what that means for connections: `is_closed` if they are refused.
     pub(crate) fn lose(&self, why: &impl fmt::Display, is_closed: bool) {
-        self.0.send_if_modified(|health| {
-            if matches!(health, Health::Lost { .. } | Health::Ended) {
-                return false;
-            }
-            *health = Health::Lost { since: Instant::now(), why: why.to_string() };
+        let lost = self.change(|health| match health {
+            Health::Lost { .. } | Health::Ended => None,
+            _ => Some(Health::Lost { since: Instant::now(), why: why.to_string() }),
+        });
+        if lost.is_some() {
             let limits = match is_closed {
                 true => "new connections are refused, lists are this node's own",
                 false => "lists and limits are this node's own",
             };
-            log::warn!("cluster: {health}; {limits}, rooms reach this node alone", health = Loss(why));
-            true
-        });
+            log::warn!("cluster: store lost: {why}; {limits}, rooms reach this node alone");
+        }
     }
 
     /// The judge was answered. Logged once for a loss. Whether the node hears is another question.
     pub(crate) fn find(&self) {
-        self.0.send_if_modified(|health| {
-            match health {
-                Health::Lost { since, .. } => {
-                    let seconds = since.elapsed().as_secs_f64();
-                    log::info!(seconds = seconds; "cluster: store found after {seconds:.1} s");
-                }
-                Health::Starting => {}
-                Health::Connected | Health::Deaf { .. } | Health::Ended => return false,
-            }
-            *health = Health::Connected;
-            true
+        let found = self.change(|health| match health {
+            Health::Lost { .. } | Health::Starting => Some(Health::Connected),
+            Health::Connected | Health::Deaf { .. } | Health::Ended => None,
         });
+        if let Some(Health::Lost { since, .. }) = found {
+            let seconds = since.elapsed().as_secs_f64();
+            log::info!(seconds = seconds; "cluster: store found after {seconds:.1} s");
+        }
     }
 
     /// A probe did not come back.
     pub(crate) fn deafen(&self, why: &str) {
-        self.0.send_if_modified(|health| {
-            // A store that is lost is heard of no more: that is no news.
-            if *health != Health::Connected {
-                return false;
-            }
-            *health = Health::Deaf { since: Instant::now() };
+        // A store that is lost is heard of no more: that is no news.
+        let deafened =
+            self.change(|health| (*health == Health::Connected).then(|| Health::Deaf { since: Instant::now() }));
+        if deafened.is_some() {
             log::warn!(
                 "cluster: {why}: the subscription is opened anew; messages of other nodes are missed until then"
             );
-            true
-        });
+        }
     }
 
     /// A probe has come back.
     pub(crate) fn hear(&self) {
-        self.0.send_if_modified(|health| {
-            let Health::Deaf { since } = health else { return false };
+        let heard = self.change(|health| matches!(health, Health::Deaf { .. }).then_some(Health::Connected));
+        if let Some(Health::Deaf { since }) = heard {
             let seconds = since.elapsed().as_secs_f64();
             log::info!(seconds = seconds; "cluster: the subscription is heard again after {seconds:.1} s");
-            *health = Health::Connected;
-            true
-        });
+        }
     }
 
     pub(crate) fn end(&self) {
         self.0.send_replace(Health::Ended);
-    }
-}
-
-/// The beginning of the message of a loss.
-struct Loss<'a, E>(&'a E);
-
-impl<E: fmt::Display> fmt::Display for Loss<'_, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "store lost: {}", self.0)
     }
 }
