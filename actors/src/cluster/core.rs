@@ -79,31 +79,18 @@ pub(crate) struct Core {
     traces: Mutex<Vec<NodeId>>,
 }
 
-/// A lease that the node holds.
+/// A lease that the node holds, or has held until now.
 #[derive(Clone, Debug)]
-struct Lease {
+pub(crate) struct Lease {
     id: NodeId,
     /// When the renewal that holds was sent, by the node's own monotonic clock: that of the store may have begun later, but
     /// not earlier.
-    sent: Instant,
-    /// The lease is over from then on, whatever the store says.
-    until: Instant,
-    /// The store has said that it is over.
-    is_fenced: bool,
-    /// Another call has failed in a way that the lease's next renewal may fail, too.
-    is_doubtful: bool,
-}
-
-/// What is known of a lease that is held.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LeaseTimes {
-    /// When the renewal that holds was sent.
     pub(crate) sent: Instant,
-    /// When it is over.
+    /// It is over from then on, whatever the store says.
     pub(crate) until: Instant,
-    /// The store has said that it is over.
-    pub(crate) is_fenced: bool,
-    /// The store may be lost.
+    /// Why it is over before its time, if it is.
+    pub(crate) over: Option<&'static str>,
+    /// Another call has failed in a way that the next renewal may fail, too.
     pub(crate) is_doubtful: bool,
 }
 
@@ -136,8 +123,7 @@ impl Core {
     /// Returns the node's life, if it holds its lease now: its own clock decides, so that a process that was stopped for
     /// longer claims nothing.
     pub(crate) fn life(&self) -> Option<NodeId> {
-        let lease = lock(&self.lease);
-        lease.as_ref().filter(|lease| Instant::now() < lease.until).map(|lease| lease.id.clone())
+        self.lease().filter(|lease| Instant::now() < lease.until).map(|lease| lease.id)
     }
 
     /// Returns the control channel of a life of a node.
@@ -146,9 +132,8 @@ impl Core {
     }
 
     pub(crate) fn stats(&self) -> ClusterStats {
-        let lease = lock(&self.lease).clone();
-        let left =
-            lease.map(|lease| lease.until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
+        let left = self.lease().map(|lease| lease.until.saturating_duration_since(Instant::now()));
+        let left = left.filter(|left| !left.is_zero());
         let stats = self.counts.stats(self.health.now(), self.life(), left, self.rooms.counts());
         ClusterStats { shares_untold: self.ledger.untold(), ..stats }
     }
@@ -178,7 +163,7 @@ impl Core {
         }
         let result = self.call(call).await;
         if let Err(StoreError::Fenced) = result {
-            self.fence(id);
+            self.fence(id, "the store does not know its lease");
         }
         result
     }
@@ -253,11 +238,11 @@ impl Core {
         self.look.notify_one();
     }
 
-    /// The store says that the lease of this life is over.
-    fn fence(&self, id: &NodeId) {
+    /// Ends the lease of this life, if it is not over, for a reason that the log says.
+    pub(crate) fn fence(&self, id: &NodeId, why: &'static str) {
         if let Some(lease) = lock(&self.lease).as_mut().filter(|lease| lease.id == *id) {
             lease.until = lease.until.min(Instant::now());
-            lease.is_fenced = true;
+            lease.over = Some(why);
         }
         self.look.notify_one();
     }
@@ -279,7 +264,7 @@ impl Core {
         if Instant::now() >= until {
             return false;
         }
-        *lock(&self.lease) = Some(Lease { id: id.clone(), sent, until, is_fenced: false, is_doubtful: false });
+        *lock(&self.lease) = Some(Lease { id: id.clone(), sent, until, over: None, is_doubtful: false });
         self.counts.lives.one();
         self.life.send_replace(Some(id.clone()));
         true
@@ -291,13 +276,9 @@ impl Core {
         self.life.send_replace(None);
     }
 
-    /// Returns what is known of the lease.
-    pub(crate) fn lease_times(&self) -> Option<LeaseTimes> {
-        let lease = lock(&self.lease);
-        lease.as_ref().map(|lease| {
-            let Lease { id: _, sent, until, is_fenced, is_doubtful } = *lease;
-            LeaseTimes { sent, until, is_fenced, is_doubtful }
-        })
+    /// Returns the lease, as long as its life has not [ended](Self::end_life).
+    pub(crate) fn lease(&self) -> Option<Lease> {
+        lock(&self.lease).clone()
     }
 
     /// Waits until the lease is to be looked at before its time.

@@ -5,7 +5,6 @@
 //! Not here: rows (`rows`), what else a lost life means (the parts watch `Core::life`).
 
 use std::{
-    fmt,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -33,36 +32,21 @@ const HEARD: Duration = Duration::from_secs(1);
 /// Failed calls after which a pause has its greatest length.
 const LONG_LOST: u32 = 6;
 
-/// Why a life has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lost {
-    /// The store says so: it has forgotten the node, or its clock was ahead.
-    Fenced,
-    /// No renewal was answered in time.
-    Lapsed,
-}
-
-impl fmt::Display for Lost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Fenced => "the store does not know its lease",
-            Self::Lapsed => "its lease was not renewed in time",
-        })
-    }
-}
+/// Why a lease is over, if nobody knows it better.
+const LAPSED: &str = "its lease was not renewed in time";
 
 /// Runs until it is dropped.
 pub(crate) async fn run(core: Arc<Core>) {
     loop {
         let id = begin(&core).await;
         log::info!(node:% = id; "cluster: joined as {id}");
-        let lost = tokio::select! {
-            lost = renew(&core, &id) => lost,
+        let why = tokio::select! {
+            why = renew(&core, &id) => why,
             never = watch_namesakes(&core, &id) => match never {},
         };
         core.counts.times_fenced.one();
         core.end_life();
-        log::warn!(node:% = id; "cluster: {id} is fenced: {lost}; its sessions go on, and are listed again in another life");
+        log::warn!(node:% = id; "cluster: {id} is fenced: {why}; its sessions go on, and are listed again in another life");
     }
 }
 
@@ -117,17 +101,17 @@ async fn try_to_begin(core: &Core, is_refused: &mut bool) -> Result<Option<NodeI
     Ok(core.begin_life(&id, sent).then_some(id))
 }
 
-/// Renews the lease of a life until that is lost.
-async fn renew(core: &Core, id: &NodeId) -> Lost {
+/// Renews the lease of a life until that is over. Returns why it is.
+async fn renew(core: &Core, id: &NodeId) -> &'static str {
     let mut failed = 0;
     loop {
-        if let Err(lost) = renewal_due(core, failed).await {
-            return lost;
+        if let Err(why) = renewal_due(core, failed).await {
+            return why;
         }
         // The clock first: what was said before the process was stopped counts no more.
-        let Some(times) = core.lease_times().filter(|times| Instant::now() < times.until) else { continue };
+        let Some(lease) = core.lease().filter(|lease| Instant::now() < lease.until) else { continue };
         let change = Change { lease: core.settings.lease, ..Change::default() };
-        let Ok(renewed) = timeout_at(times.until, core.register(id, &change)).await else { continue };
+        let Ok(renewed) = timeout_at(lease.until, core.register(id, &change)).await else { continue };
         match renewed {
             Ok(()) => {
                 failed = 0;
@@ -146,18 +130,18 @@ async fn renew(core: &Core, id: &NodeId) -> Lost {
 ///
 /// # Errors
 /// Returns why it is over, if it is.
-async fn renewal_due(core: &Core, failed: u32) -> Result<(), Lost> {
+async fn renewal_due(core: &Core, failed: u32) -> Result<(), &'static str> {
     let part = RENEWAL * (1.0 - JITTER + 2.0 * JITTER * fastrand::f64());
     let again = Instant::now() + BACKOFF.wait(failed);
     loop {
-        let times = core.lease_times().ok_or(Lost::Lapsed)?;
+        let lease = core.lease().ok_or(LAPSED)?;
         let now = Instant::now();
-        if now >= times.until {
-            return Err(if times.is_fenced { Lost::Fenced } else { Lost::Lapsed });
+        if now >= lease.until {
+            return Err(lease.over.unwrap_or(LAPSED));
         }
         let due = match failed {
-            0 if times.is_doubtful => times.sent + LEAST,
-            0 => times.sent + core.settings.lease.mul_f64(part),
+            0 if lease.is_doubtful => lease.sent + LEAST,
+            0 => lease.sent + core.settings.lease.mul_f64(part),
             // Each failed call asks to look at the lease, this one's, too: the next one comes in its time all the same.
             _ => again,
         };
@@ -167,7 +151,7 @@ async fn renewal_due(core: &Core, failed: u32) -> Result<(), Lost> {
         tokio::select! {
             biased;
             () = core.look_at_lease() => {}
-            () = sleep_until(due.min(times.until)) => {}
+            () = sleep_until(due.min(lease.until)) => {}
         }
     }
 }

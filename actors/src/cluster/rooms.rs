@@ -73,8 +73,15 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut health = core.health.watch();
     let mut carrier = Carrier::new(Arc::clone(&core), to);
     carrier.begin_life();
-    // Those that were shared before it ran.
-    core.rooms.keys().into_iter().for_each(|key| carrier.look(key));
+    // Those that were shared before it ran. If it has run before, nobody reads what it listened to.
+    for key in core.rooms.keys() {
+        if let Some(entry) = core.rooms.entry(key)
+            && entry.is_heard.swap(false, Relaxed)
+        {
+            core.hub.forget(&channel(&entry.name));
+        }
+        carrier.look(key);
+    }
     loop {
         // Until the node's first life has begun, what is said waits.
         let may_speak = carrier.is_free() && (carrier.has_lived || health.borrow().bad_for().is_some());
@@ -292,7 +299,9 @@ impl Carrier {
     }
 
     fn owe(&mut self, name: &Arc<str>) {
-        self.spoken(name).owes = true;
+        // One that was forgotten while its frame was on its way has nobody who listens.
+        let Some(spoken) = self.spoken.get_mut(name) else { return };
+        spoken.owes = true;
         self.again_at.get_or_insert_with(|| Instant::now() + AGAIN);
     }
 

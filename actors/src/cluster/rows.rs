@@ -48,6 +48,10 @@ const MAILBOX: usize = 1024;
 pub(crate) async fn run(core: Arc<Core>) {
     // Set before any part runs.
     let Some(server) = core.server.get() else { return std::future::pending().await };
+    // If it has run before, nobody knows any more which rows the store has: they go with the life.
+    if let Some(id) = core.life() {
+        core.fence(&id, "its rows are to be written anew");
+    }
     let watched = Rc::new(Watched::default());
     let watcher = Watcher { watched: Rc::downgrade(&watched), core: Arc::clone(&core), events: 0 };
     // Before anything is listed: what comes later is heard of.

@@ -2,7 +2,7 @@
 //!
 //! All calls share it. While the server is away few of them try to connect and the others fail at once, so that whoever waits
 //! for the store does not wait long.
-//! Not here: connecting (`connection`), retries (`health`, which has the pace of a cluster).
+//! Not here: connecting (`connection`), trying again (`lease`, which has the pace of a cluster).
 
 use std::{
     sync::{
