@@ -42,8 +42,7 @@ const MESSAGE_BYTES: usize = 64;
 /// any order. A member that does not read is treated by its [`OutboxLimit`](crate::limits::OutboxLimit), so no message waits
 /// for it without bound; its actor can tell the peer how many messages are [missing](crate::LineHandler::missed).
 ///
-/// A room is of this process, unless a cluster shares it with the rooms of this name on other
-/// nodes.
+/// A room belongs to one process, unless a cluster shares it with the rooms of the same name on other nodes.
 ///
 /// ```
 /// use actix::Actor;
@@ -102,8 +101,8 @@ impl Room {
         Self::make(None)
     }
 
-    /// Makes a room with a name and without members. Another call with the same name makes another room: the name is for
-    /// whoever shares rooms with other processes.
+    /// Makes a room with a name and without members. Another call with the same name makes another room: the name only counts
+    /// where rooms are shared with other processes.
     #[must_use]
     pub fn named(name: impl Into<Arc<str>>) -> Self {
         Self::make(Some(name.into()))
@@ -140,8 +139,8 @@ impl Room {
         self.send_here(bytes.into().into(), None, |_, _| {});
     }
 
-    /// Counts messages that were said elsewhere and have not come here: each member is
-    /// [told](crate::LineHandler::missed) before its next message. They count as [lost](Self::lost).
+    /// Counts messages that were said elsewhere and did not arrive here: each member is
+    /// [told](crate::LineHandler::missed) of them before its next message. They count as [lost](Self::lost).
     pub fn note_missing(&self, messages: u64) {
         // A seat that is new meanwhile would count them twice.
         let seats = self.seats();
@@ -152,8 +151,9 @@ impl Room {
         }
     }
 
-    /// Has `uplink` told of all that is said in the room from now on, and of its first member and the end of its last one,
-    /// under this `key`. False if the room has a link already, which it keeps until nobody has the room any more.
+    /// Links the room to an uplink, for as long as there is the room: whatever is said in it from now on goes to the uplink
+    /// under this `key`, and so does the news that its first member has joined or its last one has left. Returns false, and
+    /// changes nothing, if the room is linked already.
     pub fn link(&self, uplink: &Uplink, key: u64) -> bool {
         if self.0.link.get().is_some() {
             return false;
@@ -169,7 +169,7 @@ impl Room {
         is_new
     }
 
-    /// Returns a reference that does not keep the room.
+    /// Returns a reference that does not keep the room alive.
     #[must_use]
     pub fn downgrade(&self) -> WeakRoom {
         WeakRoom(Arc::downgrade(&self.0))
@@ -359,12 +359,12 @@ impl Room {
     }
 }
 
-/// A room, as long as somebody else has it: [`Room::downgrade`].
+/// A reference to a room that does not keep it alive: [`Room::downgrade`].
 #[derive(Clone)]
 pub struct WeakRoom(Weak<RoomState>);
 
 impl WeakRoom {
-    /// Returns the room; `None` if nobody has it any more.
+    /// Returns the room, or `None` if its last [`Room`] was dropped.
     #[must_use]
     pub fn upgrade(&self) -> Option<Room> {
         self.0.upgrade().map(Room)

@@ -23,10 +23,10 @@ use crate::shared::SharedBytes;
 /// Weight of a message besides its bytes, so that empty ones count.
 const MESSAGE_BYTES: usize = 64;
 
-/// The way up from rooms that are [linked](crate::Room::link) to it, to the one who carries what is said in them elsewhere: to
-/// other nodes, to a log. A clone is the same uplink.
+/// A queue of what is said in the rooms that are [linked](crate::Room::link) to it. Its other end, the [`Feed`], belongs to
+/// whoever carries these messages elsewhere: to other nodes, to a log. A clone is the same uplink.
 ///
-/// It never blocks: what its queue has no room for is lost and counted, and members in this process hear it all the same.
+/// It never blocks: a message that the queue has no room for is lost and counted, and members in this process hear it all the same.
 ///
 /// ```
 /// use actix_lines::{Room, uplink::{News, Uplink}};
@@ -55,8 +55,8 @@ struct State {
 }
 
 impl Uplink {
-    /// Makes an uplink, and the other end of it. While more than `most_bytes` wait there, what is said is lost for it; a message
-    /// weighs its length and 64 bytes.
+    /// Makes an uplink and its feed. While more than `most_bytes` wait in the queue, messages are lost. A message counts with its
+    /// length and 64 bytes.
     #[must_use]
     pub fn new(most_bytes: usize) -> (Self, Feed) {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -64,13 +64,14 @@ impl Uplink {
         (Self(Arc::clone(&state)), Feed { state, receiver })
     }
 
-    /// Returns the number of messages that the queue had no room for, or that nobody took because the [`Feed`] is gone.
+    /// Returns the number of messages that were lost: the queue had no room for them, or the [`Feed`] was dropped before it had
+    /// returned them.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.0.lost.load(Relaxed)
     }
 
-    /// Returns what waits in the queue. Unit: bytes, with 64 for each message.
+    /// Returns the length of all messages in the queue, and 64 bytes for each. Unit: bytes.
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
         self.0.bytes.load(Relaxed)
@@ -86,14 +87,14 @@ impl fmt::Debug for Uplink {
     }
 }
 
-/// The other end of an [`Uplink`]. When it is dropped, all that is said after it is lost for the uplink.
+/// The other end of an [`Uplink`]. Once it is dropped, all messages are lost, those that wait in the queue included.
 pub struct Feed {
     state: Arc<State>,
     receiver: mpsc::UnboundedReceiver<Event>,
 }
 
 impl Feed {
-    /// Waits for the next news. `None` when the uplink and all rooms that were linked to it are gone.
+    /// Waits for the next news. Returns `None` once the uplink and all rooms that were linked to it are gone.
     pub async fn next(&mut self) -> Option<News> {
         // An event without news was told by an earlier one already.
         loop {
@@ -104,7 +105,7 @@ impl Feed {
         }
     }
 
-    /// Returns the next news, if there are any.
+    /// Returns the next news, or `None` if there is none at the moment.
     pub fn try_next(&mut self) -> Option<News> {
         loop {
             let event = self.receiver.try_recv().ok()?;
@@ -133,6 +134,19 @@ impl Feed {
     }
 }
 
+/// What waits then is lost as what is said later.
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.receiver.close();
+        while let Ok(event) = self.receiver.try_recv() {
+            if let Event::Said(said) = event {
+                self.state.bytes.fetch_sub(said.weight(), SeqCst);
+                self.state.lost.fetch_add(1, Relaxed);
+            }
+        }
+    }
+}
+
 impl fmt::Debug for Feed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Feed").finish_non_exhaustive()
@@ -145,19 +159,19 @@ impl fmt::Debug for Feed {
 pub enum News {
     /// Something was said.
     Said(Said),
-    /// The room has its first member in this process, or no longer any: look at it.
+    /// The room's first member in this process has joined, or the last one has left: look at [`Room::is_empty`](crate::Room::is_empty).
     Members {
         /// The room.
         key: u64,
     },
-    /// The uplink has lost messages of the room. The room's members may have changed as well.
+    /// The uplink has lost messages of the room. Its members may have changed as well.
     Lost {
         /// The room.
         key: u64,
-        /// Messages of the room that were lost, in all.
+        /// Number of the room's messages that were lost so far.
         lost: u64,
     },
-    /// Nobody has the room any more.
+    /// The room is gone: its last [`Room`](crate::Room) was dropped.
     Gone {
         /// The room.
         key: u64,
@@ -178,7 +192,7 @@ impl Said {
         self.key
     }
 
-    /// Returns the number of messages of the room, before this one, that the uplink has lost, in all.
+    /// Returns the number of the room's messages that the uplink has lost before this one, since it was linked.
     #[must_use]
     pub fn lost_before(&self) -> u64 {
         self.lost_before
@@ -321,10 +335,13 @@ mod tests {
 
     #[test]
     fn what_nobody_takes_is_lost_and_weighs_nothing() {
-        let (uplink, feed) = Uplink::new(100);
-        drop(feed);
+        let (uplink, feed) = Uplink::new(1000);
         let link = Link::new(&uplink, 3);
         (0..5).for_each(|_| link.offer(bytes(50)));
-        assert_eq!((uplink.lost(), uplink.waiting_bytes()), (5, 0));
+        assert_eq!((uplink.lost(), uplink.waiting_bytes()), (0, 5 * (50 + MESSAGE_BYTES)));
+        drop(feed);
+        assert_eq!((uplink.lost(), uplink.waiting_bytes()), (5, 0), "those that waited");
+        (0..5).for_each(|_| link.offer(bytes(50)));
+        assert_eq!((uplink.lost(), uplink.waiting_bytes()), (10, 0));
     }
 }
