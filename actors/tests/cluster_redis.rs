@@ -492,3 +492,44 @@ async fn many_calls_at_once_share_a_connection_and_keep_their_order() {
     let clients = server.must(&["CLIENT", "LIST"]);
     assert_eq!(clients.lines().filter(|line| line.contains("resp=3")).count(), 2, "{clients}");
 }
+
+/// A session's handler may make the first call after a loss, and block its worker then.
+#[actix::test]
+#[ignore = "needs redis-server; tests/run runs it"]
+async fn a_thread_that_blocks_holds_up_no_call_of_others_and_one_that_ends_no_later_call() {
+    let server = StoreServer::start(Program::Redis);
+    let store = store(&server);
+    let cut = || server.must(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    // Calls the store on a thread of its own, which then blocks until it is told to end.
+    let call_and_block = || {
+        let (called, is_called) = tokio::sync::oneshot::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        let store = store.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                eventually("the store", async || store.nodes().await.is_ok()).await;
+                let _ = called.send(());
+                let _ = ends.recv();
+            });
+        });
+        (is_called, move || {
+            drop(end);
+            thread.join().unwrap();
+        })
+    };
+    // One that was there first, and has ended.
+    let (called, end) = call_and_block();
+    within("a call", called).await.unwrap();
+    end();
+    eventually("the store", async || store.nodes().await.is_ok()).await;
+
+    cut();
+    let (called, end) = call_and_block();
+    within("a call", called).await.unwrap();
+    // It would have waited for all of its time.
+    let answered = tokio::time::timeout(CALL / 2, store.nodes()).await;
+    end();
+    assert_eq!(answered.expect("an answer while the other thread blocks"), Ok(Vec::new()));
+    eventually("the store", async || store.nodes().await.is_ok()).await;
+}

@@ -18,6 +18,7 @@ use futures::{
 };
 use redis::{Cmd, Value};
 use tokio::{
+    runtime::Handle,
     sync::watch,
     time::{Instant, timeout_at},
 };
@@ -56,6 +57,9 @@ struct State {
     /// No attempt before this time, and why the last one failed.
     paused: Option<(Instant, StoreError)>,
     sentinels_asked: Instant,
+    /// The runtime of the first call, which is the node's: it drives all connections, for as long as it runs. A worker that
+    /// somebody's code blocks would hold up the calls of all.
+    home: Option<Handle>,
 }
 
 /// A connection that is made, or is there. Whoever needs it waits for the same one.
@@ -63,7 +67,7 @@ type Attempt = Shared<BoxFuture<'static, Result<Arc<Connection>, StoreError>>>;
 
 impl Link {
     pub(super) fn new(dialer: Dialer, within: Duration) -> Self {
-        let state = State { attempt: None, failures: 0, paused: None, sentinels_asked: Instant::now() };
+        let state = State { attempt: None, failures: 0, paused: None, sentinels_asked: Instant::now(), home: None };
         Self {
             dialer: Arc::new(dialer),
             within,
@@ -160,9 +164,18 @@ impl Link {
         if let Some((_, error)) = state.paused.as_ref().filter(|(until, _)| Instant::now() < *until) {
             return Err(error.clone());
         }
-        let dialer = self.dialer.clone();
+        let connect = || {
+            let dialer = self.dialer.clone();
+            async move { dialer.connect(None).await.map(Arc::new) }
+        };
         // A task of its own: it goes on when the call that began it has no more time.
-        let connecting = tokio::spawn(async move { dialer.connect(None).await.map(Arc::new) });
+        let home = state.home.get_or_insert_with(Handle::current);
+        let mut connecting = home.spawn(connect());
+        if connecting.is_finished() {
+            // That runtime has ended.
+            *home = Handle::current();
+            connecting = home.spawn(connect());
+        }
         let ended = |_| Err(answer::lost("the runtime that connected has ended".to_owned()));
         let attempt = connecting.map(move |result| result.unwrap_or_else(ended)).boxed().shared();
         state.attempt = Some(attempt.clone());
