@@ -12,12 +12,12 @@
 //! |---|---|---|
 //! | `up ready 73%` | the server accepts; 27 % of its sessions are there | the share of new sessions; it ends a `drain` that was said before |
 //! | `drain` | it drains or is about to ([`Drain::delay`](crate::control::Drain::delay)), or its listeners are paused | nobody new is sent; sessions go on |
-//! | `down #reason`, `maint` | a [hook](AgentCheck::also) says so, or a cluster whose store is lost lets nobody in | the same; with `maint` health checks stop, too |
+//! | `down #reason`, `maint` | a [hook](AgentCheck::also) says so, or a [cluster](AgentCheck::cluster) whose store is lost lets nobody in | nobody new is sent; with `maint` health checks stop, too |
 //!
-//! `ready` also ends what was set at HAProxy's own socket (`set server … state drain`) at the next check: whoever takes a server out
-//! by hand pauses its listener, or first says `disable agent …` there.
+//! `ready` also undoes, at the next check, what was set at HAProxy's own socket (`set server … state drain`). To take a server out
+//! by hand pause its listeners, or first say `disable agent …` at that socket.
 //!
-//! Rule: whatever the server does, an answer comes within a second. Its sessions are in no limit and no counter of the server.
+//! Rule: an answer comes within a second, however busy the server is. Checks count in no limit and no counter of the server.
 //! Not here: health checks, which are connections to the server's own listeners.
 
 use std::{
@@ -177,22 +177,23 @@ impl AgentCheck {
         Self { listener: listener.into(), setup }
     }
 
-    /// Answers for one listener of the server, by its name: `drain` while that one is paused, and a weight by its own sessions.
-    /// Default: for the server, which drains once all listeners are paused.
+    /// Answers for one listener of the server, by its name: `drain` while it is paused, and a weight by its own sessions.
+    /// Default: for the whole server, which says `drain` while all listeners are paused.
     pub fn of_listener(mut self, name: &str) -> Self {
         self.setup.name = Some(name.to_owned());
         self
     }
 
-    /// Sets the weight of a load, as percentage. Default: [`Load::weight`], the free share of
-    /// [`max_sessions`](crate::limits::LimitsBuilder::max_sessions). It is called at each check.
+    /// Sets the function that computes the weight, a percentage, of a load. It is called at each check. Default:
+    /// [`Load::weight`], the free share of [`max_sessions`](crate::limits::LimitsBuilder::max_sessions).
     pub fn weight(mut self, weigh: impl Fn(Load) -> u8 + Send + Sync + 'static) -> Self {
         self.setup.weigh = Box::new(weigh);
         self
     }
 
-    /// Adds a reason not to be up: `None` leaves the answer as it would be. The first that is not `None` is the answer, before
-    /// all but a drain of the server. It is called at each check, and does not block.
+    /// Adds a hook that may answer in place of the server; `None` leaves the answer as it would be. Hooks are called at each check,
+    /// in the order in which they were added, and the first answer counts. While the server drains none is called. A hook must
+    /// not block.
     ///
     /// ```
     /// use std::sync::{Arc, atomic::{AtomicBool, Ordering::Relaxed}};
@@ -210,8 +211,8 @@ impl AgentCheck {
         self
     }
 
-    /// Says `down` while nobody is let in because this node of a cluster is on its own: its store is lost or has not answered yet, and
-    /// its limits are [closed](crate::cluster::OnPartition::Closed) then. Sessions go on. Needs the feature `cluster`.
+    /// Answers `down` while this node of a cluster refuses connections because its store is lost or has not answered yet: there is a
+    /// limit over nodes, and its policy is [closed](crate::cluster::OnPartition::Closed). Needs the feature `cluster`.
     #[cfg(feature = "cluster")]
     pub fn cluster(self, cluster: &Cluster) -> Self {
         let cluster = cluster.clone();
@@ -267,14 +268,14 @@ impl AgentCheck {
 }
 
 impl BoundAgentCheck {
-    /// Returns the addresses that it is at, if it listens on IP.
+    /// Returns the IP addresses that it listens on; none for a unix socket.
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.local_addrs
     }
 
-    /// Starts it beside a server that runs, on the current arbiter. Returns its own handle: it is a server of its own, which
-    /// answers until the other one has ended.
+    /// Starts it on the current arbiter, for a server that runs. It is a server of its own, whose handle is returned, and answers
+    /// until the other one has ended.
     ///
     /// # Errors
     /// Returns a [`StartError`] without an actix system.
@@ -347,8 +348,8 @@ where
     A: LineHandler,
     F: Fn(&Connection) -> A + Clone + Send + 'static,
 {
-    /// Answers HAProxy's agent checks at a listener that is bound now; it starts with the server, on the arbiter that starts it.
-    /// Needs the feature `agent-check`.
+    /// Answers HAProxy's agent checks. Their listener is bound now, and begins to answer when the server starts, on the arbiter that
+    /// starts it. Needs the feature `agent-check`.
     ///
     /// # Errors
     /// As [`AgentCheck::bind`].

@@ -1,8 +1,10 @@
 //! Sessions over several nodes: lists, messages, rooms and limits, as if there were one server. Feature `cluster`.
 //!
-//! A node is one process of a fleet. Nodes share a [`Store`]: [`Redis`](https://redis.io) or Valkey, or memory, for several servers
-//! of one process. The store is soft state: what it has forgotten, each node writes again, and without it each node goes on
-//! alone. No line ever waits for it.
+//! A node is one server of a fleet. Nodes share a [`Store`]: [`redis::Redis`] where they are processes on one or more machines,
+//! [`memory::Memory`] where they are servers of one process. The store holds soft state: nodes write again what it has forgotten,
+//! and without it each node goes on alone. No line ever waits for it.
+//!
+//! Begin with [`Cluster::builder`]; [`LineServer::cluster`](crate::LineServer::cluster) makes a server the node.
 
 pub(crate) mod health;
 pub(crate) mod id;

@@ -12,7 +12,7 @@ pub(crate) const MAX_TAG: usize = 32;
 /// Most tags of a session.
 pub(crate) const MAX_TAGS: usize = 8;
 
-/// A session's name or tag is not as it may be. Nothing has changed then.
+/// A name or a tag of a session is invalid. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
@@ -26,7 +26,7 @@ pub enum NameError {
         /// The greatest length. Unit: bytes.
         most: usize,
     },
-    /// A character in it ends lines or moves cursors.
+    /// It has a control character, such as a line end.
     #[error("a {what} has a control character: use text without line ends, tabs and escapes")]
     Control {
         /// `name` or `tag`.

@@ -197,7 +197,7 @@ async fn what_could_not_be_read_is_named_and_the_rest_is_listed() {
         assert!(is_expected(&cluster.lookup("x").await.unwrap_err()), "{fault:?}");
     }
     let error = cluster.list(ClusterFilter::default().state(SessionState::Open)).await.unwrap_err();
-    assert_eq!(error, ListError::OfTheMoment { condition: "state" });
+    assert_eq!(error, ListError::NotInStore { condition: "state" });
 }
 
 #[actix::test]

@@ -4,7 +4,10 @@
 
 use std::{
     io,
-    sync::{Arc, atomic::Ordering::AcqRel},
+    sync::{
+        Arc,
+        atomic::Ordering::{AcqRel, Release},
+    },
     time::Duration,
 };
 
@@ -26,8 +29,8 @@ use crate::{
     session::handler::LineHandler,
 };
 
-/// One node's place in a cluster: made before the server, which [becomes the node](LineServer::cluster). A clone is the same
-/// place. Usable from any thread.
+/// A handle of one node of a cluster. It is made first, then given to the server that [becomes the node](LineServer::cluster).
+/// A clone is a handle of the same node. All calls may come from any thread.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     pub(crate) core: Arc<Core>,
@@ -47,14 +50,14 @@ pub struct ClusterBuilder {
     limits: FleetLimits,
 }
 
-/// A node of a cluster could not be made.
+/// A setting of a node is invalid, or the node has a server already.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClusterError {
     /// It has no name.
     #[error("a node of a cluster needs a name that no other has: use its host's, as .node(\"web-1\")")]
     NoName,
-    /// Its name is none.
+    /// Its name is invalid.
     #[error(transparent)]
     Name(#[from] NodeNameError),
     /// The lease is too short or too long.
@@ -63,7 +66,7 @@ pub enum ClusterError {
         /// The value that was given.
         lease: Duration,
     },
-    /// The time for calls is too short, or not shorter than the lease.
+    /// The time for calls is too short, or longer than a third of the lease.
     #[error(
         "calls to the store have {timeout:?} and the lease {lease:?}: use 10 ms or more, and at most a third of the lease"
     )]
@@ -79,13 +82,13 @@ pub enum ClusterError {
         /// The value that was given.
         timeout: Duration,
     },
-    /// The time of kicked sessions is too short or too long.
+    /// The time that kicked sessions have to end is too short or too long.
     #[error("sessions that were kicked have {timeout:?} to end: use 10 ms to 1 h")]
     KickTimeout {
         /// The value that was given.
         timeout: Duration,
     },
-    /// Another server is its node.
+    /// Another server is or was the node.
     #[error("another server is node {node} already: build a cluster for each server")]
     Taken {
         /// The node.
@@ -132,8 +135,8 @@ impl Cluster {
         &self.core.settings.name
     }
 
-    /// Returns the node's life; `None` while it holds no lease: before its server has started, while the store has been lost
-    /// for longer than a lease, after the end.
+    /// Returns the node's life. `None` while the node holds no lease: before its server has started and the store has answered,
+    /// once the store has been lost for longer than a lease, and after the server's end.
     #[must_use]
     pub fn node(&self) -> Option<NodeId> {
         self.core.life()
@@ -151,7 +154,7 @@ impl Cluster {
         self.core.health.watch()
     }
 
-    /// Returns a receiver of the node's lives: of each that begins, and `None` when it ends.
+    /// Returns a receiver of the node's [life](Self::node): of each life that begins, and of `None` when it ends.
     #[must_use]
     pub fn watch_node(&self) -> watch::Receiver<Option<NodeId>> {
         self.core.life.subscribe()
@@ -163,13 +166,13 @@ impl Cluster {
         FleetLimits::clone(&self.core.ledger.limits())
     }
 
-    /// Sets the limits over all nodes that this node keeps to, for connections that come from now on: no session ends because
-    /// of them. Each node is told by itself.
+    /// Sets the limits over all nodes that this node keeps to, for connections that come from now on; no session ends because
+    /// of them. Other nodes keep theirs: set the same on each.
     pub fn set_limits(&self, limits: FleetLimits) {
         self.core.ledger.set_limits(limits);
     }
 
-    /// Returns the counters.
+    /// Returns the counters of the node, from its start.
     #[must_use]
     pub fn stats(&self) -> ClusterStats {
         self.core.stats()
@@ -180,7 +183,7 @@ impl ClusterBuilder {
     /// Sets the node's name, which no other node has at the same time: 1 to 64 letters, digits, `-`, `_` and `.`. No default.
     ///
     /// # Errors
-    /// [`build`](Self::build) returns [`ClusterError::NoName`] without one, and [`ClusterError::Name`] for what is none.
+    /// [`build`](Self::build) returns [`ClusterError::NoName`] without a name, and [`ClusterError::Name`] for an invalid one.
     pub fn node(mut self, name: impl AsRef<str>) -> Self {
         self.name = Some(name.as_ref().parse());
         self
@@ -192,8 +195,8 @@ impl ClusterBuilder {
         self
     }
 
-    /// Sets the time after which a node that no longer renews its lease does not exist for the others: its sessions are
-    /// listed no more, and its shares of limits are free. It is renewed three times as often. Default:
+    /// Sets the time after which a node that no longer renews its lease does not exist for the others: its sessions are no
+    /// longer listed, and what it holds of limits is free. A node renews its lease about three times in this time. Default:
     /// [`Cluster::DEFAULT_LEASE`], 10 s.
     ///
     /// # Errors
@@ -228,8 +231,8 @@ impl ClusterBuilder {
         self
     }
 
-    /// Sets the time that sessions of this node have to end, once a kick over nodes has told them: those that still have something to
-    /// answer or to send then are aborted. Default: [`Cluster::DEFAULT_KICK_TIMEOUT`], 30 s.
+    /// Sets the time that sessions of this node have to end after a kick over nodes. Those that have not ended by then are
+    /// aborted. Default: [`Cluster::DEFAULT_KICK_TIMEOUT`], 30 s.
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`ClusterError::KickTimeout`] unless it is 10 ms to 1 h.
@@ -238,7 +241,8 @@ impl ClusterBuilder {
         self
     }
 
-    /// Makes the node's place. Nothing runs, and the store is not asked, until a server [becomes](LineServer::cluster) the node.
+    /// Checks the settings. Nothing runs, and the store is not called, until a server [becomes](LineServer::cluster) the node
+    /// and has started; only calls of your own, as [`Cluster::nodes`], ask the store before.
     ///
     /// # Errors
     /// Returns a [`ClusterError`] for an invalid setting.
@@ -264,10 +268,10 @@ impl ClusterBuilder {
     }
 }
 
-/// A server's claim to be the node; one that never starts gives it back.
-struct Claim(Option<Arc<Core>>);
+/// A server that is to be the node. If it never starts, another server may be.
+struct Reserved(Option<Arc<Core>>);
 
-impl Claim {
+impl Reserved {
     fn new(cluster: &Cluster) -> Result<Self, ClusterError> {
         if cluster.core.is_taken.swap(true, AcqRel) {
             return Err(ClusterError::Taken { node: cluster.name().clone() });
@@ -282,10 +286,10 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for Reserved {
     fn drop(&mut self) {
         if let Some(core) = &self.0 {
-            core.is_taken.store(false, std::sync::atomic::Ordering::Release);
+            core.is_taken.store(false, Release);
         }
     }
 }
@@ -295,16 +299,16 @@ where
     A: LineHandler,
     F: Fn(&Connection) -> A + Clone + Send + 'static,
 {
-    /// Makes the server a node of a cluster, from its start until it has ended. What the node does, it does on the arbiter
-    /// that starts the server. The [limits](ClusterBuilder::limits) over all nodes are a [gate](Self::gate): a connection to
-    /// them comes behind gates that were added before, and before those that are added later. Needs the feature `cluster`.
+    /// Makes the server a node of a cluster, from its start until it has ended. The node's tasks run on the arbiter that starts
+    /// the server. The [limits](ClusterBuilder::limits) over all nodes are a [gate](Self::gate), which is asked after the gates
+    /// that were added before this call, and before those that are added later. Needs the feature `cluster`.
     ///
     /// # Errors
     /// Returns [`ClusterError::Taken`] if another server is or was the node.
     pub fn cluster(self, cluster: &Cluster) -> Result<Self, ClusterError> {
-        let claim = Claim::new(cluster)?;
+        let reserved = Reserved::new(cluster)?;
         let core = Arc::clone(&cluster.core);
         let gated = self.gate(move |connection| limits::admit(&core, connection));
-        Ok(gated.when_started(move |server| claim.start(server)))
+        Ok(gated.when_started(move |server| reserved.start(server)))
     }
 }

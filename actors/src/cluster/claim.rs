@@ -16,8 +16,9 @@ use crate::{
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
 
-/// A name that nobody else of the cluster has while this lives. Kept in a session's actor it is free again when the session has
-/// ended; dropped in [`ending`](crate::LineHandler::ending), when it begins to.
+/// A name that no one else in the cluster has for as long as this value lives. Keep it in a session's actor, and the name is
+/// free when the session has ended; drop it in [`ending`](crate::LineHandler::ending), and it is free when the session begins to
+/// end.
 #[must_use = "a claim that is dropped is given back"]
 pub struct Claim {
     name: Arc<str>,
@@ -42,20 +43,20 @@ impl fmt::Debug for Claim {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClaimError {
-    /// Somebody has it.
+    /// Another session has it.
     #[error("the name is taken: refuse, or kick who has it and claim it again")]
     Taken {
-        /// The sessions that the store lists under this name: those that were [named](crate::LineContext::set_name) so. None if who
-        /// has it has not said so yet.
+        /// The sessions that have this [name](crate::LineContext::set_name) in the store. Empty if the owner of the claim has not
+        /// set the name yet.
         holders: Result<Vec<ClusterSession>, StoreError>,
     },
-    /// The store does not say whether somebody has it: decide without it.
+    /// The store did not answer, so it is unknown whether the name is taken: decide without it.
     #[error("it is unknown whether the name is taken: the store did not answer within {after:?}")]
     Unknown {
-        /// The wait; zero while the store is known to be lost.
+        /// Time that was waited; zero if the store was known to be lost, or the node held no lease.
         after: Duration,
     },
-    /// It is no name that a session may have.
+    /// It is not a name that a session may have.
     #[error(transparent)]
     Name(#[from] NameError),
     /// No server is the node.
@@ -67,8 +68,8 @@ pub enum ClaimError {
 }
 
 impl Cluster {
-    /// Claims a name that only one session of the cluster may have: granted, it is held until the [`Claim`] is dropped. One call to
-    /// the store, with all that is claimed meanwhile; one more for who has it if it is taken.
+    /// Claims a name that only one session of the cluster may have, until the [`Claim`] is dropped. It costs one call to the store,
+    /// which claims of the same moment share, and one more if the name is taken.
     ///
     /// The application decides about a name that is taken: it refuses the newcomer, or kicks the older session.
     ///
@@ -109,12 +110,13 @@ impl Cluster {
     /// }
     /// ```
     ///
-    /// Only one node is granted a name as long as the store is reached. A node that has lost its lease tells the store in its next life what
-    /// its sessions have, so a name that was claimed elsewhere meanwhile has two owners then.
+    /// While nodes reach the store, a name has one owner. A node that has lost its lease keeps the claims of its sessions, and
+    /// tells the store of them in its next life: a name that was claimed elsewhere meanwhile has two owners then.
     ///
     /// # Errors
-    /// Returns [`ClaimError::Taken`] with who has it, and [`ClaimError::Unknown`] if the store does not answer within
-    /// [`ask_timeout`](crate::cluster::ClusterBuilder::ask_timeout).
+    /// Returns [`ClaimError::Taken`] with the sessions that have the name, [`ClaimError::Unknown`] if the store does not answer
+    /// within [`ask_timeout`](crate::cluster::ClusterBuilder::ask_timeout) or is known to be lost, [`ClaimError::Name`] for a text
+    /// that is no name, and [`ClaimError::NoServer`] before a server is the node.
     pub async fn claim(&self, name: &str) -> Result<Claim, ClaimError> {
         let core = &self.core;
         Names::default().set_name(name)?;
@@ -132,11 +134,11 @@ impl Cluster {
         }
     }
 
-    /// Claims a name, again and again for a time while it is taken: for who has kicked the session that has it. Each try costs as
-    /// [`claim`](Self::claim); one comes 20 to 250 ms after the other.
+    /// Claims a name, and tries again for this time while it is taken, for instance after a kick of the session that has it. It
+    /// tries every 20 ms at first and every 250 ms later; each try costs as much as a [`claim`](Self::claim).
     ///
     /// # Errors
-    /// As [`claim`](Self::claim), of the last try.
+    /// Those of [`claim`](Self::claim): of the last try, or of the first that fails for another reason than that the name is taken.
     pub async fn claim_within(&self, name: &str, time: Duration) -> Result<Claim, ClaimError> {
         let until = Instant::now() + time;
         let mut wait = FIRST_WAIT;

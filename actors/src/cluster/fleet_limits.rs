@@ -8,23 +8,23 @@ use crate::{
     source::{Peers, SourcePrefix},
 };
 
-/// What becomes of a new connection that a limit over nodes holds for, while the store is lost or slow.
+/// Whether new connections that a limit over nodes applies to are let in while the store is lost or slow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnPartition {
-    /// It is let in if this node alone is below the limit. The default: a store that is down keeps nobody out, and what there
-    /// may be too much is bounded, by the limit times the nodes.
+    /// They are let in as long as this node alone is below the limit. The default: a store that is down keeps nobody out, and all
+    /// nodes together have at most the limit times their number.
     #[default]
     Open,
-    /// It is refused, as [`StoreLost`](crate::control::RefuseReason::StoreLost): what a limit protects is worth more than
-    /// the service.
+    /// They are refused as [`StoreLost`](crate::control::RefuseReason::StoreLost): for limits that matter more than that the
+    /// service is there.
     Closed,
 }
 
-/// Limits that hold for the sessions of all nodes of a cluster together, beside the [limits](crate::limits::Limits) of each
-/// server. Every node has the same; a connection is held against those of the node that it comes to.
+/// Limits on the sessions of all nodes of a cluster together, beside the [limits](crate::limits::Limits) of each server. Give every
+/// node the same: a connection has to meet those of the node that it comes to.
 ///
-/// They are exact while nodes reach the store: at no moment do live nodes have more sessions than a limit allows. What a node
-/// does without the store is [`on_partition`](FleetLimitsBuilder::on_partition).
+/// They are exact while nodes reach the store: at no moment do live nodes have more sessions than a limit allows. Without the
+/// store a node decides by [`on_partition`](FleetLimitsBuilder::on_partition).
 ///
 /// ```
 /// use actix_lines::cluster::{FleetLimits, OnPartition};
@@ -52,10 +52,8 @@ impl FleetLimits {
     pub fn builder() -> FleetLimitsBuilder {
         FleetLimitsBuilder { limits: Self::default() }
     }
-}
 
-impl FleetLimits {
-    /// Returns true if nobody for whom they hold is let in while the store is lost.
+    /// Returns true if there is a limit, and it refuses connections while the store is lost.
     pub(crate) fn refuse_alone(&self) -> bool {
         let is_any = self.max_sessions.is_some()
             || self.max_sessions_per_source.is_some()
@@ -103,7 +101,7 @@ impl FleetLimitsBuilder {
     }
 
     /// Sets which addresses are one source, as [`LimitsBuilder::source_prefix`](crate::limits::LimitsBuilder::source_prefix)
-    /// does for one server. Default: [`SourcePrefix::default`]. To be the same on all nodes.
+    /// does for one server. Default: [`SourcePrefix::default`]. It has to be the same on all nodes.
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`ConfigError::SourcePrefix`] for more bits than an address has.
@@ -112,13 +110,13 @@ impl FleetLimitsBuilder {
         self
     }
 
-    /// Sets the peers that the limits of a source do not hold for. Default: empty.
+    /// Sets the peers that are exempt from the limits per source. Default: none.
     pub fn exempt(mut self, peers: impl IntoIterator<Item = Peers>) -> Self {
         self.limits.exempt = peers.into_iter().collect();
         self
     }
 
-    /// Sets what becomes of connections while the store is lost or slow. Default: [`OnPartition::Open`].
+    /// Sets whether connections are let in while the store is lost or slow. Default: [`OnPartition::Open`].
     pub fn on_partition(mut self, policy: OnPartition) -> Self {
         self.limits.on_partition = policy;
         self

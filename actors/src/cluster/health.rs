@@ -15,7 +15,7 @@ pub enum Health {
     Starting,
     /// The store answers, and what is published arrives.
     Connected,
-    /// The store answers, but what is published does not arrive: messages of rooms and from other nodes are missed.
+    /// The store answers, but messages that are published do not arrive: those of rooms and of other nodes are missed.
     Deaf {
         /// When that was found out.
         since: Instant,
@@ -32,7 +32,7 @@ pub enum Health {
 }
 
 impl Health {
-    /// Returns its name in lower case, as it is serialized.
+    /// Returns the state's name in lower case, as it is serialized: `connected`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {

@@ -10,7 +10,7 @@ use crate::connection::SessionId;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeName(Arc<str>);
 
-/// A text is no name of a node.
+/// A text is not a valid name of a node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no name of a node: use 1 to 64 letters, digits, `-`, `_` and `.`")]
 pub struct NodeNameError(String);
@@ -44,13 +44,13 @@ impl fmt::Display for NodeName {
     }
 }
 
-/// A life of a node: its name, and a number that is another each time that it begins or has lost its lease. As text
-/// `NAME.INCARNATION`, the latter eight hexadecimal digits.
+/// A life of a node: its name and an incarnation, a random number for each start and each lost lease. Its text is
+/// `NAME.INCARNATION`, with eight hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId {
     /// The node's name.
     pub name: NodeName,
-    /// The number of this life, by chance.
+    /// The random number of this life.
     pub incarnation: u32,
 }
 
@@ -60,7 +60,7 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// A text is no id of a node or of a session of one.
+/// A text is not a valid [`NodeId`] or [`GlobalId`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no {1}")]
 pub struct IdError(String, &'static str);
@@ -80,7 +80,7 @@ impl FromStr for NodeId {
     }
 }
 
-/// A session of a cluster: its node's life and its number there. As text `NAME.INCARNATION.SESSION`.
+/// A session of a cluster: the life of its node, and its number there. Its text is `NAME.INCARNATION.SESSION`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GlobalId {
     /// The life of the node that has the session.

@@ -44,10 +44,10 @@ pub struct ClusterFilter {
     pub tag: Option<Arc<str>>,
     /// Only sessions with one of these peers.
     pub source: Option<Peers>,
-    /// Only sessions of the listeners with this name; without names, with this number.
+    /// Only sessions of the listeners with this name, or with this number where listeners have no name.
     pub listener: Option<Arc<str>>,
-    /// Only sessions of at least this age. A list reckons it by the clock of the node that lists, so it is as exact as the clocks
-    /// are alike.
+    /// Only sessions of at least this age. In a list it is the difference of two clocks, that of the session's node and that of the
+    /// node that lists.
     pub age_at_least: Duration,
     /// Only sessions in this state. Not for lists.
     pub state: Option<SessionState>,
@@ -64,7 +64,7 @@ impl ClusterFilter {
         Self { id: Some(id), ..Self::default() }
     }
 
-    /// Adds the condition that the session has this name. One, none or several have it, as the application gives names.
+    /// Adds the condition that the session has this [name](crate::LineContext::set_name).
     #[must_use]
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
@@ -92,7 +92,7 @@ impl ClusterFilter {
         self
     }
 
-    /// Adds the condition that the session is one of the listeners with this name; without a name, with this number.
+    /// Adds the condition that the session came by a listener with this name, or with this number if the listener has no name.
     #[must_use]
     pub fn listener(mut self, listener: impl Into<Arc<str>>) -> Self {
         self.listener = Some(listener.into());
@@ -106,31 +106,29 @@ impl ClusterFilter {
         self
     }
 
-    /// Adds the condition that the session is in this state. Its own node decides, so lists do not know it.
+    /// Adds the condition that the session is in this state. Not for lists: the store does not know it.
     #[must_use]
     pub fn state(mut self, state: SessionState) -> Self {
         self.state = Some(state);
         self
     }
 
-    /// Adds the condition that the session was without a line for at least this time. Its own node decides, so lists do not know
-    /// it.
+    /// Adds the condition that the session was without a line for at least this time. Not for lists: the store does not know it.
     #[must_use]
     pub fn idle_at_least(mut self, time: Duration) -> Self {
         self.idle_at_least = time;
         self
     }
 
-    /// Adds the condition that the session has at least this many bytes in the outbox. Its own node decides, so lists do not know
-    /// it.
+    /// Adds the condition that the session has at least this many bytes in the outbox. Not for lists: the store does not know it.
     #[must_use]
     pub fn outbox_at_least(mut self, bytes: usize) -> Self {
         self.outbox_at_least = bytes;
         self
     }
 
-    /// Returns the name of a condition that only a session's own node knows.
-    fn of_the_moment(&self) -> Option<&'static str> {
+    /// Returns the name of a condition that only a session's own node can decide.
+    fn not_in_store(&self) -> Option<&'static str> {
         let conditions = [
             (self.state.is_some(), "state"),
             (!self.idle_at_least.is_zero(), "idle"),
@@ -251,10 +249,12 @@ impl ClusterQuery {
         self
     }
 
+    /// Checks that rows have all that the filter asks for.
+    ///
     /// # Errors
-    /// A condition that rows do not know.
+    /// Returns [`ListError::NotInStore`] for the first condition that they do not.
     pub(crate) fn check(&self) -> Result<(), ListError> {
-        self.filter.of_the_moment().map_or(Ok(()), |condition| Err(ListError::OfTheMoment { condition }))
+        self.filter.not_in_store().map_or(Ok(()), |condition| Err(ListError::NotInStore { condition }))
     }
 }
 
@@ -274,10 +274,10 @@ pub struct ClusterSession {
     /// Time since its admission, by the clock of the node that lists.
     #[serde(serialize_with = "crate::seconds::serialize")]
     pub age: Duration,
-    /// The name that it was given.
+    /// Its [name](crate::LineContext::set_name).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The tags that it was given.
+    /// Its [tags](crate::LineContext::add_tag).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
 }
@@ -298,8 +298,8 @@ impl ClusterSession {
     }
 }
 
-/// The answer to a [`ClusterQuery`]: what the store knows. A session that has just begun, ended or been named may not stand there yet
-/// or still do: nodes write at most 20 times a second.
+/// The answer to a [`ClusterQuery`], from the store. A session that has just begun, ended or been named may be missing, still be
+/// there or have its old name: nodes write at most 20 times a second.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ClusterPage {
@@ -307,7 +307,7 @@ pub struct ClusterPage {
     pub sessions: Vec<ClusterSession>,
     /// Number of sessions that match the filter, on all pages, those before the page included.
     pub total: u64,
-    /// Nodes whose sessions could not be read, or not all of them. If there are any, the page and the total are a part.
+    /// Nodes whose sessions could not be read, or not all of them. If there are any, the page and the total are incomplete.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<Unread>,
 }
@@ -331,14 +331,14 @@ pub(crate) fn as_text<S: serde::Serializer>(text: &impl std::fmt::Display, seria
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListError {
-    /// The store does not say which nodes there are.
+    /// The store did not return the nodes, or the sessions with the name.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A condition is one of the moment: it does not stand in the store.
+    /// A condition is about something that is not in the store, since it changes too often.
     #[error(
-        "a list over nodes does not know {condition}: it changes too often to stand in the store. Ask the node itself, or push and kick by it"
+        "a list over nodes does not know {condition}: it changes too often to be in the store. Ask the node itself, or push and kick by it"
     )]
-    OfTheMoment {
+    NotInStore {
         /// The condition.
         condition: &'static str,
     },

@@ -40,7 +40,7 @@ const ROWS_A_CALL: usize = 500;
 /// Rows that one call reads, some more or less.
 const ROWS_A_PAGE: usize = 500;
 
-/// A store on a server of the Redis protocol: Redis 7.0, Valkey 7.2, or later. A clone shares its connection.
+/// A store on a server that speaks the protocol of Redis: Redis 7.0, Valkey 7.2, or later. A clone shares the connection.
 ///
 /// ```
 /// use actix_lines::cluster::redis::Redis;
@@ -50,8 +50,9 @@ const ROWS_A_PAGE: usize = 500;
 /// # Ok::<(), actix_lines::cluster::redis::RedisConfigError>(())
 /// ```
 ///
-/// Nothing connects before the first call. The server may be one of several with Sentinel; after a failover calls go to the new
-/// master. A server of a Redis Cluster is not enough: all keys have to be on one server.
+/// Nothing connects before the first call; that comes from a tokio runtime, which then runs the connection. The server may be one of
+/// several with Sentinel; after a failover calls go to the new master. A Redis Cluster will not do: all keys have to be on one
+/// server.
 #[derive(Clone)]
 pub struct Redis {
     link: Arc<Link>,
@@ -73,14 +74,14 @@ impl Keys {
 }
 
 impl Redis {
-    /// Begins with the place of the server:
+    /// Starts from the URL of the server:
     ///
     /// | URL | server |
     /// |---|---|
     /// | `redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]` | one, by TCP |
     /// | `rediss://…` | one, by TLS; needs the feature `tls` |
     /// | `unix:///PATH[?db=DATABASE&user=USER&pass=PASSWORD]` | one, by a unix socket |
-    /// | `redis-sentinel://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT]…]/MASTER[/DATABASE]` | the one that Sentinels at these hosts call the master of this name |
+    /// | `redis-sentinel://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT]…]/MASTER[/DATABASE]` | the master of this name, found by the Sentinels at these hosts |
     /// | `rediss-sentinel://…` | the same, by TLS to Sentinels and to servers |
     ///
     /// `valkey` may stand for `redis`. Bytes that mean something in a URL are written as `%XX`.
@@ -262,7 +263,7 @@ pub struct RedisBuilder {
 }
 
 impl RedisBuilder {
-    /// Sets how keys and channels begin, behind a brace: clusters with different prefixes share a store and nothing else.
+    /// Sets the prefix, in braces, of all keys and channels. Clusters with different prefixes share a store and nothing else.
     /// Default: `lines:`.
     ///
     /// # Errors
@@ -272,37 +273,39 @@ impl RedisBuilder {
         self
     }
 
-    /// Sets the user, in place of that of the URL. Default: that of the URL, or the server's `default`.
+    /// Sets the user, in place of the one in the URL. Default: the one in the URL, or the server's `default`.
     pub fn username(mut self, name: impl Into<String>) -> Self {
         self.username = Some(name.into());
         self
     }
 
-    /// Sets the password, in place of that of the URL, such as the content of a file: a line's end behind it is not part of it.
-    /// It is in no error, no log and no `Debug`. Default: that of the URL, or none.
+    /// Sets the password, in place of the one in the URL. Line ends behind it are left out, so that it may be the content of a file.
+    /// It is in no error, no log and no `Debug`. Default: the one in the URL, or none.
     pub fn password(mut self, password: impl Into<String>) -> Self {
         self.password = Some(secret(&password.into()));
         self
     }
 
-    /// Sets the user and the password of Sentinels. Default: none, whatever those of the server are.
+    /// Sets the user and the password for Sentinels; those for the server do not count there. Line ends behind the password are
+    /// left out. Default: none.
     pub fn sentinel_password(mut self, username: Option<&str>, password: impl Into<String>) -> Self {
         self.sentinel = (username.map(str::to_owned), Some(secret(&password.into())));
         self
     }
 
-    /// Sets whom TLS trusts, and the certificate that a server gets which asks for one. Needs the feature `tls`. Default: the
-    /// authorities that this machine trusts.
+    /// Sets the authorities that TLS trusts, and the certificate that is shown to a server that asks for one. Needs the feature
+    /// `tls`. Default: the authorities that this machine trusts, and no certificate.
     ///
     /// # Errors
-    /// [`build`](Self::build) returns [`RedisConfigError::TlsNotAsked`] if the URL is one without TLS.
+    /// [`build`](Self::build) returns [`RedisConfigError::TlsNotAsked`] or [`RedisConfigError::TlsOverUnix`] if the URL asks for no
+    /// TLS.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: &TlsClient) -> Self {
         self.tls = Some(tls.clone());
         self
     }
 
-    /// Sets the longest time of a call; it includes the wait for a connection. Default: 1 s.
+    /// Sets the longest time of a call, the wait for a connection included. Default: 1 s.
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`RedisConfigError::Time`] for 0.
@@ -311,7 +314,7 @@ impl RedisBuilder {
         self
     }
 
-    /// Sets the longest time until a connection is made, with all that belongs to it: names, Sentinels, TLS, password. Default: 1 s.
+    /// Sets the longest time to connect, which includes look-ups of names, Sentinels, TLS and log-in. Default: 1 s.
     ///
     /// # Errors
     /// [`build`](Self::build) returns [`RedisConfigError::Time`] for 0.

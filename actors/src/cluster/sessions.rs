@@ -32,17 +32,17 @@ impl Cluster {
     /// Returns the nodes whose leases are not over, in the order of their ids. One call to the store.
     ///
     /// # Errors
-    /// Returns the [`StoreError`] if the store does not say.
+    /// Returns the [`StoreError`] of the call.
     pub async fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError> {
         self.core.nodes().await
     }
 
     /// Returns a page of the sessions of all nodes, from the store: no node is asked, so none that is slow or dead delays or
-    /// distorts it. What could not be read is named in the page.
+    /// distorts it. Nodes whose sessions could not be read are [named](ClusterPage::unread) in the page.
     ///
-    /// It costs the store one call for the nodes and one for some five hundred rows of each; by
-    /// [name](ClusterFilter::name) one call alone; by [id](ClusterFilter::id) those for the rows of one node. Here it takes the memory
-    /// of the page and of those before it, and a bit for each session that matches.
+    /// It costs one call to the store for the nodes, and one for some five hundred rows of each node; by
+    /// [name](ClusterFilter::name) one call in all; by [id](ClusterFilter::id) only those for the rows of one node. It takes
+    /// memory for the sessions of this page and of all pages before it, and a bit for each session that matches.
     ///
     /// ```
     /// # use actix_lines::cluster::{Cluster, ClusterFilter, ClusterQuery, ListError};
@@ -57,16 +57,17 @@ impl Cluster {
     /// ```
     ///
     /// # Errors
-    /// Returns a [`ListError`] if the store does not say which nodes there are, or a condition does not stand in the store.
+    /// Returns a [`ListError`] if the store does not return the nodes, or if a condition is about something that is not in the
+    /// store.
     pub async fn list(&self, query: impl Into<ClusterQuery>) -> Result<ClusterPage, ListError> {
         list::list(&self.core, &query.into()).await
     }
 
-    /// Returns the sessions with this name, of all nodes, in the order of their ids: none, one, or several, as the application
-    /// gives names. One call to the store, whatever number of sessions there are.
+    /// Returns the sessions of all nodes with this name, in the order of their ids: none, one, or several, as the application
+    /// gives names. One call to the store, however many sessions there are.
     ///
     /// # Errors
-    /// Returns the [`StoreError`] if the store does not say.
+    /// Returns the [`StoreError`] of the call.
     pub async fn lookup(&self, name: &str) -> Result<Vec<ClusterSession>, StoreError> {
         let now = list::now();
         let rows = self.core.lookup(name).await?.into_iter();
@@ -77,10 +78,10 @@ impl Cluster {
 
     /// Writes bytes to the sessions that `whom` selects, on whatever nodes: [`ServerHandle::push`](crate::ServerHandle::push) on each.
     ///
-    /// By [id](ClusterFilter::id) only the owner is asked: one call to the store, and one of the owner for the answer. Otherwise
-    /// each node is asked once, or that of the filter: one call for the nodes, and two for each of them. The node itself does its part
-    /// at once, without the store. The answers come when all nodes have answered, at the latest after
-    /// [`ask_timeout`](crate::cluster::ClusterBuilder::ask_timeout); each names its node.
+    /// By [id](ClusterFilter::id) only the session's node is asked, which costs one call to the store, and one for the answer.
+    /// Otherwise each node is asked, or the one that the filter [names](ClusterFilter::node): one call for the nodes, and two for
+    /// each. This node does its own part at once, without the store. The answers come when all nodes have answered, at the
+    /// latest after [`ask_timeout`](crate::cluster::ClusterBuilder::ask_timeout); each names its node.
     ///
     /// ```
     /// # use actix_lines::cluster::{AskError, Cluster, ClusterFilter};
@@ -95,19 +96,21 @@ impl Cluster {
     /// ```
     ///
     /// # Errors
-    /// Returns an [`AskError`] if it cannot begin. What has become of it on a node is no error but the node's answer.
+    /// Returns an [`AskError`] if no node can be asked; then nothing was done. A node that fails is an answer, not an error.
     pub async fn push(&self, whom: impl Into<ClusterFilter>, bytes: impl Into<Bytes>) -> Result<Answers, AskError> {
         ask::ask(&self.core, &whom.into(), Order::Push(bytes.into())).await
     }
 
     /// Ends the sessions that `whom` selects, on whatever nodes, each with `goodbye` if that is not empty:
-    /// [`ServerHandle::kick`](crate::ServerHandle::kick) on each. Asks and costs as [`push`](Self::push).
+    /// [`ServerHandle::kick`](crate::ServerHandle::kick) on each. Which nodes are asked, and what that costs, is as for
+    /// [`push`](Self::push).
     ///
-    /// [`Done`](crate::cluster::Outcome::Done) says that these sessions were told to end, and read no more. Each ends by the limits of its
-    /// node: what it has read is answered; a handler that waits has `wait_timeout`, a peer that takes nothing `write_timeout`, and one
-    /// that does not close `linger_timeout`. Whatever these are, a session that has not ended after
-    /// [`kick_timeout`](crate::cluster::ClusterBuilder::kick_timeout) is aborted. A request is carried out at most once, and one that the node's lease did not outlive
-    /// not at all.
+    /// [`Done`](crate::cluster::Outcome::Done) means that the sessions were told to end; they read no more. Each then ends by the
+    /// limits of its node: it answers what it has read, a handler that waits has `wait_timeout`, a peer that takes nothing
+    /// `write_timeout`, and a peer that does not close `linger_timeout`. A session that has not ended after
+    /// [`kick_timeout`](crate::cluster::ClusterBuilder::kick_timeout) is aborted in any case.
+    ///
+    /// A node carries a request out at most once, and not at all once its lease is over.
     ///
     /// # Errors
     /// As [`push`](Self::push).

@@ -1,7 +1,7 @@
-//! Store: what a cluster asks of the engine that its nodes share, and the words that both speak.
+//! Store: what a cluster asks of the engine that its nodes share, and the types of questions and answers.
 //!
-//! Soft state: an engine may forget all of it at any time, and nodes write it again. A row, a share or a subscription of a
-//! node whose lease is over does not exist for any reader.
+//! Soft state: an engine may forget all of it at any time, and nodes write it again. A row or a share of a node whose lease is
+//! over does not exist for any reader.
 //! Not here: engines (`memory`, `redis`), who asks them.
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -13,47 +13,60 @@ use tokio::sync::mpsc;
 
 use crate::cluster::id::NodeId;
 
-/// The answer of a store, on its way.
+/// What a call of a [`Store`] returns: a future of its answer.
 pub type StoreAnswer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
-/// An engine that the nodes of a cluster share. Each call is one round trip at most, is bounded in time by the engine, and
-/// either happens as a whole or not at all; after [`StoreError::Lost`] and [`StoreError::Slow`] it is unknown which. Only the rows of
-/// a [`Change`] may be written in parts, behind its lease.
+/// An engine that the nodes of a cluster share.
+///
+/// Rules for all calls:
+///
+/// - The engine bounds the time of each; then it returns [`StoreError::Slow`].
+/// - A call is done as a whole or not at all, in some order with those of other nodes. After [`StoreError::Lost`] and
+///   [`StoreError::Slow`] the caller does not know whether it was done, or will be. Only the rows of a [`Change`] may be written
+///   in parts, after its lease.
+/// - A node exists from the call that begins its life until its lease is over, by one clock: that of the store. Afterwards
+///   nobody finds it, its rows or its shares, whether or not the engine has removed them.
+/// - Names of sessions, resources and channels are any texts.
+///
+/// Every engine passes the same tests: `actors/tests/cluster_stores` in the sources of this library, where another one is a line
+/// more.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
-    /// Begins the life of a node, or renews its lease, and writes rows beneath it. After a call that begins a life and of which
-    /// it is unknown whether it was done, another incarnation is to begin: the first call may yet arrive.
+    /// Begins the life of a node, or renews its lease; then writes and removes rows of it.
+    ///
+    /// A caller that does not know whether a life has begun begins another, with another incarnation: the call may still
+    /// arrive.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if the change does not begin a life and its lease is over; then nothing is written.
+    /// Returns [`StoreError::Fenced`], and writes nothing, if the change begins no life and the lease is over.
     fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> StoreAnswer<'a, ()>;
 
-    /// Ends the life of a node: its lease, its rows and its shares are gone at once.
+    /// Ends the life of a node: its lease, its rows and its shares are gone at once. Does nothing if there is none.
     fn unregister<'a>(&'a self, node: &'a NodeId) -> StoreAnswer<'a, ()>;
 
     /// Returns the nodes whose leases are not over, in the order of their ids.
     fn nodes(&self) -> StoreAnswer<'_, Vec<NodeRecord>>;
 
-    /// Returns the rows of a node, some hundreds or thousands at a time: those behind `after`, from the first one with `None`. A row that is there all
-    /// the while is returned at least once. A node without a lease has none.
+    /// Returns a page of a node's rows, some hundreds or thousands: the first page for `None`, otherwise the one at `after`,
+    /// which is the [`RowPage::next`] of the page before. A row that is there from the first call to the last is on at least
+    /// one page; it may be on two. A node whose lease is over has no rows.
     fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> StoreAnswer<'a, RowPage>;
 
-    /// Returns the rows that have this name, of all nodes.
+    /// Returns the rows of all nodes that have this name.
     fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>>;
 
-    /// Sends bytes to all that have subscribed to a channel. Returns how many these are: of a subscriber that is counted it
-    /// is not known whether the bytes arrive.
+    /// Sends bytes to all subscribers of a channel. Returns the number of subscribers; whether the bytes reach them is unknown.
     fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> StoreAnswer<'a, u64>;
 
-    /// Opens a subscription, without channels yet, whose messages arrive at `to`; those that `to` has no room for are lost.
-    /// `to` is dropped when the subscription is lost.
+    /// Opens a subscription, which has no channels yet. Its messages go to `to`; the engine never waits there, and drops those
+    /// that `to` has no room for. When the subscription is lost, the engine drops `to`.
     fn subscribe(&self, to: mpsc::Sender<Message>) -> StoreAnswer<'_, Box<dyn Subscription>>;
 
-    /// Sets what the node holds of some resources, then takes shares of what all live nodes have together: for each want all
-    /// or nothing, one want after the other.
+    /// Sets what the node holds of some resources, then decides on wants, one after the other: each is granted as a whole, and
+    /// what it takes is added to what the node holds, or not at all. Returns a verdict for each want.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] if the node's lease is over, [`StoreError::Late`] if a later call of this life was done already;
-    /// then nothing is set or taken.
+    /// Returns [`StoreError::Fenced`] if the node's lease is over, and [`StoreError::Late`] if a call of this life with the same
+    /// or a greater [`Held::serial`] was done before; then nothing is set or taken.
     fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> StoreAnswer<'a, Vec<Verdict>>;
 
     /// Sets what the node holds of some resources.
@@ -104,9 +117,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
 }
 
-/// A subscription to channels of a store. Dropped it ends.
+/// A subscription to channels of a store. It ends when it is dropped.
 pub trait Subscription: fmt::Debug + Send {
-    /// Adds channels. What is published behind this call's end arrives.
+    /// Adds channels. What is published after this call has ended arrives.
     fn add<'a>(&'a mut self, channels: &'a [String]) -> StoreAnswer<'a, ()>;
 
     /// Removes channels.
@@ -122,25 +135,26 @@ pub struct Message {
     pub bytes: Bytes,
 }
 
-/// A change of a node's entry in the store.
+/// A change of what the store has of a node.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
-    /// Begins a life of the node, with nothing but this; otherwise its lease is renewed.
+    /// What a new life begins with; `None` renews the lease of the life that there is. Whatever the store has under the same id
+    /// is removed first.
     pub begins: Option<Begin>,
-    /// Time from now until the lease is over, by the clock of the store.
+    /// Time until the lease is over, from when the store does the call, by its clock.
     pub lease: Duration,
-    /// Rows that are new or have changed.
+    /// Rows to be written: new ones, and others in place of those of the same sessions.
     pub put: Vec<Row>,
-    /// Sessions whose rows go.
+    /// Numbers of the sessions whose rows are to be removed.
     pub remove: Vec<u64>,
 }
 
 /// What a life of a node begins with.
 #[derive(Clone, Debug, Default)]
 pub struct Begin {
-    /// The node in its own words, for lists of nodes.
+    /// Text that lists of nodes show beside the name: [`ClusterBuilder::about`](crate::cluster::ClusterBuilder::about).
     pub about: String,
-    /// What its live sessions hold already.
+    /// What the sessions that it has already hold.
     pub shares: Vec<Share>,
 }
 
@@ -157,7 +171,7 @@ pub struct NodeRecord {
     pub lease_left: Duration,
 }
 
-/// A session in the store: what does not change while it is idle. As JSON it has short keys: a store holds many.
+/// A session in the store: what does not change while it is idle. Its JSON has keys of one letter, since a store holds many.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// The session's number on its node.
@@ -172,15 +186,15 @@ pub struct Row {
     /// When it was admitted, by the clock of its node. Unit: milliseconds since 1970.
     #[serde(rename = "o")]
     pub opened: u64,
-    /// The name that it was given.
+    /// Its [name](crate::LineContext::set_name).
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The tags that it was given.
+    /// Its [tags](crate::LineContext::add_tag).
     #[serde(rename = "t", default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
 }
 
-/// A place in the rows of a node; means something only to the engine that made it.
+/// A place in the rows of a node. Only the engine that made it knows what the number means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor(pub u64);
 
@@ -189,45 +203,46 @@ pub struct Cursor(pub u64);
 pub struct RowPage {
     /// The rows.
     pub rows: Vec<Row>,
-    /// Where more of them are; `None` if there are no more.
+    /// Place of the next page; `None` on the last one.
     pub next: Option<Cursor>,
 }
 
-/// So many of a resource: sessions in all, sessions of a source, a name that only one session may have.
+/// A number of units of a resource: of all sessions, of the sessions of a source, of a name that only one session may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Share {
     /// The resource.
     pub resource: String,
-    /// Number of it.
+    /// Number of units.
     pub count: u64,
 }
 
-/// What a node holds of some resources, in its own count. The node is the only one who knows: after a call of which it does
-/// not hear whether it was done, it tells the counts that it is sure of, and the store is right again.
+/// What a node holds of some resources, by its own count, which is the truth. So a call whose answer was lost does no harm: the
+/// next one tells the counts again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// Number of the call, greater with each one of a life, from 1. A call whose number is not greater than that of one that
-    /// was done has been overtaken: it may have waited in a connection that its node has long given up.
+    /// Number of the call, from 1, and greater with each call of a life. The store does nothing for a call whose number is not
+    /// greater than that of the last one that it has done: it has waited in a connection that its node has given up.
     pub serial: u64,
-    /// Counts, not differences, each resource once; 0 is nothing more. Resources that are not named stay as they are.
+    /// Counts, not differences; each resource once at most. A count of 0 removes the resource. Those that are not named stay as
+    /// they are.
     pub counts: Vec<Share>,
 }
 
-/// One of each resource, if none is exhausted.
+/// Asks for one unit of each of some resources. It is granted if none of them is exhausted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Want {
-    /// Resources that are held until the node [tells](Held) that it holds less.
+    /// Resources that the node holds until it [tells](Held) a lower count.
     pub counts: Vec<CountLimit>,
-    /// Resources that come back with time.
+    /// Resources that are spent, and come back with time.
     pub rates: Vec<RateLimit>,
 }
 
-/// One of a resource, if all live nodes hold less than `most` of it.
+/// One unit of a resource, if all live nodes together hold fewer than `most`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CountLimit {
     /// The resource.
     pub resource: String,
-    /// Most of it that all nodes may hold together.
+    /// Most units that all nodes may hold together.
     pub most: u64,
 }
 
@@ -245,19 +260,19 @@ pub struct RateLimit {
 /// The answer to a [`Want`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// All of it was taken.
+    /// It was granted: one unit of each resource was taken.
     Granted,
-    /// Nothing was taken: the count with this place in the want is exhausted.
+    /// It was refused: [`Want::counts`] at this index is exhausted.
     Count(usize),
-    /// Nothing was taken: the rate with this place in the want is exhausted.
+    /// It was refused: [`Want::rates`] at this index is exhausted.
     Rate(usize),
 }
 
-/// A store did not do what it was asked to do.
+/// A call to a store failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// It is not reached.
+    /// There is no connection to it.
     #[error("the store is not reached: {reason}")]
     Lost {
         /// What failed.
@@ -275,13 +290,13 @@ pub enum StoreError {
     /// A later call of this node was done already.
     #[error("a later call of this node has overtaken this one: nothing was done")]
     Late,
-    /// It refuses the call: a wrong password, a missing permission, no memory left.
+    /// It refuses the call, because of a wrong password, a missing permission or a lack of memory, for instance.
     #[error("the store refuses: {reason}")]
     Refused {
-        /// The answer.
+        /// Its answer, with advice.
         reason: String,
     },
-    /// Its answer means nothing here: another program uses the same keys, or another version of this one.
+    /// Its answer makes no sense: another program, or another version of this one, uses the same keys.
     #[error("the store answers {what}: use a prefix of keys of your own")]
     Garbled {
         /// What was answered.

@@ -28,8 +28,8 @@ pub enum SessionEvent {
     Opened(Arc<[Connection]>),
     /// Sessions have ended. A session admitted before the subscription has no `Opened`.
     Closed(Arc<[CloseReport]>),
-    /// Sessions have other [names](crate::LineContext::set_name) or tags. Of changes that follow one another within a batch only
-    /// the last may be told.
+    /// Sessions have other [names](crate::LineContext::set_name) or tags. Of several changes of a session within one batch perhaps only
+    /// the last is there.
     Named(Arc<[SessionNamed]>),
     /// Connections have been refused.
     Refused(Arc<Refusals>),

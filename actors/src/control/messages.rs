@@ -40,8 +40,8 @@ pub struct Kick {
     pub goodbye: Bytes,
 }
 
-/// Aborts the sessions that `whom` selects, apart from counters, times and states, of those that were told to end by a kick and have not
-/// ended yet. Not those admitted behind `last`. The answer is their number.
+/// Aborts sessions that a kick has told to end and that have not ended yet: those that `whom` selects, whatever it says of counters,
+/// times and states, and that were admitted no later than `last`. The answer is their number.
 #[cfg(feature = "cluster")]
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "u64")]
@@ -182,8 +182,8 @@ pub struct Drain {
     /// Time over which sessions are told to end one after the other, so that their peers do not all reconnect elsewhere
     /// at once. Zero tells all at once; at most half of the deadline counts, so that the last session has time, too.
     pub spread: Duration,
-    /// Time until the drain begins. The server already says that it will end, and serves whoever comes as before: a load
-    /// balancer that asks sends nobody any more. Longer times count as 24 days.
+    /// Time until the drain begins. Until then the server says that it will drain, and still serves whoever comes, so that a load
+    /// balancer that asks it stops sending connections. Longer times count as 24 days.
     pub delay: Duration,
 }
 

@@ -15,13 +15,13 @@ impl<A> LineContext<A>
 where
     A: Actor<Context = LineContext<A>>,
 {
-    /// Names the session, in place of an earlier name; an empty name removes that. Lists show it,
+    /// Sets the session's name, in place of an earlier one; an empty text removes it. Lists show it,
     /// [`SessionFilter::name`](crate::control::SessionFilter::name) selects by it, and
     /// [`SessionEvent::Named`](crate::control::SessionEvent::Named) tells of each change. Whether several sessions may have the same
     /// name is for the application to decide.
     ///
     /// # Errors
-    /// Returns a [`NameError`] for more than 128 bytes and for control characters; nothing has changed then.
+    /// Returns a [`NameError`], and changes nothing, for more than 128 bytes and for control characters.
     ///
     /// ```
     /// use actix::Actor;
@@ -55,12 +55,12 @@ where
         self.worker.slot(self.slot, |slot| slot.names()?.name.clone())
     }
 
-    /// Adds a tag to the session: a word by which lists, filters and events have it as by its name, and of which it may have
-    /// several. Adding one twice changes nothing.
+    /// Adds a tag to the session. Lists, filters and events have it as they have the name; a session may have several. Adding one
+    /// twice changes nothing.
     ///
     /// # Errors
-    /// Returns a [`NameError`] for an empty tag, for more than 32 bytes, for control characters, and for more than 8 tags; nothing
-    /// has changed then.
+    /// Returns a [`NameError`], and changes nothing, for an empty tag, for more than 32 bytes, for control characters, and for a
+    /// ninth tag.
     pub fn add_tag(&mut self, tag: &str) -> Result<(), NameError> {
         self.change_names(|names| names.add_tag(tag))
     }

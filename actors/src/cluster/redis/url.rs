@@ -74,7 +74,7 @@ pub enum RedisConfigError {
         /// The text before `://`.
         scheme: String,
     },
-    /// A host is missing, or none.
+    /// A host is missing or invalid.
     #[error(
         "{host:?} is no host: write a name or an address, as in redis://store.example.org:6379 or redis://[::1]:6379"
     )]
@@ -82,10 +82,10 @@ pub enum RedisConfigError {
         /// The text in its place, up to the first `:`.
         host: String,
     },
-    /// A port is none. Its text may be a password that lacks the `@HOST` behind it.
+    /// A port is invalid. It is not shown: it may be a password that lacks the `@HOST` behind it.
     #[error("there is no port behind the host's `:`: use 1 to 65535, as in redis://USER:PASSWORD@HOST:6379")]
     Port,
-    /// A database is no number.
+    /// A database is not a number.
     #[error("{database:?} is no database: write its number, as in redis://HOST:PORT/0")]
     Database {
         /// The text in its place.
@@ -96,31 +96,31 @@ pub enum RedisConfigError {
         "the user or the password is not encoded: write %XX for each byte of `%`, `/`, `@`, `:`, `?` and `#` in them"
     )]
     Encoding,
-    /// Sentinels are given without the name of the master.
+    /// The URL names Sentinels, but no master.
     #[error("the master has no name: write it behind the sentinels, as in redis-sentinel://HOST:PORT,HOST:PORT/MASTER")]
     Master,
-    /// The path of a unix socket is missing, or not absolute.
+    /// The path of a unix socket is missing or not absolute.
     #[error("{path:?} is no path of a socket: write unix:///run/redis/redis.sock")]
     Path {
         /// The text in its place.
         path: String,
     },
-    /// The URL has more than is known.
+    /// The URL has a part that is not known.
     #[error("the URL has {what}: remove it")]
     Unknown {
         /// The part.
         what: &'static str,
     },
-    /// TLS is asked for where there is none.
+    /// Certificates are given, and the URL is that of a unix socket.
     #[error("there is no TLS over a unix socket: leave out the certificates, or use rediss://")]
     TlsOverUnix,
     /// Certificates are given, and the URL is one without TLS.
     #[error("certificates are given, and the URL asks for no TLS: write rediss:// or rediss-sentinel://")]
     TlsNotAsked,
-    /// TLS is asked for, and is not built in.
+    /// The URL asks for TLS, which is not built in.
     #[error("TLS is not built in: build with the feature `tls`, or write redis://")]
     TlsNotBuilt,
-    /// TLS is asked for, and nobody is trusted.
+    /// The URL asks for TLS, no authorities are given, and this machine has none where systems keep them.
     #[error("TLS has no authorities: name the file of those that sign the store's certificate")]
     TlsWithoutAuthorities,
     /// A certificate cannot be used.
@@ -129,7 +129,7 @@ pub enum RedisConfigError {
         /// The error of TLS, with its advice.
         reason: String,
     },
-    /// The prefix of keys is empty, too long, or has braces.
+    /// The prefix of keys is empty, too long, or has braces or characters that do not print.
     #[error(
         "{prefix:?} is no prefix of keys: use 1 to 128 printable characters without `{{`, `}}` and spaces, as in lines:"
     )]

@@ -25,13 +25,13 @@ pub enum ShareError {
         /// Length of the name. Unit: bytes.
         bytes: usize,
     },
-    /// This node shares another room of its name.
+    /// This node shares another room of the same name.
     #[error("this node shares another room named {name:?}: use that one, as cluster.room({name:?}) returns it")]
     Taken {
         /// The name.
         name: String,
     },
-    /// It has an uplink already: another cluster's, or one of the application's.
+    /// It is linked to another uplink: another cluster's, or the application's own.
     #[error("the room {name:?} has another uplink: make a room for each")]
     Linked {
         /// The name.
@@ -49,16 +49,16 @@ impl Cluster {
     /// Longest name of a room that is shared. Unit: bytes.
     pub const MAX_ROOM_NAME: usize = 128;
 
-    /// Returns the room of this name that the node shares with all others of the cluster: the same one as long as somebody has
-    /// it, and a new one otherwise.
+    /// Returns the room of this name that all nodes of the cluster share: the one that this node has already, as long as somebody
+    /// keeps it, and otherwise a new one.
     ///
-    /// Whatever is said in it anywhere all its members hear, on whatever node they are: those of the same node at once, and
-    /// others when the store has passed it on, at most once, in order for each node that it is said on. What is on its way is
-    /// lost with the store: then members are [told](crate::LineHandler::missed) how many messages are missing, with the next
-    /// one that comes. A member hears what is said from a moment after the first member of its node has joined.
+    /// All members hear what is said in the room on any node. Members on the same node hear it at once. Those on other nodes hear
+    /// it when the store has passed it on: at most once, and in order for each node that it is said on. Messages on their way
+    /// are lost with the store; members are [told](crate::LineHandler::missed) how many are missing before the next one that
+    /// comes. A node begins to listen a moment after its first member has joined.
     ///
-    /// To say something costs the store one message for each of the nodes that have members; several that are said at about the
-    /// same time cost as much as one. A room where nothing is said costs nothing.
+    /// A message costs one publication, which the store sends to each node that has members; messages of about the same moment
+    /// share one. A room in which nothing is said costs nothing.
     ///
     /// # Errors
     /// Returns [`ShareError::NoName`] for an empty name, and [`ShareError::NameTooLong`] above
@@ -77,12 +77,12 @@ impl Cluster {
         Ok(self.core.rooms.room(name))
     }
 
-    /// Makes a [named](Room::named) room that there is the node's [room](Self::room) of its name: for programs that may run
-    /// without a cluster, too. Once more for the same room changes nothing.
+    /// Makes a [named](Room::named) room the [room](Self::room) of its name, for programs that may also run without a cluster.
+    /// A second call for the same room changes nothing.
     ///
     /// # Errors
-    /// Returns a [`ShareError`] if it has no fit name, if the node shares another room of its name, or if it has an uplink
-    /// already.
+    /// Returns a [`ShareError`] if its name is missing or too long, if the node shares another room of the same name, or if it is
+    /// linked to another uplink.
     pub fn share(&self, room: &Room) -> Result<(), ShareError> {
         let name = room.name().unwrap_or_default();
         check(name)?;
@@ -95,7 +95,8 @@ impl Cluster {
         })
     }
 
-    /// Returns the rooms that this node shares, by name. All of them together are in [`stats`](Self::stats).
+    /// Returns the rooms that this node shares, in the order of their names, with the counters of each. The sums are in
+    /// [`stats`](Self::stats).
     #[must_use]
     pub fn rooms(&self) -> Vec<RoomStats> {
         self.core.rooms.stats()

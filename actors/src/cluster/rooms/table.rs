@@ -77,20 +77,20 @@ pub(super) struct Counters {
 pub struct RoomCounts {
     /// Messages of this node that the store has passed on.
     pub published: u64,
-    /// Messages of this node that others do not hear, as far as it is known: more than 4 MiB waited for the store, or it was
-    /// lost or too slow.
+    /// Messages of this node that did not get to the store, as far as it is known: more than 4 MiB waited for it, or it was lost
+    /// or too slow.
     pub lost: u64,
     /// Messages of other nodes that the members here were offered.
     pub heard: u64,
     /// Messages of other nodes that did not come, though the room was listened to.
     pub missing: u64,
-    /// Gaps in which these are missing.
+    /// Number of gaps that these make.
     pub gaps: u64,
-    /// Messages of other nodes that came again, or too late, and were left out.
+    /// Messages of other nodes that came a second time, or too late, and were not delivered.
     pub repeated: u64,
-    /// Messages of this node that did not come back, though the room was listened to: others have missed them, too.
+    /// Messages of this node that did not come back to it, though it listened to the room: others may have missed them, too.
     pub unreturned: u64,
-    /// Frames that meant nothing: another program uses the same channels, or a later version of this one.
+    /// Publications that could not be read: another program, or a later version of this one, uses the same channels.
     pub garbled: u64,
 }
 
