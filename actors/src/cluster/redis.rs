@@ -23,7 +23,7 @@ use self::{
     connection::Dialer,
     link::{Arguments, Link},
     subscription::Subscribed,
-    url::{Place, Secret},
+    url::{Place, Secret, Target},
 };
 use crate::cluster::{
     id::NodeId,
@@ -288,6 +288,9 @@ impl RedisBuilder {
 
     /// Sets the user and the password for Sentinels; those for the server do not count there. Line ends behind the password are
     /// left out. Default: none.
+    ///
+    /// # Errors
+    /// [`build`](Self::build) returns [`RedisConfigError::SentinelNotAsked`] if the URL names no Sentinels.
     pub fn sentinel_password(mut self, username: Option<&str>, password: impl Into<String>) -> Self {
         self.sentinel = (username.map(str::to_owned), Some(secret(&password.into())));
         self
@@ -340,6 +343,9 @@ impl RedisBuilder {
                 return Err(RedisConfigError::Time { what });
             }
         }
+        if self.sentinel.1.is_some() && !matches!(place.target, Target::Sentinel { .. }) {
+            return Err(RedisConfigError::SentinelNotAsked);
+        }
         #[cfg(feature = "tls")]
         let tls = tls_of(&place, self.tls)?;
         #[cfg(not(feature = "tls"))]
@@ -374,7 +380,7 @@ const BUNDLES: [&str; 4] = [
 fn tls_of(place: &Place, given: Option<TlsClient>) -> Result<Option<TlsClient>, RedisConfigError> {
     match (place.is_tls, given) {
         (false, None) => Ok(None),
-        (false, Some(_)) if matches!(place.target, url::Target::Unix(_)) => Err(RedisConfigError::TlsOverUnix),
+        (false, Some(_)) if matches!(place.target, Target::Unix(_)) => Err(RedisConfigError::TlsOverUnix),
         (false, Some(_)) => Err(RedisConfigError::TlsNotAsked),
         (true, Some(tls)) => Ok(Some(tls)),
         (true, None) => {

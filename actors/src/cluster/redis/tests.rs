@@ -83,6 +83,8 @@ fn urls_that_are_wrong_are_refused_with_advice() {
     let zero = std::time::Duration::ZERO;
     assert!(matches!(Redis::at("redis://s").timeout(zero).build(), Err(Error::Time { .. })));
     assert!(matches!(Redis::at("redis://s").connect_timeout(zero).build(), Err(Error::Time { .. })));
+    let for_nobody = Redis::at("redis://s").sentinel_password(None, "x").build();
+    assert_eq!(for_nobody.expect_err("no Sentinels"), Error::SentinelNotAsked);
 }
 
 #[test]
@@ -105,10 +107,11 @@ fn no_text_of_ours_has_a_password() {
         let error = Place::parse(url).expect_err(url);
         assert!(!format!("{error} {error:?}").contains(secret), "{url}: {error} {error:?}");
     }
-    let builder = Redis::at("redis://user:sesame8@host").password("sesame8\n").sentinel_password(None, "sesame8");
+    let url = "redis-sentinel://user:sesame8@host/main";
+    let builder = Redis::at(url).password("sesame8\n").sentinel_password(None, "sesame8");
     assert!(!format!("{builder:?}").contains(secret), "{builder:?}");
     let store = builder.build().unwrap();
-    assert_eq!(store.to_string(), "redis://host:6379");
+    assert_eq!(store.to_string(), "redis-sentinel://host:26379/main");
     assert!(!format!("{store:?}").contains(secret), "{store:?}");
     // A server that repeats what it was told.
     let said = answer::clean("ERR unknown command 'HELLO' '3' 'AUTH' 'sesame8'\u{7}", &[Some(&Secret::new(secret))]);

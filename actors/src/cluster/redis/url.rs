@@ -111,6 +111,11 @@ pub enum RedisConfigError {
         /// The part.
         what: &'static str,
     },
+    /// A password for Sentinels is given, and the URL names none.
+    #[error(
+        "a password for Sentinels is given, and the URL names none: write redis-sentinel://HOST:PORT,HOST:PORT/MASTER"
+    )]
+    SentinelNotAsked,
     /// Certificates are given, and the URL is that of a unix socket.
     #[error("there is no TLS over a unix socket: leave out the certificates, or use rediss://")]
     TlsOverUnix,
