@@ -1,15 +1,16 @@
-//! Gate: asynchronous admission, the user's own: what may say no to a connection before it becomes a session.
+//! Gate: asynchronous admission by the user's own code, which may refuse a connection before it becomes a session.
 //!
-//! It is asked last, when the server's own limits have let the connection in and its filters are open, so that the real peer
-//! is known; nothing is read meanwhile. Who sets none pays nothing.
+//! Gates are asked last, when the server's own limits have let the connection in and its filters are open, so that the real peer
+//! is known; nothing is read meanwhile. Servers without gates pay nothing.
 //! Not here: waiting for the answer (`session/gated`), keeping permits (`worker/permits`).
 
 use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc};
 
 use crate::{connection::Connection, report::RefuseReason};
 
-/// What a [gate](crate::LineServer::gate) gives a connection that it lets in. Dropped when the session has ended: behind its
-/// socket, and before anybody hears of the end. So it is if no session comes of the connection, for whatever reason.
+/// The answer of a [gate](crate::LineServer::gate) that lets a connection in. It may hold a value for as long as the session
+/// lives: that is dropped when the session has ended, after its socket is closed and before anybody hears of the end. If the
+/// connection never becomes a session, the value is dropped as well.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -27,12 +28,12 @@ use crate::{connection::Connection, report::RefuseReason};
 pub struct Permit(Option<Box<dyn Any + Send>>);
 
 impl Permit {
-    /// Makes a permit that gives something back when it is dropped: whatever `held` does then. A panic there goes no further.
+    /// Makes a permit that holds a value, whose `Drop` gives something back. A panic in it is caught.
     pub fn new(held: impl Any + Send) -> Self {
         Self(Some(Box::new(held)))
     }
 
-    /// Makes a permit that has nothing to give back. A session keeps nothing of it.
+    /// Makes a permit that holds nothing. It costs a session no memory.
     pub fn free() -> Self {
         Self(None)
     }

@@ -27,13 +27,13 @@ use crate::{
     plural::Counted,
 };
 
-/// What has become of a push or a kick, for each node that was asked once.
+/// The result of a push or a kick: one answer for each node that was asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Answers {
-    /// The answers, in the order of the nodes.
+    /// The answers, in the order of the nodes' names.
     pub nodes: Vec<NodeAnswer>,
-    /// The store did not say which other nodes there are: those were not asked.
+    /// Why the store did not return the other nodes: none of them was asked then.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text_if_any")]
     pub others: Option<StoreError>,
 }
@@ -44,13 +44,13 @@ pub struct Answers {
 pub struct NodeAnswer {
     /// The node's name.
     pub node: NodeName,
-    /// Its life; `None` for the node that asks while it holds no lease, and for one that the filter names and that has no life.
+    /// Its life. `None` for the node that asks while it holds no lease, and for a node that the filter names and that does not exist.
     pub id: Option<NodeId>,
     /// The answer.
     pub outcome: Outcome,
 }
 
-/// What has become of a push or a kick on one node.
+/// The result of a push or a kick on one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -64,16 +64,17 @@ pub enum Outcome {
     },
     /// No session there matches.
     NotFound,
-    /// Nobody listens under this id or name: the node has ended, or this life of it, or it does not hear at the moment. Nothing was done.
+    /// Nobody listens under this id or name: the node or this life of it has ended, or its subscription is lost at the moment.
+    /// Nothing was done.
     NodeGone,
-    /// No answer came in time: it is unknown whether it was done, or will be.
+    /// No answer came in time. It is unknown whether it was done, or will be.
     TimedOut,
-    /// The node does not do it: its server has ended, or it speaks another version. Nothing was done.
+    /// The node refuses: its server has ended, it runs another version, or it does not know a condition. Nothing was done.
     Refused {
         /// Its reason.
         reason: String,
     },
-    /// The store was lost: the node was not asked, or it is unknown whether it was.
+    /// The store was lost. The node was not asked, or it is unknown whether it was.
     StoreLost {
         /// The failure.
         #[serde(serialize_with = "as_text")]
@@ -131,7 +132,7 @@ impl Answers {
         self.nodes.iter().map(done).sum()
     }
 
-    /// Returns true if all nodes are known, and each one has answered: no session that matches was left out.
+    /// Returns true if all nodes are known and each of them has answered, so that no session that matches was left out.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.others.is_none() && self.nodes.iter().all(|answer| answer.outcome.is_answered())
@@ -142,7 +143,7 @@ impl Answers {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AskError {
-    /// Too many bytes.
+    /// It has too many bytes.
     #[error("{bytes} bytes are too many to be sent to other nodes: at most {most}")]
     TooLarge {
         /// Number of bytes.

@@ -44,17 +44,17 @@ pub struct ClusterStats {
     pub rows_written: u64,
     /// Rows removed from the store.
     pub rows_removed: u64,
-    /// Number of times that all sessions were listed to find what the store lacks: at the beginning of each life, and when
-    /// events were lost.
+    /// Number of times that all sessions were compared with what the store has: at the beginning of each life, and when events
+    /// were lost.
     pub resyncs: u64,
-    /// Sessions whose events were lost, as far as it is known.
+    /// Events of sessions that were lost, as far as is known.
     pub events_lost: u64,
-    /// Sessions that the store has let in, of those that a [limit](crate::cluster::FleetLimits) over all nodes holds for.
+    /// Sessions that the store has let in: those to which a [limit](crate::cluster::FleetLimits) over all nodes applies.
     pub admitted: u64,
-    /// Sessions that were let in by this node's own counts alone, because the store was lost or slow: all nodes together may
-    /// have had more than a limit allows since.
+    /// Sessions that were let in by this node's own counts alone, because the store was lost or slow. All nodes together may have
+    /// more than a limit allows then.
     pub admitted_blind: u64,
-    /// Resources whose counts the store is yet to be told.
+    /// Resources of limits and claims whose counts the store does not know yet.
     pub shares_untold: u64,
     /// Subscriptions opened: one, and one more for each that was lost or deaf.
     pub subscriptions: u64,
@@ -68,27 +68,28 @@ pub struct ClusterStats {
     pub messages: u64,
     /// Messages that their readers had no room for.
     pub messages_dropped: u64,
-    /// Messages on channels that nobody reads any more.
+    /// Messages of channels that nobody reads any more.
     pub messages_unread: u64,
-    /// Pushes and kicks that other nodes were asked for, one for each node.
+    /// Requests to other nodes, one for each node that a push or a kick has asked.
     pub asked: u64,
-    /// Those of them that were not answered in time.
+    /// Requests to other nodes that were not answered in time.
     pub asks_timed_out: u64,
-    /// Answers for which nobody waited any more.
+    /// Answers of other nodes that came too late.
     pub answers_late: u64,
-    /// Pushes and kicks that other nodes have asked for.
+    /// Requests of other nodes.
     pub requests: u64,
-    /// Those that came once more, and were not done again.
+    /// Requests of other nodes that came a second time, and were not done again.
     pub requests_again: u64,
-    /// Sessions that were kicked over nodes, had not ended in time, and were cut.
+    /// Sessions that were aborted because they had not ended within
+    /// [`kick_timeout`](crate::cluster::ClusterBuilder::kick_timeout) of a kick over nodes.
     pub kicks_cut: u64,
     /// Messages between nodes that are not understood: of another program, or of a later version.
     pub letters_unknown: u64,
-    /// Messages of all rooms that the node has shared.
+    /// Counters of the messages of all rooms that the node has shared.
     pub rooms: RoomCounts,
 }
 
-/// Calls to the store, by what has come of them.
+/// Calls to the store, by their results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StoreCalls {
@@ -100,7 +101,7 @@ pub struct StoreCalls {
     pub slow: u64,
     /// It refused.
     pub refused: u64,
-    /// Its answer meant nothing.
+    /// Its answer made no sense.
     pub garbled: u64,
     /// The lease was over.
     pub fenced: u64,

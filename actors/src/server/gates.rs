@@ -14,21 +14,21 @@ where
     A: LineHandler,
     F: Fn(&Connection) -> A + Clone + Send + 'static,
 {
-    /// Adds a gate: asked of each connection whether it becomes a session, for what takes time to find out, as the word of
-    /// another service. Default: none, which costs nothing. Gates are asked one after the other, in the order in which they
-    /// are added; the first one that refuses ends it.
+    /// Adds a gate: a function that decides for each connection whether it becomes a session, and may take time for it, such as
+    /// the time to ask another service. Default: none, which costs nothing. Gates are asked one after the other, in the order in
+    /// which they were added, until one refuses.
     ///
-    /// A connection comes to the gates last: its addresses are those of the real peer, all limits have let it in, handshakes
-    /// are over. It is asked on the worker that will run the session: a gate must not block. While an answer is on its way the
-    /// connection counts as a session, in limits as in lists, can be kicked, and waits through a drain; nothing of it is read,
-    /// and what has come is delivered to the session. All gates together have the time of a
-    /// [`preface_timeout`](crate::limits::LimitsBuilder::preface_timeout); then the connection is refused as
+    /// A connection comes to the gates last: its addresses are those of the real peer, all limits have let it in, and its
+    /// handshakes are over. A gate runs on the worker that will run the session, so it must not block. Until it has answered,
+    /// the connection counts as a session in limits and lists, it can be kicked, and a drain waits for it. Nothing of it is
+    /// read: what its peer has sent is delivered to the session. All gates of a connection together have one
+    /// [`preface_timeout`](crate::limits::LimitsBuilder::preface_timeout); then it is refused as
     /// [`GateTimeout`](RefuseReason::GateTimeout).
     ///
-    /// What a gate refuses is told the server's [refuse line](crate::limits::LimitsBuilder::refuse_line), unless the reason is
-    /// [`Denied`](RefuseReason::Denied), and is counted, logged and reported by its reason:
-    /// [`Gate`](RefuseReason::Gate) is there for gates of your own. If a gate panics, its connection is closed and reported
-    /// like a session whose handler panicked.
+    /// A connection that is refused gets the server's [refuse line](crate::limits::LimitsBuilder::refuse_line), unless the reason
+    /// is [`Denied`](RefuseReason::Denied), and is counted, logged and reported by its reason. [`Gate`](RefuseReason::Gate) is the
+    /// reason for gates of your own. If a gate panics, its connection is closed and reported like a session whose handler
+    /// panicked.
     ///
     /// ```
     /// use std::{sync::Arc, time::Duration};
@@ -38,7 +38,7 @@ where
     ///
     /// # #[actix::main]
     /// # async fn main() -> std::io::Result<()> {
-    /// // At most 100 sessions; who comes when all places are taken waits for one for a second.
+    /// // At most 100 sessions. Whoever comes when all places are taken waits up to a second for one.
     /// let places = Arc::new(Semaphore::new(100));
     /// let server = LineServer::new(|_connection| Rot13).gate(move |_connection| {
     ///     let place = Arc::clone(&places).acquire_owned();
@@ -64,8 +64,8 @@ where
 }
 
 impl Listener {
-    /// Lets the connections of this listener in without asking the server's [gates](LineServer::gate): for operators and for
-    /// checks of its health, who are to come in whatever a gate says.
+    /// Sets that connections of this listener are let in without asking the server's [gates](LineServer::gate). It is for
+    /// operators and health checks, which have to get in whatever gates say.
     pub fn without_gates(mut self) -> Self {
         self.own.is_ungated = true;
         self
