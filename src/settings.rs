@@ -705,7 +705,7 @@ setting::settings! {
             group: CLUSTER,
             reload: Reload::Restart,
             help: "Time after which a node that the store does not hear of is gone for the others",
-            advice: "A shorter time finds a dead node sooner, and takes a slow one for dead; it is renewed three times as often",
+            advice: "A shorter time finds a dead node sooner, and takes a slow one for dead; a node renews its lease about three times in it",
         },
         cluster_max_sessions: Option<Count> = About {
             name: "cluster-max-sessions",
