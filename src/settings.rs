@@ -655,7 +655,7 @@ setting::settings! {
             group: CLUSTER,
             reload: Reload::Restart,
             help: "Certificate that this node shows to a store that asks for one, in PEM",
-            advice: "Those that lead to its authority stand behind it in the file; needs `--cluster-key` and `--cluster-ca`",
+            advice: "Intermediate certificates follow it in the file; needs `--cluster-key` and `--cluster-ca`",
         },
         cluster_key: Option<FilePath> = About {
             name: "cluster-key",
@@ -725,7 +725,7 @@ setting::settings! {
             group: CLUSTER,
             reload: Reload::NewConnections,
             help: "Most sessions of one source on all nodes together; the same on all nodes",
-            advice: "Use it against peers that go to another node when one refuses them; `--exempt` has who is not held against it",
+            advice: "Use it against peers that go to another node when one refuses them; peers of `--exempt` do not count",
         },
         cluster_accept_rate_per_source: Option<Rate> = About {
             name: "cluster-accept-rate-per-source",

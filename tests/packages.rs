@@ -134,7 +134,7 @@ fn every_relative_link_of_an_installed_page_leads_to_a_file_of_the_package() {
     let folder = Folder::new("links");
     run(&["dpkg-deb", "--extract", deb(), &folder.join("")]);
     let mut looked_at = 0;
-    for page in ["operating.md", "monitoring.md", "README.Debian.md"] {
+    for page in ["operating.md", "monitoring.md", "fleet.md", "README.Debian.md"] {
         let page = folder.0.join("usr/share/doc/rot13d").join(page);
         let text = fs::read_to_string(&page).unwrap();
         let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')?.0.split('#').next());

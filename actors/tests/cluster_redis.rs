@@ -360,20 +360,20 @@ async fn each_refusal_says_what_to_do() {
     };
     with("node", "sesame8\n").register(&node("a"), &begun).await.unwrap();
     let reader = with("reader", "sesame8");
-    refusal(reader.register(&node("a"), &begun).await, "docs/decisions/redis.md");
+    refusal(reader.register(&node("a"), &begun).await, "docs/operating.md");
     // A command of a script, and a key of one.
     for (user, lacks) in [("fixer", ["~*", "-hset"]), ("other", ["~{lines:*}leases", "+hset"])] {
         server.allow(user, "sesame8", &[&["&*", "+@all"], &lacks[..]].concat());
-        refusal(with(user, "sesame8").register(&node("a"), &begun).await, "docs/decisions/redis.md");
+        refusal(with(user, "sesame8").register(&node("a"), &begun).await, "docs/operating.md");
     }
     let mut subscription = reader.subscribe(mpsc::channel(1).0).await.unwrap();
-    refusal(subscription.add(&["c".to_owned()]).await, "docs/decisions/redis.md");
+    refusal(subscription.add(&["c".to_owned()]).await, "docs/operating.md");
     let wrong = with("node", "open sesame").nodes().await;
     refusal(wrong.map(drop), "check the user and the password");
     server.must(&["ACL", "SETUSER", "default", "off"]);
     let fresh = at(&server.url());
     refusal(fresh.nodes().await.map(drop), "give a user and a password");
-    for (user, advice) in [("reader", "use a database that it has"), ("node", "docs/decisions/redis.md")] {
+    for (user, advice) in [("reader", "use a database that it has"), ("node", "docs/operating.md")] {
         let other = at(&format!("redis://{user}:sesame8@127.0.0.1:{}/99", server.port()));
         refusal(other.nodes().await.map(drop), advice);
     }

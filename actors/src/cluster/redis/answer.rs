@@ -80,7 +80,7 @@ fn named_error(error: &ServerError) -> (StoreError, Then) {
     server_error(error.kind(), error.code(), error.details().unwrap_or_default())
 }
 
-const PERMISSIONS: &str = "give the user what docs/decisions/redis.md names";
+const PERMISSIONS: &str = "give the user what docs/operating.md names under Several nodes";
 /// The versions that have what is asked for.
 const OLD: &str = "use Redis 7.0, Valkey 7.2, or a later one";
 
