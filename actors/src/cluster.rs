@@ -18,6 +18,7 @@ pub(crate) mod answers;
 mod channels;
 pub(crate) mod fleet_limits;
 pub(crate) mod ledger;
+mod mailbox;
 
 pub(crate) mod core;
 mod kicks;

@@ -4,7 +4,7 @@
 //! is known; nothing is read meanwhile. Servers without gates pay nothing.
 //! Not here: waiting for the answer (`session/gated`), keeping permits (`worker/permits`).
 
-use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc};
+use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use crate::{connection::Connection, report::RefuseReason};
 
@@ -61,14 +61,15 @@ impl fmt::Debug for Permit {
 /// The answer of a gate, on its way.
 pub(crate) type Asked = Pin<Box<dyn Future<Output = Result<Permit, RefuseReason>>>>;
 
-type Ask = dyn Fn(&Connection) -> Asked + Send + Sync;
+/// Asks about a connection that has so much time left for all gates.
+type Ask = dyn Fn(&Connection, Duration) -> Asked + Send + Sync;
 
 /// The gates of a server, in the order in which they are asked.
 #[derive(Clone, Default)]
 pub(crate) struct Gates(Arc<[Arc<Ask>]>);
 
 impl Gates {
-    pub(crate) fn with(&self, ask: impl Fn(&Connection) -> Asked + Send + Sync + 'static) -> Self {
+    pub(crate) fn with(&self, ask: impl Fn(&Connection, Duration) -> Asked + Send + Sync + 'static) -> Self {
         Self(self.0.iter().cloned().chain([Arc::new(ask) as Arc<Ask>]).collect())
     }
 
@@ -80,9 +81,9 @@ impl Gates {
         self.0.len()
     }
 
-    /// Asks one. May panic, as the user's code does.
-    pub(crate) fn ask(&self, gate: usize, connection: &Connection) -> Option<Asked> {
-        self.0.get(gate).map(|ask| ask(connection))
+    /// Asks one, of a connection that has so much time left. May panic, as the user's code does.
+    pub(crate) fn ask(&self, gate: usize, connection: &Connection, left: Duration) -> Option<Asked> {
+        self.0.get(gate).map(|ask| ask(connection, left))
     }
 }
 

@@ -18,6 +18,8 @@ use actix_lines::cluster::{
     Change, Cluster, Health, NodeId, Store, StoreAnswer, StoreError,
     memory::{Fault, Memory},
 };
+use bytes::Bytes;
+use futures::future::join_all;
 use log::LevelFilter;
 use logged::take_logged_here;
 use nodes::{Node, serve, stores::pass_on};
@@ -128,6 +130,36 @@ async fn a_store_that_returns_within_a_lease_costs_no_life() {
         assert_eq!(node.cluster.stats().lives, 1);
         node.server.end_all().await;
     }
+}
+
+/// Publishes letters that mean nothing to a node, all before it has a turn.
+async fn flood(node: &Node, letters: usize, bytes: usize) {
+    let channel = format!("c:{}", node.id());
+    let letter = Bytes::from(vec![b'x'; bytes]);
+    let published = join_all((0..letters).map(|_| node.store.publish(&channel, letter.clone()))).await;
+    assert!(published.iter().all(|receivers| *receivers == Ok(1)));
+}
+
+#[actix::test]
+async fn what_a_node_has_no_room_for_is_counted() {
+    pause();
+    let node = Node::join("a", &Memory::new()).await;
+    let counts = || (node.cluster.stats().messages_dropped, node.cluster.stats().letters_unknown);
+    // More than wait for it.
+    flood(&node, 5000, 1).await;
+    eventually("all to be counted", async || counts().0 + counts().1 == 5000).await;
+    let lost = counts().0;
+    assert!((800..=1000).contains(&lost), "{lost}");
+    // More bytes than wait for their reader, in few letters.
+    flood(&node, 40, 1024 * 1024).await;
+    eventually("all to be counted", async || counts().0 + counts().1 == 5040).await;
+    assert_eq!(counts().0 - lost, 8, "32 MiB wait");
+    // What a subscription lost that has ended since.
+    let lost = counts().0;
+    flood(&node, 5000, 1).await;
+    node.store.end_subscriptions();
+    eventually("the loss to be counted", async || counts().0 >= lost + 800).await;
+    node.server.end_all().await;
 }
 
 #[actix::test]

@@ -391,7 +391,7 @@ async fn bytes_arrive_whatever_they_are_and_too_many_are_an_error() {
 }
 
 #[actix::test]
-async fn many_are_asked_at_a_time_and_more_than_ten_thousand_are_an_error() {
+async fn many_are_asked_at_a_time_and_more_than_ten_thousand_or_too_many_bytes_are_an_error() {
     let (_memory, [a, b, c]) = three().await;
     let mut of_b = peer(&b).await;
     let id = b.ids().await.remove(0);
@@ -405,6 +405,13 @@ async fn many_are_asked_at_a_time_and_more_than_ten_thousand_are_an_error() {
     let too_many = answers.iter().filter(|answers| **answers == Err(AskError::TooMany { most: 10_000 })).count();
     assert_eq!(too_many, 100);
     let timed_out = |answers: &Answers| told(answers) == [(Some(b.id()), Outcome::TimedOut)];
+    assert!(answers.iter().flatten().all(timed_out));
+    // So are their bytes.
+    let most = 32 * 1024 * 1024;
+    let large = vec![b'x'; Cluster::MAX_BYTES];
+    let answers = within("answers", join_all((0..40).map(|_| a.cluster.push(id.clone(), large.clone())))).await;
+    let too_many = answers.iter().filter(|answers| **answers == Err(AskError::TooManyBytes { most })).count();
+    assert_eq!(too_many, 8);
     assert!(answers.iter().flatten().all(timed_out));
     // They are over, and there is room again.
     assert_eq!(a.cluster.push(ClusterFilter::default().node(a.id().name), "x\n").await.unwrap().nodes.len(), 1);
@@ -548,35 +555,70 @@ impl LineHandler for Blocks {
     }
 }
 
-#[actix::test]
-async fn a_worker_that_is_blocked_delays_no_answer_and_no_other_question() {
-    // On the real clock: its worker is another thread.
+/// Node `a`, whose worker is blocked until the sender is dropped, its peer, and node `b`. On the real clock: the worker is another
+/// thread.
+async fn blocked(ask_timeout: Duration) -> (Cluster, support::Server, Peer, std::sync::mpsc::Sender<()>, Node) {
     let memory = Memory::new();
-    let quick = |builder: ClusterBuilder| builder.ask_timeout(Duration::from_millis(300));
-    let cluster = quick(Cluster::builder(memory.view()).node("a")).build().unwrap();
+    let in_time = |builder: ClusterBuilder| builder.ask_timeout(ask_timeout);
+    let cluster = in_time(Cluster::builder(memory.view()).node("a")).build().unwrap();
     let (blocked, mut is_blocked) = mpsc::unbounded_channel();
     let (released, release) = std::sync::mpsc::channel();
     let release = Arc::new(Mutex::new(release));
     let server = LineServer::new(move |_| Blocks { blocked: blocked.clone(), release: Arc::clone(&release) });
     let server = support::Server::start(server.workers(1).cluster(&cluster).unwrap()).await;
-    let b = Node::serve_with("b", &memory, LineServer::new(|_| Nameable), quick).await;
+    let b = Node::serve_with("b", &memory, LineServer::new(|_| Nameable), in_time).await;
     eventually("a life of the node", async || cluster.node().is_some()).await;
     let mut peer = server.connect().await;
     peer.send(b"block\n").await;
     within("the worker to be blocked", is_blocked.recv()).await.unwrap();
+    (cluster, server, peer, released, b)
+}
 
+/// Those of a node with a name that no session has.
+fn nobody(node: &str) -> ClusterFilter {
+    ClusterFilter::default().name("nobody").node(node.parse().unwrap())
+}
+
+#[actix::test]
+async fn a_node_hears_answers_however_many_questions_wait_for_its_blocked_worker() {
+    let (cluster, server, mut peer, released, b) = blocked(Duration::from_secs(30)).await;
+    // More than are carried out at a time.
+    let mut asked = Box::pin(join_all((0..600).map(|_| b.cluster.push(nobody("a"), "x\n"))));
+    let answered = async {
+        eventually("the questions", async || cluster.stats().requests == 600).await;
+        cluster.push(nobody("b"), "x\n").await.unwrap()
+    };
+    let answers = tokio::select! {
+        biased;
+        _ = &mut asked => panic!("all is over that was to be waited for"),
+        answers = answered => answers,
+    };
+    assert_eq!(told(&answers), [(Some(b.id()), Outcome::NotFound)]);
+    // Each of them is carried out in its turn.
+    drop(released);
+    for answers in within("answers", asked).await {
+        assert_eq!(told(&answers.unwrap()), [(cluster.node(), Outcome::NotFound)]);
+    }
+    peer.shutdown_write().await;
+    peer.expect_eof().await;
+    server.end_all().await;
+    end([b]).await;
+}
+
+#[actix::test]
+async fn a_worker_that_is_blocked_delays_no_answer_and_no_other_question() {
+    let (cluster, server, mut peer, released, b) = blocked(Duration::from_millis(300)).await;
     for asker in [&cluster, &b.cluster] {
         let answers = within("answers", asker.kick(ClusterFilter::default(), "")).await.unwrap();
         assert_eq!(told(&answers), [(cluster.node(), Outcome::TimedOut), (Some(b.id()), Outcome::NotFound)]);
     }
     // More than are carried out at a time: what they wait for ends with those who have asked.
-    let of = |node: &str| ClusterFilter::default().name("nobody").node(node.parse().unwrap());
-    let asked = join_all((0..300).map(|_| b.cluster.push(of("a"), "x\n")));
+    let asked = join_all((0..300).map(|_| b.cluster.push(nobody("a"), "x\n")));
     for answers in within("answers", asked).await {
         assert_eq!(told(&answers.unwrap()), [(cluster.node(), Outcome::TimedOut)]);
     }
     eventually("an answer to a node whose worker is blocked", async || {
-        told(&cluster.push(of("b"), "x\n").await.unwrap()) == [(Some(b.id()), Outcome::NotFound)]
+        told(&cluster.push(nobody("b"), "x\n").await.unwrap()) == [(Some(b.id()), Outcome::NotFound)]
     })
     .await;
 

@@ -22,6 +22,7 @@ use actix_lines::{
     control::RefuseReason,
     limits::{Limits, Rate},
 };
+use futures::future::join_all;
 use support::{Counted, Peer, Server, eventually, free, pass, pause, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -395,6 +396,24 @@ async fn whoever_waits_for_a_slow_store_waits_half_a_second_and_the_rest_of_the_
     let waited = begin.elapsed();
     assert!((Duration::from_millis(450)..Duration::from_millis(600)).contains(&waited), "{waited:?}");
     a.server.end_all().await;
+}
+
+#[actix::test]
+async fn the_policy_decides_however_little_time_a_connection_has_at_the_gate() {
+    pause();
+    for policy in [OnPartition::Open, OnPartition::Closed].repeat(4) {
+        let limits = limits().max_sessions(10).on_partition(policy).build().unwrap();
+        let a = node(&Memory::new(), "a", limits).await;
+        let time = Duration::from_millis(100);
+        a.server.handle.set_limits(Limits::builder().preface_timeout(time).build().unwrap()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..1000))).await;
+        a.store.fail(Fault::Hanging);
+        assert_eq!(a.enter_later().await.is_some(), policy == OnPartition::Open);
+        let refused = [RefuseReason::GateTimeout, RefuseReason::StoreLost].map(|reason| a.refused(reason));
+        let closed = u64::from(policy == OnPartition::Closed);
+        assert_eq!(join_all(refused).await, [0, closed]);
+        a.server.end_all().await;
+    }
 }
 
 #[actix::test]

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use crate::{
     cluster::{
         id::{NodeId, NodeName},
+        mailbox::{self, Scales, Weight},
         query::as_text,
         store::StoreError,
     },
@@ -157,6 +158,12 @@ pub enum AskError {
         /// Most at a time.
         most: usize,
     },
+    /// Those that are under way have too many bytes together.
+    #[error("pushes and kicks over nodes with {most} bytes wait for answers: wait for some of them first")]
+    TooManyBytes {
+        /// Most bytes of all of them.
+        most: usize,
+    },
     /// No server is the node.
     #[error("no server is node {node} of the cluster: start one with LineServer::cluster first")]
     NoServer {
@@ -171,6 +178,7 @@ pub(crate) struct Asks {
     last: AtomicU64,
     waiting: Mutex<HashMap<u64, Waiting>>,
     under_way: AtomicUsize,
+    bytes: Scales,
 }
 
 #[derive(Debug)]
@@ -181,11 +189,14 @@ struct Waiting {
 
 /// One of those that may be under way at a time.
 #[derive(Debug)]
-pub(crate) struct Ticket<'a>(&'a AtomicUsize);
+pub(crate) struct Ticket<'a> {
+    under_way: &'a AtomicUsize,
+    weight: Option<Weight>,
+}
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
+        self.under_way.fetch_sub(1, SeqCst);
     }
 }
 
@@ -211,13 +222,15 @@ impl Asks {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a push or a kick.
-    pub(crate) fn begin(&self) -> Result<Ticket<'_>, AskError> {
-        let ticket = Ticket(&self.under_way);
-        match self.under_way.fetch_add(1, SeqCst) < Self::MOST {
-            true => Ok(ticket),
-            false => Err(AskError::TooMany { most: Self::MOST }),
+    /// Begins a push or a kick of so many bytes.
+    pub(crate) fn begin(&self, bytes: usize) -> Result<Ticket<'_>, AskError> {
+        let are_too_many = self.under_way.fetch_add(1, SeqCst) >= Self::MOST;
+        let mut ticket = Ticket { under_way: &self.under_way, weight: None };
+        if are_too_many {
+            return Err(AskError::TooMany { most: Self::MOST });
         }
+        ticket.weight = Some(self.bytes.put(bytes).ok_or(AskError::TooManyBytes { most: mailbox::MAX_BYTES })?);
+        Ok(ticket)
     }
 
     /// Begins a question to a node.

@@ -4,7 +4,11 @@
 //! node's own sessions wait for nobody.
 //! Not here: the words on the wire (`request`), who waits (`answers`), what users call (`sessions`).
 
-use std::{collections::HashSet, mem, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    mem,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures::{
@@ -12,19 +16,17 @@ use futures::{
     future::{join, join_all},
     stream::FuturesUnordered,
 };
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     cluster::{
         answers::{Answers, AskError, NodeAnswer, Outcome},
         core::Core,
         id::NodeId,
+        mailbox::{Mail, Mailbox, Weight},
         query::ClusterFilter,
         request::{self, Letter, Order, Whom},
-        store::{Message, StoreError},
+        store::StoreError,
     },
     server::handle::ServerHandle,
 };
@@ -32,10 +34,10 @@ use crate::{
 /// Most bytes of a push, or of a goodbye.
 pub(crate) const MAX_BYTES: usize = 1024 * 1024;
 
-/// Letters of others that wait here: at least an answer for each question that may be under way.
+/// Letters of others that wait here to be read, as long as their bytes have room, and questions that wait to be carried out.
 const MAILBOX: usize = 16_384;
 
-/// Most questions of others that are carried out at the same time.
+/// Most questions of others that are carried out at the same time; none of them holds up an answer.
 const AT_ONCE: usize = 256;
 
 /// Numbers of questions that are remembered, twice: as many as may be on their way.
@@ -50,7 +52,7 @@ pub(crate) async fn ask(core: &Core, whom: &ClusterFilter, order: Order) -> Resu
     let Some(server) = core.server.get() else {
         return Err(AskError::NoServer { node: core.settings.name.clone() });
     };
-    let _ticket = core.asks.begin()?;
+    let _ticket = core.asks.begin(bytes.len())?;
     let deadline = Instant::now() + core.settings.ask_timeout;
     let own = core.life();
     let is_for_us = match &whom.id {
@@ -179,19 +181,28 @@ async fn carry_out(core: &Core, server: &ServerHandle, whom: &Whom, order: Order
 
 /// Reads the control channel, until it is dropped.
 pub(crate) async fn run(core: Arc<Core>) {
-    let (to, mut letters) = mpsc::channel(MAILBOX);
+    let (to, mut letters) = Mailbox::new(MAILBOX);
     core.hub.listen_to_control(to);
     let mut recent = Recent::default();
     let mut under_way = FuturesUnordered::new();
+    let mut waiting = VecDeque::new();
     loop {
         tokio::select! {
             Some(()) = under_way.next(), if !under_way.is_empty() => {}
-            letter = letters.recv(), if under_way.len() < AT_ONCE => {
+            // Answers to what this node has asked wait for no question of others.
+            letter = letters.recv() => {
                 let Some(letter) = letter else { return };
-                if let Some(asked) = take(&core, &letter, &mut recent) {
-                    under_way.push(asked.answer(&core));
+                match take(&core, letter, &mut recent) {
+                    Some(_) if waiting.len() >= MAILBOX => core.counts.messages_dropped.one(),
+                    Some(asked) => waiting.push_back(asked),
+                    None => {}
                 }
             }
+        }
+        while under_way.len() < AT_ONCE
+            && let Some(asked) = waiting.pop_front()
+        {
+            under_way.push(asked.answer(&core));
         }
     }
 }
@@ -202,10 +213,13 @@ struct Asked {
     from: NodeId,
     number: u64,
     request: Result<(Whom, Order), String>,
+    /// Until it is answered it counts with what waits to be read.
+    _weight: Weight,
 }
 
 /// Takes a letter. Returns the question that it is, if it is one that was not taken before.
-fn take(core: &Core, letter: &Message, recent: &mut Recent) -> Option<Asked> {
+fn take(core: &Core, letter: Mail, recent: &mut Recent) -> Option<Asked> {
+    let Mail { message: letter, weight } = letter;
     match request::read(&letter.bytes) {
         Letter::Answer { number, from, outcome } => {
             if !core.asks.answer(number, &from, outcome) {
@@ -220,7 +234,7 @@ fn take(core: &Core, letter: &Message, recent: &mut Recent) -> Option<Asked> {
             }
             core.counts.requests.one();
             let own = letter.channel.strip_prefix("c:")?.parse().ok()?;
-            Some(Asked { own, from, number, request })
+            Some(Asked { own, from, number, request, _weight: weight })
         }
         Letter::Unknown => {
             core.counts.letters_unknown.one();
@@ -231,7 +245,7 @@ fn take(core: &Core, letter: &Message, recent: &mut Recent) -> Option<Asked> {
 
 impl Asked {
     async fn answer(self, core: &Core) {
-        let Self { own, from, number, request } = self;
+        let Self { own, from, number, request, _weight } = self;
         let outcome = match (request, core.server.get()) {
             // Its lease is over: for all others it does not exist.
             _ if core.life().as_ref() != Some(&own) => Outcome::NodeGone,

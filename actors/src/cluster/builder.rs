@@ -308,7 +308,7 @@ where
     pub fn cluster(self, cluster: &Cluster) -> Result<Self, ClusterError> {
         let reserved = Reserved::new(cluster)?;
         let core = Arc::clone(&cluster.core);
-        let gated = self.gate(move |connection| limits::admit(&core, connection));
+        let gated = self.gate_in_time(move |connection, left| limits::admit(&core, connection, left));
         Ok(gated.when_started(move |server| reserved.start(server)))
     }
 }

@@ -8,12 +8,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 
-use crate::cluster::{stats::Counts, store::Message};
-
-/// Reads a channel.
-type Reader = mpsc::Sender<Message>;
+use crate::cluster::{
+    mailbox::{Mailbox, Put},
+    stats::Counts,
+    store::Message,
+};
 
 /// The channels of a node. The hub adds them to its subscription, all again after each loss of it.
 #[derive(Debug, Default)]
@@ -27,10 +28,10 @@ pub(crate) struct Channels {
 
 #[derive(Debug, Default)]
 struct Wanted {
-    readers: HashMap<Arc<str>, Reader>,
+    readers: HashMap<Arc<str>, Mailbox>,
     /// The channel of the node's life, and who reads those of all its lives.
     control: Option<Arc<str>>,
-    control_reader: Option<Reader>,
+    control_reader: Option<Mailbox>,
 }
 
 impl Channels {
@@ -40,7 +41,7 @@ impl Channels {
 
     /// Passes on to `to` what is published on a channel, from some moment soon; whoever read it before reads no more. What
     /// `to` has no room for is dropped and counted.
-    pub(crate) fn listen(&self, channel: String, to: mpsc::Sender<Message>) {
+    pub(crate) fn listen(&self, channel: String, to: Mailbox) {
         self.wanted().readers.insert(channel.into(), to);
         self.changed.notify_one();
     }
@@ -54,7 +55,7 @@ impl Channels {
 
     /// Passes on to `to` what is published on the control channel of the node, `c:ID` of whatever life it is in: each life
     /// begins once its channel is heard, so that nothing is missed. The node's own probes are left out.
-    pub(crate) fn listen_to_control(&self, to: mpsc::Sender<Message>) {
+    pub(crate) fn listen_to_control(&self, to: Mailbox) {
         self.wanted().control_reader = Some(to);
     }
 
@@ -103,15 +104,16 @@ impl Channels {
 
     /// Passes on a message.
     pub(crate) fn deliver(&self, message: Message, counts: &Counts) {
-        let reader = {
+        let put = {
             let wanted = self.wanted();
             let control = wanted.control_reader.as_ref().filter(|_| wanted.control.as_ref() == Some(&message.channel));
-            wanted.readers.get(&message.channel).or(control).cloned()
+            let reader = wanted.readers.get(&message.channel).or(control);
+            reader.map_or(Put::Closed, |reader| reader.put(message))
         };
-        match reader.map(|reader| reader.try_send(message)) {
-            Some(Ok(())) => {}
-            Some(Err(mpsc::error::TrySendError::Full(_))) => counts.messages_dropped.one(),
-            Some(Err(mpsc::error::TrySendError::Closed(_))) | None => counts.messages_unread.one(),
+        match put {
+            Put::In => {}
+            Put::Full => counts.messages_dropped.one(),
+            Put::Closed => counts.messages_unread.one(),
         }
     }
 }

@@ -86,14 +86,24 @@ async fn hold(core: &Core, mut subscription: Box<dyn Subscription>, mut messages
         }
         Ended::Lost
     };
-    tokio::select! {
+    let mut counted = 0;
+    let ended = tokio::select! {
         ended = deliver => ended,
-        ended = steer(core, &mut *subscription, &answered) => ended,
-    }
+        ended = steer(core, &mut *subscription, &answered, &mut counted) => ended,
+    };
+    count_dropped(core, &*subscription, &mut counted);
+    ended
 }
 
-/// Gives a subscription the channels that are wanted, and probes whether it hears.
-async fn steer(core: &Core, subscription: &mut dyn Subscription, answered: &AtomicU64) -> Ended {
+/// Counts what the store had to drop of a subscription, beyond what was counted before.
+fn count_dropped(core: &Core, subscription: &dyn Subscription, counted: &mut u64) {
+    let dropped = subscription.dropped();
+    core.counts.messages_dropped.add(dropped.saturating_sub(*counted));
+    *counted = dropped;
+}
+
+/// Gives a subscription the channels that are wanted, probes whether it hears, and counts what it has lost.
+async fn steer(core: &Core, subscription: &mut dyn Subscription, answered: &AtomicU64, counted: &mut u64) -> Ended {
     let mut has = HashSet::new();
     let mut probes = Probes::default();
     let mut due = interval(PROBE);
@@ -118,7 +128,12 @@ async fn steer(core: &Core, subscription: &mut dyn Subscription, answered: &Atom
 
         tokio::select! {
             () = core.hub.changed() => {}
-            _ = due.tick() => if let Some(deaf) = probe(core, &mut probes, answered).await { return deaf },
+            _ = due.tick() => {
+                count_dropped(core, subscription, counted);
+                if let Some(deaf) = probe(core, &mut probes, answered).await {
+                    return deaf;
+                }
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 //! Not here: calls to the store, and waiting for them (`limits`).
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -103,6 +103,17 @@ enum Kind {
     Other,
 }
 
+/// How far the store is told of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Telling {
+    /// It knows, as far as it is to.
+    Done,
+    /// It is yet to be told.
+    Queued,
+    /// A call on its way changes it.
+    Flying,
+}
+
 /// One resource.
 #[derive(Debug)]
 struct Entry {
@@ -111,9 +122,23 @@ struct Entry {
     count: u64,
     /// The store has so much of it for this node; `None` if nobody knows.
     told: Option<u64>,
-    is_queued: bool,
-    /// A call on its way changes it.
-    is_flying: bool,
+    telling: Telling,
+}
+
+impl Entry {
+    fn new(kind: Kind) -> Self {
+        Self { kind, count: 0, told: Some(0), telling: Telling::Done }
+    }
+
+    /// Keeps the number of those that are not done.
+    fn set(&mut self, telling: Telling, not_done: &mut u64) {
+        let was_done = std::mem::replace(&mut self.telling, telling) == Telling::Done;
+        match (was_done, telling == Telling::Done) {
+            (true, false) => *not_done += 1,
+            (false, true) => *not_done -= 1,
+            _ => {}
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -126,6 +151,8 @@ struct Books {
     /// The name of sessions, once it is needed.
     sessions: Option<Arc<str>>,
     entries: HashMap<Arc<str>, Entry>,
+    /// Number of entries that the store is yet to be told of, or is just told of.
+    not_done: u64,
     /// Sessions of each address, for a limit or another prefix that may come.
     peers: HashMap<PeerId, u32>,
     /// Resources that the store has yet to be told of, and some that came to nothing while they waited here.
@@ -262,7 +289,7 @@ impl Ledger {
 
     /// Returns the number of resources that the store is yet to be told of.
     pub(super) fn untold(&self) -> u64 {
-        self.books().entries.values().filter(|entry| entry.is_queued || entry.is_flying).count() as u64
+        self.books().not_done
     }
 
     /// Takes the next call, if there is something to say. Its end is to be [settled](Self::settle).
@@ -287,8 +314,8 @@ impl Ledger {
     pub(super) fn forget_flights(&self) {
         let mut books = self.books();
         books.life += 1;
-        let flying: Vec<_> =
-            books.entries.iter().filter(|(_, entry)| entry.is_flying).map(|(name, _)| name.clone()).collect();
+        let is_flying = |(_, entry): &(&Arc<str>, &Entry)| entry.telling == Telling::Flying;
+        let flying: Vec<_> = books.entries.iter().filter(is_flying).map(|(name, _)| name.clone()).collect();
         for name in flying {
             books.land(&name, None);
         }
@@ -373,8 +400,7 @@ impl Books {
     }
 
     fn entry(&mut self, name: &Arc<str>, kind: Kind) -> &mut Entry {
-        let new = || Entry { kind, count: 0, told: Some(0), is_queued: false, is_flying: false };
-        self.entries.entry(Arc::clone(name)).or_insert_with(new)
+        self.entries.entry(Arc::clone(name)).or_insert_with(|| Entry::new(kind))
     }
 
     /// One more of it is held, or one less.
@@ -412,14 +438,17 @@ impl Books {
         let Some(entry) = self.entries.get_mut(name) else { return };
         // Sources come and go for as long as the store is lost: none of them is kept for its return.
         let is_nothing = entry.count == 0 && entry.told == Some(0);
-        if entry.is_flying || (entry.is_queued && !is_nothing) {
-            return;
+        match entry.telling {
+            Telling::Flying => return,
+            Telling::Queued if !is_nothing => return,
+            Telling::Queued | Telling::Done => {}
         }
         let is_told = entry.kind != Kind::Sessions || self.tells_sessions;
         if is_told && entry.told != Some(entry.count) {
-            entry.is_queued = true;
+            entry.set(Telling::Queued, &mut self.not_done);
             self.queue(Arc::clone(name));
         } else if entry.count == 0 && (!is_told || is_nothing) {
+            entry.set(Telling::Done, &mut self.not_done);
             self.entries.remove(name);
             if self.entries.capacity() > 4 * KEPT && self.entries.len() < self.entries.capacity() / 8 {
                 self.entries.shrink_to((2 * self.entries.len()).max(KEPT));
@@ -430,16 +459,11 @@ impl Books {
     fn queue(&mut self, name: Arc<str>) {
         if self.untold.len() >= self.sort_out_at.max(KEPT) {
             // One that came to nothing and is there again stands here twice: its first place counts.
-            for name in std::mem::take(&mut self.untold) {
-                if self.entries.get_mut(&name).is_some_and(|entry| std::mem::take(&mut entry.is_queued)) {
-                    self.untold.push_back(name);
-                }
-            }
-            for name in &self.untold {
-                if let Some(entry) = self.entries.get_mut(name) {
-                    entry.is_queued = true;
-                }
-            }
+            let mut seen = HashSet::new();
+            let Self { untold, entries, .. } = self;
+            untold.retain(|name| {
+                entries.get(name).is_some_and(|entry| entry.telling == Telling::Queued) && seen.insert(Arc::clone(name))
+            });
             self.sort_out_at = 2 * self.untold.len();
         }
         self.untold.push_back(name);
@@ -448,12 +472,12 @@ impl Books {
     fn begin(&mut self) -> Vec<Share> {
         self.life += 1;
         self.untold.clear();
+        self.not_done = 0;
         let tells_sessions = self.tells_sessions;
         let mut shares = Vec::new();
         self.entries.retain(|name, entry| {
             let is_told = entry.kind != Kind::Sessions || tells_sessions;
-            entry.is_queued = false;
-            entry.is_flying = false;
+            entry.telling = Telling::Done;
             entry.told = Some(if is_told { entry.count } else { 0 });
             if is_told && entry.count > 0 {
                 shares.push(Share { resource: name.to_string(), count: entry.count });
@@ -488,8 +512,8 @@ impl Books {
             && let Some(name) = self.untold.pop_front()
         {
             // One that is wanted flies already.
-            if let Some(entry) = self.entries.get_mut(&name).filter(|entry| entry.is_queued) {
-                entry.is_queued = false;
+            if let Some(entry) = self.entries.get_mut(&name).filter(|entry| entry.telling == Telling::Queued) {
+                entry.set(Telling::Done, &mut self.not_done);
                 if entry.told == Some(entry.count) {
                     // What has changed has changed back.
                     self.look(&name);
@@ -510,11 +534,11 @@ impl Books {
 
     /// Has a call change a resource, and say what is held of it, if the store does not know.
     fn fly(&mut self, name: &Arc<str>, kind: Kind, counts: &mut Vec<Share>, told: &mut HashMap<Arc<str>, u64>) {
-        let entry = self.entry(name, kind);
-        if std::mem::replace(&mut entry.is_flying, true) {
+        let entry = self.entries.entry(Arc::clone(name)).or_insert_with(|| Entry::new(kind));
+        if entry.telling == Telling::Flying {
             return;
         }
-        entry.is_queued = false;
+        entry.set(Telling::Flying, &mut self.not_done);
         let count = entry.count;
         if entry.told.take() != Some(count) {
             counts.push(Share { resource: name.to_string(), count });
@@ -525,7 +549,7 @@ impl Books {
     /// A call that changed a resource has ended.
     fn land(&mut self, name: &Arc<str>, told: Option<u64>) {
         if let Some(entry) = self.entries.get_mut(name) {
-            entry.is_flying = false;
+            entry.set(Telling::Done, &mut self.not_done);
             entry.told = told;
         }
         self.look(name);

@@ -19,26 +19,29 @@ use crate::{
     report::RefuseReason,
 };
 
-/// Longest wait of a connection for the store.
+/// Longest wait of a connection for the store; half of what is left of its time at the gates, if that is less: the policy is
+/// to decide, and not the end of that time.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Time in which ends of sessions are gathered.
 const GATHERED: Duration = Duration::from_millis(50);
 
-/// Decides on a connection: the node's gate.
+/// Decides on a connection, in the time that it has left: the node's gate.
 pub(super) fn admit(
     core: &Arc<Core>,
     connection: &Connection,
+    left: Duration,
 ) -> impl Future<Output = Result<Permit, RefuseReason>> + use<> {
     let core = Arc::clone(core);
     let (peer, is_probe) = (connection.peer.clone(), connection.info.is_probe());
+    let patience = PATIENCE.min(left / 2);
     async move {
         let is_lost = core.health.is_lost();
         let decided = match core.ledger.ask(&peer, is_probe, is_lost) {
             Asked::Free(hold) => Ok(hold),
             Asked::Refused(refused) => Err(refused),
             Asked::Blind(result) => blind(&core, result),
-            Asked::Waits(answer) => match timeout(PATIENCE, answer).await {
+            Asked::Waits(answer) => match timeout(patience, answer).await {
                 Ok(Ok(result)) => result,
                 // Whoever asks the store has no answer, or has stumbled.
                 Err(_) | Ok(Err(_)) => blind(&core, core.ledger.without_store(&peer, is_probe)),

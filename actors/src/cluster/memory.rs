@@ -8,7 +8,10 @@ mod faults;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -206,8 +209,8 @@ impl Store for Memory {
         self.call(
             |calls| &mut calls.subscribe,
             move |engine| {
-                let number = engine.subscribe(self.way, to);
-                Ok(Box::new(Subscribed { memory: self.clone(), number }) as Box<dyn Subscription>)
+                let (number, dropped) = engine.subscribe(self.way, to);
+                Ok(Box::new(Subscribed { memory: self.clone(), number, dropped }) as Box<dyn Subscription>)
             },
         )
     }
@@ -226,6 +229,7 @@ impl Store for Memory {
 struct Subscribed {
     memory: Memory,
     number: u64,
+    dropped: Arc<AtomicU64>,
 }
 
 impl Subscription for Subscribed {
@@ -237,6 +241,10 @@ impl Subscription for Subscribed {
     fn remove<'a>(&'a mut self, channels: &'a [String]) -> StoreAnswer<'a, ()> {
         let number = self.number;
         self.memory.call(|calls| &mut calls.subscribe, move |engine| engine.remove_channels(number, channels))
+    }
+
+    fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed)
     }
 }
 

@@ -23,15 +23,13 @@ use futures::{
     future::{FutureExt, LocalBoxFuture, join_all},
     stream::FuturesUnordered,
 };
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     cluster::{
         core::Core,
         id::NodeId,
+        mailbox::Mailbox,
         rooms::{
             frame::{Frame, Garbled},
             table::{Counters, Entry, count},
@@ -43,7 +41,7 @@ use crate::{
     uplink::{Feed, News, Said},
 };
 
-/// Frames that wait for their turn; what the hub has no room for is a gap.
+/// Frames that wait for their turn, as long as their bytes have room; the others are gaps.
 const MAILBOX: usize = 1024;
 
 /// A frame, and a turn, has no more than this, or one message. Unit: bytes.
@@ -68,7 +66,7 @@ const MOST_OLD: usize = 4096;
 /// Runs until it is dropped.
 pub(crate) async fn run(core: Arc<Core>) {
     let mut feed = core.rooms.feed.lock().await;
-    let (to, mut frames) = mpsc::channel(MAILBOX);
+    let (to, mut frames) = Mailbox::new(MAILBOX);
     let mut life = core.life.subscribe();
     let mut health = core.health.watch();
     let mut carrier = Carrier::new(Arc::clone(&core), to);
@@ -87,7 +85,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         let may_speak = carrier.is_free() && (carrier.has_lived || health.borrow().bad_for().is_some());
         let due = carrier.due();
         tokio::select! {
-            Some(frame) = frames.recv() => carrier.hear(&frame),
+            Some(frame) = frames.recv() => carrier.hear(&frame.message),
             Some(news) = feed.next(), if may_speak => carrier.turn(news, &mut feed),
             Some(done) = carrier.work.next(), if !carrier.work.is_empty() => carrier.done(done),
             Ok(()) = life.changed() => carrier.begin_life(),
@@ -121,7 +119,7 @@ struct Published {
 struct Carrier {
     core: Arc<Core>,
     /// For the hub: where frames go.
-    to: mpsc::Sender<Message>,
+    to: Mailbox,
     rooms: HashMap<u64, Shared>,
     /// The room whose channel it is.
     channels: HashMap<Arc<str>, u64>,
@@ -180,7 +178,7 @@ fn channel(name: &str) -> Arc<str> {
 }
 
 impl Carrier {
-    fn new(core: Arc<Core>, to: mpsc::Sender<Message>) -> Self {
+    fn new(core: Arc<Core>, to: Mailbox) -> Self {
         Self {
             core,
             to,

@@ -66,7 +66,8 @@ pub struct ClusterStats {
     pub probes_lost: u64,
     /// Messages that have come by the subscription, probes included.
     pub messages: u64,
-    /// Messages that their readers had no room for.
+    /// Messages that there was no room for: their readers did not keep up, or the node itself. Those of the node are not in
+    /// [`messages`](Self::messages), and counted within some 2 s.
     pub messages_dropped: u64,
     /// Messages of channels that nobody reads any more.
     pub messages_unread: u64,

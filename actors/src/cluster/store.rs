@@ -124,6 +124,12 @@ pub trait Subscription: fmt::Debug + Send {
 
     /// Removes channels.
     fn remove<'a>(&'a mut self, channels: &'a [String]) -> StoreAnswer<'a, ()>;
+
+    /// Returns the number of messages that were lost because their receiver had no room. Default: 0, for an engine that
+    /// does not count them.
+    fn dropped(&self) -> u64 {
+        0
+    }
 }
 
 /// Something published.

@@ -211,7 +211,7 @@ impl SessionFilter {
         self
     }
 
-    /// Returns true if it has no condition on a peer, a listener or a number, and none that holds only for a moment.
+    /// Returns true if it has no condition.
     #[cfg(feature = "console")]
     pub(crate) fn is_all(&self) -> bool {
         *self == Self::default()

@@ -84,7 +84,7 @@ impl Collector for Node {
             ("cluster_deaf", "Times that a subscription did not hear the node itself", stats.times_deaf),
             ("cluster_probes", "Messages of the node to itself", stats.probes),
             ("cluster_messages", "Messages that have come by the subscription", stats.messages),
-            ("cluster_messages_dropped", "Messages that their readers had no room for", stats.messages_dropped),
+            ("cluster_messages_dropped", "Messages that there was no room for", stats.messages_dropped),
             ("cluster_asked", "Pushes and kicks that other nodes were asked for", stats.asked),
             ("cluster_asks_timed_out", "Of these, those that were not answered in time", stats.asks_timed_out),
             ("cluster_admitted", "Sessions that the store let in, where limits over nodes hold", stats.admitted),

@@ -3,6 +3,8 @@
 //! Not here: what a gate is (`gate`), waiting for its answer (`session/gated`).
 
 use std::future::Future;
+#[cfg(feature = "cluster")]
+use std::time::Duration;
 
 use crate::{
     connection::Connection, gate::Permit, listen::listener::Listener, report::RefuseReason,
@@ -58,7 +60,18 @@ where
         G: Fn(&Connection) -> W + Send + Sync + 'static,
         W: Future<Output = Result<Permit, RefuseReason>> + 'static,
     {
-        self.gates = self.gates.with(move |connection| Box::pin(gate(connection)));
+        self.gates = self.gates.with(move |connection, _| Box::pin(gate(connection)));
+        self
+    }
+
+    /// As [`gate`](Self::gate), for one that answers in the time that is left for all gates.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn gate_in_time<G, W>(mut self, gate: G) -> Self
+    where
+        G: Fn(&Connection, Duration) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<Permit, RefuseReason>> + 'static,
+    {
+        self.gates = self.gates.with(move |connection, left| Box::pin(gate(connection, left)));
         self
     }
 }

@@ -11,6 +11,8 @@ use std::{
     task::{Context, Poll},
 };
 
+use tokio::time::Instant;
+
 use crate::{
     caught::{dispose, drop_caught, panic_text},
     gate::{Asked, Gates, Permit},
@@ -38,11 +40,14 @@ impl Opening {
     /// Waits until all gates have let the connection in. `None` if it has ended before: then it has left its report.
     pub(crate) async fn pass(mut self, gates: &Gates) -> Option<Self> {
         let id = self.connection.id;
-        self.worker.set_deadline(self.slot, self.worker.limits().preface_timeout);
+        let time = self.worker.limits().preface_timeout;
+        self.worker.set_deadline(self.slot, time);
+        let begun = Instant::now();
         let mut later = Commands::empty();
         for gate in 0..gates.len() {
             // One that panics leaves nothing to wait for.
-            let asked = catch_unwind(AssertUnwindSafe(|| gates.ask(gate, &self.connection)));
+            let left = time.saturating_sub(begun.elapsed());
+            let asked = catch_unwind(AssertUnwindSafe(|| gates.ask(gate, &self.connection, left)));
             let answer = match asked {
                 Ok(Some(mut asked)) => {
                     let answer = poll_fn(|cx| self.poll_gate(cx, &mut asked, &mut later)).await;

@@ -82,14 +82,16 @@ pub(crate) async fn what_one_publishes_arrives_in_order(engine: &impl Engine) {
 
 pub(crate) async fn who_does_not_read_loses_messages_and_nobody_waits(engine: &impl Engine) {
     let (first, second) = (engine.store().await, engine.store().await);
-    let (_slow, mut to_slow) = listen(&first, 2, &["x"]).await;
-    let (_fast, mut to_fast) = listen(&second, 200, &["x"]).await;
+    let (slow, mut to_slow) = listen(&first, 2, &["x"]).await;
+    let (fast, mut to_fast) = listen(&second, 200, &["x"]).await;
     for number in 0..100_u8 {
         assert_eq!(second.publish("x", vec![number].into()).await, Ok(2));
     }
     for number in 0..100 {
         assert_eq!(next(&mut to_fast).await.1, [number][..]);
     }
+    eventually("those that were lost to be counted", async || slow.dropped() == 98).await;
+    assert_eq!(fast.dropped(), 0);
     // One that comes behind all that there was no room for.
     let mut last = 0;
     eventually("a message behind those that were lost", async || {

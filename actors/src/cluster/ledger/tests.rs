@@ -176,6 +176,9 @@ impl World {
             _ => {}
         }
         self.collect(node);
+        let books = self.nodes[node].ledger.books();
+        let not_done = books.entries.values().filter(|entry| entry.telling != Telling::Done).count();
+        assert_eq!(books.not_done, not_done as u64, "the number is that of the entries");
     }
 
     /// What is held of each resource, by a node or by all.

@@ -6,12 +6,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::Bound,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    time::Instant,
+};
 
 use crate::cluster::{
     id::NodeId,
@@ -74,6 +80,8 @@ struct Subscriber {
     way: usize,
     to: mpsc::Sender<Message>,
     channels: HashSet<String>,
+    /// Messages that it had no room for.
+    dropped: Arc<AtomicU64>,
 }
 
 impl Life {
@@ -207,18 +215,22 @@ impl Engine {
         let mut receivers = 0;
         for subscriber in self.subscribers.values().filter(|subscriber| subscriber.channels.contains(channel)) {
             receivers += 1;
-            if !matches!(self.ways[subscriber.way].fault, Fault::Deaf | Fault::Partitioned) {
-                // What it has no room for is lost.
-                let _ = subscriber.to.try_send(message.clone());
+            if !matches!(self.ways[subscriber.way].fault, Fault::Deaf | Fault::Partitioned)
+                && let Err(TrySendError::Full(_)) = subscriber.to.try_send(message.clone())
+            {
+                subscriber.dropped.fetch_add(1, Relaxed);
             }
         }
         receivers
     }
 
-    pub(super) fn subscribe(&mut self, way: usize, to: mpsc::Sender<Message>) -> u64 {
+    /// Returns its number, and the count of what is lost for it.
+    pub(super) fn subscribe(&mut self, way: usize, to: mpsc::Sender<Message>) -> (u64, Arc<AtomicU64>) {
         self.last_subscriber += 1;
-        self.subscribers.insert(self.last_subscriber, Subscriber { way, to, channels: HashSet::new() });
-        self.last_subscriber
+        let dropped = Arc::<AtomicU64>::default();
+        let subscriber = Subscriber { way, to, channels: HashSet::new(), dropped: Arc::clone(&dropped) };
+        self.subscribers.insert(self.last_subscriber, subscriber);
+        (self.last_subscriber, dropped)
     }
 
     pub(super) fn unsubscribe(&mut self, number: u64) {

@@ -6,7 +6,10 @@
 use std::{
     collections::HashSet,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -32,10 +35,12 @@ pub(super) struct Subscribed {
     follower: AbortHandle,
 }
 
-/// The names of channels, which messages share.
+/// The names of channels, which messages share, and what was lost of them.
 struct Channels {
     prefix: String,
     names: Mutex<HashSet<Arc<str>>>,
+    /// Messages that there was no room for.
+    dropped: AtomicU64,
 }
 
 impl Channels {
@@ -61,7 +66,7 @@ impl Channels {
 impl Subscribed {
     /// Opens a subscription without channels. Bounded in time.
     pub(super) async fn open(link: Arc<Link>, prefix: String, to: mpsc::Sender<Message>) -> Result<Self, StoreError> {
-        let channels = Arc::new(Channels { prefix, names: Mutex::default() });
+        let channels = Arc::new(Channels { prefix, names: Mutex::default(), dropped: AtomicU64::new(0) });
         let names = channels.clone();
         let driver = Arc::new(OnceLock::<AbortHandle>::new());
         let own = driver.clone();
@@ -71,8 +76,11 @@ impl Subscribed {
                 && let Some(message) = names.message(info.data)
             {
                 match to.try_send(message) {
-                    // What there is no room for is lost: nobody waits here.
-                    Ok(()) | Err(TrySendError::Full(_)) => {}
+                    Ok(()) => {}
+                    // It is lost: nobody waits here.
+                    Err(TrySendError::Full(_)) => {
+                        names.dropped.fetch_add(1, Relaxed);
+                    }
                     Err(TrySendError::Closed(_)) => {
                         if let Some(driver) = own.get() {
                             driver.abort();
@@ -136,6 +144,10 @@ impl Subscription for Subscribed {
             });
             Ok(())
         })
+    }
+
+    fn dropped(&self) -> u64 {
+        self.channels.dropped.load(Relaxed)
     }
 }
 
