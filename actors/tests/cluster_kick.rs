@@ -19,7 +19,7 @@ use actix_lines::{
         memory::{Fault, Memory},
     },
     control::{SessionFilter, SessionState},
-    limits::Limits,
+    limits::{Limits, OutboxLimit},
 };
 use bytes::Bytes;
 use futures::future::join_all;
@@ -136,6 +136,24 @@ async fn by_a_filter_each_node_is_asked_once_and_says_how_many() {
     let answers = c.cluster.kick(all().state(SessionState::Held), "").await.unwrap();
     assert_eq!((answers.sessions(), answers.nodes.len()), (1, 3));
     end([a, b, c]).await;
+}
+
+#[actix::test]
+async fn a_push_says_how_many_had_no_room_for_it() {
+    pause();
+    let memory = Memory::new();
+    let limits = Limits::builder().outbox_limit(OutboxLimit { hard: 64 * 1024, ..OutboxLimit::default() });
+    let a = Node::serve("a", &memory, LineServer::new(|_| Nameable)).await;
+    let b = Node::serve("b", &memory, LineServer::new(|_| Nameable).limits(limits.build().unwrap())).await;
+    let mut reads_nothing = peer(&b).await;
+    reads_nothing.send_until_stuck(&b.server, &[b"x".repeat(8000), b"\n".to_vec()].concat(), 32 * 1024).await;
+    let mut reads = peer(&b).await;
+    let answers = a.cluster.push(ClusterFilter::default(), "y".repeat(60_000)).await.unwrap();
+    let told_one = Outcome::Done { sessions: 1, dropped: 1 };
+    assert_eq!(told(&answers), [(Some(a.id()), Outcome::NotFound), (Some(b.id()), told_one)]);
+    reads.expect(&b"y".repeat(60_000)).await;
+    drop(reads_nothing);
+    end([a, b]).await;
 }
 
 #[actix::test]
@@ -627,6 +645,19 @@ async fn a_worker_that_is_blocked_delays_no_answer_and_no_other_question() {
     peer.expect_eof().await;
     server.end_all().await;
     end([b]).await;
+}
+
+#[actix::test]
+async fn a_node_whose_server_has_ended_has_no_session_and_is_gone() {
+    let (_memory, [a, b, c]) = three().await;
+    let (life, cluster) = (a.id(), a.cluster.clone());
+    end([a]).await;
+    let of_a = ClusterFilter::default().node(life.name.clone());
+    assert_eq!(told(&cluster.push(of_a.clone(), "x\n").await.unwrap()), [(None, Outcome::NotFound)]);
+    assert_eq!(told(&b.cluster.push(of_a, "x\n").await.unwrap()), [(None, Outcome::NodeGone)]);
+    let id = GlobalId { node: life.clone(), session: "1".parse().unwrap() };
+    assert_eq!(told(&b.cluster.push(id, "x\n").await.unwrap()), [(Some(life), Outcome::NodeGone)]);
+    end([b, c]).await;
 }
 
 #[actix::test]

@@ -207,6 +207,9 @@ async fn another_live_node_of_the_same_name_is_warned_of_once_and_a_dead_one_is_
     let node = Node::join("twin-of-a-dead-one", &store).await;
     let (first, second) = (Node::join("twin", &store).await, Node::join("twin", &store).await);
     pass(LEASE * 2).await;
+    assert_eq!(warnings("twin"), 1, "{:?}", logged());
+    let elder = format!("the name twin, as {}", first.id());
+    assert!(logged().iter().any(|line| line.contains(&elder)), "the newcomer warns of the elder: {:?}", logged());
     store.forget();
     pass(LEASE * 3).await;
     assert_eq!(lives(&store).await.len(), 3, "they are there all the same");
@@ -241,6 +244,29 @@ async fn an_idle_node_renews_each_three_seconds_and_idle_sessions_cost_the_store
         calls.push(renewals);
         node.server.end_all().await;
     }
+}
+
+#[actix::test]
+async fn renewals_come_at_random_moments_a_tenth_more_or_less_than_three_seconds_apart() {
+    pause();
+    let store = Memory::new();
+    let node = Node::join("a", &store).await;
+    settled(&store, std::slice::from_ref(&node)).await;
+    let (mut last, mut gaps) = (None, Vec::new());
+    let mut calls = node.store.calls().register;
+    while gaps.len() < 30 {
+        pass(Duration::from_millis(10)).await;
+        if node.store.calls().register > calls {
+            calls += 1;
+            gaps.extend(last.replace(Instant::now()).map(|last: Instant| last.elapsed()));
+        }
+    }
+    assert_eq!(node.store.calls().register, calls, "one after the other");
+    let seen = Duration::from_millis(20);
+    assert!(gaps.iter().all(|gap| (LEASE.mul_f64(0.27) - seen..LEASE.mul_f64(0.33) + seen).contains(gap)), "{gaps:?}");
+    let spread = *gaps.iter().max().unwrap() - *gaps.iter().min().unwrap();
+    assert!(spread > Duration::from_millis(100), "{gaps:?}");
+    node.server.end_all().await;
 }
 
 #[actix::test]

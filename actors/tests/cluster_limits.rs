@@ -6,6 +6,7 @@
 mod support;
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -14,7 +15,7 @@ use std::{
 };
 
 use actix_lines::{
-    CloseReason, Connection, LineServer, Listener, ServerHandle,
+    CloseReason, Connection, LineServer, Listener, Permit, ServerHandle,
     cluster::{
         Cluster, FleetLimits, FleetLimitsBuilder, OnPartition, Store,
         memory::{Fault, Memory},
@@ -22,11 +23,10 @@ use actix_lines::{
     control::RefuseReason,
     limits::{Limits, Rate},
 };
-use futures::future::join_all;
 use support::{Counted, Peer, Server, eventually, free, pass, pause, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
     task::JoinSet,
 };
 
@@ -298,7 +298,7 @@ async fn the_share_of_a_node_that_died_is_free_when_its_lease_is_over() {
     let limits = limits().max_sessions(4).build().unwrap();
     let (a, b) = (node(&store, "a", limits.clone()).await, node(&store, "b", limits).await);
     let _of_a = a.enter_all(3).await;
-    let _of_b = b.enter_all(1).await;
+    let of_b = b.enter_all(1).await;
     assert!(b.enter().await.is_none());
     // For the store it is as good as dead.
     a.store.fail(Fault::Lost);
@@ -312,6 +312,14 @@ async fn the_share_of_a_node_that_died_is_free_when_its_lease_is_over() {
     .await;
     assert!(begin.elapsed() <= Cluster::DEFAULT_LEASE + Duration::from_millis(500), "{:?}", begin.elapsed());
     assert!(b.enter().await.is_none());
+    // It was not dead, and comes back with all of its sessions: seven of four.
+    a.store.heal();
+    a.found().await;
+    a.settled().await;
+    assert!(a.enter().await.is_none() && b.enter().await.is_none());
+    drop((of_b, entered));
+    b.emptied().await;
+    assert_eq!(fill(&[&a, &b]).await.len(), 1);
     for node in [a, b] {
         node.server.end_all().await;
     }
@@ -399,20 +407,30 @@ async fn whoever_waits_for_a_slow_store_waits_half_a_second_and_the_rest_of_the_
 }
 
 #[actix::test]
-async fn the_policy_decides_however_little_time_a_connection_has_at_the_gate() {
+async fn the_policy_decides_however_little_time_another_gate_has_left() {
     pause();
     for policy in [OnPartition::Open, OnPartition::Closed].repeat(4) {
+        let store = Memory::new();
         let limits = limits().max_sessions(10).on_partition(policy).build().unwrap();
-        let a = node(&Memory::new(), "a", limits).await;
-        let time = Duration::from_millis(100);
-        a.server.handle.set_limits(Limits::builder().preface_timeout(time).build().unwrap()).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..1000))).await;
-        a.store.fail(Fault::Hanging);
-        assert_eq!(a.enter_later().await.is_some(), policy == OnPartition::Open);
-        let refused = [RefuseReason::GateTimeout, RefuseReason::StoreLost].map(|reason| a.refused(reason));
-        let closed = u64::from(policy == OnPartition::Closed);
-        assert_eq!(join_all(refused).await, [0, closed]);
-        a.server.end_all().await;
+        let cluster = Cluster::builder(store.clone()).node("a").limits(limits).build().unwrap();
+        let own = Limits::builder().preface_timeout(Duration::from_secs(1)).build().unwrap();
+        let slow = |_: &Connection| async {
+            tokio::time::sleep(Duration::from_millis(800)).await;
+            Ok(Permit::free())
+        };
+        let server = LineServer::new(|_: &Connection| support::Echo).on_current_arbiter().limits(own).gate(slow);
+        let server = Server::start(server.cluster(&cluster).unwrap()).await;
+        eventually("the node's life", async || cluster.node().is_some()).await;
+        pass(Duration::from_millis(fastrand::u64(0..1000))).await;
+        store.fail(Fault::Hanging);
+        let is_in = enter_later(&server.handle).await.is_some();
+        assert_eq!(is_in, policy == OnPartition::Open);
+        let refused = server.handle.stats().await.unwrap().refused;
+        assert_eq!(
+            refused,
+            if is_in { BTreeMap::new() } else { BTreeMap::from([(RefuseReason::StoreLost.name(), 1)]) }
+        );
+        server.end_all().await;
     }
 }
 
@@ -529,7 +547,7 @@ async fn the_limits_of_the_server_hold_beside_those_of_the_cluster_and_cost_it_n
 async fn behind_a_proxy_it_is_the_real_peers_source_that_is_limited() {
     let store = Memory::new();
     let proxied = || free().proxy(actix_lines::proxy::Proxy::required().trust(["127.0.0.0/8".parse().unwrap()]));
-    let limits = limits().max_sessions_per_source(1).build().unwrap();
+    let limits = limits().max_sessions_per_source(1).max_sessions(4).build().unwrap();
     let observer = Observer::default();
     let a = start(&store, "a", limits.clone(), &observer, proxied()).await;
     let b = start(&store, "b", limits, &observer, proxied()).await;
@@ -548,6 +566,48 @@ async fn behind_a_proxy_it_is_the_real_peers_source_that_is_limited() {
     let _other = enter(&b, other).await.unwrap();
     assert!(enter(&b, one).await.is_none() && enter(&a, other).await.is_none());
     let _checks = (enter(&a, check).await.unwrap(), enter(&b, check).await.unwrap());
+    assert!(enter(&a, check).await.is_none(), "they are sessions");
+    assert_eq!(a.refused(RefuseReason::ClusterFull).await, 1);
+    for node in [a, b] {
+        node.server.end_all().await;
+    }
+}
+
+#[actix::test]
+async fn the_source_of_a_unix_peer_is_its_user() {
+    let (store, observer) = (Memory::new(), Observer::default());
+    let path = |name: &str| std::env::temp_dir().join(format!("cluster-limits-{name}-{}", std::process::id()));
+    let limits = limits().max_sessions_per_source(1).build().unwrap();
+    let a = start(&store, "a", limits.clone(), &observer, Listener::unix(path("a"))).await;
+    let b = start(&store, "b", limits, &observer, Listener::unix(path("b"))).await;
+    let enter = async |name: &str| {
+        let mut stream = UnixStream::connect(path(name)).await.unwrap();
+        let _ = stream.write_all(b"hello\n").await;
+        let mut answer = [0; 6];
+        let read = within("an answer", stream.read_exact(&mut answer)).await;
+        matches!((read, &answer), (Ok(_), b"hello\n")).then_some(stream)
+    };
+    let first = enter("a").await.unwrap();
+    assert!(enter("b").await.is_none());
+    assert_eq!(b.refused(RefuseReason::ClusterSource).await, 1);
+    drop(first);
+    a.emptied().await;
+    enter("b").await.unwrap();
+    for node in [a, b] {
+        node.server.end_all().await;
+    }
+}
+
+#[actix::test]
+async fn sessions_of_listeners_without_gates_are_outside_of_the_limits() {
+    let store = Memory::new();
+    let limits = limits().max_sessions(1).build().unwrap();
+    let b = start(&store, "b", limits.clone(), &Observer::default(), free().without_gates()).await;
+    let _of_b = b.enter_all(3).await;
+    let a = node(&store, "a", limits).await;
+    let _of_a = a.enter().await.expect("those of the other node do not count");
+    assert!(a.enter().await.is_none());
+    b.enter_all(2).await;
     for node in [a, b] {
         node.server.end_all().await;
     }

@@ -29,6 +29,7 @@ use actix_lines::{
     uplink::Uplink,
 };
 use bytes::Bytes;
+use futures::future::{join, join_all};
 use members::Heard;
 use proptest::{prelude::*, test_runner::Config};
 use stores::pass_on;
@@ -306,6 +307,37 @@ async fn a_store_that_hangs_holds_back_nobody_here_and_what_it_does_not_take_is_
     let (here, there) = (a.cluster.stats().rooms, b.cluster.stats().rooms);
     assert_eq!(here.published + here.lost, LINES as u64 + 2);
     assert_eq!((there.heard + there.missing, there.missing), (LINES as u64 + 2, missed as u64));
+    end([a, b]).await;
+}
+
+#[actix::test]
+async fn what_comes_from_other_nodes_has_32_mib_of_room_and_more_is_a_gap() {
+    let [a, b] = nodes(["a", "b"]).await;
+    let (room, other) = (a.room(), b.room());
+    let (to, mut frames) = mpsc::channel(100);
+    let mut spy = a.store.subscribe(to).await.unwrap();
+    spy.add(&["r:lobby".to_owned()]).await.unwrap();
+    let line = Bytes::from([&[b'x'; 1024 * 1024 - 1000][..], b"\n"].concat());
+    for _ in 0..40 {
+        room.say(line.clone());
+        pass(MOMENT).await;
+    }
+    drop(spy);
+    let (_ben, _heard) = member(&[other]);
+    pass(MOMENT).await;
+    // All at the same moment, of a node that was quick.
+    let arrive =
+        |frames: Vec<Message>| join_all(frames.into_iter().map(|frame| a.store.publish("r:lobby", frame.bytes)));
+    let mut all: Vec<_> = std::iter::from_fn(|| frames.try_recv().ok()).collect();
+    let others = all.split_off(20);
+    let (some, others) = join(arrive(all), arrive(others)).await;
+    assert_eq!([some, others].concat(), vec![Ok(1); 40]);
+    pass(MOMENT).await;
+    room.say("last\n");
+    pass(MOMENT).await;
+    let counts = b.cluster.stats().rooms;
+    assert_eq!((counts.heard, counts.missing, counts.gaps), (32 + 1, 8, 1));
+    assert_eq!(b.cluster.stats().messages_dropped, 8);
     end([a, b]).await;
 }
 

@@ -14,6 +14,7 @@ use actix_lines::{
 use nodes::{Node, listed, settled, stores::rows};
 use proptest::prelude::*;
 use support::{Peer, eventually, pass, pause};
+use tokio::time::Instant;
 
 /// What happens to two nodes and their store.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +120,26 @@ async fn a_row_says_where_its_session_came_from_and_when() {
     assert_eq!(row.listener.as_deref(), Some("0"));
     let opened = std::time::UNIX_EPOCH + Duration::from_millis(row.opened + 1);
     assert!(opened >= before && opened <= std::time::SystemTime::now() + Duration::from_millis(1), "{row:?}");
+    node.server.end_all().await;
+}
+
+#[actix::test]
+async fn changes_are_written_soon_and_at_most_every_fifty_milliseconds() {
+    const BATCH: Duration = Duration::from_millis(50);
+    pause();
+    let store = Memory::new();
+    let node = Node::join("a", &store).await;
+    settled(&store, std::slice::from_ref(&node)).await;
+    let (before, begun) = (node.store.calls().register, Instant::now());
+    let mut peers = Vec::new();
+    for count in 1..=300 {
+        peers.push(node.session().await);
+        pass(Duration::from_millis(7)).await;
+        assert!(listed(&store).await.len() + 10 >= count, "{count} sessions");
+    }
+    let (calls, time) = (node.store.calls().register - before, begun.elapsed());
+    // One of them may be a renewal.
+    assert!(u128::from(calls) <= time.as_millis() / BATCH.as_millis() + 2, "{calls} calls in {time:?}");
     node.server.end_all().await;
 }
 

@@ -70,7 +70,7 @@ pub enum Outcome {
     NodeGone,
     /// No answer came in time. It is unknown whether it was done, or will be.
     TimedOut,
-    /// The node refuses: its server has ended, it runs another version, or it does not know a condition. Nothing was done.
+    /// The node refuses: it runs another version, or does not know a condition. Nothing was done.
     Refused {
         /// Its reason.
         reason: String,

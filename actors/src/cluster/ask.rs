@@ -290,6 +290,31 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::{
+        builder::Cluster,
+        mailbox::{self, Put},
+        memory::Memory,
+        store::Message,
+    };
+
+    #[actix_rt::test]
+    async fn what_others_ask_takes_room_until_it_is_answered() {
+        let cluster = Cluster::builder(Memory::new()).node("a").build().unwrap();
+        let from = NodeId { name: "b".parse().unwrap(), incarnation: 1 };
+        let question = request::ask(1, &from, &Whom::default(), &Order::Push(Bytes::from_static(b"x")));
+        let message = |bytes| Message { channel: "c:a.00000001".into(), bytes };
+        let (mailbox, mut letters) = Mailbox::new(4);
+        assert_eq!(mailbox.put(message(question)), Put::In);
+        let asked = take(&cluster.core, letters.try_recv().unwrap(), &mut Recent::default()).unwrap();
+        let all_there_is = message(Bytes::from(vec![0; mailbox::MAX_BYTES]));
+        assert_eq!(mailbox.put(all_there_is.clone()), Put::Full);
+        asked.answer(&cluster.core).await;
+        assert_eq!(mailbox.put(all_there_is), Put::In);
+        // What is no question takes none once it is read.
+        let letter = letters.try_recv().unwrap();
+        assert!(take(&cluster.core, letter, &mut Recent::default()).is_none());
+        assert_eq!(mailbox.put(message(Bytes::from(vec![0; mailbox::MAX_BYTES]))), Put::In);
+    }
 
     #[test]
     fn a_question_is_new_once_however_many_others_come_between() {

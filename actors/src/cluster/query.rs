@@ -23,6 +23,9 @@ use crate::{
 
 /// Selects the sessions of a cluster that match all of its conditions. The default selects every session of every node.
 ///
+/// It is another type than [`SessionFilter`](crate::control::SessionFilter), since that one's numbers of sessions and listeners
+/// are those of one server, while the ids and names here mean the same on every node.
+///
 /// ```
 /// use actix_lines::cluster::ClusterFilter;
 ///
@@ -192,6 +195,9 @@ pub enum ClusterOrder {
 }
 
 /// Asks for a page of the sessions of all nodes. A [`ClusterFilter`] becomes one for the first page.
+///
+/// It is another type than [`SessionQuery`](crate::control::SessionQuery), since most of that one's orders are of counters and
+/// times that change with each line, which nobody writes to a store.
 ///
 /// ```
 /// use actix_lines::cluster::{ClusterFilter, ClusterOrder, ClusterQuery};

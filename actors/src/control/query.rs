@@ -87,6 +87,9 @@ impl SessionState {
 
 /// Selects the sessions that match all of its conditions. The default selects every session.
 ///
+/// It is of one server, whose numbers of sessions and listeners mean nothing to another one: sessions of all nodes are selected
+/// by `cluster::ClusterFilter`, whose ids and names mean the same everywhere.
+///
 /// ```
 /// use std::time::Duration;
 /// use actix_lines::control::SessionFilter;
@@ -288,6 +291,9 @@ pub enum SessionOrder {
 }
 
 /// A request for a page of sessions. A [`SessionFilter`] converts into one for the first page.
+///
+/// It is of one server, which alone knows the counters and times that most of its orders are of: sessions of all nodes are
+/// listed by `cluster::ClusterQuery`, in orders that last.
 ///
 /// ```
 /// use actix_lines::control::{SessionFilter, SessionOrder, SessionQuery};
