@@ -145,6 +145,58 @@ fn a_rolling_restart_stops_at_a_node_that_does_not_come_back() {
 }
 
 #[test]
+#[ignore = "needs haproxy, socat and redis-server; tests/run runs it"]
+fn a_fleet_that_cannot_start_says_what_failed_and_leaves_nothing_running() {
+    let fleet = Fleet::new("failed");
+    let is_empty = |said: &str| {
+        // Processes whose numbers are gone could not be ended by anybody: look for those that have the folder in their command.
+        let folder = fleet.folder.display().to_string();
+        let processes = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+            let command = fs::read(entry.path().join("cmdline")).ok()?;
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            let is_ours = command.contains(&folder) || command.contains(&format!("127.0.0.1:{}", fleet.redis.port()));
+            is_ours.then_some(command)
+        });
+        let running: Vec<_> = processes.collect();
+        assert!(running.is_empty(), "{running:?}\n{said}");
+        assert!(["a", "b", "c", "haproxy", "redis"].iter().all(|name| fleet.file(&format!("{name}.pid")).is_empty()));
+    };
+    // A node: a program that begins, and ends at its second start.
+    fs::create_dir_all(&fleet.folder).unwrap();
+    let program = fleet.folder.join("second-fails");
+    let text = format!(
+        "#!/bin/sh\n[ \"$1\" != --help ] || exec {real} --help\n\
+         case $2 in */b.toml) echo 'no room for b' >&2; exit 1 ;; esac\nexec {real} \"$@\"\n",
+        real = env!("CARGO_BIN_EXE_rot13d")
+    );
+    fs::write(&program, text).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let (is_up, _, said) = fleet.run("fleet", &["start"], &[], |command| {
+        command.env("ROT13D", &program);
+    });
+    assert!(!is_up && said.contains("node b has ended: no room for b"), "{said}");
+    assert!(said.contains("what was started has ended again: redis a b"), "{said}");
+    is_empty(&said);
+    // The balancer: somebody has its port.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (is_up, _, said) = fleet.run("fleet", &["start"], &[], |command| {
+        command.env("FLEET_LISTEN", taken.local_addr().unwrap().to_string());
+    });
+    assert!(!is_up && said.contains("haproxy has ended: "), "{said}");
+    is_empty(&said);
+    // The store: somebody has its port, who may answer as it does.
+    let (is_up, _, said) = fleet.run("fleet", &["start"], &[], |command| {
+        command.env("FLEET_REDIS_PORT", taken.local_addr().unwrap().port().to_string());
+    });
+    assert!(!is_up && said.contains("redis-server has ended: ") && said.contains("listen"), "{said}");
+    is_empty(&said);
+    // Nothing of it is in the way of the next one.
+    let (is_up, _, said) = fleet.run("fleet", &["start"], &[], |_| {});
+    assert!(is_up, "{said}\n{}", fleet.logs());
+    assert_eq!(converse_over(&mut connect(fleet.address), b"Hello\n"), b"Uryyb\n");
+}
+
+#[test]
 #[ignore = "needs shellcheck; tests/run runs it"]
 fn scripts_of_the_fleet_have_no_fault_that_shellcheck_finds() {
     let mut command = Command::new("shellcheck");
@@ -152,6 +204,25 @@ fn scripts_of_the_fleet_have_no_fault_that_shellcheck_finds() {
     let Output { status, stdout, .. } =
         command.args(["-x", "common.sh", "fleet", "prove", "rolling-restart"]).output().expect("shellcheck");
     assert!(status.success(), "{}", String::from_utf8_lossy(&stdout));
+}
+
+#[test]
+#[ignore = "needs python3; tests/run runs it"]
+fn who_reads_only_the_beginning_of_a_plan_ends_it_quietly() {
+    let sizing = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fleet/sizing");
+    for (arguments, at_once) in [(["plan", "--tls"], "1"), (["plan", "--tls"], ""), (["storm", "--seed=1"], "")] {
+        let mut command = Command::new("python3");
+        command.arg(&sizing).args(arguments).env("PYTHONUNBUFFERED", at_once);
+        command.stderr(std::process::Stdio::piped());
+        let (reader, writer) = std::io::pipe().unwrap();
+        let child = command.stdout(writer).spawn().expect("python3");
+        // The writer's end is the command's, too.
+        drop(command);
+        drop(reader);
+        let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+        assert!(stderr.is_empty(), "{arguments:?}: {}", String::from_utf8_lossy(&stderr));
+        assert_eq!(status.code(), Some(128 + 13), "{arguments:?}");
+    }
 }
 
 #[test]
