@@ -47,7 +47,7 @@ pub use self::{
     fleet_limits::{FleetLimits, FleetLimitsBuilder, OnPartition},
     health::Health,
     id::{GlobalId, IdError, NodeId, NodeName, NodeNameError},
-    query::{ClusterFilter, ClusterOrder, ClusterPage, ClusterQuery, ClusterSession, ListError, Unread},
+    query::{ClusterFilter, ClusterOrder, ClusterPage, ClusterQuery, ClusterSession, ListError, Unread, UnreadError},
     rooms::{
         share::ShareError,
         table::{RoomCounts, RoomStats},

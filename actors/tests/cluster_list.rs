@@ -15,7 +15,7 @@ use actix_lines::{
     LineServer,
     cluster::{
         Begin, Change, Cluster, ClusterFilter, ClusterOrder, ClusterQuery, Cursor, ListError, NodeId, NodeRecord, Row,
-        RowPage, Store, StoreAnswer, StoreError,
+        RowPage, Store, StoreAnswer, StoreError, UnreadError,
         memory::{Fault, Memory},
     },
     control::SessionState,
@@ -181,6 +181,7 @@ async fn what_could_not_be_read_is_named_and_the_rest_is_listed() {
     assert_eq!(page.total, 10 + 2000, "each once, however often it is told");
     let unread: Vec<_> = page.unread.iter().map(|unread| (unread.node.clone(), unread.error.clone())).collect();
     let error = StoreError::Refused { reason: "no permission".to_owned() };
+    let error = UnreadError::Store(error);
     assert_eq!(unread, [(b, error.clone()), (c, error)]);
     // Without the nodes there is no list.
     let store = memory.view();

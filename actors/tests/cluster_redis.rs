@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use actix_lines::cluster::{
-    Begin, Change, Held, Message, NodeId, RateLimit, Row, Share, Store, StoreError, Subscription, Verdict, Want,
-    redis::Redis,
+    Begin, Change, Cluster, ClusterQuery, CountLimit, Held, Message, NodeId, RateLimit, Row, Share, Store, StoreError,
+    Subscription, UnreadError, Verdict, Want, redis::Redis,
 };
 use bytes::Bytes;
 use tokio::{
@@ -427,7 +427,7 @@ async fn values_of_another_program_are_an_error_and_no_panic() {
         let renewal = Change { lease: LEASE, put: vec![row(2), row(4)], remove: vec![6], ..Change::default() };
         let tells = Held { serial: 1, counts: vec![Share { resource: "other".to_owned(), count: 3 }] };
         let mut wants = want();
-        wants.counts.push(actix_lines::cluster::CountLimit { resource: "all".to_owned(), most: 100 });
+        wants.counts.push(CountLimit { resource: "all".to_owned(), most: 100 });
         let results = [
             store.nodes().await.map(drop),
             store.list(&id, None).await.map(drop),
@@ -444,6 +444,100 @@ async fn values_of_another_program_are_an_error_and_no_panic() {
         }
     }
     assert!(garbled > 100, "{garbled}");
+}
+
+#[actix::test]
+#[ignore = "needs redis-server; tests/run runs it"]
+async fn an_entry_that_is_not_understood_is_left_out_and_counted_and_the_others_are_there() {
+    let server = StoreServer::start(Program::Redis);
+    let store = store(&server);
+    let (a, b) = (node("a"), node("b"));
+    let id = |kind: &str, node: &NodeId| format!("{{lines:}}{kind}:{node}");
+    let mut known = 0;
+    let mut met = |times: u64| {
+        known += times;
+        assert_eq!(store.unknown(), known);
+    };
+    for (node, rows) in [(&a, vec![row(1), row(2), row(4)]), (&b, vec![row(2)])] {
+        store.register(node, &begin(rows)).await.unwrap();
+    }
+    met(0);
+
+    // Nodes: of a later version, of another program, for longer than any clock runs.
+    for (ends, member) in [("1e15", "eu/a.7"), ("1e300", "job:17"), ("inf", "")] {
+        server.must(&["ZADD", "{lines:}leases", ends, member]);
+    }
+    let nodes = store.nodes().await.unwrap();
+    assert_eq!(nodes.iter().map(|node| (&node.id, node.sessions)).collect::<Vec<_>>(), [(&a, 3), (&b, 1)]);
+    met(3);
+    assert_eq!(store.list(&a, None).await.unwrap().rows.len(), 3);
+    assert_eq!(store.lookup("name 2").await, Ok(vec![(a.clone(), row(2)), (b.clone(), row(2))]));
+    let all = |most| {
+        let limit = CountLimit { resource: "all".to_owned(), most };
+        Want { counts: vec![limit], rates: want().rates }
+    };
+    let mut serial = 0;
+    let mut acquire = async |most| {
+        serial += 1;
+        store.acquire(&a, &Held { serial, counts: Vec::new() }, &[all(most)]).await
+    };
+    assert_eq!(acquire(5).await, Ok(vec![Verdict::Granted]));
+    met(0);
+    // They go with a lease, as those of nodes do.
+    store.register(&b, &Change { lease: LEASE, ..Change::default() }).await.unwrap();
+    let ends: f64 = server.must(&["ZSCORE", "{lines:}leases", "job:17"]).parse().unwrap();
+    let of_b: f64 = server.must(&["ZSCORE", "{lines:}leases", &b.to_string()]).parse().unwrap();
+    assert!(ends <= of_b, "{ends} {of_b}");
+    for member in ["eu/a.7", "job:17", ""] {
+        server.must(&["ZREM", "{lines:}leases", member]);
+    }
+
+    // Rows.
+    for (session, json) in [("3", "{}"), ("x", "no row"), ("5", r#"{"i":6,"p":"","o":0}"#)] {
+        server.must(&["HSET", &id("rows", &a), session, json]);
+    }
+    let page = store.list(&a, None).await.unwrap();
+    let mut sessions: Vec<_> = page.rows.iter().map(|row| row.session).collect();
+    sessions.sort_unstable();
+    assert_eq!((sessions, page.unknown), (vec![1, 2, 4], 3));
+    met(3);
+    server.must(&["HSET", &id("rows", &b), "2", "[]"]);
+    assert_eq!(store.lookup("name 2").await, Ok(vec![(a.clone(), row(2))]));
+    met(1);
+    // A list over nodes has the others, and says that some are missing.
+    let cluster = Cluster::builder(store.clone()).node("reader").build().unwrap();
+    let page = cluster.list(ClusterQuery::default()).await.unwrap();
+    let unread: Vec<_> = page.unread.iter().map(|unread| (&unread.node, &unread.error)).collect();
+    let unknown = |rows| UnreadError::Unknown { rows };
+    assert_eq!((page.total, unread), (3, vec![(&a, &unknown(3)), (&b, &unknown(1))]));
+    assert!(unknown(1).to_string().starts_with("1 row is not understood"), "{}", unknown(1));
+    met(4);
+    assert_eq!(cluster.stats().entries_unknown, store.unknown());
+
+    // A node's words of itself.
+    server.must(&["DEL", &id("node", &b)]);
+    server.must(&["RPUSH", &id("node", &b), "x"]);
+    let nodes = store.nodes().await.unwrap();
+    assert_eq!(nodes.iter().map(|node| &*node.about).collect::<Vec<_>>(), ["about", ""]);
+    met(1);
+
+    // Counts and rates: what is none counts nothing, and is replaced where it is one's own.
+    for other in ["x", "-1", "nan", "inf", "1e400", "0x10", ""] {
+        server.must(&["HSET", &id("held", &b), "all", other]);
+        server.must(&["HSET", &id("held", &a), "all", other]);
+        server.must(&["SET", "{lines:}rate:rate", other]);
+        assert_eq!(acquire(1).await, Ok(vec![Verdict::Granted]), "{other:?}");
+        met(3);
+        assert_eq!(server.must(&["HGET", &id("held", &a), "all"]), "1", "{other:?}");
+        assert_eq!(acquire(1).await, Ok(vec![Verdict::Count(0)]), "{other:?}");
+        met(1);
+    }
+    // A number of the last call that is none: which calls come late is unknown, and the life is over.
+    server.must(&["HSET", &id("node", &a), "serial", "1e400"]);
+    assert_eq!(acquire(9).await, Err(StoreError::Fenced));
+    met(1);
+    store.register(&a, &begin([])).await.unwrap();
+    assert_eq!(acquire(9).await, Ok(vec![Verdict::Granted]));
 }
 
 #[actix::test]

@@ -135,7 +135,7 @@ impl Core {
         let left = self.lease().map(|lease| lease.until.saturating_duration_since(Instant::now()));
         let left = left.filter(|left| !left.is_zero());
         let stats = self.counts.stats(self.health.now(), self.life(), left, self.rooms.counts());
-        ClusterStats { shares_untold: self.ledger.untold(), ..stats }
+        ClusterStats { shares_untold: self.ledger.untold(), entries_unknown: self.store.unknown(), ..stats }
     }
 
     /// Waits for a call, not longer than calls may take, and counts it.

@@ -12,7 +12,7 @@ use futures::{StreamExt, stream};
 use crate::cluster::{
     core::Core,
     id::NodeId,
-    query::{ClusterPage, ClusterQuery, ListError, Seen, Selection, Unread},
+    query::{ClusterPage, ClusterQuery, ListError, Seen, Selection, Unread, UnreadError},
     store::StoreError,
 };
 
@@ -51,23 +51,30 @@ pub(crate) async fn list(core: &Core, query: &ClusterQuery) -> Result<ClusterPag
 /// Reads the rows of nodes. Returns those of which not all could be read.
 async fn read_all(core: &Core, nodes: Vec<NodeId>, selection: &Mutex<Selection<'_>>) -> Vec<Unread> {
     let read = stream::iter(nodes).map(|node| async move {
-        let result = read(core, &node, selection).await;
-        result.err().map(|error| Unread { node, error })
+        let error = match read(core, &node, selection).await {
+            Ok(0) => return None,
+            Ok(rows) => UnreadError::Unknown { rows },
+            Err(error) => UnreadError::Store(error),
+        };
+        Some(Unread { node, error })
     });
     let mut unread: Vec<_> = read.buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await;
     unread.sort_by(|a, b| a.node.cmp(&b.node));
     unread
 }
 
-async fn read(core: &Core, node: &NodeId, selection: &Mutex<Selection<'_>>) -> Result<(), StoreError> {
+/// Reads the rows of a node. Returns the number of those that are not understood.
+async fn read(core: &Core, node: &NodeId, selection: &Mutex<Selection<'_>>) -> Result<u64, StoreError> {
     let mut seen = Seen::default();
     let mut after = None;
+    let mut unknown = 0;
     loop {
         let page = core.list(node, after).await?;
         selection.lock().unwrap_or_else(PoisonError::into_inner).add(node, page.rows, &mut seen);
+        unknown += page.unknown;
         match page.next {
             Some(next) => after = Some(next),
-            None => return Ok(()),
+            None => return Ok(unknown),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::{
         store::{Row, StoreError},
     },
     control::query::SessionState,
+    plural::Counted,
     source::Peers,
 };
 
@@ -324,9 +325,35 @@ pub struct ClusterPage {
 pub struct Unread {
     /// The node.
     pub node: NodeId,
-    /// The failure.
+    /// The reason.
     #[serde(serialize_with = "as_text")]
-    pub error: StoreError,
+    pub error: UnreadError,
+}
+
+/// Why sessions of a node are missing from a list.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnreadError {
+    /// The store did not answer, or not with rows. Those before that are listed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Some rows are not understood. All others are listed.
+    #[error(
+        "{}: another program uses the same keys, or a later version of this one",
+        IsNotUnderstood(*rows)
+    )]
+    Unknown {
+        /// Number of them. One that changes while the list is read may count twice.
+        rows: u64,
+    },
+}
+
+struct IsNotUnderstood(u64);
+
+impl std::fmt::Display for IsNotUnderstood {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} not understood", Counted(self.0, "row"), if self.0 == 1 { "is" } else { "are" })
+    }
 }
 
 pub(crate) fn as_text<S: serde::Serializer>(text: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {

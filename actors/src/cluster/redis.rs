@@ -171,7 +171,7 @@ impl Store for Redis {
         Box::pin(async move {
             let mut arguments = Arguments::default();
             arguments.push(&*self.keys.prefix);
-            answer::nodes(self.run(&scripts::NODES, &arguments).await?)
+            answer::nodes(self.run(&scripts::NODES, &arguments).await?, &self.link.unknown)
         })
     }
 
@@ -179,7 +179,7 @@ impl Store for Redis {
         Box::pin(async move {
             let mut arguments = self.arguments(node);
             arguments.number(after.map_or(0, |Cursor(place)| place)).number(ROWS_A_PAGE);
-            answer::page(self.run(&scripts::LIST, &arguments).await?)
+            answer::page(self.run(&scripts::LIST, &arguments).await?, &self.link.unknown)
         })
     }
 
@@ -187,7 +187,7 @@ impl Store for Redis {
         Box::pin(async move {
             let mut arguments = Arguments::default();
             arguments.push(&*self.keys.prefix).push(name);
-            let mut found: Vec<(NodeId, Row)> = answer::found(self.run(&scripts::LOOKUP, &arguments).await?)?;
+            let mut found = answer::found(self.run(&scripts::LOOKUP, &arguments).await?, &self.link.unknown)?;
             found.sort_unstable_by(|(a, row), (b, other)| (a, row.session).cmp(&(b, other.session)));
             Ok(found)
         })
@@ -225,8 +225,13 @@ impl Store for Redis {
                     arguments.push(limit.resource.as_str()).number(limit.per_second.max(1)).number(limit.burst);
                 }
             }
-            answer::verdicts(self.run(&scripts::ACQUIRE, &arguments).await?, wants.len())
+            let answer = self.run(&scripts::ACQUIRE, &arguments).await?;
+            answer::verdicts(answer, wants.len(), &self.link.unknown)
         })
+    }
+
+    fn unknown(&self) -> u64 {
+        self.link.unknown.get()
     }
 }
 

@@ -86,6 +86,9 @@ pub struct ClusterStats {
     pub kicks_cut: u64,
     /// Messages between nodes that are not understood: of another program, or of a later version.
     pub letters_unknown: u64,
+    /// Entries of the store that are not understood and were left out, one for each time that one was met: of another program, or
+    /// of a later version.
+    pub entries_unknown: u64,
     /// Counters of the messages of all rooms that the node has shared.
     pub rooms: RoomCounts,
 }
@@ -232,6 +235,7 @@ impl Counts {
             requests_again: self.requests_again.get(),
             letters_unknown: self.letters_unknown.get(),
             kicks_cut: self.kicks_cut.get(),
+            entries_unknown: 0,
             rooms,
         }
     }

@@ -76,6 +76,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn release<'a>(&'a self, node: &'a NodeId, held: &'a Held) -> StoreAnswer<'a, ()> {
         Box::pin(async move { self.acquire(node, held, &[]).await.map(drop) })
     }
+
+    /// Returns the number of entries that were not understood, one for each time that one was met: they are of another program, or of a
+    /// later version of this one. An answer comes without them. Default: 0, of an engine that only these nodes write to.
+    fn unknown(&self) -> u64 {
+        0
+    }
 }
 
 /// A store that others have, too, or one of an engine that is chosen at run time: `Arc<dyn Store>`.
@@ -114,6 +120,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn release<'a>(&'a self, node: &'a NodeId, held: &'a Held) -> StoreAnswer<'a, ()> {
         (**self).release(node, held)
+    }
+
+    fn unknown(&self) -> u64 {
+        (**self).unknown()
     }
 }
 
@@ -209,6 +219,8 @@ pub struct Cursor(pub u64);
 pub struct RowPage {
     /// The rows.
     pub rows: Vec<Row>,
+    /// Number of rows that are left out of the page, since they are [not understood](Store::unknown).
+    pub unknown: u64,
     /// Place of the next page; `None` on the last one.
     pub next: Option<Cursor>,
 }
@@ -302,7 +314,7 @@ pub enum StoreError {
         /// Its answer, with advice.
         reason: String,
     },
-    /// Its answer makes no sense: another program, or another version of this one, uses the same keys.
+    /// Its whole answer makes no sense: another program, or another version of this one, uses the same keys.
     #[error("the store answers {what}: use a prefix of keys of your own")]
     Garbled {
         /// What was answered.

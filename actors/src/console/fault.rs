@@ -18,6 +18,6 @@ pub(crate) enum Fault {
     /// The answers that there are were written.
     #[error("not all nodes have answered: {0}")]
     Partial(String),
-    #[error("the sessions of these nodes could not be read: {0}")]
+    #[error("sessions of these nodes are missing: {0}")]
     Unread(String),
 }

@@ -15,7 +15,7 @@ use crate::{
         builder::Cluster,
         fleet_limits::OnPartition,
         id::{GlobalId, NodeName},
-        query::{ClusterFilter, ClusterOrder, ClusterPage, ClusterQuery, ClusterSession},
+        query::{ClusterFilter, ClusterOrder, ClusterQuery, ClusterSession, Unread, UnreadError},
     },
     console::{
         asked::Asked,
@@ -160,11 +160,12 @@ async fn check_answers(cluster: &Cluster, filter: &ClusterFilter, answers: &Answ
     }
 }
 
-fn unread(page: &ClusterPage) -> Result<(), Failure> {
-    if page.unread.is_empty() {
+/// Fails if sessions of these nodes are missing.
+fn check_read(unread: &[Unread]) -> Result<(), Failure> {
+    if unread.is_empty() {
         return Ok(());
     }
-    let nodes: Vec<_> = page.unread.iter().map(|unread| format!("{}: {}", unread.node, unread.error)).collect();
+    let nodes: Vec<_> = unread.iter().map(|unread| format!("{}: {}", unread.node, unread.error)).collect();
     Err(Fault::Unread(nodes.join(", ")).into())
 }
 
@@ -237,8 +238,8 @@ pub(crate) async fn list(asked: Asked) -> Result<(), Failure> {
     let cluster = asked.cluster()?;
     let Wanted { mut query, is_limited } = wanted(&asked)?;
     let mut left = if is_limited { query.limit } else { usize::MAX };
-    let (mut shown, mut total) = (0_u64, None);
-    let last = loop {
+    let (mut shown, mut total, mut unread) = (0_u64, None, Vec::new());
+    loop {
         query.limit = left.min(PAGE);
         let page = cluster.list(query.clone()).await.map_err(Fault::from)?;
         if total.is_none() {
@@ -255,15 +256,25 @@ pub(crate) async fn list(asked: Asked) -> Result<(), Failure> {
         let count = page.sessions.len();
         shown += count as u64;
         left -= count;
-        if left == 0 || count < query.limit || !page.unread.is_empty() {
-            break page;
+        // Behind a page that lacks what the store does not say, the next one begins elsewhere.
+        let is_cut = page.unread.iter().any(|unread| matches!(unread.error, UnreadError::Store(_)));
+        merge(&mut unread, page.unread);
+        if left == 0 || count < query.limit || is_cut {
+            break;
         }
         query.offset += count;
-    };
+    }
     if !asked.out.is_json() {
         asked.out.line(format_args!("{shown} of {}", Counted(total.unwrap_or_default(), "session")));
     }
-    unread(&last)
+    check_read(&unread)
+}
+
+/// Adds the nodes of another page, each once, with what was found last.
+fn merge(unread: &mut Vec<Unread>, more: Vec<Unread>) {
+    unread.retain(|unread| more.iter().all(|other| other.node != unread.node));
+    unread.extend(more);
+    unread.sort_by(|a, b| a.node.cmp(&b.node));
 }
 
 /// Counts sessions of all nodes.
@@ -275,7 +286,7 @@ pub(crate) async fn count(asked: Asked) -> Result<(), Failure> {
         check_node(&cluster, &query.filter).await?;
     }
     asked.out.record(&json!({ "sessions": page.total }), format_args!("{}", page.total));
-    unread(&page)
+    check_read(&page.unread)
 }
 
 /// A session of this node, as the store has it.
@@ -328,8 +339,11 @@ pub(crate) async fn show(asked: &Asked, id: GlobalId) -> Result<(), Failure> {
         true => asked.server.session(id.session).await?.map(|session| own_session(id.clone(), &session)),
         false => {
             let page = cluster.list(ClusterFilter::id(id.clone())).await.map_err(Fault::from)?;
-            unread(&page)?;
-            page.sessions.into_iter().next()
+            let session = page.sessions.into_iter().next();
+            if session.is_none() {
+                check_read(&page.unread)?;
+            }
+            session
         }
     };
     let Some(session) = session else {
@@ -382,7 +396,7 @@ pub(crate) async fn kick(asked: Asked, is_dry: bool, goodbye: Bytes) -> Result<(
             header(&asked.out);
             page.sessions.iter().for_each(|session| row(&asked.out, session));
         }
-        return unread(&page);
+        return check_read(&page.unread);
     }
     asked.log(format_args!("{}", asked.typed()));
     let answers = cluster.kick(filter.clone(), goodbye).await.map_err(Fault::from)?;

@@ -85,6 +85,11 @@ impl Collector for Node {
             ("cluster_probes", "Messages of the node to itself", stats.probes),
             ("cluster_messages", "Messages that have come by the subscription", stats.messages),
             ("cluster_messages_dropped", "Messages that there was no room for", stats.messages_dropped),
+            (
+                "cluster_entries_unknown",
+                "Entries of the store that are not understood, each time that one was met",
+                stats.entries_unknown,
+            ),
             ("cluster_asked", "Pushes and kicks that other nodes were asked for", stats.asked),
             ("cluster_asks_timed_out", "Of these, those that were not answered in time", stats.asks_timed_out),
             ("cluster_admitted", "Sessions that the store let in, where limits over nodes hold", stats.admitted),

@@ -196,7 +196,7 @@ impl Engine {
         let mut rest = life.rows.range((begin, Bound::Unbounded));
         let rows: Vec<_> = rest.by_ref().take(PAGE).map(|(_, row)| row.clone()).collect();
         let next = rest.next().and(rows.last()).map(|row| Cursor(row.session));
-        RowPage { rows, next }
+        RowPage { rows, unknown: 0, next }
     }
 
     pub(super) fn lookup(&mut self, name: &str) -> Vec<(NodeId, Row)> {

@@ -1,14 +1,18 @@
 //! Answer: what a server has said, as the words of a store.
 //!
-//! The server may be anything that listens on that port, and its keys may be another program's: nothing here panics, and no
-//! text of it goes further than a cut line without our password.
+//! The server may be anything that listens on that port, and its keys may be another program's: nothing here panics, no
+//! text of it goes further than a cut line without our password, and an entry that is not understood is left out and counted.
 //! Not here: who asks (`link`), scripts (`scripts`).
+
+use std::time::Duration;
 
 use redis::{ErrorKind, RedisError, ServerError, ServerErrorKind, Value};
 
 use crate::{
     cluster::{
+        id::NodeId,
         redis::url::Secret,
+        stats::Count,
         store::{Cursor, NodeRecord, Row, RowPage, StoreError, Verdict},
     },
     escape::Escaped,
@@ -218,6 +222,15 @@ fn parts<const N: usize>(value: Value) -> Result<Vec<[Value; N]>, StoreError> {
     Ok(parts)
 }
 
+/// Reads something that may be another program's, or a later version's: then there is none, and it is counted.
+fn known<T>(unknown: &Count, read: impl FnOnce() -> Result<T, StoreError>) -> Option<T> {
+    let read = read().ok();
+    if read.is_none() {
+        unknown.one();
+    }
+    read
+}
+
 fn row(value: Value) -> Result<Row, StoreError> {
     serde_json::from_slice(&bytes(value)?).map_err(|_| garbled("a row that is none"))
 }
@@ -236,39 +249,52 @@ pub(super) fn registered(value: Value) -> Result<(), StoreError> {
 }
 
 /// Reads the answer of `NODES`.
-pub(super) fn nodes(value: Value) -> Result<Vec<NodeRecord>, StoreError> {
+pub(super) fn nodes(value: Value, unknown: &Count) -> Result<Vec<NodeRecord>, StoreError> {
     let record = |[name, about, sessions, left]: [Value; 4]| {
-        Ok(NodeRecord {
-            id: id(name)?,
-            about: text(about)?,
-            sessions: unsigned(sessions)?,
-            lease_left: std::time::Duration::from_millis(unsigned(left)?),
+        Some(NodeRecord {
+            id: known(unknown, || id(name))?,
+            about: known(unknown, || text(about)).unwrap_or_default(),
+            sessions: known(unknown, || unsigned(sessions)).unwrap_or_default(),
+            lease_left: Duration::from_millis(known(unknown, || unsigned(left))?),
         })
     };
-    let mut nodes = parts(value)?.into_iter().map(record).collect::<Result<Vec<_>, StoreError>>()?;
+    let mut nodes: Vec<_> = parts(value)?.into_iter().filter_map(record).collect();
     nodes.sort_unstable_by(|a, b| a.id.cmp(&b.id));
     Ok(nodes)
 }
 
 /// Reads the answer of `LIST`.
-pub(super) fn page(value: Value) -> Result<RowPage, StoreError> {
+pub(super) fn page(value: Value, unknown: &Count) -> Result<RowPage, StoreError> {
     let Ok([next, rows]) = <[Value; 2]>::try_from(array(value)?) else {
         return Err(garbled("a list of another length"));
     };
     let next = text(next)?.parse().map_err(|_| garbled("a cursor that is none"))?;
-    let rows = parts(rows)?.into_iter().map(|[_, json]: [Value; 2]| row(json)).collect::<Result<_, _>>()?;
-    Ok(RowPage { rows, next: Some(Cursor(next)).filter(|cursor| cursor.0 != 0) })
+    let of_session = |[session, json]: [Value; 2]| {
+        let row = row(json)?;
+        let is_of_it = text(session)? == row.session.to_string();
+        if is_of_it { Ok(row) } else { Err(garbled("a row of another session")) }
+    };
+    let all = parts(rows)?;
+    let count = all.len();
+    let rows: Vec<_> = all.into_iter().filter_map(|row| known(unknown, || of_session(row))).collect();
+    let left_out = (count - rows.len()) as u64;
+    Ok(RowPage { rows, unknown: left_out, next: Some(Cursor(next)).filter(|cursor| cursor.0 != 0) })
 }
 
 /// Reads the answer of `LOOKUP`.
-pub(super) fn found<T: std::str::FromStr>(value: Value) -> Result<Vec<(T, Row)>, StoreError> {
-    parts(value)?.into_iter().map(|[node, json]: [Value; 2]| Ok((id(node)?, row(json)?))).collect()
+pub(super) fn found(value: Value, unknown: &Count) -> Result<Vec<(NodeId, Row)>, StoreError> {
+    let found = |[node, json]: [Value; 2]| known(unknown, || Ok((id(node)?, row(json)?)));
+    Ok(parts(value)?.into_iter().filter_map(found).collect())
 }
 
 /// Reads the answer of `ACQUIRE` to so many wants.
-pub(super) fn verdicts(value: Value, wants: usize) -> Result<Vec<Verdict>, StoreError> {
+pub(super) fn verdicts(value: Value, wants: usize, unknown: &Count) -> Result<Vec<Verdict>, StoreError> {
     let mut values = array(value)?.into_iter();
-    match integer(values.next().unwrap_or_default())? {
+    let done = integer(values.next().unwrap_or_default())?;
+    if let Some(left_out) = values.next() {
+        unknown.add(unsigned(left_out)?);
+    }
+    match done {
         0 => {}
         1 => return Err(StoreError::Fenced),
         2 => return Err(StoreError::Late),

@@ -30,6 +30,7 @@ use crate::cluster::{
         scripts::Program,
         url::{Host, Target},
     },
+    stats::Count,
     store::StoreError,
 };
 
@@ -47,6 +48,8 @@ pub(super) struct Link {
     state: Mutex<State>,
     /// Number of answers that came.
     heard: AtomicU64,
+    /// Number of entries that were not understood.
+    pub(super) unknown: Count,
     /// The server that calls go to, where Sentinels may name another.
     master: watch::Sender<Option<Host>>,
 }
@@ -73,6 +76,7 @@ impl Link {
             within,
             state: Mutex::new(state),
             heard: AtomicU64::new(0),
+            unknown: Count::default(),
             master: watch::Sender::new(None),
         }
     }

@@ -39,13 +39,15 @@ pub(super) static REGISTER: LazyLock<Program> =
     LazyLock::new(|| Program::writing(&[CLOCK, NODE, EXPIRE, WORDS, REGISTER_TEXT]));
 /// Ends a lease and removes what is beneath it.
 pub(super) static UNREGISTER: LazyLock<Program> = LazyLock::new(|| Program::writing(&[CLOCK, NODE, UNREGISTER_TEXT]));
-/// Lists nodes: id, about, number of rows, milliseconds left, one after the other.
+/// Lists nodes: id, about, number of rows, milliseconds left, one after the other. What is of another kind than ours is 0 for a text
+/// and -1 for a number.
 pub(super) static NODES: LazyLock<Program> = LazyLock::new(|| Program::reading(&[CLOCK, NODES_TEXT]));
 /// Lists some rows of a node: the next cursor, then sessions and rows.
 pub(super) static LIST: LazyLock<Program> = LazyLock::new(|| Program::reading(&[CLOCK, NODE, LIST_TEXT]));
 /// Finds rows by name: ids of nodes and rows.
 pub(super) static LOOKUP: LazyLock<Program> = LazyLock::new(|| Program::reading(&[CLOCK, LOOKUP_TEXT]));
-/// Sets counts and takes shares: 0 and a verdict for each want; 1 if the lease is over; 2 if it comes late.
+/// Sets counts and takes shares: 0, the number of entries that are none of ours, and a verdict for each want; 1 if the lease is
+/// over; 2 if it comes late.
 pub(super) static ACQUIRE: LazyLock<Program> =
     LazyLock::new(|| Program::writing(&[CLOCK, NODE, EXPIRE, WORDS, ACQUIRE_TEXT]));
 
@@ -57,7 +59,10 @@ local micros = clock[1] * 1000000 + clock[2]
 local now = math.floor(micros / 1000)
 local function whole(number) return string.format('%.0f', number) end
 local function live() return redis.call('ZRANGEBYSCORE', leases, '(' .. whole(now), '+inf') end
-local function garbled(what) error(redis.error_reply('GARBLED ' .. what)) end
+-- Other programs and later versions write other texts; 18 digits are within what commands count with.
+local function natural(text)
+  return type(text) == 'string' and #text <= 18 and string.match(text, '^%d+$') and tonumber(text) or nil
+end
 ";
 
 const NODE: &str = "
@@ -91,7 +96,7 @@ end
 -- The clock may have jumped back: a lease that ends later than it could be renewed to now is cut to that.
 local far = redis.call('ZRANGEBYSCORE', leases, '(' .. whole(now + lease), '+inf', 'WITHSCORES', 'LIMIT', 0, 16)
 for place = 1, #far, 2 do
-  local most = now + (tonumber(redis.pcall('HGET', P .. 'node:' .. far[place], 'lease') or '') or lease)
+  local most = now + (natural(redis.pcall('HGET', P .. 'node:' .. far[place], 'lease')) or lease)
   if tonumber(far[place + 1]) > most then redis.call('ZADD', leases, whole(most), far[place]) end
 end
 if begins then
@@ -125,7 +130,8 @@ ends = now + lease
 redis.call('ZADD', leases, whole(ends), id)
 for _, key in ipairs({node, rows, names, held}) do expire(key) end
 local last = redis.call('ZRANGE', leases, -1, -1, 'WITHSCORES')
-ends = tonumber(last[2])
+-- No key can end after this.
+ends = math.min(tonumber(last[2]), 1e15)
 expire(leases)
 return 1
 "#;
@@ -137,13 +143,18 @@ return redis.call('ZREM', leases, id)
 
 const NODES_TEXT: &str = r"
 local found = {}
+local function of_our_kind(answer, otherwise)
+  if type(answer) ~= 'table' then return answer end
+  if not string.find(answer.err, 'WRONGTYPE', 1, true) then error(answer) end
+  return otherwise
+end
 local all = redis.call('ZRANGEBYSCORE', leases, '(' .. whole(now), '+inf', 'WITHSCORES')
 for place = 1, #all, 2 do
   local id = all[place]
   table.insert(found, id)
-  table.insert(found, redis.call('HGET', P .. 'node:' .. id, 'about') or '')
-  table.insert(found, redis.call('HLEN', P .. 'rows:' .. id))
-  table.insert(found, tonumber(all[place + 1]) - now)
+  table.insert(found, of_our_kind(redis.pcall('HGET', P .. 'node:' .. id, 'about'), 0) or '')
+  table.insert(found, of_our_kind(redis.pcall('HLEN', P .. 'rows:' .. id), -1))
+  table.insert(found, math.min(tonumber(all[place + 1]) - now, 1e15))
 end
 return found
 ";
@@ -169,12 +180,15 @@ end
 return found
 ";
 
+/// What is no count, no rate or no serial number is none of ours: a count is 0 then, a bucket full, and the life over, since the
+/// next one begins with numbers of its own.
+///
 /// A bucket is full without a key. What is missing from it comes back by so many millionths of a token each µs as there are
 /// tokens each second: whole numbers, all below 2^53, so nothing is rounded.
 const ACQUIRE_TEXT: &str = r"
 if not is_live then return {1} end
-local done = tonumber(redis.call('HGET', node, 'serial') or 0)
-if not done then garbled('a number of a call that is none') end
+local done = natural(redis.call('HGET', node, 'serial') or '0')
+if not done then return {1, 1} end
 local serial = take()
 if tonumber(serial) <= done then return {2} end
 redis.call('HSET', node, 'serial', serial)
@@ -183,14 +197,20 @@ for _ = 1, tonumber(take()) do
   local resource, count = take(), take()
   if count == '0' then redis.call('HDEL', held, resource) else redis.call('HSET', held, resource, count) end
 end
-local nodes, sums, missing = nil, {}, {}
+local nodes, sums, missing, unknown = nil, {}, {}, 0
 local function sum(resource)
   if not sums[resource] then
     nodes = nodes or live()
     local all = 0
     for _, other in ipairs(nodes) do
-      local count = redis.call('HGET', P .. 'held:' .. other, resource)
-      if count then all = all + (tonumber(count) or garbled('a count that is none')) end
+      local text = redis.call('HGET', P .. 'held:' .. other, resource)
+      local count = natural(text or '0')
+      if not count then
+        unknown = unknown + 1
+        -- It is counted up below.
+        if other == id then redis.call('HDEL', held, resource) end
+      end
+      all = all + (count or 0)
     end
     sums[resource] = all
   end
@@ -208,10 +228,10 @@ end
 local function lacks(resource, per_second)
   if not missing[resource] then
     local text = redis.call('GET', P .. 'rate:' .. resource)
-    if text then
-      local tokens, since = string.match(text, '^(%d+) (%d+)$')
-      if not tokens then garbled('a rate that is none') end
-      tokens, since = tonumber(tokens), tonumber(since)
+    local tokens, since = string.match(text or '', '^(%d+) (%d+)$')
+    tokens, since = natural(tokens), natural(since)
+    if text and not (tokens and since) then unknown = unknown + 1 end
+    if tokens and since then
       if since > micros then
         -- The clock was set back: time runs from here.
         put(resource, tokens, per_second)
@@ -223,7 +243,7 @@ local function lacks(resource, per_second)
   end
   return missing[resource]
 end
-local verdicts = {0}
+local verdicts = {0, 0}
 for _ = 1, tonumber(take()) do
   local counts, rates, verdict = {}, {}, 0
   for place = 1, tonumber(take()) do
@@ -246,5 +266,6 @@ for _ = 1, tonumber(take()) do
   table.insert(verdicts, verdict)
 end
 expire(held)
+verdicts[2] = unknown
 return verdicts
 ";

@@ -284,7 +284,8 @@ fn compare(mut store: Clocked<'_>, seed: u64) -> Result<[u32; 3], String> {
                 if tells {
                     life.held.insert(word("all"), held);
                 }
-                let mut expected = vec![0];
+                // Done, and each entry is one of ours.
+                let mut expected = vec![0, 0];
                 for (rate, per_second, burst) in &wanted {
                     if model.sum("all", now) >= most {
                         expected.push(1);
