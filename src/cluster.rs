@@ -1,7 +1,7 @@
 //! Cluster: the node that this process is, where `--cluster` asks for it.
 //!
 //! Rule: settings are checked before anything runs, and a store that is not there keeps nobody from starting: the node
-//! joins later. SIGHUP changes the limits over nodes, and nothing else of it.
+//! joins later. SIGHUP changes the limits over nodes and the passwords of the store, and nothing else of it.
 //! Not here: what a node does (`actix-lines`), the settings (`settings`).
 
 use std::{io, path::Path};
@@ -29,8 +29,31 @@ use crate::{
 
 pub(crate) use actix_lines::cluster::FleetLimits;
 
-/// The store, which nobody has asked anything yet.
-pub(crate) struct Store(Redis);
+/// The store, and the passwords in its files.
+pub(crate) struct Store {
+    redis: Redis,
+    password: Option<String>,
+    sentinel_password: Option<String>,
+}
+
+impl Store {
+    /// Takes over the passwords of another one, for connections from now on, but not those of these settings. Returns the settings whose
+    /// passwords were others.
+    pub(crate) fn take_passwords(&self, other: &Self, but: &[&str]) -> Vec<&'static str> {
+        let is_other = |name: &str, password: &Option<String>, set: fn(&Redis, String) -> bool| {
+            !but.contains(&name) && password.clone().is_some_and(|password| set(&self.redis, password))
+        };
+        let [name, of_sentinels] = ["cluster-password-file", "cluster-sentinel-password-file"];
+        let mut changed = Vec::new();
+        if is_other(name, &other.password, Redis::set_password) {
+            changed.push(name);
+        }
+        if is_other(of_sentinels, &other.sentinel_password, Redis::set_sentinel_password) {
+            changed.push(of_sentinels);
+        }
+        changed
+    }
+}
 
 /// The node, if there is one.
 #[derive(Clone, Debug)]
@@ -43,16 +66,17 @@ pub(crate) struct Node(Option<Cluster>);
 /// Returns the setting that is wrong, and what to do.
 pub(crate) fn store(wanted: &ClusterSettings<'_>) -> Result<Store, Invalid> {
     let mut store = Redis::at(wanted.url).prefix(wanted.prefix);
+    let read = |name, file: Option<&Path>| file.map(password).transpose().map_err(|advice| Invalid { name, advice });
+    let password = read("cluster-password-file", wanted.password_file)?;
+    let sentinel_password = read("cluster-sentinel-password-file", wanted.sentinel_password_file)?;
     if let Some(user) = wanted.user {
         store = store.username(user);
     }
-    if let Some(file) = wanted.password_file {
-        let invalid = |advice| Invalid { name: "cluster-password-file", advice };
-        store = store.password(password(file).map_err(invalid)?);
+    if let Some(password) = &password {
+        store = store.password(password);
     }
-    if let Some(file) = wanted.sentinel_password_file {
-        let invalid = |advice| Invalid { name: "cluster-sentinel-password-file", advice };
-        store = store.sentinel_password(wanted.sentinel_user, password(file).map_err(invalid)?);
+    if let Some(password) = &sentinel_password {
+        store = store.sentinel_password(wanted.sentinel_user, password);
     }
     #[cfg(feature = "tls")]
     if let Some(file) = wanted.ca {
@@ -69,7 +93,7 @@ pub(crate) fn store(wanted: &ClusterSettings<'_>) -> Result<Store, Invalid> {
         let advice = "this rot13d was built without TLS: build it with --features tls, or take it away";
         return Err(Invalid { name: "cluster-ca", advice: advice.to_owned() });
     }
-    store.build().map(Store).map_err(|error| {
+    let redis = store.build().map_err(|error| {
         let name = match error {
             RedisConfigError::Prefix { .. } => "cluster-prefix",
             RedisConfigError::TlsNotAsked | RedisConfigError::TlsOverUnix | RedisConfigError::TlsWithoutAuthorities => {
@@ -78,7 +102,8 @@ pub(crate) fn store(wanted: &ClusterSettings<'_>) -> Result<Store, Invalid> {
             _ => "cluster",
         };
         Invalid { name, advice: error.to_string() }
-    })
+    })?;
+    Ok(Store { redis, password, sentinel_password })
 }
 
 /// The setting of the file that is to blame.
@@ -109,21 +134,22 @@ fn password(path: &Path) -> Result<String, String> {
 /// Makes a server, whose listeners are bound, the node.
 pub(crate) fn join<A, F>(
     server: LineServer<A, F>,
-    store: Option<Store>,
+    store: Option<&Store>,
     settings: &Settings,
 ) -> io::Result<(LineServer<A, F>, Node)>
 where
     A: LineHandler,
     F: Fn(&Connection) -> A + Clone + Send + 'static,
 {
-    let (Some(Store(store)), Some(wanted)) = (store, settings.cluster_settings()) else {
+    let (Some(Store { redis, .. }), Some(wanted)) = (store, settings.cluster_settings()) else {
         return Ok((server, Node(None)));
     };
     let port = server.local_addrs().first().map(|address| address.port());
     let name = wanted.node.map_or_else(|| default_name(&host(), port), str::to_owned);
     let call_timeout = Cluster::DEFAULT_CALL_TIMEOUT.min(wanted.lease / 3);
     let about = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
-    let cluster = Cluster::builder(store).node(&name).about(about).lease(wanted.lease).call_timeout(call_timeout);
+    let cluster =
+        Cluster::builder(redis.clone()).node(&name).about(about).lease(wanted.lease).call_timeout(call_timeout);
     let limits = limits(settings).map_err(io::Error::other)?.unwrap_or_default();
     let cluster = cluster.limits(limits).build()?;
     log::info!(node = name; "cluster: this is node {name}, by the store at {}", Escaped::new(wanted.url));

@@ -26,7 +26,7 @@ use crate::{
     settings::{
         Auto, ConsoleAddress, Given, Invalid, Listener, ListenerSettings, OwnLimits, Settings, Tls, Unusable, places,
     },
-    token::Token,
+    token::{self, Token},
 };
 
 /// The largest file that is read: far more than settings and long lists of networks need.
@@ -66,6 +66,25 @@ pub(crate) struct Secrets {
     pub(crate) http: Option<Token>,
     /// The store of `--cluster`, with its password.
     pub(crate) store: Option<Store>,
+}
+
+impl Secrets {
+    /// Takes over what files have now, for connections from then on, but not those of these settings, whose files are others. Returns the
+    /// settings whose secrets were others.
+    pub(crate) fn take_over(&self, read: &Self, but: &[&str]) -> Vec<&'static str> {
+        let mut changed = Vec::new();
+        for (name, running, read) in
+            [("console-token", &self.console, &read.console), ("http-control", &self.http, &read.http)]
+        {
+            if !but.contains(&name) && token::replace(running.as_ref(), read.as_ref()) {
+                changed.push(name);
+            }
+        }
+        if let (Some(running), Some(read)) = (&self.store, &read.store) {
+            changed.extend(running.take_passwords(read, but));
+        }
+        changed
+    }
 }
 
 impl Config {

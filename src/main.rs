@@ -160,10 +160,10 @@ async fn serve(
         server = bound.map_err(|error| beside(wanted.refused(error), &service::close_unused_sockets()))?;
     }
     let ending = Ending::new(settings.drain());
-    let (joined, node) = cluster::join(server, secrets.store, &settings)?;
+    let (joined, node) = cluster::join(server, secrets.store.as_ref(), &settings)?;
     server = joined;
-    let console = console::open(settings.console_settings(), secrets.console, &node, &ending);
-    let http = http::bind(&settings, secrets.http);
+    let console = console::open(settings.console_settings(), secrets.console.clone(), &node, &ending);
+    let http = http::bind(&settings, secrets.http.clone());
     let agent = settings
         .agent_address()
         .map(|address| node.tell_agent(AgentCheck::at(Listener::at(address.clone()).name("agent-check"))).bind())
@@ -189,7 +189,7 @@ async fn serve(
     service::ready(&server);
     let listeners = Listeners::new(listeners, &server);
     listeners.log_certificates();
-    let running = Running { settings, listeners, recorder: recorder.clone(), node, ending };
+    let running = Running { settings, secrets, listeners, recorder: recorder.clone(), node, ending };
     actix_rt::spawn(signals.handle(server.clone(), args, running));
     let ended = server.wait().await;
     http::stop(http).await;

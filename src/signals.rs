@@ -28,7 +28,7 @@ use tokio::{
 use crate::{
     args::Args,
     cluster::{self, FleetLimits, Node},
-    config::{self, Config, Problem},
+    config::{self, Config, Problem, Secrets},
     console,
     ending::Ending,
     listeners::Listeners,
@@ -50,6 +50,7 @@ const MOST_HUNG: usize = 3;
 pub(crate) struct Running {
     /// Those in force.
     pub(crate) settings: Settings,
+    pub(crate) secrets: Secrets,
     pub(crate) listeners: Listeners,
     pub(crate) recorder: Option<Recorder>,
     pub(crate) node: Node,
@@ -187,6 +188,7 @@ struct Changing {
     changed: oneshot::Receiver<(Listeners, io::Result<Vec<String>>)>,
     /// Those to be in force then.
     settings: Settings,
+    secrets: Secrets,
     limits: Limits,
     fleet_limits: Option<FleetLimits>,
     /// SIGHUP came again meanwhile.
@@ -296,7 +298,7 @@ impl Reloads {
 
     /// Begins with what may still fail: the listeners.
     fn change(&mut self, loaded: Config, again: bool, reload: Option<Reload>, server: &ServerHandle) {
-        let Config { settings, listeners: wanted, .. } = loaded;
+        let Config { settings, listeners: wanted, secrets } = loaded;
         // What runs goes on with what only a restart changes.
         let meant = settings.clone().with_fixed_of(&self.running.settings);
         let limits = config::limits(&meant, wanted.len()).and_then(|limits| Ok((limits, cluster::limits(&meant)?)));
@@ -317,13 +319,14 @@ impl Reloads {
             // The server may have ended.
             let _ = done.send((listeners, result));
         });
-        self.changing = Some(Changing { changed, settings, limits, fleet_limits, again, reload });
+        self.changing = Some(Changing { changed, settings, secrets, limits, fleet_limits, again, reload });
     }
 
     /// Does what cannot fail any more, and says what has changed.
     fn apply(&mut self, changing: Changing, changes: &[String], file: &Path, server: &ServerHandle) {
-        let Changing { settings, limits, fleet_limits, reload, .. } = changing;
-        for name in self.running.settings.fixed_that_differ(&settings) {
+        let Changing { settings, secrets, limits, fleet_limits, reload, .. } = changing;
+        let fixed = self.running.settings.fixed_that_differ(&settings);
+        for name in &fixed {
             log::warn!("SIGHUP: {name} differs; only a restart changes it");
         }
         for change in changes {
@@ -332,6 +335,7 @@ impl Reloads {
         let mut changed = self.running.settings.changed_in(&settings);
         // Those have values to be shown, and a console may have set them.
         changed.retain(|name| !console::knows_limit(name) && !Node::knows_limit(name));
+        changed.extend(self.running.secrets.take_over(&secrets, &fixed));
         let settings = settings.with_fixed_of(&self.running.settings);
         let node = &self.running.node;
         let fleet_changes = node.changes(&self.running.settings, &settings);

@@ -10,6 +10,11 @@ pub(crate) use actix_lines::Token;
 
 use crate::secret;
 
+/// Takes over the secret of a token that was read again. Returns true if it was another.
+pub(crate) fn replace(running: Option<&Token>, by: Option<&Token>) -> bool {
+    running.zip(by).is_some_and(|(running, by)| running.replace(by))
+}
+
 /// Reads a token from its file.
 ///
 /// # Errors

@@ -369,6 +369,49 @@ fn sentinels_have_a_password_of_their_own() {
     node.server.log_line("check the user and the password");
 }
 
+#[test]
+#[ignore = "needs redis-server; tests/run runs it"]
+fn a_hangup_reads_the_password_of_the_store_again_and_the_node_comes_back_by_itself() {
+    let store = guarded_store(&PERMISSIONS);
+    store.must(&["ACL", "SETUSER", "default", "+client"]);
+    let folder = Folder::new("cluster-rotation");
+    let (file, other) = (folder.path("password"), folder.path("other"));
+    let write = |file: &PathBuf, text: &str| {
+        fs::write(file, text).unwrap();
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write(&file, PASSWORD);
+    let settings = |file: &PathBuf| format!("cluster-user = \"lines\"\ncluster-password-file = {file:?}\n");
+    let mut node = Node::start("a", &store.url(), &settings(&file), &[]);
+    node.server.log_line("cluster: joined as ");
+    assert_eq!(node.change(&settings(&file)), "", "it is the same one");
+
+    // The former one is no longer good, and the connections are gone.
+    store.must(&["ACL", "SETUSER", "lines", "resetpass", ">sesame-0816"]);
+    store.must(&["CLIENT", "KILL", "USER", "lines"]);
+    node.server.log_line("check the user and the password");
+    // A file that is none of a password changes nothing.
+    write(&file, "\n");
+    node.hangup(&settings(&file));
+    let said = node.server.log_line("nothing is changed: ");
+    let expected = format!("{}:4: invalid cluster-password-file: {} is empty", node.file.display(), file.display());
+    assert!(said.contains(&expected), "{said}");
+    // Another file is for a restart.
+    write(&file, PASSWORD);
+    write(&other, "sesame-0816\n");
+    assert_eq!(node.change(&settings(&other)), "");
+    node.server.log_line("SIGHUP: cluster-password-file differs; only a restart changes it");
+    assert_eq!(node.server.log().iter().filter(|line| line.contains("store found")).count(), 0);
+
+    write(&file, "sesame-0816\n");
+    assert_eq!(node.change(&settings(&file)), "cluster-password-file");
+    node.server.log_line("cluster: store found after ");
+    node.serves();
+    node.server.signal(Signal::TERM);
+    let (_, log) = node.server.wait();
+    assert!(!log.iter().any(|line| line.contains("sesame")), "{log:#?}");
+}
+
 /// Settings that are wrong, which of them is named, and what to do.
 type Wrong<'a> = (Vec<(&'a str, &'a str)>, &'a str, &'a str);
 

@@ -192,6 +192,54 @@ fn who_has_the_token_ends_sessions_and_the_server() {
 }
 
 #[test]
+fn a_hangup_reads_the_tokens_again() {
+    const NEW: &str = "fedcba9876543210fedcba9876543210";
+    let (http_token, console_token) = (File::new("http-token", TOKEN), File::new("console-token", TOKEN));
+    let (port, console) = reserve();
+    drop(port);
+    let settings = format!(
+        "http-control = {:?}\nconsole-token = {:?}\nconsole = \"{console}\"\n",
+        http_token.path(),
+        console_token.path()
+    );
+    let file = File::new("hangup", &settings);
+    let (server, http) = start(&["--config", file.path()]);
+    let mut hangups = 0;
+    let mut hangup = |words: &str| {
+        server.signal(Signal::HUP);
+        hangups += 1;
+        server.log_lines(words, hangups);
+    };
+    let orders = |token: &str| {
+        let request = format!(
+            "POST /api/kick HTTP/1.1\r\nHost: {http}\r\nContent-Type: application/json\r\nAuthorization: Bearer {token}\r\n\
+             Content-Length: 12\r\n\r\n{{\"q\": \"all\"}}"
+        );
+        send(http, &request).0
+    };
+    let asks = |token: &str| {
+        let mut stream = connect(console);
+        stream.write_all(format!("token {token}\ncount\nquit\n").as_bytes()).unwrap();
+        String::from_utf8(rest(&mut stream)).unwrap().contains("0\n\n")
+    };
+    hangup(" is in force");
+    assert_eq!((orders(TOKEN), asks(TOKEN)), (200, true));
+    // One that is no secret changes nothing, the other one included.
+    fs::write(http_token.path(), NEW).unwrap();
+    fs::write(console_token.path(), "short").unwrap();
+    server.signal(Signal::HUP);
+    let said = server.log_line("nothing is changed: ");
+    assert!(said.contains(&format!("{}:2: invalid console-token: ", file.path())), "{said}");
+    assert_eq!((orders(TOKEN), asks(TOKEN), orders(NEW)), (200, true, 401));
+    fs::write(console_token.path(), NEW).unwrap();
+    hangup(" is in force");
+    server.log_line("SIGHUP: changed: console-token, http-control");
+    assert_eq!((orders(TOKEN), asks(TOKEN)), (401, false));
+    assert_eq!((orders(NEW), asks(NEW)), (200, true));
+    assert!(!server.log().iter().any(|line| line.contains(NEW)), "{:#?}", server.log());
+}
+
+#[test]
 fn what_is_wrong_is_said_before_anything_starts() {
     let token = File::new("right", TOKEN);
     let short = File::new("short", "hush-hush\n");

@@ -3,7 +3,10 @@
 //! Rule: it is not shown, and a comparison takes a time that says nothing but its length.
 //! Not here: who has to have it (`console`, `http`).
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use subtle::ConstantTimeEq;
 
@@ -19,8 +22,10 @@ use crate::error::ConfigError;
 /// assert!(Token::new("b1946ac92492d2347c6235b4d2611184").is_ok());
 /// assert!(Token::new("sesame").is_err());
 /// ```
+///
+/// A clone is the same one: a [replaced](Self::replace) secret is that of all of them.
 #[derive(Clone)]
-pub struct Token(Arc<str>);
+pub struct Token(Arc<RwLock<Box<str>>>);
 
 impl Token {
     /// Shortest one. Unit: bytes.
@@ -40,12 +45,27 @@ impl Token {
         if !fits || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(ConfigError::Token);
         }
-        Ok(Self(text.into()))
+        Ok(Self(Arc::new(RwLock::new(text.into()))))
+    }
+
+    /// Takes over the secret of another token, also in all clones of this one, such as that of a console that runs: who comes from then on
+    /// needs the new one. Console sessions that have sent the former one go on. Returns true if the secret was another.
+    pub fn replace(&self, by: &Self) -> bool {
+        let new = by.secret();
+        let is_other = !self.is(new.as_bytes());
+        if is_other {
+            *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
+        }
+        is_other
+    }
+
+    fn secret(&self) -> Box<str> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns true if this is it.
     pub(crate) fn is(&self, given: &[u8]) -> bool {
-        self.0.as_bytes().ct_eq(given).into()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).as_bytes().ct_eq(given).into()
     }
 }
 

@@ -301,6 +301,65 @@ async fn a_sentinel_has_a_password_of_its_own_and_knows_the_name_or_says_so() {
 
 #[actix::test]
 #[ignore = "needs redis-server; tests/run runs it"]
+async fn a_changed_password_is_that_of_the_next_connections_and_the_former_one_is_said_nowhere() {
+    let server = StoreServer::start(Program::Redis);
+    server.allow("node", "sesame1", &PERMISSIONS);
+    let sentinel = StoreServer::start_sentinel_with("main", &server, "user watcher on >watch1 allchannels +@all");
+    let direct = Redis::at(server.url());
+    let by_sentinel = Redis::at(format!("redis-sentinel://127.0.0.1:{}/main", sentinel.port()));
+    let by_sentinel = by_sentinel.sentinel_password(Some("watcher"), "watch1");
+    for (builder, has_sentinel) in [(direct, false), (by_sentinel, true)] {
+        server.must(&["ACL", "SETUSER", "node", "resetpass", ">sesame1"]);
+        let builder = builder.timeout(CALL).connect_timeout(CALL).username("node").password("sesame1");
+        let store = builder.build().unwrap();
+        store.register(&node("a"), &begin([])).await.unwrap();
+        let (_subscription, mut messages) = subscribed(&store, "c").await;
+        // It is told in time: nobody notices, and the same again is no change.
+        assert!(store.clone().set_password("sesame2\n") && !store.set_password("sesame2"));
+        assert_eq!(store.publish("c", Bytes::from_static(b"on")).await, Ok(1));
+        assert_eq!(said(&mut messages).await.as_deref(), Some(&b"on"[..]));
+        server.must(&["ACL", "SETUSER", "node", "resetpass", ">sesame2"]);
+        server.must(&["CLIENT", "KILL", "USER", "node"]);
+        assert_eq!(said(&mut messages).await, None);
+        eventually("the store", async || store.nodes().await.is_ok_and(|nodes| nodes.len() == 1)).await;
+
+        // It is told too late: calls say why they fail, and the next one after it does not.
+        server.must(&["ACL", "SETUSER", "node", "resetpass", ">sesame3"]);
+        server.must(&["CLIENT", "KILL", "USER", "node"]);
+        eventually("a refusal", async || {
+            let result = store.nodes().await;
+            matches!(result, Err(StoreError::Refused { reason }) if reason.contains("check the user and the password"))
+        })
+        .await;
+        assert!(store.set_password("sesame3"));
+        assert_eq!(store.nodes().await.unwrap().len(), 1, "at once, whatever pause there was");
+        if has_sentinel {
+            assert_eq!(sentinel.must(&["ACL", "SETUSER", "watcher", "resetpass", ">watch2"]), "OK");
+            assert!(store.set_sentinel_password("watch2") && !store.set_sentinel_password("watch2"));
+            server.must(&["CLIENT", "KILL", "USER", "node"]);
+            eventually("the store", async || store.nodes().await.is_ok_and(|nodes| nodes.len() == 1)).await;
+        }
+        assert!(!format!("{store:?} {store}").contains("sesame"), "{store:?}");
+    }
+    // A server that repeats what it was told, then and before.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let store = at(&format!("redis://:sesame1@{}", listener.local_addr().unwrap()));
+    assert!(store.set_password("sesame2"));
+    let parrot = actix::spawn(async move {
+        loop {
+            let Ok((mut stream, _)) = listener.accept().await else { return };
+            let mut bytes = [0; 4096];
+            let _ = stream.read(&mut bytes).await;
+            let _ = stream.write_all(b"-ERR sesame1 sesame2\r\n").await;
+        }
+    });
+    let error = within("an error", store.nodes()).await.unwrap_err().to_string();
+    assert!(error.contains("(secret) (secret)") && !error.contains("sesame"), "{error}");
+    parrot.abort();
+}
+
+#[actix::test]
+#[ignore = "needs redis-server; tests/run runs it"]
 async fn each_refusal_says_what_to_do() {
     let server = StoreServer::start(Program::Redis);
     let store = store(&server);

@@ -40,15 +40,23 @@ pub(crate) enum Reload {
     AtOnce,
     /// After SIGHUP, for connections from then on.
     NewConnections,
+    /// What is in the file, after SIGHUP; the name of the file, after a restart.
+    Contents,
     /// After a restart; SIGHUP warns.
     Restart,
 }
 
 impl Reload {
+    /// Returns true if SIGHUP does not change the value.
+    pub(crate) fn is_fixed(self) -> bool {
+        matches!(self, Self::Contents | Self::Restart)
+    }
+
     pub(crate) fn words(self) -> &'static str {
         match self {
             Self::AtOnce => "at once",
             Self::NewConnections => "for new connections",
+            Self::Contents => "what is in it, for new connections",
             Self::Restart => "at a restart",
         }
     }
@@ -116,6 +124,7 @@ impl Setting {
         let short = plain(format!("{help} [default: {default}]"));
         let change = match reload {
             Reload::Restart => "Only a restart changes it".to_owned(),
+            Reload::Contents => format!("SIGHUP reads it again: {}. Only a restart changes its name", reload.words()),
             reload => format!("SIGHUP changes it {}", reload.words()),
         };
         let takes = self.takes();
@@ -218,24 +227,23 @@ macro_rules! settings {
             /// The names of those that differ in `others`, among those that only a restart changes.
             $visibility fn fixed_that_differ(&self, others: &Self) -> Vec<&'static str> {
                 let each = [$((&Self::$field, self.$field != others.$field)),*];
-                let fixed = each.iter().filter(|(setting, _)| setting.about.reload == $crate::settings::Reload::Restart);
+                let fixed = each.iter().filter(|(setting, _)| setting.about.reload.is_fixed());
                 fixed.filter_map(|(setting, differs)| differs.then_some(setting.about.name)).collect()
             }
 
             /// The names of those that differ in `others`, among those that SIGHUP changes.
             $visibility fn changed_in(&self, others: &Self) -> Vec<&'static str> {
                 let each = [$((&Self::$field, self.$field != others.$field)),*];
-                let changed =
-                    each.iter().filter(|(setting, _)| setting.about.reload != $crate::settings::Reload::Restart);
+                let changed = each.iter().filter(|(setting, _)| !setting.about.reload.is_fixed());
                 changed.filter_map(|(setting, differs)| differs.then_some(setting.about.name)).collect()
             }
 
             /// These, except for what only a restart changes: that stays as it is in `running`.
             $visibility fn with_fixed_of(self, running: &Self) -> Self {
                 Self {
-                    $($field: match Self::$field.about.reload {
-                        $crate::settings::Reload::Restart => running.$field.clone(),
-                        _ => self.$field,
+                    $($field: match Self::$field.about.reload.is_fixed() {
+                        true => running.$field.clone(),
+                        false => self.$field,
                     },)*
                 }
             }

@@ -23,7 +23,8 @@ const EXAMPLE: &str = "\
 #   rot13d --config rot13d.toml --check-config   checks the file
 #   kill -HUP PID                                reads it again
 #
-# \"SIGHUP:\" says when a changed value holds: at once, for new connections, or at a restart.
+# \"SIGHUP:\" says when a changed value holds: at once, for new connections, or at a restart; of files with secrets, what is
+# in them.
 ";
 
 const LISTENERS: &str = "

@@ -293,7 +293,7 @@ fn the_defaults_are_those_of_the_library() {
 fn only_a_restart_changes_what_says_so() {
     let running = meant(&typed(first()));
     let changed = meant(&typed(EACH.map(|(name, _, other)| (name, other))));
-    let restart = Settings::ALL.iter().filter(|setting| setting.about.reload == Reload::Restart);
+    let restart = Settings::ALL.iter().filter(|setting| setting.about.reload.is_fixed());
     let restart: Vec<_> = restart.map(|setting| setting.about.name).collect();
     assert_eq!(running.fixed_that_differ(&changed), restart);
     let names = Settings::ALL.iter().map(|setting| setting.about.name);

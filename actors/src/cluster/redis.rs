@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 pub use self::url::RedisConfigError;
 use self::{
-    connection::Dialer,
+    connection::{Dialer, Passwords},
     link::{Arguments, Link},
     subscription::Subscribed,
     url::{Place, Secret, Target},
@@ -97,6 +97,23 @@ impl Redis {
             timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(1),
         }
+    }
+
+    /// Sets the password of the server for the connections that are made from now on, such as after the server was given
+    /// another: a server asks for it only when a connection begins, so those that are there go on. A line's end behind it is not part of it.
+    /// It holds for all clones of this store. Returns true if the password was another.
+    ///
+    /// Give a server both passwords for as long as nodes have the former one, or a node that is disconnected meanwhile waits for the new one:
+    /// `ACL SETUSER USER >NEW`, then this on each node, then `ACL SETUSER USER <OLD`.
+    pub fn set_password(&self, password: impl Into<String>) -> bool {
+        let password = secret(&password.into());
+        self.link.change_password(|dialer| dialer.set_password(password))
+    }
+
+    /// The same for the password of Sentinels.
+    pub fn set_sentinel_password(&self, password: impl Into<String>) -> bool {
+        let password = secret(&password.into());
+        self.link.change_password(|dialer| dialer.set_sentinel_password(password))
     }
 
     fn arguments(&self, node: &NodeId) -> Arguments {
@@ -338,7 +355,6 @@ impl RedisBuilder {
     pub fn build(self) -> Result<Redis, RedisConfigError> {
         let mut place = Place::parse(self.url.as_str())?;
         place.username = self.username.or(place.username);
-        place.password = self.password.or(place.password);
         let is_fit = |byte: u8| byte.is_ascii_graphic() && byte != b'{' && byte != b'}';
         if !(1..=128).contains(&self.prefix.len()) || !self.prefix.bytes().all(is_fit) {
             return Err(RedisConfigError::Prefix { prefix: self.prefix.chars().take(80).collect() });
@@ -357,9 +373,12 @@ impl RedisBuilder {
         if place.is_tls {
             return Err(RedisConfigError::TlsNotBuilt);
         }
+        let password = self.password.or(place.password.take());
+        let (sentinel_user, sentinel_password) = self.sentinel;
         let dialer = Dialer {
             place,
-            sentinel: self.sentinel,
+            sentinel_user,
+            passwords: Passwords::new(password, sentinel_password).into(),
             #[cfg(feature = "tls")]
             tls,
             within: self.connect_timeout,

@@ -33,9 +33,9 @@ const LONGEST: usize = 400;
 const LONGEST_DETAIL: usize = 160;
 
 /// Returns a text of a server without secrets and control characters, cut.
-pub(super) fn clean(text: &str, secrets: &[Option<&Secret>]) -> String {
+pub(super) fn clean(text: &str, secrets: &[Secret]) -> String {
     let mut text = text.to_owned();
-    for secret in secrets.iter().flatten().map(|secret| secret.as_str()).filter(|secret| !secret.is_empty()) {
+    for secret in secrets.iter().map(Secret::as_str).filter(|secret| !secret.is_empty()) {
         text = text.replace(secret, "(secret)");
     }
     let mut short: String = text.chars().take(LONGEST).collect();
@@ -155,7 +155,7 @@ fn garbled(what: &str) -> StoreError {
 }
 
 /// Returns the error with a text that has passed [`clean`].
-pub(super) fn cleaned(error: StoreError, secrets: &[Option<&Secret>]) -> StoreError {
+pub(super) fn cleaned(error: StoreError, secrets: &[Secret]) -> StoreError {
     match error {
         StoreError::Lost { reason } => StoreError::Lost { reason: clean(&reason, secrets) },
         StoreError::Refused { reason } => StoreError::Refused { reason: clean(&reason, secrets) },

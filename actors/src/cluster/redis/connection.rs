@@ -3,7 +3,12 @@
 //! One task drives it and ends with it. A host that has vanished is noticed by the kernel within seconds.
 //! Not here: when to connect (`link`), who listens (`subscription`).
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use redis::{
@@ -33,11 +38,47 @@ const VANISHED_AFTER: Duration = Duration::from_secs(6);
 /// All that it takes to connect.
 pub(super) struct Dialer {
     pub(super) place: Place,
-    /// The user and the password of Sentinels, which are others than the server's.
-    pub(super) sentinel: (Option<String>, Option<Secret>),
+    /// The user that Sentinels know, which is another than the server's.
+    pub(super) sentinel_user: Option<String>,
+    pub(super) passwords: Mutex<Passwords>,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<crate::wire::tls::client::TlsClient>,
     pub(super) within: Duration,
+}
+
+/// Most former passwords that are still kept out of texts.
+const MOST_FORMER: usize = 8;
+
+/// The passwords that connections are made with from now on.
+#[derive(Default)]
+pub(super) struct Passwords {
+    pub(super) server: Option<Secret>,
+    pub(super) sentinel: Option<Secret>,
+    /// A server that was told them may yet repeat them.
+    former: Vec<Secret>,
+}
+
+impl Passwords {
+    pub(super) fn new(server: Option<Secret>, sentinel: Option<Secret>) -> Self {
+        Self { server, sentinel, former: Vec::new() }
+    }
+
+    /// Replaces one of them. Returns true if it was another.
+    fn replace(&mut self, which: fn(&mut Self) -> &mut Option<Secret>, by: Secret) -> bool {
+        if which(self).as_ref() == Some(&by) {
+            return false;
+        }
+        if let Some(former) = which(self).replace(by) {
+            self.former.truncate(MOST_FORMER - 1);
+            self.former.insert(0, former);
+        }
+        true
+    }
+
+    /// All that no text may have.
+    fn all(&self) -> Vec<Secret> {
+        self.server.iter().chain(&self.sentinel).chain(&self.former).cloned().collect()
+    }
 }
 
 /// An open connection. Dropped it is closed.
@@ -90,8 +131,22 @@ impl Dialer {
         answer::lost(format!("no connection to {} within {within:?}{advice}", self.place))
     }
 
-    pub(super) fn secrets(&self) -> [Option<&Secret>; 2] {
-        [self.place.password.as_ref(), self.sentinel.1.as_ref()]
+    fn passwords(&self) -> MutexGuard<'_, Passwords> {
+        self.passwords.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the password of the server for the connections that are made from now on. Returns true if it was another.
+    pub(super) fn set_password(&self, password: Secret) -> bool {
+        self.passwords().replace(|passwords| &mut passwords.server, password)
+    }
+
+    /// The same for that of Sentinels.
+    pub(super) fn set_sentinel_password(&self, password: Secret) -> bool {
+        self.passwords().replace(|passwords| &mut passwords.sentinel, password)
+    }
+
+    pub(super) fn secrets(&self) -> Vec<Secret> {
+        self.passwords().all()
     }
 
     /// Asks all Sentinels at once; the first one wins whose master says that it is one.
@@ -146,11 +201,10 @@ impl Dialer {
 
     async fn ask_sentinel(&self, sentinel: &Host, master: &str) -> Result<Host, StoreError> {
         let mut info = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
-        let (username, password) = &self.sentinel;
-        if let Some(username) = username {
+        if let Some(username) = &self.sentinel_user {
             info = info.set_username(username);
         }
-        if let Some(password) = password {
+        if let Some(password) = &self.passwords().sentinel {
             info = info.set_password(password.as_str());
         }
         let stream = self.wrapped(Self::tcp(sentinel), Some(sentinel));
@@ -179,7 +233,7 @@ impl Dialer {
         if let Some(username) = &place.username {
             info = info.set_username(username);
         }
-        if let Some(password) = &place.password {
+        if let Some(password) = &self.passwords().server {
             info = info.set_password(password.as_str());
         }
         let stream = self.wrapped(stream, host).await;

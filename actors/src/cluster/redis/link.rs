@@ -90,6 +90,17 @@ impl Link {
         self.master.subscribe()
     }
 
+    /// Sets a password for connections from now on; the next call makes one at once, if there is none. Returns true if it was another.
+    pub(super) fn change_password(&self, set: impl FnOnce(&Dialer) -> bool) -> bool {
+        let is_other = set(&self.dialer);
+        if is_other {
+            let mut state = self.lock();
+            state.paused = None;
+            state.failures = 0;
+        }
+        is_other
+    }
+
     /// Calls a program, by its hash if the server knows it.
     pub(super) async fn run(
         self: &Arc<Self>,

@@ -114,7 +114,7 @@ fn no_text_of_ours_has_a_password() {
     assert_eq!(store.to_string(), "redis-sentinel://host:26379/main");
     assert!(!format!("{store:?}").contains(secret), "{store:?}");
     // A server that repeats what it was told.
-    let said = answer::clean("ERR unknown command 'HELLO' '3' 'AUTH' 'sesame8'\u{7}", &[Some(&Secret::new(secret))]);
+    let said = answer::clean("ERR unknown command 'HELLO' '3' 'AUTH' 'sesame8'\u{7}", &[Secret::new(secret)]);
     assert_eq!(said, r"ERR unknown command 'HELLO' '3' 'AUTH' '(secret)'\u{7}");
 }
 
