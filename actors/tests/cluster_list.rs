@@ -14,8 +14,8 @@ use std::{
 use actix_lines::{
     LineServer,
     cluster::{
-        Begin, Change, Cluster, ClusterFilter, ClusterOrder, ClusterQuery, Cursor, ListError, NodeId, NodeRecord, Row,
-        RowPage, Store, StoreAnswer, StoreError, UnreadError,
+        Begin, Change, Cluster, ClusterFilter, ClusterOrder, ClusterQuery, Cursor, GlobalId, ListError, NodeId,
+        NodeRecord, Row, RowPage, Store, StoreAnswer, StoreError, UnreadError,
         memory::{Fault, Memory},
     },
     control::SessionState,
@@ -44,7 +44,8 @@ fn reader(store: impl Store) -> Cluster {
 
 async fn begin(store: &impl Store, node: &NodeId, rows: impl IntoIterator<Item = Row>) {
     let begins = Some(Begin { about: format!("node {node}"), shares: vec![] });
-    let change = Change { begins, lease: Duration::from_secs(600), put: rows.into_iter().collect(), remove: vec![] };
+    let change =
+        Change { begins, lease: Duration::from_secs(600), put: rows.into_iter().collect(), ..Change::default() };
     store.register(node, &change).await.unwrap();
 }
 
@@ -164,6 +165,28 @@ impl Store for Partly {
             Ok(page)
         })
     }
+}
+
+#[actix::test]
+async fn a_node_that_is_still_writing_its_sessions_is_named_and_those_that_are_there_are_listed() {
+    pause();
+    let memory = Memory::new();
+    let [a, b] = ["a", "b"].map(|name| node(name, 1));
+    begin(&memory, &a, (1..=10).map(row)).await;
+    begin(&memory, &b, (1..=10).map(row)).await;
+    let cluster = reader(memory.view());
+    let lease = Duration::from_secs(600);
+    let some = Change { lease, is_partial: Some(true), ..Change::default() };
+    memory.register(&b, &some).await.unwrap();
+    let page = cluster.list(ClusterQuery::default()).await.unwrap();
+    let unread: Vec<_> = page.unread.iter().map(|unread| (&unread.node, &unread.error)).collect();
+    assert_eq!((page.total, unread), (20, vec![(&b, &UnreadError::Partial)]));
+    let of_b = ClusterFilter::id(GlobalId { node: b.clone(), session: "7".parse().unwrap() });
+    assert_eq!(cluster.list(of_b).await.unwrap().unread.len(), 1);
+    let rest = Change { lease, put: vec![row(11)], is_partial: Some(false), ..Change::default() };
+    memory.register(&b, &rest).await.unwrap();
+    let page = cluster.list(ClusterQuery::default()).await.unwrap();
+    assert_eq!((page.total, page.unread.len()), (21, 0));
 }
 
 #[actix::test]

@@ -43,7 +43,7 @@ fn row(session: u64) -> Row {
 
 fn begin(rows: impl IntoIterator<Item = Row>) -> Change {
     let begins = Begin { about: "about".to_owned(), shares: vec![Share { resource: "all".to_owned(), count: 2 }] };
-    Change { begins: Some(begins), lease: LEASE, put: rows.into_iter().collect(), remove: Vec::new() }
+    Change { begins: Some(begins), lease: LEASE, put: rows.into_iter().collect(), ..Change::default() }
 }
 
 fn want() -> Want {
@@ -597,6 +597,31 @@ async fn an_entry_that_is_not_understood_is_left_out_and_counted_and_the_others_
     met(1);
     store.register(&a, &begin([])).await.unwrap();
     assert_eq!(acquire(9).await, Ok(vec![Verdict::Granted]));
+}
+
+#[actix::test]
+#[ignore = "needs redis-server; tests/run runs it"]
+async fn a_life_that_begins_in_parts_is_partial_until_the_last_one() {
+    const ROWS: u64 = 20_000;
+    let server = StoreServer::start(Program::Redis);
+    let (writer, reader) = (store(&server), store(&server));
+    let id = node("a");
+    let begun = begin((0..ROWS).map(row));
+    let mut parts = 0;
+    let reading = async {
+        loop {
+            let page = reader.list(&id, None).await.unwrap();
+            if page.is_partial {
+                parts += 1;
+            } else if !page.rows.is_empty() {
+                assert_eq!(reader.nodes().await.unwrap()[0].sessions, ROWS, "a list that lacks rows says so");
+                return;
+            }
+        }
+    };
+    let (written, ()) = within("all rows", futures::future::join(writer.register(&id, &begun), reading)).await;
+    written.unwrap();
+    assert!(parts > 0, "it was looked at in between");
 }
 
 #[actix::test]

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use actix_lines::{
     SessionId,
-    cluster::memory::{Fault, Memory},
+    cluster::{
+        Cluster, ClusterQuery, UnreadError,
+        memory::{Fault, Memory},
+    },
     control::SessionFilter,
 };
 use nodes::{Node, listed, settled, stores::rows};
@@ -104,6 +107,45 @@ proptest! {
     fn rows_are_the_live_sessions_whatever_became_of_the_store(steps in prop::collection::vec(step(), 0..40)) {
         actix::System::new().block_on(run(steps));
     }
+}
+
+#[actix::test]
+async fn no_list_lacks_sessions_silently_while_a_node_writes_them_again() {
+    const SESSIONS: u64 = 3;
+    pause();
+    let store = Memory::new();
+    let node = Node::join("a", &store).await;
+    let mut peers = Vec::new();
+    for _ in 0..SESSIONS {
+        peers.push(node.session().await);
+    }
+    settled(&store, std::slice::from_ref(&node)).await;
+    let reader = Cluster::builder(store.view()).node("reader").build().unwrap();
+    node.store.fail(Fault::Slow(Duration::from_millis(200)));
+    let former = node.id();
+    store.end_lease(&former);
+    let mut partial = 0;
+    loop {
+        let nodes = reader.nodes().await.unwrap();
+        let page = reader.list(ClusterQuery::default()).await.unwrap();
+        // A node that is not listed is none, which the list of nodes says.
+        let is_there = nodes.iter().any(|node| node.id != former);
+        if is_there && page.total == SESSIONS && page.unread.is_empty() {
+            break;
+        }
+        if is_there {
+            let errors: Vec<_> = page.unread.iter().map(|unread| &unread.error).collect();
+            assert_eq!(errors, [&UnreadError::Partial], "{page:?}");
+            partial += 1;
+        }
+        pass(Duration::from_millis(20)).await;
+    }
+    assert!(partial > 0, "it was looked at in between");
+    // Of a life that begins without sessions none is missing.
+    let other = Node::join("b", &store).await;
+    assert!(reader.list(ClusterQuery::default()).await.unwrap().unread.is_empty());
+    other.server.end_all().await;
+    node.server.end_all().await;
 }
 
 #[actix::test]

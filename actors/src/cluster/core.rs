@@ -73,6 +73,8 @@ pub(crate) struct Core {
     lease: Mutex<Option<Lease>>,
     /// The lease is to be looked at: it may be over, or the store lost.
     look: Notify,
+    /// The store says of the node's life that live sessions lack their rows.
+    pub(crate) is_partial: AtomicBool,
     /// Another node has this one's name, and that was said.
     pub(crate) has_namesake: AtomicBool,
     /// Lives that the store may have entries of.
@@ -115,6 +117,7 @@ impl Core {
             ledger: Arc::default(),
             lease: Mutex::default(),
             look: Notify::new(),
+            is_partial: AtomicBool::new(false),
             has_namesake: AtomicBool::new(false),
             traces: Mutex::default(),
         }

@@ -90,9 +90,16 @@ async fn try_to_begin(core: &Core, is_refused: &mut bool) -> Result<Option<NodeI
     // A store that publishes nothing may list sessions nevertheless.
     let _ = timeout(HEARD, core.hub.control_heard()).await;
 
+    // Rows come later: whoever lists the node before is told that some are missing.
+    let is_partial = match core.server.get() {
+        Some(server) => server.stats().await.is_ok_and(|stats| stats.live > 0),
+        None => false,
+    };
+    core.is_partial.store(is_partial, Relaxed);
     core.add_trace(id.clone());
     let begins = Begin { about: core.settings.about.clone(), shares: limits::shares(core) };
-    let change = Change { begins: Some(begins), lease: core.settings.lease, ..Change::default() };
+    let is_partial = Some(is_partial);
+    let change = Change { begins: Some(begins), lease: core.settings.lease, is_partial, ..Change::default() };
     let sent = Instant::now();
     let begun = core.begin(&id, &change).await;
     *is_refused = matches!(begun, Err(StoreError::Refused { .. } | StoreError::Garbled { .. }));

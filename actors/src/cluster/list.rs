@@ -52,9 +52,10 @@ pub(crate) async fn list(core: &Core, query: &ClusterQuery) -> Result<ClusterPag
 async fn read_all(core: &Core, nodes: Vec<NodeId>, selection: &Mutex<Selection<'_>>) -> Vec<Unread> {
     let read = stream::iter(nodes).map(|node| async move {
         let error = match read(core, &node, selection).await {
-            Ok(0) => return None,
-            Ok(rows) => UnreadError::Unknown { rows },
             Err(error) => UnreadError::Store(error),
+            Ok(Lacks { is_partial: true, .. }) => UnreadError::Partial,
+            Ok(Lacks { unknown: 0, .. }) => return None,
+            Ok(Lacks { unknown: rows, .. }) => UnreadError::Unknown { rows },
         };
         Some(Unread { node, error })
     });
@@ -63,18 +64,29 @@ async fn read_all(core: &Core, nodes: Vec<NodeId>, selection: &Mutex<Selection<'
     unread
 }
 
-/// Reads the rows of a node. Returns the number of those that are not understood.
-async fn read(core: &Core, node: &NodeId, selection: &Mutex<Selection<'_>>) -> Result<u64, StoreError> {
+/// What the rows of a node lack.
+#[derive(Default)]
+struct Lacks {
+    /// The node has not written all of them yet.
+    is_partial: bool,
+    /// Number of those that are not understood.
+    unknown: u64,
+}
+
+/// Reads the rows of a node.
+async fn read(core: &Core, node: &NodeId, selection: &Mutex<Selection<'_>>) -> Result<Lacks, StoreError> {
     let mut seen = Seen::default();
     let mut after = None;
-    let mut unknown = 0;
+    let mut lacks = Lacks::default();
     loop {
         let page = core.list(node, after).await?;
         selection.lock().unwrap_or_else(PoisonError::into_inner).add(node, page.rows, &mut seen);
-        unknown += page.unknown;
+        lacks.unknown += page.unknown;
+        // A row that comes while they are read may be missed.
+        lacks.is_partial |= page.is_partial;
         match page.next {
             Some(next) => after = Some(next),
-            None => return Ok(unknown),
+            None => return Ok(lacks),
         }
     }
 }

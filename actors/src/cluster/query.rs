@@ -337,6 +337,10 @@ pub enum UnreadError {
     /// The store did not answer, or not with rows. Those before that are listed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The node has not written the rows of all its sessions yet: a life of it has begun, or it has lost count of them. Those that are
+    /// there are listed.
+    #[error("the node is still writing its sessions to the store: ask again in a moment")]
+    Partial,
     /// Some rows are not understood. All others are listed.
     #[error(
         "{}: another program uses the same keys, or a later version of this one",

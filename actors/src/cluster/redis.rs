@@ -133,11 +133,13 @@ impl Redis {
         begins: Option<&Begin>,
         put: &[Row],
         remove: &[u64],
+        is_partial: Option<bool>,
     ) -> Result<(), StoreError> {
         let mut arguments = self.arguments(node);
         arguments.number(lease.as_millis());
         arguments.push(if begins.is_some() { "1" } else { "0" });
         arguments.push(begins.map_or("", |begin| &begin.about));
+        arguments.push(is_partial.map_or("", |is_partial| if is_partial { "1" } else { "0" }));
         push_shares(&mut arguments, begins.map_or(&[], |begin| &begin.shares));
         arguments.number(put.len());
         for row in put {
@@ -162,18 +164,28 @@ fn push_shares(arguments: &mut Arguments, shares: &[Share]) {
 
 impl Store for Redis {
     /// Writes more than 500 rows in parts, the first of which begins the life or renews the lease: if one fails, those before it
-    /// were done.
+    /// were done. A life that begins is partial until the last one.
     fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> StoreAnswer<'a, ()> {
         Box::pin(async move {
             let mut begins = change.begins.as_ref();
             let mut put = change.put.chunks(ROWS_A_CALL);
             let mut remove = change.remove.chunks(ROWS_A_CALL);
+            let is_begun = begins.is_some();
+            let mut is_first = true;
             loop {
                 let some = put.next().unwrap_or(&[]);
                 // What is put goes before what is removed.
                 let gone = if put.len() == 0 { remove.next().unwrap_or(&[]) } else { &[] };
-                self.register_part(node, change.lease, begins.take(), some, gone).await?;
-                if put.len() == 0 && remove.len() == 0 {
+                let is_last = put.len() == 0 && remove.len() == 0;
+                let is_partial = match (is_first, is_last) {
+                    (_, true) => change.is_partial.or((is_begun && !is_first).then_some(false)),
+                    (true, false) if is_begun => Some(true),
+                    (true, false) => change.is_partial.filter(|is_partial| *is_partial),
+                    (false, false) => None,
+                };
+                self.register_part(node, change.lease, begins.take(), some, gone, is_partial).await?;
+                is_first = false;
+                if is_last {
                     return Ok(());
                 }
             }

@@ -9,7 +9,7 @@ use std::{
     collections::{HashMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
     rc::{Rc, Weak},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -95,20 +95,36 @@ async fn write(core: &Core, life: Option<NodeId>, server: &ServerHandle, watched
         if waiting < SLICE {
             sleep(BATCH).await;
         }
-        flush(core, &id, watched).await;
+        flush(core, &id, watched, Rows::All).await;
     }
 }
 
-/// Writes one batch, however often that has to be tried.
-async fn flush(core: &Core, id: &NodeId, watched: &Watched) {
+/// What the store has of the node's rows once a batch is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rows {
+    /// A row for each live session, but for what has just changed.
+    All,
+    /// Others are yet to be found.
+    Some,
+}
+
+/// Writes one batch, however often that has to be tried, and what the store has then, if it says otherwise.
+async fn flush(core: &Core, id: &NodeId, watched: &Watched, rows: Rows) {
     let mut failed = 0;
     loop {
         // Borrowed for a moment: events come while the store is waited for.
         let batch = watched.book.borrow_mut().take(SLICE);
-        let Some(batch) = batch else { return };
+        let is_partial = rows == Rows::Some;
+        let mark = (core.is_partial.load(Relaxed) != is_partial).then_some(is_partial);
+        let batch = match batch {
+            Some(batch) => batch,
+            None if mark == Some(false) => Change::default(),
+            None => return,
+        };
         let (put, remove) = (batch.put.len() as u64, batch.remove.len() as u64);
-        let change = Change { begins: None, lease: core.settings.lease, ..batch };
+        let change = Change { begins: None, lease: core.settings.lease, is_partial: mark, ..batch };
         if core.register(id, &change).await.is_ok() {
+            core.is_partial.store(is_partial, Relaxed);
             core.counts.rows_written.add(put);
             core.counts.rows_removed.add(remove);
             return;
@@ -123,10 +139,10 @@ async fn flush(core: &Core, id: &NodeId, watched: &Watched) {
     }
 }
 
-/// Lists all sessions, and writes what the store lacks.
+/// Lists all sessions, and writes what the store lacks. From the first batch to the last one the store says that it lacks some.
 async fn list(core: &Core, id: &NodeId, server: &ServerHandle, watched: &Watched) {
     core.counts.resyncs.one();
-    let _listing = Listing::begin(watched);
+    let listing = Listing::begin(watched);
     let mut after = None;
     loop {
         let filter = after.map_or_else(SessionFilter::default, |last| SessionFilter::default().after(last));
@@ -134,16 +150,31 @@ async fn list(core: &Core, id: &NodeId, server: &ServerHandle, watched: &Watched
         // Without an answer the system has ended, and this soon, too.
         let Ok(page) = server.sessions(query).await else { return };
         let Some(last) = page.sessions.last().map(|session| session.id) else { break };
+        let is_last = page.sessions.len() < PAGE;
         let now = since_1970();
-        for slice in page.sessions.chunks(SLICE) {
+        let mut slices = page.sessions.chunks(SLICE).peekable();
+        while let Some(slice) = slices.next() {
             slice.iter().for_each(|session| watched.book.borrow_mut().find(row_of(session, now)));
-            flush(core, id, watched).await;
+            // The last one waits for what is to be removed.
+            if is_last && slices.peek().is_none() {
+                break;
+            }
+            flush(core, id, watched, Rows::Some).await;
             // Others of this thread have their turns, even if nothing was to be written.
             tokio::task::yield_now().await;
+        }
+        if is_last {
+            break;
         }
         after = Some(last);
     }
     watched.book.borrow_mut().remove_unfound();
+    drop(listing);
+    let slices = watched.book.borrow().len() / SLICE;
+    for _ in 0..slices {
+        flush(core, id, watched, Rows::Some).await;
+    }
+    flush(core, id, watched, Rows::All).await;
 }
 
 /// While this lives all sessions are listed.

@@ -23,7 +23,7 @@ pub type StoreAnswer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 /// - The engine bounds the time of each; then it returns [`StoreError::Slow`].
 /// - A call is done as a whole or not at all, in some order with those of other nodes. After [`StoreError::Lost`] and
 ///   [`StoreError::Slow`] the caller does not know whether it was done, or will be. Only the rows of a [`Change`] may be written
-///   in parts, after its lease.
+///   in parts, after its lease; a life that begins with them is [partial](Change::is_partial) until the last one is written.
 /// - A node exists from the call that begins its life until its lease is over, by one clock: that of the store. Afterwards
 ///   nobody finds it, its rows or its shares, whether or not the engine has removed them.
 /// - Names of sessions, resources and channels are any texts.
@@ -163,6 +163,9 @@ pub struct Change {
     pub put: Vec<Row>,
     /// Numbers of the sessions whose rows are to be removed.
     pub remove: Vec<u64>,
+    /// From this change on live sessions lack their rows, or, with false, none does; `None` leaves it as it was. A life begins with all
+    /// of them. Readers are told.
+    pub is_partial: Option<bool>,
 }
 
 /// What a life of a node begins with.
@@ -219,6 +222,8 @@ pub struct Cursor(pub u64);
 pub struct RowPage {
     /// The rows.
     pub rows: Vec<Row>,
+    /// Not all live sessions of the node have rows: its last [`Change::is_partial`] says so.
+    pub is_partial: bool,
     /// Number of rows that are left out of the page, since they are [not understood](Store::unknown).
     pub unknown: u64,
     /// Place of the next page; `None` on the last one.

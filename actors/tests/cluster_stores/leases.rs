@@ -53,7 +53,7 @@ pub(crate) async fn a_life_begins_with_nothing_but_what_it_says(engine: &impl En
     store.register(&a, &begin([named(1, "alice"), row(2)])).await.unwrap();
     store.release(&a, &held(7, [share("all", 3), share("name:alice", 1)])).await.unwrap();
     let begins = Some(Begin { about: "again".into(), shares: vec![share("all", 2), share("none", 0)] });
-    let again = Change { begins, lease: LONG, put: vec![row(5)], remove: vec![] };
+    let again = Change { begins, lease: LONG, put: vec![row(5)], ..Change::default() };
     store.register(&a, &again).await.unwrap();
     assert_eq!(rows(&store, &a).await, [row(5)]);
     assert_eq!(store.lookup("alice").await.unwrap(), []);

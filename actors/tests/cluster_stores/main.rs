@@ -110,7 +110,7 @@ macro_rules! cases {
             leases: a_node_is_listed_while_its_lease_lasts, who_has_lost_its_lease_writes_nothing_and_begins_another_life,
                 a_life_begins_with_nothing_but_what_it_says, a_node_that_unregisters_is_gone_at_once,
                 what_was_said_of_a_dead_node_is_said_of_no_other;
-            rows: rows_are_read_as_they_were_written, twenty_thousand_rows_come_page_by_page_while_others_change,
+            rows: rows_are_read_as_they_were_written, a_node_that_lacks_rows_says_so_until_all_are_there, twenty_thousand_rows_come_page_by_page_while_others_change,
                 sessions_are_found_by_their_names_on_all_live_nodes;
             channels: who_publishes_is_told_how_many_receive_it, what_one_publishes_arrives_in_order,
                 who_does_not_read_loses_messages_and_nobody_waits, a_subscription_whose_receiver_is_gone_ends;

@@ -27,6 +27,37 @@ pub(crate) async fn rows_are_read_as_they_were_written(engine: &impl Engine) {
     assert_eq!(rows(&first, &node("nobody", 1)).await, []);
 }
 
+pub(crate) async fn a_node_that_lacks_rows_says_so_until_all_are_there(engine: &impl Engine) {
+    let (writer, reader) = (engine.store().await, engine.store().await);
+    let a = node("a", 1);
+    let is_partial = async || reader.list(&a, None).await.unwrap().is_partial;
+    writer.register(&a, &begin([row(1)])).await.unwrap();
+    assert!(!is_partial().await, "a life begins with all");
+    for (said, then) in [(Some(true), true), (None, true), (Some(false), false), (None, false), (Some(true), true)] {
+        let change = Change { put: vec![row(2)], is_partial: said, ..renew(LONG) };
+        writer.register(&a, &change).await.unwrap();
+        assert_eq!(is_partial().await, then, "{said:?}");
+    }
+    // However many rows that takes.
+    writer.register(&a, &begin((0..1200).map(row))).await.unwrap();
+    assert!(!is_partial().await, "another life");
+    let some = Change { is_partial: Some(true), ..begin((0..1200).map(row)) };
+    writer.register(&a, &some).await.unwrap();
+    assert!(is_partial().await && rows(&reader, &a).await.len() == 1200);
+    let rest = Change {
+        put: (1200..2400).map(row).collect(),
+        remove: (0..1200).collect(),
+        is_partial: Some(false),
+        ..renew(LONG)
+    };
+    writer.register(&a, &rest).await.unwrap();
+    assert!(!is_partial().await && rows(&reader, &a).await.len() == 1200);
+    // A node without a lease lacks none.
+    writer.register(&a, &some).await.unwrap();
+    die(&writer, &a).await;
+    assert!(!is_partial().await);
+}
+
 pub(crate) async fn twenty_thousand_rows_come_page_by_page_while_others_change(engine: &impl Engine) {
     const ROWS: u64 = 20_000;
     let (writer, reader) = (engine.store().await, engine.store().await);

@@ -58,7 +58,7 @@ pub(crate) async fn any_text_may_stand_anywhere(engine: &impl Engine) {
     let all: Vec<_> = texts.iter().enumerate().map(|(session, text)| row(session, text)).collect();
     let shares = texts.iter().map(|text| share(text, 1)).collect();
     let begins = Some(Begin { about: texts.concat(), shares });
-    store.register(&a, &Change { begins, lease: LONG, put: all.clone(), remove: vec![] }).await.unwrap();
+    store.register(&a, &Change { begins, lease: LONG, put: all.clone(), ..Change::default() }).await.unwrap();
     assert_eq!(rows(&other, &a).await, all);
     assert_eq!(other.nodes().await.unwrap()[0].about, texts.concat());
     for (serial, (text, row)) in (1..).zip(texts.iter().zip(&all)) {

@@ -158,7 +158,11 @@ pub async fn settled(store: &impl Store, nodes: &[Node]) {
         for node in nodes {
             live.extend(node.sessions().await);
         }
-        listed(store).await == live
+        let mut is_partial = false;
+        for node in store.nodes().await.unwrap() {
+            is_partial |= store.list(&node.id, None).await.unwrap().is_partial;
+        }
+        listed(store).await == live && !is_partial
     })
     .await;
 }

@@ -53,6 +53,7 @@ pub(super) struct Way {
 struct Life {
     about: String,
     ends: Instant,
+    is_partial: bool,
     rows: BTreeMap<u64, Row>,
     names: HashMap<String, BTreeSet<u64>>,
     held: HashMap<String, u64>,
@@ -159,8 +160,8 @@ impl Engine {
         let ends = Instant::now() + change.lease.min(LONGEST_LEASE);
         if let Some(begin) = &change.begins {
             let about = begin.about.clone();
-            let mut life =
-                Life { about, ends, rows: BTreeMap::new(), names: HashMap::new(), held: HashMap::new(), serial: 0 };
+            let (rows, names, held) = (BTreeMap::new(), HashMap::new(), HashMap::new());
+            let mut life = Life { about, ends, is_partial: false, rows, names, held, serial: 0 };
             for share in &begin.shares {
                 life.hold(&share.resource, share.count);
             }
@@ -168,6 +169,7 @@ impl Engine {
         }
         let life = self.lives.get_mut(node).ok_or(StoreError::Fenced)?;
         life.ends = ends;
+        life.is_partial = change.is_partial.unwrap_or(life.is_partial);
         change.put.iter().for_each(|row| life.put(row));
         change.remove.iter().for_each(|session| life.remove(*session));
         Ok(())
@@ -196,7 +198,7 @@ impl Engine {
         let mut rest = life.rows.range((begin, Bound::Unbounded));
         let rows: Vec<_> = rest.by_ref().take(PAGE).map(|(_, row)| row.clone()).collect();
         let next = rest.next().and(rows.last()).map(|row| Cursor(row.session));
-        RowPage { rows, unknown: 0, next }
+        RowPage { rows, is_partial: life.is_partial, unknown: 0, next }
     }
 
     pub(super) fn lookup(&mut self, name: &str) -> Vec<(NodeId, Row)> {

@@ -265,9 +265,10 @@ pub(super) fn nodes(value: Value, unknown: &Count) -> Result<Vec<NodeRecord>, St
 
 /// Reads the answer of `LIST`.
 pub(super) fn page(value: Value, unknown: &Count) -> Result<RowPage, StoreError> {
-    let Ok([next, rows]) = <[Value; 2]>::try_from(array(value)?) else {
+    let Ok([next, rows, is_partial]) = <[Value; 3]>::try_from(array(value)?) else {
         return Err(garbled("a list of another length"));
     };
+    let is_partial = integer(is_partial)? != 0;
     let next = text(next)?.parse().map_err(|_| garbled("a cursor that is none"))?;
     let of_session = |[session, json]: [Value; 2]| {
         let row = row(json)?;
@@ -278,7 +279,7 @@ pub(super) fn page(value: Value, unknown: &Count) -> Result<RowPage, StoreError>
     let count = all.len();
     let rows: Vec<_> = all.into_iter().filter_map(|row| known(unknown, || of_session(row))).collect();
     let left_out = (count - rows.len()) as u64;
-    Ok(RowPage { rows, unknown: left_out, next: Some(Cursor(next)).filter(|cursor| cursor.0 != 0) })
+    Ok(RowPage { rows, is_partial, unknown: left_out, next: Some(Cursor(next)).filter(|cursor| cursor.0 != 0) })
 }
 
 /// Reads the answer of `LOOKUP`.

@@ -3,7 +3,7 @@
 //! They take the time from the store alone, so that nodes need no common clock. `#!lua` has a server refuse a script that writes
 //! before it begins, where it could not finish: out of memory, on a replica, without enough replicas.
 //! Keys, all behind the prefix: `leases` (nodes by the end of their leases, in ms of the store's clock); of each node `node:ID`
-//! (what it says of itself, the number of its last call), `rows:ID` (a session and its JSON), `names:ID` (name, NUL, session),
+//! (what it says of itself, the number of its last call, whether rows are missing), `rows:ID` (a session and its JSON), `names:ID` (name, NUL, session),
 //! `held:ID` (a resource and its count); `rate:RESOURCE` (what is missing from a full bucket, in millionths of a token, and since when in µs).
 //! Not here: who calls them (`redis`), what their answers mean (`answer`).
 
@@ -42,7 +42,7 @@ pub(super) static UNREGISTER: LazyLock<Program> = LazyLock::new(|| Program::writ
 /// Lists nodes: id, about, number of rows, milliseconds left, one after the other. What is of another kind than ours is 0 for a text
 /// and -1 for a number.
 pub(super) static NODES: LazyLock<Program> = LazyLock::new(|| Program::reading(&[CLOCK, NODES_TEXT]));
-/// Lists some rows of a node: the next cursor, then sessions and rows.
+/// Lists some rows of a node: the next cursor, then sessions and rows, then 1 if not all of them are there yet.
 pub(super) static LIST: LazyLock<Program> = LazyLock::new(|| Program::reading(&[CLOCK, NODE, LIST_TEXT]));
 /// Finds rows by name: ids of nodes and rows.
 pub(super) static LOOKUP: LazyLock<Program> = LazyLock::new(|| Program::reading(&[CLOCK, LOOKUP_TEXT]));
@@ -87,7 +87,7 @@ end
 ";
 
 const REGISTER_TEXT: &str = r#"
-local lease, begins, about = tonumber(take()), take() == '1', take()
+local lease, begins, about, partial = tonumber(take()), take() == '1', take(), take()
 if not (begins or is_live) then return 0 end
 for _, dead in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', whole(now), 'LIMIT', 0, 16)) do
   redis.call('UNLINK', P .. 'node:' .. dead, P .. 'rows:' .. dead, P .. 'names:' .. dead, P .. 'held:' .. dead)
@@ -103,6 +103,7 @@ if begins then
   redis.call('UNLINK', node, rows, names, held)
   redis.call('HSET', node, 'about', about, 'serial', 0, 'lease', whole(lease))
 end
+if partial == '1' then redis.call('HSET', node, 'partial', 1) elseif partial == '0' then redis.call('HDEL', node, 'partial') end
 for _ = 1, tonumber(take()) do
   redis.call('HSET', held, take(), take())
 end
@@ -160,8 +161,10 @@ return found
 ";
 
 const LIST_TEXT: &str = r"
-if not is_live then return {'0', {}} end
-return redis.call('HSCAN', rows, ARGV[3], 'COUNT', ARGV[4])
+if not is_live then return {'0', {}, 0} end
+local page = redis.call('HSCAN', rows, ARGV[3], 'COUNT', ARGV[4])
+page[3] = redis.pcall('HGET', node, 'partial') == '1' and 1 or 0
+return page
 ";
 
 const LOOKUP_TEXT: &str = r"

@@ -225,7 +225,8 @@ fn compare(mut store: Clocked<'_>, seed: u64) -> Result<[u32; 3], String> {
                 let count = random.u64(..3);
                 let shares: &[String] =
                     if begins { &[word("1"), word("all"), count.to_string()] } else { &[word("0")] };
-                let mut words = vec![id.clone(), lease.to_string(), u8::from(begins).to_string(), word("about")];
+                let mut words =
+                    vec![id.clone(), lease.to_string(), u8::from(begins).to_string(), word("about"), word("")];
                 words.extend_from_slice(shares);
                 words.extend([word("0"), word("0")]);
                 let answer = store.run(&REGISTER, &words);
