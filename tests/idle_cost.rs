@@ -1,13 +1,14 @@
 //! R1: an idle session costs under 700 bytes of heap, everything on.
 
 use std::{
+    io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use actix_lines::{
-    Connection, LineServer, Rot13,
+    Connection, LineServer, Listener, Rot13,
     cluster::{
         Change, Cluster, Cursor, FleetLimits, Held, Message, NodeId, NodeRecord, Row, RowPage, Store, StoreAnswer,
         StoreError, Subscription, Verdict, Want,
@@ -19,7 +20,7 @@ use rustix::{
     net::{AddressFamily, SocketType, bind, connect, socket},
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
-use tikv_jemalloc_ctl::{epoch, stats};
+use tikv_jemalloc_ctl::{epoch, stats, thread};
 use tokio::sync::mpsc;
 
 #[global_allocator]
@@ -70,8 +71,6 @@ type Server = LineServer<Rot13, fn(&Connection) -> Rot13>;
 
 /// What is allocated for so many idle sessions of a server, once it has done what is to be done for them.
 fn used(sessions: usize, with: impl FnOnce(Server) -> Server, is_done: impl Fn() -> bool) -> usize {
-    use std::io::{Read, Write};
-
     // The allocator counts for the whole process.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,6 +145,58 @@ fn an_idle_session_costs_under_700_bytes_of_heap() {
     eprintln!("{each} bytes for each of {sessions} idle sessions");
     assert!(each < 700, "{each} bytes for each of {sessions} idle sessions");
     assert!(each > 256, "{each} bytes each: that is less than the task, so something was not measured");
+}
+
+/// Bytes that a node without limits over nodes allocates for each accept, whatever becomes of them, on a listener with its gate or one
+/// without.
+fn spent(listener: Listener) -> u64 {
+    const ACCEPTS: u64 = 1000;
+    actix_rt::System::new().block_on(async {
+        let cluster = Cluster::builder(KeepsNothing).node("a").build().unwrap();
+        let server = LineServer::new(|_| Rot13).listen(listener).unwrap().cluster(&cluster).unwrap();
+        let server = server.on_current_arbiter().start().unwrap();
+        let address = server.local_addrs()[0];
+        // Nothing here waits by a timer, which allocates: each peer asks until it is answered.
+        let greet = async || {
+            let mut peer = TcpStream::connect(address).unwrap();
+            peer.write_all(b"Hello\n").unwrap();
+            peer.set_nonblocking(true).unwrap();
+            let mut answer = [0; 6];
+            let answered = async {
+                while peer.read(&mut answer).is_err() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), answered).await.expect("an answer");
+            assert_eq!(&answer, b"Uryyb\n");
+            peer
+        };
+        let mut peers = Vec::with_capacity(2 * ACCEPTS as usize);
+        for _ in 0..ACCEPTS {
+            peers.push(greet().await);
+        }
+        // Warm by now. What has ended leaves its room to the next ones.
+        peers.clear();
+        let here = thread::allocatedp::read().unwrap();
+        let before = here.get();
+        for _ in 0..ACCEPTS {
+            drop(greet().await);
+        }
+        let spent = here.get() - before;
+        server.abort().await.unwrap();
+        spent / ACCEPTS
+    })
+}
+
+#[test]
+fn an_accept_of_a_node_without_limits_over_nodes_waits_at_no_gate_and_costs_a_permit_more() {
+    let listener = || Listener::tcp("127.0.0.1:0");
+    let (without, with) = (spent(listener().without_gates()), spent(listener()));
+    eprintln!("{with} bytes for an accept of a node, {without} without its gate");
+    let more = with.saturating_sub(without);
+    // A task and a future would be more than a thousand. What else a node does meanwhile is some ten bytes for each accept.
+    assert!(more < 400, "{more} bytes more: that is more than a permit");
+    assert!(with > 256, "{with} bytes: that is less than the task of a session, so something was not measured");
 }
 
 #[test]

@@ -61,15 +61,24 @@ impl fmt::Debug for Permit {
 /// The answer of a gate, on its way.
 pub(crate) type Asked = Pin<Box<dyn Future<Output = Result<Permit, RefuseReason>>>>;
 
+/// What a gate says when it is asked.
+pub(crate) enum Answer {
+    /// The answer at once: the connection need not wait, and pays no task.
+    #[cfg_attr(not(feature = "cluster"), allow(dead_code, reason = "gates of users take their time"))]
+    Now(Result<Permit, RefuseReason>),
+    /// It takes its time.
+    Later(Asked),
+}
+
 /// Asks about a connection that has so much time left for all gates.
-type Ask = dyn Fn(&Connection, Duration) -> Asked + Send + Sync;
+type Ask = dyn Fn(&Connection, Duration) -> Answer + Send + Sync;
 
 /// The gates of a server, in the order in which they are asked.
 #[derive(Clone, Default)]
 pub(crate) struct Gates(Arc<[Arc<Ask>]>);
 
 impl Gates {
-    pub(crate) fn with(&self, ask: impl Fn(&Connection, Duration) -> Asked + Send + Sync + 'static) -> Self {
+    pub(crate) fn with(&self, ask: impl Fn(&Connection, Duration) -> Answer + Send + Sync + 'static) -> Self {
         Self(self.0.iter().cloned().chain([Arc::new(ask) as Arc<Ask>]).collect())
     }
 
@@ -82,7 +91,7 @@ impl Gates {
     }
 
     /// Asks one, of a connection that has so much time left. May panic, as the user's code does.
-    pub(crate) fn ask(&self, gate: usize, connection: &Connection, left: Duration) -> Option<Asked> {
+    pub(crate) fn ask(&self, gate: usize, connection: &Connection, left: Duration) -> Option<Answer> {
         self.0.get(gate).map(|ask| ask(connection, left))
     }
 }

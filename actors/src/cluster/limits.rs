@@ -4,7 +4,7 @@
 //! A connection waits a while for the store, then it is decided without it.
 //! Not here: the counts (`ledger`), the limits themselves (`fleet_limits`), the wait of a connection (`session/gated`).
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
@@ -15,8 +15,7 @@ use crate::{
         store::{Share, StoreError},
     },
     connection::Connection,
-    gate::Permit,
-    report::RefuseReason,
+    gate::{Answer, Permit},
 };
 
 /// Longest wait of a connection for the store; half of what is left of its time at the gates, if that is less: the policy is
@@ -26,29 +25,25 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Time in which ends of sessions are gathered.
 const GATHERED: Duration = Duration::from_millis(50);
 
-/// Decides on a connection, in the time that it has left: the node's gate.
-pub(super) fn admit(
-    core: &Arc<Core>,
-    connection: &Connection,
-    left: Duration,
-) -> impl Future<Output = Result<Permit, RefuseReason>> + use<> {
-    let core = Arc::clone(core);
-    let (peer, is_probe) = (connection.peer.clone(), connection.info.is_probe());
-    let patience = PATIENCE.min(left / 2);
-    async move {
-        let is_lost = core.health.is_lost();
-        let decided = match core.ledger.ask(&peer, is_probe, is_lost) {
-            Asked::Free(hold) => Ok(hold),
-            Asked::Refused(refused) => Err(refused),
-            Asked::Blind(result) => blind(&core, result),
-            Asked::Waits(answer) => match timeout(patience, answer).await {
-                Ok(Ok(result)) => result,
-                // Whoever asks the store has no answer, or has stumbled.
-                Err(_) | Ok(Err(_)) => blind(&core, core.ledger.without_store(&peer, is_probe)),
-            },
-        };
-        decided.map(Permit::new).map_err(|refused| refused.0)
-    }
+/// Decides on a connection, in the time that it has left: the node's gate. At once, unless the store is to be asked.
+pub(super) fn admit(core: &Arc<Core>, connection: &Connection, left: Duration) -> Answer {
+    let permitted = |decided: Result<Hold, Refused>| decided.map(Permit::new).map_err(|refused| refused.0);
+    let (peer, is_probe) = (&connection.peer, connection.info.is_probe());
+    let is_lost = core.health.is_lost();
+    let answer = match core.ledger.ask(peer, is_probe, is_lost) {
+        Asked::Free(hold) => return Answer::Now(permitted(Ok(hold))),
+        Asked::Refused(refused) => return Answer::Now(permitted(Err(refused))),
+        Asked::Blind(result) => return Answer::Now(permitted(blind(core, result))),
+        Asked::Waits(answer) => answer,
+    };
+    let (core, peer, patience) = (Arc::clone(core), peer.clone(), PATIENCE.min(left / 2));
+    Answer::Later(Box::pin(async move {
+        permitted(match timeout(patience, answer).await {
+            Ok(Ok(result)) => result,
+            // Whoever asks the store has no answer, or has stumbled.
+            Err(_) | Ok(Err(_)) => blind(&core, core.ledger.without_store(&peer, is_probe)),
+        })
+    }))
 }
 
 /// Counts a decision without the store.

@@ -7,8 +7,12 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::{
-    connection::Connection, gate::Permit, listen::listener::Listener, report::RefuseReason,
-    server::builder::LineServer, session::handler::LineHandler,
+    connection::Connection,
+    gate::{Answer, Permit},
+    listen::listener::Listener,
+    report::RefuseReason,
+    server::builder::LineServer,
+    session::handler::LineHandler,
 };
 
 impl<A, F> LineServer<A, F>
@@ -60,18 +64,17 @@ where
         G: Fn(&Connection) -> W + Send + Sync + 'static,
         W: Future<Output = Result<Permit, RefuseReason>> + 'static,
     {
-        self.gates = self.gates.with(move |connection, _| Box::pin(gate(connection)));
+        self.gates = self.gates.with(move |connection, _| Answer::Later(Box::pin(gate(connection))));
         self
     }
 
-    /// As [`gate`](Self::gate), for one that answers in the time that is left for all gates.
+    /// As [`gate`](Self::gate), for one that answers in the time that is left for all gates, or at once.
     #[cfg(feature = "cluster")]
-    pub(crate) fn gate_in_time<G, W>(mut self, gate: G) -> Self
+    pub(crate) fn gate_in_time<G>(mut self, gate: G) -> Self
     where
-        G: Fn(&Connection, Duration) -> W + Send + Sync + 'static,
-        W: Future<Output = Result<Permit, RefuseReason>> + 'static,
+        G: Fn(&Connection, Duration) -> Answer + Send + Sync + 'static,
     {
-        self.gates = self.gates.with(move |connection, left| Box::pin(gate(connection, left)));
+        self.gates = self.gates.with(gate);
         self
     }
 }

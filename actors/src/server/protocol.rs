@@ -15,7 +15,7 @@ use crate::{
     framing::Framing,
     gate::Gates,
     report::{CloseReason, Half},
-    session::{handler::LineHandler, opening::Opening},
+    session::{gated::Stand, handler::LineHandler, opening::Opening},
     wire::{filters::Filters, transport::Transport},
     worker::worker::{PANIC, Worker},
 };
@@ -79,22 +79,26 @@ where
                 match gates {
                     None => open(opening, &factory),
                     // Boxed: a connection whose filters wait has no room for it, and without gates it is never there.
-                    Some(gates) => Box::pin(pass(opening, gates, factory)).await,
+                    Some(gates) => {
+                        let stand = opening.ask_all(&gates);
+                        Box::pin(pass(opening, gates, stand, factory)).await;
+                    }
                 }
             });
         } else if let Err(reason) = opening.charge() {
             opening.fail(CloseReason::Refused(reason));
-        } else if gates.is_empty() {
-            open(opening, &self.factory);
         } else {
-            actix_rt::spawn(pass(opening, Box::new(gates.clone()), self.factory.clone()));
+            match opening.ask_all(gates) {
+                Stand::In => open(opening, &self.factory),
+                stand => drop(actix_rt::spawn(pass(opening, Box::new(gates.clone()), stand, self.factory.clone()))),
+            }
         }
     }
 }
 
 /// Makes a session of a connection that all gates let in.
-async fn pass<A: LineHandler>(opening: Opening, gates: Box<Gates>, factory: impl Fn(&Connection) -> A) {
-    if let Some(opening) = opening.pass(&gates).await {
+async fn pass<A: LineHandler>(opening: Opening, gates: Box<Gates>, stand: Stand, factory: impl Fn(&Connection) -> A) {
+    if let Some(opening) = opening.pass(&gates, stand).await {
         open(opening, &factory);
     }
 }

@@ -9,13 +9,14 @@ use std::{
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::time::Instant;
 
 use crate::{
     caught::{dispose, drop_caught, panic_text},
-    gate::{Asked, Gates, Permit},
+    gate::{Answer, Asked, Gates, Permit},
     report::{CloseReason, RefuseReason},
     session::opening::Opening,
     worker::{command::Commands, worker::PANIC},
@@ -36,30 +37,59 @@ const LATER: Commands = Commands::PUSH.union(Commands::TRACE).union(Commands::DR
 /// What a gate answers, and whether it was late.
 type Answered = Result<Permit, CloseReason>;
 
+/// Where a connection stands at its gates.
+pub(crate) enum Stand {
+    /// All have let it in.
+    In,
+    /// The gate with this number has yet to answer.
+    At(usize, Asked),
+    /// One has not let it in.
+    Out(CloseReason),
+}
+
 impl Opening {
+    /// Asks the gates from this one on, in their order, until one does not let the connection in at once.
+    pub(crate) fn ask(&self, gates: &Gates, from: usize, left: impl Fn() -> Duration) -> Stand {
+        for gate in from..gates.len() {
+            // One that panics leaves nothing to wait for.
+            match catch_unwind(AssertUnwindSafe(|| gates.ask(gate, &self.connection, left()))) {
+                Ok(Some(Answer::Now(Ok(permit)))) => self.worker.keep_permit(self.connection.id, permit),
+                Ok(Some(Answer::Now(Err(reason)))) => return Stand::Out(CloseReason::Refused(reason)),
+                Ok(Some(Answer::Later(asked))) => return Stand::At(gate, asked),
+                Ok(None) => break,
+                Err(payload) => return Stand::Out(self.panicked(payload)),
+            }
+        }
+        Stand::In
+    }
+
+    /// The same for all gates, of a connection that has not waited yet.
+    pub(crate) fn ask_all(&self, gates: &Gates) -> Stand {
+        self.ask(gates, 0, || self.worker.limits().preface_timeout)
+    }
+
     /// Waits until all gates have let the connection in. `None` if it has ended before: then it has left its report.
-    pub(crate) async fn pass(mut self, gates: &Gates) -> Option<Self> {
+    pub(crate) async fn pass(mut self, gates: &Gates, mut stand: Stand) -> Option<Self> {
         let id = self.connection.id;
         let time = self.worker.limits().preface_timeout;
         self.worker.set_deadline(self.slot, time);
         let begun = Instant::now();
         let mut later = Commands::empty();
-        for gate in 0..gates.len() {
-            // One that panics leaves nothing to wait for.
-            let left = time.saturating_sub(begun.elapsed());
-            let asked = catch_unwind(AssertUnwindSafe(|| gates.ask(gate, &self.connection, left)));
-            let answer = match asked {
-                Ok(Some(mut asked)) => {
+        loop {
+            stand = match stand {
+                Stand::In => break,
+                Stand::At(gate, mut asked) => {
                     let answer = poll_fn(|cx| self.poll_gate(cx, &mut asked, &mut later)).await;
                     drop_caught(asked);
-                    answer
+                    match answer {
+                        Ok(permit) => {
+                            self.worker.keep_permit(id, permit);
+                            self.ask(gates, gate + 1, || time.saturating_sub(begun.elapsed()))
+                        }
+                        Err(reason) => Stand::Out(reason),
+                    }
                 }
-                Ok(None) => break,
-                Err(payload) => Err(self.panicked(payload)),
-            };
-            match answer {
-                Ok(permit) => self.worker.keep_permit(id, permit),
-                Err(reason) => {
+                Stand::Out(reason) => {
                     self.worker.slot(self.slot, |slot| {
                         slot.set_reason(reason);
                         slot.set_closing();
@@ -72,7 +102,7 @@ impl Opening {
                     self.fail(reason);
                     return None;
                 }
-            }
+            };
         }
         self.worker.slot(self.slot, |slot| slot.clear_deadline());
         // It was not its peer who kept its first line from coming.
