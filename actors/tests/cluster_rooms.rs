@@ -185,6 +185,7 @@ async fn a_node_has_one_room_of_a_name_as_long_as_somebody_has_it() {
     // A member has it, too.
     a.room().say("two\n");
     pass(MOMENT).await;
+    eprintln!("{:?}\n{:?}\n{:?} {:?}", a.cluster.stats(), b.cluster.stats(), a.cluster.rooms(), b.cluster.rooms());
     assert_eq!(heard.take(), ["one", "two"]);
     assert_eq!(elsewhere.take(), ["one", "two"]);
     // Rooms that are there for one message alone are heard, in order, however many come one after the other.
@@ -406,10 +407,52 @@ async fn a_loss_of_a_moment_shows_without_another_message_and_in_the_same_life()
     (0..3).for_each(|_| room.say("lost\n"));
     pass(MOMENT).await;
     a.store.heal();
-    pass(Duration::from_secs(5)).await;
+    pass(Duration::from_secs(1)).await;
     assert_eq!(b.cluster.stats().rooms.missing, 3);
     assert_eq!(a.cluster.node(), life);
     end([a, b]).await;
+}
+
+#[actix::test]
+async fn a_message_to_several_rooms_reaches_members_elsewhere_once_for_each_and_members_are_of_their_node() {
+    let [a, b] = nodes(["a", "b"]).await;
+    let rooms = [&a, &b].map(|node| ["lobby", "yard"].map(|name| node.cluster.room(name).unwrap()));
+    let (ann, _) = member(&rooms[0]);
+    let (_ben, here) = member(&rooms[0]);
+    let (_cid, elsewhere) = member(&rooms[1]);
+    pass(MOMENT).await;
+    ann.do_send(Order::Say("hello\n"));
+    pass(MOMENT).await;
+    assert_eq!((here.take(), elsewhere.take()), (texts(["hello"]), texts(["hello", "hello"])));
+    assert_eq!(rooms.each_ref().map(|rooms| rooms[0].len()), [2, 1]);
+    end([a, b]).await;
+}
+
+#[actix::test]
+async fn a_node_without_a_lease_that_was_not_heard_for_ten_minutes_begins_anew() {
+    for (minutes, missing) in [(9, 1), (11, 0)] {
+        let [a, b] = nodes(["a", "b"]).await;
+        let (room, other) = (a.room(), b.room());
+        let mut of_b = member(std::slice::from_ref(&other));
+        pass(MOMENT).await;
+        room.say("one\n");
+        pass(MOMENT).await;
+        a.store.fail(Fault::Lost);
+        room.say("lost\n");
+        for _ in 0..minutes {
+            pass(Duration::from_secs(60)).await;
+            // Each hears nothing, and ends after a while.
+            of_b = member(std::slice::from_ref(&other));
+        }
+        a.store.heal();
+        pass(RECOVERY).await;
+        room.say("two\n");
+        pass(MOMENT).await;
+        assert_eq!(of_b.1.take().last().map(String::as_str), Some("two"), "after {minutes} min");
+        assert_eq!(b.cluster.stats().rooms.missing, missing, "after {minutes} min");
+        end([a, b]).await;
+        tokio::time::resume();
+    }
 }
 
 #[actix::test]
@@ -471,6 +514,7 @@ async fn frames_that_mean_nothing_are_counted_and_change_nothing() {
     room.say("two\n");
     pass(MOMENT).await;
     let frame = frames.recv().await.unwrap().bytes;
+    eprintln!("{:?}\n{:?}\n{:?} {:?}", a.cluster.stats(), b.cluster.stats(), a.cluster.rooms(), b.cluster.rooms());
     assert_eq!(heard.take(), ["one", "two"]);
     let garbled = [&b""[..], b"{\"v\":1}", &[0xff; 100], &frame[..frame.len() - 1], &[&frame[..], b"x"].concat()];
     for bytes in garbled {
