@@ -26,7 +26,7 @@ struct Args {
     /// The store of a chat over several nodes, as redis://127.0.0.1.
     #[arg(long, value_name = "URL")]
     cluster: Option<String>,
-    /// The name of this node among them. By default one that is made of its process's number.
+    /// The name of this node among them. By default one of its process's number, which containers have in common: name it there.
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
 }

@@ -4,15 +4,43 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serializer;
 
+/// Returns the number of seconds that is nearest. `Duration::as_secs_f64` adds two numbers, and has 1.7309999999999999 for
+/// 1.731.
+#[expect(clippy::cast_precision_loss, reason = "exact below 104 days")]
+pub(crate) fn of(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1e9
+}
+
 pub(crate) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(time.as_secs_f64())
+    serializer.serialize_f64(of(*time))
+}
+
+/// The same of a time that there may be.
+#[cfg(feature = "cluster")]
+#[expect(clippy::ref_option, reason = "as serde calls it")]
+pub(crate) fn if_any<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&time.map(of), serializer)
 }
 
 /// The same of a moment: seconds since 1970.
 pub(crate) fn since_1970<S: Serializer>(moment: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
     let seconds = moment.map(|moment| match moment.duration_since(UNIX_EPOCH) {
-        Ok(after) => after.as_secs_f64(),
-        Err(before) => -before.duration().as_secs_f64(),
+        Ok(after) => of(after),
+        Err(before) => -of(before.duration()),
     });
     serde::Serialize::serialize(&seconds, serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_written_with_the_digits_that_it_has() {
+        for millis in (0..100_000).chain([86_400_001, 1_795_723_301_731]) {
+            let written = of(Duration::from_millis(millis)).to_string();
+            let fraction = format!("{}.{:03}", millis / 1000, millis % 1000);
+            assert_eq!(written, fraction.trim_end_matches('0').trim_end_matches('.'));
+        }
+    }
 }

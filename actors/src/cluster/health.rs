@@ -82,7 +82,7 @@ impl serde::Serialize for Health {
         let mut fields = serializer.serialize_struct("Health", 3)?;
         fields.serialize_field("state", self.name())?;
         if let Some(time) = self.bad_for() {
-            fields.serialize_field("seconds", &time.as_secs_f64())?;
+            fields.serialize_field("seconds", &crate::seconds::of(time))?;
         }
         if let Self::Lost { why, .. } = self {
             fields.serialize_field("why", why)?;

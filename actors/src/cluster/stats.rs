@@ -27,12 +27,12 @@ pub struct ClusterStats {
     /// The node's life; `None` while it holds no lease.
     pub node: Option<NodeId>,
     /// Time until its lease is over unless it is renewed; `None` while it holds none.
-    #[serde(serialize_with = "seconds")]
+    #[serde(serialize_with = "crate::seconds::if_any")]
     pub lease_left: Option<Duration>,
     /// Calls to the store.
     pub calls: StoreCalls,
     /// Time since the store last answered; `None` if it never did.
-    #[serde(serialize_with = "seconds")]
+    #[serde(serialize_with = "crate::seconds::if_any")]
     pub last_answer: Option<Duration>,
     /// Times from calls to their answers, errors of the store included, but not those that were never answered.
     pub call_times: Histogram,
@@ -111,11 +111,6 @@ pub struct StoreCalls {
     pub fenced: u64,
     /// A later call was done already.
     pub late: u64,
-}
-
-#[expect(clippy::ref_option, reason = "as serde calls it")]
-fn seconds<S: serde::Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    time.map(|time| time.as_secs_f64()).serialize(serializer)
 }
 
 /// A counter that only grows.

@@ -164,7 +164,7 @@ impl serde::Serialize for Histogram {
         let mut fields = serializer.serialize_struct("Histogram", 3)?;
         fields.serialize_field("bounds", &bounds)?;
         fields.serialize_field("counts", &self.counts)?;
-        fields.serialize_field("sum", &self.sum.as_secs_f64())?;
+        fields.serialize_field("sum", &crate::seconds::of(self.sum))?;
         fields.end()
     }
 }
