@@ -149,8 +149,9 @@ fn checks_of_haproxy_are_no_sessions_that_failed() {
     });
     assert!(!counted.is_empty());
     // Of all that the log says, nothing is about them: two connections were none.
-    let closed = server.log().into_iter().filter(|line| line.contains(" closed: ") && line.contains("session")).count();
-    assert_eq!((closed, server.log().iter().any(|line| line.contains("failed"))), (2, false), "{:#?}", server.log());
+    let closed = || server.log().iter().filter(|line| line.contains(" closed: ") && line.contains("session")).count();
+    eventually("the ends of both", || (closed() >= 2).then_some(()));
+    assert_eq!((closed(), server.log().iter().any(|line| line.contains("failed"))), (2, false), "{:#?}", server.log());
 }
 
 #[test]

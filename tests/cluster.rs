@@ -9,14 +9,14 @@ mod console;
 mod redis;
 mod support;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use client::get;
 use console::{Folder, ctl};
-use redis::{Program, StoreServer, free_port};
+use redis::{Program, StoreServer};
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{Server, connect, eventually, expect, greet, rest};
+use support::{Server, connect, eventually, expect, greet, reserve, rest};
 
 /// A node, with its console.
 struct Node {
@@ -26,7 +26,8 @@ struct Node {
 
 impl Node {
     fn start(name: &str, url: &str, more: &[&str]) -> Self {
-        let folder = Folder::new(&format!("cluster-{name}-{}", free_port()));
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let folder = Folder::new(&format!("cluster-{name}-{}", NUMBER.fetch_add(1, Relaxed)));
         let address = folder.console();
         let mut arguments =
             vec!["--cluster", url, "--cluster-node", name, "--cluster-lease", "3s", "--console", &address];
@@ -137,7 +138,7 @@ fn a_console_finds_tells_and_ends_the_sessions_of_all_nodes() {
 #[ignore = "needs redis-server; tests/run runs it"]
 fn a_node_goes_on_without_its_store_and_joins_again() {
     let mut store = StoreServer::start(Program::Redis);
-    let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let (_reserved, http) = reserve();
     let node = Node::start("a", &store.url(), &["--http", &http.to_string()]);
     node.joined();
     eventually("readiness", || (get(http, "/readyz") == (200, "ok\n".to_owned())).then_some(()));
@@ -165,26 +166,26 @@ fn a_node_goes_on_without_its_store_and_joins_again() {
 #[test]
 #[ignore = "needs redis-server; tests/run runs it"]
 fn a_store_that_is_not_there_at_the_start_is_waited_for() {
-    let port = free_port();
-    let node = Node::start("a", &format!("redis://127.0.0.1:{port}"), &[]);
+    let (_reserved, address) = reserve();
+    let node = Node::start("a", &format!("redis://{address}"), &[]);
     node.server.log_line("cluster: store lost");
     let mut peer = connect(node.server.address);
     greet(&mut peer);
     let mut store = StoreServer::start(Program::Redis);
-    store.move_to(port);
+    store.move_to(address.port());
     node.joined();
     node.counts("node=*", 1);
 }
 
 #[test]
 fn the_log_of_a_lost_store_says_that_connections_are_refused_if_they_are() {
-    let port = free_port();
+    let (_reserved, address) = reserve();
     let closed = ["--cluster-max-sessions", "5", "--cluster-on-partition", "closed"];
     for (flags, said) in [
         (&closed[..2], "; lists and limits are this node's own, rooms reach this node alone"),
         (&closed[..], "; new connections are refused, lists are this node's own, rooms reach this node alone"),
     ] {
-        let node = Node::start("a", &format!("redis://127.0.0.1:{port}"), flags);
+        let node = Node::start("a", &format!("redis://{address}"), flags);
         let line = node.server.log_line("cluster: store lost");
         assert!(line.ends_with(said), "{line}");
     }

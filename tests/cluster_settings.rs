@@ -13,14 +13,15 @@ mod tls;
 use std::{
     fs,
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::TcpStream,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
 use client::get;
 use console::{Folder, ctl};
-use redis::{PERMISSIONS, Program, StoreServer, free_port};
+use redis::{PERMISSIONS, Program, StoreServer};
 use rustix::process::Signal;
 use support::{Server, eventually, greet};
 use tls::Authority;
@@ -38,7 +39,8 @@ struct Node {
 
 impl Node {
     fn start(name: &str, store: &str, settings: &str, more: &[&str]) -> Self {
-        let folder = Folder::new(&format!("cluster-settings-{name}-{}", free_port()));
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let folder = Folder::new(&format!("cluster-settings-{name}-{}", NUMBER.fetch_add(1, Relaxed)));
         let file = folder.path("rot13d.toml");
         let fixed = format!("cluster = {store:?}\ncluster-node = {name:?}\n");
         fs::write(&file, format!("{fixed}{settings}")).unwrap();
@@ -86,12 +88,15 @@ impl Node {
 
 /// A store that nobody serves: each node decides alone.
 fn nowhere() -> String {
-    format!("redis://127.0.0.1:{}", free_port())
+    let (socket, address) = support::reserve();
+    // As long as the program runs nobody else gets it.
+    std::mem::forget(socket);
+    format!("redis://{address}")
 }
 
 #[test]
 fn a_hangup_changes_the_limits_over_nodes() {
-    let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let (_reserved, http) = support::reserve();
     let mut node = Node::start("a", &nowhere(), "cluster-max-sessions = 1\n", &["--http", &http.to_string()]);
     node.server.log_line("cluster: store lost");
     let _first = node.serves();
@@ -206,7 +211,8 @@ fn limits_that_a_hangup_sets_hold_for_the_sessions_of_all_nodes() {
     for node in &mut nodes {
         assert_eq!(node.change("cluster-max-sessions = 3\n"), "cluster-max-sessions 2 -> 3");
     }
-    peers.push(nodes[0].serves());
+    // Who was let in until then is on the way out.
+    peers.push(eventually("a free place", || nodes[0].enter()));
     nodes.iter().for_each(Node::refuses);
     // Nobody ends by a lower one.
     for node in &mut nodes {
@@ -529,7 +535,8 @@ fn the_password_of_a_store_is_said_nowhere() {
     fs::write(&file, format!("{PASSWORD}\n")).unwrap();
     // Others may read it, which is worth a warning.
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    let (http, console) = (SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())), folder.console());
+    let (_reserved, http) = support::reserve();
+    let console = folder.console();
     let settings = format!("cluster-user = \"lines\"\ncluster-password-file = {file:?}\n{LIMITS}");
     let mut node =
         Node::start("a", &store.url(), &settings, &["-vv", "--http", &http.to_string(), "--console", &console]);

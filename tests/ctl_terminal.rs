@@ -11,6 +11,7 @@ use std::{
     fs::{self, File},
     os::unix::fs::PermissionsExt,
     process::Command,
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
 };
 
 use console::{FakeConsole, Folder, Peer, ctl_command};
@@ -336,13 +337,15 @@ fn top_leaves_the_terminal_as_it_was_however_it_ends() {
         assert_eq!(terminal.end(), code, "{end:?}");
         assert!(same(&before, &terminal.settings()), "{end:?}");
     }
-    // Its server ends.
+    // Its server ends, once the screen is seen.
+    static IS_SEEN: AtomicBool = AtomicBool::new(false);
     let console = FakeConsole::new("ctl-top-lost", |line, peer| {
         assert!(peer.say("{\"sessions\":[{\"id\":1,\"peer\":\"peer-1-end\"}]}\n"), "{line}");
-        support::measure_for(std::time::Duration::from_millis(200));
+        eventually("the screen to be seen", || IS_SEEN.load(SeqCst).then_some(()));
         false
     });
     let (mut terminal, before) = topped(&console);
+    IS_SEEN.store(true, SeqCst);
     terminal.expect(LEAVE);
     terminal.expect("the console closed the connection");
     assert_eq!(terminal.end(), 1);

@@ -352,8 +352,7 @@ fn a_listener_whose_address_stays_is_not_said_to_listen_again() {
 #[test]
 fn an_address_that_goes_over_into_a_wider_one_is_an_error_that_says_how() {
     let authority = Authority::new();
-    let (reserved, address) = support::reserve();
-    drop(reserved);
+    let (_reserved, address) = support::reserve();
     let table = |address: &str| format!("[[listener]]\nname = \"a\"\naddress = \"{address}\"\n");
     for (before, after, whose) in [
         (

@@ -95,13 +95,17 @@ fn what_the_log_leaves_out_is_counted_where_it_would_have_stood() {
     let note = " lines of the log were left out: nobody read it";
     server.log_line(note);
     server.signal(Signal::USR1);
-    server.log_line("counters: ");
+    let counters = server.log_line("counters: ");
+    // Each turn that was slow, as many are on a busy machine, may have said so, and once more how many there were.
+    let slow =
+        counters.split_once(" slow ones").and_then(|(before, _)| before.rsplit(' ').next()?.parse::<usize>().ok());
+    let most = SESSIONS + 1 + 2 * slow.unwrap_or_else(|| panic!("no slow turns in {counters}"));
     drop(last);
     eventually("all to be logged", || {
         let log = server.log();
         let left_out = log.iter().filter_map(|line| line.strip_suffix(note)?.rsplit(' ').next()?.parse::<usize>().ok());
         let closed = log.iter().filter(|line| line.contains(" closed: peer-eof, ")).count();
-        (closed > 5000 && closed + left_out.sum::<usize>() == SESSIONS + 1).then_some(())
+        (closed > 5000 && (SESSIONS + 1..=most).contains(&(closed + left_out.sum::<usize>()))).then_some(())
     });
     let log = server.log();
     let at = |part: &str| log.iter().position(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {log:#?}"));

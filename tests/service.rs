@@ -465,12 +465,9 @@ fn the_units_are_valid_and_hardened() {
 #[ignore = "needs systemd-socket-activate; tests/run runs it"]
 fn systemd_hands_over_tcp_and_unix_sockets_at_the_first_connection() {
     let path = std::env::temp_dir().join(unique("activated.sock"));
-    let port = {
-        let (_, address) = listening();
-        address.port()
-    };
+    let (_reserved, address) = support::reserve();
     let mut activate = Command::new("systemd-socket-activate");
-    activate.args(["--listen", &format!("127.0.0.1:{port}"), "--listen", path.to_str().unwrap()]);
+    activate.args(["--listen", &address.to_string(), "--listen", path.to_str().unwrap()]);
     activate.args(["--fdname=web:local", env!("CARGO_BIN_EXE_rot13d")]);
     activate.args(["--listen", "systemd:web", "--listen", "systemd:local"]);
     let server = Server::launch(activate);
@@ -482,7 +479,7 @@ fn systemd_hands_over_tcp_and_unix_sockets_at_the_first_connection() {
     std::io::Read::read_exact(&mut local, &mut answer).unwrap();
     assert_eq!(&answer, b"Uryyb\n");
     let text = b"The quick brown fox\n";
-    assert_eq!(converse(SocketAddr::from(([127, 0, 0, 1], port)), text), tr(text));
+    assert_eq!(converse(address, text), tr(text));
     drop(server);
     let _ = fs::remove_file(path);
 }

@@ -19,7 +19,7 @@ use std::{
 use actix_lines::script::{Script, ScriptOptions, Target};
 use rustix::process::Signal;
 use rustls::{ClientConnection, StreamOwned, pki_types::ServerName};
-use support::{Server, eventually, example, finish};
+use support::{PATIENCE, Server, eventually, example, finish};
 use tls::Authority;
 
 /// What precedes each message of these tests.
@@ -231,7 +231,9 @@ fn what_comes_in_clear_behind_starttls_is_never_run() {
     let target = Target::tcp(sink.server.address.to_string());
     for entry in fs::read_dir("examples/sessions/starttls").unwrap() {
         let script = Script::load(entry.unwrap().path()).unwrap();
-        script.run(&target, &ScriptOptions::default()).unwrap_or_else(|failure| panic!("\n{failure}"));
+        script
+            .run(&target, &ScriptOptions::default().timeout(PATIENCE))
+            .unwrap_or_else(|failure| panic!("\n{failure}"));
     }
     sink.assert_stored(&[]);
 }

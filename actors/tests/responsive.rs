@@ -48,9 +48,13 @@ async fn a_worker_that_hangs_is_named_until_it_goes_on() {
     let mut peer = TcpStream::connect(server.local_addrs()[0]).await.unwrap();
     peer.write_all(b"stop\n").await.unwrap();
     eventually("the handler to block", async || end.lock().unwrap().is_none()).await;
-    let silent = server.unresponsive(SHORT).await;
-    assert_eq!(silent.len(), 1, "{silent:?}");
-    assert!(silent[0] < 3);
+    // The others may have to wait for a processor longer than that.
+    eventually("one alone to be silent", async || {
+        let silent = server.unresponsive(SHORT).await;
+        assert!(!silent.is_empty() && silent.iter().all(|worker| *worker < 3), "{silent:?}");
+        silent.len() == 1
+    })
+    .await;
     assert!(
         tokio::time::timeout(SHORT, server.stats()).await.is_err(),
         "the counters of a worker that hangs are known"

@@ -319,9 +319,10 @@ fn a_reset_is_told_from_eof_over_tcp() {
     });
     let text = "rude> rude\nrude< ok\nrude: reset by peer\nnice> nice\nnice< ok\nnice: eof\n";
     let script = Script::parse("tcp.session", text).unwrap();
-    script.run(&target, &ScriptOptions::default()).unwrap_or_else(|failure| panic!("\n{failure}"));
+    let options = ScriptOptions::default().timeout(Duration::from_secs(60));
+    script.run(&target, &options).unwrap_or_else(|failure| panic!("\n{failure}"));
     let wrong = Script::parse("tcp.session", text.replace("reset by peer", "eof")).unwrap();
-    let failure = wrong.run(&target, &ScriptOptions::default()).expect_err("a reset").to_string();
+    let failure = wrong.run(&target, &options).expect_err("a reset").to_string();
     assert!(failure.contains("rude expected EOF and was reset"), "{failure}");
 }
 

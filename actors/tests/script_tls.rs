@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
+    time::Duration,
 };
 
 use actix_lines::script::{Script, ScriptOptions, Target, TlsOptions, TlsOptionsError};
@@ -110,7 +111,9 @@ fn server(certificate: &Certificate, client: Option<&Certificate>) -> SocketAddr
 
 fn run(text: &str, target: &Target, tls: TlsOptions) -> Result<Vec<u8>, String> {
     let script = Script::parse("test.session", text).unwrap_or_else(|error| panic!("\n{error}"));
-    let run = script.run(target, &ScriptOptions::default().tls(tls)).map_err(|failure| failure.to_string())?;
+    let run = script
+        .run(target, &ScriptOptions::default().timeout(Duration::from_secs(60)).tls(tls))
+        .map_err(|failure| failure.to_string())?;
     assert_eq!(run.skipped, None);
     Ok(run.transcripts.into_iter().next().map(|transcript| transcript.received).unwrap_or_default())
 }

@@ -192,13 +192,13 @@ impl actix::Handler<ConnectorEvent> for Events {
     }
 }
 
-/// The error of an attempt to connect.
-async fn attempt(authority: &Authority, port: u16) -> ConnectError {
+/// The error of an attempt to connect that may take so long.
+async fn attempt(authority: &Authority, port: u16, timeout: Duration) -> ConnectError {
     let (sender, mut events) = mpsc::unbounded_channel();
     let connector = Connector::builder(format!("127.0.0.1:{port}"), |_, _| -> Rot13 { panic!("no session is made") })
         .subscribe(Events(sender).start().recipient())
         .max_attempts(1)
-        .connect_timeout(Duration::from_secs(1))
+        .connect_timeout(timeout)
         .tls(TlsClient::builder(authority.file()).build().unwrap())
         .start()
         .unwrap();
@@ -226,7 +226,8 @@ async fn a_server_that_leaves_or_is_silent_in_the_handshake_is_a_failed_attempt_
             assert!(within("a hello", stream.read(&mut [0; 8192])).await.unwrap() > 0);
             stays.then_some(stream)
         };
-        let (_stream, error) = tokio::join!(serve, attempt(&authority, port));
+        let timeout = if stays { Duration::from_secs(1) } else { PATIENCE };
+        let (_stream, error) = tokio::join!(serve, attempt(&authority, port, timeout));
         assert!(matches!(error, ConnectError::Handshake { .. }), "{error}");
         assert!(error.to_string().contains(reason), "{error}");
     }

@@ -279,7 +279,7 @@ async fn a_node_that_is_cut_off_by_a_packet_filter_goes_on_alone_and_comes_back(
     // The store listens on the loopback address alone.
     let proxy = Proxy::on("0.0.0.0:0", SocketAddr::from(([127, 0, 0, 1], store.port()))).await;
     let mut fleet = Fleet::start(form, &same(&store.url()), &reader).await;
-    let url = format!("redis://{}:{}", network::HERE, proxy.address.port());
+    let url = format!("redis://{}:{}", network::here(), proxy.address.port());
     fleet.add(network::node_behind_a_cable("d", &url, form)).await;
     fleet.is_true(&reader, "the node behind the cable to be there").await;
 

@@ -1,14 +1,24 @@
 //! A network of its own for a node, with a cable to this one and a packet filter on it.
 
-use std::process::{Command, Stdio};
+use std::{
+    net::Ipv4Addr,
+    process::{Command, Stdio},
+};
 
 use rustix::process::geteuid;
 
 use crate::fleet::{Form, Node};
 
-/// This end of the cable, and the node's.
-pub(crate) const HERE: &str = "10.97.15.1";
-const THERE: &str = "10.97.15.2";
+/// Ends of the cable: this one, and the node's. No other run of this test has the same, and nobody else's network is there.
+fn ends() -> [Ipv4Addr; 2] {
+    let network = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + std::process::id() % (1 << 15) * 4;
+    [1, 2].map(|end| Ipv4Addr::from(network + end))
+}
+
+/// The address by which the node reaches this network.
+pub(crate) fn here() -> Ipv4Addr {
+    ends()[0]
+}
 
 fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
@@ -31,16 +41,17 @@ pub(crate) fn missing() -> Option<String> {
 pub(crate) fn node_behind_a_cable(name: &str, store: &str, form: Form) -> Node {
     let mut command = Command::new("unshare");
     command.arg("--net").arg(std::env::current_exe().unwrap());
-    let node = Node::start_at(THERE, command, name, store, form);
+    let [here, there] = ends();
+    let node = Node::start_at(&there.to_string(), command, name, store, form);
     let id = node.child.id().to_string();
     let inside = format!("--net=/proc/{id}/ns/net");
     // A name that no other run of this test has.
     let cable = format!("lines{id}");
     for words in [
         &["ip", "link", "add", "name", &cable, "type", "veth", "peer", "name", "cable", "netns", &id][..],
-        &["ip", "address", "add", &format!("{HERE}/24"), "dev", &cable],
+        &["ip", "address", "add", &format!("{here}/30"), "dev", &cable],
         &["ip", "link", "set", &cable, "up"],
-        &["nsenter", &inside, "ip", "address", "add", &format!("{THERE}/24"), "dev", "cable"],
+        &["nsenter", &inside, "ip", "address", "add", &format!("{there}/30"), "dev", "cable"],
         &["nsenter", &inside, "ip", "link", "set", "cable", "up"],
     ] {
         run(words[0], &words[1..]).unwrap();

@@ -288,7 +288,9 @@ impl Peer {
                 taken += count;
             }
             // The worker answers this between two turns of its session.
-            let session = server.sessions().await.remove(0);
+            let sessions = server.sessions().await;
+            // It may not be accepted yet.
+            let Some(session) = sessions.first() else { return false };
             let state = (session.state == SessionState::Held).then_some((taken, session.bytes_in));
             let is_same = state.is_some() && state == last;
             last = state;

@@ -10,12 +10,17 @@ use std::{
     ffi::OsString,
     fmt, fs,
     io::{self, BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
+};
+
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt::set_socket_reuseaddr,
 };
 
 /// How long a server may take until it answers, or is gone. A guard and no measure.
@@ -103,6 +108,8 @@ pub struct StoreServer {
     child: Option<Child>,
     /// Speaks TLS in its place.
     tunnel: Option<Child>,
+    /// Its ports, also while it does not listen.
+    reserved: Vec<OwnedFd>,
 }
 
 impl StoreServer {
@@ -171,16 +178,19 @@ impl StoreServer {
         let directory = env::temp_dir().join(name);
         fs::create_dir_all(&directory).unwrap();
         let arguments = arguments(&directory);
-        let mut server =
-            Self { program, directory, port: 0, arguments, environment: Vec::new(), child: None, tunnel: None };
-        // Another program may take the port in between.
-        for _ in 0..20 {
-            server.port = free_port();
-            if server.spawn() {
-                return server;
-            }
-        }
-        panic!("{program} does not start: {}", server.log());
+        let (reserved, port) = reserve();
+        let mut server = Self {
+            program,
+            directory,
+            port,
+            arguments,
+            environment: Vec::new(),
+            child: None,
+            tunnel: None,
+            reserved: vec![reserved],
+        };
+        assert!(server.spawn(), "{program} does not start: {}", server.log());
+        server
     }
 
     /// Returns true when it answers, and false if it has ended.
@@ -293,40 +303,30 @@ impl StoreServer {
     /// Has it speak TLS on another port, which is returned. The wheel of Valkey has no TLS: socat has it there.
     pub fn tls_port(&mut self, certificate: &Path, key: &Path, authority: &Path) -> u16 {
         let [certificate, key, authority] = [certificate, key, authority].map(|path| path.to_str().unwrap());
-        for _ in 0..20 {
-            let port = free_port();
-            let number = port.to_string();
-            let is_there = match self.program {
-                Program::Redis => {
-                    let words = ["tls-cert-file", certificate, "tls-key-file", key, "tls-ca-cert-file", authority];
-                    let words =
-                        [&["CONFIG", "SET"][..], &words, &["tls-auth-clients", "no", "tls-port", &number]].concat();
-                    self.must(&words) == "OK"
+        let (reserved, port) = reserve();
+        self.reserved.push(reserved);
+        let number = port.to_string();
+        match self.program {
+            Program::Redis => {
+                let words = ["tls-cert-file", certificate, "tls-key-file", key, "tls-ca-cert-file", authority];
+                let words = [&["CONFIG", "SET"][..], &words, &["tls-auth-clients", "no", "tls-port", &number]].concat();
+                assert_eq!(self.must(&words), "OK", "{} speaks no TLS: {}", self.program, self.log());
+            }
+            Program::Valkey => {
+                let listen = format!(
+                    "OPENSSL-LISTEN:{port},bind=127.0.0.1,reuseaddr,cert={certificate},key={key},verify=0,fork"
+                );
+                let child = Command::new("socat").args([listen, format!("TCP:127.0.0.1:{}", self.port)]).spawn();
+                let tunnel = self.tunnel.insert(child.unwrap_or_else(|error| panic!("socat: {error}")));
+                let begin = Instant::now();
+                while TcpStream::connect(("127.0.0.1", port)).is_err() {
+                    assert_eq!(tunnel.try_wait().unwrap(), None, "socat has ended");
+                    assert!(begin.elapsed() < PATIENCE, "socat does not listen");
+                    thread::sleep(Duration::from_millis(5));
                 }
-                Program::Valkey => {
-                    let listen =
-                        format!("OPENSSL-LISTEN:{port},bind=127.0.0.1,cert={certificate},key={key},verify=0,fork");
-                    let child = Command::new("socat").args([listen, format!("TCP:127.0.0.1:{}", self.port)]).spawn();
-                    let mut child = child.unwrap_or_else(|error| panic!("socat: {error}"));
-                    let begin = Instant::now();
-                    let is_there = loop {
-                        if child.try_wait().unwrap().is_some() || begin.elapsed() > PATIENCE {
-                            break false;
-                        }
-                        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                            break true;
-                        }
-                        thread::sleep(Duration::from_millis(5));
-                    };
-                    self.tunnel = Some(child);
-                    is_there
-                }
-            };
-            if is_there {
-                return port;
             }
         }
-        panic!("{} speaks no TLS: {}", self.program, self.log());
+        port
     }
 
     /// Starts it again on the same port: it is empty.
@@ -390,9 +390,14 @@ impl fmt::Debug for StoreServer {
     }
 }
 
-/// A port that nobody listens on at this moment.
-pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+/// A port where nobody listens, and that nobody else gets, also not to call from: whoever asks for it by number may listen there,
+/// again and again.
+fn reserve() -> (OwnedFd, u16) {
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    set_socket_reuseaddr(&socket, true).unwrap();
+    bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
+    (socket, address.port())
 }
 
 fn packed(words: &[&str]) -> Vec<u8> {

@@ -47,7 +47,8 @@ fn the_numbers_on_the_page_are_the_servers() {
     let listener = page.text("#listeners");
     assert!(listener.contains(&server.address.to_string()) && listener.contains("accepting"), "{listener}");
     let sessions = server.get("/api/sessions");
-    assert_eq!(page.text("#matching"), number(&sessions["total"]));
+    let matching = "return document.getElementById('matching').textContent";
+    page.eventually("the list", matching, |matching| *matching == number(&sessions["total"]));
     for session in sessions["sessions"].as_array().expect("a list") {
         let row = page.shows("#rows", session["peer"].as_str().expect("an address"));
         assert!(row.contains(&format!("#{}", session["id"])), "{row}");
@@ -221,7 +222,8 @@ fn a_filter_selects_and_a_wrong_word_is_named() {
     assert!(!rows.contains(&peers[0].local_addr().expect("an address").to_string()), "{rows}");
     page.shows("#announce", "1 session listed");
     page.fill("#words", "stat=open");
-    let error = page.shows("#words-error", "stat");
+    // Whoever types slowly is told of half a word before.
+    let error = page.shows("#words-error", "\"stat=open\"");
     assert!(error.contains("state"), "{error}");
     assert_eq!(page.script("return document.getElementById('words').ariaInvalid"), "true");
     // It is not asked again and again.
