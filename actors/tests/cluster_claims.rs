@@ -18,6 +18,7 @@ use actix_lines::{
 use futures::future::join_all;
 use nodes::Node;
 use support::{Peer, eventually, pass, pause, within};
+use tokio::time::Instant;
 
 /// Claims the name in each line: `NAME` politely, `NAME!` from whoever has it.
 struct Guest {
@@ -188,4 +189,32 @@ async fn without_the_store_it_is_unknown_and_what_is_no_name_is_an_error() {
     let nobody = Cluster::builder(memory).node("b").build().unwrap();
     assert!(matches!(nobody.claim("alice").await, Err(ClaimError::NoServer { .. })));
     a.server.end_all().await;
+}
+
+#[actix::test]
+async fn a_name_that_stays_taken_is_claimed_again_until_the_time_is_over_and_seldom() {
+    pause();
+    let memory = Memory::new();
+    let [a] = nodes(&memory, ["a"]).await;
+    let _claim = a.cluster.claim("alice").await.unwrap();
+    let (asked, before) = (Instant::now(), a.store.calls().acquire);
+    let time = Duration::from_secs(5);
+    assert!(matches!(a.cluster.claim_within("alice", time).await, Err(ClaimError::Taken { .. })));
+    // The last wait would have been too long.
+    assert!((time - Duration::from_millis(300)..=time).contains(&asked.elapsed()), "{:?}", asked.elapsed());
+    let tries = a.store.calls().acquire - before;
+    assert!((20..=25).contains(&tries), "{tries} tries");
+    a.server.end_all().await;
+}
+
+#[actix::test]
+async fn before_a_node_has_joined_it_is_unknown_at_once_whether_a_name_is_taken() {
+    pause();
+    let memory = Memory::new();
+    memory.fail(Fault::Hanging);
+    let cluster = Cluster::builder(memory).node("a").build().unwrap();
+    let server = nodes::serve(&cluster).await;
+    assert_eq!(cluster.health().name(), "starting");
+    assert_eq!(cluster.claim("alice").await.unwrap_err(), ClaimError::Unknown { after: Duration::ZERO });
+    server.end_all().await;
 }

@@ -1,5 +1,7 @@
 //! A store that is lost, found, or alive and deaf: found out, counted, and logged once each; no line and no accept waits for it.
 
+#[path = "support/bent.rs"]
+mod bent;
 #[path = "support/logged.rs"]
 mod logged;
 #[path = "support/nodes.rs"]
@@ -18,6 +20,7 @@ use actix_lines::cluster::{
     Change, Cluster, ClusterQuery, Health, ListError, NodeId, Store, StoreAnswer, StoreError,
     memory::{Fault, Memory},
 };
+use bent::{Bend, Bent};
 use bytes::Bytes;
 use futures::future::join_all;
 use log::LevelFilter;
@@ -361,4 +364,43 @@ async fn the_counters_are_serialized() {
     let health = serde_json::to_value(node.cluster.health()).unwrap();
     assert!(health["seconds"].as_f64().unwrap() >= 2.0 && health["why"].is_string(), "{health}");
     node.server.end_all().await;
+}
+
+#[actix::test]
+async fn calls_are_counted_by_what_has_come_of_them() {
+    pause();
+    let bent = Bent::new(&Memory::new());
+    let cluster = Cluster::builder(bent.clone()).node("a").build().unwrap();
+    let server = serve(&cluster).await;
+    eventually("the node to join", async || cluster.node().is_some()).await;
+    let text = || "a fault of a test".to_owned();
+    let before = cluster.stats();
+    for (error, times) in [
+        (StoreError::Lost { reason: text() }, 1),
+        (StoreError::Refused { reason: text() }, 2),
+        (StoreError::Garbled { what: text() }, 3),
+        (StoreError::Fenced, 4),
+        (StoreError::Late, 5),
+    ] {
+        bent.straighten();
+        bent.bend("lookup", Bend::Fail(error));
+        for _ in 0..times {
+            cluster.lookup("nobody").await.unwrap_err();
+        }
+    }
+    bent.straighten();
+    bent.bend("lookup", Bend::Late(Duration::from_secs(2)));
+    cluster.lookup("nobody").await.unwrap_err();
+    let (calls, was) = (cluster.stats().calls, before.calls);
+    let failed = [
+        (calls.lost, was.lost),
+        (calls.refused, was.refused),
+        (calls.garbled, was.garbled),
+        (calls.fenced, was.fenced),
+        (calls.late, was.late),
+        (calls.slow, was.slow),
+    ];
+    assert_eq!(failed.map(|(after, before)| after - before), [1, 2, 3, 4, 5, 1]);
+    assert!(calls.total - was.total >= 16);
+    server.end_all().await;
 }

@@ -134,6 +134,48 @@ async fn end<const N: usize>(nodes: [Node; N]) {
     }
 }
 
+/// A frame, as it is published.
+#[derive(Clone, Debug)]
+struct Frame {
+    speaker: u64,
+    first: u64,
+    count: u32,
+    bytes: usize,
+    frame: Bytes,
+}
+
+/// Listens to what is published.
+struct Spy {
+    _subscription: Box<dyn Subscription>,
+    messages: mpsc::Receiver<Message>,
+}
+
+impl Spy {
+    async fn on(store: &Memory, channel: &str) -> Self {
+        let (to, messages) = mpsc::channel(100_000);
+        let mut subscription = store.subscribe(to).await.unwrap();
+        subscription.add(&[channel.to_owned()]).await.unwrap();
+        Self { _subscription: subscription, messages }
+    }
+
+    /// Takes what was published since.
+    fn take(&mut self) -> Vec<Frame> {
+        std::iter::from_fn(|| self.messages.try_recv().ok())
+            .map(|message| {
+                let frame = message.bytes;
+                let head = &frame[2 + usize::from(frame[1])..];
+                Frame {
+                    speaker: u64::from_be_bytes(head[..8].try_into().unwrap()),
+                    first: u64::from_be_bytes(head[8..16].try_into().unwrap()),
+                    count: u32::from_be_bytes(head[16..20].try_into().unwrap()),
+                    bytes: frame.len(),
+                    frame,
+                }
+            })
+            .collect()
+    }
+}
+
 #[actix::test]
 async fn what_is_said_on_one_node_members_on_all_nodes_hear_once() {
     let nodes = nodes(["a", "b", "c"]).await;
@@ -185,7 +227,6 @@ async fn a_node_has_one_room_of_a_name_as_long_as_somebody_has_it() {
     // A member has it, too.
     a.room().say("two\n");
     pass(MOMENT).await;
-    eprintln!("{:?}\n{:?}\n{:?} {:?}", a.cluster.stats(), b.cluster.stats(), a.cluster.rooms(), b.cluster.rooms());
     assert_eq!(heard.take(), ["one", "two"]);
     assert_eq!(elsewhere.take(), ["one", "two"]);
     // Rooms that are there for one message alone are heard, in order, however many come one after the other.
@@ -291,6 +332,10 @@ async fn a_store_that_hangs_holds_back_nobody_here_and_what_it_does_not_take_is_
     assert!(lost as usize > least, "{lost} of {LINES} are lost at once, more than {least}");
     a.store.heal();
     pass(RECOVERY).await;
+    // Nobody has said anything since: the room knows what it has lost, and the others know it, too.
+    let (here, there) = (a.cluster.stats().rooms, b.cluster.stats().rooms);
+    assert_eq!(a.cluster.rooms()[0].counts.lost, here.lost);
+    assert_eq!((here.published + here.lost, there.heard + there.missing), (LINES as u64 + 1, LINES as u64 + 1));
     room.say("two\n");
     pass(MOMENT).await;
     assert_eq!(ann_heard.take(), ["two"]);
@@ -394,23 +439,38 @@ async fn what_is_said_while_the_store_is_lost_is_lost_and_others_learn_how_much_
     end([a, b]).await;
 }
 
-#[actix::test]
-async fn a_loss_of_a_moment_shows_without_another_message_and_in_the_same_life() {
+/// Has a node lose its store for so long, and three messages by that, of which the others are told within a time.
+async fn lose_for(loss: Duration, told: Duration) {
     let [a, b] = nodes(["a", "b"]).await;
     let (room, other) = (a.room(), b.room());
+    let yard = a.cluster.room("yard").unwrap();
     let (_ben, _heard) = member(&[other]);
     pass(MOMENT).await;
+    let mut spy = Spy::on(&b.store, "r:yard").await;
     room.say("one\n");
+    yard.say("one\n");
     pass(MOMENT).await;
     let life = a.cluster.node();
     a.store.fail(Fault::Lost);
     (0..3).for_each(|_| room.say("lost\n"));
-    pass(MOMENT).await;
+    pass(loss).await;
     a.store.heal();
-    pass(Duration::from_secs(1)).await;
-    assert_eq!(b.cluster.stats().rooms.missing, 3);
+    pass(told).await;
+    assert_eq!(b.cluster.stats().rooms.missing, 3, "after {loss:?}");
     assert_eq!(a.cluster.node(), life);
+    assert_eq!(spy.take().len(), 1, "nothing of the room that has lost nothing");
     end([a, b]).await;
+}
+
+#[actix::test]
+async fn a_loss_of_a_moment_shows_without_another_message_and_in_the_same_life() {
+    lose_for(MOMENT, Duration::from_secs(1)).await;
+}
+
+#[actix::test]
+async fn a_loss_of_seconds_shows_without_another_message_and_in_the_same_life() {
+    // The store is known to be lost then.
+    lose_for(Duration::from_secs(4), RECOVERY).await;
 }
 
 #[actix::test]
@@ -453,6 +513,172 @@ async fn a_node_without_a_lease_that_was_not_heard_for_ten_minutes_begins_anew()
         end([a, b]).await;
         tokio::time::resume();
     }
+}
+
+#[actix::test]
+async fn what_is_said_at_once_is_published_in_frames_of_a_mebibyte() {
+    let [a, b] = nodes(["a", "b"]).await;
+    let mut spy = Spy::on(&b.store, "r:lobby").await;
+    let room = a.room();
+    (0..5).for_each(|_| room.say(vec![b'x'; 700 * 1024]));
+    pass(MOMENT).await;
+    let frames = spy.take();
+    assert!(frames.iter().all(|frame| frame.bytes <= 1024 * 1024), "{frames:?}");
+    assert_eq!(frames.iter().map(|frame| u64::from(frame.count)).sum::<u64>(), 5);
+    end([a, b]).await;
+}
+
+#[actix::test]
+async fn rooms_are_left_each_in_its_time_and_listed_by_name() {
+    let [a, b] = nodes(["a", "b"]).await;
+    let rooms = ["d", "c", "b", "a"].map(|name| a.cluster.room(name).unwrap());
+    let members: Vec<_> = rooms.iter().map(|room| member(std::slice::from_ref(room))).collect();
+    pass(MOMENT).await;
+    for (member, _) in &members[..3] {
+        member.do_send(Order::Leave);
+        pass(Duration::from_secs(2)).await;
+    }
+    let is_heard = |name: &str| a.cluster.rooms().iter().any(|room| room.name == name && room.is_heard);
+    let heard = || ["d", "c", "b", "a"].map(is_heard);
+    // Six seconds after the first one, four after the second, two after the third.
+    assert_eq!(heard(), [false, true, true, true]);
+    pass(Duration::from_millis(1100)).await;
+    assert_eq!(heard(), [false, false, true, true]);
+    pass(Duration::from_secs(2)).await;
+    assert_eq!(heard(), [false, false, false, true]);
+    let names: Vec<_> = a.cluster.rooms().into_iter().map(|room| room.name).collect();
+    assert_eq!(names, ["a", "b", "c", "d"]);
+    end([a, b]).await;
+}
+
+#[actix::test]
+async fn a_room_that_nobody_has_any_more_is_not_listened_to() {
+    let [a, b] = nodes(["a", "b"]).await;
+    for is_made_anew in [false, true] {
+        let (ann, _heard) = member(&[a.room()]);
+        pass(MOMENT).await;
+        assert_eq!(b.store.publish("r:lobby", Bytes::new()).await, Ok(1));
+        ann.do_send(Order::Leave);
+        let mut anew = None;
+        // Before the end of the other one is known.
+        while is_made_anew && anew.is_none() {
+            tokio::task::yield_now().await;
+            anew = Some(a.room()).filter(Room::is_empty);
+        }
+        pass(Duration::from_secs(6)).await;
+        assert_eq!(b.store.publish("r:lobby", Bytes::new()).await, Ok(0), "{is_made_anew}");
+        drop(anew);
+    }
+    // One of the same name that is made before the end of the other one is known is the one that there is.
+    drop(a.room());
+    let anew = a.room();
+    pass(MOMENT).await;
+    let (_ben, heard) = member(&[anew]);
+    pass(MOMENT).await;
+    a.room().say("hello\n");
+    pass(MOMENT).await;
+    assert_eq!(heard.take(), ["hello"]);
+    assert_eq!(a.cluster.rooms().len(), 1);
+    end([a, b]).await;
+}
+
+#[actix::test]
+async fn a_room_goes_on_with_its_numbers_when_it_is_made_anew_and_those_of_4096_are_kept() {
+    const KEPT: usize = 4096;
+    let [a, b] = nodes(["a", "b"]).await;
+    let mut spy = Spy::on(&b.store, "r:first").await;
+    let mut spy_of_kept = Spy::on(&b.store, "r:kept").await;
+    let say = |name: &str| a.cluster.room(name).unwrap().say("x\n");
+    let mut others = 0;
+    let mut end_others = async |count: usize| {
+        for _ in 0..count {
+            say(&others.to_string());
+            others += 1;
+        }
+        pass(RECOVERY).await;
+    };
+    // One that comes and goes takes no place of others, and loses nothing.
+    for _ in 0..KEPT + 10 {
+        say("first");
+    }
+    say("kept");
+    pass(RECOVERY).await;
+    let kept = a.cluster.room("kept").unwrap();
+    let frames = spy.take();
+    let (first, before) = (&frames[0], spy_of_kept.take().remove(0));
+    assert!(frames.iter().all(|frame| frame.speaker == first.speaker));
+    let mut next = KEPT as u64 + 10;
+    for _ in 0..2 {
+        end_others(KEPT - 2).await;
+        say("first");
+        pass(MOMENT).await;
+        let again = spy.take().remove(0);
+        assert_eq!((again.speaker, again.first), (first.speaker, next), "fewer have ended since");
+        next += 1;
+    }
+    end_others(KEPT).await;
+    say("first");
+    pass(MOMENT).await;
+    assert_ne!(spy.take().remove(0).speaker, first.speaker, "it was forgotten");
+    // Somebody has this one all the while.
+    kept.say("y\n");
+    pass(MOMENT).await;
+    let again = spy_of_kept.take().remove(0);
+    assert_eq!((again.speaker, again.first), (before.speaker, 1));
+    end([a, b]).await;
+}
+
+/// Has a node go, and another one stay. Returns what is heard of both when all that they have said comes again after so long.
+async fn heard_again_after(time: Duration, is_refused_at: Option<Duration>) -> Vec<String> {
+    let [a, b, c] = nodes(["a", "b", "c"]).await;
+    let mut spy = Spy::on(&b.store, "r:lobby").await;
+    let (_ben, heard) = member(&[b.room()]);
+    pass(MOMENT).await;
+    for (node, text) in [(&a, "of a\n"), (&c, "of c\n")] {
+        node.room().say(text);
+        pass(MOMENT).await;
+    }
+    assert_eq!(heard.take(), ["of a", "of c"]);
+    a.end().await;
+    let frames = spy.take();
+    let say_again = async || {
+        for frame in &frames {
+            c.store.publish("r:lobby", frame.frame.clone()).await.unwrap();
+        }
+        pass(MOMENT).await;
+    };
+    say_again().await;
+    assert_eq!(heard.take(), texts([]), "they were heard");
+    let mut members = vec![member(&[b.room()])];
+    let mut passed = Duration::ZERO;
+    while passed < time {
+        if let Some(at) = is_refused_at {
+            b.store.fail(if passed.abs_diff(at) <= Duration::from_secs(4) { Fault::Refusing } else { Fault::None });
+        }
+        // Sessions without a line end.
+        if passed.as_secs().is_multiple_of(60) {
+            members.push(member(&[b.room()]));
+        }
+        pass(Duration::from_secs(1)).await;
+        passed += Duration::from_secs(1);
+    }
+    say_again().await;
+    let heard = members.last().unwrap().1.take();
+    end([b, c]).await;
+    heard
+}
+
+/// Time after which a node that is gone is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(610);
+
+#[actix::test]
+async fn a_node_that_is_gone_is_forgotten_then_and_one_that_lives_is_not() {
+    assert_eq!(heard_again_after(FORGOTTEN + Duration::from_secs(3), None).await, ["of a"]);
+}
+
+#[actix::test]
+async fn a_node_that_is_gone_is_forgotten_later_if_the_store_does_not_say_who_lives() {
+    assert_eq!(heard_again_after(2 * FORGOTTEN + Duration::from_secs(8), Some(FORGOTTEN)).await, ["of a"]);
 }
 
 #[actix::test]
@@ -514,7 +740,6 @@ async fn frames_that_mean_nothing_are_counted_and_change_nothing() {
     room.say("two\n");
     pass(MOMENT).await;
     let frame = frames.recv().await.unwrap().bytes;
-    eprintln!("{:?}\n{:?}\n{:?} {:?}", a.cluster.stats(), b.cluster.stats(), a.cluster.rooms(), b.cluster.rooms());
     assert_eq!(heard.take(), ["one", "two"]);
     let garbled = [&b""[..], b"{\"v\":1}", &[0xff; 100], &frame[..frame.len() - 1], &[&frame[..], b"x"].concat()];
     for bytes in garbled {

@@ -11,7 +11,7 @@ pub(crate) mod table;
 mod voices;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet},
     future::Future,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -125,8 +125,10 @@ struct Carrier {
     channels: HashMap<Arc<str>, u64>,
     /// How far this node is in each room that it has said something in, by name.
     spoken: HashMap<Arc<str>, Spoken>,
-    /// Rooms that nobody has any more, the oldest first.
-    old: VecDeque<Arc<str>>,
+    /// Rooms that nobody has any more and that it has said something in, in the order in which they ended.
+    old: BTreeMap<u64, Arc<str>>,
+    /// The place of the next one there.
+    ends: u64,
     work: FuturesUnordered<LocalBoxFuture<'static, Done>>,
     /// A turn is on its way.
     is_speaking: bool,
@@ -160,6 +162,8 @@ struct Spoken {
     next: u64,
     /// Messages were lost, which others learn with the next frame.
     owes: bool,
+    /// Its place among the rooms that nobody has any more, when it last was one.
+    ended: Option<u64>,
 }
 
 /// Messages of one room, one behind the other.
@@ -185,7 +189,8 @@ impl Carrier {
             rooms: HashMap::new(),
             channels: HashMap::new(),
             spoken: HashMap::new(),
-            old: VecDeque::new(),
+            old: BTreeMap::new(),
+            ends: 0,
             work: FuturesUnordered::new(),
             is_speaking: false,
             has_lived: false,
@@ -222,6 +227,7 @@ impl Carrier {
             speaker: fastrand::u64(..),
             next: 0,
             owes: false,
+            ended: None,
         })
     }
 
@@ -320,8 +326,9 @@ impl Carrier {
         let mut all = Vec::with_capacity(batches.len());
         for (name, batches) in batches {
             let spoken = self.spoken(&name);
-            // The first number tells it.
-            spoken.owes = false;
+            // The first numbers tell it, but for what was lost behind the last message.
+            let end = batches.last().map(|last| last.first + last.messages.len() as u64);
+            spoken.owes = end.is_some_and(|end| end < spoken.next);
             let (speaker, channel) = (spoken.speaker, Arc::clone(&spoken.channel));
             let encode = |batch: Batch| {
                 let frame = Frame::encode(&life, speaker, batch.first, batch.messages.iter().map(Said::bytes));
@@ -473,9 +480,14 @@ impl Carrier {
         if heir.is_none() {
             self.channels.remove(&room.channel);
         }
-        self.old.push_back(Arc::clone(&room.entry.name));
+        if let Some(spoken) = self.spoken.get_mut(&room.entry.name) {
+            // Once for each name: a room that comes and goes keeps its numbers, and takes no place of others.
+            spoken.ended.replace(self.ends).and_then(|before| self.old.remove(&before));
+            self.old.insert(self.ends, room.entry.name.clone());
+            self.ends += 1;
+        }
         if self.old.len() > MOST_OLD
-            && let Some(oldest) = self.old.pop_front()
+            && let Some((_, oldest)) = self.old.pop_first()
             && !self.core.rooms.has(&oldest)
         {
             self.spoken.remove(&oldest);

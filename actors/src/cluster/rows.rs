@@ -648,6 +648,81 @@ mod tests {
         }
     }
 
+    fn row(session: u64, opened: u64, name: Option<&str>) -> Row {
+        Row { session, opened, name: name.map(str::to_owned), ..Row::default() }
+    }
+
+    #[test]
+    fn a_name_that_is_given_while_the_list_is_on_its_way_is_written() {
+        let mut book = Book::default();
+        book.begin(true);
+        book.begin_list();
+        // The event of its opening was lost.
+        book.rename(row(1, 0, Some("alice")));
+        for _ in 0..2 {
+            book.find(row(1, 7, None));
+        }
+        book.remove_unfound();
+        assert_eq!(book.take(10).unwrap().put, [row(1, 7, Some("alice"))]);
+    }
+
+    #[test]
+    fn a_session_that_ends_while_the_list_is_on_its_way_is_not_written() {
+        let mut book = Book::default();
+        book.begin(true);
+        book.begin_list();
+        book.rename(row(1, 0, Some("alice")));
+        book.close(1);
+        book.find(row(1, 7, None));
+        book.remove_unfound();
+        assert_eq!(book.len(), 0);
+    }
+
+    #[test]
+    fn a_row_that_the_store_has_is_not_written_again() {
+        let mut book = Book::default();
+        book.begin(true);
+        book.open(row(1, 7, None));
+        book.take(10).unwrap();
+        book.begin_list();
+        // A list knows less exactly when it was opened.
+        book.find(row(1, 8, None));
+        book.remove_unfound();
+        assert_eq!(book.len(), 0);
+    }
+
+    /// A watcher, and what it has heard.
+    fn watcher() -> (actix::Addr<Watcher>, Rc<Watched>, Arc<Core>) {
+        let cluster = crate::cluster::builder::Cluster::builder(crate::cluster::memory::Memory::new());
+        let core = cluster.node("a").build().unwrap().core;
+        let watched = Rc::new(Watched::default());
+        let watcher = Watcher { watched: Rc::downgrade(&watched), core: Arc::clone(&core), events: 0 };
+        (watcher.start(), watched, core)
+    }
+
+    #[actix::test]
+    async fn events_that_were_lost_are_counted_and_have_all_sessions_listed() {
+        let (watcher, watched, core) = watcher();
+        watcher.send(SessionEvent::Closed([].into())).await.unwrap();
+        assert!(!watched.must_list.get(), "nothing is lost");
+        watcher.send(SessionEvent::Lost(3)).await.unwrap();
+        assert!(watched.must_list.get());
+        assert_eq!(core.counts.events_lost.get(), 3);
+        watched.changed.notified().await;
+    }
+
+    #[actix::test]
+    async fn a_mailbox_that_was_full_has_all_sessions_listed() {
+        for (batches, must_list) in [(MAILBOX - 1, false), (MAILBOX, true)] {
+            let (watcher, watched, _core) = watcher();
+            (0..batches).for_each(|_| watcher.do_send(SessionEvent::Closed([].into())));
+            // Behind them, and behind the turn of its items.
+            watcher.send(SessionEvent::Closed([].into())).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert_eq!(watched.must_list.get(), must_list, "after {batches} batches");
+        }
+    }
+
     #[test]
     fn a_session_that_comes_and_goes_within_a_batch_is_never_written() {
         let mut book = Book::default();

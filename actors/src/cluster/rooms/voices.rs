@@ -140,6 +140,9 @@ mod tests {
         let far = frame("a.00000001", 1, 1 << 60, 1);
         assert_eq!(voices.hear(&far, Instant::now()), Err(Garbled));
         assert_eq!(hear(&mut voices, 1, 1), (0, 0));
+        // So much may be said while nobody listens.
+        voices.come_back();
+        assert_eq!(voices.hear(&far, Instant::now()), Ok(Hearing::default()));
     }
 
     #[test]
