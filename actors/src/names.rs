@@ -117,3 +117,21 @@ pub(crate) fn serialize_name<S: serde::Serializer>(name: &Option<Arc<str>>, seri
 pub(crate) fn serialize_tags<S: serde::Serializer>(tags: &[Arc<str>], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(tags.iter().map(|tag| &**tag))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_nothing_says_so() {
+        let mut names = Names::default();
+        assert_eq!(names.set_name(""), Ok(false));
+        assert_eq!((names.set_name("alice"), names.set_name("alice")), (Ok(true), Ok(false)));
+        assert_eq!((names.set_name(""), names.set_name("")), (Ok(true), Ok(false)));
+        assert_eq!((names.add_tag("staff"), names.add_tag("staff")), (Ok(true), Ok(false)));
+        assert!(!names.remove_tag("guest"));
+        assert!(names.remove_tag("staff"));
+        assert!(!names.remove_tag("staff"));
+        assert!(names.is_empty());
+    }
+}

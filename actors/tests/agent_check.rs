@@ -1,5 +1,8 @@
 //! Agent checks: one line for each, at once, that says what HAProxy is to do with the server.
 
+#[cfg(feature = "cluster")]
+#[path = "support/bent.rs"]
+mod bent;
 mod support;
 
 use std::{
@@ -224,6 +227,28 @@ async fn a_node_that_lets_nobody_in_on_its_own_is_down_until_its_store_is_back()
         assert_eq!(ask(agent).await, lost);
         store.heal();
         eventually("the store to be back", async || ask(agent).await == "up ready 100%\n").await;
+        within("the end", server.abort()).await.unwrap();
+    }
+}
+
+#[cfg(feature = "cluster")]
+#[actix::test]
+async fn a_node_that_lets_nobody_in_on_its_own_is_down_until_its_store_has_answered() {
+    use actix_lines::cluster::{Cluster, FleetLimits, OnPartition, memory::Memory};
+
+    for (policy, starting) in [
+        (OnPartition::Open, "up ready 100%\n"),
+        (OnPartition::Closed, "down #cluster: the store has not answered yet\n"),
+    ] {
+        let hour = Duration::from_secs(3600);
+        let store = bent::Bent::new(&Memory::new());
+        store.bend("unregister", bent::Bend::Late(hour));
+        let limits = FleetLimits::builder().max_sessions(7).on_partition(policy).build().unwrap();
+        let cluster = Cluster::builder(store).node("a").lease(hour).call_timeout(hour / 3).limits(limits);
+        let cluster = cluster.build().unwrap();
+        let server = echo(10).cluster(&cluster).unwrap().bind("127.0.0.1:0").unwrap();
+        let (server, agent) = start(server, AgentCheck::at(free()).cluster(&cluster));
+        assert_eq!(ask(agent).await, starting);
         within("the end", server.abort()).await.unwrap();
     }
 }

@@ -231,6 +231,29 @@ async fn a_gate_that_panics_ends_its_connection_alone() {
 }
 
 #[actix::test]
+async fn a_gate_that_panics_with_something_that_panics_again_ends_its_connection_alone() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a fault on purpose, where what a gate panicked with is dropped");
+        }
+    }
+    let has_panicked = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let server = rot13().gate(move |_| {
+        if !has_panicked.swap(true, SeqCst) {
+            std::panic::panic_any(Bomb);
+        }
+        async { Ok(Permit::free()) }
+    });
+    let mut server = Server::start(server).await;
+    server.connect().await.expect_eof().await;
+    assert_eq!(server.report().await.reason, CloseReason::HandlerPanicked);
+    greet(server.address()).await;
+    assert_eq!(server.report().await.reason, CloseReason::PeerEof);
+    server.end().await;
+}
+
+#[actix::test]
 async fn a_permit_whose_drop_panics_ends_nobody() {
     struct Bomb;
     impl Drop for Bomb {

@@ -667,6 +667,19 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_was_heard_is_newer_than_the_list() {
+        let mut book = Book::default();
+        book.begin(true);
+        book.open(row(1, 7, None));
+        book.take(10).unwrap();
+        book.begin_list();
+        book.rename(row(1, 0, Some("alice")));
+        book.find(row(1, 7, None));
+        book.remove_unfound();
+        assert_eq!(book.take(10).unwrap().put, [row(1, 7, Some("alice"))]);
+    }
+
+    #[test]
     fn a_session_that_ends_while_the_list_is_on_its_way_is_not_written() {
         let mut book = Book::default();
         book.begin(true);

@@ -157,6 +157,13 @@ mod tests {
         assert_eq!(voices.0.len(), 3, "they may still be on their way");
         voices.forget(&live, begin + Duration::from_secs(1));
         assert_eq!(voices.0.len(), 1);
+        // One that was heard since is kept, whatever became of its life.
+        voices.hear(&frame("c.00000001", 7, 0, 1), begin).unwrap();
+        voices.hear(&frame("c.00000001", 7, 1, 1), begin + Duration::from_secs(2)).unwrap();
+        voices.forget(&live, begin + Duration::from_secs(1));
+        assert_eq!(voices.0.len(), 2);
+        voices.forget(&live, begin + Duration::from_secs(3));
+        assert_eq!(voices.0.len(), 1);
         // A node that has begun another life is the same voice.
         voices.hear(&frame("a.00000002", 0, 1, 1), begin).unwrap();
         voices.forget(&HashSet::from(["a.00000002".parse().unwrap()]), begin + Duration::from_secs(1));
