@@ -99,7 +99,7 @@ impl Node {
     }
 
     async fn of(cluster: Cluster, store: &Memory) -> Self {
-        let server = LineServer::new(|_| Member(Vec::new())).workers(1).cluster(&cluster).unwrap();
+        let server = LineServer::new(|_| Member(Vec::new())).on_current_arbiter().cluster(&cluster).unwrap();
         let server = Server::start(server).await;
         pass(MOMENT).await;
         assert!(cluster.node().is_some(), "it lives");
