@@ -102,6 +102,7 @@ async fn a_name_is_granted_once_and_who_comes_later_is_told_who_has_it() {
     eventually("the name to be free", async || b.cluster.claim("alice").await.is_ok()).await;
     let claim = within("a claim", b.cluster.claim_within("alice", Duration::from_secs(5))).await.unwrap();
     assert_eq!(claim.name(), "alice");
+    assert_eq!(b.cluster.stats().admitted, 0, "a name is no session");
     listed(&a, "alice", 0).await;
     assert!(matches!(a.cluster.claim("alice").await, Err(ClaimError::Taken { holders: Ok(none) }) if none.is_empty()));
     drop(claim);

@@ -162,7 +162,7 @@ async fn flood(node: &Node, letters: usize, bytes: usize) {
 async fn what_a_node_has_no_room_for_is_counted() {
     pause();
     let node = Node::join("a", &Memory::new()).await;
-    let counts = || (node.cluster.stats().messages_dropped, node.cluster.stats().letters_unknown);
+    let counts = || (node.cluster.stats().messages_dropped, node.cluster.stats().messages_unknown);
     // More than wait for it; one of its probes may be among them.
     flood(&node, 5000, 1).await;
     eventually("all to be counted", async || counts().0 + counts().1 >= 5000).await;

@@ -359,7 +359,7 @@ async fn a_request_that_comes_twice_is_done_once() {
     for text in ["", "{}", "moon", r#"{"v":9,"answer":1,"from":"a.0000001f"}"#] {
         memory.publish(&channel, Bytes::from_static(text.as_bytes())).await.unwrap();
     }
-    eventually("them all to be read", async || b.cluster.stats().letters_unknown == 4).await;
+    eventually("them all to be read", async || b.cluster.stats().messages_unknown == 4).await;
     assert_eq!(b.cluster.stats().requests_again, 2);
     assert_eq!(a.cluster.push(id, "twice\n").await.unwrap().sessions(), 1);
     of_b.expect(b"once\ntwice\n").await;
@@ -647,6 +647,19 @@ async fn a_worker_that_is_blocked_delays_no_answer_and_no_other_question() {
 
     // What was not answered in time is done nevertheless.
     drop(released);
+    peer.expect_eof().await;
+    server.end_all().await;
+    end([b]).await;
+}
+
+#[actix::test]
+async fn a_worker_that_is_blocked_keeps_no_life_from_beginning() {
+    let (cluster, server, mut peer, released, b) = blocked(Duration::from_millis(300)).await;
+    let life = cluster.node().unwrap();
+    b.store.end_lease(&life);
+    eventually("another life", async || cluster.node().is_some_and(|other| other != life)).await;
+    drop(released);
+    peer.shutdown_write().await;
     peer.expect_eof().await;
     server.end_all().await;
     end([b]).await;

@@ -237,7 +237,7 @@ fn take(core: &Core, letter: Mail, recent: &mut Recent) -> Option<Asked> {
             Some(Asked { own, from, number, request, _weight: weight })
         }
         Letter::Unknown => {
-            core.counts.letters_unknown.one();
+            core.counts.messages_unknown.one();
             None
         }
     }

@@ -29,6 +29,9 @@ const LEAST: Duration = Duration::from_millis(500);
 /// Time that the subscription has to hear the control channel of a life before that begins without.
 const HEARD: Duration = Duration::from_secs(1);
 
+/// Time that workers have to say whether there are sessions before a life begins without their answer.
+const ANSWERED: Duration = Duration::from_millis(500);
+
 /// Failed calls after which a pause has its greatest length.
 const LONG_LOST: u32 = 6;
 
@@ -92,7 +95,10 @@ async fn try_to_begin(core: &Core, is_refused: &mut bool) -> Result<Option<NodeI
 
     // Rows come later: whoever lists the node before is told that some are missing.
     let is_partial = match core.server.get() {
-        Some(server) => server.stats().await.is_ok_and(|stats| stats.live > 0),
+        // A worker that somebody's code blocks does not answer, and keeps no life from beginning.
+        Some(server) => {
+            timeout(ANSWERED, server.stats()).await.map_or(true, |stats| stats.is_ok_and(|stats| stats.live > 0))
+        }
         None => false,
     };
     core.is_partial.store(is_partial, Relaxed);

@@ -58,21 +58,17 @@ impl Drop for Hold {
     }
 }
 
-/// Why something is not granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refused(pub(crate) RefuseReason);
-
 /// What comes of a request.
 #[derive(Debug)]
 pub(super) enum Asked {
     /// No limit holds for it.
     Free(Hold),
     /// This node alone has all that all nodes may have.
-    Refused(Refused),
+    Refused(RefuseReason),
     /// Decided without the store.
-    Blind(Result<Hold, Refused>),
+    Blind(Result<Hold, RefuseReason>),
     /// The store is to be asked.
-    Waits(oneshot::Receiver<Result<Hold, Refused>>),
+    Waits(oneshot::Receiver<Result<Hold, RefuseReason>>),
 }
 
 /// A request that waits for the store.
@@ -82,7 +78,7 @@ struct Waiting {
     /// The reason of a refusal, for each count of the want.
     reasons: Vec<RefuseReason>,
     what: What,
-    to: oneshot::Sender<Result<Hold, Refused>>,
+    to: oneshot::Sender<Result<Hold, RefuseReason>>,
 }
 
 /// One call to the store.
@@ -212,7 +208,7 @@ impl Ledger {
             return Asked::Free(self.hold(what));
         }
         if let Some(reason) = books.exhausted(&want, &reasons) {
-            return Asked::Refused(Refused(reason));
+            return Asked::Refused(reason);
         }
         if without_store {
             drop(books);
@@ -227,24 +223,24 @@ impl Ledger {
     }
 
     /// Decides without the store.
-    pub(super) fn without_store(self: &Arc<Self>, peer: &Address, is_probe: bool) -> Result<Hold, Refused> {
+    pub(super) fn without_store(self: &Arc<Self>, peer: &Address, is_probe: bool) -> Result<Hold, RefuseReason> {
         let mut books = self.books();
         if books.limits.on_partition == OnPartition::Closed {
-            return Err(Refused(RefuseReason::StoreLost));
+            return Err(RefuseReason::StoreLost);
         }
         let (want, reasons, what) = books.want(peer, is_probe);
         if let Some(reason) = books.exhausted(&want, &reasons) {
-            return Err(Refused(reason));
+            return Err(reason);
         }
         if !want.rates.iter().all(|limit| books.take_token(limit)) {
-            return Err(Refused(RefuseReason::ClusterRate));
+            return Err(RefuseReason::ClusterRate);
         }
         self.change(books, &what, true);
         Ok(self.hold(what))
     }
 
     /// Asks for one of a resource of which all nodes may hold `most` together.
-    pub(crate) fn claim(self: &Arc<Self>, resource: &str, most: u64) -> oneshot::Receiver<Result<Hold, Refused>> {
+    pub(crate) fn claim(self: &Arc<Self>, resource: &str, most: u64) -> oneshot::Receiver<Result<Hold, RefuseReason>> {
         let (to, answer) = oneshot::channel();
         let want = Want { counts: vec![CountLimit { resource: resource.to_owned(), most }], rates: Vec::new() };
         let what = What::Other(resource.into());
@@ -297,17 +293,16 @@ impl Ledger {
         self.books().take()
     }
 
-    /// Books what has come of a call: an answer, or that nobody knows. Returns how many were granted.
+    /// Books what has come of a call: an answer, or that nobody knows. Returns the number of sessions that are let in.
     pub(super) fn settle(self: &Arc<Self>, batch: Batch, verdicts: Option<Vec<Verdict>>) -> u64 {
         let settled = self.books().settle(batch, verdicts);
-        let mut granted = 0;
+        let mut admitted = 0;
         // Whoever is gone gives back, for which the lock is needed.
         for (to, result) in settled {
-            let result = result.map(|what| self.hold(what)).map_err(Refused);
-            granted += u64::from(result.is_ok());
-            drop(to.send(result));
+            admitted += u64::from(matches!(result, Ok(What::Session(_))));
+            drop(to.send(result.map(|what| self.hold(what))));
         }
-        granted
+        admitted
     }
 
     /// What was on its way came to nothing, and nobody knows how far.
@@ -322,7 +317,7 @@ impl Ledger {
     }
 }
 
-type Settled = (oneshot::Sender<Result<Hold, Refused>>, Result<What, RefuseReason>);
+type Settled = (oneshot::Sender<Result<Hold, RefuseReason>>, Result<What, RefuseReason>);
 
 impl Books {
     fn set_limits(&mut self, limits: FleetLimits) {

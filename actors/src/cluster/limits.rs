@@ -11,11 +11,12 @@ use tokio::time::{sleep, timeout};
 use crate::{
     cluster::{
         core::{BACKOFF, Core},
-        ledger::{Asked, Due, Hold, Refused},
+        ledger::{Asked, Due, Hold},
         store::{Share, StoreError},
     },
     connection::Connection,
     gate::{Answer, Permit},
+    report::RefuseReason,
 };
 
 /// Longest wait of a connection for the store; half of what is left of its time at the gates, if that is less: the policy is
@@ -27,7 +28,7 @@ const GATHERED: Duration = Duration::from_millis(50);
 
 /// Decides on a connection, in the time that it has left: the node's gate. At once, unless the store is to be asked.
 pub(super) fn admit(core: &Arc<Core>, connection: &Connection, left: Duration) -> Answer {
-    let permitted = |decided: Result<Hold, Refused>| decided.map(Permit::new).map_err(|refused| refused.0);
+    let permitted = |decided: Result<Hold, RefuseReason>| decided.map(Permit::new);
     let (peer, is_probe) = (&connection.peer, connection.info.is_probe());
     let is_lost = core.health.is_lost();
     let answer = match core.ledger.ask(peer, is_probe, is_lost) {
@@ -47,7 +48,7 @@ pub(super) fn admit(core: &Arc<Core>, connection: &Connection, left: Duration) -
 }
 
 /// Counts a decision without the store.
-fn blind(core: &Core, result: Result<Hold, Refused>) -> Result<Hold, Refused> {
+fn blind(core: &Core, result: Result<Hold, RefuseReason>) -> Result<Hold, RefuseReason> {
     if result.is_ok() {
         core.counts.admitted_blind.one();
     }

@@ -85,7 +85,7 @@ pub struct ClusterStats {
     /// [`kick_timeout`](crate::cluster::ClusterBuilder::kick_timeout) of a kick over nodes.
     pub kicks_cut: u64,
     /// Messages between nodes that are not understood: of another program, or of a later version.
-    pub letters_unknown: u64,
+    pub messages_unknown: u64,
     /// Entries of the store that are not understood and were left out, one for each time that one was met: of another program, or
     /// of a later version.
     pub entries_unknown: u64,
@@ -155,7 +155,7 @@ pub(crate) struct Counts {
     pub(crate) answers_late: Count,
     pub(crate) requests: Count,
     pub(crate) requests_again: Count,
-    pub(crate) letters_unknown: Count,
+    pub(crate) messages_unknown: Count,
     pub(crate) kicks_cut: Count,
 }
 
@@ -228,7 +228,7 @@ impl Counts {
             answers_late: self.answers_late.get(),
             requests: self.requests.get(),
             requests_again: self.requests_again.get(),
-            letters_unknown: self.letters_unknown.get(),
+            messages_unknown: self.messages_unknown.get(),
             kicks_cut: self.kicks_cut.get(),
             entries_unknown: 0,
             rooms,

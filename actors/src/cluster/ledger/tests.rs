@@ -56,7 +56,7 @@ struct Node {
     ledger: Arc<Ledger>,
     life: u64,
     holds: Vec<Hold>,
-    waiting: Vec<oneshot::Receiver<Result<Hold, Refused>>>,
+    waiting: Vec<oneshot::Receiver<Result<Hold, RefuseReason>>>,
     flight: Option<Flight>,
 }
 
@@ -318,7 +318,7 @@ fn without_the_store_a_node_keeps_to_its_own_counts_and_its_own_buckets() {
     let ledger = Arc::new(Ledger::default());
     ledger.set_limits(limits.clone());
     let from = |source: u8| SocketAddr::from(([192, 0, 2, source], 1)).into();
-    let refused = |source| ledger.without_store(&from(source), false).map(drop).unwrap_err().0;
+    let refused = |source| ledger.without_store(&from(source), false).map(drop).unwrap_err();
     let mut holds: Vec<_> = (0..3).map(|_| ledger.without_store(&from(1), false).unwrap()).collect();
     assert_eq!(refused(1), RefuseReason::ClusterRate);
     holds.push(ledger.without_store(&from(2), false).unwrap());
