@@ -624,6 +624,43 @@ async fn a_node_hears_answers_however_many_questions_wait_for_its_blocked_worker
 }
 
 #[actix::test]
+async fn a_node_hears_answers_however_many_bytes_of_questions_wait_for_its_blocked_worker() {
+    let (cluster, server, mut peer, released, b) = blocked(Duration::from_secs(30)).await;
+    let channel = format!("c:{}", cluster.node().unwrap());
+    // More than are carried out at a time, so that those behind them wait.
+    let mut asked = Box::pin(join_all((0..300).map(|_| b.cluster.push(nobody("a"), "x\n"))));
+    let answered = async {
+        eventually("the questions", async || cluster.stats().requests == 300).await;
+        // Until not the smallest one has any room.
+        let mut number = 0;
+        for size in [1024 * 1024, 64 * 1024, 4096, 256].into_iter().chain((40..=64).rev()) {
+            let before = cluster.stats().messages_dropped;
+            while cluster.stats().messages_dropped == before {
+                number += 1;
+                let mut question = format!(r#"{{"v":1,"ask":{number},"from":"c.00000001"}}"#).into_bytes();
+                question.resize(size, b' ');
+                let heard = cluster.stats().messages;
+                assert_eq!(b.store.publish(&channel, question.into()).await, Ok(1));
+                eventually("the question", async || cluster.stats().messages > heard).await;
+            }
+        }
+        cluster.push(nobody("b"), "x\n").await.unwrap()
+    };
+    let answers = tokio::select! {
+        biased;
+        _ = &mut asked => panic!("all is over that was to be waited for"),
+        answers = answered => answers,
+    };
+    assert_eq!(told(&answers), [(Some(b.id()), Outcome::NotFound)]);
+    drop(released);
+    within("answers", asked).await;
+    peer.shutdown_write().await;
+    peer.expect_eof().await;
+    server.end_all().await;
+    end([b]).await;
+}
+
+#[actix::test]
 async fn a_worker_that_is_blocked_delays_no_answer_and_no_other_question() {
     let (cluster, server, mut peer, released, b) = blocked(Duration::from_millis(300)).await;
     for asker in [&cluster, &b.cluster] {

@@ -23,7 +23,7 @@ use crate::{
         answers::{Answers, AskError, NodeAnswer, Outcome},
         core::Core,
         id::NodeId,
-        mailbox::{Mail, Mailbox, Weight},
+        mailbox::{Mail, Mailbox, Scales, Weight},
         query::ClusterFilter,
         request::{self, Letter, Order, Whom},
         store::StoreError,
@@ -34,7 +34,7 @@ use crate::{
 /// Most bytes of a push, or of a goodbye.
 pub(crate) const MAX_BYTES: usize = 1024 * 1024;
 
-/// Letters of others that wait here to be read, as long as their bytes have room, and questions that wait to be carried out.
+/// Letters of others that wait here to be read, and questions that wait to be carried out, each as long as their bytes have room.
 const MAILBOX: usize = 16_384;
 
 /// Most questions of others that are carried out at the same time; none of them holds up an answer.
@@ -183,16 +183,16 @@ async fn carry_out(core: &Core, server: &ServerHandle, whom: &Whom, order: Order
 pub(crate) async fn run(core: Arc<Core>) {
     let (to, mut letters) = Mailbox::new(MAILBOX);
     core.hub.listen_to_control(to);
-    let mut recent = Recent::default();
+    let (mut recent, held) = (Recent::default(), Scales::default());
     let mut under_way = FuturesUnordered::new();
     let mut waiting = VecDeque::new();
     loop {
         tokio::select! {
             Some(()) = under_way.next(), if !under_way.is_empty() => {}
-            // Answers to what this node has asked wait for no question of others.
+            // Answers to what this node has asked wait for no question of others, and have room beside all of them.
             letter = letters.recv() => {
                 let Some(letter) = letter else { return };
-                match take(&core, letter, &mut recent) {
+                match take(&core, letter, &mut recent, &held) {
                     Some(_) if waiting.len() >= MAILBOX => core.counts.messages_dropped.one(),
                     Some(asked) => waiting.push_back(asked),
                     None => {}
@@ -213,13 +213,13 @@ struct Asked {
     from: NodeId,
     number: u64,
     request: Result<(Whom, Order), String>,
-    /// Until it is answered it counts with what waits to be read.
+    /// It takes room until it is answered.
     _weight: Weight,
 }
 
-/// Takes a letter. Returns the question that it is, if it is one that was not taken before.
-fn take(core: &Core, letter: Mail, recent: &mut Recent) -> Option<Asked> {
-    let Mail { message: letter, weight } = letter;
+/// Takes a letter. Returns the question that it is, if it is one that was not taken before and `held` has room for it.
+fn take(core: &Core, letter: Mail, recent: &mut Recent, held: &Scales) -> Option<Asked> {
+    let letter = letter.message;
     match request::read(&letter.bytes) {
         Letter::Answer { number, from, outcome } => {
             if !core.asks.answer(number, &from, outcome) {
@@ -234,6 +234,10 @@ fn take(core: &Core, letter: Mail, recent: &mut Recent) -> Option<Asked> {
             }
             core.counts.requests.one();
             let own = letter.channel.strip_prefix("c:")?.parse().ok()?;
+            let Some(weight) = held.put(letter.bytes.len()) else {
+                core.counts.messages_dropped.one();
+                return None;
+            };
             Some(Asked { own, from, number, request, _weight: weight })
         }
         Letter::Unknown => {
@@ -301,19 +305,25 @@ mod tests {
     async fn what_others_ask_takes_room_until_it_is_answered() {
         let cluster = Cluster::builder(Memory::new()).node("a").build().unwrap();
         let from = NodeId { name: "b".parse().unwrap(), incarnation: 1 };
-        let question = request::ask(1, &from, &Whom::default(), &Order::Push(Bytes::from_static(b"x")));
+        let question = |number| request::ask(number, &from, &Whom::default(), &Order::Push(Bytes::from_static(b"x")));
         let message = |bytes| Message { channel: "c:a.00000001".into(), bytes };
         let (mailbox, mut letters) = Mailbox::new(4);
-        assert_eq!(mailbox.put(message(question)), Put::In);
-        let asked = take(&cluster.core, letters.try_recv().unwrap(), &mut Recent::default()).unwrap();
-        let all_there_is = message(Bytes::from(vec![0; mailbox::MAX_BYTES]));
-        assert_eq!(mailbox.put(all_there_is.clone()), Put::Full);
+        let (mut recent, held) = (Recent::default(), Scales::default());
+        let mut read = |bytes: Bytes| {
+            assert_eq!(mailbox.put(message(bytes)), Put::In, "what was read takes no room here");
+            take(&cluster.core, letters.try_recv().unwrap(), &mut recent, &held)
+        };
+        let room = || (held.put(mailbox::MAX_BYTES).is_some(), cluster.stats().messages_dropped);
+        let asked = read(question(1)).unwrap();
+        assert_eq!(room(), (false, 0));
+        let large = Bytes::from([&question(2)[..], &vec![b' '; mailbox::MAX_BYTES - question(2).len()]].concat());
+        assert!(read(large).is_none());
+        assert_eq!(room(), (false, 1));
         asked.answer(&cluster.core).await;
-        assert_eq!(mailbox.put(all_there_is), Put::In);
-        // What is no question takes none once it is read.
-        let letter = letters.try_recv().unwrap();
-        assert!(take(&cluster.core, letter, &mut Recent::default()).is_none());
-        assert_eq!(mailbox.put(message(Bytes::from(vec![0; mailbox::MAX_BYTES]))), Put::In);
+        assert_eq!(room(), (true, 1));
+        // What is no question takes none.
+        assert!(read(Bytes::from(vec![0; mailbox::MAX_BYTES])).is_none());
+        assert_eq!(room(), (true, 1));
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Scales {
 #[derive(Debug)]
 pub(crate) struct Mail {
     pub(crate) message: Message,
-    pub(crate) weight: Weight,
+    _weight: Weight,
 }
 
 /// The end of a mailbox where messages are put in.
@@ -77,7 +77,7 @@ impl Mailbox {
         let Some(weight) = self.scales.put(message.bytes.len()) else {
             return if self.to.is_closed() { Put::Closed } else { Put::Full };
         };
-        match self.to.try_send(Mail { message, weight }) {
+        match self.to.try_send(Mail { message, _weight: weight }) {
             Ok(()) => Put::In,
             Err(mpsc::error::TrySendError::Full(_)) => Put::Full,
             Err(mpsc::error::TrySendError::Closed(_)) => Put::Closed,
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!([half, half, 1].map(|bytes| mailbox.put(message(bytes))), [Put::In, Put::In, Put::Full]);
         // An empty one has no weight.
         assert_eq!([0, 0, 0].map(|bytes| mailbox.put(message(bytes))), [Put::In, Put::In, Put::Full]);
-        let Mail { message: read, weight } = reader.try_recv().unwrap();
+        let Mail { message: read, _weight: weight } = reader.try_recv().unwrap();
         drop(read);
         assert_eq!(mailbox.put(message(1)), Put::Full, "its reader is busy with the first one");
         drop(weight);
