@@ -671,6 +671,23 @@ async fn nothing_is_left_of_nodes_that_died() {
     .await;
 }
 
+/// A server has the same channels in all of its databases.
+#[actix::test]
+#[ignore = "needs redis-server; tests/run runs it"]
+async fn clusters_in_two_databases_of_a_server_share_nothing() {
+    let server = StoreServer::start(Program::Redis);
+    let [first, second, same] = [0, 1, 1].map(|database| at(&format!("{}/{database}", server.url())));
+    first.register(&node("a"), &begin([row(1)])).await.unwrap();
+    assert_eq!(second.nodes().await, Ok(Vec::new()));
+    let (_one, mut messages) = subscribed(&first, "r:lobby").await;
+    let (_other, mut others) = subscribed(&second, "r:lobby").await;
+    let text = |text: &'static str| Bytes::from_static(text.as_bytes());
+    assert_eq!(same.publish("r:lobby", text("of the second")).await, Ok(1));
+    assert_eq!(first.publish("r:lobby", text("of the first")).await, Ok(1));
+    assert_eq!(said(&mut messages).await, Some(text("of the first")));
+    assert_eq!(said(&mut others).await, Some(text("of the second")));
+}
+
 #[actix::test]
 #[ignore = "needs redis-server; tests/run runs it"]
 async fn many_calls_at_once_share_a_connection_and_keep_their_order() {

@@ -65,11 +65,18 @@ struct Keys {
     /// The prefix in braces, so that all keys were in one slot.
     prefix: Arc<str>,
     leases: Arc<str>,
+    /// A server has the same channels in all of its databases: those of another one than 0 are named.
+    channels: Arc<str>,
 }
 
 impl Keys {
-    fn new(prefix: &str) -> Self {
-        Self { prefix: format!("{{{prefix}}}").into(), leases: format!("{{{prefix}}}leases").into() }
+    fn new(prefix: &str, database: u32) -> Self {
+        let channels = if database == 0 { format!("{{{prefix}}}") } else { format!("{{{prefix}}}{database}:") };
+        Self {
+            prefix: format!("{{{prefix}}}").into(),
+            leases: format!("{{{prefix}}}leases").into(),
+            channels: channels.into(),
+        }
     }
 }
 
@@ -225,7 +232,7 @@ impl Store for Redis {
     fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> StoreAnswer<'a, u64> {
         Box::pin(async move {
             let mut command = ::redis::cmd("PUBLISH");
-            command.arg(format!("{}{channel}", self.keys.prefix)).arg(&bytes[..]);
+            command.arg(format!("{}{channel}", self.keys.channels)).arg(&bytes[..]);
             let receivers = answer::integer(self.link.ask(&command).await?)?;
             Ok(u64::try_from(receivers).unwrap_or(0))
         })
@@ -233,7 +240,7 @@ impl Store for Redis {
 
     fn subscribe(&self, to: mpsc::Sender<Message>) -> StoreAnswer<'_, Box<dyn Subscription>> {
         Box::pin(async move {
-            let subscribed = Subscribed::open(self.link.clone(), self.keys.prefix.to_string(), to).await?;
+            let subscribed = Subscribed::open(self.link.clone(), self.keys.channels.to_string(), to).await?;
             Ok(Box::new(subscribed) as Box<dyn Subscription>)
         })
     }
@@ -297,7 +304,8 @@ pub struct RedisBuilder {
 }
 
 impl RedisBuilder {
-    /// Sets the prefix, in braces, of all keys and channels. Clusters with different prefixes share a store and nothing else.
+    /// Sets the prefix, in braces, of all keys and channels. Clusters with different prefixes, or in different databases, share a
+    /// store and nothing else.
     /// Default: `lines:`.
     ///
     /// # Errors
@@ -387,6 +395,7 @@ impl RedisBuilder {
         }
         let password = self.password.or(place.password.take());
         let (sentinel_user, sentinel_password) = self.sentinel;
+        let keys = Keys::new(&self.prefix, place.database);
         let dialer = Dialer {
             place,
             sentinel_user,
@@ -395,7 +404,7 @@ impl RedisBuilder {
             tls,
             within: self.connect_timeout,
         };
-        Ok(Redis { link: Arc::new(Link::new(dialer, self.timeout)), keys: Keys::new(&self.prefix) })
+        Ok(Redis { link: Arc::new(Link::new(dialer, self.timeout)), keys })
     }
 }
 
