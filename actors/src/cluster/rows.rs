@@ -53,12 +53,13 @@ pub(crate) async fn run(core: Arc<Core>) {
         core.fence(&id, "its rows are to be written anew");
     }
     let watched = Rc::new(Watched::default());
-    let watcher = Watcher { watched: Rc::downgrade(&watched), core: Arc::clone(&core), events: 0 };
+    let watcher = Watcher { watched: Rc::downgrade(&watched), core: Arc::clone(&core), events: 0 }.start();
     // Before anything is listed: what comes later is heard of.
-    if server.supervisor().send(Subscribe::new(watcher.start().recipient())).await.is_err() {
-        // The system has ended.
-        return std::future::pending().await;
+    while server.supervisor().send(Subscribe::new(watcher.clone().recipient())).await.is_err() {
+        // It has ended by a panic, and there is another one soon; or the system has ended.
+        sleep(BATCH).await;
     }
+    drop(watcher);
     let mut lives = core.life.subscribe();
     loop {
         let life = lives.borrow_and_update().clone();

@@ -129,7 +129,7 @@ impl Supervisor {
             self.questions.insert(token, Asked { missing, so_far: Answered { stats, ..Answered::default() }, done });
             self.settle(token);
         }
-        // Without an answer the supervisor is gone, and with it whoever could be told so.
+        // Without an answer the supervisor is gone.
         async { answer.await.unwrap_or_default() }
     }
 
@@ -334,35 +334,35 @@ impl Handler<GetStats> for Supervisor {
     }
 }
 
+/// This answer and the next two go with a supervisor that panics, so that its successor is asked: no session is no answer.
 impl Handler<ListSessions> for Supervisor {
-    type Result = ResponseFuture<SessionPage>;
+    type Result = ResponseActFuture<Self, SessionPage>;
 
     fn handle(&mut self, ListSessions(query): ListSessions, _: &mut Self::Context) -> Self::Result {
-        let answer = self.ask(&Question::List(query.clone()));
-        Box::pin(async move {
-            let mut answered = answer.await;
+        let answer = self.ask(&Question::List(query.clone())).into_actor(self);
+        Box::pin(answer.map(move |mut answered, _, _| {
             query.cut_to_page(&mut answered.sessions);
             SessionPage { sessions: answered.sessions, total: answered.count }
-        })
+        }))
     }
 }
 
 impl Handler<Kick> for Supervisor {
-    type Result = ResponseFuture<u64>;
+    type Result = ResponseActFuture<Self, u64>;
 
     fn handle(&mut self, Kick { whom, goodbye }: Kick, _: &mut Self::Context) -> Self::Result {
-        let answer = self.ask(&Question::Kick { whom, goodbye: goodbye.into() });
-        Box::pin(async { answer.await.count })
+        let answer = self.ask(&Question::Kick { whom, goodbye: goodbye.into() }).into_actor(self);
+        Box::pin(answer.map(|answered, _, _| answered.count))
     }
 }
 
 #[cfg(feature = "cluster")]
 impl Handler<crate::control::messages::CutKicked> for Supervisor {
-    type Result = ResponseFuture<u64>;
+    type Result = ResponseActFuture<Self, u64>;
 
     fn handle(&mut self, cut: crate::control::messages::CutKicked, _: &mut Self::Context) -> Self::Result {
-        let answer = self.ask(&Question::CutKicked { whom: cut.whom, last: cut.last });
-        Box::pin(async { answer.await.count })
+        let answer = self.ask(&Question::CutKicked { whom: cut.whom, last: cut.last }).into_actor(self);
+        Box::pin(answer.map(|answered, _, _| answered.count))
     }
 }
 
@@ -574,6 +574,18 @@ mod tests {
         let report = tokio::time::timeout(PATIENCE, draining).await.expect("the drain to end");
         assert_eq!(report.unwrap().map(|report| report.ended + report.cut), Ok(7));
         server.wait().await.unwrap();
+    }
+
+    #[actix::test]
+    async fn a_question_that_a_supervisor_does_not_live_to_answer_is_put_to_the_next_one() {
+        let server = LineServer::new(|_| Rot13).workers(2).bind("127.0.0.1:0").unwrap().start().unwrap();
+        let mut peer = TcpStream::connect(server.local_addrs()[0]).await.unwrap();
+        greet(&mut peer).await;
+        // It has asked the workers, and their answers come behind this.
+        let panic = async { server.supervisor().do_send(Panic) };
+        let (listed, ()) = futures::future::join(server.sessions(SessionQuery::default()), panic).await;
+        assert_eq!(listed.unwrap().total, 1);
+        server.abort().await.unwrap();
     }
 
     #[actix::test]
