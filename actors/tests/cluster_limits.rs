@@ -407,6 +407,26 @@ async fn whoever_waits_for_a_slow_store_waits_half_a_second_and_the_rest_of_the_
 }
 
 #[actix::test]
+async fn a_connection_waits_no_longer_for_the_store_however_many_names_sessions_claim() {
+    pause();
+    let store = Memory::new();
+    let a = node(&store, "a", limits().max_sessions(10).on_partition(OnPartition::Closed).build().unwrap()).await;
+    a.store.fail(Fault::Slow(Duration::from_millis(100)));
+    // They take more than a second.
+    let mut claims = JoinSet::new();
+    for nth in 0..4000 {
+        let cluster = a.cluster.clone();
+        claims.spawn_local(async move { cluster.claim(&nth.to_string()).await.map(drop) });
+    }
+    tokio::task::yield_now().await;
+    assert!(a.enter_later().await.is_some(), "it is not decided without the store");
+    while let Some(claimed) = claims.join_next().await {
+        assert_eq!(claimed.unwrap(), Ok(()));
+    }
+    a.server.end_all().await;
+}
+
+#[actix::test]
 async fn the_policy_decides_however_little_time_another_gate_has_left() {
     pause();
     for policy in [OnPartition::Open, OnPartition::Closed].repeat(4) {

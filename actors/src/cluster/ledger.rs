@@ -155,7 +155,11 @@ struct Books {
     untold: VecDeque<Arc<str>>,
     /// Number of them above which those that came to nothing are forgotten.
     sort_out_at: usize,
+    /// Connections that wait.
     waiting: VecDeque<Waiting>,
+    /// What sessions ask for: they take turns with connections, however many there are.
+    claims: VecDeque<Waiting>,
+    is_turn_of_claims: bool,
     serial: u64,
     /// Number of the life at hand.
     life: u64,
@@ -244,7 +248,7 @@ impl Ledger {
         let (to, answer) = oneshot::channel();
         let want = Want { counts: vec![CountLimit { resource: resource.to_owned(), most }], rates: Vec::new() };
         let what = What::Other(resource.into());
-        self.books().waiting.push_back(Waiting { want, reasons: vec![RefuseReason::ClusterFull], what, to });
+        self.books().claims.push_back(Waiting { want, reasons: vec![RefuseReason::ClusterFull], what, to });
         self.asked.notify_one();
         self.work.notify_one();
         answer
@@ -276,7 +280,7 @@ impl Ledger {
 
     pub(super) fn due(&self) -> Due {
         let books = self.books();
-        match (books.waiting.is_empty(), books.untold.is_empty()) {
+        match (books.waiting.is_empty() && books.claims.is_empty(), books.untold.is_empty()) {
             (false, _) => Due::Asking,
             (true, false) => Due::Telling,
             (true, true) => Due::Nothing,
@@ -482,12 +486,19 @@ impl Books {
         shares
     }
 
+    fn next_waiting(&mut self) -> Option<Waiting> {
+        self.is_turn_of_claims = !self.is_turn_of_claims;
+        let Self { waiting, claims, .. } = self;
+        let (first, second) = if self.is_turn_of_claims { (claims, waiting) } else { (waiting, claims) };
+        first.pop_front().or_else(|| second.pop_front())
+    }
+
     fn take(&mut self) -> Option<Batch> {
         let mut counts = Vec::new();
         let mut told = HashMap::new();
         let mut waiting = Vec::new();
         while waiting.len() < MOST_WANTS
-            && let Some(next) = self.waiting.pop_front()
+            && let Some(next) = self.next_waiting()
         {
             // Nobody waits for it any more.
             if next.to.is_closed() {
@@ -556,7 +567,12 @@ impl Books {
         let verdicts = verdicts.filter(|verdicts| !is_old && verdicts.len() == waiting.len());
         let Some(verdicts) = verdicts else {
             // They are asked for again, if there is still somebody who waits.
-            waiting.into_iter().rev().for_each(|waiting| self.waiting.push_front(waiting));
+            for waiting in waiting.into_iter().rev() {
+                match waiting.what {
+                    What::Session(_) => self.waiting.push_front(waiting),
+                    What::Other(_) => self.claims.push_front(waiting),
+                }
+            }
             if !is_old {
                 told.keys().for_each(|name| self.land(name, None));
             }
