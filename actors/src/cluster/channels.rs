@@ -32,7 +32,18 @@ struct Wanted {
     /// The channel of the node's life, and who reads those of all its lives.
     control: Option<Arc<str>>,
     control_reader: Option<Mailbox>,
+    /// Those that have become wanted or unwanted since the hub has asked.
+    changed: HashSet<Arc<str>>,
 }
+
+impl Wanted {
+    fn has(&self, channel: &Arc<str>) -> bool {
+        self.readers.contains_key(channel) || self.control.as_ref() == Some(channel)
+    }
+}
+
+/// Channels, each with whether the subscription is to have it.
+pub(crate) type Changes = Vec<(Arc<str>, bool)>;
 
 impl Channels {
     fn wanted(&self) -> MutexGuard<'_, Wanted> {
@@ -42,13 +53,20 @@ impl Channels {
     /// Passes on to `to` what is published on a channel, from some moment soon; whoever read it before reads no more. What
     /// `to` has no room for is dropped and counted.
     pub(crate) fn listen(&self, channel: String, to: Mailbox) {
-        self.wanted().readers.insert(channel.into(), to);
+        let channel: Arc<str> = channel.into();
+        let mut wanted = self.wanted();
+        wanted.readers.insert(Arc::clone(&channel), to);
+        wanted.changed.insert(channel);
+        drop(wanted);
         self.changed.notify_one();
     }
 
     /// Ends what [`listen`](Self::listen) has begun.
     pub(crate) fn forget(&self, channel: &str) {
-        if self.wanted().readers.remove(channel).is_some() {
+        let mut wanted = self.wanted();
+        if let Some((channel, _)) = wanted.readers.remove_entry(channel) {
+            wanted.changed.insert(channel);
+            drop(wanted);
             self.changed.notify_one();
         }
     }
@@ -61,7 +79,11 @@ impl Channels {
 
     /// Sets the control channel.
     pub(crate) fn set_control(&self, channel: String) {
-        self.wanted().control = Some(channel.into());
+        let mut wanted = self.wanted();
+        let before = wanted.control.replace(channel.into());
+        let now = wanted.control.clone();
+        wanted.changed.extend(before.into_iter().chain(now));
+        drop(wanted);
         self.changed.notify_one();
     }
 
@@ -91,10 +113,23 @@ impl Channels {
         self.wanted().control.as_deref() == Some(channel)
     }
 
-    /// Returns all channels that the subscription is to have, and the control channel among them.
-    pub(crate) fn all(&self) -> (HashSet<Arc<str>>, Option<Arc<str>>) {
-        let wanted = self.wanted();
-        (wanted.readers.keys().chain(&wanted.control).cloned().collect(), wanted.control.clone())
+    /// Returns all channels that a new subscription is to have, and the control channel among them.
+    pub(crate) fn all(&self) -> (Changes, Option<Arc<str>>) {
+        let mut wanted = self.wanted();
+        wanted.changed.clear();
+        let all = wanted.readers.keys().chain(&wanted.control).map(|channel| (Arc::clone(channel), true));
+        (all.collect(), wanted.control.clone())
+    }
+
+    /// Returns what has changed since then, or since the last call, and the control channel. Of thousands of rooms few do.
+    pub(crate) fn changes(&self) -> (Changes, Option<Arc<str>>) {
+        let mut wanted = self.wanted();
+        let changed = std::mem::take(&mut wanted.changed).into_iter();
+        let changes = changed.map(|channel| {
+            let is_wanted = wanted.has(&channel);
+            (channel, is_wanted)
+        });
+        (changes.collect(), wanted.control.clone())
     }
 
     /// Waits until other channels are wanted.
@@ -115,5 +150,44 @@ impl Channels {
             Put::Full => counts.messages_dropped.one(),
             Put::Closed => counts.messages_unread.one(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_channels_only_those_that_have_changed_are_looked_at() {
+        let channels = Channels::default();
+        let (to, _messages) = Mailbox::new(1);
+        for nth in 0..100 {
+            channels.listen(format!("r:{nth}"), to.clone());
+        }
+        channels.set_control("c:a.00000001".to_owned());
+        let changes = || {
+            let mut changes: Vec<_> =
+                channels.changes().0.into_iter().map(|(name, is)| (name.to_string(), is)).collect();
+            changes.sort_unstable();
+            changes
+        };
+        let change = |name: &str, is_wanted| (name.to_owned(), is_wanted);
+        assert_eq!(channels.all().0.len(), 101);
+        assert_eq!(changes(), []);
+        channels.listen("r:new".to_owned(), to.clone());
+        channels.forget("r:1");
+        channels.forget("r:nobody");
+        channels.set_control("c:a.00000002".to_owned());
+        let of_control = [change("c:a.00000001", false), change("c:a.00000002", true)];
+        assert_eq!(changes(), [&of_control[..], &[change("r:1", false), change("r:new", true)]].concat());
+        assert_eq!(changes(), []);
+        // What has changed back is told as it is.
+        channels.forget("r:2");
+        channels.listen("r:2".to_owned(), to.clone());
+        assert_eq!(changes(), [change("r:2", true)]);
+        // Whoever begins anew has all.
+        channels.forget("r:3");
+        assert_eq!(channels.all().0.len(), 100);
+        assert_eq!(changes(), []);
     }
 }

@@ -108,22 +108,27 @@ async fn steer(core: &Core, subscription: &mut dyn Subscription, answered: &Atom
     let mut probes = Probes::default();
     let mut due = interval(PROBE);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut changes, mut control) = core.hub.all();
     loop {
-        let (wanted, control) = core.hub.all();
-        let missing: Vec<_> = wanted.difference(&has).map(|channel| String::from(&**channel)).collect();
+        let (mut missing, mut gone) = (Vec::new(), Vec::new());
+        for (channel, is_wanted) in changes {
+            if is_wanted && has.insert(Arc::clone(&channel)) {
+                missing.push(String::from(&*channel));
+            } else if !is_wanted && has.remove(&channel) {
+                gone.push(String::from(&*channel));
+            }
+        }
         for slice in missing.chunks(SLICE) {
             if core.add(subscription, slice).await.is_err() {
                 return Ended::Lost;
             }
         }
         // Behind those that are new: no channel is missed because another one goes.
-        let gone: Vec<_> = has.difference(&wanted).map(|channel| String::from(&**channel)).collect();
         for slice in gone.chunks(SLICE) {
             if core.remove(subscription, slice).await.is_err() {
                 return Ended::Lost;
             }
         }
-        has = wanted;
         core.hub.set_heard(control);
 
         tokio::select! {
@@ -135,6 +140,7 @@ async fn steer(core: &Core, subscription: &mut dyn Subscription, answered: &Atom
                 }
             }
         }
+        (changes, control) = core.hub.changes();
     }
 }
 
