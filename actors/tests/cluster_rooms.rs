@@ -12,16 +12,19 @@ mod support;
 
 use std::{
     collections::BTreeMap,
+    io,
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use actix::{Actor, Addr, Handler};
 use actix_lines::{
-    Line, LineContext, LineHandler, LineServer, LineSession, Room,
+    Line, LineContext, LineHandler, LineServer, LineSession, Room, Transport,
     cluster::{
         Cluster, Message, ShareError, Store, StoreAnswer, Subscription,
         memory::{Fault, Memory},
@@ -34,7 +37,10 @@ use members::Heard;
 use proptest::{prelude::*, test_runner::Config};
 use stores::pass_on;
 use support::{Server, pass, pause, still};
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::mpsc,
+};
 
 /// Longer than anything takes without a fault.
 const MOMENT: Duration = Duration::from_millis(100);
@@ -384,6 +390,84 @@ async fn what_comes_from_other_nodes_has_32_mib_of_room_and_more_is_a_gap() {
     let counts = b.cluster.stats().rooms;
     assert_eq!((counts.heard, counts.missing, counts.gaps), (32 + 1, 8, 1));
     assert_eq!(b.cluster.stats().messages_dropped, 8);
+    end([a, b]).await;
+}
+
+/// Peers of a chat name rooms as they like.
+#[actix::test]
+async fn rooms_that_come_and_go_as_fast_as_can_be_hold_up_nothing_else_of_their_node() {
+    let [a] = nodes(["a"]).await;
+    for nth in 0..20_000 {
+        drop(a.cluster.room(&nth.to_string()).unwrap());
+    }
+    let mut turns = 0;
+    while !a.cluster.rooms().is_empty() {
+        tokio::task::yield_now().await;
+        turns += 1;
+    }
+    assert!(turns > 10, "others had {turns} turns meanwhile");
+    end([a]).await;
+}
+
+/// A peer that takes nothing.
+struct Stuck;
+
+impl AsyncRead for Stuck {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Stuck {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+/// Bytes of which it is known whether anybody has them.
+struct Kept {
+    bytes: Bytes,
+    _by: Arc<()>,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Else one whose outbox has little room left would keep a megabyte for each short line that fits.
+#[actix::test]
+async fn a_member_that_does_not_read_keeps_its_own_bytes_and_no_more_of_what_was_published_with_them() {
+    let [a, b] = nodes(["a", "b"]).await;
+    let (room, other) = (a.room(), b.room());
+    let (to, mut frames) = mpsc::channel(10);
+    let mut spy = a.store.subscribe(to).await.unwrap();
+    spy.add(&["r:lobby".to_owned()]).await.unwrap();
+    // Each one is offered to members by itself.
+    for len in [600, 65_000, 1000] {
+        room.say(Bytes::from(vec![b'x'; len]));
+    }
+    pass(MOMENT).await;
+    let frame = frames.recv().await.unwrap().bytes;
+    assert!(frame.len() > 66_600, "all of them");
+    let _stuck = LineSession::new(Transport::new(Stuck)).create(|_| Member(vec![other.clone()]));
+    pass(MOMENT).await;
+    drop((spy, frames));
+    let kept = Arc::new(());
+    let frame = Bytes::from_owner(Kept { bytes: frame, _by: Arc::clone(&kept) });
+    assert_eq!(a.store.publish("r:lobby", frame).await, Ok(1));
+    pass(MOMENT).await;
+    assert_eq!((b.cluster.stats().rooms.heard, other.lost()), (3, 0));
+    assert_eq!(Arc::strong_count(&kept), 1, "the publication is gone");
     end([a, b]).await;
 }
 

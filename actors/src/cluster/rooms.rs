@@ -23,7 +23,10 @@ use futures::{
     future::{FutureExt, LocalBoxFuture, join_all},
     stream::FuturesUnordered,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep_until},
+};
 
 use crate::{
     cluster::{
@@ -39,6 +42,7 @@ use crate::{
     },
     room::Room,
     uplink::{Feed, News, Said},
+    wire::outbox::COPY_BYTES,
 };
 
 /// Frames that wait for their turn, as long as their bytes have room; the others are gaps.
@@ -49,6 +53,9 @@ const TURN_BYTES: usize = 1024 * 1024;
 
 /// A turn has no more messages.
 const TURN_MESSAGES: usize = 16 * 1024;
+
+/// Nor more rooms that come, change and go: they do so as fast as peers like.
+const TURN_ROOMS: usize = 1024;
 
 /// A room is listened to for so long after its last member: whoever comes back hears all.
 const LINGER: Duration = Duration::from_secs(5);
@@ -86,7 +93,12 @@ pub(crate) async fn run(core: Arc<Core>) {
         let due = carrier.due();
         tokio::select! {
             Some(frame) = frames.recv() => carrier.hear(&frame.message),
-            Some(news) = feed.next(), if may_speak => carrier.turn(news, &mut feed),
+            Some(news) = feed.next(), if may_speak => {
+                if carrier.turn(news, &mut feed) {
+                    // Others of this thread have their turns.
+                    yield_now().await;
+                }
+            }
             Some(done) = carrier.work.next(), if !carrier.work.is_empty() => carrier.done(done),
             Ok(()) = life.changed() => carrier.begin_life(),
             // Only to look at it again.
@@ -231,13 +243,15 @@ impl Carrier {
         })
     }
 
-    /// Takes what has been said, and has it published.
-    fn turn(&mut self, news: News, feed: &mut Feed) {
-        let (mut bytes, mut messages) = (0, 0);
+    /// Takes what has been said, and has it published. Returns true if there may be more.
+    fn turn(&mut self, news: News, feed: &mut Feed) -> bool {
+        let (mut bytes, mut messages, mut rooms) = (0, 0, 0);
         let mut batches = Batches::new();
         let mut gone = Vec::new();
         let mut next = Some(news);
+        let mut is_full = false;
         while let Some(news) = next {
+            rooms += usize::from(!matches!(news, News::Said(_)));
             match news {
                 News::Said(said) => {
                     bytes += said.bytes().len();
@@ -251,11 +265,12 @@ impl Carrier {
                 News::Members { key } => self.look(key),
                 News::Gone { key } => gone.push(key),
             }
-            let is_full = bytes >= TURN_BYTES || messages >= TURN_MESSAGES;
+            is_full = bytes >= TURN_BYTES || messages >= TURN_MESSAGES || rooms >= TURN_ROOMS;
             next = if is_full { None } else { feed.try_next() };
         }
         self.speak(batches);
         gone.into_iter().for_each(|key| self.end(key));
+        is_full
     }
 
     /// Gives a message its number, behind those that were lost before it.
@@ -550,5 +565,8 @@ fn pass_on(frame: &Frame, hearing: Hearing, room: &Room, counters: [&Counters; 2
     }
     count(counters, |counters| &counters.repeated, repeated);
     count(counters, |counters| &counters.heard, frame.count() - repeated);
-    frame.messages(repeated).for_each(|message| room.say_here(message));
+    // One that an outbox does not copy may wait there for long, and would keep the whole frame.
+    let keeps_all = |message: &Bytes| message.len() > COPY_BYTES && frame.count() > 1;
+    let own = |message: Bytes| if keeps_all(&message) { Bytes::copy_from_slice(&message) } else { message };
+    frame.messages(repeated).for_each(|message| room.say_here(own(message)));
 }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use crate::shared::SharedBytes;
 
 /// Shared bytes up to this long are copied: a reference to them would cost as much.
-const COPY_BYTES: usize = 512;
+pub(crate) const COPY_BYTES: usize = 512;
 
 /// Room of an outbox on loan, kept from turn to turn. One grown above it is given back to the allocator.
 const LOAN_BYTES: usize = 64 * 1024;
