@@ -691,14 +691,12 @@ async fn a_room_goes_on_with_its_numbers_when_it_is_made_anew_and_those_of_4096_
     let frames = spy.take();
     let (first, before) = (&frames[0], spy_of_kept.take().remove(0));
     assert!(frames.iter().all(|frame| frame.speaker == first.speaker));
-    let mut next = KEPT as u64 + 10;
-    for _ in 0..2 {
+    for next in [KEPT as u64 + 10, KEPT as u64 + 11] {
         end_others(KEPT - 2).await;
         say("first");
         pass(MOMENT).await;
         let again = spy.take().remove(0);
         assert_eq!((again.speaker, again.first), (first.speaker, next), "fewer have ended since");
-        next += 1;
     }
     end_others(KEPT).await;
     say("first");
