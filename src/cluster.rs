@@ -37,6 +37,11 @@ pub(crate) struct Store {
 }
 
 impl Store {
+    /// Returns true if it has a password.
+    pub(crate) fn has_passwords(&self) -> bool {
+        self.password.is_some() || self.sentinel_password.is_some()
+    }
+
     /// Takes over the passwords of another one, for connections from now on, but not those of these settings. Returns the settings whose
     /// passwords were others.
     pub(crate) fn take_passwords(&self, other: &Self, but: &[&str]) -> Vec<&'static str> {

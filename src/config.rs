@@ -69,6 +69,11 @@ pub(crate) struct Secrets {
 }
 
 impl Secrets {
+    /// Returns true if a file keeps one of them.
+    pub(crate) fn are_any(&self) -> bool {
+        self.console.is_some() || self.http.is_some() || self.store.as_ref().is_some_and(Store::has_passwords)
+    }
+
     /// Takes over what files have now, for connections from then on, but not those of these settings, whose files are others. Returns the
     /// settings whose secrets were others.
     pub(crate) fn take_over(&self, read: &Self, but: &[&str]) -> Vec<&'static str> {

@@ -7,7 +7,6 @@ use std::{
     collections::BTreeMap,
     fmt::Display,
     io,
-    path::Path,
     sync::Arc,
     thread,
     time::{Duration, SystemTime},
@@ -205,17 +204,25 @@ enum Outcome {
 }
 
 impl Reloads {
+    /// What is read again, as the log names it: the file of settings, or without one the files with secrets; `None` without any.
+    fn file(&self) -> Option<String> {
+        match &self.args.config {
+            Some(file) => Some(Escaped::new(file.as_os_str().as_encoded_bytes()).to_string()),
+            None => self.running.secrets.are_any().then(|| "each file with a secret".to_owned()),
+        }
+    }
+
     /// SIGHUP has come.
     fn ask(&mut self) {
         let reload = service::reloading();
-        let Some(file) = &self.args.config else {
+        let Some(file) = self.file() else {
             log::warn!("SIGHUP: there is no file to read again: start with --config");
             return;
         };
         if let Some(reading) = &mut self.reading {
             reading.again = true;
             let since = reading.since.elapsed().as_secs();
-            log::warn!("SIGHUP: {} is still being read, since {since} s; then it is read once more", shown(file));
+            log::warn!("SIGHUP: {file} is still being read, since {since} s; then it is read once more");
             return;
         }
         if let Some(changing) = &mut self.changing {
@@ -225,8 +232,7 @@ impl Reloads {
         let hung = Arc::strong_count(&self.readers) - 1;
         if hung >= MOST_HUNG {
             fail(&format!(
-                "{hung} earlier reads of {} still wait for its disk or its writer: end that, or restart",
-                shown(file)
+                "{hung} earlier reads of {file} still wait for its disk or its writer: end that, or restart"
             ));
             return;
         }
@@ -245,7 +251,7 @@ impl Reloads {
                 self.reading = Some(Reading { config, since: Instant::now(), again: false, reload });
             }
             Err(error) => {
-                fail(&format!("no thread to read {} with: {}", shown(file), reason(&error)));
+                fail(&format!("no thread to read {file} with: {}", reason(&error)));
             }
         }
     }
@@ -264,13 +270,13 @@ impl Reloads {
     }
 
     fn take_over(&mut self, outcome: Outcome, server: &ServerHandle) {
-        let Some(file) = self.args.config.clone() else { return };
+        let Some(file) = self.file() else { return };
         let (reading, changing) = (self.reading.take(), self.changing.take());
         let again = reading.as_ref().is_some_and(|reading| reading.again)
             || changing.as_ref().is_some_and(|changing| changing.again);
         match outcome {
             Outcome::TookTooLong => {
-                fail(&format!("{} could not be read within {READ_TIME:?}", shown(&file)));
+                fail(&format!("{file} could not be read within {READ_TIME:?}"));
             }
             Outcome::Panicked => fail("look above for the panic"),
             Outcome::Read(Ok(loaded)) => {
@@ -280,7 +286,7 @@ impl Reloads {
             Outcome::Changed(listeners, result) => {
                 self.running.listeners = listeners;
                 match (result, changing) {
-                    (Ok(changes), Some(changing)) => self.apply(changing, &changes, &file, server),
+                    (Ok(changes), Some(changing)) => self.apply(changing, &changes, file, server),
                     (Err(error), _) => refuse(&error),
                     (Ok(_), None) => {}
                 }
@@ -323,7 +329,7 @@ impl Reloads {
     }
 
     /// Does what cannot fail any more, and says what has changed.
-    fn apply(&mut self, changing: Changing, changes: &[String], file: &Path, server: &ServerHandle) {
+    fn apply(&mut self, changing: Changing, changes: &[String], file: String, server: &ServerHandle) {
         let Changing { settings, secrets, limits, fleet_limits, reload, .. } = changing;
         let fixed = self.running.settings.fixed_that_differ(&settings);
         for name in &fixed {
@@ -347,7 +353,7 @@ impl Reloads {
         if let Some(recorder) = &self.running.recorder {
             recorder.set_limits(self.running.settings.record_limits());
         }
-        let (server, file) = (server.clone(), shown(file));
+        let server = server.clone();
         actix_rt::spawn(async move {
             let Ok(before) = server.limits().await else { return };
             let after = limits.clone();
@@ -383,10 +389,6 @@ fn refuse(reason: &impl Display) {
 fn fail(reason: &str) {
     log::error!("SIGHUP: nothing is changed: {reason}");
     service::reload_failed(reason);
-}
-
-fn shown(file: &Path) -> String {
-    Escaped::new(file.as_os_str().as_encoded_bytes()).to_string()
 }
 
 fn log_counters(server: &ServerHandle, others: String) {

@@ -192,7 +192,11 @@ fn who_has_the_token_ends_sessions_and_the_server() {
 }
 
 #[test]
-fn a_hangup_reads_the_tokens_again() {
+fn a_hangup_reads_the_tokens_again_whether_a_file_or_flags_name_theirs() {
+    [true, false].into_iter().for_each(hang_up_with_new_tokens);
+}
+
+fn hang_up_with_new_tokens(is_by_file: bool) {
     const NEW: &str = "fedcba9876543210fedcba9876543210";
     let (http_token, console_token) = (File::new("http-token", TOKEN), File::new("console-token", TOKEN));
     let (port, console) = reserve();
@@ -203,7 +207,17 @@ fn a_hangup_reads_the_tokens_again() {
         console_token.path()
     );
     let file = File::new("hangup", &settings);
-    let (server, http) = start(&["--config", file.path()]);
+    let address = console.to_string();
+    let (server, http) = match is_by_file {
+        true => start(&["--config", file.path()]),
+        false => start(
+            &[
+                &["--http-control", http_token.path(), "--console-token", console_token.path()][..],
+                &["--console", &address],
+            ]
+            .concat(),
+        ),
+    };
     let mut hangups = 0;
     let mut hangup = |words: &str| {
         server.signal(Signal::HUP);
@@ -229,7 +243,8 @@ fn a_hangup_reads_the_tokens_again() {
     fs::write(console_token.path(), "short").unwrap();
     server.signal(Signal::HUP);
     let said = server.log_line("nothing is changed: ");
-    assert!(said.contains(&format!("{}:2: invalid console-token: ", file.path())), "{said}");
+    let place = if is_by_file { format!("{}:2: ", file.path()) } else { String::new() };
+    assert!(said.contains(&format!("nothing is changed: {place}invalid console-token: ")), "{said}");
     assert_eq!((orders(TOKEN), asks(TOKEN), orders(NEW)), (200, true, 401));
     fs::write(console_token.path(), NEW).unwrap();
     hangup(" is in force");
