@@ -1,6 +1,13 @@
 //! A store on real servers, with what happens to them: killed, hung, full, replaced by Sentinel, somebody else's, or no store at all.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use actix_lines::cluster::{
     Begin, Change, Cluster, ClusterQuery, CountLimit, Held, Message, NodeId, RateLimit, Row, Share, Store, StoreError,
@@ -18,7 +25,7 @@ mod servers;
 mod support;
 
 use servers::{PERMISSIONS, Program, StoreServer};
-use support::{eventually, within};
+use support::{at_once, eventually, pass, pause, within};
 
 /// A call may be slower than its second where the machine is busy, and no test is about that.
 const CALL: Duration = Duration::from_secs(20);
@@ -168,6 +175,40 @@ async fn a_server_that_is_no_store_is_an_error_with_advice() {
         }
         serving.abort();
     }
+}
+
+/// A server, or a proxy before it, that greets whoever connects and hangs up. Returns its URL and the number of its connections.
+async fn hangs_up() -> (String, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let connections = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&connections);
+    actix::spawn(async move {
+        // It ends where whoever connects does not: a clock that is paused passes no bound while somebody is busy.
+        for _ in 0..1000 {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            count.fetch_add(1, Relaxed);
+            let greeted = socket.read(&mut [0; 512]).await.is_ok() && socket.write_all(b"+OK\r\n").await.is_ok();
+            drop((greeted, socket));
+        }
+    });
+    (url, connections)
+}
+
+#[actix::test]
+async fn a_server_that_greets_and_hangs_up_is_connected_to_as_seldom_as_one_that_refuses() {
+    pause();
+    let (url, connections) = hangs_up().await;
+    let store = at(&url);
+    // Each 20 ms, for 10 s.
+    for _ in 0..500 {
+        let error = at_once("an end of the call", store.nodes()).await.unwrap_err();
+        assert!(is_lost(&error), "{error}");
+        pass(Duration::from_millis(20)).await;
+    }
+    // About 40: pauses grow to 500 ms, half of which is what they last by chance. Some 280 if they did not grow.
+    let made = connections.load(Relaxed);
+    assert!((2..=100).contains(&made), "{made} connections");
 }
 
 #[actix::test]

@@ -6,7 +6,7 @@
 use std::{
     io,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -88,6 +88,8 @@ pub(super) struct Connection {
     pub(super) server: Option<Host>,
     /// The task without which nothing comes.
     pub(super) driver: AbortHandle,
+    /// A call was answered here.
+    pub(super) is_proven: AtomicBool,
 }
 
 impl Connection {
@@ -129,6 +131,11 @@ impl Dialer {
         // A server without TLS takes the first bytes for a command that is not complete.
         let advice = if self.place.is_tls { ": check that it speaks TLS at this port" } else { "" };
         answer::lost(format!("no connection to {} within {within:?}{advice}", self.place))
+    }
+
+    /// Returns the error of a server that closes a connection before a call.
+    pub(super) fn hung_up(&self) -> StoreError {
+        answer::lost(format!("{} greets and hangs up: check what is between, such as a proxy", self.place))
     }
 
     fn passwords(&self) -> MutexGuard<'_, Passwords> {
@@ -303,7 +310,7 @@ async fn driven(
         }
     })?;
     let driver = tokio::spawn(driver).abort_handle();
-    Ok(Connection { redis, server, driver })
+    Ok(Connection { redis, server, driver, is_proven: AtomicBool::new(false) })
 }
 
 /// Sends a command and returns the answer. Not bounded in time.

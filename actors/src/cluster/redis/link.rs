@@ -56,6 +56,7 @@ pub(super) struct Link {
 
 struct State {
     attempt: Option<Attempt>,
+    /// Attempts that failed since a call was answered.
     failures: u32,
     /// No attempt before this time, and why the last one failed.
     paused: Option<(Instant, StoreError)>,
@@ -63,6 +64,22 @@ struct State {
     /// The runtime of the first call, which is the node's: it drives all connections, for as long as it runs. A worker that
     /// somebody's code blocks would hold up the calls of all.
     home: Option<Handle>,
+}
+
+impl State {
+    /// Returns true if it is the connection that calls go by.
+    fn has(&self, connection: &Arc<Connection>) -> bool {
+        let current = self.attempt.as_ref().and_then(|attempt| attempt.peek());
+        matches!(current, Some(Ok(current)) if Arc::ptr_eq(current, connection))
+    }
+
+    /// An attempt has failed: the next one comes later.
+    fn pause(&mut self, error: &StoreError) {
+        let longest = (SHORTEST_PAUSE * (1 << self.failures.min(8))).min(LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        // By chance, so that nodes do not come all at once.
+        self.paused = Some((Instant::now() + longest.mul_f64(fastrand::f64()), error.clone()));
+    }
 }
 
 /// A connection that is made, or is there. Whoever needs it waits for the same one.
@@ -142,12 +159,12 @@ impl Link {
             return Err((StoreError::Slow { after: self.within }, Then::Keep));
         };
         self.heard.fetch_add(1, Relaxed);
-        result.map_err(|(error, then)| {
-            if then == Then::Reconnect {
-                self.discard(&connection);
-            }
-            (answer::cleaned(error, &self.dialer.secrets()), then)
-        })
+        let result = result.map_err(|(error, then)| (answer::cleaned(error, &self.dialer.secrets()), then));
+        match &result {
+            Err((error, Then::Reconnect)) => self.give_up(&connection, error),
+            _ => self.prove(&connection),
+        }
+        result
     }
 
     /// Returns the connection. Bounded in time.
@@ -158,7 +175,14 @@ impl Link {
                 return Err(self.dialer.not_connected(self.within));
             };
             match result {
-                Ok(connection) if connection.is_closed() => self.discard(&connection),
+                Ok(connection) if connection.is_closed() => {
+                    let is_proven = connection.is_proven.load(Relaxed);
+                    let error = self.dialer.hung_up();
+                    self.give_up(&connection, &error);
+                    if !is_proven {
+                        return Err(error);
+                    }
+                }
                 Ok(connection) => {
                     self.succeed(&connection);
                     return Ok(connection);
@@ -200,7 +224,6 @@ impl Link {
     fn succeed(self: &Arc<Self>, connection: &Arc<Connection>) {
         let asks_sentinels = {
             let mut state = self.lock();
-            state.failures = 0;
             let is_time = state.sentinels_asked.elapsed() >= ASK_SENTINELS_EACH;
             if is_time {
                 state.sentinels_asked = Instant::now();
@@ -234,18 +257,36 @@ impl Link {
         let mut state = self.lock();
         if state.attempt.as_ref().is_some_and(|current| current.ptr_eq(attempt)) {
             state.attempt = None;
-            let longest = (SHORTEST_PAUSE * (1 << state.failures.min(8))).min(LONGEST_PAUSE);
-            state.failures += 1;
-            // By chance, so that nodes do not come all at once.
-            state.paused = Some((Instant::now() + longest.mul_f64(fastrand::f64()), error.clone()));
+            state.pause(error);
         }
     }
 
+    /// A call was answered: the next failure is the first one again.
+    fn prove(&self, connection: &Connection) {
+        if !connection.is_proven.load(Relaxed) {
+            connection.is_proven.store(true, Relaxed);
+            self.lock().failures = 0;
+        }
+    }
+
+    /// Leaves a connection that is of no use. One that never was counts as a failed attempt, or a server that greets and hangs
+    /// up would be connected to without a pause.
+    fn give_up(&self, connection: &Arc<Connection>, error: &StoreError) {
+        let mut state = self.lock();
+        if state.has(connection) {
+            state.attempt = None;
+            if !connection.is_proven.load(Relaxed) {
+                state.pause(error);
+            }
+        }
+        drop(state);
+        connection.close();
+    }
+
+    /// Leaves a connection for another one, at once.
     fn discard(&self, connection: &Arc<Connection>) {
         let mut state = self.lock();
-        let is_current =
-            |attempt: &Attempt| matches!(attempt.peek(), Some(Ok(current)) if Arc::ptr_eq(current, connection));
-        if state.attempt.as_ref().is_some_and(is_current) {
+        if state.has(connection) {
             state.attempt = None;
         }
         drop(state);
