@@ -137,6 +137,13 @@ impl Feed {
 /// What waits then is lost as what is said later.
 impl Drop for Feed {
     fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Feed {
+    /// Does what it means to drop it.
+    pub(crate) fn end(&mut self) {
         self.receiver.close();
         while let Ok(event) = self.receiver.try_recv() {
             if let Event::Said(said) = event {

@@ -63,6 +63,7 @@ async fn run(core: Arc<Core>, mut companion: Companion) {
             core.settings.name
         ),
     }
+    core.rooms.end().await;
     core.health.end();
     drop(companion);
 }

@@ -36,6 +36,17 @@ struct Table {
     by_name: HashMap<Arc<str>, Arc<Entry>>,
     by_key: HashMap<u64, Arc<Entry>>,
     next_key: u64,
+    /// Nobody takes out rooms that are gone any more.
+    is_ended: bool,
+}
+
+impl Table {
+    /// Takes out the rooms that nobody has any more.
+    fn prune(&mut self) {
+        let has = |entry: &Arc<Entry>| entry.room.upgrade().is_some();
+        self.by_key.retain(|_, entry| has(entry));
+        self.by_name.retain(|_, entry| has(entry));
+    }
 }
 
 /// A shared room.
@@ -160,7 +171,20 @@ impl Rooms {
         }
     }
 
+    /// The node has ended: what is said from now on stays here.
+    pub(crate) async fn end(&self) {
+        self.feed.lock().await.end();
+        let mut table = self.table();
+        table.is_ended = true;
+        table.prune();
+        table.by_key.values().for_each(|entry| entry.is_heard.store(false, Relaxed));
+    }
+
     fn add(&self, table: &mut Table, name: Arc<str>, room: &Room) -> bool {
+        // Each time that it has doubled, so that it costs little.
+        if table.is_ended && table.by_key.len().is_power_of_two() {
+            table.prune();
+        }
         let key = table.next_key;
         if !room.link(&self.uplink, key) {
             return false;
@@ -223,5 +247,32 @@ impl Rooms {
 pub(super) fn count(counters: [&Counters; 2], which: fn(&Counters) -> &AtomicU64, more: u64) {
     for counters in counters {
         which(counters).fetch_add(more, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[actix_rt::test]
+    async fn rooms_that_come_and_go_behind_the_nodes_end_leave_nothing() {
+        let rooms = Rooms::default();
+        let size = || {
+            let table = rooms.table();
+            (table.by_key.len(), table.by_name.len())
+        };
+        let (lobby, gone) = (rooms.room("lobby"), rooms.room("gone"));
+        drop(gone);
+        rooms.end().await;
+        assert_eq!(size(), (1, 1), "what nobody took out before the end");
+        for nth in 0..1000 {
+            rooms.room("lobby").say("x");
+            drop((rooms.room("same"), rooms.room(&format!("room {nth}"))));
+            let (keys, names) = size();
+            assert!(keys <= 4 && names <= 4, "{keys} keys, {names} names");
+        }
+        assert_eq!(rooms.room("lobby").id(), lobby.id(), "as long as somebody keeps it");
+        assert_eq!(rooms.counts().lost, 1000);
+        assert!(rooms.feed.lock().await.try_next().is_none(), "nothing waits for nobody");
     }
 }
