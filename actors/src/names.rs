@@ -32,9 +32,14 @@ pub enum NameError {
         /// `name` or `tag`.
         what: &'static str,
     },
-    /// A tag is empty.
-    #[error("a tag is empty: use 1 to {MAX_TAG} bytes")]
-    EmptyTag,
+    /// It is empty.
+    #[error("a {what} is empty: use 1 to {most} bytes")]
+    Empty {
+        /// `name` or `tag`.
+        what: &'static str,
+        /// The greatest length. Unit: bytes.
+        most: usize,
+    },
     /// The session has as many tags as it may have.
     #[error("a session has {MAX_TAGS} tags at most: remove one first")]
     TooManyTags,
@@ -58,6 +63,17 @@ fn check(what: &'static str, text: &str, most: usize) -> Result<(), NameError> {
     Ok(())
 }
 
+fn check_some(what: &'static str, text: &str, most: usize) -> Result<(), NameError> {
+    check(what, text, most)?;
+    if text.is_empty() { Err(NameError::Empty { what, most }) } else { Ok(()) }
+}
+
+/// Returns an error for a text that is no name of a session.
+#[cfg(feature = "cluster")]
+pub(crate) fn check_name(name: &str) -> Result<(), NameError> {
+    check_some("name", name, MAX_NAME)
+}
+
 impl Names {
     pub(crate) fn is_empty(&self) -> bool {
         self.name.is_none() && self.tags.is_empty()
@@ -75,10 +91,7 @@ impl Names {
 
     /// Adds a tag. Returns whether that changed anything.
     pub(crate) fn add_tag(&mut self, tag: &str) -> Result<bool, NameError> {
-        check("tag", tag, MAX_TAG)?;
-        if tag.is_empty() {
-            return Err(NameError::EmptyTag);
-        }
+        check_some("tag", tag, MAX_TAG)?;
         if self.has_tag(tag) {
             return Ok(false);
         }

@@ -186,6 +186,9 @@ async fn without_the_store_it_is_unknown_and_what_is_no_name_is_an_error() {
     a.joined().await;
     drop(within("a claim", a.cluster.claim_within("alice", Duration::from_secs(5))).await.unwrap());
     assert!(matches!(a.cluster.claim("a\nb").await, Err(ClaimError::Name(_))));
+    let error = a.cluster.claim("").await.unwrap_err();
+    assert_eq!(error.to_string(), "a name is empty: use 1 to 128 bytes");
+    assert_eq!(a.cluster.lookup("").await, Ok(Vec::new()), "no session has an empty name");
     assert!(matches!(a.cluster.claim(&"x".repeat(129)).await, Err(ClaimError::Name(_))));
     let nobody = Cluster::builder(memory).node("b").build().unwrap();
     assert!(matches!(nobody.claim("alice").await, Err(ClaimError::NoServer { .. })));

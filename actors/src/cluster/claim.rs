@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     cluster::{builder::Cluster, id::NodeName, ledger::Hold, query::ClusterSession, store::StoreError},
-    names::{NameError, Names},
+    names::{self, NameError},
 };
 
 /// The waits between two tries of [`Cluster::claim_within`].
@@ -116,10 +116,10 @@ impl Cluster {
     /// # Errors
     /// Returns [`ClaimError::Taken`] with the sessions that have the name, [`ClaimError::Unknown`] if the store does not answer
     /// within [`ask_timeout`](crate::cluster::ClusterBuilder::ask_timeout) or is known to be lost, [`ClaimError::Name`] for a text
-    /// that is no name, and [`ClaimError::NoServer`] before a server is the node.
+    /// that is no name, an empty one included, and [`ClaimError::NoServer`] before a server is the node.
     pub async fn claim(&self, name: &str) -> Result<Claim, ClaimError> {
         let core = &self.core;
-        Names::default().set_name(name)?;
+        names::check_name(name)?;
         if core.server.get().is_none() {
             return Err(ClaimError::NoServer { node: core.settings.name.clone() });
         }

@@ -64,7 +64,7 @@ impl Cluster {
     }
 
     /// Returns the sessions of all nodes with this name, in the order of their ids: none, one, or several, as the application
-    /// gives names. One call to the store, however many sessions there are.
+    /// gives names; no session has an empty one. One call to the store, however many sessions there are.
     ///
     /// # Errors
     /// Returns the [`StoreError`] of the call.
