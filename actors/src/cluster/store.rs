@@ -28,6 +28,11 @@ pub type StoreAnswer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 ///   nobody finds it, its rows or its shares, whether or not the engine has removed them.
 /// - Names of sessions, resources and channels are any texts.
 ///
+/// The structs of questions and answers are not `#[non_exhaustive]`, since engines and their tests make them. A field that is added
+/// is a change that breaks, and the version says so. An engine that names the fields that it knows, makes the others with
+/// `..Default::default()` where there is one, and matches with `..` has little to change then; a field that it does not know has a
+/// default that means what was there before.
+///
 /// Every engine passes the same tests: `actors/tests/cluster_stores` in the sources of this library, where another one is a line
 /// more.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
