@@ -1,4 +1,4 @@
-//! Seconds: how a time is serialized, as a number of seconds with its fraction.
+//! Seconds: how a time is serialized, as a number of seconds with its fraction; the time since 1970.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,13 +22,19 @@ pub(crate) fn if_any<S: Serializer>(time: &Option<Duration>, serializer: S) -> R
     serde::Serialize::serialize(&time.map(of), serializer)
 }
 
-/// The same of a moment: seconds since 1970.
+/// Serializes a moment: seconds since 1970.
 pub(crate) fn since_1970<S: Serializer>(moment: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
     let seconds = moment.map(|moment| match moment.duration_since(UNIX_EPOCH) {
         Ok(after) => of(after),
         Err(before) => -of(before.duration()),
     });
     serde::Serialize::serialize(&seconds, serializer)
+}
+
+/// Returns the time since 1970, by the wall clock; zero if that is set before.
+#[cfg(any(feature = "cluster", feature = "console", feature = "http"))]
+pub(crate) fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -2,18 +2,18 @@
 //!
 //! Not here: which ones (`query`), what users call (`sessions`).
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::{Mutex, PoisonError};
 
 use futures::{StreamExt, stream};
 
-use crate::cluster::{
-    core::Core,
-    id::NodeId,
-    query::{ClusterPage, ClusterQuery, ListError, Seen, Selection, Unread, UnreadError},
-    store::StoreError,
+use crate::{
+    cluster::{
+        core::Core,
+        id::NodeId,
+        query::{ClusterPage, ClusterQuery, ListError, Seen, Selection, Unread, UnreadError},
+        store::StoreError,
+    },
+    seconds,
 };
 
 /// Most nodes whose rows are read at the same time: their pages may come in one turn of whoever asks, beside sessions of its
@@ -22,7 +22,7 @@ const AT_ONCE: usize = 4;
 
 /// Returns the milliseconds since 1970.
 pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+    seconds::now().as_millis() as u64
 }
 
 /// Reads a page.

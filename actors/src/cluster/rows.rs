@@ -10,7 +10,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     rc::{Rc, Weak},
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
@@ -29,6 +29,7 @@ use crate::{
         messages::Subscribe,
         query::{SessionFilter, SessionInfo, SessionQuery},
     },
+    seconds,
     server::handle::ServerHandle,
 };
 
@@ -152,7 +153,7 @@ async fn list(core: &Core, id: &NodeId, server: &ServerHandle, watched: &Watched
         let Ok(page) = server.sessions(query).await else { return };
         let Some(last) = page.sessions.last().map(|session| session.id) else { break };
         let is_last = page.sessions.len() < PAGE;
-        let now = since_1970();
+        let now = seconds::now();
         let mut slices = page.sessions.chunks(SLICE).peekable();
         while let Some(slice) = slices.next() {
             slice.iter().for_each(|session| watched.book.borrow_mut().find(row_of(session, now)));
@@ -363,10 +364,6 @@ fn mark(row: &Row) -> u64 {
     hasher.finish()
 }
 
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
 fn row(session: u64, peer: &Address, listener: Option<ListenerId>, opened: Duration) -> Row {
     let listener = listener.map(|listener| listener.name().map_or_else(|| listener.get().to_string(), str::to_owned));
     // Half a billion years fit.
@@ -408,14 +405,14 @@ impl Handler<SessionEvent> for Watcher {
         let mut book = watched.book.borrow_mut();
         match event {
             SessionEvent::Opened(sessions) => {
-                let now = since_1970();
+                let now = seconds::now();
                 let rows = sessions
                     .iter()
                     .map(|session| row(session.id().get(), session.peer_addr(), session.listener(), now));
                 rows.for_each(|row| book.open(row));
             }
             SessionEvent::Named(sessions) => {
-                let now = since_1970();
+                let now = seconds::now();
                 for session in sessions.iter() {
                     let row = row(session.id.get(), &session.peer, session.listener, now);
                     book.rename(named(row, session.name.as_ref(), &session.tags));

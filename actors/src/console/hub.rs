@@ -12,7 +12,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     task::{Context as TaskContext, Poll, Waker},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::{
     console::entry::{self, Watched},
     control::{event::SessionEvent, messages::Subscribe},
+    seconds,
     server::handle::ServerHandle,
 };
 
@@ -306,7 +307,7 @@ impl Handler<SessionEvent> for Hub {
     type Result = ();
 
     fn handle(&mut self, event: SessionEvent, ctx: &mut Self::Context) {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at = seconds::now();
         let most = (TICK_BYTES / self.feeds.load(SeqCst).max(1)).max(LEAST_BYTES);
         self.groups.iter_mut().for_each(|group| group.write(&event, at, most));
         self.tick_later(ctx);

@@ -3,8 +3,6 @@
 //! Rule: an answer that is a part says so: what is known is written, then an error names the nodes that are missing.
 //! Not here: the same commands for this node alone (`reports`, `changes`), lists and questions over nodes (`cluster`).
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -26,6 +24,7 @@ use crate::{
     control::query::{SessionFilter, SessionInfo, SessionQuery},
     escape::Escaped,
     plural::Counted,
+    seconds,
     units::rough_time,
     words::{self, WrongWord},
 };
@@ -291,7 +290,7 @@ pub(crate) async fn count(asked: Asked) -> Result<(), Failure> {
 
 /// A session of this node, as the store has it.
 fn own_session(id: GlobalId, session: &SessionInfo) -> ClusterSession {
-    let opened = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(session.age);
+    let opened = seconds::now().saturating_sub(session.age);
     ClusterSession {
         id,
         peer: session.peer.to_string(),

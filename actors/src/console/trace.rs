@@ -2,7 +2,7 @@
 //!
 //! Not here: seeing the bytes (`wire/tap`).
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -10,6 +10,7 @@ use crate::{
     console::{asked::Asked, out::Failure},
     control::event::EventRef,
     escape::Escaped,
+    seconds,
     wire::tap::{TraceLimits, Traced},
     words::{self, WrongWord},
 };
@@ -35,7 +36,7 @@ pub(crate) async fn trace(asked: Asked) -> Result<(), Failure> {
     let id = words::id(word)?;
     asked.log(format_args!("{id}"));
     let limits = TraceLimits::default().bytes_per_second(BYTES_PER_SECOND).total_bytes(TOTAL_BYTES);
-    let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let began = seconds::now();
     let trace = asked.server.trace(id, limits).await?;
     let mut trace = trace.ok_or_else(|| WrongWord::new(word, "is no live session: list has them all"))?;
     loop {

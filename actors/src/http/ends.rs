@@ -7,7 +7,6 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use actix::{Actor, AsyncContext, Context, Handler};
@@ -16,6 +15,7 @@ use serde::Serialize;
 use crate::{
     control::{event::SessionEvent, messages::Subscribe},
     report::CloseReport,
+    seconds,
     server::handle::ServerHandle,
 };
 
@@ -109,7 +109,7 @@ impl Handler<SessionEvent> for EndListener {
             }
             _ => return,
         };
-        let ended = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let ended = seconds::now().as_secs();
         let mut kept = self.ends.kept();
         kept.count += reports.len() as u64;
         for report in &reports[reports.len().saturating_sub(KEPT)..] {
