@@ -75,3 +75,64 @@ async fn run_part((name, part): Part, core: Arc<Core>) {
         sleep(AGAIN).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{net::TcpStream, sync::watch};
+
+    use super::*;
+    use crate::{
+        cluster::{builder::Cluster, id::NodeId, memory::Memory, store::Store},
+        control::supervisor::Unlaunched,
+        rot13::Rot13,
+        server::builder::LineServer,
+    };
+
+    const TURN: Duration = Duration::from_millis(50);
+
+    #[actix::test]
+    async fn supervisors_that_are_gone_for_long_cost_the_store_no_row() {
+        let server = LineServer::new(|_| Rot13).on_current_arbiter().bind("127.0.0.1:0").unwrap().start().unwrap();
+        let address = server.local_addrs()[0];
+        let (memory, live, gone) = (Memory::new(), server.supervisor(), Unlaunched::new().address());
+        let core = Cluster::builder(memory.clone()).node("a").build().unwrap().core;
+        tokio::time::pause();
+        // The rows that the store has of another life than this one.
+        let until = async |what: &str, count: usize, former: Option<&NodeId>| {
+            for _ in 0..1000 {
+                sleep(TURN).await;
+                let Some(id) = core.life().filter(|id| Some(id) != former) else { continue };
+                let page = memory.list(&id, None).await.unwrap();
+                if page.rows.len() == count && !page.is_partial {
+                    return id;
+                }
+            }
+            panic!("{what}: no life has {count} rows");
+        };
+        let open = async |count| {
+            let peer = TcpStream::connect(address).await.unwrap();
+            while server.stats().await.unwrap().live < count {
+                sleep(TURN).await;
+            }
+            peer
+        };
+        let _first = open(1).await;
+
+        // When the node begins, and for longer than a question waits for a successor.
+        let supervisors = watch::Sender::new(gone.clone());
+        start(Arc::clone(&core), &server.clone().with_supervisors(supervisors.subscribe()));
+        sleep(Duration::from_secs(5)).await;
+        supervisors.send_replace(live.clone());
+        let id = until("behind the begin", 1, None).await;
+        let _second = open(2).await;
+        until("a session that is heard of", 2, None).await;
+
+        // When a life begins.
+        supervisors.send_replace(gone);
+        core.fence(&id, "a test");
+        sleep(Duration::from_secs(5)).await;
+        supervisors.send_replace(live);
+        until("behind a life's begin", 2, Some(&id)).await;
+        server.abort().await.unwrap();
+    }
+}

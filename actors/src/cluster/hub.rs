@@ -48,6 +48,8 @@ enum Ended {
 
 /// Runs until it is dropped.
 pub(crate) async fn run(core: Arc<Core>) {
+    // If it has run before, what it heard then it hears no more.
+    core.hub.set_heard(None);
     let mut failed = 0;
     loop {
         let (to, messages) = mpsc::channel(MAILBOX);
@@ -183,4 +185,25 @@ async fn probe(core: &Core, probes: &mut Probes, answered: &AtomicU64) -> Option
 fn number_of_probe(bytes: &[u8]) -> Option<u64> {
     let number = bytes.strip_prefix(PROBE_HEAD)?.strip_suffix(b"}")?;
     std::str::from_utf8(number).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::FutureExt;
+
+    use super::*;
+    use crate::cluster::{
+        builder::Cluster,
+        memory::{Fault, Memory},
+    };
+
+    #[actix::test]
+    async fn a_hub_that_begins_anew_hears_nothing_yet() {
+        let memory = Memory::new();
+        memory.fail(Fault::Lost);
+        let core = Cluster::builder(memory).node("a").build().unwrap().core;
+        core.hub.set_heard(Some("c:of a hub that has panicked".into()));
+        assert!(run(Arc::clone(&core)).now_or_never().is_none());
+        assert_eq!(core.hub.heard(), None);
+    }
 }

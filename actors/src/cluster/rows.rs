@@ -87,8 +87,12 @@ async fn write(core: &Core, life: Option<NodeId>, server: &ServerHandle, watched
     let Some(id) = life else { return std::future::pending().await };
     watched.must_list.set(true);
     loop {
-        if watched.must_list.take() {
-            list(core, &id, server, watched).await;
+        if watched.must_list.take() && !list(core, &id, server, watched).await {
+            // Not even a successor of the supervisor has answered: what was heard is written, and more is lacking.
+            watched.must_list.set(true);
+            flush(core, &id, watched, Rows::Some).await;
+            sleep(BATCH).await;
+            continue;
         }
         let waiting = watched.book.borrow().len();
         if waiting == 0 {
@@ -142,15 +146,15 @@ async fn flush(core: &Core, id: &NodeId, watched: &Watched, rows: Rows) {
 }
 
 /// Lists all sessions, and writes what the store lacks. From the first batch to the last one the store says that it lacks some.
-async fn list(core: &Core, id: &NodeId, server: &ServerHandle, watched: &Watched) {
+/// Returns false if nobody told all of them: no supervisor answers, or the system has ended.
+async fn list(core: &Core, id: &NodeId, server: &ServerHandle, watched: &Watched) -> bool {
     core.counts.resyncs.one();
     let listing = Listing::begin(watched);
     let mut after = None;
     loop {
         let filter = after.map_or_else(SessionFilter::default, |last| SessionFilter::default().after(last));
         let query = SessionQuery::from(filter).limit(PAGE);
-        // Without an answer the system has ended, and this soon, too.
-        let Ok(page) = server.sessions(query).await else { return };
+        let Ok(page) = server.sessions(query).await else { return false };
         let Some(last) = page.sessions.last().map(|session| session.id) else { break };
         let is_last = page.sessions.len() < PAGE;
         let now = seconds::now();
@@ -177,6 +181,7 @@ async fn list(core: &Core, id: &NodeId, server: &ServerHandle, watched: &Watched
         flush(core, id, watched, Rows::Some).await;
     }
     flush(core, id, watched, Rows::All).await;
+    true
 }
 
 /// While this lives all sessions are listed.

@@ -229,6 +229,13 @@ impl ServerHandle {
         }
     }
 
+    /// Has the supervisor be who this says.
+    #[cfg(test)]
+    pub(crate) fn with_supervisors(mut self, supervisors: watch::Receiver<Addr<Supervisor>>) -> Self {
+        self.supervisors = supervisors;
+        self
+    }
+
     #[cfg(test)]
     pub(crate) fn control(&self) -> &Arc<Control> {
         &self.control
