@@ -58,10 +58,21 @@ fn ip(process: u32, arguments: &[&str]) {
     assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Why there can be no networks here: root may lack what it takes.
+fn missing() -> Option<String> {
+    if !geteuid().is_root() {
+        return Some("only root can make networks".to_owned());
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--net", "ip", "link", "add", "name", "cable", "type", "veth", "peer", "name", "other"]);
+    let output = finish(command, b"");
+    (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).trim_end().to_owned())
+}
+
 /// A server with these flags and no deadline of its own, and a peer that has been answered.
 fn connected(flags: &[&str]) -> Option<(Server, Peer)> {
-    if !geteuid().is_root() {
-        eprintln!("skipped: only root can make networks");
+    if let Some(why) = missing() {
+        eprintln!("skipped: {why}");
         return None;
     }
     let mut command = Command::new("unshare");

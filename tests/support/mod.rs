@@ -18,7 +18,7 @@ use rustix::{
     net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt::set_socket_reuseaddr},
     process::{Pid, Signal, kill_process},
 };
-use signal_hook::consts::{SIGINT, SIGQUIT};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT};
 
 /// How long an event may take before a test gives it up. A guard and no measure: however busy the machine, nothing here takes
 /// so long.
@@ -81,15 +81,15 @@ pub fn example(name: &str) -> Command {
 
 /// Has children get their signals as they do from a terminal.
 ///
-/// A shell without job control starts with SIGINT and SIGQUIT ignored what it runs in the background, tests as well, and who
-/// is ignored stays so in every program that is started from there. One that is handled here is not.
+/// A shell without job control starts with SIGINT and SIGQUIT ignored what it runs in the background, tests as well, and nohup
+/// SIGHUP. One that is ignored stays so in every program that is started from there; one that is handled here does not.
 fn reset_ignored_signals() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a set of signals");
         let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
-        for signal in [SIGINT, SIGQUIT].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 1) {
+        for signal in [SIGHUP, SIGINT, SIGQUIT].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 1) {
             signal_hook::flag::register(signal, Arc::default()).unwrap();
         }
     });
