@@ -42,6 +42,9 @@ const ROWS_A_PAGE: usize = 500;
 
 /// A store on a server that speaks the protocol of Redis: Redis 7.0, Valkey 7.2, or later. A clone shares the connection.
 ///
+/// Make one for each node: the thread that calls first runs the connections of all clones. Nodes of one process that share it would
+/// wait for that thread, and lose their store for a moment when it ends.
+///
 /// ```
 /// use actix_lines::cluster::redis::Redis;
 ///
@@ -309,7 +312,8 @@ impl RedisBuilder {
     /// Default: `lines:`.
     ///
     /// # Errors
-    /// [`build`](Self::build) returns [`RedisConfigError::Prefix`] if it is empty, longer than 128 bytes, or has braces or characters that do not print.
+    /// [`build`](Self::build) returns [`RedisConfigError::Prefix`] if it is empty, longer than 128 bytes, or has
+    /// characters that do not print, braces, or one of `*?[\`, which would widen the patterns of an ACL.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
@@ -375,7 +379,8 @@ impl RedisBuilder {
     pub fn build(self) -> Result<Redis, RedisConfigError> {
         let mut place = Place::parse(self.url.as_str())?;
         place.username = self.username.or(place.username);
-        let is_fit = |byte: u8| byte.is_ascii_graphic() && byte != b'{' && byte != b'}';
+        // Braces say which part of a key chooses its slot; the others are wildcards in the patterns of an ACL.
+        let is_fit = |byte: u8| byte.is_ascii_graphic() && !b"{}*?[\\".contains(&byte);
         if !(1..=128).contains(&self.prefix.len()) || !self.prefix.bytes().all(is_fit) {
             return Err(RedisConfigError::Prefix { prefix: self.prefix.chars().take(80).collect() });
         }

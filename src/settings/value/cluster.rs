@@ -70,11 +70,11 @@ impl Value for KeyPrefix {
     const IS_TEXT: bool = true;
 
     fn allowed() -> String {
-        "1 to 128 printable characters without braces and blanks, as lines:".to_owned()
+        "1 to 128 printable characters without blanks, braces and the wildcards *?[\\, as lines:".to_owned()
     }
 
     fn read(text: &str) -> Result<Self, String> {
-        let is_fit = |byte: u8| byte.is_ascii_graphic() && byte != b'{' && byte != b'}';
+        let is_fit = |byte: u8| byte.is_ascii_graphic() && !b"{}*?[\\".contains(&byte);
         match (1..=128).contains(&text.len()) && text.bytes().all(is_fit) {
             true => Ok(Self(text.to_owned())),
             false => Err(format!("use {}", Self::allowed())),
@@ -123,6 +123,9 @@ mod tests {
         for wrong in ["", "a:6379", "http://a", "redis:a"] {
             assert!(StoreUrl::read(wrong).unwrap_err().starts_with("use a URL, as redis://HOST:6379"), "{wrong}");
         }
-        assert!(KeyPrefix::read("a{b}").is_err() && KeyPrefix::read("").is_err() && KeyPrefix::read("chat:").is_ok());
+        for prefix in ["", "a{b}", "a*", "a?", "[ab]", "a\\"] {
+            assert!(KeyPrefix::read(prefix).is_err(), "{prefix}");
+        }
+        assert!(KeyPrefix::read("chat:").is_ok());
     }
 }

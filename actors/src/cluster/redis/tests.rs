@@ -77,7 +77,7 @@ fn urls_that_are_wrong_are_refused_with_advice() {
         let error = Place::parse(url).expect_err(url).to_string();
         assert!(error.contains(wants), "{url}: {error}");
     }
-    for prefix in ["", "a{b", "a}", "a b", "ä", &"x".repeat(129)] {
+    for prefix in ["", "a{b", "a}", "a b", "ä", "*", "a?b", "[a", "a\\", &"x".repeat(129)] {
         assert!(matches!(Redis::at("redis://s").prefix(prefix).build(), Err(Error::Prefix { .. })), "{prefix}");
     }
     let zero = std::time::Duration::ZERO;

@@ -134,9 +134,10 @@ pub enum RedisConfigError {
         /// The error of TLS, with its advice.
         reason: String,
     },
-    /// The prefix of keys is empty, too long, or has braces or characters that do not print.
+    /// The prefix of keys is empty, too long, or has characters that do not print, braces, or wildcards of patterns.
     #[error(
-        "{prefix:?} is no prefix of keys: use 1 to 128 printable characters without `{{`, `}}` and spaces, as in lines:"
+        "{prefix:?} is no prefix of keys: use 1 to 128 printable characters without spaces, braces and the wildcards `*?[\\`, \
+         as in lines:"
     )]
     Prefix {
         /// The text that was given.
