@@ -327,7 +327,7 @@ pub struct CloseReport {
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::serialize"))]
     pub duration: Duration,
     /// True if this end closed before the peer did: by an abort, at the end of the linger time, or because the peer
-    /// kept sending. The peer may then have lost bytes in flight.
+    /// kept sending. The peer may then have lost bytes in flight. False for a proxy's check that had said nothing.
     pub cut: bool,
 }
 

@@ -453,7 +453,7 @@ async fn a_probe_is_no_client_and_no_failed_session() {
             }
         }
         let report = server.report().await;
-        assert_eq!((report.reason, report.lines_in), (CloseReason::Probe, 0), "{at}: {report}");
+        assert_eq!((report.reason, report.lines_in, report.cut), (CloseReason::Probe, 0, false), "{at}: {report}");
     }
     assert_eq!(server.handle.stats().await.unwrap().closed["probe"], 14);
     assert_eq!(server.sessions().await.len(), held.len());
@@ -512,7 +512,7 @@ async fn a_check_whose_reset_overtakes_its_header_is_a_probe_as_one_that_sends_n
                 drop(peer)
             }
             let report = server.report().await;
-            assert_eq!((report.reason, report.bytes_in), (CloseReason::Probe, 0), "{report}");
+            assert_eq!((report.reason, report.bytes_in, report.cut), (CloseReason::Probe, 0, false), "{report}");
         }
         assert_eq!(server.handle.stats().await.unwrap().closed["probe"], 12);
         server.end().await;
@@ -532,6 +532,17 @@ async fn a_probe_that_waits_for_a_greeting_gets_it() {
     peer.reset();
     assert_eq!(server.report().await.reason, CloseReason::Probe);
     server.end().await;
+}
+
+#[actix::test]
+async fn a_check_that_has_said_nothing_is_no_session_that_a_drain_cuts() {
+    let mut server = serve(required()).await;
+    let _peer = server.connect().await;
+    eventually("it to wait", async || server.handle.stats().await.unwrap().prefaces == 1).await;
+    let drained = within("the drain", server.handle.drain(Duration::from_secs(20))).await.unwrap();
+    assert_eq!((drained.ended, drained.cut), (1, 0));
+    let report = server.report().await;
+    assert_eq!((report.reason, report.cut), (CloseReason::Drained, false));
 }
 
 // The other end.

@@ -159,7 +159,7 @@ pub struct ListenerStats {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct DrainReport {
-    /// Sessions that ended by themselves, every byte sent.
+    /// Sessions that ended by themselves, every byte sent; and [checks](crate::CloseReason::Probe) of proxies that had said nothing.
     pub ended: u64,
     /// Sessions closed before their peers closed, at the deadline or at the end of their linger time.
     pub cut: u64,

@@ -49,6 +49,8 @@ pub(crate) struct Opening {
     has_begun: bool,
     /// Subscribers know of it.
     is_announced: bool,
+    /// Its peer closed first, or it was a silent check of a proxy's: nothing that was on its way is lost.
+    is_at_rest: bool,
     /// Bytes read before, in order: the session's first input. Counted when the session begins, as if it had read them.
     pub(crate) input: Vec<u8>,
     /// Counters so far, without `input`.
@@ -115,6 +117,7 @@ impl Opening {
             slot,
             has_begun: false,
             is_announced: false,
+            is_at_rest: false,
             input: Vec::new(),
             counts: Counts::default(),
             opened: None,
@@ -149,6 +152,12 @@ impl Opening {
     /// Ends the connection before it was a session.
     pub(crate) fn fail(self, reason: CloseReason) {
         self.worker.slot(self.slot, |slot| slot.set_reason(reason));
+    }
+
+    /// The same, of one that loses nothing by it.
+    pub(super) fn end_at_rest(mut self, reason: CloseReason) {
+        self.is_at_rest = true;
+        self.fail(reason);
     }
 
     /// Spawns the session on the current arbiter. Its actor is made with the context at hand, by `make`, which may return
@@ -241,13 +250,13 @@ impl Drop for Opening {
             slot.add_tail(tail);
         });
         if self.transport.is_filtered() {
-            let report = self.worker.slot(self.slot, |slot| slot.report(true));
+            let report = self.worker.slot(self.slot, |slot| slot.report(!self.is_at_rest));
             self.transport.tell_closed(&report);
         }
         // Closed before its place is given back: there are never more sockets than places.
         let transport = self.transport.take();
         drop_caught(transport);
-        self.worker.close(self.slot, true);
+        self.worker.close(self.slot, !self.is_at_rest);
     }
 }
 

@@ -84,13 +84,14 @@ impl Opening {
             self.worker.leave_preface(id);
             self.worker.send(self.slot, id, preface.later);
             if preface.is_probe && self.transport.is_at_end() {
-                self.fail(CloseReason::PeerEof);
+                self.end_at_rest(CloseReason::PeerEof);
                 return None;
             }
             return Some(self);
         };
         let is_by_peer = matches!(reason, CloseReason::PeerEof | CloseReason::PeerReset | CloseReason::Io(..));
-        let is_probe = is_by_peer && self.is_silent(&preface);
+        let is_silent = self.is_silent(&preface);
+        let is_probe = is_by_peer && is_silent;
         self.worker.slot(self.slot, |slot| {
             slot.set_reason(reason);
             // Whoever only reads the last word is told nothing more.
@@ -118,7 +119,10 @@ impl Opening {
             _ => {}
         }
         self.worker.leave_preface(id);
-        self.fail(reason);
+        match is_by_peer || (is_silent && reason == CloseReason::Drained) {
+            true => self.end_at_rest(reason),
+            false => self.fail(reason),
+        }
         None
     }
 
