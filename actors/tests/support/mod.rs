@@ -51,6 +51,7 @@ thread_local! {
 }
 
 /// Pauses tokio's clock: it jumps to the next timer whenever nobody here has anything to do.
+/// Where somebody always has, it stands, and no bound on it is ever reached: a fault that may be a loop needs a count as its bound.
 pub fn pause() {
     tokio::time::pause();
     IS_PAUSED.set(true);
