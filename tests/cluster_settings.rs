@@ -507,7 +507,7 @@ fn a_wrong_setting_is_named_with_what_to_do_and_without_a_secret() {
             "cluster-sentinel-password-file",
             "write a password into it",
         ),
-        (at("cluster-prefix", "a{b}"), "cluster-prefix", "without blanks, braces and the wildcards"),
+        (at("cluster-prefix", "a{b}"), "cluster-prefix", "without blanks, braces, backslashes and the wildcards"),
         (at("cluster-lease", "0s"), "cluster-lease", "1s to 1h"),
         (at("cluster-max-sessions", "0"), "cluster-max-sessions", "use 1 or more"),
         (at("cluster-max-sessions-per-source", "x"), "cluster-max-sessions-per-source", "use 1 or more"),

@@ -70,7 +70,7 @@ impl Value for KeyPrefix {
     const IS_TEXT: bool = true;
 
     fn allowed() -> String {
-        "1 to 128 printable characters without blanks, braces and the wildcards *?[\\, as lines:".to_owned()
+        "1 to 128 printable characters without blanks, braces, backslashes and the wildcards *?[, as lines:".to_owned()
     }
 
     fn read(text: &str) -> Result<Self, String> {
