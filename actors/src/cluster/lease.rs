@@ -95,9 +95,9 @@ async fn try_to_begin(core: &Core, is_refused: &mut bool) -> Result<Option<NodeI
 
     // Rows come later: whoever lists the node before is told that some are missing.
     let is_partial = match core.server.get() {
-        // A worker that somebody's code blocks does not answer, and keeps no life from beginning.
+        // A worker that somebody's code blocks does not answer, and keeps no life from beginning. Nor does a lost supervisor.
         Some(server) => {
-            timeout(ANSWERED, server.stats()).await.map_or(true, |stats| stats.is_ok_and(|stats| stats.live > 0))
+            !timeout(ANSWERED, server.stats()).await.is_ok_and(|stats| stats.is_ok_and(|stats| stats.live == 0))
         }
         None => false,
     };
