@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -69,11 +69,15 @@ fn everything_on() -> LimitsBuilder {
 
 type Server = LineServer<Rot13, fn(&Connection) -> Rot13>;
 
+/// Waits until no other test measures: the allocator counts for the whole process, and so do descriptors.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What is allocated for so many idle sessions of a server, once it has done what is to be done for them.
 fn used(sessions: usize, with: impl FnOnce(Server) -> Server, is_done: impl Fn() -> bool) -> usize {
-    // The allocator counts for the whole process.
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let patience = Duration::from_secs(60);
     actix_rt::System::new().block_on(async {
         let server: Server = LineServer::new(|_| Rot13);
@@ -151,6 +155,7 @@ fn an_idle_session_costs_under_700_bytes_of_heap() {
 /// without.
 fn spent(listener: Listener) -> u64 {
     const ACCEPTS: u64 = 1000;
+    let _alone = alone();
     actix_rt::System::new().block_on(async {
         let cluster = Cluster::builder(KeepsNothing).node("a").build().unwrap();
         let server = LineServer::new(|_| Rot13).listen(listener).unwrap().cluster(&cluster).unwrap();
