@@ -592,6 +592,23 @@ async fn blocked(ask_timeout: Duration) -> (Cluster, support::Server, Peer, std:
     (cluster, server, peer, released, b)
 }
 
+/// Ends the peer of a worker that is blocked no more, and both nodes.
+async fn leave(mut peer: Peer, server: support::Server, b: Node) {
+    peer.shutdown_write().await;
+    peer.expect_eof().await;
+    server.end_all().await;
+    end([b]).await;
+}
+
+/// Returns what comes of the second while the first waits.
+async fn before<T>(waits: impl Future, is_done: impl Future<Output = T>) -> T {
+    tokio::select! {
+        biased;
+        _ = waits => panic!("all is over that was to be waited for"),
+        done = is_done => done,
+    }
+}
+
 /// Those of a node with a name that no session has.
 fn nobody(node: &str) -> ClusterFilter {
     ClusterFilter::default().name("nobody").node(node.parse().unwrap())
@@ -599,33 +616,26 @@ fn nobody(node: &str) -> ClusterFilter {
 
 #[actix::test]
 async fn a_node_hears_answers_however_many_questions_wait_for_its_blocked_worker() {
-    let (cluster, server, mut peer, released, b) = blocked(Duration::from_secs(30)).await;
+    let (cluster, server, peer, released, b) = blocked(Duration::from_secs(30)).await;
     // More than are carried out at a time.
     let mut asked = Box::pin(join_all((0..600).map(|_| b.cluster.push(nobody("a"), "x\n"))));
     let answered = async {
         eventually("the questions", async || cluster.stats().requests == 600).await;
         cluster.push(nobody("b"), "x\n").await.unwrap()
     };
-    let answers = tokio::select! {
-        biased;
-        _ = &mut asked => panic!("all is over that was to be waited for"),
-        answers = answered => answers,
-    };
+    let answers = before(&mut asked, answered).await;
     assert_eq!(told(&answers), [(Some(b.id()), Outcome::NotFound)]);
     // Each of them is carried out in its turn.
     drop(released);
     for answers in within("answers", asked).await {
         assert_eq!(told(&answers.unwrap()), [(cluster.node(), Outcome::NotFound)]);
     }
-    peer.shutdown_write().await;
-    peer.expect_eof().await;
-    server.end_all().await;
-    end([b]).await;
+    leave(peer, server, b).await;
 }
 
 #[actix::test]
 async fn a_node_hears_answers_however_many_bytes_of_questions_wait_for_its_blocked_worker() {
-    let (cluster, server, mut peer, released, b) = blocked(Duration::from_secs(30)).await;
+    let (cluster, server, peer, released, b) = blocked(Duration::from_secs(30)).await;
     let channel = format!("c:{}", cluster.node().unwrap());
     // More than are carried out at a time, so that those behind them wait.
     let mut asked = Box::pin(join_all((0..300).map(|_| b.cluster.push(nobody("a"), "x\n"))));
@@ -646,18 +656,11 @@ async fn a_node_hears_answers_however_many_bytes_of_questions_wait_for_its_block
         }
         cluster.push(nobody("b"), "x\n").await.unwrap()
     };
-    let answers = tokio::select! {
-        biased;
-        _ = &mut asked => panic!("all is over that was to be waited for"),
-        answers = answered => answers,
-    };
+    let answers = before(&mut asked, answered).await;
     assert_eq!(told(&answers), [(Some(b.id()), Outcome::NotFound)]);
     drop(released);
     within("answers", asked).await;
-    peer.shutdown_write().await;
-    peer.expect_eof().await;
-    server.end_all().await;
-    end([b]).await;
+    leave(peer, server, b).await;
 }
 
 #[actix::test]
@@ -691,15 +694,12 @@ async fn a_worker_that_is_blocked_delays_no_answer_and_no_other_question() {
 
 #[actix::test]
 async fn a_worker_that_is_blocked_keeps_no_life_from_beginning() {
-    let (cluster, server, mut peer, released, b) = blocked(Duration::from_millis(300)).await;
+    let (cluster, server, peer, released, b) = blocked(Duration::from_millis(300)).await;
     let life = cluster.node().unwrap();
     b.store.end_lease(&life);
     eventually("another life", async || cluster.node().is_some_and(|other| other != life)).await;
     drop(released);
-    peer.shutdown_write().await;
-    peer.expect_eof().await;
-    server.end_all().await;
-    end([b]).await;
+    leave(peer, server, b).await;
 }
 
 #[actix::test]

@@ -121,10 +121,7 @@ async fn a_node_that_a_store_has_forgotten_begins_another_life_with_all_of_its_r
     pause();
     let store = Memory::new();
     let node = Node::join("a", &store).await;
-    let mut peers = Vec::new();
-    for _ in 0..20 {
-        peers.push(node.session().await);
-    }
+    let _peers = node.open(20).await;
     settled(&store, std::slice::from_ref(&node)).await;
     let id = node.joined().await;
     for restart in [false, true] {
@@ -414,10 +411,7 @@ async fn an_idle_node_renews_each_three_seconds_and_idle_sessions_cost_the_store
     let mut calls = Vec::new();
     for sessions in [0, 40] {
         let node = Node::join("a", &store).await;
-        let mut peers = Vec::new();
-        for _ in 0..sessions {
-            peers.push(node.session().await);
-        }
+        let _peers = node.open(sessions).await;
         settled(&store, std::slice::from_ref(&node)).await;
         pass(LEASE * 2).await;
         let before = node.store.calls();

@@ -435,7 +435,7 @@ async fn the_policy_decides_however_little_time_another_gate_has_left() {
         let cluster = Cluster::builder(store.clone()).node("a").limits(limits).build().unwrap();
         let own = Limits::builder().preface_timeout(Duration::from_secs(1)).build().unwrap();
         let slow = |_: &Connection| async {
-            tokio::time::sleep(Duration::from_millis(800)).await;
+            pass(Duration::from_millis(800)).await;
             Ok(Permit::free())
         };
         let server = LineServer::new(|_: &Connection| support::Echo).on_current_arbiter().limits(own).gate(slow);

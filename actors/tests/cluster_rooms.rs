@@ -915,7 +915,7 @@ impl Store for Stormy {
                         }
                         let (to, time) = (to.clone(), Duration::from_millis(weather.dice(300).into()));
                         actix_rt::spawn(async move {
-                            tokio::time::sleep(time).await;
+                            pass(time).await;
                             let _ = to.try_send(message);
                         });
                     }

@@ -111,14 +111,11 @@ proptest! {
 
 #[actix::test]
 async fn no_list_lacks_sessions_silently_while_a_node_writes_them_again() {
-    const SESSIONS: u64 = 3;
+    const SESSIONS: usize = 3;
     pause();
     let store = Memory::new();
     let node = Node::join("a", &store).await;
-    let mut peers = Vec::new();
-    for _ in 0..SESSIONS {
-        peers.push(node.session().await);
-    }
+    let _peers = node.open(SESSIONS).await;
     settled(&store, std::slice::from_ref(&node)).await;
     let reader = Cluster::builder(store.view()).node("reader").build().unwrap();
     node.store.fail(Fault::Slow(Duration::from_millis(200)));
@@ -130,7 +127,7 @@ async fn no_list_lacks_sessions_silently_while_a_node_writes_them_again() {
         let page = reader.list(ClusterQuery::default()).await.unwrap();
         // A node that is not listed is none, which the list of nodes says.
         let is_there = nodes.iter().any(|node| node.id != former);
-        if is_there && page.total == SESSIONS && page.unread.is_empty() {
+        if is_there && page.total == SESSIONS as u64 && page.unread.is_empty() {
             break;
         }
         if is_there {
@@ -192,10 +189,7 @@ async fn many_sessions_are_written_in_slices_in_each_life() {
     pause();
     let store = Memory::new();
     let node = Node::join("a", &store).await;
-    let mut peers = Vec::new();
-    for _ in 0..SESSIONS {
-        peers.push(node.session().await);
-    }
+    let mut peers = node.open(SESSIONS).await;
     settled(&store, std::slice::from_ref(&node)).await;
     store.forget();
     peers.truncate(SESSIONS / 2);

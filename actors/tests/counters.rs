@@ -26,7 +26,7 @@ impl Actor for Told {
 impl LineHandler for Told {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         match line.text() {
-            b"later" => ctx.wait_for(tokio::time::sleep(20 * SECOND), |_, (), ctx| ctx.write("later\n")),
+            b"later" => ctx.wait_for(pass(20 * SECOND), |_, (), ctx| ctx.write("later\n")),
             b"much" => ctx.write(vec![b'x'; MUCH]),
             b"nothing" => {}
             b"block" => {

@@ -217,12 +217,13 @@ impl Fleet {
             for (node, _) in self.nodes.values() {
                 let heard =
                     async || node.ask("heard").await.as_array().map(|all| all.iter().filter(|line| last(line)).count());
-                let mut tries = 0..50;
-                while heard().await != Some(names.len()) && tries.next().is_some() {
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
-                if heard().await != Some(names.len()) {
-                    return false;
+                let (mut looks, mut ticks) = (0..50, tokio::time::interval(Duration::from_millis(2)));
+                while heard().await != Some(names.len()) {
+                    // It was lost: once more.
+                    if looks.next().is_none() {
+                        return false;
+                    }
+                    ticks.tick().await;
                 }
             }
             true

@@ -132,6 +132,8 @@ impl Peers {
             let mut stream = TcpStream::connect(node).await.expect("a connection");
             sender.send(stream.local_addr().expect("an address")).expect("it waits");
             let mut answer = Vec::new();
+            let mut pace = tokio::time::interval(Duration::from_millis(10));
+            pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             for count in 0_u64.. {
                 let line = format!("typist {number} line {count} {}\r\n", "x".repeat((count % 97) as usize));
                 let begin = Instant::now();
@@ -158,7 +160,7 @@ impl Peers {
                 typed.lines.fetch_add(1, SeqCst);
                 own.fetch_add(1, SeqCst);
                 tokio::select! {
-                    () = tokio::time::sleep(Duration::from_millis(10)) => {}
+                    _ = pace.tick() => {}
                     _ = stop.wait_for(|stop| *stop) => return,
                 }
             }

@@ -90,6 +90,15 @@ impl Node {
         greet(self.server.address()).await
     }
 
+    /// Opens so many sessions, each of which has answered a line.
+    pub async fn open(&self, count: usize) -> Vec<Peer> {
+        let mut peers = Vec::with_capacity(count);
+        for _ in 0..count {
+            peers.push(self.session().await);
+        }
+        peers
+    }
+
     /// The numbers and peers of its live sessions, as the server itself knows them.
     pub async fn sessions(&self) -> BTreeMap<u64, String> {
         let sessions = self.server.sessions().await;
