@@ -366,21 +366,18 @@ async fn a_store_that_hangs_holds_back_nobody_here_and_what_it_does_not_take_is_
 async fn what_comes_from_other_nodes_has_32_mib_of_room_and_more_is_a_gap() {
     let [a, b] = nodes(["a", "b"]).await;
     let (room, other) = (a.room(), b.room());
-    let (to, mut frames) = mpsc::channel(100);
-    let mut spy = a.store.subscribe(to).await.unwrap();
-    spy.add(&["r:lobby".to_owned()]).await.unwrap();
+    let mut spy = Spy::on(&a.store, "r:lobby").await;
     let line = Bytes::from([&[b'x'; 1024 * 1024 - 1000][..], b"\n"].concat());
     for _ in 0..40 {
         room.say(line.clone());
         pass(MOMENT).await;
     }
+    let mut all: Vec<_> = spy.take().into_iter().map(|frame| frame.frame).collect();
     drop(spy);
     let (_ben, _heard) = member(&[other]);
     pass(MOMENT).await;
     // All at the same moment, of a node that was quick.
-    let arrive =
-        |frames: Vec<Message>| join_all(frames.into_iter().map(|frame| a.store.publish("r:lobby", frame.bytes)));
-    let mut all: Vec<_> = std::iter::from_fn(|| frames.try_recv().ok()).collect();
+    let arrive = |frames: Vec<Bytes>| join_all(frames.into_iter().map(|frame| a.store.publish("r:lobby", frame)));
     let others = all.split_off(20);
     let (some, others) = join(arrive(all), arrive(others)).await;
     assert_eq!([some, others].concat(), vec![Ok(1); 40]);
@@ -449,19 +446,17 @@ impl AsRef<[u8]> for Kept {
 async fn a_member_that_does_not_read_keeps_its_own_bytes_and_no_more_of_what_was_published_with_them() {
     let [a, b] = nodes(["a", "b"]).await;
     let (room, other) = (a.room(), b.room());
-    let (to, mut frames) = mpsc::channel(10);
-    let mut spy = a.store.subscribe(to).await.unwrap();
-    spy.add(&["r:lobby".to_owned()]).await.unwrap();
+    let mut spy = Spy::on(&a.store, "r:lobby").await;
     // Each one is offered to members by itself.
     for len in [600, 65_000, 1000] {
         room.say(Bytes::from(vec![b'x'; len]));
     }
     pass(MOMENT).await;
-    let frame = frames.recv().await.unwrap().bytes;
+    let frame = spy.take().remove(0).frame;
     assert!(frame.len() > 66_600, "all of them");
     let _stuck = LineSession::new(Transport::new(Stuck)).create(|_| Member(vec![other.clone()]));
     pass(MOMENT).await;
-    drop((spy, frames));
+    drop(spy);
     let kept = Arc::new(());
     let frame = Bytes::from_owner(Kept { bytes: frame, _by: Arc::clone(&kept) });
     assert_eq!(a.store.publish("r:lobby", frame).await, Ok(1));
@@ -814,14 +809,12 @@ async fn frames_that_mean_nothing_are_counted_and_change_nothing() {
     let room = a.room();
     let (_ben, heard) = member(&[b.room()]);
     // What a frame looks like.
-    let (to, mut frames) = mpsc::channel(10);
-    let mut spy = a.store.subscribe(to).await.unwrap();
-    spy.add(&["r:lobby".to_owned()]).await.unwrap();
+    let mut spy = Spy::on(&a.store, "r:lobby").await;
     pass(MOMENT).await;
     room.say("one\n");
     room.say("two\n");
     pass(MOMENT).await;
-    let frame = frames.recv().await.unwrap().bytes;
+    let frame = spy.take().remove(0).frame;
     assert_eq!(heard.take(), ["one", "two"]);
     let garbled = [&b""[..], b"{\"v\":1}", &[0xff; 100], &frame[..frame.len() - 1], &[&frame[..], b"x"].concat()];
     for bytes in garbled {
