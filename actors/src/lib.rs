@@ -96,7 +96,6 @@ mod rate;
 mod report;
 mod room;
 mod scan;
-#[cfg(feature = "serde")]
 mod seconds;
 mod shared;
 #[cfg(any(feature = "script", feature = "record"))]

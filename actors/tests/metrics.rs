@@ -14,7 +14,7 @@ use actix_lines::{
     tls::{Pem, Tls},
 };
 use exposition::Exposition;
-use support::{Peer, Server, eventually, greet, ip, pass, pause, talk};
+use support::{Peer, Server, eventually, greet, ip, pass, pause, seconds, talk};
 
 const LISTENER: &str = "listener";
 
@@ -30,7 +30,7 @@ fn named(name: &str) -> Listener {
 
 fn assert_histogram(all: &Exposition, name: &str, label: (&str, &str), expected: &Histogram) {
     let mut sum = 0;
-    let bounds = expected.bounds().iter().map(|bound| bound.as_secs_f64().to_string()).chain(["+Inf".to_owned()]);
+    let bounds = expected.bounds().iter().map(|bound| seconds(*bound).to_string()).chain(["+Inf".to_owned()]);
     let bounds: Vec<_> = bounds.collect();
     for (bound, count) in bounds.iter().zip(expected.counts()) {
         sum += count;
@@ -38,7 +38,7 @@ fn assert_histogram(all: &Exposition, name: &str, label: (&str, &str), expected:
         assert_eq!(le, Some(sum as f64), "{name} {bound}");
     }
     assert_eq!(all.get(&format!("{name}_count"), &[label]), Some(sum as f64));
-    assert_eq!(all.get(&format!("{name}_sum"), &[label]), Some(expected.sum().as_secs_f64()));
+    assert_eq!(all.get(&format!("{name}_sum"), &[label]), Some(seconds(expected.sum())));
 }
 
 fn assert_listener(all: &Exposition, name: &str, expected: &ListenerStats) {
@@ -92,9 +92,9 @@ fn assert_workers(all: &Exposition, stats: &Stats) {
         ] {
             assert_eq!(all.get(&format!("actix_lines_{metric}"), &[label]), Some(value as f64), "{metric}");
         }
-        let seconds = |name: &str| all.get(&format!("actix_lines_{name}"), &[label]);
-        assert_eq!(seconds("worker_max_lag_seconds"), Some(worker.max_lag.as_secs_f64()));
-        assert_eq!(seconds("slow_turns_seconds_total"), Some(worker.slow_turn_time.as_secs_f64()));
+        let of_it = |name: &str| all.get(&format!("actix_lines_{name}"), &[label]);
+        assert_eq!(of_it("worker_max_lag_seconds"), Some(seconds(worker.max_lag)));
+        assert_eq!(of_it("slow_turns_seconds_total"), Some(seconds(worker.slow_turn_time)));
         assert_histogram(all, "actix_lines_turn_duration_seconds", label, &worker.turn_times);
     }
 }
@@ -165,8 +165,8 @@ async fn a_pause_a_drain_and_the_expiry_of_certificates_are_seen() {
     let metrics = Metrics::new(&server.handle).certificate("mail", move || Some(starttls)).certificate("none", || None);
     let all = scrape(&metrics).await;
     let end = |name: &str| all.get("actix_lines_certificate_expiry_timestamp_seconds", &[(LISTENER, name)]);
-    let seconds = expires.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
-    assert_eq!(["secure", "mail", "plain", "none"].map(end), [Some(seconds), Some(4_000_000_000.0), None, None]);
+    let expires = seconds(expires.duration_since(UNIX_EPOCH).unwrap());
+    assert_eq!(["secure", "mail", "plain", "none"].map(end), [Some(expires), Some(4_000_000_000.0), None, None]);
     assert_eq!(all.get("actix_lines_listener_paused", &[(LISTENER, "plain")]), Some(0.0));
     assert_eq!(all.get("actix_lines_draining", &[]), Some(0.0));
     server.handle.pause(server.handle.listener("plain").unwrap().id).await.unwrap();

@@ -10,7 +10,7 @@ use actix_lines::{
     limits::{Limits, OverLimit},
 };
 use serde_json::{Value, json};
-use support::{PATIENCE, Server, pass, pause};
+use support::{PATIENCE, Server, pass, pause, seconds};
 
 fn of(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).expect("JSON")
@@ -33,8 +33,8 @@ async fn sessions_counters_and_reports_have_the_names_of_their_fields() {
     let expected = json!({
         "total": 1,
         "sessions": [{
-            "id": id, "peer": session.peer.to_string(), "listener": "public", "worker": 0, "age": session.age.as_secs_f64(),
-            "idle": session.idle.as_secs_f64(), "lines_in": 1, "bytes_in": 6, "bytes_out": 6, "outbox_bytes": 0, "state": "open",
+            "id": id, "peer": session.peer.to_string(), "listener": "public", "worker": 0, "age": seconds(session.age),
+            "idle": seconds(session.idle), "lines_in": 1, "bytes_in": 6, "bytes_out": 6, "outbox_bytes": 0, "state": "open",
         }],
     });
     assert_eq!(json, expected);
@@ -45,7 +45,7 @@ async fn sessions_counters_and_reports_have_the_names_of_their_fields() {
     let report = server.report().await;
     let json = of(&report);
     assert_eq!((&json["id"], &json["reason"], &json["cut"]), (&json!(id), &json!("peer-eof"), &json!(false)));
-    assert_eq!(json["duration"].as_f64(), Some(report.duration.as_secs_f64()));
+    assert_eq!(json["duration"].as_f64(), Some(seconds(report.duration)));
 
     let stats = of(&server.handle.stats().await.expect("counters"));
     assert_eq!((&stats["opened"], &stats["closed"]["peer-eof"]), (&json!(1), &json!(1)));

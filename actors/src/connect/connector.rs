@@ -27,6 +27,7 @@ use crate::{
     limits::SessionLimits,
     plural::Counted,
     report::CloseReport,
+    seconds,
     session::{
         handler::LineHandler,
         opening::{Opening, SessionRef},
@@ -204,7 +205,7 @@ impl<A: LineHandler> Connector<A> {
         let retry_in = self.retry_in();
         log::info!(
             session = report.id.get(), peer = Origin(&report.peer), reason = report.reason.name(),
-            duration = report.duration.as_secs_f64();
+            duration = seconds::of(report.duration);
             "lost {}: {report}", Escaped::new(&self.way.target)
         );
         self.publish(&ConnectorEvent::Lost { report, retry_in });

@@ -194,7 +194,7 @@ pub(crate) async fn nodes(asked: Asked) -> Result<(), Failure> {
         let mark = if is_own { " (this one)" } else { "" };
         let text =
             format_args!("{:<24} {incarnation:<12} {:>8} {lease:>6} {about}{mark}", name.to_string(), node.sessions);
-        let lease_left = node.lease_left.as_secs_f64();
+        let lease_left = seconds::of(node.lease_left);
         let record = Record {
             node: name,
             incarnation: incarnation.clone(),

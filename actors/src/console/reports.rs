@@ -18,6 +18,7 @@ use crate::{
     escape::Escaped,
     limits::keys::LimitKey,
     plural::Counted,
+    seconds,
     units::{rough_time, written_time},
     words,
 };
@@ -27,7 +28,7 @@ const PAGE: usize = if cfg!(test) { 7 } else { 1000 };
 
 pub(crate) async fn version(asked: Asked) -> Result<(), Failure> {
     let (setup, uptime) = (&asked.setup, asked.setup.since.elapsed());
-    let object = json!({ "name": setup.name, "version": setup.version, "uptime": uptime.as_secs_f64() });
+    let object = json!({ "name": setup.name, "version": setup.version, "uptime": seconds::of(uptime) });
     asked.out.record(&object, format_args!("{} {}, up {}", setup.name, setup.version, rough_time(uptime)));
     Ok(())
 }

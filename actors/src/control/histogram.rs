@@ -160,11 +160,13 @@ impl serde::Serialize for Histogram {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
 
-        let bounds: Vec<f64> = self.bounds.iter().map(Duration::as_secs_f64).collect();
+        use crate::seconds;
+
+        let bounds: Vec<f64> = self.bounds.iter().copied().map(seconds::of).collect();
         let mut fields = serializer.serialize_struct("Histogram", 3)?;
         fields.serialize_field("bounds", &bounds)?;
         fields.serialize_field("counts", &self.counts)?;
-        fields.serialize_field("sum", &crate::seconds::of(self.sum))?;
+        fields.serialize_field("sum", &seconds::of(self.sum))?;
         fields.end()
     }
 }

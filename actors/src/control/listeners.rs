@@ -49,7 +49,7 @@ pub struct ListenerInfo {
     /// Its own [`max_sessions`](crate::Listener::max_sessions).
     pub max_sessions: Option<usize>,
     /// Time at which the first of its own certificates expires, by which it speaks TLS at this moment.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::since_1970"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::seconds::serialize_since_1970"))]
     pub certificate_expires: Option<SystemTime>,
 }
 

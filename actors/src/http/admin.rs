@@ -16,6 +16,7 @@ use crate::{
     http::hub::Hub,
     log_limit::LogLimit,
     metrics::Metrics,
+    seconds,
     server::{before_drain::BeforeDrain, handle::ServerHandle},
     token::Token,
 };
@@ -79,7 +80,7 @@ impl Shared {
     /// Returns the time of the start in seconds of Unix, and the seconds since.
     pub(super) fn times(&self) -> (u64, f64) {
         let started = self.started.duration_since(UNIX_EPOCH).map_or(0, |started| started.as_secs());
-        (started, self.since.elapsed().as_secs_f64())
+        (started, seconds::of(self.since.elapsed()))
     }
 }
 

@@ -32,6 +32,7 @@ use crate::{
     },
     log_limit::Kind,
     plural::Counted,
+    seconds,
     words::{self, Ended, WrongWord},
 };
 
@@ -225,7 +226,7 @@ pub(super) async fn drain(admin: &Admin, request: &HttpRequest, payload: Payload
     actix_rt::spawn(async move {
         if let Ok(DrainReport { ended, cut, duration, .. }) = server.drain(drain).await {
             log::info!(
-                ended = ended, cut = cut, duration = duration.as_secs_f64();
+                ended = ended, cut = cut, duration = seconds::of(duration);
                 "drained: {} ended, {cut} cut, in {duration:?}", Counted(ended, "session")
             );
         }

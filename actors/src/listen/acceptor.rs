@@ -48,6 +48,7 @@ use crate::{
     logged::Site,
     plural::Counted,
     report::RefuseReason,
+    seconds,
     wire::socket::Socket,
 };
 
@@ -376,7 +377,7 @@ impl Acceptor {
                 if let Some((lasted, shed)) = self.shortage.is_over() {
                     let (label, shed) = (&self.label, Counted(shed, "connection"));
                     log::info!(
-                        listener = Site::from(self.id), duration = lasted.as_secs_f64(), count = shed.0;
+                        listener = Site::from(self.id), duration = seconds::of(lasted), count = shed.0;
                         "listener {label}: accepts again after {lasted:?}; it has closed {shed}"
                     );
                 }

@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use prometheus_client::{
@@ -14,7 +14,7 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use crate::control::histogram::Histogram;
+use crate::{control::histogram::Histogram, seconds};
 
 /// Name, unit and description of a family. The unit is a part of the name as it is encoded, and so is `_total`.
 #[derive(Clone, Copy)]
@@ -65,7 +65,7 @@ impl Families<'_> {
         samples: impl IntoIterator<Item = (Labels<'l, N>, Duration)>,
     ) -> fmt::Result {
         self.family(about, MetricType::Counter, samples, |sample, value| {
-            sample.encode_counter::<NoLabelSet, _, f64>(&value.as_secs_f64(), None)
+            sample.encode_counter::<NoLabelSet, _, f64>(&seconds::of(value), None)
         })
     }
 
@@ -85,7 +85,7 @@ impl Families<'_> {
         about: About,
         samples: impl IntoIterator<Item = (Labels<'l, N>, Duration)>,
     ) -> fmt::Result {
-        self.family(about, MetricType::Gauge, samples, |sample, value| sample.encode_gauge(&value.as_secs_f64()))
+        self.family(about, MetricType::Gauge, samples, |sample, value| sample.encode_gauge(&seconds::of(value)))
     }
 
     /// Gauges of moments, in seconds since 1970.
@@ -94,13 +94,7 @@ impl Families<'_> {
         about: About,
         samples: impl IntoIterator<Item = (Labels<'l, N>, SystemTime)>,
     ) -> fmt::Result {
-        self.family(about, MetricType::Gauge, samples, |sample, value| {
-            let seconds = match value.duration_since(UNIX_EPOCH) {
-                Ok(after) => after.as_secs_f64(),
-                Err(before) => -before.duration().as_secs_f64(),
-            };
-            sample.encode_gauge(&seconds)
-        })
+        self.family(about, MetricType::Gauge, samples, |sample, value| sample.encode_gauge(&seconds::since_1970(value)))
     }
 
     /// Histograms of times; `bounds` are those of one that has counted nothing yet.
@@ -113,9 +107,9 @@ impl Families<'_> {
         let empty = Histogram::new(bounds);
         self.family(about, MetricType::Histogram, samples, |sample, histogram| {
             let histogram = if histogram.counts().is_empty() { &empty } else { histogram };
-            let bounds = histogram.bounds().iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
+            let bounds = histogram.bounds().iter().copied().map(seconds::of).chain([f64::INFINITY]);
             let buckets: Vec<_> = bounds.zip(histogram.counts().iter().copied()).collect();
-            let (sum, count) = (histogram.sum().as_secs_f64(), histogram.count());
+            let (sum, count) = (seconds::of(histogram.sum()), histogram.count());
             sample.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
         })
     }

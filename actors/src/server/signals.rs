@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     control::{messages::Drain, stats::DrainReport},
     plural::Counted,
+    seconds,
     server::handle::ServerHandle,
 };
 
@@ -65,7 +66,7 @@ pub(super) async fn drain_on_signals(server: ServerHandle, mut signals: EndSigna
             {
                 let DrainReport { ended, cut, duration, .. } = report;
                 log::info!(
-                    ended = ended, cut = cut, duration = duration.as_secs_f64();
+                    ended = ended, cut = cut, duration = seconds::of(duration);
                     "drained: {} ended, {cut} cut, in {duration:?}", Counted(ended, "session")
                 );
             }

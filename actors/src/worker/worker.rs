@@ -27,6 +27,7 @@ use crate::{
     rate::{Grant, RateGroup, RateLimit, Unit},
     report::{CloseReason, RefuseReason},
     room::Room,
+    seconds,
     shared::SharedBytes,
     wire::outbox::Outbox,
     worker::{
@@ -309,18 +310,18 @@ impl Worker {
             (Some((id, peer, Some(listener))), _) => {
                 log::warn!(
                     session = id.get(), peer = Origin(&peer), listener = Site::from(listener),
-                    duration = took.as_secs_f64(), count = events;
+                    duration = seconds::of(took), count = events;
                     "session {id}{} at {listener}: a turn took {took:?}; {advice}{events}", Origin(&peer)
                 );
             }
             (Some((id, peer, None)), _) => {
                 log::warn!(
-                    session = id.get(), peer = Origin(&peer), duration = took.as_secs_f64(), count = events;
+                    session = id.get(), peer = Origin(&peer), duration = seconds::of(took), count = events;
                     "session {id}{}: a turn took {took:?}; {advice}{events}", Origin(&peer)
                 );
             }
             (None, Some(id)) => log::warn!(
-                session = id.get(), duration = took.as_secs_f64(), count = events;
+                session = id.get(), duration = seconds::of(took), count = events;
                 "session {id}: its last turn took {took:?}; {advice}{events}"
             ),
             (None, None) => {}
@@ -553,7 +554,7 @@ impl Worker {
                 reason = report.reason.name(), lines_in = report.lines_in, bytes_in = report.bytes_in,
                 bytes_out = report.bytes_out, unsent_bytes = report.unsent_bytes,
                 undelivered_bytes = report.undelivered_bytes, tail_bytes = report.tail_bytes,
-                duration = report.duration.as_secs_f64(), cut = report.cut;
+                duration = seconds::of(report.duration), cut = report.cut;
                 "{report}"
             );
         }

@@ -124,6 +124,12 @@ impl Gate {
     }
 }
 
+/// Returns the number that is written with the digits of a time: another way to it than by adding or dividing floats, which
+/// differ in the last digit.
+pub fn seconds(time: Duration) -> f64 {
+    format!("{}.{:09}", time.as_secs(), time.subsec_nanos()).parse().unwrap()
+}
+
 /// Waits until `condition` holds, letting everything else run meanwhile.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let mut ticks = tokio::time::interval(Duration::from_millis(2));
