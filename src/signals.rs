@@ -1,7 +1,7 @@
 //! Signals: an operator's requests to a running server.
 //!
 //! Rule: none waits for another one's outcome, least of all the signal that ends the server.
-//! Not here: what a drain or a change of limits does (`actix-lines`).
+//! Not here: what SIGTERM and SIGINT do, what a drain or a change of limits does (`actix-lines`).
 
 use std::{
     collections::BTreeMap,
@@ -13,8 +13,8 @@ use std::{
 };
 
 use actix_lines::{
-    Escaped, ListenerInfo, ServerHandle,
-    control::{Drain, DrainReport, ListenerStats, Stats},
+    EndSignals, Escaped, ListenerInfo, ServerHandle,
+    control::{ListenerStats, Stats},
     limits::Limits,
     record::Recorder,
 };
@@ -58,22 +58,25 @@ pub(crate) struct Running {
 
 /// The signals that are ours, from when this is made.
 pub(crate) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
+    ends: EndSignals,
     hangup: Signal,
     user1: Signal,
 }
 
 impl Signals {
     pub(crate) fn new() -> io::Result<Self> {
-        let ours = |kind| {
-            signal(kind).map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot handle signals: {}; raise the descriptor limit (ulimit -n, or LimitNOFILE= of its service)", reason(&error)))
-            })
+        let refused = |error: io::Error| {
+            io::Error::new(
+                error.kind(),
+                format!(
+                    "cannot handle signals: {}; raise the descriptor limit (ulimit -n, or LimitNOFILE= of its service)",
+                    reason(&error)
+                ),
+            )
         };
+        let ours = |kind| signal(kind).map_err(refused);
         Ok(Self {
-            interrupt: ours(SignalKind::interrupt())?,
-            terminate: ours(SignalKind::terminate())?,
+            ends: EndSignals::new().map_err(refused)?,
             hangup: ours(SignalKind::hangup())?,
             user1: ours(SignalKind::user_defined1())?,
         })
@@ -83,11 +86,11 @@ impl Signals {
     pub(crate) async fn handle(mut self, server: ServerHandle, args: Args, running: Running) {
         let mut file = Reloads { args, running, reading: None, changing: None, readers: Arc::new(()) };
         let mut expiry = daily();
-        let (mut is_draining, mut is_hurried) = (false, false);
+        // A drain may not have arrived yet.
+        let mut is_draining = false;
         loop {
             let name = tokio::select! {
-                _ = self.interrupt.recv() => "SIGINT",
-                _ = self.terminate.recv() => "SIGTERM",
+                name = self.ends.recv() => name,
                 _ = self.hangup.recv() => {
                     if is_draining || server.draining().is_some() {
                         log::warn!("SIGHUP: nothing is changed: the server drains");
@@ -115,46 +118,15 @@ impl Signals {
                     continue;
                 }
             };
-            let mut drain = file.running.settings.drain();
-            is_hurried |= drain.delay.is_zero();
-            // The first may not have arrived yet; a console may have asked for it, too.
-            let is_announced = server.draining().map_or(is_draining && !is_hurried, |progress| !progress.has_begun());
-            if is_announced {
-                log::info!("{name}: draining at once, for at most {:?}; a further signal aborts", drain.deadline);
-                is_hurried = true;
-            } else if is_draining {
-                log::warn!("{name} again: aborting what is left");
-                // It may have ended already.
-                let _ = server.abort().await;
+            let drain = file.running.settings.drain();
+            if self.ends.apply(name, &server, drain).await.is_break() {
                 return;
-            } else if is_hurried {
-                log::info!("{name}: draining, for at most {:?}; a second signal aborts", drain.deadline);
-            } else {
-                let Drain { delay, deadline, .. } = drain;
-                log::info!(
-                    "{name}: draining in {delay:?}, then for at most {deadline:?}; a second signal begins at once"
-                );
             }
-            if is_hurried {
-                drain.delay = Duration::ZERO;
-            }
+            is_draining = true;
             service::stopping();
             if file.reading.take().is_some() {
                 log::warn!("SIGHUP: nothing is changed: the server drains");
             }
-            let is_first = !std::mem::replace(&mut is_draining, true);
-            let draining = server.clone();
-            actix_rt::spawn(async move {
-                if let Ok(report) = draining.drain(drain).await
-                    && is_first
-                {
-                    let DrainReport { ended, cut, duration, .. } = report;
-                    log::info!(
-                        ended = ended, cut = cut, duration = duration.as_secs_f64();
-                        "drained: {} ended, {cut} cut, in {duration:?}", counted(ended, "session")
-                    );
-                }
-            });
         }
     }
 }

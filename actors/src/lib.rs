@@ -163,7 +163,7 @@ pub use crate::{
     report::{CloseReason, CloseReport, FaultName, Half},
     room::{Room, WeakRoom},
     rot13::{Rot13, rot13},
-    server::{builder::LineServer, companion::Companion, handle::ServerHandle},
+    server::{builder::LineServer, companion::Companion, handle::ServerHandle, signals::EndSignals},
     session::{
         context::LineContext,
         handler::{Idle, LineHandler},

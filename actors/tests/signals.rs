@@ -4,9 +4,9 @@ mod support;
 
 use std::{net::TcpListener, time::Duration};
 
-use actix_lines::{LineServer, control::Drain};
+use actix_lines::{EndSignals, LineServer, control::Drain};
 use rustix::process::{Signal, getpid, kill_process};
-use support::{Echo, Peer, within};
+use support::{Echo, Peer, eventually, within};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// One test: a signal is the whole process's.
@@ -56,4 +56,25 @@ async fn run_drains_at_a_signal_unless_it_is_told_not_to_and_start_only_if_it_is
         }
     }
     within("the abort", started.abort()).await.unwrap();
+}
+
+/// No signal is sent: each is applied by its name.
+#[actix::test]
+async fn a_program_that_handles_signals_of_its_own_has_the_same_steps() {
+    let mut ends = EndSignals::new().unwrap();
+    let server = LineServer::new(|_| Echo).workers(1).bind("127.0.0.1:0").unwrap().start().unwrap();
+    let mut peer = Peer::connect(server.local_addrs()[0]).await;
+    let drain = Drain::within(Duration::from_secs(1000)).delay(Duration::from_secs(1000)).goodbye("goodbye\n");
+
+    assert!(ends.apply("SIGTERM", &server, drain.clone()).await.is_continue());
+    eventually("the drain to be announced", async || server.draining().is_some()).await;
+    peer.send(b"still there?\n").await;
+    peer.expect(b"still there?\n").await;
+    assert!(!server.draining().unwrap().has_begun());
+
+    assert!(ends.apply("SIGINT", &server, drain.clone()).await.is_continue());
+    peer.expect(b"goodbye\n").await;
+
+    assert!(within("the abort", ends.apply("SIGTERM", &server, drain)).await.is_break());
+    within("the server to end", server.wait()).await.unwrap();
 }

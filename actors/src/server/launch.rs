@@ -57,7 +57,12 @@ where
 
         // Before any listener says that it listens: whoever reads that may send a signal at once.
         let signals = match &self.signals {
-            Signals::Drain(drain) => EndSignals::new().map(|signals| (signals, drain.clone())),
+            Signals::Drain(drain) => EndSignals::new()
+                .inspect_err(|error| {
+                    log::error!("signals cannot be handled, they end the process at once: {error}");
+                })
+                .ok()
+                .map(|signals| (signals, drain.clone())),
             Signals::Unset | Signals::Disabled => None,
         };
         let supervisor = Unlaunched::new();
