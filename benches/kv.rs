@@ -38,8 +38,6 @@ const PIPELINED: usize = 16;
 const SET_EVERY: usize = 10;
 /// Keys of one `multiget`.
 const KEYS_AT_ONCE: usize = 20;
-/// How far the control may be off.
-const CONTROL_PERCENT: f64 = 2.0;
 
 type Options = support::Options<Own>;
 
@@ -261,31 +259,9 @@ fn run(options: &Options) -> Result<String, String> {
         options.own.connections, options.rounds, options.time
     );
     for load in loads {
-        let least = |index| match samples.get(&(*load, index)) {
-            Some(Ok(values)) => values.iter().copied().reduce(f64::min),
-            _ => None,
-        };
-        let floor = least(0);
-        let control = least(1).zip(floor).map_or(f64::NAN, |(again, floor)| (again / floor - 1.0) * 100.0);
-        let verdict = if control.abs() <= CONTROL_PERCENT { "" } else { ": no verdict" };
-        let _ = write!(
-            report,
-            "\n## {}\n\nControl, floor against floor: {control:+.1} %{verdict}.\n\n\
-             | server | least | median | throughput of a core, of memcached's by the least |\n|---|--:|--:|--:|\n",
-            Load::ALL[*load as usize].2
-        );
-        for (index, (name, _)) in options.servers.iter().enumerate() {
-            let _ = match samples.get(&(*load, index)) {
-                Some(Ok(values)) if !values.is_empty() => {
-                    let mut sorted = values.clone();
-                    sorted.sort_by(f64::total_cmp);
-                    let ratio = floor.map_or(f64::NAN, |floor| floor / sorted[0] * 100.0);
-                    writeln!(report, "| {name} | {:.1} | {:.1} | {ratio:.0} % |", sorted[0], sorted[sorted.len() / 2])
-                }
-                Some(Err(error)) => writeln!(report, "| {name} | {error} | | |"),
-                _ => writeln!(report, "| {name} | not measured | | |"),
-            };
-        }
+        let of_memcached = |least, floor| format!("{:.0} %", floor / least * 100.0);
+        let column = "throughput of a core, of memcached's by the least";
+        support::table(&mut report, options, &samples, (*load, Load::ALL[*load as usize].2), (column, of_memcached));
     }
     Ok(report)
 }

@@ -8,7 +8,6 @@
 mod support;
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
     io,
     mem::MaybeUninit,
@@ -42,8 +41,6 @@ usage: cargo bench --bench rooms -- [options]
 ";
 
 const TIME: Duration = Duration::from_millis(500);
-/// How far the control may be off.
-const CONTROL_PERCENT: f64 = 2.0;
 /// Rounds of members that come at once.
 const JOIN_ROUNDS: usize = 3;
 
@@ -226,25 +223,15 @@ fn table(report: &mut String, title: &str, burst: usize, options: &Options, samp
     );
     for members in &options.own.members {
         let load = Load { burst, members: *members };
-        let mut known = BTreeMap::new();
-        for index in 0..options.servers.len() {
-            if let Some(Ok(values)) = samples.get(&(load, index))
-                && !values.is_empty()
-            {
-                let mut sorted = values.clone();
-                sorted.sort_by(f64::total_cmp);
-                known.insert(index, (sorted[0], sorted[sorted.len() / 2]));
-            }
-        }
-        let floor = known.get(&0).copied().unwrap_or((f64::NAN, f64::NAN));
-        let control = known.get(&1).map_or(f64::NAN, |again| (again.0 / floor.0 - 1.0) * 100.0);
-        let verdict = if control.abs() <= CONTROL_PERCENT { "" } else { ", no verdict" };
+        let of = |index| support::least_and_median(samples.get(&(load, index)));
+        let floor = of(0).unwrap_or((f64::NAN, f64::NAN));
+        let control = support::control(floor.0, of(1).map_or(f64::NAN, |(least, _)| least));
         for (index, (name, _)) in options.servers.iter().enumerate() {
             let (members, control) = match index {
-                0 => (members.to_string(), format!("{control:+.1} %{verdict}")),
+                0 => (members.to_string(), control.clone()),
                 _ => (String::new(), String::new()),
             };
-            let _ = match (known.get(&index), samples.get(&(load, index))) {
+            let _ = match (of(index), samples.get(&(load, index))) {
                 (Some((least, median)), _) => writeln!(
                     report,
                     "| {members} | {control} | {name} | {least:.0} | {median:.0} | {:.2} | {:.2} |",

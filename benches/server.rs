@@ -28,11 +28,8 @@ usage: cargo bench --bench server -- --floor COMMAND [--server NAME=COMMAND]... 
 const TIME: Duration = Duration::from_millis(500);
 /// Connections under way at once in `connect`.
 const CONNECTING: usize = 16;
-/// How far the control may be off.
-const CONTROL_PERCENT: f64 = 2.0;
 
 type Options = support::Options<Own>;
-type Samples = support::Samples<Load, f64>;
 
 struct Own {
     loads: Vec<Load>,
@@ -147,39 +144,13 @@ fn run(options: &Options) -> Result<String, String> {
         options.rounds, options.time
     );
     for load in timed {
-        table(&mut report, load, options, &samples);
+        let over = |least, floor| format!("{:+.1} %", (least / floor - 1.0) * 100.0);
+        support::table(&mut report, options, &samples, (load, load.title()), ("over the floor", over));
     }
     if options.own.loads.contains(&Load::Idle) {
         idle_table(&mut report, options);
     }
     Ok(report)
-}
-
-fn table(report: &mut String, load: Load, options: &Options, samples: &Samples) {
-    let least = |index| match samples.get(&(load, index)) {
-        Some(Ok(values)) => values.iter().copied().reduce(f64::min),
-        _ => None,
-    };
-    let floor = least(0);
-    let control = least(1).zip(floor).map_or(f64::NAN, |(again, floor)| (again / floor - 1.0) * 100.0);
-    let verdict = if control.abs() <= CONTROL_PERCENT { "" } else { ": no verdict" };
-    let _ = write!(
-        report,
-        "\n## {}\n\nControl, floor against floor: {control:+.1} %{verdict}.\n\n| server | least | median | over the floor |\n|---|--:|--:|--:|\n",
-        load.title()
-    );
-    for (index, (name, _)) in options.servers.iter().enumerate() {
-        let _ = match samples.get(&(load, index)) {
-            Some(Ok(values)) if !values.is_empty() => {
-                let mut sorted = values.clone();
-                sorted.sort_by(f64::total_cmp);
-                let over = floor.map_or(f64::NAN, |floor| (sorted[0] / floor - 1.0) * 100.0);
-                writeln!(report, "| {name} | {:.1} | {:.1} | {over:+.1} % |", sorted[0], sorted[sorted.len() / 2])
-            }
-            Some(Err(error)) => writeln!(report, "| {name} | {error} | | |"),
-            _ => writeln!(report, "| {name} | not measured | | |"),
-        };
-    }
 }
 
 fn idle_table(report: &mut String, options: &Options) {

@@ -45,8 +45,6 @@ usage: cargo bench --bench tls -- --report FILE [options]
 const TIME: Duration = Duration::from_millis(300);
 /// Connections under way at once in `connect`.
 const CONNECTING: usize = 16;
-/// How far the control may be off.
-const CONTROL_PERCENT: f64 = 2.0;
 
 type Options = support::Options<Own>;
 
@@ -435,26 +433,20 @@ fn run(options: &Options) -> Result<String, String> {
         options.rounds, options.time
     );
     for (load, (title, ..)) in LOADS.iter().enumerate() {
-        let least = |index| match samples.get(&(load, index)) {
-            Some(Ok(values)) => values.iter().copied().reduce(f64::min).unwrap_or(f64::NAN),
-            _ => f64::NAN,
-        };
-        let control = (least(1) / least(0) - 1.0) * 100.0;
-        let verdict = if control.abs() <= CONTROL_PERCENT { "" } else { ": no verdict" };
+        let of = |index| support::least_and_median(samples.get(&(load, index)));
+        let [plain, again, tls] = [0, 1, 2].map(|index| of(index).map_or(f64::NAN, |(least, _)| least));
+        let control = support::control(plain, again);
         let _ = write!(
             report,
-            "\n## {title}\n\nControl, plain against plain: {control:+.1} %{verdict}.\n\n\
+            "\n## {title}\n\nControl, plain against plain: {control}.\n\n\
              | server | least | median | over plain | over rot13d's TLS |\n|---|--:|--:|--:|--:|\n"
         );
         for (index, name) in NAMES.iter().enumerate() {
-            let _ = match (&chains[index], samples.get(&(load, index))) {
-                (Err(error), _) | (_, Some(Err(error))) => writeln!(report, "| {name} | {error} | | | |"),
-                (_, Some(Ok(values))) if !values.is_empty() => {
-                    let mut sorted = values.clone();
-                    sorted.sort_by(f64::total_cmp);
-                    let (first, median) = (sorted[0], sorted[sorted.len() / 2]);
-                    let (plain, tls) = (first / least(0), first / least(2));
-                    writeln!(report, "| {name} | {first:.0} | {median:.0} | {plain:.2} | {tls:.2} |")
+            let _ = match (&chains[index], samples.get(&(load, index)), of(index)) {
+                (Err(error), ..) | (_, Some(Err(error)), _) => writeln!(report, "| {name} | {error} | | | |"),
+                (.., Some((least, median))) => {
+                    let (plain, tls) = (least / plain, least / tls);
+                    writeln!(report, "| {name} | {least:.0} | {median:.0} | {plain:.2} | {tls:.2} |")
                 }
                 _ => writeln!(report, "| {name} | not measured | | | |"),
             };

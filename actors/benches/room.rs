@@ -5,60 +5,23 @@
 //! system calls. Both ways take turns; the least of all rounds counts.
 #![allow(clippy::print_stdout)]
 
+#[path = "../tests/support/members.rs"]
+mod members;
+
 use std::{
     cell::Cell,
-    io,
-    pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use actix::{Actor, Addr, Handler, Message};
-use actix_lines::{Line, LineContext, LineHandler, LineSession, Room, Transport};
+use actix::{Addr, Handler, Message};
+use actix_lines::{Room, Transport};
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use members::{Member, Silent};
 
 const MEMBERS: [usize; 4] = [100, 1_000, 10_000, 100_000];
 const ROUNDS: usize = 20;
 const MESSAGE: &[u8] = &[b'x'; 64];
-
-/// A peer that takes everything, and counts it for all.
-struct Sink(Rc<Cell<usize>>);
-
-impl AsyncRead for Sink {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
-    }
-}
-
-impl AsyncWrite for Sink {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.set(self.0.get() + bytes.len());
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-struct Member(Room);
-
-impl Actor for Member {
-    type Context = LineContext<Self>;
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.join(&self.0);
-    }
-}
-
-impl LineHandler for Member {
-    fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {}
-}
 
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -85,7 +48,10 @@ async fn time(taken: &Cell<usize>, members: usize, say: impl FnOnce()) -> Durati
 async fn measure(members: usize) -> [Duration; 2] {
     let (room, taken) = (Room::new(), Rc::new(Cell::new(0)));
     let addresses: Vec<Addr<Member>> = (0..members)
-        .map(|_| LineSession::new(Transport::new(Sink(Rc::clone(&taken)))).create(|_| Member(room.clone())))
+        .map(|_| {
+            let taken = Rc::clone(&taken);
+            Member::behind(Transport::new(Silent(move |bytes: &[u8]| taken.set(taken.get() + bytes.len()))), &room)
+        })
         .collect();
     while room.len() < members {
         tokio::task::yield_now().await;

@@ -1,16 +1,15 @@
 //! Rooms: what one session says all others hear, in order, over all workers, at no more cost than their writes; who does
 //! not read loses it or is cut by his own policy, and nobody waits for him.
 
+#[path = "support/members.rs"]
+mod members;
 mod support;
 
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
-    io,
-    pin::Pin,
     rc::Rc,
     sync::{Arc, Mutex, mpsc},
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -22,37 +21,9 @@ use actix_lines::{
     uplink::{Feed, News, Uplink},
 };
 use bytes::Bytes;
+use members::Silent;
 use support::{PATIENCE, Peer, Server, eventually, within};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-
-/// A peer that takes everything and says nothing; each write is noted, with the number of the peer.
-struct Sink {
-    number: usize,
-    writes: Rc<RefCell<Vec<(usize, usize)>>>,
-    written: Rc<Cell<usize>>,
-}
-
-impl AsyncRead for Sink {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
-    }
-}
-
-impl AsyncWrite for Sink {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.writes.borrow_mut().push((self.number, bytes.len()));
-        self.written.set(self.written.get() + bytes.len());
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Is in its room from its first turn on, and announces itself if it is to.
 struct Member {
@@ -74,7 +45,7 @@ impl LineHandler for Member {
     fn line(&mut self, _: Line<'_>, _: &mut Self::Context) {}
 }
 
-/// Sessions in `room` whose peers take everything, and what they were written.
+/// Sessions in `room` whose peers take everything, and what they were written: each write with the number of its peer.
 struct Crowd {
     members: usize,
     writes: Rc<RefCell<Vec<(usize, usize)>>>,
@@ -89,10 +60,14 @@ impl Crowd {
     }
 
     fn begin(room: &Room, members: usize, hello: &'static str) -> Self {
-        let (writes, written) = (Rc::default(), Rc::default());
+        let (writes, written): (Rc<RefCell<Vec<_>>>, Rc<Cell<usize>>) = Default::default();
         for number in 0..members {
-            let sink = Sink { number, writes: Rc::clone(&writes), written: Rc::clone(&written) };
-            LineSession::new(Transport::new(sink)).start(Member { room: room.clone(), hello });
+            let (noted, counted) = (Rc::clone(&writes), Rc::clone(&written));
+            let peer = Silent(move |bytes: &[u8]| {
+                noted.borrow_mut().push((number, bytes.len()));
+                counted.set(counted.get() + bytes.len());
+            });
+            LineSession::new(Transport::new(peer)).start(Member { room: room.clone(), hello });
         }
         Self { members, writes, written }
     }

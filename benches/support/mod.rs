@@ -41,6 +41,8 @@ Without --server, rot13d with one worker is measured.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// The port of the servers that cannot be told one.
 const FIXED_PORT: u16 = 40713;
+/// How far the control may be off. Unit: per cent.
+const CONTROL_PERCENT: f64 = 2.0;
 /// Source addresses tried for one connection.
 const SOURCE_TRIES: usize = 10_000;
 
@@ -333,6 +335,47 @@ pub fn turns<Own, Load: Copy + Ord + Display, Sample>(
         }
     }
     samples
+}
+
+/// The least and the median of what was measured; `None` if nothing was.
+pub fn least_and_median(sample: Option<&Result<Vec<f64>, String>>) -> Option<(f64, f64)> {
+    let mut sorted = sample?.as_ref().ok()?.clone();
+    sorted.sort_by(f64::total_cmp);
+    Some((*sorted.first()?, sorted[sorted.len() / 2]))
+}
+
+/// How far the floor is from itself, by the least of each, and whether that is too far for a verdict. NaN was not measured.
+pub fn control(floor: f64, again: f64) -> String {
+    let off = (again / floor - 1.0) * 100.0;
+    let verdict = if off.abs() <= CONTROL_PERCENT { "" } else { ": no verdict" };
+    format!("{off:+.1} %{verdict}")
+}
+
+/// The table of a load: least and median of each server, and in a column of that name what `compared` says of the least beside
+/// the floor's.
+pub fn table<Own, Load: Copy + Ord>(
+    report: &mut String,
+    options: &Options<Own>,
+    samples: &Samples<Load, f64>,
+    (load, title): (Load, &str),
+    (column, compared): (&str, impl Fn(f64, f64) -> String),
+) {
+    let of = |index| least_and_median(samples.get(&(load, index)));
+    let [floor, again] = [0, 1].map(|index| of(index).map_or(f64::NAN, |(least, _)| least));
+    let _ = write!(
+        report,
+        "\n## {title}\n\nControl, floor against floor: {}.\n\n| server | least | median | {column} |\n|---|--:|--:|--:|\n",
+        control(floor, again)
+    );
+    for (index, (name, _)) in options.servers.iter().enumerate() {
+        let _ = match (of(index), samples.get(&(load, index))) {
+            (Some((least, median)), _) => {
+                writeln!(report, "| {name} | {least:.1} | {median:.1} | {} |", compared(least, floor))
+            }
+            (None, Some(Err(error))) => writeln!(report, "| {name} | {error} | | |"),
+            (None, _) => writeln!(report, "| {name} | not measured | | |"),
+        };
+    }
 }
 
 /// Lines of `line` bytes, newline included, and what has to come back for them.

@@ -1,4 +1,4 @@
-//! Sessions of nodes: one that can be named, and a member of a room whose peer is not read from a socket.
+//! Sessions of nodes: one that can be named, and a member of a room; and peers without a socket that say nothing.
 // Each test file is a program of its own and uses a part of this.
 #![allow(dead_code, unreachable_pub)]
 
@@ -43,8 +43,13 @@ impl Member {
     /// Opens a session that is in the room. Returns what it hears, too.
     pub fn enter(room: &Room) -> (Addr<Self>, Heard) {
         let heard = Heard::default();
+        (Self::behind(heard.transport(), room), heard)
+    }
+
+    /// Opens a session of this peer that is in the room.
+    pub fn behind(peer: Transport, room: &Room) -> Addr<Self> {
         let room = room.clone();
-        (LineSession::new(heard.transport()).create(|_| Self(room)), heard)
+        LineSession::new(peer).create(|_| Self(room))
     }
 }
 
@@ -79,21 +84,23 @@ impl Heard {
 
     /// Returns the way to a peer that hears this, and says nothing.
     pub fn transport(&self) -> Transport {
-        Transport::new(Listening(Rc::clone(&self.0)))
+        let heard = Rc::clone(&self.0);
+        Transport::new(Silent(move |bytes: &[u8]| heard.borrow_mut().extend_from_slice(bytes)))
     }
 }
 
-struct Listening(Rc<RefCell<Vec<u8>>>);
+/// A peer that takes everything at once and says nothing. Each write is handed to the function.
+pub struct Silent<F>(pub F);
 
-impl AsyncRead for Listening {
+impl<F: Unpin> AsyncRead for Silent<F> {
     fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Poll::Pending
     }
 }
 
-impl AsyncWrite for Listening {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().extend_from_slice(bytes);
+impl<F: FnMut(&[u8]) + Unpin> AsyncWrite for Silent<F> {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
