@@ -374,6 +374,41 @@ async fn calls_that_arrive_when_they_were_given_up_leave_no_node_behind() {
 }
 
 #[actix::test]
+async fn a_life_that_begins_with_many_shares_may_take_as_long_as_a_lease() {
+    pause();
+    let store = Memory::new();
+    let bent = Bent::new(&store);
+    let cluster = Cluster::builder(bent.clone()).node("a").build().unwrap();
+    let server = serve(&cluster).await;
+    eventually("the node to join", async || cluster.node().is_some()).await;
+    let mut claims = Vec::new();
+    for nth in 0..1001 {
+        claims.push(cluster.claim(&format!("name {nth}")).await.unwrap());
+    }
+    let begins_again = async || {
+        store.end_lease(&cluster.node().unwrap());
+        let mut life = cluster.watch_node();
+        within("the loss to be found out", life.wait_for(Option::is_none)).await.unwrap();
+        let begun = Instant::now();
+        let again = tokio::time::timeout(LEASE, life.wait_for(Option::is_some)).await;
+        (again.is_ok(), begun.elapsed())
+    };
+    bent.bend("begin", Bend::Late(LEASE - Duration::from_secs(1)));
+    let (has_begun, after) = begins_again().await;
+    assert!(has_begun && after >= LEASE - Duration::from_secs(1), "{has_begun} after {after:?}");
+    assert_eq!(lives(&store).await, [cluster.node().unwrap()]);
+    // With few a call has its second, and no more.
+    claims.truncate(1000);
+    pass(Duration::from_secs(1)).await;
+    bent.straighten();
+    bent.bend("begin", Bend::Late(Duration::from_millis(1500)));
+    assert!(!begins_again().await.0);
+    bent.straighten();
+    eventually("the node to join", async || cluster.node().is_some()).await;
+    server.end_all().await;
+}
+
+#[actix::test]
 async fn another_live_node_of_the_same_name_is_warned_of_once_and_a_dead_one_is_not() {
     keep_log("actix_lines::cluster", LevelFilter::Warn);
     pause();

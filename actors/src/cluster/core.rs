@@ -38,6 +38,9 @@ use crate::{
 pub(crate) const BACKOFF: Backoff =
     Backoff { initial: Duration::from_millis(100), factor: 2, max: Duration::from_secs(1) };
 
+/// Most shares of a life that begins within the time of one call.
+const FEW_SHARES: usize = 1000;
+
 /// Settings of a node.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -143,8 +146,15 @@ impl Core {
 
     /// Waits for a call, not longer than calls may take, and counts it.
     async fn call<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        self.call_within(self.settings.call_timeout, call).await
+    }
+
+    async fn call_within<T>(
+        &self,
+        after: Duration,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         let sent = Instant::now();
-        let after = self.settings.call_timeout;
         let result = timeout(after, call).await.unwrap_or(Err(StoreError::Slow { after }));
         self.counts.book(sent, result.as_ref().err());
         match &result {
@@ -171,9 +181,11 @@ impl Core {
         result
     }
 
-    /// Begins a life: [`Store::register`].
+    /// Begins a life: [`Store::register`]. With many shares it may take as long as a lease: one that takes longer is over.
     pub(crate) async fn begin(&self, id: &NodeId, change: &Change) -> Result<(), StoreError> {
-        self.call(self.store.register(id, change)).await
+        let shares = change.begins.as_ref().map_or(0, |begins| begins.shares.len());
+        let after = if shares > FEW_SHARES { self.settings.lease } else { self.settings.call_timeout };
+        self.call_within(after, self.store.register(id, change)).await
     }
 
     /// Renews the lease of a life, and writes rows beneath it: [`Store::register`].

@@ -16,7 +16,7 @@ mod url;
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 pub use self::url::RedisConfigError;
 use self::{
@@ -37,6 +37,8 @@ use crate::wire::tls::client::TlsClient;
 
 /// Most rows that one script writes: others wait for it no longer than a few milliseconds.
 const ROWS_A_CALL: usize = 500;
+/// Most shares that one script writes, for the same reason. Lua takes not many more words at once.
+const SHARES_A_CALL: usize = 2000;
 /// Rows that one call reads, some more or less.
 const ROWS_A_PAGE: usize = 500;
 
@@ -140,7 +142,7 @@ impl Redis {
         &self,
         node: &NodeId,
         lease: Duration,
-        begins: Option<&Begin>,
+        begins: Option<(&Begin, &Staged<'_>)>,
         put: &[Row],
         remove: &[u64],
         is_partial: Option<bool>,
@@ -148,9 +150,11 @@ impl Redis {
         let mut arguments = self.arguments(node);
         arguments.number(lease.as_millis());
         arguments.push(if begins.is_some() { "1" } else { "0" });
-        arguments.push(begins.map_or("", |begin| &begin.about));
+        arguments.push(begins.map_or("", |(begin, _)| &begin.about));
         arguments.push(is_partial.map_or("", |is_partial| if is_partial { "1" } else { "0" }));
-        push_shares(&mut arguments, begins.map_or(&[], |begin| &begin.shares));
+        arguments.push(begins.map_or("", |(_, staged)| &staged.key));
+        arguments.number(begins.map_or(0, |(_, staged)| staged.there));
+        push_shares(&mut arguments, begins.map_or(&[], |(_, staged)| staged.rest));
         arguments.number(put.len());
         for row in put {
             let json = serde_json::to_vec(row).map_err(|error| StoreError::Garbled { what: error.to_string() })?;
@@ -163,6 +167,42 @@ impl Redis {
         }
         answer::registered(self.run(&scripts::REGISTER, &arguments).await?)
     }
+
+    /// Writes many shares in pieces where no sum looks, all but the last ones: the call that begins the life makes all of them count
+    /// at once. One after the other, not for longer than a lease.
+    async fn stage<'a>(&self, node: &NodeId, lease: Duration, shares: &'a [Share]) -> Result<Staged<'a>, StoreError> {
+        let mut pieces = shares.chunks(SHARES_A_CALL);
+        let mut staged = Staged { rest: pieces.next_back().unwrap_or(&[]), ..Staged::default() };
+        if pieces.len() == 0 {
+            return Ok(staged);
+        }
+        staged.key = format!("begins:{node}:{:016x}", fastrand::u64(..));
+        let begun = Instant::now();
+        for piece in pieces {
+            let mut arguments = Arguments::default();
+            arguments.push(&*self.keys.prefix).push(staged.key.as_str()).number(staged.there).number(lease.as_millis());
+            for Share { resource, count } in piece {
+                arguments.push(resource.as_str()).number(count);
+            }
+            staged.there = answer::staged(self.run(&scripts::STAGE, &arguments).await?)?;
+            // The lease counts from here, for whoever asks for it.
+            if begun.elapsed() >= lease {
+                return Err(StoreError::Slow { after: lease });
+            }
+        }
+        Ok(staged)
+    }
+}
+
+/// Shares of a life that is about to begin.
+#[derive(Default)]
+struct Staged<'a> {
+    /// The key of those that the store has, without the prefix; empty if it has none.
+    key: String,
+    /// Number of them.
+    there: u64,
+    /// Those that it is yet to be told.
+    rest: &'a [Share],
 }
 
 fn push_shares(arguments: &mut Arguments, shares: &[Share]) {
@@ -174,10 +214,15 @@ fn push_shares(arguments: &mut Arguments, shares: &[Share]) {
 
 impl Store for Redis {
     /// Writes more than 500 rows in parts, the first of which begins the life or renews the lease: if one fails, those before it
-    /// were done. A life that begins is partial until the last one.
+    /// were done. A life that begins is partial until the last one. More than 2000 shares are written in parts before that, and count
+    /// all at once when the life begins.
     fn register<'a>(&'a self, node: &'a NodeId, change: &'a Change) -> StoreAnswer<'a, ()> {
         Box::pin(async move {
-            let mut begins = change.begins.as_ref();
+            let staged = match &change.begins {
+                Some(begin) => self.stage(node, change.lease, &begin.shares).await?,
+                None => Staged::default(),
+            };
+            let mut begins = change.begins.as_ref().map(|begin| (begin, &staged));
             let mut put = change.put.chunks(ROWS_A_CALL);
             let mut remove = change.remove.chunks(ROWS_A_CALL);
             let is_begun = begins.is_some();

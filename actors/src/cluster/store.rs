@@ -20,7 +20,8 @@ pub type StoreAnswer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 ///
 /// Rules for all calls:
 ///
-/// - The engine bounds the time of each; then it returns [`StoreError::Slow`].
+/// - The engine bounds the time of each; then it returns [`StoreError::Slow`]. One that begins a life with thousands of
+///   [shares](Begin::shares) may take several times as long, but not longer than its lease.
 /// - A call is done as a whole or not at all, in some order with those of other nodes. After [`StoreError::Lost`] and
 ///   [`StoreError::Slow`] the caller does not know whether it was done, or will be. Only the rows of a [`Change`] may be written
 ///   in parts, after its lease; a life that begins with them is [partial](Change::is_partial) until the last one is written.

@@ -115,7 +115,7 @@ macro_rules! cases {
             channels: who_publishes_is_told_how_many_receive_it, what_one_publishes_arrives_in_order,
                 who_does_not_read_loses_messages_and_nobody_waits, a_subscription_whose_receiver_is_gone_ends;
             shares: many_at_once_never_hold_more_than_the_most, a_want_is_taken_as_a_whole_or_not_at_all,
-                a_dead_nodes_shares_go_with_its_lease, a_node_says_what_it_holds, a_call_that_was_overtaken_does_nothing;
+                a_dead_nodes_shares_go_with_its_lease, a_node_says_what_it_holds, a_call_that_was_overtaken_does_nothing, a_life_begins_with_however_many_shares;
             rates: a_bucket_gives_its_burst_and_then_its_rate, buckets_are_of_all_nodes_and_apart_from_each_other;
             texts: any_text_may_stand_anywhere, any_bytes_may_be_published;
         }

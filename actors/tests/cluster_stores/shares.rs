@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use actix_lines::cluster::{CountLimit, NodeId, RateLimit, Store, StoreError, Verdict, Want};
+use actix_lines::cluster::{Begin, Change, CountLimit, NodeId, RateLimit, Store, StoreError, Verdict, Want};
 use futures::future::join_all;
 
-use crate::{Engine, begin, die, held, node, share};
+use crate::{Engine, begin, die, held, node, row, rows, share};
 
 fn limit(resource: &str, most: u64) -> CountLimit {
     CountLimit { resource: resource.to_owned(), most }
@@ -133,4 +133,26 @@ pub(crate) async fn a_call_that_was_overtaken_does_nothing(engine: &impl Engine)
     store.release(&a, &held(6, [share("x", 1)])).await.unwrap();
     assert_eq!(sum(&other, &b, &mut serial, "x").await, 1);
     assert!(serial > 6, "each life has numbers of its own");
+}
+
+pub(crate) async fn a_life_begins_with_however_many_shares(engine: &impl Engine) {
+    const SHARES: u64 = 7000;
+    let (store, (other, b)) = (engine.store().await, live(engine, "b").await);
+    let (a, mut serial) = (node("a", 1), 0);
+    // Two lives of one id: whatever the first has is gone with it.
+    for count in [3, 2] {
+        let shares = (count..SHARES).map(|nth| share(&format!("source {nth}"), count)).collect();
+        let begins = Some(Begin { shares, ..Begin::default() });
+        store.register(&a, &Change { begins, ..begin([row(count)]) }).await.unwrap();
+        let expected = [(0, 0), (count - 1, 0), (count, count), (2500, count), (SHARES - 1, count), (SHARES, 0)];
+        for (nth, expected) in expected {
+            assert_eq!(sum(&other, &b, &mut serial, &format!("source {nth}")).await, expected, "source {nth}");
+        }
+        assert_eq!(rows(&other, &a).await, [row(count)]);
+    }
+    // It tells of them as of any other.
+    store.release(&a, &held(1, [share("source 2500", 0)])).await.unwrap();
+    assert_eq!(sum(&other, &b, &mut serial, "source 2500").await, 0);
+    die(&store, &a).await;
+    assert_eq!(sum(&other, &b, &mut serial, "source 4999").await, 0);
 }

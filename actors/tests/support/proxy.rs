@@ -3,12 +3,12 @@
 //! It knows where a command and an answer of Redis end, and no more of it.
 #![allow(dead_code, unreachable_pub)]
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::JoinHandle,
     time::sleep,
 };
@@ -26,6 +26,8 @@ pub enum Fault {
     Silent,
     /// As [`Silent`](Self::Silent), but from the store alone: it does what it is asked to do.
     Unanswered,
+    /// Each command waits to be [let through](Proxy::let_one_through), and so does whatever comes behind it on its connection.
+    Held,
     /// Each command is answered with this error, and does not come through. Not inside TLS.
     Error(&'static str),
     /// What the store pushes to subscribers is dropped. Not inside TLS.
@@ -36,7 +38,16 @@ pub enum Fault {
 pub struct Proxy {
     pub address: SocketAddr,
     fault: watch::Sender<Fault>,
+    gate: Gate,
     acceptor: JoinHandle<()>,
+}
+
+/// Where commands are held.
+#[derive(Clone)]
+struct Gate {
+    /// One that waits now.
+    holds: watch::Sender<bool>,
+    let_through: Arc<Semaphore>,
 }
 
 impl Drop for Proxy {
@@ -57,12 +68,25 @@ impl Proxy {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (fault, faults) = watch::channel(Fault::None);
+        let gate = Gate { holds: watch::Sender::new(false), let_through: Arc::new(Semaphore::new(0)) };
+        let of_each = gate.clone();
         let acceptor = tokio::spawn(async move {
             while let Ok((node, _)) = listener.accept().await {
-                tokio::spawn(connection(node, store, faults.clone()));
+                tokio::spawn(connection(node, store, faults.clone(), of_each.clone()));
             }
         });
-        Self { address, fault, acceptor }
+        Self { address, fault, gate, acceptor }
+    }
+
+    /// Waits until a command is [held](Fault::Held).
+    pub async fn holds_one(&self) {
+        self.gate.holds.subscribe().wait_for(|holds| *holds).await.unwrap();
+    }
+
+    /// Lets one command through of those that are held.
+    pub fn let_one_through(&self) {
+        self.gate.holds.send_replace(false);
+        self.gate.let_through.add_permits(1);
     }
 
     /// From now on this is wrong.
@@ -72,7 +96,7 @@ impl Proxy {
 }
 
 /// Serves a connection until one of its ends has gone or it is cut, which is a reset for both.
-async fn connection(mut node: TcpStream, store: SocketAddr, faults: watch::Receiver<Fault>) {
+async fn connection(mut node: TcpStream, store: SocketAddr, faults: watch::Receiver<Fault>, gate: Gate) {
     let mut is_cut = faults.clone();
     let Ok(mut store) = TcpStream::connect(store).await else { return };
     tokio::select! {
@@ -81,17 +105,22 @@ async fn connection(mut node: TcpStream, store: SocketAddr, faults: watch::Recei
             let _ = node.set_zero_linger();
             let _ = store.set_zero_linger();
         }
-        _ = hand_on(&mut node, &mut store, faults) => {}
+        _ = hand_on(&mut node, &mut store, faults, gate) => {}
     }
 }
 
-async fn hand_on(node: &mut TcpStream, store: &mut TcpStream, mut faults: watch::Receiver<Fault>) -> io::Result<()> {
+async fn hand_on(
+    node: &mut TcpStream,
+    store: &mut TcpStream,
+    mut faults: watch::Receiver<Fault>,
+    gate: Gate,
+) -> io::Result<()> {
     let (mut from_node, mut to_node) = node.split();
     let (mut from_store, mut to_store) = store.split();
     let (mut commands, mut answers) = (Vec::new(), Vec::new());
     // Commands that came through and are not yet answered: an error must not overtake an answer.
     let mut open = 0_u64;
-    loop {
+    'turn: loop {
         let fault = *faults.borrow_and_update();
         if fault == Fault::Silent {
             if faults.changed().await.is_err() {
@@ -118,6 +147,16 @@ async fn hand_on(node: &mut TcpStream, store: &mut TcpStream, mut faults: watch:
                 commands.drain(..len);
                 to_node.write_all(format!("-{text}\r\n").as_bytes()).await?;
                 continue;
+            }
+            if fault == Fault::Held {
+                gate.holds.send_replace(true);
+                tokio::select! {
+                    permit = gate.let_through.acquire() => permit.map_err(io::Error::other)?.forget(),
+                    _ = faults.changed() => {
+                        gate.holds.send_replace(false);
+                        continue 'turn;
+                    }
+                }
             }
             let command: Vec<u8> = commands.drain(..len).collect();
             // It is answered by a push.

@@ -66,7 +66,7 @@ impl fmt::Display for Program {
 }
 
 /// What a node has to be allowed, as `docs/decisions/redis.md` has it, for prefixes that begin with `lines:`.
-pub const PERMISSIONS: [&str; 29] = [
+pub const PERMISSIONS: [&str; 30] = [
     "resetkeys",
     "~{lines:*",
     "resetchannels",
@@ -89,6 +89,7 @@ pub const PERMISSIONS: [&str; 29] = [
     "+hincrby",
     "+unlink",
     "+del",
+    "+rename",
     "+pexpireat",
     "+get",
     "+set",

@@ -244,8 +244,22 @@ pub(super) fn registered(value: Value) -> Result<(), StoreError> {
     match integer(value)? {
         1 => Ok(()),
         0 => Err(StoreError::Fenced),
+        2 => Err(forgotten()),
         _ => Err(garbled("an unknown number")),
     }
+}
+
+/// Reads the answer of `STAGE`: the number of shares that are there.
+pub(super) fn staged(value: Value) -> Result<u64, StoreError> {
+    match integer(value)? {
+        ..0 => Err(forgotten()),
+        there => Ok(there.unsigned_abs()),
+    }
+}
+
+/// A life has not begun: it is begun anew.
+fn forgotten() -> StoreError {
+    lost("it has forgotten what a life was to begin with".to_owned())
 }
 
 /// Reads the answer of `NODES`.

@@ -4,7 +4,7 @@
 //! before it begins, where it could not finish: out of memory, on a replica, without enough replicas.
 //! Keys, all behind the prefix: `leases` (nodes by the end of their leases, in ms of the store's clock); of each node `node:ID`
 //! (what it says of itself, the number of its last call, whether rows are missing), `rows:ID` (a session and its JSON), `names:ID` (name, NUL, session),
-//! `held:ID` (a resource and its count); `rate:RESOURCE` (what is missing from a full bucket, in millionths of a token, and since when in µs).
+//! `held:ID` (a resource and its count), and `begins:ID:CALL`, which becomes that of a life with many when it begins; `rate:RESOURCE` (what is missing from a full bucket, in millionths of a token, and since when in µs).
 //! Not here: who calls them (`redis`), what their answers mean (`answer`).
 
 use std::sync::LazyLock;
@@ -34,7 +34,10 @@ impl Program {
     }
 }
 
-/// Begins or renews a lease; writes and removes rows. 1, or 0 if the lease is over.
+/// Writes some shares of a life that has not begun, where no sum looks: the number of those that are there then, or -1 if those before
+/// are not.
+pub(super) static STAGE: LazyLock<Program> = LazyLock::new(|| Program::writing(&[CLOCK, STAGE_TEXT]));
+/// Begins or renews a lease; writes and removes rows. 1, or 0 if the lease is over; 2 if shares that were to be there are not.
 pub(super) static REGISTER: LazyLock<Program> =
     LazyLock::new(|| Program::writing(&[CLOCK, NODE, EXPIRE, WORDS, REGISTER_TEXT]));
 /// Ends a lease and removes what is beneath it.
@@ -86,9 +89,21 @@ local function take()
 end
 ";
 
+/// The key is one call's alone: one that comes late, or whose sender has died, is nothing to any other, and ends by itself.
+const STAGE_TEXT: &str = r"
+local staged = P .. ARGV[2]
+if redis.call('HLEN', staged) ~= tonumber(ARGV[3]) then return -1 end
+redis.call('HSET', staged, unpack(ARGV, 5))
+redis.call('PEXPIREAT', staged, whole(math.min(now + tonumber(ARGV[4]) + 1000, 1e15)))
+return redis.call('HLEN', staged)
+";
+
 const REGISTER_TEXT: &str = r#"
 local lease, begins, about, partial = tonumber(take()), take() == '1', take(), take()
+local staged, there = take(), tonumber(take())
 if not (begins or is_live) then return 0 end
+-- A server that has started anew meanwhile, or is another one, may lack some.
+if staged ~= '' and redis.call('HLEN', P .. staged) ~= there then return 2 end
 for _, dead in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', whole(now), 'LIMIT', 0, 16)) do
   redis.call('UNLINK', P .. 'node:' .. dead, P .. 'rows:' .. dead, P .. 'names:' .. dead, P .. 'held:' .. dead)
   redis.call('ZREM', leases, dead)
@@ -100,12 +115,16 @@ for place = 1, #far, 2 do
   if tonumber(far[place + 1]) > most then redis.call('ZADD', leases, whole(most), far[place]) end
 end
 if begins then
-  redis.call('UNLINK', node, rows, names, held)
+  -- At first, since a user may lack the permission.
+  if staged ~= '' then redis.call('RENAME', P .. staged, held) else redis.call('UNLINK', held) end
+  redis.call('UNLINK', node, rows, names)
   redis.call('HSET', node, 'about', about, 'serial', 0, 'lease', whole(lease))
 end
 if partial == '1' then redis.call('HSET', node, 'partial', 1) elseif partial == '0' then redis.call('HDEL', node, 'partial') end
-for _ = 1, tonumber(take()) do
-  redis.call('HSET', held, take(), take())
+local shares = tonumber(take())
+if shares > 0 then
+  redis.call('HSET', held, unpack(ARGV, at + 1, at + 2 * shares))
+  at = at + 2 * shares
 end
 local function forget_name(session)
   local old = redis.call('HGET', rows, session)

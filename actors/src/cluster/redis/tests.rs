@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::cluster::redis::{
     Redis, RedisConfigError, answer,
-    scripts::{ACQUIRE, NODES, Program, REGISTER, UNREGISTER},
+    scripts::{ACQUIRE, NODES, Program, REGISTER, STAGE, UNREGISTER},
     url::{Host, Place, Secret, Target},
 };
 
@@ -225,8 +225,18 @@ fn compare(mut store: Clocked<'_>, seed: u64) -> Result<[u32; 3], String> {
                 let count = random.u64(..3);
                 let shares: &[String] =
                     if begins { &[word("1"), word("all"), count.to_string()] } else { &[word("0")] };
+                // They may be told before, which alone is nothing to anybody.
+                let key = format!("begins:{id}:{step}");
+                if random.bool() {
+                    let words = [key.clone(), word("0"), lease.to_string(), word("all"), count.to_string()];
+                    same(step, &store.run(&STAGE, &words), &vec![word("1")])?;
+                }
+                let is_staged = begins && store.server.must(&["EXISTS", &format!("{{t}}{key}")]) == "1";
+                let (staged, shares) =
+                    if is_staged { ([key, word("1")], &[word("0")][..]) } else { ([word(""), word("0")], shares) };
                 let mut words =
                     vec![id.clone(), lease.to_string(), u8::from(begins).to_string(), word("about"), word("")];
+                words.extend(staged);
                 words.extend_from_slice(shares);
                 words.extend([word("0"), word("0")]);
                 let answer = store.run(&REGISTER, &words);
@@ -338,6 +348,7 @@ fn counts_and_rates_are_exact_by_any_clock() {
         ("redis.call('HSET', node, 'serial', serial)", ""),
         ("if not is_live then return {1} end", ""),
         ("'ZADD', leases, whole(most), far[place]", "'ZSCORE', leases, far[place]"),
+        ("'RENAME', P .. staged, held", "'HGETALL', held"),
     ] {
         let is_there = |program: &Program| program.text.contains(fault.0);
         assert!([&REGISTER, &ACQUIRE].into_iter().any(|program| is_there(program)), "{fault:?}");
