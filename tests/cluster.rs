@@ -9,8 +9,6 @@ mod console;
 mod redis;
 mod support;
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
 use client::get;
 use console::{Folder, ctl};
 use redis::{Program, StoreServer};
@@ -26,8 +24,7 @@ struct Node {
 
 impl Node {
     fn start(name: &str, url: &str, more: &[&str]) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let folder = Folder::new(&format!("cluster-{name}-{}", NUMBER.fetch_add(1, Relaxed)));
+        let folder = Folder::new(&format!("cluster-{name}"));
         let address = folder.console();
         let mut arguments =
             vec!["--cluster", url, "--cluster-node", name, "--cluster-lease", "3s", "--console", &address];

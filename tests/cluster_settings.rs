@@ -16,7 +16,6 @@ use std::{
     net::TcpStream,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
 use client::get;
@@ -39,8 +38,7 @@ struct Node {
 
 impl Node {
     fn start(name: &str, store: &str, settings: &str, more: &[&str]) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let folder = Folder::new(&format!("cluster-settings-{name}-{}", NUMBER.fetch_add(1, Relaxed)));
+        let folder = Folder::new(&format!("cluster-settings-{name}"));
         let file = folder.path("rot13d.toml");
         let fixed = format!("cluster = {store:?}\ncluster-node = {name:?}\n");
         fs::write(&file, format!("{fixed}{settings}")).unwrap();

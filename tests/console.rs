@@ -2,6 +2,8 @@
 //!
 //! Not here: the commands themselves (the library's own tests), `rot13d ctl`.
 
+#[path = "../actors/tests/support/folder.rs"]
+mod folder;
 mod support;
 
 use std::{
@@ -14,27 +16,15 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+use folder::Folder;
 use rustix::process::{Signal, geteuid};
 use support::{PATIENCE, Server, eventually, finish, greet, reserve, rest, rot13d};
 
-/// A folder of a test's own, removed at the end.
-struct Folder(PathBuf);
-
 impl Folder {
-    fn new() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("rot13d-console-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
-        let path = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
     fn socket(&self) -> PathBuf {
-        self.0.join("console.sock")
+        self.path("console.sock")
     }
 
     fn address(&self) -> String {
@@ -42,16 +32,10 @@ impl Folder {
     }
 
     fn file(&self, text: &str, mode: u32) -> String {
-        let path = self.0.join("token");
+        let path = self.path("token");
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         path.to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -109,9 +93,9 @@ fn version() -> String {
 
 #[test]
 fn the_console_is_its_users_alone_in_the_runtime_directory() {
-    let folder = Folder::new();
+    let folder = Folder::new("console");
     let mut server = server(&[("XDG_RUNTIME_DIR", &folder.0)], &[]);
-    let place = folder.0.join("rot13d");
+    let place = folder.path("rot13d");
     let mut console = Console::at(&place.join("console.sock"));
     assert!(console.ask("version")[0].starts_with(&version()));
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
@@ -124,7 +108,7 @@ fn the_console_is_its_users_alone_in_the_runtime_directory() {
 
 #[test]
 fn the_runtime_directory_of_a_service_comes_first() {
-    let (service, user) = (Folder::new(), Folder::new());
+    let (service, user) = (Folder::new("console"), Folder::new("console"));
     let _server = server(&[("RUNTIME_DIRECTORY", &service.0), ("XDG_RUNTIME_DIR", &user.0)], &[]);
     assert_eq!(Console::at(&service.socket()).ask("count"), ["0"]);
     assert!(!user.0.join("rot13d").exists());
@@ -132,7 +116,7 @@ fn the_runtime_directory_of_a_service_comes_first() {
 
 #[test]
 fn a_console_that_stays_is_none_of_the_sessions_that_a_drain_is_logged_to_wait_for() {
-    let folder = Folder::new();
+    let folder = Folder::new("console");
     let mut server = server(&[("RUNTIME_DIRECTORY", &folder.0)], &[]);
     let mut console = Console::at(&folder.socket());
     let answer = console.ask("drain 5s");
@@ -146,7 +130,7 @@ fn a_console_that_stays_is_none_of_the_sessions_that_a_drain_is_logged_to_wait_f
 
 #[test]
 fn a_second_server_has_no_console_by_default_and_starts_all_the_same() {
-    let folder = Folder::new();
+    let folder = Folder::new("console");
     let environment: [(&str, &Path); 1] = [("RUNTIME_DIRECTORY", &folder.0)];
     let _first = server(&environment, &[]);
     drop(Console::at(&folder.socket()));
@@ -167,7 +151,7 @@ fn without_a_runtime_directory_there_is_no_console() {
     let without = server(&[], &[]);
     without.log_line("no console: cannot make /dev/null/rot13d: ");
     greet(&mut without.connect());
-    let folder = Folder::new();
+    let folder = Folder::new("console");
     let off = server(&[("RUNTIME_DIRECTORY", &folder.0)], &["--console", "off"]);
     greet(&mut off.connect());
     let log = off.log();
@@ -176,7 +160,7 @@ fn without_a_runtime_directory_there_is_no_console() {
 
 #[test]
 fn a_console_costs_no_thread() {
-    let folder = Folder::new();
+    let folder = Folder::new("console");
     let threads = |server: &Server| fs::read_dir(format!("/proc/{}/task", server.id())).unwrap().count();
     let with = server(&[("RUNTIME_DIRECTORY", &folder.0)], &["--workers", "1"]);
     assert_eq!(Console::at(&folder.socket()).ask("count"), ["0"]);
@@ -188,7 +172,7 @@ fn a_console_costs_no_thread() {
 
 #[test]
 fn over_ip_a_token_comes_first() {
-    let folder = Folder::new();
+    let folder = Folder::new("console");
     let (_port, address) = reserve();
     let address = address.to_string();
     let token = folder.file("c0ffee-c0ffee-c0ffee\n", 0o604);
@@ -234,11 +218,10 @@ fn over_ip_a_token_comes_first() {
 
 #[test]
 fn a_drain_by_the_console_is_that_of_sigterm() {
-    let folder = Folder::new();
-    let manager = UnixDatagram::bind(folder.0.join("notify")).unwrap();
+    let folder = Folder::new("console");
+    let manager = UnixDatagram::bind(folder.path("notify")).unwrap();
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let environment: [(&str, &Path); 2] =
-        [("RUNTIME_DIRECTORY", &folder.0), ("NOTIFY_SOCKET", &folder.0.join("notify"))];
+    let environment: [(&str, &Path); 2] = [("RUNTIME_DIRECTORY", &folder.0), ("NOTIFY_SOCKET", &folder.path("notify"))];
     let mut server = server(&environment, &["--drain-goodbye", "back at noon"]);
     let mut peer = server.connect();
     greet(&mut peer);
@@ -279,7 +262,7 @@ fn be_noisy(mut peer: TcpStream) -> Vec<u8> {
 
 #[test]
 fn in_one_sitting_the_noisiest_peer_is_found_and_ended_a_limit_is_lowered_and_the_server_drained() {
-    let folder = Folder::new();
+    let folder = Folder::new("console");
     let mut server = server(&[("RUNTIME_DIRECTORY", &folder.0)], &[]);
     let mut quiet: Vec<_> = (0..5).map(|_| server.connect()).collect();
     quiet.iter_mut().for_each(greet);
@@ -321,7 +304,7 @@ fn in_one_sitting_the_noisiest_peer_is_found_and_ended_a_limit_is_lowered_and_th
 
 #[test]
 fn sigterm_shortens_a_drain_by_the_console() {
-    let folder = Folder::new();
+    let folder = Folder::new("console");
     let mut server = server(&[("RUNTIME_DIRECTORY", &folder.0)], &["--drain-timeout", "0s", "--linger-timeout", "1h"]);
     let mut peer = server.connect();
     greet(&mut peer);
@@ -340,8 +323,8 @@ fn sigterm_shortens_a_drain_by_the_console() {
 
 #[test]
 fn a_change_is_logged_with_who_asked_and_holds_until_sighup() {
-    let folder = Folder::new();
-    let settings = folder.0.join("rot13d.toml");
+    let folder = Folder::new("console");
+    let settings = folder.path("rot13d.toml");
     fs::write(&settings, "idle-timeout = \"7m\"\n").unwrap();
     let arguments = ["--config", settings.to_str().unwrap()];
     let server = server(&[("RUNTIME_DIRECTORY", &folder.0)], &arguments);
@@ -375,7 +358,7 @@ fn the_session_in_the_manual_is_true() {
     let (session, _) = session.split_once("```").unwrap();
     let (commands, rest) = session.split_once("' | ").unwrap();
     let (_, expected) = rest.split_once('\n').unwrap();
-    let folder = Folder::new();
+    let folder = Folder::new("console");
     let _server = server(&[("RUNTIME_DIRECTORY", &folder.0)], &[]);
     let mut console = Console::at(&folder.socket());
     console.send(&commands.replace("\\n", "\n"));
@@ -398,7 +381,7 @@ fn client(mut command: Command, input: &str) -> String {
 #[test]
 #[ignore = "needs socat and nc; tests/run runs it"]
 fn socat_and_netcat_drive_it() {
-    let folder = Folder::new();
+    let folder = Folder::new("console");
     let _server = server(&[("RUNTIME_DIRECTORY", &folder.0)], &[]);
     drop(Console::at(&folder.socket()));
     let commands = "count\nset max-age 1h\njson count\nquit\n";

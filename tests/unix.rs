@@ -2,6 +2,8 @@
 //!
 //! Not here: a path's fate within one process (the library's own tests), sockets of a service manager (`service`).
 
+#[path = "../actors/tests/support/folder.rs"]
+mod folder;
 mod support;
 
 use std::{
@@ -10,7 +12,7 @@ use std::{
     os::{
         linux::net::SocketAddrExt,
         unix::{
-            fs::{MetadataExt, PermissionsExt},
+            fs::MetadataExt,
             net::{SocketAddr, UnixListener, UnixStream},
         },
     },
@@ -20,6 +22,7 @@ use std::{
     thread,
 };
 
+use folder::Folder;
 use rustix::process::{Signal, getegid, geteuid};
 use support::{PATIENCE, Server, finish, reserve, rot13d};
 
@@ -28,20 +31,9 @@ const STRANGER: u32 = 4711;
 const MEMBER: u32 = 4712;
 const GROUP: u32 = 4713;
 
-/// A folder of this test's own, which every user may look into; removed at the end.
-struct Folder(PathBuf);
-
 impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("rot13d-unix-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        Self(path)
-    }
-
     fn socket(&self) -> PathBuf {
-        self.0.join("socket")
+        self.path("socket")
     }
 
     /// A path that a server left behind.
@@ -58,15 +50,9 @@ impl Folder {
     }
 
     fn write(&self, text: &str) -> String {
-        let path = self.0.join("rot13d.toml");
+        let path = self.path("rot13d.toml");
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -147,7 +133,7 @@ fn mode(path: &Path) -> u32 {
 
 #[test]
 fn of_two_servers_that_start_at_once_on_a_stale_path_exactly_one_gets_it() {
-    let folder = Folder::new("race");
+    let folder = Folder::new("unix-race");
     let path = folder.stale();
     for round in 0..50 {
         let start = Barrier::new(2);
@@ -179,7 +165,7 @@ fn of_two_servers_that_start_at_once_on_a_stale_path_exactly_one_gets_it() {
 
 #[test]
 fn a_path_that_is_listened_on_is_an_error_and_its_server_does_not_notice() {
-    let folder = Folder::new("live");
+    let folder = Folder::new("unix-live");
     let path = folder.socket();
     let live = at(&path);
     assert!(listens(&live));
@@ -200,7 +186,7 @@ fn a_path_that_is_listened_on_is_an_error_and_its_server_does_not_notice() {
 
 #[test]
 fn the_path_of_a_killed_server_is_taken_over() {
-    let folder = Folder::new("killed");
+    let folder = Folder::new("unix-killed");
     let path = folder.socket();
     let mut killed = at(&path);
     assert!(listens(&killed));
@@ -217,7 +203,7 @@ fn the_path_of_a_killed_server_is_taken_over() {
 
 #[test]
 fn a_file_that_is_no_socket_stays_as_it_is() {
-    let folder = Folder::new("file");
+    let folder = Folder::new("unix-file");
     let path = folder.socket();
     fs::write(&path, "precious").unwrap();
     let message = format!(
@@ -230,7 +216,7 @@ fn a_file_that_is_no_socket_stays_as_it_is() {
 
 #[test]
 fn the_path_is_gone_at_the_end_however_the_server_ends() {
-    let folder = Folder::new("end");
+    let folder = Folder::new("unix-end");
     let path = folder.socket();
     for signal in [Signal::TERM, Signal::INT] {
         let mut server = at(&path);
@@ -262,7 +248,7 @@ fn the_path_is_gone_at_the_end_however_the_server_ends() {
 
 #[test]
 fn a_path_that_is_anothers_by_the_end_is_left_to_it() {
-    let folder = Folder::new("replaced");
+    let folder = Folder::new("unix-replaced");
     let path = folder.socket();
     let first = at(&path);
     assert!(listens(&first));
@@ -290,7 +276,7 @@ fn a_path_that_is_anothers_by_the_end_is_left_to_it() {
 
 #[test]
 fn a_path_is_the_users_alone_whatever_the_umask() {
-    let folder = Folder::new("umask");
+    let folder = Folder::new("unix-umask");
     let path = folder.socket();
     for umask in ["000", "022", "077", "777"] {
         let mut command = Command::new("sh");
@@ -305,7 +291,7 @@ fn a_path_is_the_users_alone_whatever_the_umask() {
 
 #[test]
 fn mode_and_group_of_the_file_are_those_of_the_path() {
-    let folder = Folder::new("group");
+    let folder = Folder::new("unix-group");
     let path = folder.socket();
     // Root may give it to any group, everybody else to one of their own.
     let group = if geteuid().is_root() { GROUP } else { getegid().as_raw() };
@@ -340,7 +326,7 @@ fn an_abstract_name_has_no_file_and_is_free_again_when_its_server_is_killed() {
 
 #[test]
 fn the_log_has_process_user_and_group_of_each_peer() {
-    let folder = Folder::new("log");
+    let folder = Folder::new("unix-log");
     let path = folder.socket();
     let server = at(&path);
     assert!(listens(&server));
@@ -353,14 +339,14 @@ fn the_log_has_process_user_and_group_of_each_peer() {
 
 #[test]
 fn a_user_that_is_denied_is_closed_without_an_answer_and_by_a_hangup_loses_its_session() {
-    let folder = Folder::new("lists");
+    let folder = Folder::new("unix-lists");
     let path = folder.socket();
     let uid = geteuid().as_raw();
     let file = |lists: &str| {
         folder.write(&format!("listen = [\"unix:{}\"]\nexempt = \"off\"\n{lists}", path.display()));
     };
     file("allow = [\"unix\"]\n");
-    let server = launch(&["-v", "--config", folder.0.join("rot13d.toml").to_str().unwrap()]);
+    let server = launch(&["-v", "--config", folder.path("rot13d.toml").to_str().unwrap()]);
     assert!(listens(&server));
     let mut session = connect(&path);
     greet(&mut session);
@@ -404,7 +390,7 @@ fn is_closed(peer: &mut UnixStream) -> bool {
 #[test]
 #[ignore = "needs socat: run tests/run"]
 fn socat_gets_its_answers_by_path_and_by_name() {
-    let folder = Folder::new("socat");
+    let folder = Folder::new("unix-socat");
     let path = folder.socket();
     let name = format!("rot13d-socat-{}", std::process::id());
     let server = launch(&["--listen", &format!("unix:{}", path.display()), "--listen", &format!("unix:@{name}")]);
@@ -424,7 +410,7 @@ fn other_users_are_kept_out_by_the_mode_and_let_in_by_the_group() {
     if !is_root() {
         return;
     }
-    let folder = Folder::new("users");
+    let folder = Folder::new("unix-users");
     let address = format!("UNIX-CONNECT:{}", folder.socket().display());
     for (settings, stranger, member) in [
         (String::new(), false, false),
@@ -449,7 +435,7 @@ fn other_users_are_kept_out_and_let_in_by_the_lists_and_named_in_the_log() {
     if !is_root() {
         return;
     }
-    let folder = Folder::new("listed");
+    let folder = Folder::new("unix-listed");
     let (path, address) = (folder.socket(), format!("UNIX-CONNECT:{}", folder.socket().display()));
     for (lists, stranger, member) in [
         (format!("deny = [\"uid:{STRANGER}\"]\n"), false, true),

@@ -5,14 +5,15 @@
 
 #[path = "support/tls.rs"]
 mod authority;
+#[path = "support/folder.rs"]
+mod folder;
 mod support;
 #[path = "support/who.rs"]
 mod who;
 
 use std::{
-    fs, io,
+    io,
     net::SocketAddr,
-    path::PathBuf,
     pin::Pin,
     sync::{
         Arc,
@@ -33,6 +34,7 @@ use actix_lines::{
     tls::{Tls, TlsClient, TlsInfo},
 };
 use authority::Authority;
+use folder::Folder;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -260,29 +262,11 @@ async fn the_time_of_a_header_ends_with_it_and_the_next_filters_begins() {
 
 // Unix sockets.
 
-/// A folder of this test's own, removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("actix-lines-proxy-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[actix::test]
 async fn a_proxy_at_a_unix_socket_is_trusted_by_its_user() {
-    let folder = Folder::new("user");
+    let folder = Folder::new("proxy-user");
     let uid = rustix::process::getuid().as_raw();
-    let path = |name: &str| folder.0.join(name);
+    let path = |name: &str| folder.path(name);
     for (at, trusted, is_trusted) in [
         (0, "unix".to_owned(), true),
         (1, format!("uid:{uid}"), true),

@@ -2,13 +2,11 @@
 
 #[path = "support/asking.rs"]
 mod asking;
+#[path = "support/folder.rs"]
+mod folder;
 mod support;
 
-use std::{
-    path::PathBuf,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use actix_lines::{
     LineServer, Listener, Rot13, ServerHandle, Token,
@@ -17,30 +15,14 @@ use actix_lines::{
     limits::LimitKey,
 };
 use asking::Asking;
+use folder::Folder;
 use serde_json::{Value, json};
 use support::{Peer, eventually, pass, pause, within};
 use tokio::{io::AsyncWriteExt, net::UnixStream};
 
-/// A folder of its own for sockets, removed at the end.
-struct Folder(PathBuf);
-
 impl Folder {
-    fn new() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("actix-lines-console-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-
     fn socket(&self) -> PathBuf {
-        self.0.join("console.sock")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        self.path("console.sock")
     }
 }
 
@@ -62,7 +44,7 @@ impl Watched {
     }
 
     fn with(console: impl FnOnce(Console) -> Console) -> Self {
-        let folder = Folder::new();
+        let folder = Folder::new("console");
         let server = LineServer::new(|_| Rot13)
             .workers(2)
             .listen(Listener::tcp("127.0.0.1:0").name("public"))
@@ -501,7 +483,7 @@ async fn a_session_of_a_console_is_none_of_the_server() {
 
 #[actix::test]
 async fn the_builder_starts_a_console_with_its_server() {
-    let folder = Folder::new();
+    let folder = Folder::new("console");
     let server = LineServer::new(|_| Rot13)
         .bind("127.0.0.1:0")
         .unwrap()

@@ -21,29 +21,18 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::support::{Server, at_once, eventually, pass, pause, within};
+use crate::{
+    folder::Folder,
+    support::{Server, at_once, eventually, pass, pause, within},
+};
 
+#[path = "support/folder.rs"]
+mod folder;
 mod support;
 
-/// A path of this test's own, removed at the end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("actix-lines-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
+impl Folder {
     fn socket(&self) -> PathBuf {
-        self.0.join("socket")
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        self.path("socket")
     }
 }
 
@@ -198,8 +187,8 @@ async fn unix(path: &Path) -> UnixStream {
 
 #[actix::test]
 async fn a_unix_socket_serves_as_tcp_does_and_knows_its_peers() {
-    let scratch = Scratch::new("serves");
-    let path = scratch.socket();
+    let folder = Folder::new("serves");
+    let path = folder.socket();
     let server = LineServer::new(|_| Rot13).listen(Listener::unix(&path).name("local")).unwrap();
     let mut server = Server::of(server).await;
     assert!(server.handle.local_addrs().is_empty());
@@ -227,10 +216,10 @@ async fn a_unix_socket_serves_as_tcp_does_and_knows_its_peers() {
 
 #[actix::test]
 async fn a_peer_of_a_unix_socket_that_does_not_read_is_held_back() {
-    let scratch = Scratch::new("held");
-    let server = LineServer::new(|_| Rot13).listen(Listener::unix(scratch.socket())).unwrap();
+    let folder = Folder::new("held");
+    let server = LineServer::new(|_| Rot13).listen(Listener::unix(folder.socket())).unwrap();
     let mut server = Server::of(server).await;
-    let mut peer = unix(&scratch.socket()).await;
+    let mut peer = unix(&folder.socket()).await;
     let line = [b'x'; 1023].iter().chain(b"\n").copied().collect::<Vec<_>>();
     let mut taken = 0;
     let mut last = None;
@@ -254,10 +243,10 @@ async fn a_peer_of_a_unix_socket_that_does_not_read_is_held_back() {
 
 /// The bytes that the kernel takes for a peer that reads none.
 async fn taken_for_a_deaf_peer(buffer: usize) -> u64 {
-    let scratch = Scratch::new(&format!("deaf-{buffer}"));
-    let server = LineServer::new(|_| Rot13).send_buffer(Some(buffer)).listen(Listener::unix(scratch.socket())).unwrap();
+    let folder = Folder::new(&format!("deaf-{buffer}"));
+    let server = LineServer::new(|_| Rot13).send_buffer(Some(buffer)).listen(Listener::unix(folder.socket())).unwrap();
     let mut server = Server::of(server).await;
-    let mut peer = unix(&scratch.socket()).await;
+    let mut peer = unix(&folder.socket()).await;
     let line = [&[b'x'; 1023][..], b"\n"].concat();
     let mut last = None;
     eventually("the server to stop reading", async || {
@@ -284,13 +273,13 @@ async fn the_kernel_holds_no_more_for_a_peer_of_a_unix_socket_than_the_buffer_th
 
 #[actix::test]
 async fn who_is_refused_at_a_unix_socket_is_told_so() {
-    let scratch = Scratch::new("refused");
+    let folder = Folder::new("refused");
     let limits = Limits::builder().max_sessions(1).over_limit(OverLimit::Refuse).refuse_line("too many\n");
-    let server = LineServer::new(|_| Rot13).limits(limits.build().unwrap()).listen(Listener::unix(scratch.socket()));
+    let server = LineServer::new(|_| Rot13).limits(limits.build().unwrap()).listen(Listener::unix(folder.socket()));
     let mut server = Server::of(server.unwrap()).await;
-    let mut first = unix(&scratch.socket()).await;
+    let mut first = unix(&folder.socket()).await;
     ask(&mut first, b"hello\n", "uryyb\n").await;
-    let mut second = unix(&scratch.socket()).await;
+    let mut second = unix(&folder.socket()).await;
     at_once("the kernel", second.write_all(b"hello\n")).await.unwrap();
     let mut told = String::new();
     at_once("the refuse line", second.read_to_string(&mut told)).await.unwrap();
@@ -302,8 +291,8 @@ async fn who_is_refused_at_a_unix_socket_is_told_so() {
 
 #[actix::test]
 async fn a_path_that_is_anothers_by_then_stays() {
-    let scratch = Scratch::new("stays");
-    let path = scratch.socket();
+    let folder = Folder::new("stays");
+    let path = folder.socket();
     let server = LineServer::new(|_| Rot13).listen(Listener::unix(&path)).unwrap().start().unwrap();
     fs::remove_file(&path).unwrap();
     let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -315,33 +304,33 @@ async fn a_path_that_is_anothers_by_then_stays() {
 
 #[actix::test]
 async fn a_path_that_cannot_be_had_is_an_error_that_says_what_to_do() {
-    let scratch = Scratch::new("errors");
+    let folder = Folder::new("errors");
     let listen =
         |path: &Path| LineServer::new(|_| Rot13).listen(Listener::unix(path)).map(drop).unwrap_err().to_string();
-    let nowhere = scratch.0.join("nowhere/socket");
+    let nowhere = folder.0.join("nowhere/socket");
     assert!(listen(&nowhere).ends_with("no such file or directory; make its directory first"), "{}", listen(&nowhere));
-    let long = scratch.0.join("x".repeat(200));
+    let long = folder.0.join("x".repeat(200));
     assert!(listen(&long).ends_with("choose a path of 1 to 107 bytes, without a NUL"), "{}", listen(&long));
     assert!(listen(Path::new("")).ends_with("choose a path of 1 to 107 bytes, without a NUL"));
 }
 
 #[actix::test]
 async fn a_socket_that_listens_already_is_taken_whatever_its_kind() {
-    let scratch = Scratch::new("inherited");
+    let folder = Folder::new("inherited");
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let unix_listener = std::os::unix::net::UnixListener::bind(scratch.socket()).unwrap();
+    let unix_listener = std::os::unix::net::UnixListener::bind(folder.socket()).unwrap();
     let server =
         LineServer::new(|_| Rot13).listen(Listener::inherited(tcp).name("tcp")).unwrap().listen(unix_listener).unwrap();
     let mut server = Server::of(server).await;
     let mut peer = TcpStream::connect(address(&server.handle, "tcp")).await.unwrap();
     ask(&mut peer, b"hello\n", "uryyb\n").await;
-    let mut other = unix(&scratch.socket()).await;
+    let mut other = unix(&folder.socket()).await;
     ask(&mut other, b"hello\n", "uryyb\n").await;
     drop((peer, other));
     server.report().await;
     server.report().await;
     server.end().await;
-    assert!(scratch.socket().exists(), "whoever made it removes it");
+    assert!(folder.socket().exists(), "whoever made it removes it");
 }
 
 /// The text of the error.
@@ -351,8 +340,8 @@ fn error_of(listener: impl Into<Listener>) -> String {
 
 #[actix::test]
 async fn an_address_is_given_in_whatever_form_it_is_there() {
-    let scratch = Scratch::new("forms");
-    let path = scratch.socket();
+    let folder = Folder::new("forms");
+    let path = folder.socket();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let SocketAddr::V4(any_v4) = any else { unreachable!() };
     let (text, borrowed) = ("127.0.0.1:0".to_owned(), &any);
@@ -445,9 +434,9 @@ async fn a_descriptor_that_does_not_listen_is_an_error() {
 #[actix::test]
 async fn a_listening_socket_of_packets_is_an_error() {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
-    let scratch = Scratch::new("packets");
+    let folder = Folder::new("packets");
     let packets = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
-    bind(&packets, &SocketAddrUnix::new(scratch.socket()).unwrap()).unwrap();
+    bind(&packets, &SocketAddrUnix::new(folder.socket()).unwrap()).unwrap();
     listen(&packets, 1).unwrap();
     let error = LineServer::new(|_| Rot13).listen(Listener::inherited(packets)).map(drop).unwrap_err();
     assert!(matches!(&error, BindError::NotListening { .. }), "{error:?}");
@@ -471,10 +460,10 @@ async fn a_listener_of_another_server_cannot_be_paused() {
 #[actix::test]
 async fn an_urgent_byte_over_a_unix_socket_is_a_byte_like_the_others() {
     use rustix::net::{SendFlags, send};
-    let scratch = Scratch::new("urgent");
-    let server = LineServer::new(|_| Rot13).workers(1).listen(Listener::unix(scratch.socket())).unwrap();
+    let folder = Folder::new("urgent");
+    let server = LineServer::new(|_| Rot13).workers(1).listen(Listener::unix(folder.socket())).unwrap();
     let mut server = Server::of(server).await;
-    let mut peer = unix(&scratch.socket()).await;
+    let mut peer = unix(&folder.socket()).await;
     send(&peer, b"ab", SendFlags::OOB).unwrap();
     ask(&mut peer, b"c\n", "nop\n").await;
     drop(peer);

@@ -2,6 +2,8 @@
 
 #[path = "support/tls.rs"]
 mod authority;
+#[path = "support/folder.rs"]
+mod folder;
 #[path = "support/logged.rs"]
 mod logged;
 mod support;
@@ -12,10 +14,8 @@ use std::{
     fs,
     io::Write,
     net::SocketAddr,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
 use actix_lines::{
@@ -23,6 +23,7 @@ use actix_lines::{
     proxy::{Proxy, ProxyHeader, ProxySsl},
 };
 use authority::Authority;
+use folder::Folder;
 use log::LevelFilter;
 use logged::{keep_log, take_logged_here};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -53,31 +54,11 @@ fn who(connection: &Connection) -> String {
     )
 }
 
-/// A folder of one test's own, removed at the end.
-struct Folder(PathBuf);
-
 impl Folder {
-    fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("actix-lines-proxies-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
-        let path = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).unwrap();
-        // A proxy may run as another user.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        Self(path)
-    }
-
     fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
+        let path = self.path(name);
         fs::write(&path, text).unwrap();
         path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -101,7 +82,7 @@ impl Running {
         // Somebody else may take the port before the proxy does.
         for _ in 0..10 {
             let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            let folder = Folder::new();
+            let folder = Folder::new("proxies");
             let mut command = command(&folder, address);
             let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             let mut running = Self { child, address, _folder: folder };
@@ -211,8 +192,8 @@ async fn haproxy_names_the_peer_by_both_versions_over_tcp_and_unix_sockets() {
         server.end().await;
     }
     for options in ["send-proxy", "send-proxy-v2"] {
-        let folder = Folder::new();
-        let socket = folder.0.join("lines.sock");
+        let folder = Folder::new("proxies");
+        let socket = folder.path("lines.sock");
         let mut server = serve(Listener::unix(&socket).proxy(required("unix"))).await;
         let proxy = Running::haproxy("", &format!("unix@{} {options}", socket.display())).await;
         converse(&mut server, proxy.address, "unix").await;
@@ -296,15 +277,15 @@ async fn checks_of_haproxy_are_probes_and_neither_failures_nor_in_the_log() {
 #[ignore = "needs nginx and libnginx-mod-stream: run tests/run"]
 async fn nginx_names_the_peer_over_tcp_and_unix_sockets() {
     const MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
-    let folder = Folder::new();
-    let socket = folder.0.join("lines.sock");
+    let folder = Folder::new("proxies");
+    let socket = folder.path("lines.sock");
     let tcp = serve_tcp().await;
     let unix = serve(Listener::unix(&socket).unix_mode(0o666).proxy(required("unix"))).await;
     let to = [tcp.address().to_string(), format!("unix:{}", socket.display())];
     for ((mut server, to), via) in [tcp, unix].into_iter().zip(to).zip(["ip", "unix"]) {
         let proxy = Running::start(|folder, address| {
             let load = if Path::new(MODULE).exists() { format!("load_module {MODULE};\n") } else { String::new() };
-            let path = |name: &str| folder.0.join(name).display().to_string();
+            let path = |name: &str| folder.path(name).display().to_string();
             let text = format!(
                 "{load}daemon off;\nmaster_process off;\npid {};\nerror_log {} crit;\nevents {{ worker_connections 64; \
                  }}\nstream {{\n  access_log off;\n  server {{\n    listen {address};\n    proxy_protocol on;\n    \
@@ -314,7 +295,7 @@ async fn nginx_names_the_peer_over_tcp_and_unix_sockets() {
             );
             let mut command = Command::new(find("nginx"));
             command.arg("-c").arg(folder.write("nginx.conf", &text));
-            command.arg("-e").arg(folder.0.join("nginx.log"));
+            command.arg("-e").arg(folder.path("nginx.log"));
             command
         })
         .await;

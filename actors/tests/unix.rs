@@ -15,29 +15,18 @@ use std::{
 use actix_lines::{BindError, LineServer, Listener, Rot13};
 use proptest::prelude::*;
 
-use crate::support::{Server, within};
+use crate::{
+    folder::Folder,
+    support::{Server, within},
+};
 
+#[path = "support/folder.rs"]
+mod folder;
 mod support;
 
-/// A folder of this test's own, removed at the end.
-struct Folder(PathBuf);
-
 impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("actix-lines-unix-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
     fn socket(&self) -> PathBuf {
-        self.0.join("socket")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        self.path("socket")
     }
 }
 
@@ -52,7 +41,7 @@ fn mode(path: &Path) -> u32 {
 
 #[test]
 fn a_path_is_this_users_alone_unless_another_mode_is_set() {
-    let folder = Folder::new("mode");
+    let folder = Folder::new("unix-mode");
     let path = folder.socket();
     let bound = bind(Listener::unix(&path)).unwrap();
     assert_eq!(mode(&path), 0o600);
@@ -71,7 +60,7 @@ fn a_path_is_this_users_alone_unless_another_mode_is_set() {
 
 #[test]
 fn owner_and_group_are_set_or_an_error_says_why_not() {
-    let folder = Folder::new("owner");
+    let folder = Folder::new("unix-owner");
     let path = folder.socket();
     let (own_uid, own_gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let bound = bind(Listener::unix(&path).unix_owner(own_uid).unix_group(own_gid).unix_mode(0o660)).unwrap();
@@ -114,7 +103,7 @@ fn settings_of_a_path_are_an_error_without_one() {
 
 #[actix::test]
 async fn a_path_that_a_server_left_behind_is_taken_over() {
-    let folder = Folder::new("stale");
+    let folder = Folder::new("unix-stale");
     let path = folder.socket();
     drop(UnixListener::bind(&path).unwrap());
     assert!(UnixStream::connect(&path).is_err());
@@ -126,7 +115,7 @@ async fn a_path_that_a_server_left_behind_is_taken_over() {
 
 #[test]
 fn a_path_that_is_listened_on_is_an_error_and_its_server_does_not_notice() {
-    let folder = Folder::new("live");
+    let folder = Folder::new("unix-live");
     let path = folder.socket();
     let live = UnixListener::bind(&path).unwrap();
     let error = bind(Listener::unix(&path)).map(drop).unwrap_err();
@@ -147,14 +136,14 @@ fn a_path_that_is_listened_on_is_an_error_and_its_server_does_not_notice() {
 
 #[test]
 fn what_is_no_socket_is_left_alone() {
-    let folder = Folder::new("others");
+    let folder = Folder::new("unix-others");
     let path = folder.socket();
-    let stale = folder.0.join("stale");
+    let stale = folder.path("stale");
     drop(UnixListener::bind(&stale).unwrap());
     let makes: [(&str, &dyn Fn()); 4] = [
         ("a file", &|| drop(File::create(&path).unwrap())),
         ("a folder", &|| fs::create_dir(&path).unwrap()),
-        ("a link to nothing", &|| symlink(folder.0.join("nothing"), &path).unwrap()),
+        ("a link to nothing", &|| symlink(folder.path("nothing"), &path).unwrap()),
         ("a link to a socket", &|| symlink(&stale, &path).unwrap()),
     ];
     for (what, make) in makes {
@@ -175,7 +164,7 @@ fn what_is_no_socket_is_left_alone() {
 
 #[test]
 fn of_many_that_start_on_one_stale_path_exactly_one_listens() {
-    let folder = Folder::new("race");
+    let folder = Folder::new("unix-race");
     let path = folder.socket();
     for round in 0..50 {
         drop(UnixListener::bind(&path).unwrap());
@@ -210,7 +199,7 @@ fn of_many_that_start_on_one_stale_path_exactly_one_listens() {
 
 #[actix::test]
 async fn a_relative_path_is_removed_from_wherever_it_was() {
-    let folder = Folder::new("relative");
+    let folder = Folder::new("unix-relative");
     let name = format!("actix-lines-relative-{}", std::process::id());
     let server = LineServer::new(|_| Rot13).bind(format!("unix:{name}")).unwrap().start().unwrap();
     assert_eq!(server.listeners()[0].local_addr.to_string(), format!("unix:{name}"));
@@ -226,7 +215,7 @@ async fn a_relative_path_is_removed_from_wherever_it_was() {
 
 #[actix::test]
 async fn a_listener_that_is_replaced_has_the_permissions_that_it_asks_for_then() {
-    let folder = Folder::new("replaced");
+    let folder = Folder::new("unix-replaced");
     let path = folder.socket();
     let listener = || Listener::unix(&path);
     let server = LineServer::new(|_| Rot13).listen(listener().unix_mode(0o666)).unwrap().start().unwrap();
@@ -251,7 +240,7 @@ proptest! {
 
     #[test]
     fn each_mode_is_set_as_it_was_asked_for(asked in 0_u32..=0o777) {
-        let folder = Folder::new("each");
+        let folder = Folder::new("unix-each");
         let bound = bind(Listener::unix(folder.socket()).unix_mode(asked)).unwrap();
         prop_assert_eq!(mode(&folder.socket()), asked);
         drop(bound);

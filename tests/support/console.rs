@@ -2,42 +2,25 @@
 // Each test file is a program of its own and uses a part of this.
 #![allow(dead_code, unreachable_pub)]
 
+#[path = "../../actors/tests/support/folder.rs"]
+mod folder;
+
 use std::{
-    fs,
     io::{BufRead, BufReader, Write},
     os::unix::net::{UnixListener, UnixStream},
-    path::{Path, PathBuf},
     process::{Command, Output},
     sync::{Arc, Mutex},
     thread,
 };
 
+pub use folder::Folder;
+
 use crate::support::{finish, rot13d};
 
-/// A folder for sockets and files, empty at first.
-pub struct Folder(pub PathBuf);
-
 impl Folder {
-    pub fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
     /// The address of a console's socket in it.
     pub fn console(&self) -> String {
         format!("unix:{}", self.path("console.sock").display())
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
