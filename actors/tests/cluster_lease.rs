@@ -505,6 +505,50 @@ async fn a_session_that_comes_and_goes_within_a_batch_costs_the_store_nothing() 
 }
 
 #[actix::test]
+async fn a_node_with_the_shortest_lease_asks_in_its_third_and_outlives_a_call_without_an_answer() {
+    pause();
+    let (store, lease) = (Memory::new(), Duration::from_secs(1));
+    let way = store.view();
+    let builder = Cluster::builder(way.clone()).node("a").lease(lease).call_timeout(lease / 3);
+    let cluster = builder.build().unwrap();
+    let server = serve(&cluster).await;
+    eventually("the node to join", async || cluster.node().is_some()).await;
+    let life = cluster.node();
+    for _ in 0..5 {
+        way.fail(Fault::Hanging);
+        let asked = Instant::now();
+        assert_eq!(cluster.nodes().await.unwrap_err(), StoreError::Slow { after: lease / 3 });
+        assert_eq!(asked.elapsed().as_millis(), (lease / 3).as_millis());
+        way.heal();
+        pass(lease).await;
+    }
+    assert_eq!((cluster.node(), cluster.stats().times_fenced), (life, 0));
+    // Its own clock says when it is over, as with any other.
+    way.fail(Fault::Hanging);
+    pass(lease).await;
+    assert_eq!(cluster.node(), None);
+    server.end_all().await;
+}
+
+#[actix::test]
+async fn a_life_that_takes_longer_to_begin_than_its_lease_is_none() {
+    pause();
+    let store = Memory::new();
+    let way = store.view();
+    way.fail(Fault::Slow(Duration::from_millis(500)));
+    let cluster = Cluster::builder(way.clone()).node("a").build().unwrap();
+    let server = serve(&cluster).await;
+    eventually("the call that begins it", async || way.calls().register == 1).await;
+    // As if the process was stopped, with the answer in its socket.
+    tokio::time::advance(LEASE + Duration::from_secs(1)).await;
+    way.heal();
+    eventually("the node to join", async || cluster.node().is_some()).await;
+    assert_eq!((way.calls().register, cluster.stats().lives), (2, 1));
+    assert_eq!(lives(&store).await, [cluster.node().unwrap()]);
+    server.end_all().await;
+}
+
+#[actix::test]
 async fn one_server_is_the_node_and_the_settings_of_a_node_are_checked() {
     let store = Memory::new();
     let build = |name: &str| Cluster::builder(store.view()).node(name);
@@ -515,6 +559,14 @@ async fn one_server_is_the_node_and_the_settings_of_a_node_are_checked() {
     let (timeout, lease) = (Duration::from_secs(2), Duration::from_secs(3));
     let error = ClusterError::CallTimeout { timeout, lease };
     assert_eq!(build("a").lease(lease).call_timeout(timeout).build().unwrap_err(), error);
+    let timeout = Duration::from_millis(9);
+    let error = ClusterError::CallTimeout { timeout, lease };
+    assert_eq!(build("a").lease(lease).call_timeout(timeout).build().unwrap_err(), error);
+    // The default is too long for a lease of less than three seconds, and no shorter one is chosen in silence.
+    let (timeout, lease) = (Cluster::DEFAULT_CALL_TIMEOUT, Duration::from_millis(2999));
+    assert_eq!(build("a").lease(lease).build().unwrap_err(), ClusterError::CallTimeout { timeout, lease });
+    build("a").lease(lease).call_timeout(lease / 3).build().unwrap();
+    build("a").lease(Duration::from_secs(3)).build().unwrap();
 
     let cluster = build("a").build().unwrap();
     let server = || actix_lines::LineServer::new(|_| actix_lines::Rot13).on_current_arbiter();

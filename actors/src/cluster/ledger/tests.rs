@@ -6,6 +6,7 @@ use std::{
 };
 
 use fastrand::Rng;
+use futures::FutureExt;
 
 use super::*;
 use crate::{rate::Rate, source::SourcePrefix};
@@ -368,4 +369,116 @@ fn sources_that_come_and_go_while_the_store_is_lost_are_forgotten() {
     let share = |resource, count| Share { resource, count };
     assert_eq!(told, [share(SESSIONS.to_owned(), 2), share(of(0), 1), share(of(10_000), 1)]);
     drop((first, kept));
+}
+
+fn from(source: u32) -> Address {
+    let [_, b, c, d] = source.to_be_bytes();
+    SocketAddr::from(([10, b, c, d], 1)).into()
+}
+
+fn limited(limits: FleetLimits) -> Arc<Ledger> {
+    let ledger = Arc::new(Ledger::default());
+    ledger.set_limits(limits);
+    // It has told of its limits.
+    ledger.work.notified().now_or_never();
+    ledger
+}
+
+fn counts(batch: &Batch) -> BTreeMap<&str, u64> {
+    batch.held.counts.iter().map(|share| (share.resource.as_str(), share.count)).collect()
+}
+
+#[test]
+fn sessions_that_no_limit_holds_for_wake_nobody() {
+    let ledger = limited(FleetLimits::default());
+    let Asked::Free(hold) = ledger.ask(&from(1), false, false) else { panic!("no limit holds") };
+    drop(hold);
+    assert_eq!(ledger.work.notified().now_or_never(), None);
+    assert_eq!(ledger.asked.notified().now_or_never(), None);
+}
+
+#[test]
+fn whom_a_node_alone_has_no_place_for_is_refused_without_the_store() {
+    let ledger = limited(FleetLimits::builder().max_sessions(2).max_sessions_per_source(1).build().unwrap());
+    let ask = |source| match ledger.ask(&from(source), false, false) {
+        Asked::Refused(reason) => Some(reason),
+        Asked::Waits(_) => None,
+        other => panic!("{other:?}"),
+    };
+    let _first = ledger.without_store(&from(1), false).unwrap();
+    assert_eq!((ask(1), ask(2)), (Some(RefuseReason::ClusterSource), None));
+    let _second = ledger.without_store(&from(2), false).unwrap();
+    assert_eq!(ask(3), Some(RefuseReason::ClusterFull));
+}
+
+#[test]
+fn who_asks_first_is_asked_for_first_also_after_a_call_of_unknown_outcome() {
+    let ledger = limited(limits());
+    let asked: Vec<_> = (0..3)
+        .map(|source| match ledger.ask(&from(source), false, false) {
+            Asked::Waits(answer) => answer,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let claimed: Vec<_> = (0..3).map(|_| ledger.claim("name:x", 1)).collect();
+    let unknown = ledger.take().unwrap();
+    assert_eq!(ledger.settle(unknown, None), 0);
+    let batch = ledger.take().unwrap();
+    // The first of each kind; a name is no session that is let in.
+    let mut are_first = [true, true];
+    let verdicts = batch.wants.iter().map(|want| {
+        let is_claim = usize::from(want.counts[0].resource == "name:x");
+        if std::mem::take(&mut are_first[is_claim]) { Verdict::Granted } else { Verdict::Count(0) }
+    });
+    let verdicts = verdicts.collect();
+    assert_eq!(ledger.settle(batch, Some(verdicts)), 1);
+    for answers in [asked, claimed] {
+        let results = answers.into_iter().map(|mut answer| answer.try_recv().unwrap().map(drop));
+        let full = || Err(RefuseReason::ClusterFull);
+        assert_eq!(results.collect::<Vec<_>>(), [Ok(()), full(), full()]);
+    }
+}
+
+#[test]
+fn what_a_call_was_to_tell_is_told_again_if_nobody_has_seen_its_end() {
+    let ledger = limited(limits());
+    let _of_1 = ledger.without_store(&from(1), false).unwrap();
+    let told = ledger.take().unwrap();
+    ledger.settle(told, Some(Vec::new()));
+    let _of_2 = ledger.without_store(&from(2), false).unwrap();
+    let source = |source| format!("source:{}", limits().source_prefix.text(PeerId::of(&from(source)).unwrap()));
+    let expected = [(SESSIONS.to_owned(), 2), (source(2), 1)];
+    let expected: BTreeMap<_, _> = expected.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+    let lost = ledger.take().unwrap();
+    assert_eq!(counts(&lost), expected);
+    drop(lost);
+    assert!(ledger.take().is_none() && ledger.untold() == 2, "it is on its way");
+    ledger.forget_flights();
+    assert_eq!(counts(&ledger.take().unwrap()), expected, "and nothing that the store knows");
+}
+
+#[test]
+fn what_many_sources_have_taken_is_given_back_when_most_of_them_are_gone() {
+    const MANY: u32 = 40_000;
+    let ledger = limited(FleetLimits::builder().max_sessions_per_source(2).build().unwrap());
+    let settle = || {
+        while let Some(batch) = ledger.take() {
+            ledger.settle(batch, Some(Vec::new()));
+        }
+    };
+    let room = || {
+        let books = ledger.books();
+        (books.entries.capacity(), books.peers.capacity())
+    };
+    let mut holds: Vec<_> = (0..MANY).map(|source| ledger.without_store(&from(source), false).unwrap()).collect();
+    settle();
+    let full = room();
+    holds.truncate(MANY as usize / 2);
+    settle();
+    let half = room();
+    assert!(half.0 >= full.0 / 2 && half.1 >= full.1 / 2, "it would be taken again soon: {half:?} of {full:?}");
+    holds.truncate(10);
+    settle();
+    let (entries, peers) = room();
+    assert!(entries <= 4 * KEPT && peers <= 4 * KEPT, "{entries} and {peers} of {full:?}");
 }
