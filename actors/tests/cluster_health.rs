@@ -168,6 +168,8 @@ async fn what_a_node_has_no_room_for_is_counted() {
     eventually("all to be counted", async || counts().0 + counts().1 >= 5000).await;
     let (lost, read) = counts();
     assert!((800..=1000).contains(&lost), "{lost}");
+    pass(Duration::from_secs(5)).await;
+    assert_eq!(counts(), (lost, read), "once");
     // More bytes than wait for their reader, in few letters.
     flood(&node, 40, 1024 * 1024).await;
     eventually("all to be counted", async || counts().0 + counts().1 == lost + read + 40).await;
@@ -245,6 +247,48 @@ async fn a_subscription_that_was_lost_has_its_channels_again() {
     }
     assert_eq!(node.cluster.stats().times_deaf, 0);
     node.server.end_all().await;
+}
+
+#[actix::test]
+async fn a_subscription_that_was_a_good_one_is_there_again_soon_however_often_one_is_lost() {
+    pause();
+    let node = Node::join("a", &Memory::new()).await;
+    for times in 1..=12 {
+        pass(Duration::from_secs(11)).await;
+        node.store.end_subscriptions();
+        pass(Duration::from_millis(110)).await;
+        assert_eq!(node.cluster.stats().subscriptions, times + 1);
+    }
+    node.server.end_all().await;
+}
+
+#[actix::test]
+async fn rooms_that_go_at_once_cost_the_store_nothing() {
+    pause();
+    let node = Node::join("a", &Memory::new()).await;
+    pass(Duration::from_millis(100)).await;
+    let calls = node.store.calls().subscribe;
+    let rooms: Vec<_> = (0..20).map(|nth| node.cluster.room(&nth.to_string()).unwrap()).collect();
+    drop(rooms);
+    pass(Duration::from_secs(4)).await;
+    assert_eq!(node.store.calls().subscribe, calls);
+    assert_eq!(node.cluster.stats().subscriptions, 1);
+    node.server.end_all().await;
+}
+
+#[actix::test]
+async fn a_subscription_that_never_heard_anything_is_deaf_and_a_node_that_has_ended_has_no_store() {
+    pause();
+    let store = Memory::new();
+    let way = store.view();
+    way.fail(Fault::Deaf);
+    let cluster = Cluster::builder(way).node("a").build().unwrap();
+    let server = serve(&cluster).await;
+    let found_out = until(&cluster, "deaf").await;
+    assert!(found_out <= Duration::from_secs(5), "after {found_out:?}");
+    assert_eq!((cluster.stats().probes_lost, cluster.stats().probes), (1, 2));
+    server.end_all().await;
+    eventually("the end", async || cluster.health() == Health::Ended).await;
 }
 
 #[actix::test]

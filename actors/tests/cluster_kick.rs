@@ -1,5 +1,7 @@
 //! K3: a kick over nodes is answered, and so is a push: by each node once, with what has become of it there, in time.
 
+#[path = "support/bent.rs"]
+mod bent;
 #[path = "support/members.rs"]
 mod members;
 #[path = "support/nodes.rs"]
@@ -21,6 +23,7 @@ use actix_lines::{
     control::{SessionFilter, SessionState},
     limits::{Limits, OutboxLimit},
 };
+use bent::{Bend, Bent};
 use bytes::Bytes;
 use futures::future::join_all;
 use members::Nameable;
@@ -383,6 +386,41 @@ async fn a_node_whose_lease_is_over_does_nothing_that_it_was_asked_for() {
     of_b.expect(b"still here\n").await;
     drop(memory);
     end([a, b, c]).await;
+}
+
+#[actix::test]
+async fn an_answer_that_comes_too_late_is_counted_and_changes_nothing() {
+    pause();
+    let memory = Memory::new();
+    let in_time = |builder: ClusterBuilder| builder.ask_timeout(Duration::from_millis(200));
+    let a = Node::serve_with("a", &memory, LineServer::new(|_| Nameable), in_time).await;
+    let b = Node::serve("b", &memory, LineServer::new(|_| Nameable)).await;
+    let mut told_late = peer(&b).await;
+    b.store.fail(Fault::Slow(Duration::from_millis(800)));
+    let answers = a.cluster.push(b.ids().await.remove(0), "late\n").await.unwrap();
+    assert_eq!(told(&answers), [(Some(b.id()), Outcome::TimedOut)]);
+    told_late.expect(b"late\n").await;
+    eventually("the answer", async || a.cluster.stats().answers_late == 1).await;
+    let stats = a.cluster.stats();
+    assert_eq!((stats.asked, stats.asks_timed_out, b.cluster.stats().requests), (1, 1, 1));
+    end([a, b]).await;
+}
+
+#[actix::test]
+async fn a_node_without_a_lease_asks_no_former_life_of_its_own() {
+    pause();
+    let memory = Memory::new();
+    let bent = Bent::new(&memory);
+    let cluster = Cluster::builder(bent.clone()).node("a").build().unwrap();
+    let server = nodes::serve(&cluster).await;
+    eventually("the node to join", async || cluster.node().is_some()).await;
+    bent.bend("register", Bend::Fail(StoreError::Fenced));
+    bent.bend("unregister", Bend::Fail(StoreError::Refused { reason: "a fault of a test".to_owned() }));
+    eventually("the end of its life", async || cluster.node().is_none()).await;
+    assert_eq!(cluster.nodes().await.unwrap().len(), 1, "the store still has it");
+    let answers = cluster.push(ClusterFilter::default(), "here\n").await.unwrap();
+    assert_eq!(told(&answers), [(None, Outcome::NotFound)]);
+    server.end_all().await;
 }
 
 #[actix::test]

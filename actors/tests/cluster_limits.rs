@@ -235,6 +235,23 @@ async fn a_refusal_says_which_limit_and_a_place_that_is_given_back_is_another_no
 }
 
 #[actix::test]
+async fn who_was_let_in_by_the_store_is_counted_and_waits_for_no_end_that_is_gathered() {
+    pause();
+    let store = Memory::new();
+    let a = node(&store, "a", limits().max_sessions(3).build().unwrap()).await;
+    let mut held = a.enter_all(3).await;
+    for times in 0..5 {
+        assert_eq!((a.cluster.stats().admitted, a.cluster.stats().admitted_blind), (3 + times, 0));
+        held.truncate(2);
+        eventually("one to end", async || a.server.handle.stats().await.unwrap().live == 2).await;
+        // Its end is told with others, in a while; whoever comes asks at once.
+        held.extend(a.enter().await);
+        assert_eq!(held.len(), 3);
+    }
+    a.server.end_all().await;
+}
+
+#[actix::test]
 async fn limits_of_a_source_do_not_hold_for_peers_that_are_exempt() {
     let store = Memory::new();
     let limits = limits().max_sessions(5).max_sessions_per_source(1).exempt(["127.0.0.0/8".parse().unwrap()]);
@@ -641,9 +658,11 @@ async fn limits_that_cannot_be_kept_are_errors() {
         limits().max_sessions_per_source(0),
         limits().accept_rate_per_source(zero),
         limits().source_prefix(actix_lines::SourcePrefix { v4: 33, v6: 0 }),
+        limits().source_prefix(actix_lines::SourcePrefix { v4: 0, v6: 129 }),
     ] {
         wrong.build().unwrap_err();
     }
+    limits().source_prefix(actix_lines::SourcePrefix { v4: 32, v6: 128 }).build().unwrap();
 }
 
 #[cfg(feature = "redis")]

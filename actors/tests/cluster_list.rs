@@ -167,6 +167,49 @@ impl Store for Partly {
     }
 }
 
+/// A store that has its own order: the last session of a name comes first, and the rows of the last node fail first.
+#[derive(Clone, Debug)]
+struct Turned {
+    memory: Memory,
+}
+
+impl Store for Turned {
+    pass_on!(memory: register, unregister, nodes, publish, subscribe, acquire);
+
+    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
+        Box::pin(async move {
+            let mut found = self.memory.lookup(name).await?;
+            found.reverse();
+            Ok(found)
+        })
+    }
+
+    fn list<'a>(&'a self, node: &'a NodeId, _: Option<Cursor>) -> StoreAnswer<'a, RowPage> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(100 * u64::from(9 - node.incarnation))).await;
+            Err(StoreError::Refused { reason: "no permission".to_owned() })
+        })
+    }
+}
+
+#[actix::test]
+async fn sessions_of_a_name_and_nodes_that_could_not_be_read_are_in_the_order_of_their_ids_whatever_the_stores_is() {
+    pause();
+    let memory = Memory::new();
+    let nodes = [node("a", 1), node("a", 2), node("b", 1), node("c", 3)];
+    let named = |session| Row { name: Some("alice".to_owned()), ..row(session) };
+    for node in &nodes {
+        begin(&memory, node, [9, 10, 100].map(named)).await;
+    }
+    let cluster = reader(Turned { memory });
+    let expected: Vec<_> = nodes.iter().flat_map(|node| [9, 10, 100].map(|session| (node.clone(), session))).collect();
+    assert_eq!(ids(&cluster.lookup("alice").await.unwrap()), expected);
+    let page = cluster.list(ClusterFilter::default().name("alice")).await.unwrap();
+    assert_eq!(ids(&page.sessions), expected);
+    let page = cluster.list(ClusterFilter::default()).await.unwrap();
+    assert_eq!(page.unread.into_iter().map(|unread| unread.node).collect::<Vec<_>>(), nodes);
+}
+
 #[actix::test]
 async fn a_node_that_is_still_writing_its_sessions_is_named_and_those_that_are_there_are_listed() {
     pause();

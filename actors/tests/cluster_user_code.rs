@@ -18,7 +18,7 @@ use std::{
 };
 
 use actix_lines::cluster::{
-    Change, Cluster, NodeId, Store, StoreAnswer,
+    Change, Cluster, FleetLimits, Held, NodeId, Store, StoreAnswer, Verdict, Want,
     memory::{Fault, Memory},
 };
 use bytes::Bytes;
@@ -33,11 +33,13 @@ struct Panicking {
     store: Memory,
     writes: Arc<AtomicBool>,
     says: Arc<AtomicBool>,
+    asks: Arc<AtomicBool>,
 }
 
 impl Panicking {
     async fn node(memory: &Memory) -> (Self, Cluster, Server) {
-        let store = Self { store: memory.view(), writes: Arc::default(), says: Arc::default() };
+        let [writes, says, asks] = Default::default();
+        let store = Self { store: memory.view(), writes, says, asks };
         let cluster = Cluster::builder(store.clone()).node("a").build().unwrap();
         let server = serve(&cluster).await;
         eventually("the node to join", async || cluster.node().is_some()).await;
@@ -57,7 +59,12 @@ impl Store for Panicking {
         self.store.publish(channel, bytes)
     }
 
-    pass_on!(store: unregister, nodes, list, lookup, subscribe, acquire);
+    fn acquire<'a>(&'a self, node: &'a NodeId, held: &'a Held, wants: &'a [Want]) -> StoreAnswer<'a, Vec<Verdict>> {
+        assert!(!self.asks.swap(false, Relaxed), "an engine with a fault");
+        self.store.acquire(node, held, wants)
+    }
+
+    pass_on!(store: unregister, nodes, list, lookup, subscribe);
 }
 
 #[actix::test]
@@ -79,6 +86,29 @@ async fn an_engine_that_panics_leaves_no_row_of_a_session_that_ends_meanwhile() 
     })
     .await;
     server.end_all().await;
+}
+
+#[actix::test]
+async fn an_engine_that_panics_leaves_no_share_untold_and_nobody_at_the_gate() {
+    let memory = Memory::new();
+    let (store, cluster, server) = Panicking::node(&memory).await;
+    let limits = FleetLimits::builder().max_sessions(3).build().unwrap();
+    let told = async || eventually("the store to be told", async || cluster.stats().shares_untold == 0).await;
+    cluster.set_limits(limits.clone());
+    let _first = greet(server.address()).await;
+    store.asks.store(true, Relaxed);
+    // By the policy, or by the store that is asked again.
+    let _second = greet(server.address()).await;
+    assert!(!store.asks.load(Relaxed), "it has panicked");
+    told().await;
+    // Another node has the rest.
+    let other = Node::join("b", &memory).await;
+    other.cluster.set_limits(limits);
+    let _third = greet(other.server.address()).await;
+    let mut refused = other.server.connect().await;
+    refused.expect(b"too many connections, try again later\r\n").await;
+    server.end_all().await;
+    other.server.end_all().await;
 }
 
 #[actix::test]

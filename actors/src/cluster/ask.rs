@@ -337,6 +337,13 @@ mod tests {
         for number in 1..REMEMBERED as u64 {
             assert!(!recent.insert(&from(1), number));
         }
+        // As many again make none of them new.
+        for number in 0..REMEMBERED as u64 {
+            assert!(recent.insert(&from(4), number));
+        }
+        for number in 1..REMEMBERED as u64 {
+            assert!(!recent.insert(&from(1), number));
+        }
         for number in 0..3 * REMEMBERED as u64 {
             assert!(recent.insert(&from(3), number));
             assert!(recent.newer.len() + recent.older.len() <= 2 * REMEMBERED);

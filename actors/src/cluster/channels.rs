@@ -155,7 +155,10 @@ impl Channels {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::cluster::mailbox::Mail;
 
     #[test]
     fn of_many_channels_only_those_that_have_changed_are_looked_at() {
@@ -189,5 +192,22 @@ mod tests {
         channels.forget("r:3");
         assert_eq!(channels.all().0.len(), 100);
         assert_eq!(changes(), []);
+    }
+
+    #[test]
+    fn a_message_goes_to_who_reads_its_channel_and_counts_if_nobody_does() {
+        let (channels, counts) = (Channels::default(), Counts::default());
+        let ((of_room, mut room), (of_control, mut control)) = (Mailbox::new(9), Mailbox::new(9));
+        channels.listen("r:1".to_owned(), of_room);
+        channels.listen_to_control(of_control);
+        channels.set_control("c:a.00000001".to_owned());
+        channels.set_control("c:a.00000002".to_owned());
+        for channel in ["r:1", "r:2", "c:a.00000001", "c:a.00000002"] {
+            channels.deliver(Message { channel: channel.into(), bytes: Bytes::new() }, &counts);
+        }
+        let read = |mail: Result<Mail, _>| mail.ok().map(|mail| mail.message.channel.to_string());
+        assert_eq!([(); 2].map(|()| read(room.try_recv())), [Some("r:1".to_owned()), None]);
+        assert_eq!([(); 2].map(|()| read(control.try_recv())), [Some("c:a.00000002".to_owned()), None]);
+        assert_eq!((counts.messages_unread.get(), counts.messages_dropped.get()), (2, 0));
     }
 }

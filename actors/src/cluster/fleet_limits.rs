@@ -143,3 +143,25 @@ impl FleetLimitsBuilder {
         Ok(self.limits)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_on_its_own_refuses_connections_if_there_is_a_limit_of_any_kind_and_the_policy_is_closed() {
+        let rate = Rate { per_second: 1, burst: 1 };
+        let limits = FleetLimits::builder;
+        for (limits, is_any) in [
+            (limits(), false),
+            (limits().max_sessions(1), true),
+            (limits().max_sessions_per_source(1), true),
+            (limits().accept_rate_per_source(Some(rate)), true),
+        ] {
+            for policy in [OnPartition::Open, OnPartition::Closed] {
+                let limits = limits.clone().on_partition(policy).build().unwrap();
+                assert_eq!(limits.refuse_alone(), is_any && policy == OnPartition::Closed, "{limits:?}");
+            }
+        }
+    }
+}

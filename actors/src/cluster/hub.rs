@@ -195,7 +195,47 @@ mod tests {
     use crate::cluster::{
         builder::Cluster,
         memory::{Fault, Memory},
+        store::StoreAnswer,
     };
+
+    /// A subscription that has lost so many messages.
+    #[derive(Debug)]
+    struct Losing(u64);
+
+    impl Subscription for Losing {
+        fn add<'a>(&'a mut self, _: &'a [String]) -> StoreAnswer<'a, ()> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn remove<'a>(&'a mut self, _: &'a [String]) -> StoreAnswer<'a, ()> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn dropped(&self) -> u64 {
+            self.0
+        }
+    }
+
+    #[test]
+    fn what_a_subscription_has_lost_is_counted_once() {
+        let core = Cluster::builder(Memory::new()).node("a").build().unwrap().core;
+        let mut counted = 0;
+        for lost in [0, 3, 3, 5, 5] {
+            count_dropped(&core, &Losing(lost), &mut counted);
+            assert_eq!(core.counts.messages_dropped.get(), lost);
+        }
+    }
+
+    #[actix::test]
+    async fn a_probe_on_the_channel_of_a_former_life_is_not_awaited_and_one_that_nobody_hears_is_lost() {
+        let memory = Memory::new();
+        let core = Cluster::builder(memory.clone()).node("a").build().unwrap().core;
+        core.hub.set_heard(Some("c:now".into()));
+        let mut probes = Probes { channel: Some("c:before".into()), waiting: [Some(2), Some(1)] };
+        let deaf = probe(&core, &mut probes, &AtomicU64::new(0)).await;
+        assert!(matches!(deaf, Some(Ended::Deaf(why)) if why.starts_with("nobody")));
+        assert_eq!(core.counts.probes_lost.get(), 1);
+    }
 
     #[actix::test]
     async fn a_hub_that_begins_anew_hears_nothing_yet() {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use actix_lines::cluster::{
-    RateLimit, Store, StoreError, Verdict, Want,
+    Change, NodeId, RateLimit, Row, Store, StoreError, Verdict, Want,
     memory::{Fault, Memory},
 };
 use futures::future::BoxFuture;
@@ -106,6 +106,67 @@ async fn a_store_that_starts_anew_knows_nothing_and_one_that_forgets_keeps_its_s
     assert_eq!(memory.nodes().await.unwrap(), []);
     memory.restart();
     assert_eq!(messages.recv().await, None);
+    // Tokens are forgotten, too.
+    let one = RateLimit { resource: "x".to_owned(), per_second: 1, burst: 1 };
+    let want = [Want { counts: Vec::new(), rates: vec![one] }];
+    for _ in 0..2 {
+        memory.register(&a, &begin([])).await.unwrap();
+        assert_eq!(memory.acquire(&a, &held(1, []), &want).await, Ok(vec![Verdict::Granted]));
+        memory.forget();
+    }
+}
+
+#[actix::test]
+async fn the_end_of_a_ways_subscriptions_is_not_that_of_anothers() {
+    support::pause();
+    let memory = Memory::new();
+    let subscribed = async || {
+        let (way, (to, messages)) = (memory.view(), mpsc::channel(8));
+        let mut subscription = way.subscribe(to).await.unwrap();
+        subscription.add(&["x".to_owned()]).await.unwrap();
+        (way, messages, subscription)
+    };
+    let (stays, mut heard, _subscription) = subscribed().await;
+    for end in [Memory::end_subscriptions, |way: &Memory| way.fail(Fault::Lost)] {
+        let (way, mut messages, _subscription) = subscribed().await;
+        end(&way);
+        assert_eq!(messages.recv().await, None);
+        assert_eq!(stays.publish("x", "heard".into()).await, Ok(1));
+        assert_eq!(heard.recv().await.unwrap().bytes, "heard");
+    }
+}
+
+/// Returns true if this call sees that a node is there.
+type Sees = for<'a> fn(&'a Memory, &'a NodeId) -> BoxFuture<'a, bool>;
+
+#[actix::test]
+async fn at_the_end_of_a_lease_its_node_is_gone_whichever_call_comes_first() {
+    support::pause();
+    let a = node("a", 1);
+    let calls: [(&str, Sees); 5] = [
+        ("nodes", |memory, _| Box::pin(async move { !memory.nodes().await.unwrap().is_empty() })),
+        ("list", |memory, a| Box::pin(async move { !memory.list(a, None).await.unwrap().rows.is_empty() })),
+        ("lookup", |memory, _| Box::pin(async move { !memory.lookup("alice").await.unwrap().is_empty() })),
+        ("register", |memory, a| {
+            Box::pin(async move {
+                let renewed = memory.register(a, &Change { lease: Duration::from_secs(9), ..Change::default() }).await;
+                renewed != Err(StoreError::Fenced)
+            })
+        }),
+        ("acquire", |memory, a| {
+            Box::pin(async move { memory.acquire(a, &held(1, []), &[]).await != Err(StoreError::Fenced) })
+        }),
+    ];
+    for (call, sees) in calls {
+        for (is_over, passed) in [(false, 8999), (true, 9000)] {
+            let memory = Memory::new();
+            let row = Row { session: 1, name: Some("alice".to_owned()), ..Row::default() };
+            let change = Change { lease: Duration::from_secs(9), put: vec![row], ..begin([]) };
+            memory.register(&a, &change).await.unwrap();
+            tokio::time::advance(Duration::from_millis(passed)).await;
+            assert_eq!(sees(&memory, &a).await, !is_over, "{call} after {passed} ms");
+        }
+    }
 }
 
 proptest! {

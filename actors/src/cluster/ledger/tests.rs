@@ -1,7 +1,7 @@
 //! Ledgers of several nodes against a store that loses, delays and overtakes calls, and against the truth: what is held.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
 };
 
@@ -146,6 +146,9 @@ impl World {
                 None => {
                     let life = of_node.life;
                     of_node.flight = of_node.ledger.take().map(|batch| Flight { batch, life, answer: None });
+                    let counts = of_node.flight.as_ref().map_or(&[][..], |flight| &flight.batch.held.counts);
+                    let names: BTreeSet<_> = counts.iter().map(|share| &share.resource).collect();
+                    assert_eq!(names.len(), counts.len(), "each resource is told of once");
                 }
                 Some(mut flight) => match random.u8(0..8) {
                     // It is never heard of, and arrives later or not at all.
@@ -303,6 +306,7 @@ fn sources_cost_nothing_before_there_is_a_limit_of_theirs_and_are_all_known_to_i
         other => panic!("{other:?}"),
     };
     let holds: Vec<_> = [1, 1, 2].into_iter().map(hold).collect();
+    ledger.set_limits(FleetLimits::builder().max_sessions(9).build().unwrap());
     assert_eq!(ledger.books().entries.len(), 1, "the sessions");
     ledger.begin();
     ledger.set_limits(FleetLimits::builder().max_sessions_per_source(9).build().unwrap());
@@ -411,32 +415,86 @@ fn whom_a_node_alone_has_no_place_for_is_refused_without_the_store() {
     assert_eq!(ask(3), Some(RefuseReason::ClusterFull));
 }
 
-#[test]
-fn who_asks_first_is_asked_for_first_also_after_a_call_of_unknown_outcome() {
-    let ledger = limited(limits());
-    let asked: Vec<_> = (0..3)
-        .map(|source| match ledger.ask(&from(source), false, false) {
-            Asked::Waits(answer) => answer,
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    let claimed: Vec<_> = (0..3).map(|_| ledger.claim("name:x", 1)).collect();
-    let unknown = ledger.take().unwrap();
-    assert_eq!(ledger.settle(unknown, None), 0);
-    let batch = ledger.take().unwrap();
-    // The first of each kind; a name is no session that is let in.
-    let mut are_first = [true, true];
-    let verdicts = batch.wants.iter().map(|want| {
-        let is_claim = usize::from(want.counts[0].resource == "name:x");
-        if std::mem::take(&mut are_first[is_claim]) { Verdict::Granted } else { Verdict::Count(0) }
-    });
-    let verdicts = verdicts.collect();
-    assert_eq!(ledger.settle(batch, Some(verdicts)), 1);
-    for answers in [asked, claimed] {
-        let results = answers.into_iter().map(|mut answer| answer.try_recv().unwrap().map(drop));
-        let full = || Err(RefuseReason::ClusterFull);
-        assert_eq!(results.collect::<Vec<_>>(), [Ok(()), full(), full()]);
+fn waits(ledger: &Arc<Ledger>, source: u32) -> oneshot::Receiver<Result<Hold, RefuseReason>> {
+    match ledger.ask(&from(source), false, false) {
+        Asked::Waits(answer) => answer,
+        other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn who_asks_first_is_asked_for_first_however_many_calls_come_to_nothing() {
+    for calls in 0..3 {
+        let ledger = limited(limits());
+        let asked: Vec<_> = (0..3).map(|source| waits(&ledger, source)).collect();
+        let claimed: Vec<_> = (0..3).map(|_| ledger.claim("name:x", 1)).collect();
+        for nth in 0..calls {
+            // Nobody knows the outcome, or the answer is to something else.
+            let batch = ledger.take().unwrap();
+            assert_eq!(ledger.settle(batch, (nth % 2 == 0).then(Vec::new)), 0);
+        }
+        let batch = ledger.take().unwrap();
+        assert_eq!(batch.held.counts.is_empty(), calls == 0, "what the store knows it is not told");
+        // The first of each kind; a name is no session that is let in.
+        let mut are_first = [true, true];
+        let verdicts = batch.wants.iter().map(|want| {
+            let kind = usize::from(want.counts[0].resource == "name:x");
+            if std::mem::take(&mut are_first[kind]) { Verdict::Granted } else { Verdict::Count(0) }
+        });
+        let verdicts = verdicts.collect();
+        assert_eq!(ledger.settle(batch, Some(verdicts)), 1);
+        for answers in [asked, claimed] {
+            let results = answers.into_iter().map(|mut answer| answer.try_recv().unwrap().map(drop));
+            let full = || Err(RefuseReason::ClusterFull);
+            assert_eq!(results.collect::<Vec<_>>(), [Ok(()), full(), full()]);
+        }
+    }
+}
+
+#[test]
+fn neither_connections_nor_claims_keep_the_others_out_of_the_next_call() {
+    for (connections, claims) in [(MOST_WANTS, 1), (1, MOST_WANTS)] {
+        let ledger = limited(FleetLimits::builder().max_sessions(1000).build().unwrap());
+        let _asked: Vec<_> = (0..connections as u32).map(|source| waits(&ledger, source)).collect();
+        let _claimed: Vec<_> = (0..claims).map(|nth| ledger.claim(&format!("name:{nth}"), 1)).collect();
+        for take in 0..2 {
+            let batch = ledger.take().unwrap();
+            let of_claims = batch.wants.iter().filter(|want| want.counts[0].resource != SESSIONS).count();
+            if take == 0 {
+                assert_eq!(batch.wants.len(), MOST_WANTS);
+                assert!((1..MOST_WANTS).contains(&of_claims), "{of_claims} of {claims} claims");
+            }
+        }
+        assert!(ledger.take().is_none());
+    }
+}
+
+#[test]
+fn nothing_is_asked_for_whom_nobody_waits_for_any_more() {
+    let ledger = limited(limits());
+    drop((waits(&ledger, 1), ledger.claim("name:x", 1)));
+    assert!(ledger.take().is_none());
+}
+
+#[test]
+fn a_life_begins_with_what_is_held_and_the_store_is_to_know() {
+    let ledger = limited(FleetLimits::default());
+    let hold = |ledger: &Arc<Ledger>| ledger.without_store(&from(1), false).unwrap();
+    for count in 1..4 {
+        let ledger = limited(FleetLimits::default());
+        let _holds: Vec<_> = (0..count).map(|_| hold(&ledger)).collect();
+        assert_eq!(ledger.begin(), [], "no limit has asked for it");
+        ledger.set_limits(limits());
+        assert_eq!(ledger.take().unwrap().held.counts.len(), 2, "{count} sessions, of one source");
+    }
+    ledger.set_limits(FleetLimits::builder().max_sessions(9).build().unwrap());
+    let first = hold(&ledger);
+    let share = |count| Share { resource: SESSIONS.to_owned(), count };
+    assert_eq!(ledger.begin(), [share(1)]);
+    let second = hold(&ledger);
+    assert_eq!(ledger.begin(), [share(2)]);
+    drop((first, second));
+    assert_eq!(ledger.begin(), []);
 }
 
 #[test]
@@ -481,4 +539,77 @@ fn what_many_sources_have_taken_is_given_back_when_most_of_them_are_gone() {
     settle();
     let (entries, peers) = room();
     assert!(entries <= 4 * KEPT && peers <= 4 * KEPT, "{entries} and {peers} of {full:?}");
+}
+
+#[test]
+fn limits_of_a_source_hold_for_all_but_those_that_are_exempt() {
+    let one = FleetLimits::builder().max_sessions_per_source(1);
+    let ledger = limited(one.exempt(["10.0.0.1".parse().unwrap()]).build().unwrap());
+    let is_free = |source| matches!(ledger.ask(&from(source), false, false), Asked::Free(_));
+    assert!(is_free(1) && !is_free(2));
+}
+
+#[actix::test]
+async fn a_bucket_of_a_node_on_its_own_fills_at_its_rate_and_is_kept_until_it_is_full() {
+    tokio::time::pause();
+    for per_second in [1, 2, 4] {
+        let rate = Rate { per_second, burst: 3 };
+        let ledger = limited(FleetLimits::builder().accept_rate_per_source(Some(rate)).build().unwrap());
+        let enters = |source| ledger.without_store(&from(source), false).is_ok();
+        assert_eq!([0; 4].map(enters), [true, true, true, false]);
+        let token = Duration::from_secs(1) / per_second;
+        for _ in 0..3 {
+            tokio::time::advance(token - Duration::from_millis(1)).await;
+            assert!(!enters(0), "{per_second} a second: it comes later");
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert!(enters(0), "{per_second} a second: it has come");
+        }
+        // Many others come, more than are kept if they are full.
+        assert!((1..3 * KEPT as u32).all(enters));
+        assert!(!enters(0));
+        tokio::time::advance(token * 3).await;
+        assert_eq!([0; 4].map(enters), [true, true, true, false]);
+    }
+}
+
+#[test]
+fn a_resource_waits_once_to_be_told_of_however_often_it_changes() {
+    let ledger = limited(limits());
+    let hold = || ledger.without_store(&from(1), false).unwrap();
+    let untold = || ledger.books().untold.len();
+    let holds = [(); 4].map(|()| hold());
+    assert_eq!(untold(), 2, "the sessions, and the source");
+    let batch = ledger.take().unwrap();
+    ledger.settle(batch, Some(Vec::new()));
+    drop(holds);
+    assert_eq!(untold(), 2);
+    for _ in 0..5 {
+        drop(hold());
+        assert_eq!(untold(), 2);
+    }
+    // One that the store does not know comes and goes, and is there each time that the names are sorted out.
+    let ledger = limited(limits());
+    let mut hold = ledger.without_store(&from(1), false).unwrap();
+    for _ in 0..5 * KEPT {
+        drop(hold);
+        hold = ledger.without_store(&from(1), false).unwrap();
+        assert!(ledger.books().untold.len() <= KEPT);
+    }
+}
+
+#[test]
+fn what_has_changed_first_is_told_first() {
+    let ledger = limited(FleetLimits::builder().max_sessions_per_source(9).build().unwrap());
+    let _holds: Vec<_> =
+        (0..3 * MOST_COUNTS as u32).map(|source| ledger.without_store(&from(source), false).unwrap()).collect();
+    let source = |source| format!("source:{}", limits().source_prefix.text(PeerId::of(&from(source)).unwrap()));
+    for turn in 0..3 {
+        let batch = ledger.take().unwrap();
+        let told = counts(&batch);
+        let first = turn * MOST_COUNTS as u32;
+        assert_eq!(told.len(), MOST_COUNTS);
+        assert!((first..first + MOST_COUNTS as u32).all(|nth| told.contains_key(source(nth).as_str())), "call {turn}");
+        ledger.settle(batch, Some(Vec::new()));
+    }
+    assert!(ledger.take().is_none());
 }
