@@ -190,6 +190,13 @@ fn a_hangup_says_what_of_a_cluster_only_a_restart_changes() {
 }
 
 #[test]
+fn with_a_lease_shorter_than_three_calls_to_the_store_each_has_a_third_of_it() {
+    let node = Node::start("a", &nowhere(), "cluster-lease = \"1s\"\n", &[]);
+    node.server.log_line("cluster: store lost");
+    node.serves();
+}
+
+#[test]
 #[ignore = "needs redis-server; tests/run runs it"]
 fn limits_that_a_hangup_sets_hold_for_the_sessions_of_all_nodes() {
     let store = StoreServer::start(Program::Redis);

@@ -212,6 +212,29 @@ async fn a_server_that_greets_and_hangs_up_is_connected_to_as_seldom_as_one_that
 }
 
 #[actix::test]
+async fn a_connection_on_which_nothing_is_answered_any_more_is_left_for_another_one() {
+    pause();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let store = at(&format!("redis://{}", listener.local_addr().unwrap()));
+    actix::spawn(async move {
+        let mut hung = Vec::new();
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            for answer in ["+OK\r\n", ":0\r\n"] {
+                assert_ne!(socket.read(&mut [0; 512]).await.unwrap(), 0);
+                socket.write_all(answer.as_bytes()).await.unwrap();
+            }
+            hung.push(socket);
+        }
+    });
+    let publish = || store.publish("c", Bytes::new());
+    assert_eq!(at_once("the first call", publish()).await, Ok(0));
+    let error = within("the end of a call that is not answered", publish()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Slow { .. }), "{error}");
+    assert_eq!(at_once("the next call", publish()).await, Ok(0));
+}
+
+#[actix::test]
 #[ignore = "needs redis-server; tests/run runs it"]
 async fn a_server_that_was_killed_is_found_again_and_starts_empty() {
     for program in Program::installed() {

@@ -252,3 +252,38 @@ impl Asks {
         asker.is_some_and(|asker| asker.answer.send(outcome).is_ok())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_once_and_from_whom_was_asked() {
+        let asks = Asks::default();
+        let [b, c] = ["b", "c"].map(|name| NodeId { name: name.parse().unwrap(), incarnation: 1 });
+        let mut question = asks.question(&b);
+        let done = || Outcome::done(1, 0);
+        assert!(!asks.answer(question.number, &c, done()), "of a node that was not asked");
+        assert!(!asks.answer(question.number + 1, &b, done()), "to nothing that was asked");
+        assert!(question.answer.try_recv().is_err());
+        assert!(asks.answer(question.number, &b, done()));
+        assert!(!asks.answer(question.number, &b, Outcome::NotFound));
+        assert_eq!(question.answer.try_recv(), Ok(done()));
+    }
+
+    #[test]
+    fn a_question_that_nobody_waits_for_is_forgotten() {
+        let asks = Asks::default();
+        let b = NodeId { name: "b".parse().unwrap(), incarnation: 1 };
+        let number = asks.question(&b).number;
+        assert!(asks.waiting().is_empty());
+        assert!(!asks.answer(number, &b, Outcome::NotFound));
+        assert_ne!(asks.question(&b).number, number, "a late answer is to no other question");
+    }
+
+    #[test]
+    fn a_session_without_room_for_a_push_was_found() {
+        assert_eq!(Outcome::done(0, 0), Outcome::NotFound);
+        assert_eq!(Outcome::done(0, 1), Outcome::Done { sessions: 0, dropped: 1 });
+    }
+}

@@ -316,3 +316,58 @@ impl Core {
         lock(&self.traces).clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{builder::Cluster, memory::Memory};
+
+    fn core() -> Arc<Core> {
+        tokio::time::pause();
+        Cluster::builder(Memory::new()).node("a").build().unwrap().core
+    }
+
+    fn id(incarnation: u32) -> NodeId {
+        NodeId { name: "a".parse().unwrap(), incarnation }
+    }
+
+    #[actix::test]
+    async fn a_life_is_over_a_lease_after_its_last_renewal_was_sent_by_the_nodes_own_clock() {
+        let (core, lease) = (core(), Cluster::DEFAULT_LEASE);
+        let moment = Duration::from_millis(1);
+        assert!(core.begin_life(&id(1), Instant::now()));
+        tokio::time::advance(lease - moment).await;
+        assert_eq!(core.life(), Some(id(1)));
+        core.renewed(&id(1), Instant::now() - moment);
+        tokio::time::advance(lease - 2 * moment).await;
+        assert_eq!(core.life(), Some(id(1)));
+        tokio::time::advance(moment).await;
+        assert_eq!((core.life(), core.stats().lease_left), (None, None));
+        // Whoever has seen that went by it.
+        core.renewed(&id(1), Instant::now());
+        assert_eq!(core.life(), None);
+        // One that took a lease to begin has none.
+        assert!(!core.begin_life(&id(2), Instant::now() - lease));
+        assert!(core.begin_life(&id(2), Instant::now() - lease + moment));
+        assert_eq!((core.life(), core.stats().lives), (Some(id(2)), 2));
+    }
+
+    #[actix::test]
+    async fn what_comes_late_of_a_former_life_is_nothing_to_the_next_one() {
+        let (core, lease) = (core(), Cluster::DEFAULT_LEASE);
+        assert!(core.begin_life(&id(1), Instant::now()));
+        core.end_life();
+        assert!(core.begin_life(&id(2), Instant::now()));
+        core.fence(&id(1), "a test");
+        assert_eq!(core.life(), Some(id(2)));
+        tokio::time::advance(lease / 2).await;
+        core.renewed(&id(1), Instant::now());
+        tokio::time::advance(lease / 2).await;
+        assert_eq!(core.life(), None);
+        // The store may have entries of each until it has said that it has none.
+        core.add_trace(id(1));
+        core.add_trace(id(2));
+        core.remove_trace(&id(1));
+        assert_eq!(core.traces(), [id(2)]);
+    }
+}

@@ -194,8 +194,9 @@ mod tests {
     use super::*;
     use crate::cluster::{
         builder::Cluster,
+        mailbox::Mailbox,
         memory::{Fault, Memory},
-        store::StoreAnswer,
+        store::{Store, StoreAnswer},
     };
 
     /// A subscription that has lost so many messages.
@@ -224,6 +225,35 @@ mod tests {
             count_dropped(&core, &Losing(lost), &mut counted);
             assert_eq!(core.counts.messages_dropped.get(), lost);
         }
+    }
+
+    #[actix::test]
+    async fn a_channel_is_the_subscriptions_at_once_for_as_long_as_it_is_wanted() {
+        tokio::time::pause();
+        let memory = Memory::new();
+        let core = Cluster::builder(memory.clone()).node("a").build().unwrap().core;
+        let hub = tokio::task::spawn_local(run(Arc::clone(&core)));
+        let (to, _reader) = Mailbox::new(9);
+        let began = Instant::now();
+        let receivers = async |channel: &str| {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            memory.publish(channel, Bytes::new()).await.unwrap()
+        };
+        assert_eq!(receivers("r:1").await, 0);
+        core.hub.listen("r:1".to_owned(), to.clone());
+        assert_eq!(receivers("r:1").await, 1);
+        core.hub.forget("r:1");
+        assert_eq!(receivers("r:1").await, 0);
+        let calls = memory.calls().subscribe;
+        // One that comes and goes at once.
+        core.hub.listen("r:2".to_owned(), to);
+        core.hub.forget("r:2");
+        assert_eq!(receivers("r:2").await, 0);
+        assert_eq!((memory.calls().subscribe, core.counts.subscriptions.get()), (calls, 1));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        hub.abort();
     }
 
     #[actix::test]

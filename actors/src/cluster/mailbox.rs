@@ -110,7 +110,10 @@ mod tests {
         while reader.try_recv().is_ok() {}
         // One that is too large by itself would never come.
         assert_eq!([2 * MAX_BYTES, 1].map(|bytes| mailbox.put(message(bytes))), [Put::In, Put::Full]);
+        let busy = reader.try_recv().unwrap();
         drop(reader);
+        assert_eq!(mailbox.put(message(1)), Put::Closed, "also while there is no room");
+        drop(busy);
         assert_eq!(mailbox.put(message(1)), Put::Closed);
         assert_eq!(mailbox.scales.0.load(SeqCst), 0, "what nobody reads weighs nothing");
     }
