@@ -618,7 +618,7 @@ mod tests {
                 }
                 is_over.store(true, SeqCst);
             });
-            let mut weights = BTreeSet::new();
+            let mut weights = BTreeSet::from([inbox.bytes.load(SeqCst)]);
             while !is_over.load(SeqCst) {
                 weights.insert(inbox.bytes.load(SeqCst));
             }

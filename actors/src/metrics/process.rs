@@ -150,9 +150,12 @@ mod tests {
         assert_eq!(Process::read().unwrap().started, process.started);
         let age = SystemTime::now().duration_since(process.started.unwrap()).unwrap();
         assert!(age < Duration::from_secs(24 * 3600), "{age:?}");
-        let (before, _files) =
-            (process.open_descriptors.unwrap(), [(); 50].map(|()| fs::File::open("/dev/null").unwrap()));
-        assert!(open_descriptors().unwrap() >= before.saturating_sub(20) + 50, "other tests may have closed some");
+        // Other tests close theirs meanwhile.
+        let grows = || {
+            let (before, _files) = (open_descriptors(), [(); 50].map(|()| fs::File::open("/dev/null").unwrap()));
+            open_descriptors() >= before.map(|before| before + 50)
+        };
+        assert!((0..1000).any(|_| grows()));
     }
 
     #[test]

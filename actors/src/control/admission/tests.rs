@@ -214,8 +214,9 @@ fn never_more_are_admitted_than_the_rate_allows_whoever_asks() {
                     let places: Vec<_> = (0..8).filter_map(|_| reserve(&admission)).collect();
                     for mut place in places {
                         let _ = place.admit(peer("192.0.2.1"));
+                        let admitted = admission.admitted();
                         let due = 50.0 + begin.elapsed().as_secs_f64() * 100.0;
-                        assert!(admission.admitted() as f64 <= due + 1.0, "{} of {due}", admission.admitted());
+                        assert!(admitted as f64 <= due + 1.0, "{admitted} of {due}");
                     }
                 }
             });
