@@ -84,7 +84,7 @@ fn from(peer: Ipv4Addr) -> Vec<u8> {
 }
 
 fn required() -> Proxy {
-    Proxy::required().trust(["127.0.0.0/8".parse().unwrap()])
+    Proxy::required().trust(["127.0.0.0/8".parse().unwrap()]).timeout(support::PATIENCE)
 }
 
 fn optional() -> Proxy {
@@ -269,7 +269,7 @@ async fn each_refusal_has_a_name_of_its_own() {
 #[actix::test]
 async fn a_header_has_its_own_time_which_bytes_one_by_one_do_not_lengthen() {
     pause();
-    let mut server = serve(required()).await;
+    let mut server = serve(required().timeout(Duration::from_secs(3))).await;
     let mut silent = server.connect().await;
     let mut slow = server.connect().await;
     eventually("both to wait", async || server.handle.stats().await.unwrap().prefaces == 2).await;

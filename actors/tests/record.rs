@@ -84,7 +84,7 @@ fn statements(text: &str) -> Vec<&str> {
 fn holds(text: &str, target: &Target) -> Result<(), TestCaseError> {
     let script = Script::parse("recorded.session", text);
     let ran = script.map_err(|error| error.to_string()).and_then(|script| {
-        let ran = script.run(target, &ScriptOptions::default());
+        let ran = script.run(target, &ScriptOptions::default().timeout(PATIENCE));
         ran.map(drop).map_err(|failure| failure.to_string())
     });
     ran.map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))
@@ -422,7 +422,8 @@ fn a_script_has_the_bytes_of_both_sides_however_they_were_cut() {
 
 /// A server whose sessions are recorded.
 async fn recorded(folder: &Folder, limits: RecordLimits) -> (Server, Recorder) {
-    let recorder = folder.recorder(limits);
+    // A busy machine takes its time.
+    let recorder = folder.recorder(limits.gaps(false));
     let server = LineServer::new(|_| Rot13).record(&recorder).listen(Listener::tcp("127.0.0.1:0").name("a/b")).unwrap();
     (Server::start(server).await, recorder)
 }
@@ -462,7 +463,7 @@ async fn a_servers_sessions_have_a_file_each_that_names_peer_listener_and_end() 
 #[actix::test]
 async fn a_listener_has_a_recorder_of_its_own_and_others_are_not_recorded() {
     let folder = Folder::new();
-    let recorder = folder.recorder(RecordLimits::default());
+    let recorder = folder.recorder(RecordLimits::default().gaps(false));
     let server = LineServer::new(|_| Rot13)
         .bind("127.0.0.1:0")
         .unwrap()
@@ -515,7 +516,7 @@ impl Filter for Turned {
 #[actix::test]
 async fn what_is_recorded_are_the_plain_bytes_behind_all_filters() {
     let folder = Folder::new();
-    let recorder = folder.recorder(RecordLimits::default());
+    let recorder = folder.recorder(RecordLimits::default().gaps(false));
     let listener = Listener::tcp("127.0.0.1:0").record(&recorder).filter(|_| Turned(Eof::Clean));
     let server = Server::start(LineServer::new(|_| Rot13).listen(listener).unwrap()).await;
     let mut peer = server.connect().await;
@@ -531,7 +532,7 @@ async fn what_is_recorded_are_the_plain_bytes_behind_all_filters() {
 #[actix::test]
 async fn an_end_that_only_a_filter_saw_is_none_that_a_script_expects() {
     let folder = Folder::new();
-    let recorder = folder.recorder(RecordLimits::default());
+    let recorder = folder.recorder(RecordLimits::default().gaps(false));
     let listener = Listener::tcp("127.0.0.1:0").record(&recorder).filter(|_| Turned(Eof::Truncated));
     let mut server = Server::start(LineServer::new(|_| Rot13).listen(listener).unwrap()).await;
     let mut peer = server.connect().await;
@@ -576,7 +577,7 @@ async fn a_drain_in_the_middle_loses_nothing_and_is_no_end_that_a_script_expects
 #[actix::test]
 async fn whatever_ends_a_session_its_recording_holds() {
     let folder = Folder::new();
-    let recorder = folder.recorder(RecordLimits::default());
+    let recorder = folder.recorder(RecordLimits::default().gaps(false));
     let server = Server::start(LineServer::new(|_| Menu).record(&recorder).bind("127.0.0.1:0").unwrap()).await;
     let mut server = server;
     for (said, end) in [("quit\n", "closed-by-handler"), ("abort\n", "aborted"), ("panic\n", "handler-panicked")] {
@@ -783,7 +784,7 @@ fn a_folder_that_cannot_be_used_is_an_error_at_the_start() {
 #[actix::test]
 async fn a_file_is_a_whole_script_while_its_session_lives() {
     let folder = Folder::new();
-    let (server, recorder) = recorded(&folder, RecordLimits::default().gaps(false)).await;
+    let (server, recorder) = recorded(&folder, RecordLimits::default()).await;
     let mut peer = server.connect().await;
     peer.send(b"Hello\n").await;
     peer.expect(b"Uryyb\n").await;

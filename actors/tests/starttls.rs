@@ -896,7 +896,8 @@ async fn limited(tls: &Tls, limits: Limits) -> Server {
 #[actix::test]
 async fn the_bytes_of_its_unfinished_handshakes_are_in_the_memory_budget() {
     let (authority, tls) = parties();
-    let mut server = limited(&tls, Limits::builder().memory_budget(Some(1024 * 1024)).build().unwrap()).await;
+    let limits = Limits::builder().memory_budget(Some(1024 * 1024)).preface_timeout(support::PATIENCE);
+    let mut server = limited(&tls, limits.build().unwrap()).await;
     // A hello of 48 KiB and more, of which the end does not come.
     let hello = [&[1, 0, 0xFF, 0][..], &[0; 48 * 1024]].concat();
     let records = hello.chunks(16 * 1024).flat_map(|part| {

@@ -887,7 +887,7 @@ async fn a_server_that_is_not_trusted_is_a_failed_attempt_that_says_why() {
 #[actix::test]
 async fn handshakes_that_do_not_go_on_keep_nobody_out() {
     let authority = Authority::new();
-    let limits = Limits::builder().max_prefaces(32).build().unwrap();
+    let limits = Limits::builder().max_prefaces(32).preface_timeout(PATIENCE).build().unwrap();
     let server = LineServer::new(|_| Echo::default()).workers(1).limits(limits);
     let listener = Listener::tcp("127.0.0.1:0").tls(tls(&authority.issue("server", &["localhost"])));
     let mut server = Server::of(server.listen(listener).unwrap()).await;
@@ -927,7 +927,7 @@ async fn handshakes_that_do_not_go_on_keep_nobody_out() {
 #[actix::test]
 async fn a_source_that_begins_many_handshakes_pays_for_them_alone() {
     let authority = Authority::new();
-    let limits = Limits::builder().max_prefaces(16).build().unwrap();
+    let limits = Limits::builder().max_prefaces(16).preface_timeout(PATIENCE).build().unwrap();
     let server = LineServer::new(|_| Echo::default()).workers(1).limits(limits);
     let listener = Listener::tcp("0.0.0.0:0").tls(tls(&authority.issue("server", &["localhost"])));
     let mut server = Server::of(server.listen(listener).unwrap()).await;

@@ -63,7 +63,7 @@ async fn a_certificate_that_has_expired_does_not_come_in_by_a_ticket() {
         };
         let server = LineServer::new(make).workers(1).listen(Listener::tcp("127.0.0.1:0").tls(&tls)).unwrap();
         let mut server = Server::of(server).await;
-        let expires = SystemTime::now() + Duration::from_secs(5);
+        let expires = SystemTime::now() + Duration::from_secs(10);
         let mut client = authority.client();
         client.versions = vec![version];
         client.own =
@@ -92,7 +92,7 @@ async fn a_certificate_that_has_expired_does_not_come_in_by_a_ticket() {
 #[actix::test]
 async fn the_bytes_of_unfinished_handshakes_are_in_the_memory_budget() {
     let authority = Authority::new();
-    let limits = Limits::builder().memory_budget(Some(1024 * 1024)).build().unwrap();
+    let limits = Limits::builder().memory_budget(Some(1024 * 1024)).preface_timeout(PATIENCE).build().unwrap();
     let server = LineServer::new(|_| Rot13).workers(1).limits(limits);
     let listener = Listener::tcp("127.0.0.1:0").tls(tls(&authority.issue("server", &["localhost"])));
     let mut server = Server::of(server.listen(listener).unwrap()).await;

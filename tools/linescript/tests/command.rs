@@ -204,14 +204,14 @@ fn fuzz_says_which_case_does_not_hold_and_tries_it_again() {
     let counted = script("counted", "> hello\n< 6\n: fin\n: eof\n");
     let counted = counted.to_str().expect("a path");
     let faulty = counts_reads().to_string();
-    let output = linescript(&["fuzz", counted, "--connect", &faulty, "--turn", "50"]);
+    let output = linescript(&["fuzz", counted, "--connect", &faulty, "--turn", "500"]);
     let text = stdout(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
         text.contains("is cut between \"h\" and \"ello\\n\"") && text.contains("\nagain: --case split:1\n"),
         "{text}"
     );
-    let output = linescript(&["fuzz", counted, "--connect", &faulty, "--turn", "50", "--case", "split:2"]);
+    let output = linescript(&["fuzz", counted, "--connect", &faulty, "--turn", "500", "--case", "split:2"]);
     assert!(stdout(&output).contains("case: split:2"), "{}", stdout(&output));
 
     for wrong in [

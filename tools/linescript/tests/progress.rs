@@ -82,8 +82,7 @@ fn until_another_shows_it() {
     let service = Service::new();
     let mut control = terminal(&scripts("progress_control"), &service, &[]);
     let first = service.accept();
-    control.exp_string("\r\u{1b}[K0 of 3, 0:01").unwrap();
-    control.exp_string("\r\u{1b}[K0 of 3, 0:02").unwrap();
+    (0..8).for_each(|_| drop(control.exp_string("\r\u{1b}[K0 of 3, 0:").unwrap()));
     say(first, "go\n");
     (1..3).for_each(|_| say(service.accept(), "go\n"));
     control.exp_eof().unwrap();
