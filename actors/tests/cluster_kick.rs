@@ -560,10 +560,11 @@ async fn a_kick_is_the_end_whatever_the_limits_are() {
 async fn a_node_is_asked_from_any_thread() {
     // On the real clock: its workers are other threads, too.
     let memory = Memory::new();
-    let cluster = Cluster::builder(memory.view()).node("a").build().unwrap();
+    let in_time = |builder: ClusterBuilder| builder.ask_timeout(support::PATIENCE);
+    let cluster = in_time(Cluster::builder(memory.view()).node("a")).build().unwrap();
     let server = LineServer::new(|_| Nameable).workers(2).cluster(&cluster).unwrap();
     let server = support::Server::start(server).await;
-    let b = Node::serve("b", &memory, LineServer::new(|_| Nameable)).await;
+    let b = Node::serve_with("b", &memory, LineServer::new(|_| Nameable), in_time).await;
     let mut peer = server.connect().await;
     eventually("the session to be listed", async || {
         cluster.list(ClusterFilter::default()).await.is_ok_and(|page| page.total == 1)

@@ -106,7 +106,7 @@ async fn nothing_connects_before_the_first_call_and_each_call_ends() {
     let error = within("an end of the call", store.subscribe(to)).await.unwrap_err();
     assert!(is_lost(&error), "{error}");
     assert_eq!(said(&mut messages).await, None);
-    drop(listener);
+    rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
     let error = within("an end of the call", store.publish("c", Bytes::new())).await.unwrap_err();
     assert!(is_lost(&error) && error.to_string().contains(&url["redis://".len()..]), "{error}");
 }
@@ -693,6 +693,8 @@ async fn a_life_that_begins_in_parts_is_partial_until_the_last_one() {
     let (writer, reader) = (store(&server), store(&server));
     let id = node("a");
     let begun = begin((0..ROWS).map(row));
+    // Connected before anything is written.
+    assert_eq!(reader.nodes().await, Ok(Vec::new()));
     let mut parts = 0;
     let reading = async {
         loop {

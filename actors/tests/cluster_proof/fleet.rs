@@ -257,7 +257,7 @@ impl Fleet {
             }
         }
         for (node, _) in self.nodes.values() {
-            node.ask("limit 1000000").await;
+            node.ask("no-limit").await;
         }
         drop(let_in);
         self.is_true(reader, "those who filled the limit to be gone").await;

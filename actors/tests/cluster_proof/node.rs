@@ -9,7 +9,7 @@ use std::{
 
 use actix_lines::{
     LineServer,
-    cluster::{Cluster, ClusterFilter, ClusterQuery, FleetLimits, redis::Redis},
+    cluster::{Cluster, ClusterFilter, ClusterQuery, FleetLimits, OnPartition, redis::Redis},
 };
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::{Value, json};
@@ -39,8 +39,11 @@ fn serves() {
     actix_rt::System::new().block_on(serve(words));
 }
 
-fn limits(sessions: u64) -> FleetLimits {
-    FleetLimits::builder().max_sessions(sessions).build().expect("limits")
+/// More sessions than there are.
+const MANY: u64 = 1_000_000;
+
+fn limits(sessions: u64, policy: OnPartition) -> FleetLimits {
+    FleetLimits::builder().max_sessions(sessions).on_partition(policy).build().expect("limits")
 }
 
 async fn serve(words: Value) {
@@ -50,7 +53,7 @@ async fn serve(words: Value) {
     let cluster = Cluster::builder(store)
         .node(text("name"))
         .lease(lease)
-        .limits(limits(1_000_000))
+        .limits(limits(MANY, OnPartition::Open))
         .call_timeout((lease / 3).min(Cluster::DEFAULT_CALL_TIMEOUT))
         .build()
         .expect("a cluster");
@@ -82,7 +85,12 @@ async fn serve(words: Value) {
                     }
                     "heard" => json!(heard.lines()),
                     "limit" => {
-                        cluster.set_limits(limits(rest.parse().expect("a number")));
+                        // Exact also where the machine is so busy that the store is late.
+                        cluster.set_limits(limits(rest.parse().expect("a number"), OnPartition::Closed));
+                        json!({})
+                    }
+                    "no-limit" => {
+                        cluster.set_limits(limits(MANY, OnPartition::Open));
                         json!({})
                     }
                     "kick" => match cluster.kick(ClusterFilter::default().name(rest), "goodbye\n").await {
