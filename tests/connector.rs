@@ -97,6 +97,8 @@ fn a_client_talks_on_when_its_server_was_restarted() {
     client.type_in("typed while nobody listened\n");
     let server = serve(address);
     client.expect_answer("glcrq juvyr abobql yvfgrarq");
+    // What it said of the attempts before is behind us.
+    client.expect_to_say("connected to");
 
     // Killed, it says good-bye to nobody.
     drop(server);

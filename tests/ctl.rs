@@ -148,7 +148,10 @@ fn who_cannot_connect_reads_all_that_was_tried_with_code_3() {
     fs::remove_file(folder.path("console.sock")).unwrap();
 
     // A socket that nobody listens on any more.
-    drop(std::os::unix::net::UnixListener::bind(folder.path("console.sock")).unwrap());
+    let listener = std::os::unix::net::UnixListener::bind(folder.path("console.sock")).unwrap();
+    // A process that another test begins may have it for a moment yet.
+    rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
+    drop(listener);
     let (code, _, stderr) = run(&folder, &["list"]);
     assert_eq!(code, Some(3));
     assert!(stderr.contains("connection refused: the server of that socket has ended; start rot13d"), "{stderr}");

@@ -473,6 +473,8 @@ fn a_listener_that_cannot_be_bound_at_a_hangup_changes_nothing() {
     assert!(TcpStream::connect(free).is_err(), "what was added is closed again");
 
     // With the address free the same file is good.
+    // A process that another test begins may have it for a moment yet.
+    rustix::net::shutdown(&occupied, rustix::net::Shutdown::Both).unwrap();
     drop(occupied);
     server.signal(Signal::HUP);
     server.log_line("is in force; 0 sessions end by it");

@@ -23,7 +23,10 @@ use std::{
 };
 
 use folder::Folder;
-use rustix::process::{Signal, getegid, geteuid};
+use rustix::{
+    net::{Shutdown, shutdown},
+    process::{Signal, getegid, geteuid},
+};
 use support::{PATIENCE, Server, finish, reserve, rot13d};
 
 /// A user and a group that nobody here is, and another user of the same group.
@@ -38,7 +41,10 @@ impl Folder {
 
     /// A path that a server left behind.
     fn stale(&self) -> PathBuf {
-        drop(UnixListener::bind(self.socket()).unwrap());
+        let listener = UnixListener::bind(self.socket()).unwrap();
+        // A process that another test begins may have it for a moment yet.
+        shutdown(&listener, Shutdown::Both).unwrap();
+        drop(listener);
         assert_eq!(UnixStream::connect(self.socket()).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         self.socket()
     }
