@@ -302,8 +302,8 @@ async fn measure(options: &Options) -> Result<String, String> {
         let asked = Instant::now();
         let found = cluster.lookup(&name).await.map_err(|error| error.to_string())?;
         pages.push(asked.elapsed().as_secs_f64() * 1e3);
-        if found.len() != 1 {
-            return Err(format!("{} sessions are called {name}", found.len()));
+        if found.total != 1 {
+            return Err(format!("{} sessions are called {name}", found.total));
         }
     }
 

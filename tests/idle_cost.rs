@@ -10,8 +10,8 @@ use std::{
 use actix_lines::{
     Connection, LineServer, Listener, Rot13,
     cluster::{
-        Change, Cluster, Cursor, FleetLimits, Held, Message, NodeId, NodeRecord, Row, RowPage, Store, StoreAnswer,
-        StoreError, Subscription, Verdict, Want,
+        Change, Cluster, Cursor, FleetLimits, Held, Message, NamedRows, NodeId, NodeRecord, RowPage, Store,
+        StoreAnswer, StoreError, Subscription, Verdict, Want,
     },
     limits::{Limits, LimitsBuilder, Rate, RateLimit},
 };
@@ -246,8 +246,8 @@ impl Store for KeepsNothing {
         done(RowPage::default())
     }
 
-    fn lookup<'a>(&'a self, _: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
-        done(Vec::new())
+    fn lookup<'a>(&'a self, _: &'a str) -> StoreAnswer<'a, NamedRows> {
+        done(NamedRows::default())
     }
 
     fn publish<'a>(&'a self, _: &'a str, _: Bytes) -> StoreAnswer<'a, u64> {

@@ -54,7 +54,7 @@ pub use self::{
     },
     stats::{ClusterStats, StoreCalls},
     store::{
-        Begin, Change, CountLimit, Cursor, Held, Message, NodeRecord, RateLimit, Row, RowPage, Share, Store,
+        Begin, Change, CountLimit, Cursor, Held, Message, NamedRows, NodeRecord, RateLimit, Row, RowPage, Share, Store,
         StoreAnswer, StoreError, Subscription, Verdict, Want,
     },
 };

@@ -17,7 +17,8 @@ use actix::Actor;
 use actix_lines::{
     CloseReason, Line, LineContext, LineHandler, LineServer,
     cluster::{
-        Answers, AskError, Cluster, ClusterBuilder, ClusterFilter, GlobalId, NodeId, Outcome, Store, StoreError,
+        Answers, AskError, Change, Cluster, ClusterBuilder, ClusterFilter, GlobalId, NodeId, Outcome, Store,
+        StoreError,
         memory::{Fault, Memory},
     },
     control::{SessionFilter, SessionState},
@@ -189,6 +190,30 @@ async fn by_name_and_tag_sessions_are_reached_wherever_they_are() {
         peer.expect_eof().await;
     }
     assert_eq!(a.cluster.kick(ClusterFilter::default().name("alice").tag("staff"), "").await.unwrap().sessions(), 0);
+    end([a, b, c]).await;
+}
+
+#[actix::test]
+async fn by_name_a_session_is_reached_whose_row_is_not_there() {
+    let (memory, [a, b, c]) = three().await;
+    let mut alice = b.server.connect().await;
+    alice.send(b"!name alice\n").await;
+    alice.expect(b"!name alice\n").await;
+    eventually("the row", async || a.cluster.lookup("alice").await.unwrap().total == 1).await;
+    let row = a.cluster.lookup("alice").await.unwrap().sessions.remove(0).id.session.get();
+    let lease = Cluster::DEFAULT_LEASE;
+    let lost = Change { lease, remove: vec![row], is_partial: Some(true), ..Change::default() };
+    memory.register(&b.id(), &lost).await.unwrap();
+    let page = a.cluster.lookup("alice").await.unwrap();
+    assert_eq!((page.total, page.unread.len(), &page.unread[0].node), (0, 1, &b.id()), "{page:?}");
+    let by_name = ClusterFilter::default().name("alice");
+    let answers = a.cluster.push(by_name.clone(), "to alice\n").await.unwrap();
+    assert_eq!((answers.sessions(), answers.is_complete()), (1, true), "{answers:?}");
+    alice.expect(b"to alice\n").await;
+    let answers = a.cluster.kick(by_name, "bye\n").await.unwrap();
+    assert_eq!((answers.sessions(), answers.is_complete()), (1, true), "{answers:?}");
+    alice.expect(b"bye\n").await;
+    alice.expect_eof().await;
     end([a, b, c]).await;
 }
 

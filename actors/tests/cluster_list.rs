@@ -14,8 +14,8 @@ use std::{
 use actix_lines::{
     LineServer,
     cluster::{
-        Begin, Change, Cluster, ClusterFilter, ClusterOrder, ClusterQuery, Cursor, GlobalId, ListError, NodeId,
-        NodeRecord, Row, RowPage, Store, StoreAnswer, StoreError, UnreadError,
+        Begin, Change, Cluster, ClusterFilter, ClusterOrder, ClusterPage, ClusterQuery, Cursor, GlobalId, ListError,
+        NamedRows, NodeId, NodeRecord, Row, RowPage, Store, StoreAnswer, StoreError, UnreadError,
         memory::{Fault, Memory},
     },
     control::SessionState,
@@ -100,13 +100,13 @@ async fn nodes_are_listed_with_what_they_say_of_themselves_and_dead_ones_never()
     };
     let about = |node: &NodeId, sessions: u64| (node.clone(), format!("node {node}"), sessions);
     assert_eq!(told(cluster.nodes().await.unwrap()), [about(&old, 2), about(&a, 1), about(&b, 0)]);
-    assert_eq!(cluster.lookup("alice").await.unwrap().len(), 1);
+    assert_eq!(cluster.lookup("alice").await.unwrap().total, 1);
     memory.register(&old, &Change { lease: Duration::from_secs(1), ..Change::default() }).await.unwrap();
     pass(Duration::from_millis(1001)).await;
     assert_eq!(told(cluster.nodes().await.unwrap()), [about(&a, 1), about(&b, 0)]);
     let page = cluster.list(ClusterQuery::default()).await.unwrap();
     assert_eq!((ids(&page.sessions), page.total, page.unread.len()), (vec![(a.clone(), 1)], 1, 0));
-    assert_eq!(cluster.lookup("alice").await.unwrap(), []);
+    assert_eq!(cluster.lookup("alice").await.unwrap(), ClusterPage::default());
     let of_the_dead = ClusterFilter::id(format!("{old}.1").parse().unwrap());
     assert_eq!(cluster.list(of_the_dead).await.unwrap().total, 0);
     memory.unregister(&a).await.unwrap();
@@ -137,7 +137,7 @@ async fn a_list_costs_the_store_no_more_than_it_says() {
     let before = store.calls().total();
     let found = cluster.lookup("alice").await.unwrap();
     assert_eq!(store.calls().total() - before, 1);
-    assert_eq!(ids(&found), nodes.map(|node| (node, 9000)));
+    assert_eq!(ids(&found.sessions), nodes.map(|node| (node, 9000)));
 }
 
 /// A store that does not tell the rows of some nodes, or not all.
@@ -176,10 +176,10 @@ struct Turned {
 impl Store for Turned {
     pass_on!(memory: register, unregister, nodes, publish, subscribe, acquire);
 
-    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
+    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, NamedRows> {
         Box::pin(async move {
             let mut found = self.memory.lookup(name).await?;
-            found.reverse();
+            found.rows.reverse();
             Ok(found)
         })
     }
@@ -203,7 +203,7 @@ async fn sessions_of_a_name_and_nodes_that_could_not_be_read_are_in_the_order_of
     }
     let cluster = reader(Turned { memory });
     let expected: Vec<_> = nodes.iter().flat_map(|node| [9, 10, 100].map(|session| (node.clone(), session))).collect();
-    assert_eq!(ids(&cluster.lookup("alice").await.unwrap()), expected);
+    assert_eq!(ids(&cluster.lookup("alice").await.unwrap().sessions), expected);
     let page = cluster.list(ClusterFilter::default().name("alice")).await.unwrap();
     assert_eq!(ids(&page.sessions), expected);
     let page = cluster.list(ClusterFilter::default()).await.unwrap();
@@ -226,10 +226,21 @@ async fn a_node_that_is_still_writing_its_sessions_is_named_and_those_that_are_t
     assert_eq!((page.total, unread), (20, vec![(&b, &UnreadError::Partial)]));
     let of_b = ClusterFilter::id(GlobalId { node: b.clone(), session: "7".parse().unwrap() });
     assert_eq!(cluster.list(of_b).await.unwrap().unread.len(), 1);
+    // By name too, of whomever those are that are there; but not where it cannot matter.
+    let partial = |page: ClusterPage| {
+        let unread: Vec<_> = page.unread.into_iter().map(|unread| (unread.node, unread.error)).collect();
+        assert_eq!((page.total, unread), (0, vec![(b.clone(), UnreadError::Partial)]));
+    };
+    partial(cluster.lookup("alice").await.unwrap());
+    partial(cluster.list(ClusterFilter::default().name("alice")).await.unwrap());
+    let of = |node: &NodeId| ClusterFilter::default().name("alice").node(node.name.clone());
+    partial(cluster.list(of(&b)).await.unwrap());
+    assert_eq!(cluster.list(of(&a)).await.unwrap(), ClusterPage::default());
     let rest = Change { lease, put: vec![row(11)], is_partial: Some(false), ..Change::default() };
     memory.register(&b, &rest).await.unwrap();
     let page = cluster.list(ClusterQuery::default()).await.unwrap();
     assert_eq!((page.total, page.unread.len()), (21, 0));
+    assert_eq!(cluster.lookup("alice").await.unwrap(), ClusterPage::default());
 }
 
 #[actix::test]
@@ -299,14 +310,14 @@ async fn what_lives_on_any_node_is_listed_with_its_names_and_what_has_ended_is_n
         assert_eq!(names, ["alice0", "bob0", "alice1", "bob1", "alice2", "bob2"]);
         assert!(page.sessions.iter().all(|session| session.peer.starts_with("127.0.0.1:") && session.opened > 0));
     }
-    let bob = a.lookup("bob1").await.unwrap();
+    let bob = a.lookup("bob1").await.unwrap().sessions;
     assert_eq!(bob.iter().map(|session| session.id.clone()).collect::<Vec<_>>(), expected[3..4]);
     // By what a list says the session is reached.
     assert_eq!(c.push(bob[0].id.clone(), "for bob\n").await.unwrap().sessions(), 1);
     peers[3].expect(b"for bob\n").await;
     drop(peers.remove(3));
     eventually("five sessions", async || a.list(ClusterFilter::default()).await.unwrap().total == 5).await;
-    assert_eq!(a.lookup("bob1").await.unwrap(), []);
+    assert_eq!(a.lookup("bob1").await.unwrap().sessions, []);
     // A node that ends takes itself out.
     nodes.remove(1).server.end_all().await;
     eventually("four sessions", async || nodes[0].cluster.list(staff()).await.unwrap().total == 4).await;

@@ -406,7 +406,7 @@ impl World {
                 .collect();
             assert_eq!(listed, expected, "as {} lists them (K1)", node.name);
             for name in PEOPLE {
-                let found = node.cluster.lookup(name).await.unwrap().len();
+                let found = node.cluster.lookup(name).await.unwrap().sessions.len();
                 assert_eq!(found, expected.iter().filter(|row| row.2.as_deref() == Some(name)).count(), "{name}");
             }
             let claimed = node.cluster.node();

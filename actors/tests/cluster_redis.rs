@@ -10,8 +10,8 @@ use std::{
 };
 
 use actix_lines::cluster::{
-    Begin, Change, Cluster, ClusterQuery, CountLimit, Held, Message, NodeId, RateLimit, Row, Share, Store, StoreError,
-    Subscription, UnreadError, Verdict, Want, redis::Redis,
+    Begin, Change, Cluster, ClusterQuery, CountLimit, Held, Message, NamedRows, NodeId, RateLimit, Row, Share, Store,
+    StoreError, Subscription, UnreadError, Verdict, Want, redis::Redis,
 };
 use bytes::Bytes;
 use tokio::{
@@ -260,7 +260,7 @@ async fn a_server_that_was_killed_is_found_again_and_starts_empty() {
         store.register(&node("a"), &begin([row(2)])).await.unwrap();
         assert_eq!(store.list(&node("a"), None).await.unwrap().rows, [row(2)]);
         server.must(&["SCRIPT", "FLUSH"]);
-        assert_eq!(store.lookup("name 2").await, Ok(vec![(node("a"), row(2))]));
+        assert_eq!(store.lookup("name 2").await.unwrap().rows, vec![(node("a"), row(2))]);
     }
 }
 
@@ -616,7 +616,7 @@ async fn an_entry_that_is_not_understood_is_left_out_and_counted_and_the_others_
     assert_eq!(nodes.iter().map(|node| (&node.id, node.sessions)).collect::<Vec<_>>(), [(&a, 3), (&b, 1)]);
     met(3);
     assert_eq!(store.list(&a, None).await.unwrap().rows.len(), 3);
-    assert_eq!(store.lookup("name 2").await, Ok(vec![(a.clone(), row(2)), (b.clone(), row(2))]));
+    assert_eq!(store.lookup("name 2").await.unwrap().rows, vec![(a.clone(), row(2)), (b.clone(), row(2))]);
     let all = |most| {
         let limit = CountLimit { resource: "all".to_owned(), most };
         Want { counts: vec![limit], rates: want().rates }
@@ -647,7 +647,8 @@ async fn an_entry_that_is_not_understood_is_left_out_and_counted_and_the_others_
     assert_eq!((sessions, page.unknown), (vec![1, 2, 4], 3));
     met(3);
     server.must(&["HSET", &id("rows", &b), "2", "[]"]);
-    assert_eq!(store.lookup("name 2").await, Ok(vec![(a.clone(), row(2))]));
+    let found = NamedRows { rows: vec![(a.clone(), row(2))], unknown: vec![(b.clone(), 1)], partial: Vec::new() };
+    assert_eq!(store.lookup("name 2").await, Ok(found));
     met(1);
     // A list over nodes has the others, and says that some are missing.
     let cluster = Cluster::builder(store.clone()).node("reader").build().unwrap();
@@ -657,6 +658,10 @@ async fn an_entry_that_is_not_understood_is_left_out_and_counted_and_the_others_
     assert_eq!((page.total, unread), (3, vec![(&a, &unknown(3)), (&b, &unknown(1))]));
     assert!(unknown(1).to_string().starts_with("1 row is not understood"), "{}", unknown(1));
     met(4);
+    let page = cluster.lookup("name 2").await.unwrap();
+    let unread: Vec<_> = page.unread.iter().map(|unread| (&unread.node, &unread.error)).collect();
+    assert_eq!((page.total, unread), (1, vec![(&b, &unknown(1))]));
+    met(1);
     assert_eq!(cluster.stats().entries_unknown, store.unknown());
 
     // A node's words of itself.

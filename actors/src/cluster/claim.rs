@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    cluster::{builder::Cluster, id::NodeName, ledger::Hold, query::ClusterSession, store::StoreError},
+    cluster::{builder::Cluster, id::NodeName, ledger::Hold, query::ClusterPage, store::StoreError},
     names::{self, NameError},
 };
 
@@ -46,9 +46,9 @@ pub enum ClaimError {
     /// Another session has it.
     #[error("the name is taken: refuse, or kick who has it and claim it again")]
     Taken {
-        /// The sessions that have this [name](crate::LineContext::set_name) in the store. Empty if the owner of the claim has not
-        /// set the name yet.
-        holders: Result<Vec<ClusterSession>, StoreError>,
+        /// The sessions that have this [name](crate::LineContext::set_name) in the store: none if the owner of the claim has not
+        /// set the name yet, or if its node, which is [named](ClusterPage::unread) then, has not written it.
+        holders: Result<ClusterPage, StoreError>,
     },
     /// The store did not answer, so it is unknown whether the name is taken: decide without it.
     #[error("it is unknown whether the name is taken: the store did not answer within {after:?}")]

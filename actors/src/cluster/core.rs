@@ -26,7 +26,8 @@ use crate::{
         rooms::table::Rooms,
         stats::{ClusterStats, Counts},
         store::{
-            Change, Cursor, Held, Message, NodeRecord, Row, RowPage, Store, StoreError, Subscription, Verdict, Want,
+            Change, Cursor, Held, Message, NamedRows, NodeRecord, RowPage, Store, StoreError, Subscription, Verdict,
+            Want,
         },
     },
     connect::backoff::Backoff,
@@ -212,7 +213,7 @@ impl Core {
     }
 
     /// [`Store::lookup`].
-    pub(crate) async fn lookup(&self, name: &str) -> Result<Vec<(NodeId, Row)>, StoreError> {
+    pub(crate) async fn lookup(&self, name: &str) -> Result<NamedRows, StoreError> {
         self.call(self.store.lookup(name)).await
     }
 

@@ -11,7 +11,7 @@ use crate::{
         core::Core,
         id::NodeId,
         query::{ClusterPage, ClusterQuery, ListError, Seen, Selection, Unread, UnreadError},
-        store::StoreError,
+        store::{NamedRows, Row, StoreError},
     },
     seconds,
 };
@@ -31,12 +31,13 @@ pub(crate) async fn list(core: &Core, query: &ClusterQuery) -> Result<ClusterPag
     let selection = Mutex::new(Selection::new(query, now()));
     let unread = match (&query.filter.name, &query.filter.id) {
         (Some(name), _) => {
-            let rows = core.lookup(name).await?;
+            let (rows, mut unread) = lookup(core, name).await?;
             let mut selection = selection.lock().unwrap_or_else(PoisonError::into_inner);
             for (node, row) in rows {
                 selection.add(&node, vec![row], &mut Seen::default());
             }
-            Vec::new()
+            unread.retain(|unread| query.filter.has_node(&unread.node));
+            unread
         }
         (None, Some(id)) => read_all(core, vec![id.node.clone()], &selection).await,
         (None, None) => {
@@ -46,6 +47,17 @@ pub(crate) async fn list(core: &Core, query: &ClusterQuery) -> Result<ClusterPag
     };
     let selection = selection.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(ClusterPage { unread, ..selection.finish() })
+}
+
+/// Returns the rows with a name, and the nodes of which there may be more.
+pub(crate) async fn lookup(core: &Core, name: &str) -> Result<(Vec<(NodeId, Row)>, Vec<Unread>), StoreError> {
+    let NamedRows { rows, partial, unknown } = core.lookup(name).await?;
+    let unknown = unknown.into_iter().filter(|(node, _)| !partial.contains(node));
+    let unknown: Vec<_> = unknown.map(|(node, rows)| Unread { node, error: UnreadError::Unknown { rows } }).collect();
+    let partial = partial.into_iter().map(|node| Unread { node, error: UnreadError::Partial });
+    let mut unread: Vec<_> = partial.chain(unknown).collect();
+    unread.sort_by(|a, b| a.node.cmp(&b.node));
+    Ok((rows, unread))
 }
 
 /// Reads the rows of nodes. Returns those of which not all could be read.

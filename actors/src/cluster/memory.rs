@@ -23,8 +23,8 @@ pub use self::faults::{Calls, Fault};
 use crate::cluster::{
     id::NodeId,
     store::{
-        Change, Cursor, Held, Message, NodeRecord, Row, RowPage, Store, StoreAnswer, StoreError, Subscription, Verdict,
-        Want,
+        Change, Cursor, Held, Message, NamedRows, NodeRecord, RowPage, Store, StoreAnswer, StoreError, Subscription,
+        Verdict, Want,
     },
 };
 
@@ -197,7 +197,7 @@ impl Store for Memory {
         self.call(|calls| &mut calls.list, move |engine| Ok(engine.list(node, after)))
     }
 
-    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
+    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, NamedRows> {
         self.call(|calls| &mut calls.lookup, move |engine| Ok(engine.lookup(name)))
     }
 

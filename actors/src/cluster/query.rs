@@ -305,7 +305,7 @@ impl ClusterSession {
     }
 }
 
-/// The answer to a [`ClusterQuery`], from the store. A session that has just begun, ended or been named may be missing, still be
+/// The answer to a [`ClusterQuery`] or a [look-up](crate::cluster::Cluster::lookup), from the store. A session that has just begun, ended or been named may be missing, still be
 /// there or have its old name: nodes write at most 20 times a second.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]

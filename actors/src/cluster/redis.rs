@@ -28,8 +28,8 @@ use self::{
 use crate::cluster::{
     id::NodeId,
     store::{
-        Begin, Change, Cursor, Held, Message, NodeRecord, Row, RowPage, Share, Store, StoreAnswer, StoreError,
-        Subscription, Verdict, Want,
+        Begin, Change, Cursor, Held, Message, NamedRows, NodeRecord, Row, RowPage, Share, Store, StoreAnswer,
+        StoreError, Subscription, Verdict, Want,
     },
 };
 #[cfg(feature = "tls")]
@@ -267,12 +267,12 @@ impl Store for Redis {
         })
     }
 
-    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
+    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, NamedRows> {
         Box::pin(async move {
             let mut arguments = Arguments::default();
             arguments.push(&*self.keys.prefix).push(name);
             let mut found = answer::found(self.run(&scripts::LOOKUP, &arguments).await?, &self.link.unknown)?;
-            found.sort_unstable_by(|(a, row), (b, other)| (a, row.session).cmp(&(b, other.session)));
+            found.rows.sort_unstable_by(|(a, row), (b, other)| (a, row.session).cmp(&(b, other.session)));
             Ok(found)
         })
     }

@@ -64,23 +64,25 @@ impl Cluster {
     }
 
     /// Returns the sessions of all nodes with this name, in the order of their ids: none, one, or several, as the application
-    /// gives names; no session has an empty one. One call to the store, however many sessions there are.
+    /// gives names; no session has an empty one. All of them are on one page, however many there are, by one call to the store. Nodes
+    /// that have not written all of their sessions yet are [named](ClusterPage::unread) in it: others of theirs may have the name.
     ///
     /// # Errors
     /// Returns the [`StoreError`] of the call.
-    pub async fn lookup(&self, name: &str) -> Result<Vec<ClusterSession>, StoreError> {
+    pub async fn lookup(&self, name: &str) -> Result<ClusterPage, StoreError> {
         let now = list::now();
-        let rows = self.core.lookup(name).await?.into_iter();
-        let mut sessions: Vec<_> = rows.map(|(node, row)| ClusterSession::new(node, row, now)).collect();
+        let (rows, unread) = list::lookup(&self.core, name).await?;
+        let mut sessions: Vec<_> = rows.into_iter().map(|(node, row)| ClusterSession::new(node, row, now)).collect();
         sessions.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(sessions)
+        Ok(ClusterPage { total: sessions.len() as u64, sessions, unread })
     }
 
     /// Writes bytes to the sessions that `whom` selects, on whatever nodes: [`ServerHandle::push`](crate::ServerHandle::push) on each.
     ///
     /// By [id](ClusterFilter::id) only the session's node is asked, which costs one call to the store, and one for the answer.
     /// Otherwise each node is asked, or the one that the filter [names](ClusterFilter::node): one call for the nodes, and two for
-    /// each. This node does its own part at once, without the store. The answers come when all nodes have answered, at the
+    /// each. A node looks at its sessions, not at their rows: one that has not written all of them yet misses none, by
+    /// [name](ClusterFilter::name) neither. This node does its own part at once, without the store. The answers come when all nodes have answered, at the
     /// latest after [`ask_timeout`](crate::cluster::ClusterBuilder::ask_timeout); each names its node.
     ///
     /// ```

@@ -57,8 +57,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// one page; it may be on two. A node whose lease is over has no rows.
     fn list<'a>(&'a self, node: &'a NodeId, after: Option<Cursor>) -> StoreAnswer<'a, RowPage>;
 
-    /// Returns the rows of all nodes that have this name.
-    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>>;
+    /// Returns the rows of all nodes that have this name, and the nodes of which there may be more.
+    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, NamedRows>;
 
     /// Sends bytes to all subscribers of a channel. Returns the number of subscribers; whether the bytes reach them is unknown.
     fn publish<'a>(&'a self, channel: &'a str, bytes: Bytes) -> StoreAnswer<'a, u64>;
@@ -108,7 +108,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).list(node, after)
     }
 
-    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
+    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, NamedRows> {
         (**self).lookup(name)
     }
 
@@ -234,6 +234,17 @@ pub struct RowPage {
     pub unknown: u64,
     /// Place of the next page; `None` on the last one.
     pub next: Option<Cursor>,
+}
+
+/// The rows with a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamedRows {
+    /// The rows, each with its node.
+    pub rows: Vec<(NodeId, Row)>,
+    /// Nodes of which not all live sessions have rows, by the last [`Change::is_partial`] of each: others of them may have the name.
+    pub partial: Vec<NodeId>,
+    /// Nodes of which rows with the name are left out, since they are [not understood](Store::unknown), and the number of them.
+    pub unknown: Vec<(NodeId, u64)>,
 }
 
 /// A number of units of a resource: of all sessions, of the sessions of a source, of a name that only one session may have.

@@ -37,11 +37,11 @@ pub(crate) async fn who_has_lost_its_lease_writes_nothing_and_begins_another_lif
     assert_eq!(first.acquire(&old, &held(1, [share("all", 3)]), &want).await, Err(StoreError::Fenced));
     assert_eq!(first.release(&old, &held(2, [share("all", 1)])).await, Err(StoreError::Fenced));
     assert_eq!(ids(&second).await, [] as [NodeId; 0]);
-    assert_eq!((rows(&second, &old).await, second.lookup("bob").await.unwrap()), (vec![], vec![]));
+    assert_eq!((rows(&second, &old).await, second.lookup("bob").await.unwrap().rows), (vec![], vec![]));
 
     first.register(&new, &begin([named(1, "alice")])).await.unwrap();
     assert_eq!(first.register(&old, &change).await, Err(StoreError::Fenced), "the new life is not the old one");
-    assert_eq!(second.lookup("alice").await.unwrap(), [(new.clone(), named(1, "alice"))]);
+    assert_eq!(second.lookup("alice").await.unwrap().rows, [(new.clone(), named(1, "alice"))]);
     assert_eq!(ids(&second).await, [new]);
 }
 
@@ -56,7 +56,7 @@ pub(crate) async fn a_life_begins_with_nothing_but_what_it_says(engine: &impl En
     let again = Change { begins, lease: LONG, put: vec![row(5)], ..Change::default() };
     store.register(&a, &again).await.unwrap();
     assert_eq!(rows(&store, &a).await, [row(5)]);
-    assert_eq!(store.lookup("alice").await.unwrap(), []);
+    assert_eq!(store.lookup("alice").await.unwrap().rows, []);
     assert_eq!(store.nodes().await.unwrap()[0].about, "again");
     // Two of it are held; a life's calls are numbered from 1.
     assert_eq!(store.acquire(&other, &held(1, []), &most(2)).await.unwrap(), [Verdict::Count(0)]);
@@ -72,7 +72,7 @@ pub(crate) async fn a_node_that_unregisters_is_gone_at_once(engine: &impl Engine
     first.release(&a, &held(1, [share("all", 5)])).await.unwrap();
     first.unregister(&a).await.unwrap();
     assert!(!ids(&second).await.contains(&a));
-    assert_eq!((rows(&second, &a).await, second.lookup("alice").await.unwrap()), (vec![], vec![]));
+    assert_eq!((rows(&second, &a).await, second.lookup("alice").await.unwrap().rows), (vec![], vec![]));
     let want = [Want { counts: vec![CountLimit { resource: "all".into(), most: 1 }], rates: vec![] }];
     assert_eq!(second.acquire(&b, &held(1, []), &want).await.unwrap(), [Verdict::Granted]);
     assert_eq!(first.register(&a, &renew(LONG)).await, Err(StoreError::Fenced));
@@ -87,13 +87,13 @@ pub(crate) async fn what_was_said_of_a_dead_node_is_said_of_no_other(engine: &im
     first.register(&new, &begin([named(1, "alice"), row(2)])).await.unwrap();
     second.register(&longer, &begin([named(9, "alice")])).await.unwrap();
     assert_eq!(ids(&second).await, [old.clone(), new.clone(), longer.clone()]);
-    assert_eq!(second.lookup("alice").await.unwrap().len(), 3);
+    assert_eq!(second.lookup("alice").await.unwrap().rows.len(), 3);
     first.register(&old, &renew(Duration::from_millis(1))).await.unwrap();
     crate::support::eventually("the end of a lease", async || ids(&second).await == [new.clone(), longer.clone()])
         .await;
     assert_eq!(rows(&second, &old).await, []);
     assert_eq!(rows(&second, &new).await, [named(1, "alice"), row(2)]);
-    let mut found = second.lookup("alice").await.unwrap();
+    let mut found = second.lookup("alice").await.unwrap().rows;
     found.sort_by(|a, b| a.0.cmp(&b.0));
     assert_eq!(found, [(new, named(1, "alice")), (longer, named(9, "alice"))]);
 }

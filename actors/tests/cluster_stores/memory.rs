@@ -146,7 +146,7 @@ async fn at_the_end_of_a_lease_its_node_is_gone_whichever_call_comes_first() {
     let calls: [(&str, Sees); 5] = [
         ("nodes", |memory, _| Box::pin(async move { !memory.nodes().await.unwrap().is_empty() })),
         ("list", |memory, a| Box::pin(async move { !memory.list(a, None).await.unwrap().rows.is_empty() })),
-        ("lookup", |memory, _| Box::pin(async move { !memory.lookup("alice").await.unwrap().is_empty() })),
+        ("lookup", |memory, _| Box::pin(async move { !memory.lookup("alice").await.unwrap().rows.is_empty() })),
         ("register", |memory, a| {
             Box::pin(async move {
                 let renewed = memory.register(a, &Change { lease: Duration::from_secs(9), ..Change::default() }).await;

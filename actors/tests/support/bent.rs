@@ -9,8 +9,8 @@ use std::{
 };
 
 use actix_lines::cluster::{
-    Change, Cursor, Held, Message, NodeId, NodeRecord, Row, RowPage, Store, StoreAnswer, StoreError, Subscription,
-    Verdict, Want, memory::Memory,
+    Change, Cursor, Held, Message, NamedRows, NodeId, NodeRecord, RowPage, Store, StoreAnswer, StoreError,
+    Subscription, Verdict, Want, memory::Memory,
 };
 use bytes::Bytes;
 use tokio::{sync::mpsc, time::sleep};
@@ -92,7 +92,7 @@ impl Store for Bent {
         self.call("list", self.store.list(node, after))
     }
 
-    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, Vec<(NodeId, Row)>> {
+    fn lookup<'a>(&'a self, name: &'a str) -> StoreAnswer<'a, NamedRows> {
         self.call("lookup", self.store.lookup(name))
     }
 

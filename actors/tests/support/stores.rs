@@ -44,10 +44,7 @@ macro_rules! pass_on {
         fn lookup<'a>(
             &'a self,
             name: &'a str,
-        ) -> actix_lines::cluster::StoreAnswer<
-            'a,
-            Vec<(actix_lines::cluster::NodeId, actix_lines::cluster::Row)>,
-        > {
+        ) -> actix_lines::cluster::StoreAnswer<'a, actix_lines::cluster::NamedRows> {
             self.$store.lookup(name)
         }
     };

@@ -22,7 +22,7 @@ use tokio::{
 use crate::cluster::{
     id::NodeId,
     memory::faults::{Calls, Fault},
-    store::{Change, Cursor, Held, Message, NodeRecord, RateLimit, Row, RowPage, StoreError, Verdict, Want},
+    store::{Change, Cursor, Held, Message, NamedRows, NodeRecord, RateLimit, Row, RowPage, StoreError, Verdict, Want},
 };
 
 /// Most rows on a page.
@@ -201,12 +201,13 @@ impl Engine {
         RowPage { rows, is_partial: life.is_partial, unknown: 0, next }
     }
 
-    pub(super) fn lookup(&mut self, name: &str) -> Vec<(NodeId, Row)> {
+    pub(super) fn lookup(&mut self, name: &str) -> NamedRows {
         self.bury();
-        let mut found = Vec::new();
+        let mut found = NamedRows::default();
         for (id, life) in &self.lives {
             let sessions = life.names.get(name).into_iter().flatten();
-            found.extend(sessions.filter_map(|session| Some((id.clone(), life.rows.get(session)?.clone()))));
+            found.rows.extend(sessions.filter_map(|session| Some((id.clone(), life.rows.get(session)?.clone()))));
+            found.partial.extend(life.is_partial.then(|| id.clone()));
         }
         found
     }

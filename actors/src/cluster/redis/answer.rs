@@ -13,7 +13,7 @@ use crate::{
         id::NodeId,
         redis::url::Secret,
         stats::Count,
-        store::{Cursor, NodeRecord, Row, RowPage, StoreError, Verdict},
+        store::{Cursor, NamedRows, NodeRecord, Row, RowPage, StoreError, Verdict},
     },
     escape::Escaped,
 };
@@ -297,9 +297,22 @@ pub(super) fn page(value: Value, unknown: &Count) -> Result<RowPage, StoreError>
 }
 
 /// Reads the answer of `LOOKUP`.
-pub(super) fn found(value: Value, unknown: &Count) -> Result<Vec<(NodeId, Row)>, StoreError> {
-    let found = |[node, json]: [Value; 2]| known(unknown, || Ok((id(node)?, row(json)?)));
-    Ok(parts(value)?.into_iter().filter_map(found).collect())
+pub(super) fn found(value: Value, unknown: &Count) -> Result<NamedRows, StoreError> {
+    let Ok([rows, partial]) = <[Value; 2]>::try_from(array(value)?) else {
+        return Err(garbled("a list of another length"));
+    };
+    let mut found = NamedRows::default();
+    for [node, json] in parts(rows)? {
+        let Some(node) = known(unknown, || id::<NodeId>(node)) else { continue };
+        match (known(unknown, || row(json)), found.unknown.last_mut()) {
+            (Some(row), _) => found.rows.push((node, row)),
+            // Those of a node come one after the other.
+            (None, Some((of, rows))) if *of == node => *rows += 1,
+            (None, _) => found.unknown.push((node, 1)),
+        }
+    }
+    found.partial = array(partial)?.into_iter().filter_map(|node| known(unknown, || id(node))).collect();
+    Ok(found)
 }
 
 /// Reads the answer of `ACQUIRE` to so many wants.

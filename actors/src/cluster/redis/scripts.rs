@@ -47,7 +47,7 @@ pub(super) static UNREGISTER: LazyLock<Program> = LazyLock::new(|| Program::writ
 pub(super) static NODES: LazyLock<Program> = LazyLock::new(|| Program::reading(&[CLOCK, NODES_TEXT]));
 /// Lists some rows of a node: the next cursor, then sessions and rows, then 1 if not all of them are there yet.
 pub(super) static LIST: LazyLock<Program> = LazyLock::new(|| Program::reading(&[CLOCK, NODE, LIST_TEXT]));
-/// Finds rows by name: ids of nodes and rows.
+/// Finds rows by name: ids of nodes and rows, then the ids of nodes of which not all rows are there yet.
 pub(super) static LOOKUP: LazyLock<Program> = LazyLock::new(|| Program::reading(&[CLOCK, LOOKUP_TEXT]));
 /// Sets counts and takes shares: 0, the number of entries that are none of ours, and a verdict for each want; 1 if the lease is
 /// over; 2 if it comes late.
@@ -187,8 +187,9 @@ return page
 ";
 
 const LOOKUP_TEXT: &str = r"
-local name, found = ARGV[2], {}
+local name, found, partial = ARGV[2], {}, {}
 for _, id in ipairs(live()) do
+  if redis.pcall('HGET', P .. 'node:' .. id, 'partial') == '1' then table.insert(partial, id) end
   for _, member in ipairs(redis.call('ZRANGEBYLEX', P .. 'names:' .. id, '[' .. name .. '\000', '(' .. name .. '\001')) do
     -- A longer name with a NUL in it begins the same.
     local session = string.match(string.sub(member, #name + 2), '^%d+$')
@@ -199,7 +200,7 @@ for _, id in ipairs(live()) do
     end
   end
 end
-return found
+return {found, partial}
 ";
 
 /// What is no count, no rate or no serial number is none of ours: a count is 0 then, a bucket full, and the life over, since the
