@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     connection::SessionId,
     shared::SharedBytes,
-    uplink::{Link, Uplink},
+    uplink::{Link, LinkState, Uplink},
 };
 
 /// Amount waiting for a worker above which sessions that say more read nothing, until it has caught up to a quarter of
@@ -155,18 +155,23 @@ impl Room {
     /// under this `key`, and so does the news that its first member has joined or its last one has left. Returns false, and
     /// changes nothing, if the room is linked already.
     pub fn link(&self, uplink: &Uplink, key: u64) -> bool {
+        self.link_up(uplink, key).is_some()
+    }
+
+    /// As [`link`](Self::link). Returns what is known of the link, if there is a new one.
+    pub(crate) fn link_up(&self, uplink: &Uplink, key: u64) -> Option<Arc<LinkState>> {
         if self.0.link.get().is_some() {
-            return false;
+            return None;
         }
         let mut is_new = false;
         let link = self.0.link.get_or_init(|| {
             is_new = true;
             Link::new(uplink, key)
         });
-        if is_new {
+        is_new.then(|| {
             link.look();
-        }
-        is_new
+            Arc::clone(link.state())
+        })
     }
 
     /// Returns a reference that does not keep the room alive.

@@ -2,13 +2,15 @@
 //!
 //! Whoever says something never waits for an uplink, and no code of others runs where it is said: it is put into a bounded
 //! queue, or counted as lost. Each message knows how many of its room were lost before it, so that whoever carries them can
-//! number them without a gap in the wrong place.
+//! number them without a gap in the wrong place. A room that has come and gone before anything of it was told is never told of,
+//! so that those which come and go faster than they are carried cost nothing.
 //! Not here: rooms (`room`), carrying anything to other nodes (`cluster/rooms`).
 
 use std::{
+    collections::{BTreeMap, btree_map},
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
@@ -22,6 +24,9 @@ use crate::shared::SharedBytes;
 
 /// Weight of a message besides its bytes, so that empty ones count.
 const MESSAGE_BYTES: usize = 64;
+
+/// Rooms that are gone, of which nothing is to be told but that messages were lost: so many at most.
+const MOST_LOSERS: usize = 4096;
 
 /// A queue of what is said in the rooms that are [linked](crate::Room::link) to it. Its other end, the [`Feed`], belongs to
 /// whoever carries these messages elsewhere: to other nodes, to a log. A clone is the same uplink.
@@ -44,14 +49,40 @@ const MESSAGE_BYTES: usize = 64;
 /// # });
 /// ```
 #[derive(Clone)]
-pub struct Uplink(Arc<State>);
+pub struct Uplink {
+    sender: mpsc::UnboundedSender<Event>,
+    /// Without the sender: the feed has it, too.
+    state: Arc<State>,
+}
 
 struct State {
-    sender: mpsc::UnboundedSender<Event>,
     /// What all messages in the queue weigh.
     bytes: AtomicUsize,
     most_bytes: usize,
     lost: AtomicU64,
+    links: AtomicU64,
+    /// For what is rare: not for what is said.
+    notices: Mutex<Notices>,
+}
+
+/// Rooms of which something is to be told besides what is said in them.
+#[derive(Default)]
+struct Notices {
+    /// By the numbers of their links.
+    rooms: BTreeMap<u64, Arc<LinkState>>,
+    /// An [`Event::Look`] is in the queue.
+    is_queued: bool,
+    /// Rooms among these that are gone, and were not told of before.
+    losers: usize,
+    /// Nobody is told anything any more.
+    is_ended: bool,
+}
+
+impl State {
+    fn notices(&self) -> MutexGuard<'_, Notices> {
+        // Nothing is ever left half done under the lock.
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Uplink {
@@ -60,21 +91,28 @@ impl Uplink {
     #[must_use]
     pub fn new(most_bytes: usize) -> (Self, Feed) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let state = Arc::new(State { sender, bytes: AtomicUsize::new(0), most_bytes, lost: AtomicU64::new(0) });
-        (Self(Arc::clone(&state)), Feed { state, receiver })
+        let state = Arc::new(State {
+            bytes: AtomicUsize::new(0),
+            most_bytes,
+            lost: AtomicU64::new(0),
+            links: AtomicU64::new(0),
+            notices: Mutex::default(),
+        });
+        let feed = Feed { state: Arc::clone(&state), receiver, rooms: BTreeMap::new().into_iter() };
+        (Self { sender, state }, feed)
     }
 
     /// Returns the number of messages that were lost: the queue had no room for them, or the [`Feed`] was dropped before it had
     /// returned them.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.0.lost.load(Relaxed)
+        self.state.lost.load(Relaxed)
     }
 
     /// Returns the length of all messages in the queue, and 64 bytes for each. Unit: bytes.
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
-        self.0.bytes.load(Relaxed)
+        self.state.bytes.load(Relaxed)
     }
 }
 
@@ -88,16 +126,23 @@ impl fmt::Debug for Uplink {
 }
 
 /// The other end of an [`Uplink`]. Once it is dropped, all messages are lost, those that wait in the queue included.
+///
+/// A room that is linked and dropped before anything of it was told is not told of at all, unless something was said in it: so
+/// whoever keeps a table of rooms looks through it for those that are [gone](crate::WeakRoom::upgrade) whenever it has doubled.
 pub struct Feed {
     state: Arc<State>,
     receiver: mpsc::UnboundedReceiver<Event>,
+    /// Those that an event has told to look at, before all that came behind it.
+    rooms: btree_map::IntoIter<u64, Arc<LinkState>>,
 }
 
 impl Feed {
     /// Waits for the next news. Returns `None` once the uplink and all rooms that were linked to it are gone.
     pub async fn next(&mut self) -> Option<News> {
-        // An event without news was told by an earlier one already.
         loop {
+            if let Some((_, link)) = self.rooms.next() {
+                return Some(link.tell());
+            }
             let event = self.receiver.recv().await?;
             if let Some(news) = self.open(event) {
                 return Some(news);
@@ -108,6 +153,9 @@ impl Feed {
     /// Returns the next news, or `None` if there is none at the moment.
     pub fn try_next(&mut self) -> Option<News> {
         loop {
+            if let Some((_, link)) = self.rooms.next() {
+                return Some(link.tell());
+            }
             let event = self.receiver.try_recv().ok()?;
             if let Some(news) = self.open(event) {
                 return Some(news);
@@ -115,21 +163,26 @@ impl Feed {
         }
     }
 
-    fn open(&self, event: Event) -> Option<News> {
+    fn open(&mut self, event: Event) -> Option<News> {
         match event {
             Event::Said(said) => {
                 self.state.bytes.fetch_sub(said.weight(), SeqCst);
                 Some(News::Said(said))
             }
-            Event::Look(link) => {
-                link.is_looked_for.store(false, SeqCst);
-                let key = link.key;
-                // Both may have been meant; who has lost nothing new is looked at for its members.
-                let lost = link.lost.load(SeqCst);
-                let told = link.told.swap(lost, SeqCst);
-                Some(if lost == told { News::Members { key } } else { News::Lost { key, lost } })
+            Event::Look => {
+                let mut notices = self.state.notices();
+                notices.is_queued = false;
+                notices.losers = 0;
+                let rooms = std::mem::take(&mut notices.rooms);
+                // From now on their ends are told, too.
+                rooms.values().for_each(|link| link.is_known.store(true, SeqCst));
+                self.rooms = rooms.into_iter();
+                None
             }
-            Event::Gone(key) => Some(News::Gone { key }),
+            Event::Gone(link) => {
+                link.is_over.store(true, SeqCst);
+                Some(News::Gone { key: link.key })
+            }
         }
     }
 }
@@ -145,10 +198,20 @@ impl Feed {
     /// Does what it means to drop it.
     pub(crate) fn end(&mut self) {
         self.receiver.close();
+        let rooms = {
+            let mut notices = self.state.notices();
+            notices.is_ended = true;
+            std::mem::take(&mut notices.rooms)
+        };
+        drop((rooms, std::mem::take(&mut self.rooms)));
         while let Ok(event) = self.receiver.try_recv() {
-            if let Event::Said(said) = event {
-                self.state.bytes.fetch_sub(said.weight(), SeqCst);
-                self.state.lost.fetch_add(1, Relaxed);
+            match event {
+                Event::Said(said) => {
+                    self.state.bytes.fetch_sub(said.weight(), SeqCst);
+                    self.state.lost.fetch_add(1, Relaxed);
+                }
+                Event::Gone(link) => link.is_over.store(true, SeqCst),
+                Event::Look => {}
             }
         }
     }
@@ -171,7 +234,8 @@ pub enum News {
         /// The room.
         key: u64,
     },
-    /// The uplink has lost messages of the room. Its members may have changed as well.
+    /// The uplink has lost messages of the room. Its members may have changed as well. Of rooms that are gone, of which nothing
+    /// else is to be told, 4096 wait for it at most; of others it is not told.
     Lost {
         /// The room.
         key: u64,
@@ -225,18 +289,47 @@ impl fmt::Debug for Said {
 
 enum Event {
     Said(Said),
-    /// The room's members or the number of its lost messages have changed.
-    Look(Arc<LinkState>),
-    Gone(u64),
+    /// There are [`Notices`].
+    Look,
+    /// A room is gone that was told of, or in which something was said.
+    Gone(Arc<LinkState>),
 }
 
-struct LinkState {
+/// What is known of a link, as long as anything of it is to be told, and as long as somebody asks.
+#[derive(Debug)]
+pub(crate) struct LinkState {
     key: u64,
+    number: u64,
     lost: AtomicU64,
     /// The number of lost messages that the feed was told.
     told: AtomicU64,
-    /// A `Look` waits in the queue: a room has one there at most.
+    /// It is among the [`Notices`], or about to be told.
     is_looked_for: AtomicBool,
+    /// Something of it was told, or waits in the queue: so its end will be told, too.
+    is_known: AtomicBool,
+    /// Nothing of it is told any more.
+    is_over: AtomicBool,
+}
+
+impl LinkState {
+    fn tell(&self) -> News {
+        self.is_looked_for.store(false, SeqCst);
+        let key = self.key;
+        // Both may have been meant; who has lost nothing new is looked at for its members.
+        let lost = self.lost.load(SeqCst);
+        let told = self.told.swap(lost, SeqCst);
+        if lost == told { News::Members { key } } else { News::Lost { key, lost } }
+    }
+
+    /// Returns true if the feed has told of the room, or will, and its end comes behind that.
+    pub(crate) fn is_known(&self) -> bool {
+        self.is_known.load(SeqCst) && !self.is_over()
+    }
+
+    /// Returns true if the room is gone, and the feed tells nothing of it any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(SeqCst)
+    }
 }
 
 /// A room's end of an uplink.
@@ -247,44 +340,80 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(uplink: &Uplink, key: u64) -> Self {
-        let (lost, told) = (AtomicU64::new(0), AtomicU64::new(0));
-        let state = Arc::new(LinkState { key, lost, told, is_looked_for: AtomicBool::new(false) });
+        let state = Arc::new(LinkState {
+            key,
+            number: uplink.state.links.fetch_add(1, Relaxed),
+            lost: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+            is_looked_for: AtomicBool::new(false),
+            is_known: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+        });
         Self { uplink: uplink.clone(), state }
+    }
+
+    pub(crate) fn state(&self) -> &Arc<LinkState> {
+        &self.state
     }
 
     /// Puts a message into the queue, or counts it as lost.
     pub(crate) fn offer(&self, bytes: SharedBytes) {
-        let State { sender, bytes: waiting, most_bytes, .. } = &*self.uplink.0;
+        let State { bytes: waiting, most_bytes, .. } = &*self.uplink.state;
         let said = Said { key: self.state.key, lost_before: self.state.lost.load(SeqCst), bytes };
         let weight = said.weight();
         let take = |bytes| (bytes <= *most_bytes).then_some(bytes + weight);
         if waiting.fetch_update(SeqCst, SeqCst, take).is_err() {
             self.lose();
-        } else if sender.send(Event::Said(said)).is_err() {
+        } else if self.uplink.sender.send(Event::Said(said)).is_err() {
             waiting.fetch_sub(weight, SeqCst);
             self.lose();
+        } else if !self.state.is_known.load(Relaxed) {
+            self.state.is_known.store(true, SeqCst);
         }
     }
 
     #[cold]
     fn lose(&self) {
-        self.uplink.0.lost.fetch_add(1, Relaxed);
+        self.uplink.state.lost.fetch_add(1, Relaxed);
         self.state.lost.fetch_add(1, SeqCst);
         self.look();
     }
 
     /// Has the feed look at the room.
     pub(crate) fn look(&self) {
-        if !self.state.is_looked_for.swap(true, SeqCst) {
-            // Without a feed there is nobody to tell.
-            let _ = self.uplink.0.sender.send(Event::Look(Arc::clone(&self.state)));
+        if self.state.is_looked_for.swap(true, SeqCst) {
+            return;
+        }
+        let mut notices = self.uplink.state.notices();
+        if notices.is_ended {
+            return;
+        }
+        notices.rooms.insert(self.state.number, Arc::clone(&self.state));
+        if !std::mem::replace(&mut notices.is_queued, true) {
+            // Under the lock: before the end of any room that is in there. Without a feed there is nobody to tell.
+            let _ = self.uplink.sender.send(Event::Look);
         }
     }
 }
 
+/// Tells the end of a room of which something was told, or will be. Of another one nothing is left.
 impl Drop for Link {
     fn drop(&mut self) {
-        let _ = self.uplink.0.sender.send(Event::Gone(self.state.key));
+        let mut notices = self.uplink.state.notices();
+        let has_lost = self.state.lost.load(SeqCst) > 0;
+        let is_told =
+            !notices.is_ended && (self.state.is_known.load(SeqCst) || has_lost && notices.losers < MOST_LOSERS);
+        if !is_told {
+            notices.rooms.remove(&self.state.number);
+            self.state.is_over.store(true, SeqCst);
+            return;
+        }
+        if !self.state.is_known.swap(true, SeqCst) {
+            notices.losers += 1;
+        }
+        if self.uplink.sender.send(Event::Gone(Arc::clone(&self.state))).is_err() {
+            self.state.is_over.store(true, SeqCst);
+        }
     }
 }
 
@@ -338,6 +467,64 @@ mod tests {
         assert!(matches!(feed.try_next(), Some(News::Gone { key: 3 })));
         drop(uplink);
         assert!(feed.try_next().is_none());
+    }
+
+    #[test]
+    fn a_room_that_comes_and_goes_untold_is_never_told_of_unless_it_has_said_something() {
+        let (uplink, mut feed) = Uplink::new(0);
+        let link = Link::new(&uplink, 1);
+        link.look();
+        let state = Arc::clone(link.state());
+        drop(link);
+        assert!(state.is_over() && uplink.state.notices().rooms.is_empty());
+        assert!(feed.try_next().is_none());
+        // One that has said something, and one that is told of meanwhile.
+        let links = [2, 3, 4].map(|key| Link::new(&uplink, key));
+        let states = links.each_ref().map(|link| Arc::clone(link.state()));
+        links.iter().for_each(Link::look);
+        let [said, told, untold] = links;
+        said.offer(bytes(1));
+        drop((said, untold));
+        assert!(matches!(feed.try_next(), Some(News::Members { key: 2 })));
+        drop(told);
+        let news: Vec<_> = std::iter::from_fn(|| feed.try_next()).collect();
+        assert!(
+            matches!(news[..], [News::Members { key: 3 }, News::Said(_), News::Gone { key: 2 }, News::Gone { key: 3 }]),
+            "{news:?}"
+        );
+        assert!(states.iter().all(|state| state.is_over()));
+    }
+
+    #[test]
+    fn what_rooms_have_lost_that_are_gone_is_told_of_a_bounded_number() {
+        let (uplink, mut feed) = Uplink::new(0);
+        Link::new(&uplink, 0).offer(bytes(1));
+        for key in 1..=MOST_LOSERS as u64 + 100 {
+            let link = Link::new(&uplink, key);
+            link.look();
+            link.offer(bytes(1));
+        }
+        let (mut losers, mut gone) = (0, 0);
+        while let Some(news) = feed.try_next() {
+            losers += usize::from(matches!(news, News::Lost { lost: 1, .. }));
+            gone += usize::from(matches!(news, News::Gone { .. }));
+        }
+        assert_eq!((losers, gone), (MOST_LOSERS, MOST_LOSERS + 1));
+        assert_eq!(uplink.lost(), MOST_LOSERS as u64 + 100);
+        // There is room for others now.
+        Link::new(&uplink, 7).lose();
+        assert!(matches!(feed.try_next(), Some(News::Lost { key: 7, lost: 1 })));
+    }
+
+    #[actix_rt::test]
+    async fn a_feed_ends_behind_its_uplink_and_the_last_room() {
+        let (uplink, mut feed) = Uplink::new(100);
+        let link = Link::new(&uplink, 3);
+        link.offer(bytes(1));
+        drop((uplink, link));
+        assert!(matches!(feed.next().await, Some(News::Said(_))));
+        assert!(matches!(feed.next().await, Some(News::Gone { key: 3 })));
+        assert!(feed.next().await.is_none());
     }
 
     #[test]

@@ -32,13 +32,24 @@ struct Wanted {
     /// The channel of the node's life, and who reads those of all its lives.
     control: Option<Arc<str>>,
     control_reader: Option<Mailbox>,
-    /// Those that have become wanted or unwanted since the hub has asked.
+    /// Those that the hub was told of as wanted.
+    told: HashSet<Arc<str>>,
+    /// Those of which it was told otherwise than it is now: however often they change, these are never more than those two.
     changed: HashSet<Arc<str>>,
 }
 
 impl Wanted {
     fn has(&self, channel: &Arc<str>) -> bool {
         self.readers.contains_key(channel) || self.control.as_ref() == Some(channel)
+    }
+
+    /// A channel may be wanted now, or not any more.
+    fn look(&mut self, channel: Arc<str>) {
+        if self.has(&channel) == self.told.contains(&channel) {
+            self.changed.remove(&channel);
+        } else {
+            self.changed.insert(channel);
+        }
     }
 }
 
@@ -56,7 +67,7 @@ impl Channels {
         let channel: Arc<str> = channel.into();
         let mut wanted = self.wanted();
         wanted.readers.insert(Arc::clone(&channel), to);
-        wanted.changed.insert(channel);
+        wanted.look(channel);
         drop(wanted);
         self.changed.notify_one();
     }
@@ -65,7 +76,7 @@ impl Channels {
     pub(crate) fn forget(&self, channel: &str) {
         let mut wanted = self.wanted();
         if let Some((channel, _)) = wanted.readers.remove_entry(channel) {
-            wanted.changed.insert(channel);
+            wanted.look(channel);
             drop(wanted);
             self.changed.notify_one();
         }
@@ -80,9 +91,9 @@ impl Channels {
     /// Sets the control channel.
     pub(crate) fn set_control(&self, channel: String) {
         let mut wanted = self.wanted();
-        let before = wanted.control.replace(channel.into());
-        let now = wanted.control.clone();
-        wanted.changed.extend(before.into_iter().chain(now));
+        let channel: Arc<str> = channel.into();
+        let before = wanted.control.replace(Arc::clone(&channel));
+        before.into_iter().chain([channel]).for_each(|channel| wanted.look(channel));
         drop(wanted);
         self.changed.notify_one();
     }
@@ -116,17 +127,23 @@ impl Channels {
     /// Returns all channels that a new subscription is to have, and the control channel among them.
     pub(crate) fn all(&self) -> (Changes, Option<Arc<str>>) {
         let mut wanted = self.wanted();
+        let wanted = &mut *wanted;
         wanted.changed.clear();
-        let all = wanted.readers.keys().chain(&wanted.control).map(|channel| (Arc::clone(channel), true));
-        (all.collect(), wanted.control.clone())
+        wanted.told = wanted.readers.keys().chain(&wanted.control).cloned().collect();
+        (wanted.told.iter().map(|channel| (Arc::clone(channel), true)).collect(), wanted.control.clone())
     }
 
     /// Returns what has changed since then, or since the last call, and the control channel. Of thousands of rooms few do.
     pub(crate) fn changes(&self) -> (Changes, Option<Arc<str>>) {
         let mut wanted = self.wanted();
+        let wanted = &mut *wanted;
         let changed = std::mem::take(&mut wanted.changed).into_iter();
         let changes = changed.map(|channel| {
-            let is_wanted = wanted.has(&channel);
+            // It was told otherwise, or it would not be here.
+            let is_wanted = !wanted.told.remove(&channel);
+            if is_wanted {
+                wanted.told.insert(Arc::clone(&channel));
+            }
             (channel, is_wanted)
         });
         (changes.collect(), wanted.control.clone())
@@ -184,10 +201,13 @@ mod tests {
         let of_control = [change("c:a.00000001", false), change("c:a.00000002", true)];
         assert_eq!(changes(), [&of_control[..], &[change("r:1", false), change("r:new", true)]].concat());
         assert_eq!(changes(), []);
-        // What has changed back is told as it is.
+        // What has changed back has not changed.
         channels.forget("r:2");
         channels.listen("r:2".to_owned(), to.clone());
-        assert_eq!(changes(), [change("r:2", true)]);
+        channels.listen("r:3".to_owned(), to.clone());
+        channels.listen("r:for a moment".to_owned(), to.clone());
+        channels.forget("r:for a moment");
+        assert_eq!(changes(), []);
         // Whoever begins anew has all.
         channels.forget("r:3");
         assert_eq!(channels.all().0.len(), 100);

@@ -4,7 +4,6 @@
 //! Not here: who listens (`channels`), what messages mean.
 
 use std::{
-    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -106,7 +105,6 @@ fn count_dropped(core: &Core, subscription: &dyn Subscription, counted: &mut u64
 
 /// Gives a subscription the channels that are wanted, probes whether it hears, and counts what it has lost.
 async fn steer(core: &Core, subscription: &mut dyn Subscription, answered: &AtomicU64, counted: &mut u64) -> Ended {
-    let mut has = HashSet::new();
     let mut probes = Probes::default();
     let mut due = interval(PROBE);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -114,11 +112,8 @@ async fn steer(core: &Core, subscription: &mut dyn Subscription, answered: &Atom
     loop {
         let (mut missing, mut gone) = (Vec::new(), Vec::new());
         for (channel, is_wanted) in changes {
-            if is_wanted && has.insert(Arc::clone(&channel)) {
-                missing.push(String::from(&*channel));
-            } else if !is_wanted && has.remove(&channel) {
-                gone.push(String::from(&*channel));
-            }
+            let to = if is_wanted { &mut missing } else { &mut gone };
+            to.push(String::from(&*channel));
         }
         for slice in missing.chunks(SLICE) {
             if core.add(subscription, slice).await.is_err() {

@@ -11,7 +11,7 @@ pub(crate) mod table;
 mod voices;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     future::Future,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -78,8 +78,8 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut health = core.health.watch();
     let mut carrier = Carrier::new(Arc::clone(&core), to);
     carrier.begin_life();
-    // Those that were shared before it ran. If it has run before, nobody reads what it listened to.
-    for key in core.rooms.keys() {
+    // If it has run before, it was told of these then, and nobody reads what it listened to.
+    for key in core.rooms.known() {
         if let Some(entry) = core.rooms.entry(key)
             && entry.is_heard.swap(false, Relaxed)
         {
@@ -146,8 +146,8 @@ struct Carrier {
     is_speaking: bool,
     /// The node has begun a life once.
     has_lived: bool,
-    /// Rooms are to be left, when their time has come.
-    leave_at: Option<Instant>,
+    /// Rooms without members that are still listened to, since then.
+    empty: BTreeSet<(Instant, u64)>,
     /// Rooms have lost messages, which others are to learn.
     again_at: Option<Instant>,
     /// Lives may be over by then that rooms have heard.
@@ -206,7 +206,7 @@ impl Carrier {
             work: FuturesUnordered::new(),
             is_speaking: false,
             has_lived: false,
-            leave_at: None,
+            empty: BTreeSet::new(),
             again_at: None,
             forget_at: None,
         }
@@ -217,7 +217,12 @@ impl Carrier {
     }
 
     fn due(&self) -> Option<Instant> {
-        [self.leave_at, self.again_at.filter(|_| self.is_free()), self.forget_at].into_iter().flatten().min()
+        [self.leave_at(), self.again_at.filter(|_| self.is_free()), self.forget_at].into_iter().flatten().min()
+    }
+
+    /// Returns when the next room is to be left.
+    fn leave_at(&self) -> Option<Instant> {
+        self.empty.first().map(|(since, _)| *since + LINGER)
     }
 
     /// Returns what is known of a room; `None` if nobody has it any more.
@@ -401,9 +406,7 @@ impl Carrier {
     /// Does what has a time.
     fn tick(&mut self) {
         let now = Instant::now();
-        if self.leave_at.is_some_and(|at| at <= now) {
-            self.leave_empty(now);
-        }
+        self.leave_empty(now);
         if self.again_at.is_some_and(|at| at <= now) && self.is_free() {
             self.say_where();
         }
@@ -446,19 +449,22 @@ impl Carrier {
         let has_members = room.entry.room.upgrade().is_some_and(|room| !room.is_empty());
         let is_heard = room.entry.is_heard.load(Relaxed);
         match (has_members, is_heard) {
-            (true, true) => room.empty_since = None,
+            (true, true) => {
+                if let Some(since) = room.empty_since.take() {
+                    self.empty.remove(&(since, key));
+                }
+            }
             (true, false) => {
                 room.voices.come_back();
                 room.own.come_back();
-                room.empty_since = None;
                 room.entry.is_heard.store(true, Relaxed);
                 core.hub.listen(room.channel.to_string(), to);
-                let (channel, key) = (Arc::clone(&room.channel), room.entry.key);
+                let channel = Arc::clone(&room.channel);
                 self.channels.insert(channel, key);
             }
             (false, true) => {
                 let since = *room.empty_since.get_or_insert_with(Instant::now);
-                self.leave_at = Some(self.leave_at.unwrap_or(since + LINGER).min(since + LINGER));
+                self.empty.insert((since, key));
             }
             (false, false) => {}
         }
@@ -466,27 +472,26 @@ impl Carrier {
 
     /// Leaves the rooms that have had no members for long enough.
     fn leave_empty(&mut self, now: Instant) {
-        let mut next: Option<Instant> = None;
-        for room in self.rooms.values_mut() {
-            let Some(since) = room.empty_since else { continue };
-            if room.entry.room.upgrade().is_some_and(|room| !room.is_empty()) {
-                // It is about to be looked at.
-                room.empty_since = None;
-            } else if since + LINGER <= now {
-                room.empty_since = None;
+        while self.leave_at().is_some_and(|at| at <= now)
+            && let Some((_, key)) = self.empty.pop_first()
+        {
+            let Some(room) = self.rooms.get_mut(&key) else { continue };
+            room.empty_since = None;
+            // One that has members is about to be looked at.
+            if room.entry.room.upgrade().is_none_or(|room| room.is_empty()) {
                 room.entry.is_heard.store(false, Relaxed);
                 self.core.hub.forget(&room.channel);
-            } else {
-                next = Some(next.map_or(since + LINGER, |next| next.min(since + LINGER)));
             }
         }
-        self.leave_at = next;
     }
 
     /// Nobody has the room any more.
     fn end(&mut self, key: u64) {
         self.core.rooms.remove(key);
         let Some(room) = self.rooms.remove(&key) else { return };
+        if let Some(since) = room.empty_since {
+            self.empty.remove(&(since, key));
+        }
         // Another room of its name may have its channel by now.
         let heir = self.channels.get(&room.channel).and_then(|key| self.rooms.get(key));
         if !heir.is_some_and(|heir| heir.entry.is_heard.load(Relaxed)) {
@@ -495,17 +500,29 @@ impl Carrier {
         if heir.is_none() {
             self.channels.remove(&room.channel);
         }
-        if let Some(spoken) = self.spoken.get_mut(&room.entry.name) {
+        self.put_last(Arc::clone(&room.entry.name));
+        // One more than has come, so that those above the bound which somebody has go when nobody has them any more.
+        for _ in 0..2 {
+            if self.old.len() <= MOST_OLD {
+                break;
+            }
+            let Some((_, oldest)) = self.old.pop_first() else { break };
+            if self.core.rooms.has(&oldest) {
+                // Somebody has it again, and it may end without a word.
+                self.put_last(oldest);
+            } else {
+                self.spoken.remove(&oldest);
+            }
+        }
+    }
+
+    /// Makes a room, if it has said something, the last of those that nobody has.
+    fn put_last(&mut self, name: Arc<str>) {
+        if let Some(spoken) = self.spoken.get_mut(&name) {
             // Once for each name: a room that comes and goes keeps its numbers, and takes no place of others.
             spoken.ended.replace(self.ends).and_then(|before| self.old.remove(&before));
-            self.old.insert(self.ends, room.entry.name.clone());
+            self.old.insert(self.ends, name);
             self.ends += 1;
-        }
-        if self.old.len() > MOST_OLD
-            && let Some((_, oldest)) = self.old.pop_first()
-            && !self.core.rooms.has(&oldest)
-        {
-            self.spoken.remove(&oldest);
         }
     }
 

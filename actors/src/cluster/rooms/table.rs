@@ -15,11 +15,14 @@ use serde::Serialize;
 
 use crate::{
     room::{Room, WeakRoom},
-    uplink::{Feed, Uplink},
+    uplink::{Feed, LinkState, Uplink},
 };
 
 /// Bytes that wait for the store at most; what is said above that is lost for other nodes.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// With fewer rooms nobody looks for those that are gone.
+const FEW: usize = 64;
 
 /// The rooms of a node.
 #[derive(Debug)]
@@ -36,16 +39,16 @@ struct Table {
     by_name: HashMap<Arc<str>, Arc<Entry>>,
     by_key: HashMap<u64, Arc<Entry>>,
     next_key: u64,
-    /// Nobody takes out rooms that are gone any more.
-    is_ended: bool,
+    /// With so many rooms those that are gone are looked for: each time that there are twice as many, so that it costs little.
+    prune_at: usize,
 }
 
 impl Table {
-    /// Takes out the rooms that nobody has any more.
+    /// Takes out the rooms that nobody has any more, and of which nothing is told any more.
     fn prune(&mut self) {
-        let has = |entry: &Arc<Entry>| entry.room.upgrade().is_some();
-        self.by_key.retain(|_, entry| has(entry));
-        self.by_name.retain(|_, entry| has(entry));
+        self.by_key.retain(|_, entry| !entry.link.is_over());
+        self.by_name.retain(|_, entry| !entry.link.is_over());
+        self.prune_at = FEW.max(2 * self.by_key.len());
     }
 }
 
@@ -55,6 +58,7 @@ pub(super) struct Entry {
     pub(super) key: u64,
     pub(super) name: Arc<str>,
     pub(super) room: WeakRoom,
+    link: Arc<LinkState>,
     pub(super) counters: Counters,
     /// Its channel is listened to.
     pub(super) is_heard: AtomicBool,
@@ -175,23 +179,19 @@ impl Rooms {
     pub(crate) async fn end(&self) {
         self.feed.lock().await.end();
         let mut table = self.table();
-        table.is_ended = true;
         table.prune();
         table.by_key.values().for_each(|entry| entry.is_heard.store(false, Relaxed));
     }
 
     fn add(&self, table: &mut Table, name: Arc<str>, room: &Room) -> bool {
-        // Each time that it has doubled, so that it costs little.
-        if table.is_ended && table.by_key.len().is_power_of_two() {
+        if table.by_key.len() >= table.prune_at {
             table.prune();
         }
         let key = table.next_key;
-        if !room.link(&self.uplink, key) {
-            return false;
-        }
+        let Some(link) = room.link_up(&self.uplink, key) else { return false };
         table.next_key += 1;
         let (counters, is_heard) = (Counters::default(), AtomicBool::new(false));
-        let entry = Arc::new(Entry { key, name: Arc::clone(&name), room: room.downgrade(), counters, is_heard });
+        let entry = Arc::new(Entry { key, name: Arc::clone(&name), room: room.downgrade(), link, counters, is_heard });
         table.by_name.insert(name, Arc::clone(&entry));
         table.by_key.insert(key, entry);
         true
@@ -204,11 +204,12 @@ impl Rooms {
 
     /// Returns true if there is a room of this name.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.table().by_name.contains_key(name)
+        self.table().by_name.get(name).is_some_and(|entry| !entry.link.is_over())
     }
 
-    pub(super) fn keys(&self) -> Vec<u64> {
-        self.table().by_key.keys().copied().collect()
+    /// Returns the rooms whose end will be told.
+    pub(super) fn known(&self) -> Vec<u64> {
+        self.table().by_key.values().filter(|entry| entry.link.is_known()).map(|entry| entry.key).collect()
     }
 
     /// Nobody has the room any more. There may be another of its name by now.
@@ -230,7 +231,8 @@ impl Rooms {
 
     /// Returns the rooms, sorted by name.
     pub(super) fn stats(&self) -> Vec<RoomStats> {
-        let entries: Vec<_> = self.table().by_name.values().cloned().collect();
+        let is_left = |entry: &&Arc<Entry>| !entry.link.is_over();
+        let entries: Vec<_> = self.table().by_name.values().filter(is_left).cloned().collect();
         let stats = |entry: Arc<Entry>| RoomStats {
             name: entry.name.to_string(),
             members: entry.room.upgrade().map_or(0, |room| room.len()),
@@ -269,7 +271,7 @@ mod tests {
             rooms.room("lobby").say("x");
             drop((rooms.room("same"), rooms.room(&format!("room {nth}"))));
             let (keys, names) = size();
-            assert!(keys <= 4 && names <= 4, "{keys} keys, {names} names");
+            assert!(keys <= FEW && names <= FEW, "{keys} keys, {names} names");
         }
         assert_eq!(rooms.room("lobby").id(), lobby.id(), "as long as somebody keeps it");
         assert_eq!(rooms.counts().lost, 1000);
