@@ -57,6 +57,16 @@ impl Fleet {
         (status.success(), text(stdout), text(stderr))
     }
 
+    /// Runs a script, of whose first output nobody reads anything. Returns whether it has done what it does, and its errors.
+    fn run_unread(&self, name: &str, arguments: &[&str], more: &[&str]) -> (bool, String) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let (is_fine, _, said) = self.run(name, arguments, more, |command| {
+            command.stdout(writer);
+        });
+        (is_fine, said)
+    }
+
     fn file(&self, name: &str) -> String {
         fs::read_to_string(self.folder.join(name)).unwrap_or_default()
     }
@@ -148,6 +158,26 @@ fn a_rolling_restart_stops_at_a_node_that_does_not_come_back() {
     let (is_up, _, said) = fleet.run("fleet", &["start"], &["a"], |_| {});
     assert!(is_up, "{said}");
     assert_eq!(converse_over(&mut connect(fleet.address), b"Hello\n"), b"Uryyb\n");
+}
+
+/// As in `rolling-restart DIR | head -n 1`.
+#[test]
+#[ignore = "needs haproxy and socat; tests/run runs it"]
+fn whoever_reads_only_the_beginning_ends_no_restart_and_no_start() {
+    let fleet = Fleet::new("unread");
+    let quietly = (true, String::new());
+    assert_eq!(fleet.run_unread("fleet", &["start"], &[]), quietly, "{}", fleet.logs());
+    assert_eq!(fleet.run_unread("fleet", &["status"], &[]), quietly);
+    let before = fleet.processes();
+    assert_eq!(fleet.run_unread("rolling-restart", &["--dry-run"], &[]), quietly);
+    assert_eq!(fleet.processes(), before);
+    assert_eq!(fleet.run_unread("rolling-restart", &[], &["a", "b"]), quietly, "{}", fleet.logs());
+    let after = fleet.processes();
+    assert!(after[0] != before[0] && after[1] != before[1], "{before:?} {after:?}");
+    assert_eq!(after[2..], before[2..]);
+    let (_, status, said) = fleet.run("fleet", &["status"], &[], |_| {});
+    let up = status.lines().filter(|line| line.contains("agent says 'up ready ") && line.contains("HAProxy 'UP "));
+    assert_eq!(up.count(), 3, "{status}\n{said}");
 }
 
 #[test]

@@ -2,6 +2,9 @@
 # Whoever sources it sets `folder`.
 # shellcheck shell=bash disable=SC2154
 
+# Whoever reads only the beginning of what is said ends nothing.
+trap '' PIPE
+
 die() {
   echo "${0##*/}: $*" >&2
   exit 1
@@ -9,11 +12,15 @@ die() {
 
 # Shows the comment that a script begins with, and ends.
 usage() {
+  trap - PIPE
   sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$0"
   exit 0
 }
 
-say() { echo "$(date +%H:%M:%S) $*"; }
+# Says a line, as long as somebody reads.
+print() { echo "$*" 2>/dev/null || exec >/dev/null; }
+
+say() { print "$(date +%H:%M:%S) $*"; }
 
 # Asks again and again, for so many seconds, until a command succeeds: for what nobody tells of by itself.
 poll() {
