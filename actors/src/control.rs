@@ -12,6 +12,7 @@ pub(crate) mod listeners;
 pub(crate) mod messages;
 pub(crate) mod orders;
 pub(crate) mod query;
+pub(crate) mod questions;
 pub(crate) mod stats;
 pub(crate) mod supervisor;
 pub(crate) mod trace;

@@ -44,7 +44,7 @@ const FLOORS: &[&[&str]] = &[
     &["control"],
     &["control::ledger"],
     &["control::orders"],
-    &["control::listeners", "control::workers"],
+    &["control::listeners", "control::questions", "control::workers"],
     &["control::ways"],
     &["control::supervisor"],
     &["words"],

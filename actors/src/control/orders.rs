@@ -100,22 +100,12 @@ pub(crate) enum Question {
     },
 }
 
-/// A message from a worker to the supervisor. Ends of sessions go to the ledger instead.
+/// A worker has stopped, which the supervisor is told. Answers go to whoever asked, and ends of sessions to the ledger.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct FromWorker {
+pub(crate) struct WorkerGone {
     pub(crate) worker: usize,
-    pub(crate) news: News,
-}
-
-#[derive(Debug)]
-pub(crate) enum News {
-    Answer(Box<Answer>),
-    /// The worker has stopped.
-    Gone {
-        counters: Box<Stats>,
-        is_retired: bool,
-    },
+    pub(crate) is_retired: bool,
 }
 
 /// One worker's answer to [`Order::Answer`].

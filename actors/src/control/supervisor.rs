@@ -5,14 +5,13 @@
 //! Not here: admission (`admission`), what outlives it (`ledger`, `control`), a session's part of a drain (`session`).
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Weak},
     time::Duration,
 };
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, ActorStreamExt, Addr, AsyncContext, Context, Handler, MessageResult,
-    ResponseActFuture, ResponseFuture, WrapFuture, WrapStream,
+    ResponseFuture, WrapFuture, WrapStream,
     dev::channel::{AddressReceiver, channel},
 };
 use futures::{future::OptionFuture, stream};
@@ -28,7 +27,7 @@ use crate::{
             Drain, GetLimits, GetStats, Kick, LimitsChange, ListSessions, PauseListener, Push, Pushed, SetLimits,
             Subscribe, TraceSession,
         },
-        orders::{Answer, Answered, Closing, FromWorker, News, Order, Question},
+        orders::{Answered, Closing, Order, Question, WorkerGone},
         query::SessionPage,
         stats::{DrainProgress, DrainReport, Stats},
         trace::Trace,
@@ -45,13 +44,6 @@ const TIDY: Duration = Duration::from_secs(10);
 /// Interval at which a drain's progress is published.
 const PROGRESS: Duration = Duration::from_secs(1);
 
-/// A question that some workers have not answered yet.
-struct Asked {
-    missing: Vec<usize>,
-    so_far: Answered,
-    done: oneshot::Sender<Answered>,
-}
-
 /// The control-path actor of one server. [`ServerHandle::supervisor`](crate::ServerHandle::supervisor) returns its
 /// address.
 ///
@@ -62,7 +54,6 @@ pub struct Supervisor {
     control: Weak<Control>,
     /// Holds the address of the current supervisor.
     addresses: watch::Sender<Addr<Self>>,
-    questions: HashMap<u64, Asked>,
 }
 
 /// A supervisor that has not started.
@@ -90,7 +81,7 @@ impl Unlaunched {
     pub(crate) fn launch(self, control: &Arc<Control>) {
         let Self { mailbox, addresses } = self;
         let control = Arc::downgrade(control);
-        Context::with_receiver(mailbox).run(Supervisor { control, addresses, questions: HashMap::new() });
+        Context::with_receiver(mailbox).run(Supervisor { control, addresses });
     }
 }
 
@@ -121,26 +112,12 @@ impl Supervisor {
         ctx.spawn(each.finish().map(|(), _, ctx| ctx.stop()));
     }
 
-    fn ask(&mut self, question: &Question) -> impl Future<Output = Answered> + use<> {
-        let (done, answer) = oneshot::channel();
-        if let Some(control) = self.control.upgrade() {
-            let token = control.next_token();
-            let (missing, stats) = control.order_and_count(|| Order::Answer { token, question: question.clone() });
-            self.questions.insert(token, Asked { missing, so_far: Answered { stats, ..Answered::default() }, done });
-            self.settle(token);
-        }
-        // Without an answer the supervisor is gone.
-        async { answer.await.unwrap_or_default() }
-    }
-
-    /// Answers a question once every worker has answered.
-    fn settle(&mut self, token: u64) {
-        if self.questions.get(&token).is_some_and(|asked| asked.missing.is_empty())
-            && let Some(asked) = self.questions.remove(&token)
-        {
-            // Whoever asked may have lost interest.
-            let _ = asked.done.send(asked.so_far);
-        }
+    /// Asks the workers. The answer goes to whoever asked by a task of its own, whatever becomes of the supervisor: so nobody
+    /// has to ask again, and nothing is done twice.
+    fn ask(&self, question: &Question) -> impl Future<Output = Answered> + use<> {
+        let asked = OptionFuture::from(self.control.upgrade().map(|control| control.ask(question)));
+        // Without a control there are no workers.
+        async { asked.await.unwrap_or_default() }
     }
 
     /// Continues the drain in the ledger: from its announcement, or from where another supervisor left it.
@@ -290,79 +267,59 @@ impl Actor for Supervisor {
     }
 }
 
-impl Handler<FromWorker> for Supervisor {
+impl Handler<WorkerGone> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, FromWorker { worker, news }: FromWorker, _: &mut Self::Context) {
-        match news {
-            News::Answer(answer) => {
-                let Answer { token, answered } = *answer;
-                if let Some(asked) = self.questions.get_mut(&token) {
-                    asked.missing.retain(|missing| *missing != worker);
-                    asked.so_far.add(answered);
-                    self.settle(token);
-                }
-            }
-            News::Gone { counters, is_retired } => {
-                for asked in self.questions.values_mut() {
-                    // One that has answered is counted already.
-                    if asked.missing.contains(&worker) {
-                        asked.missing.retain(|missing| *missing != worker);
-                        asked.so_far.stats.add(&counters);
-                    }
-                }
-                let tokens: Vec<_> = self.questions.keys().copied().collect();
-                tokens.into_iter().for_each(|token| self.settle(token));
-                self.miss_workers(Some(worker).filter(|_| !is_retired));
-            }
-        }
+    fn handle(&mut self, WorkerGone { worker, is_retired }: WorkerGone, _: &mut Self::Context) {
+        self.miss_workers(Some(worker).filter(|_| !is_retired));
     }
 }
 
 impl Handler<GetStats> for Supervisor {
-    type Result = ResponseActFuture<Self, Stats>;
+    type Result = ResponseFuture<Stats>;
 
     fn handle(&mut self, _: GetStats, _: &mut Self::Context) -> Self::Result {
-        let answer = self.ask(&Question::Totals).into_actor(self);
-        Box::pin(answer.map(|answered, supervisor, _| {
-            let mut stats = answered.stats;
-            if let Some(control) = supervisor.control.upgrade() {
+        let answer = self.ask(&Question::Totals);
+        let control = Weak::clone(&self.control);
+        Box::pin(async move {
+            let mut stats = answer.await.stats;
+            if let Some(control) = control.upgrade() {
                 control.complete(&mut stats);
             }
             stats
-        }))
+        })
     }
 }
 
-/// This answer and the next two go with a supervisor that panics, so that its successor is asked: no session is no answer.
 impl Handler<ListSessions> for Supervisor {
-    type Result = ResponseActFuture<Self, SessionPage>;
+    type Result = ResponseFuture<SessionPage>;
 
     fn handle(&mut self, ListSessions(query): ListSessions, _: &mut Self::Context) -> Self::Result {
-        let answer = self.ask(&Question::List(query.clone())).into_actor(self);
-        Box::pin(answer.map(move |mut answered, _, _| {
-            query.cut_to_page(&mut answered.sessions);
-            SessionPage { sessions: answered.sessions, total: answered.count }
-        }))
+        let answer = self.ask(&Question::List(query.clone()));
+        Box::pin(async move {
+            let Answered { mut sessions, count, .. } = answer.await;
+            query.cut_to_page(&mut sessions);
+            SessionPage { sessions, total: count }
+        })
     }
 }
 
 impl Handler<Kick> for Supervisor {
-    type Result = ResponseActFuture<Self, u64>;
+    type Result = ResponseFuture<u64>;
 
     fn handle(&mut self, Kick { whom, goodbye }: Kick, _: &mut Self::Context) -> Self::Result {
-        let answer = self.ask(&Question::Kick { whom, goodbye: goodbye.into() }).into_actor(self);
-        Box::pin(answer.map(|answered, _, _| answered.count))
+        let answer = self.ask(&Question::Kick { whom, goodbye: goodbye.into() });
+        Box::pin(async { answer.await.count })
     }
 }
 
 #[cfg(feature = "cluster")]
 impl Handler<crate::control::messages::CutKicked> for Supervisor {
-    type Result = ResponseActFuture<Self, u64>;
+    type Result = ResponseFuture<u64>;
 
     fn handle(&mut self, cut: crate::control::messages::CutKicked, _: &mut Self::Context) -> Self::Result {
-        let answer = self.ask(&Question::CutKicked { whom: cut.whom, last: cut.last }).into_actor(self);
-        Box::pin(answer.map(|answered, _, _| answered.count))
+        let answer = self.ask(&Question::CutKicked { whom: cut.whom, last: cut.last });
+        Box::pin(async { answer.await.count })
     }
 }
 
@@ -497,13 +454,20 @@ impl Handler<Drain> for Supervisor {
 #[cfg(test)]
 mod tests {
     use actix::Message;
+    use futures::future::join;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
     };
 
     use super::*;
-    use crate::{control::query::SessionQuery, rot13::Rot13, server::builder::LineServer, wire::tap::TraceLimits};
+    use crate::{
+        control::query::{SessionFilter, SessionQuery},
+        limits::Limits,
+        rot13::Rot13,
+        server::builder::LineServer,
+        wire::tap::TraceLimits,
+    };
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -577,14 +541,31 @@ mod tests {
     }
 
     #[actix::test]
-    async fn a_question_that_a_supervisor_does_not_live_to_answer_is_put_to_the_next_one() {
+    async fn what_a_supervisor_does_not_live_to_answer_is_done_once_and_answered() {
         let server = LineServer::new(|_| Rot13).workers(2).bind("127.0.0.1:0").unwrap().start().unwrap();
         let mut peer = TcpStream::connect(server.local_addrs()[0]).await.unwrap();
         greet(&mut peer).await;
         // It has asked the workers, and their answers come behind this.
         let panic = async { server.supervisor().do_send(Panic) };
-        let (listed, ()) = futures::future::join(server.sessions(SessionQuery::default()), panic).await;
+        let (listed, ()) = join(server.sessions(SessionQuery::default()), panic).await;
         assert_eq!(listed.unwrap().total, 1);
+        let panic = async { server.supervisor().do_send(Panic) };
+        let (stats, ()) = join(server.stats(), panic).await;
+        assert_eq!(stats.unwrap().live, 1);
+        let panic = async { server.supervisor().do_send(Panic) };
+        let (pushed, ()) = join(server.push(SessionFilter::default(), "pushed\n"), panic).await;
+        assert_eq!(pushed, Ok(Pushed { sessions: 1, dropped: 0 }));
+        let denies = Limits::builder().deny(["127.0.0.0/8".parse().unwrap()]).build().unwrap();
+        let panic = async { server.supervisor().do_send(Panic) };
+        let (change, ()) = join(server.preview_limits(denies), panic).await;
+        assert_eq!(change.unwrap().ends.len(), 1);
+        let panic = async { server.supervisor().do_send(Panic) };
+        let id = SessionFilter::id(server.sessions(SessionQuery::default()).await.unwrap().sessions[0].id);
+        let (kicked, ()) = join(server.kick(id, "bye\n"), panic).await;
+        assert_eq!(kicked, Ok(1));
+        let mut all = Vec::new();
+        tokio::time::timeout(PATIENCE, peer.read_to_end(&mut all)).await.expect("the end").unwrap();
+        assert_eq!(String::from_utf8_lossy(&all), "pushed\nbye\n", "each of them once");
         server.abort().await.unwrap();
     }
 

@@ -2,16 +2,13 @@
 //!
 //! It outlives supervisors, and is shared by them, the workers and the acceptors. One lock, taken for an operator's
 //! order.
-//! Not here: counters (`ledger`), questions and orders (`supervisor`).
+//! Not here: counters (`ledger`), what is asked and ordered (`supervisor`).
 
 use std::{
     any::Any,
     fmt,
     os::fd::OwnedFd,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -29,7 +26,8 @@ use crate::{
         event::{ListenerChange, ListenerEvent, SessionEvent},
         ledger::{Batch, Ledger},
         listeners::{ListenerInfo, ListenerTable, Site},
-        orders::{Answer, Closing, FromWorker, ListenerOrder, News, Order, WorkerHandle},
+        orders::{Answer, Answered, Closing, ListenerOrder, Order, Question, WorkerGone, WorkerHandle},
+        questions::Questions,
         stats::Stats,
         workers::{UnlaunchedWorker, WorkerTable},
     },
@@ -79,7 +77,6 @@ pub(crate) struct Control {
     companions: watch::Sender<usize>,
     /// The arbiter of the supervisor.
     home: ArbiterHandle,
-    last_token: AtomicU64,
 }
 
 /// The state under the lock.
@@ -89,8 +86,9 @@ struct Ways {
     closing: Option<Closing>,
     workers: WorkerTable,
     arbiters: Vec<Arbiter>,
+    questions: Questions,
     /// The current supervisor. It may have ended, and its successor may not have started.
-    supervisor: Recipient<FromWorker>,
+    supervisor: Recipient<WorkerGone>,
     /// What opens listeners: it knows factories, which is nothing for this floor. Let go when the server ends.
     doors: Option<Arc<dyn Any + Send + Sync>>,
     /// True once the server ends: no actor is replaced any more.
@@ -112,7 +110,7 @@ impl Control {
         threads: usize,
         arbiters: Vec<Arbiter>,
         home: ArbiterHandle,
-        supervisor: Recipient<FromWorker>,
+        supervisor: Recipient<WorkerGone>,
     ) -> Arc<Self> {
         Arc::new(Self {
             ledger: Ledger::new(limits),
@@ -121,6 +119,7 @@ impl Control {
                 closing: None,
                 workers: WorkerTable::new(threads),
                 arbiters,
+                questions: Questions::default(),
                 supervisor,
                 doors: None,
                 is_finishing: false,
@@ -130,7 +129,6 @@ impl Control {
             finished: watch::Sender::new(None),
             companions: watch::Sender::new(0),
             home,
-            last_token: AtomicU64::new(0),
         })
     }
 
@@ -152,24 +150,37 @@ impl Control {
         self.ways().is_finishing
     }
 
-    /// Returns a number that no question of this server had before: a late answer to an ended supervisor matches none.
-    pub(crate) fn next_token(&self) -> u64 {
-        self.last_token.fetch_add(1, Relaxed) + 1
-    }
-
     /// Returns the arbiter of the supervisor.
     pub(crate) fn home(&self) -> &ArbiterHandle {
         &self.home
     }
 
-    /// Sends the workers' messages to this supervisor from now on.
-    pub(crate) fn set_supervisor(&self, supervisor: Recipient<FromWorker>) {
+    /// Tells this supervisor from now on which workers have stopped.
+    pub(crate) fn set_supervisor(&self, supervisor: Recipient<WorkerGone>) {
         self.ways().supervisor = supervisor;
     }
 
-    /// Passes an answer to the current supervisor, which ignores it if it has not asked.
+    /// Asks every worker. Returns their answers, added up with the counters of those that have stopped before. They come
+    /// whatever becomes of the supervisor meanwhile.
+    pub(crate) fn ask(&self, question: &Question) -> impl Future<Output = Answered> + use<> {
+        let answers = {
+            let ways = &mut *self.ways();
+            let token = ways.questions.next_token();
+            let missing = ways.workers.order_all(|| Order::Answer { token, question: question.clone() });
+            let stats = self.ledger.books().gone.clone();
+            ways.questions.add(token, missing, Answered { stats, ..Answered::default() })
+        };
+        async {
+            let mut sum = Answered::default();
+            // Without the control there is nothing to add up.
+            answers.await.unwrap_or_default().into_iter().for_each(|answered| sum.add(answered));
+            sum
+        }
+    }
+
+    /// Passes an answer to whoever has asked.
     pub(crate) fn answer(&self, worker: usize, answer: Answer) {
-        self.ways().supervisor.do_send(FromWorker { worker, news: News::Answer(Box::new(answer)) });
+        self.ways().questions.answer(worker, answer);
     }
 
     /// Sets what opens listeners.
@@ -196,7 +207,8 @@ impl Control {
         self.ledger.books().gone.add(&counters);
         // Not before: whoever hears of an end, and asks, finds it counted.
         self.ledger.book(last);
-        ways.supervisor.do_send(FromWorker { worker, news: News::Gone { counters: Box::new(counters), is_retired } });
+        ways.questions.lose_worker(worker, &counters);
+        ways.supervisor.do_send(WorkerGone { worker, is_retired });
     }
 
     /// Returns true if no worker is left.
@@ -207,14 +219,6 @@ impl Control {
     /// Gives an order to every worker. Returns the numbers of those that got it.
     pub(crate) fn order(&self, order: impl Fn() -> Order) -> Vec<usize> {
         self.ways().workers.order_all(order)
-    }
-
-    /// Gives an order to every worker, as [`order`](Self::order). Returns also the counters of all that have stopped before.
-    pub(crate) fn order_and_count(&self, order: impl Fn() -> Order) -> (Vec<usize>, Stats) {
-        let ways = self.ways();
-        let reached = ways.workers.order_all(order);
-        let gone = self.ledger.books().gone.clone();
-        (reached, gone)
     }
 
     /// Gives an order to one worker, if it still runs.
