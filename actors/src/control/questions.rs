@@ -27,6 +27,16 @@ struct Open {
     done: oneshot::Sender<Vec<Answered>>,
 }
 
+impl Open {
+    /// Takes the answer of a worker; false if it has answered, and is counted already.
+    fn take(&mut self, worker: usize, answered: Answered) -> bool {
+        let Some(place) = self.missing.iter().position(|missing| *missing == worker) else { return false };
+        self.missing.swap_remove(place);
+        self.answers.push(answered);
+        true
+    }
+}
+
 impl Questions {
     /// Returns the number of the next question, which no other one ever has.
     pub(super) fn next_token(&mut self) -> u64 {
@@ -44,9 +54,7 @@ impl Questions {
 
     /// Takes a worker's answer.
     pub(super) fn answer(&mut self, worker: usize, Answer { token, answered }: Answer) {
-        if let Some(open) = self.open.get_mut(&token) {
-            open.missing.retain(|missing| *missing != worker);
-            open.answers.push(answered);
+        if self.open.get_mut(&token).is_some_and(|open| open.take(worker, answered)) {
             self.settle(token);
         }
     }
@@ -55,10 +63,7 @@ impl Questions {
     pub(super) fn lose_worker(&mut self, worker: usize, counters: &Stats) {
         let mut tokens = Vec::new();
         for (token, open) in &mut self.open {
-            // One that has answered is counted already.
-            if open.missing.contains(&worker) {
-                open.missing.retain(|missing| *missing != worker);
-                open.answers.push(Answered { stats: counters.clone(), ..Answered::default() });
+            if open.take(worker, Answered { stats: counters.clone(), ..Answered::default() }) {
                 tokens.push(*token);
             }
         }
@@ -73,5 +78,43 @@ impl Questions {
             // Whoever asked may have lost interest.
             let _ = open.done.send(open.answers);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened(opened: u64) -> Stats {
+        Stats { opened, ..Stats::default() }
+    }
+
+    fn answer(token: u64, sessions: u64) -> Answer {
+        Answer { token, answered: Answered { stats: opened(sessions), ..Answered::default() } }
+    }
+
+    fn sum(answers: Vec<Answered>) -> u64 {
+        answers.into_iter().map(|answered| answered.stats.opened).sum()
+    }
+
+    #[test]
+    fn a_worker_that_stops_answers_with_its_counters_each_question_that_it_has_not_answered() {
+        let mut questions = Questions::default();
+        let tokens = [questions.next_token(), questions.next_token()];
+        assert_ne!(tokens[0], tokens[1]);
+        let first = || Answered { stats: opened(1000), ..Answered::default() };
+        let mut answers = tokens.map(|token| questions.add(token, vec![1, 2], first()));
+        questions.answer(1, answer(tokens[0], 10));
+        questions.lose_worker(1, &opened(11));
+        questions.answer(1, answer(tokens[1], 12));
+        for (answers, token) in answers.iter_mut().zip(tokens) {
+            assert!(answers.try_recv().is_err(), "worker 2 is missing");
+            questions.answer(2, answer(token, 100));
+        }
+        assert_eq!(answers.map(|mut answers| sum(answers.try_recv().unwrap())), [1110, 1111]);
+        assert!(questions.open.is_empty());
+        // Of those that are gone, and where there is none, nothing is awaited.
+        let mut answers = questions.add(3, Vec::new(), first());
+        assert_eq!(sum(answers.try_recv().unwrap()), 1000);
     }
 }
