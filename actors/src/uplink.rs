@@ -322,11 +322,13 @@ impl LinkState {
     }
 
     /// Returns true if the feed has told of the room, or will, and its end comes behind that.
+    #[cfg(feature = "cluster")]
     pub(crate) fn is_known(&self) -> bool {
         self.is_known.load(SeqCst) && !self.is_over()
     }
 
     /// Returns true if the room is gone, and the feed tells nothing of it any more.
+    #[cfg(any(feature = "cluster", test))]
     pub(crate) fn is_over(&self) -> bool {
         self.is_over.load(SeqCst)
     }
