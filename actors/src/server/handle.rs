@@ -230,7 +230,7 @@ impl ServerHandle {
     }
 
     /// Has the supervisor be who this says.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "cluster"))]
     pub(crate) fn with_supervisors(mut self, supervisors: watch::Receiver<Addr<Supervisor>>) -> Self {
         self.supervisors = supervisors;
         self
