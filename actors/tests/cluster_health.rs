@@ -282,8 +282,7 @@ async fn a_subscription_that_never_heard_anything_is_deaf_and_a_node_that_has_en
     let store = Memory::new();
     let way = store.view();
     way.fail(Fault::Deaf);
-    let cluster = Cluster::builder(way).node("a").build().unwrap();
-    let server = serve(&cluster).await;
+    let Node { server, cluster, .. } = Node::at("a", way).await;
     let found_out = until(&cluster, "deaf").await;
     assert!(found_out <= Duration::from_secs(5), "after {found_out:?}");
     assert_eq!((cluster.stats().probes_lost, cluster.stats().probes), (1, 2));

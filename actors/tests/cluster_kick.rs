@@ -435,9 +435,7 @@ async fn an_answer_that_comes_too_late_is_counted_and_changes_nothing() {
 async fn a_node_without_a_lease_asks_no_former_life_of_its_own() {
     pause();
     let memory = Memory::new();
-    let bent = Bent::new(&memory);
-    let cluster = Cluster::builder(bent.clone()).node("a").build().unwrap();
-    let server = nodes::serve(&cluster).await;
+    let Node { server, cluster, store: bent } = Node::at("a", Bent::new(&memory)).await;
     eventually("the node to join", async || cluster.node().is_some()).await;
     bent.bend("register", Bend::Fail(StoreError::Fenced));
     bent.bend("unregister", Bend::Fail(StoreError::Refused { reason: "a fault of a test".to_owned() }));

@@ -275,8 +275,7 @@ async fn a_node_that_lives_hears_what_it_is_asked() {
     let store = Memory::new();
     let bent = Bent::new(&store);
     bent.bend("add", Bend::Late(Duration::from_millis(700)));
-    let cluster = Cluster::builder(bent.clone()).node("a").build().unwrap();
-    let server = serve(&cluster).await;
+    let Node { server, cluster, .. } = Node::at("a", bent).await;
     let mut node = cluster.watch_node();
     for life in 1..=3 {
         let id = within("a life", node.wait_for(Option::is_some)).await.unwrap().clone().unwrap();
@@ -331,9 +330,7 @@ async fn a_store_that_is_back_is_asked_each_three_seconds_again() {
 async fn other_calls_that_fail_do_not_make_a_node_renew_more_than_twice_a_second() {
     pause();
     let store = Memory::new();
-    let bent = Bent::new(&store);
-    let cluster = Cluster::builder(bent.clone()).node("a").build().unwrap();
-    let server = serve(&cluster).await;
+    let Node { server, cluster, store: bent } = Node::at("a", Bent::new(&store)).await;
     eventually("the node to join", async || cluster.node().is_some()).await;
     bent.bend("lookup", Bend::Fail(StoreError::Refused { reason: "a fault of a test".to_owned() }));
     let before = bent.calls().register;
@@ -352,8 +349,7 @@ async fn calls_that_arrive_when_they_were_given_up_leave_no_node_behind() {
     let store = Memory::new();
     let view = store.view();
     view.fail(Fault::Unanswered);
-    let cluster = Cluster::builder(view.clone()).node("a").build().unwrap();
-    let server = serve(&cluster).await;
+    let Node { server, cluster, .. } = Node::at("a", view.clone()).await;
     for _ in 0..200 {
         pass(Duration::from_millis(100)).await;
         assert_eq!(lives(&store).await, [], "no life begins before the store answers");
@@ -377,9 +373,7 @@ async fn calls_that_arrive_when_they_were_given_up_leave_no_node_behind() {
 async fn a_life_that_begins_with_many_shares_may_take_as_long_as_a_lease() {
     pause();
     let store = Memory::new();
-    let bent = Bent::new(&store);
-    let cluster = Cluster::builder(bent.clone()).node("a").build().unwrap();
-    let server = serve(&cluster).await;
+    let Node { server, cluster, store: bent } = Node::at("a", Bent::new(&store)).await;
     eventually("the node to join", async || cluster.node().is_some()).await;
     let mut claims = Vec::new();
     for nth in 0..1001 {

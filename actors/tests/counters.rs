@@ -10,7 +10,7 @@ use actix_lines::{
     control::{Histogram, Stats},
     limits::{Limits, Rate, RateLimit},
 };
-use support::{Echo, PATIENCE, Peer, Server, eventually, pass, pause};
+use support::{Echo, PATIENCE, Peer, Server, eventually, hold, pass, pause};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// More than a socket takes.
@@ -30,8 +30,7 @@ impl LineHandler for Told {
             b"much" => ctx.write(vec![b'x'; MUCH]),
             b"nothing" => {}
             b"block" => {
-                // What a handler must not do.
-                std::thread::sleep(Duration::from_millis(30));
+                hold(Duration::from_millis(30));
                 ctx.write("blocked\n");
             }
             _ => ctx.write(&line),

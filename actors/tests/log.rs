@@ -12,7 +12,7 @@ use actix_lines::{
     connect::{Backoff, Connector},
 };
 use logged::logged;
-use support::{Echo, Server, eventually};
+use support::{Echo, Server, eventually, hold};
 
 fn keep_log() {
     logged::keep_log("actix_lines", log::LevelFilter::Trace);
@@ -71,7 +71,7 @@ impl Actor for Holding {
 impl LineHandler for Holding {
     fn line(&mut self, line: Line<'_>, ctx: &mut Self::Context) {
         let milliseconds = String::from_utf8_lossy(line.text()).parse().unwrap();
-        std::thread::sleep(Duration::from_millis(milliseconds));
+        hold(Duration::from_millis(milliseconds));
         ctx.write(line);
         if milliseconds % 2 == 1 {
             ctx.abort();

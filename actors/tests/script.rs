@@ -220,7 +220,6 @@ fn a_file_that_cannot_be_read_or_is_no_text_is_an_error() {
     assert!(error.contains("circle.session:1:9") && error.contains("without end"), "{error}");
 }
 
-/// The clocks of the two differ by an hour, whatever the machine does.
 /// Says `ab` to each line, in pieces of so many bytes, one a millisecond.
 fn in_pieces(size: usize) -> Target {
     Target::streams(move || {

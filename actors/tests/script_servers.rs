@@ -78,21 +78,27 @@ fn file(name: &str) -> PathBuf {
     path
 }
 
+/// Waits until another process has done something.
+#[track_caller]
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < end, "waited a minute in vain for {what}");
+        // Between two looks.
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Waits until the process whose number is in a file is no more.
 #[track_caller]
 fn gone(file: &Path) {
-    let end = Instant::now() + Duration::from_secs(60);
     let pid = fs::read_to_string(file).expect("it wrote its number");
     let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a number");
-    while test_kill_process(pid).is_ok() {
+    until(&format!("the end of the process {pid:?} of {}", file.display()), || {
         // One that nobody has waited for yet is gone, too.
-        let state = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
-        if state.contains(") Z ") {
-            return;
-        }
-        assert!(Instant::now() < end, "the process {pid:?} of {} still runs", file.display());
-        thread::sleep(Duration::from_millis(5));
-    }
+        let state = || fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
+        test_kill_process(pid).is_err() || state().contains(") Z ")
+    });
 }
 
 #[test]
@@ -225,19 +231,12 @@ fn a_server_ends_when_who_runs_the_script_is_killed() {
     let mut runner = Command::new(this);
     runner.args(["--exact", "run_for_ever"]).env("SCRIPT_RUNS", &file).stdout(Stdio::null());
     let mut runner = runner.spawn().expect("it runs");
-    let end = Instant::now() + Duration::from_secs(60);
-    while !fs::read_to_string(&file).is_ok_and(|text| text.ends_with('\n')) {
-        assert!(Instant::now() < end, "the server did not start");
-        thread::sleep(Duration::from_millis(5));
-    }
+    until("the server's start", || fs::read_to_string(&file).is_ok_and(|text| text.ends_with('\n')));
     runner.kill().expect("it runs");
     runner.wait().expect("it is ours");
     gone(&file);
     let folder = fs::read_to_string(file.with_extension("tmp")).expect("it wrote where its folder is");
-    while Path::new(folder.trim()).exists() {
-        assert!(Instant::now() < end, "the folder {folder} is left behind");
-        thread::sleep(Duration::from_millis(5));
-    }
+    until(&format!("the end of the folder {folder}"), || !Path::new(folder.trim()).exists());
 }
 
 #[test]

@@ -99,6 +99,14 @@ pub async fn pass(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
+/// Holds its thread for so long, as a handler must not.
+pub fn hold(time: Duration) {
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < time {
+        std::thread::yield_now();
+    }
+}
+
 /// What actors wait for until the test opens it; never again after that.
 #[derive(Clone)]
 pub struct Gate(Arc<tokio::sync::Semaphore>);

@@ -19,18 +19,16 @@ use stores::{pass_on, rows};
 use crate::support::{Peer, Server, eventually, greet};
 
 /// A server that is a node, and its way to the store.
-pub struct Node {
+pub struct Node<S = Memory> {
     pub server: Server,
     pub cluster: Cluster,
-    pub store: Memory,
+    pub store: S,
 }
 
 impl Node {
     /// Starts a node with the defaults, by a way of its own to a store.
     pub async fn start(name: &str, store: &Memory) -> Self {
-        let store = store.view();
-        let cluster = Cluster::builder(store.clone()).node(name).build().unwrap();
-        Self { server: serve(&cluster).await, cluster, store }
+        Self::at(name, store.view()).await
     }
 
     /// Starts a node, and waits until it has joined.
@@ -66,6 +64,14 @@ impl Node {
         let node = Self { server: Server::of(server.cluster(&cluster).unwrap()).await, cluster, store };
         node.joined().await;
         node
+    }
+}
+
+impl<S: Store + Clone> Node<S> {
+    /// Starts a node with the defaults, by this way to a store.
+    pub async fn at(name: &str, store: S) -> Self {
+        let cluster = Cluster::builder(store.clone()).node(name).build().unwrap();
+        Self { server: serve(&cluster).await, cluster, store }
     }
 
     /// Its life, which it has.
